@@ -1,0 +1,416 @@
+import datetime
+
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class RequestClass(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REQUEST_CLASS_UNSPECIFIED: _ClassVar[RequestClass]
+    REQUEST_CLASS_MAIN: _ClassVar[RequestClass]
+    REQUEST_CLASS_SUBAGENT: _ClassVar[RequestClass]
+    REQUEST_CLASS_COMPACTION: _ClassVar[RequestClass]
+    REQUEST_CLASS_UTILITY: _ClassVar[RequestClass]
+
+class StopReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STOP_REASON_UNSPECIFIED: _ClassVar[StopReason]
+    STOP_REASON_END_TURN: _ClassVar[StopReason]
+    STOP_REASON_MAX_TOKENS: _ClassVar[StopReason]
+    STOP_REASON_STOP_SEQUENCE: _ClassVar[StopReason]
+    STOP_REASON_TOOL_USE: _ClassVar[StopReason]
+    STOP_REASON_REFUSAL: _ClassVar[StopReason]
+    STOP_REASON_MODEL_CONTEXT_WINDOW_EXCEEDED: _ClassVar[StopReason]
+    STOP_REASON_PAUSE_TURN: _ClassVar[StopReason]
+
+class ReuseCause(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REUSE_CAUSE_UNSPECIFIED: _ClassVar[ReuseCause]
+    REUSE_CAUSE_FIRST_SIGHT: _ClassVar[ReuseCause]
+    REUSE_CAUSE_NEW_LINEAGE: _ClassVar[ReuseCause]
+    REUSE_CAUSE_EXTENDED: _ClassVar[ReuseCause]
+    REUSE_CAUSE_EDITED_HISTORY: _ClassVar[ReuseCause]
+
+class CacheKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CACHE_KIND_UNSPECIFIED: _ClassVar[CacheKind]
+    CACHE_KIND_LINEAGE: _ClassVar[CacheKind]
+    CACHE_KIND_PREFIX: _ClassVar[CacheKind]
+REQUEST_CLASS_UNSPECIFIED: RequestClass
+REQUEST_CLASS_MAIN: RequestClass
+REQUEST_CLASS_SUBAGENT: RequestClass
+REQUEST_CLASS_COMPACTION: RequestClass
+REQUEST_CLASS_UTILITY: RequestClass
+STOP_REASON_UNSPECIFIED: StopReason
+STOP_REASON_END_TURN: StopReason
+STOP_REASON_MAX_TOKENS: StopReason
+STOP_REASON_STOP_SEQUENCE: StopReason
+STOP_REASON_TOOL_USE: StopReason
+STOP_REASON_REFUSAL: StopReason
+STOP_REASON_MODEL_CONTEXT_WINDOW_EXCEEDED: StopReason
+STOP_REASON_PAUSE_TURN: StopReason
+REUSE_CAUSE_UNSPECIFIED: ReuseCause
+REUSE_CAUSE_FIRST_SIGHT: ReuseCause
+REUSE_CAUSE_NEW_LINEAGE: ReuseCause
+REUSE_CAUSE_EXTENDED: ReuseCause
+REUSE_CAUSE_EDITED_HISTORY: ReuseCause
+CACHE_KIND_UNSPECIFIED: CacheKind
+CACHE_KIND_LINEAGE: CacheKind
+CACHE_KIND_PREFIX: CacheKind
+
+class Identity(_message.Message):
+    __slots__ = ("session_id", "agent_id", "parent_agent_id", "request_class")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
+    PARENT_AGENT_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_CLASS_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    agent_id: str
+    parent_agent_id: str
+    request_class: RequestClass
+    def __init__(self, session_id: _Optional[str] = ..., agent_id: _Optional[str] = ..., parent_agent_id: _Optional[str] = ..., request_class: _Optional[_Union[RequestClass, str]] = ...) -> None: ...
+
+class GenerateRequest(_message.Message):
+    __slots__ = ("request_id", "body_json", "identity")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    BODY_JSON_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    body_json: bytes
+    identity: Identity
+    def __init__(self, request_id: _Optional[str] = ..., body_json: _Optional[bytes] = ..., identity: _Optional[_Union[Identity, _Mapping]] = ...) -> None: ...
+
+class GenerateResponse(_message.Message):
+    __slots__ = ("started", "progress", "block_start", "block_delta", "block_stop", "finished", "failed")
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_START_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_DELTA_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_STOP_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    started: Started
+    progress: Progress
+    block_start: BlockStart
+    block_delta: BlockDelta
+    block_stop: BlockStop
+    finished: Finished
+    failed: Failed
+    def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., block_start: _Optional[_Union[BlockStart, _Mapping]] = ..., block_delta: _Optional[_Union[BlockDelta, _Mapping]] = ..., block_stop: _Optional[_Union[BlockStop, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ...) -> None: ...
+
+class Started(_message.Message):
+    __slots__ = ("usage",)
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    usage: Usage
+    def __init__(self, usage: _Optional[_Union[Usage, _Mapping]] = ...) -> None: ...
+
+class Progress(_message.Message):
+    __slots__ = ("prefilled_tokens", "prompt_tokens")
+    PREFILLED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    prefilled_tokens: int
+    prompt_tokens: int
+    def __init__(self, prefilled_tokens: _Optional[int] = ..., prompt_tokens: _Optional[int] = ...) -> None: ...
+
+class BlockStart(_message.Message):
+    __slots__ = ("index", "text", "thinking", "tool_use")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    THINKING_FIELD_NUMBER: _ClassVar[int]
+    TOOL_USE_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    text: TextBlock
+    thinking: ThinkingBlock
+    tool_use: ToolUseBlock
+    def __init__(self, index: _Optional[int] = ..., text: _Optional[_Union[TextBlock, _Mapping]] = ..., thinking: _Optional[_Union[ThinkingBlock, _Mapping]] = ..., tool_use: _Optional[_Union[ToolUseBlock, _Mapping]] = ...) -> None: ...
+
+class TextBlock(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ThinkingBlock(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ToolUseBlock(_message.Message):
+    __slots__ = ("id", "name")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    name: str
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class BlockDelta(_message.Message):
+    __slots__ = ("index", "text", "thinking", "signature", "partial_json")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    THINKING_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    PARTIAL_JSON_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    text: str
+    thinking: str
+    signature: str
+    partial_json: str
+    def __init__(self, index: _Optional[int] = ..., text: _Optional[str] = ..., thinking: _Optional[str] = ..., signature: _Optional[str] = ..., partial_json: _Optional[str] = ...) -> None: ...
+
+class BlockStop(_message.Message):
+    __slots__ = ("index",)
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    def __init__(self, index: _Optional[int] = ...) -> None: ...
+
+class Finished(_message.Message):
+    __slots__ = ("stop_reason", "stop_sequence", "usage", "timings", "reuse_cause")
+    STOP_REASON_FIELD_NUMBER: _ClassVar[int]
+    STOP_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    REUSE_CAUSE_FIELD_NUMBER: _ClassVar[int]
+    stop_reason: StopReason
+    stop_sequence: str
+    usage: Usage
+    timings: Timings
+    reuse_cause: ReuseCause
+    def __init__(self, stop_reason: _Optional[_Union[StopReason, str]] = ..., stop_sequence: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., reuse_cause: _Optional[_Union[ReuseCause, str]] = ...) -> None: ...
+
+class Usage(_message.Message):
+    __slots__ = ("input_tokens", "cache_read_tokens", "cache_creation_tokens", "output_tokens")
+    INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CACHE_READ_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CACHE_CREATION_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    input_tokens: int
+    cache_read_tokens: int
+    cache_creation_tokens: int
+    output_tokens: int
+    def __init__(self, input_tokens: _Optional[int] = ..., cache_read_tokens: _Optional[int] = ..., cache_creation_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ...) -> None: ...
+
+class Timings(_message.Message):
+    __slots__ = ("queue", "render", "prefill", "decode", "first_token")
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    RENDER_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_FIELD_NUMBER: _ClassVar[int]
+    DECODE_FIELD_NUMBER: _ClassVar[int]
+    FIRST_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    queue: _duration_pb2.Duration
+    render: _duration_pb2.Duration
+    prefill: _duration_pb2.Duration
+    decode: _duration_pb2.Duration
+    first_token: _duration_pb2.Duration
+    def __init__(self, queue: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., render: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., prefill: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., decode: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class Failed(_message.Message):
+    __slots__ = ("status", "type", "message", "retry_after_seconds")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AFTER_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    status: int
+    type: str
+    message: str
+    retry_after_seconds: int
+    def __init__(self, status: _Optional[int] = ..., type: _Optional[str] = ..., message: _Optional[str] = ..., retry_after_seconds: _Optional[int] = ...) -> None: ...
+
+class HttpHeader(_message.Message):
+    __slots__ = ("name", "value")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: str
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+
+class ForwardRequest(_message.Message):
+    __slots__ = ("head", "body")
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    head: ForwardRequestHead
+    body: bytes
+    def __init__(self, head: _Optional[_Union[ForwardRequestHead, _Mapping]] = ..., body: _Optional[bytes] = ...) -> None: ...
+
+class ForwardRequestHead(_message.Message):
+    __slots__ = ("request_id", "method", "path", "query", "headers")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    HEADERS_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    method: str
+    path: str
+    query: str
+    headers: _containers.RepeatedCompositeFieldContainer[HttpHeader]
+    def __init__(self, request_id: _Optional[str] = ..., method: _Optional[str] = ..., path: _Optional[str] = ..., query: _Optional[str] = ..., headers: _Optional[_Iterable[_Union[HttpHeader, _Mapping]]] = ...) -> None: ...
+
+class ForwardResponse(_message.Message):
+    __slots__ = ("head", "body", "failed")
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    head: ForwardResponseHead
+    body: bytes
+    failed: Failed
+    def __init__(self, head: _Optional[_Union[ForwardResponseHead, _Mapping]] = ..., body: _Optional[bytes] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ...) -> None: ...
+
+class ForwardResponseHead(_message.Message):
+    __slots__ = ("status", "headers")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    HEADERS_FIELD_NUMBER: _ClassVar[int]
+    status: int
+    headers: _containers.RepeatedCompositeFieldContainer[HttpHeader]
+    def __init__(self, status: _Optional[int] = ..., headers: _Optional[_Iterable[_Union[HttpHeader, _Mapping]]] = ...) -> None: ...
+
+class CountTokensRequest(_message.Message):
+    __slots__ = ("request_id", "body_json")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    BODY_JSON_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    body_json: bytes
+    def __init__(self, request_id: _Optional[str] = ..., body_json: _Optional[bytes] = ...) -> None: ...
+
+class CountTokensResponse(_message.Message):
+    __slots__ = ("input_tokens", "failed")
+    INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    input_tokens: int
+    failed: Failed
+    def __init__(self, input_tokens: _Optional[int] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ...) -> None: ...
+
+class GetStatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetStatusResponse(_message.Message):
+    __slots__ = ("model", "memory", "running_requests", "queued_requests", "totals")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    TOTALS_FIELD_NUMBER: _ClassVar[int]
+    model: ModelInfo
+    memory: MemoryStatus
+    running_requests: int
+    queued_requests: int
+    totals: TokenTotals
+    def __init__(self, model: _Optional[_Union[ModelInfo, _Mapping]] = ..., memory: _Optional[_Union[MemoryStatus, _Mapping]] = ..., running_requests: _Optional[int] = ..., queued_requests: _Optional[int] = ..., totals: _Optional[_Union[TokenTotals, _Mapping]] = ...) -> None: ...
+
+class ModelInfo(_message.Message):
+    __slots__ = ("id", "display_name", "path", "fingerprint", "context_window_tokens", "is_demo", "has_tools", "has_thinking")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_WINDOW_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    IS_DEMO_FIELD_NUMBER: _ClassVar[int]
+    HAS_TOOLS_FIELD_NUMBER: _ClassVar[int]
+    HAS_THINKING_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    display_name: str
+    path: str
+    fingerprint: str
+    context_window_tokens: int
+    is_demo: bool
+    has_tools: bool
+    has_thinking: bool
+    def __init__(self, id: _Optional[str] = ..., display_name: _Optional[str] = ..., path: _Optional[str] = ..., fingerprint: _Optional[str] = ..., context_window_tokens: _Optional[int] = ..., is_demo: bool = ..., has_tools: bool = ..., has_thinking: bool = ...) -> None: ...
+
+class MemoryStatus(_message.Message):
+    __slots__ = ("active_bytes", "peak_bytes", "weights_bytes", "cache_bytes", "cache_limit_bytes")
+    ACTIVE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PEAK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CACHE_LIMIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    active_bytes: int
+    peak_bytes: int
+    weights_bytes: int
+    cache_bytes: int
+    cache_limit_bytes: int
+    def __init__(self, active_bytes: _Optional[int] = ..., peak_bytes: _Optional[int] = ..., weights_bytes: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., cache_limit_bytes: _Optional[int] = ...) -> None: ...
+
+class TokenTotals(_message.Message):
+    __slots__ = ("reused_tokens", "computed_tokens", "generated_tokens", "evictions")
+    REUSED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    COMPUTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    GENERATED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    EVICTIONS_FIELD_NUMBER: _ClassVar[int]
+    reused_tokens: int
+    computed_tokens: int
+    generated_tokens: int
+    evictions: int
+    def __init__(self, reused_tokens: _Optional[int] = ..., computed_tokens: _Optional[int] = ..., generated_tokens: _Optional[int] = ..., evictions: _Optional[int] = ...) -> None: ...
+
+class Cache(_message.Message):
+    __slots__ = ("name", "kind", "session_id", "agent_id", "tokens", "bytes", "create_time", "last_use_time", "hits", "in_use", "request_class", "checkpoints")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    LAST_USE_TIME_FIELD_NUMBER: _ClassVar[int]
+    HITS_FIELD_NUMBER: _ClassVar[int]
+    IN_USE_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_CLASS_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    kind: CacheKind
+    session_id: str
+    agent_id: str
+    tokens: int
+    bytes: int
+    create_time: _timestamp_pb2.Timestamp
+    last_use_time: _timestamp_pb2.Timestamp
+    hits: int
+    in_use: bool
+    request_class: RequestClass
+    checkpoints: int
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[CacheKind, str]] = ..., session_id: _Optional[str] = ..., agent_id: _Optional[str] = ..., tokens: _Optional[int] = ..., bytes: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_use_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., hits: _Optional[int] = ..., in_use: bool = ..., request_class: _Optional[_Union[RequestClass, str]] = ..., checkpoints: _Optional[int] = ...) -> None: ...
+
+class ListCachesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListCachesResponse(_message.Message):
+    __slots__ = ("caches",)
+    CACHES_FIELD_NUMBER: _ClassVar[int]
+    caches: _containers.RepeatedCompositeFieldContainer[Cache]
+    def __init__(self, caches: _Optional[_Iterable[_Union[Cache, _Mapping]]] = ...) -> None: ...
+
+class PruneFilter(_message.Message):
+    __slots__ = ("session_id", "older_than", "to_bytes", "all")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    OLDER_THAN_FIELD_NUMBER: _ClassVar[int]
+    TO_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ALL_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    older_than: _duration_pb2.Duration
+    to_bytes: int
+    all: bool
+    def __init__(self, session_id: _Optional[str] = ..., older_than: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., to_bytes: _Optional[int] = ..., all: bool = ...) -> None: ...
+
+class PruneCachesRequest(_message.Message):
+    __slots__ = ("filter", "dry_run")
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    filter: PruneFilter
+    dry_run: bool
+    def __init__(self, filter: _Optional[_Union[PruneFilter, _Mapping]] = ..., dry_run: bool = ...) -> None: ...
+
+class PruneCachesResponse(_message.Message):
+    __slots__ = ("caches", "freed_bytes", "remaining_bytes")
+    CACHES_FIELD_NUMBER: _ClassVar[int]
+    FREED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_BYTES_FIELD_NUMBER: _ClassVar[int]
+    caches: _containers.RepeatedCompositeFieldContainer[Cache]
+    freed_bytes: int
+    remaining_bytes: int
+    def __init__(self, caches: _Optional[_Iterable[_Union[Cache, _Mapping]]] = ..., freed_bytes: _Optional[int] = ..., remaining_bytes: _Optional[int] = ...) -> None: ...
