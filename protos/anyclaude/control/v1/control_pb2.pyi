@@ -2,7 +2,6 @@ import datetime
 
 from anyclaude.frontend.v1 import frontend_pb2 as _frontend_pb2
 from anyclaude.worker.v1 import worker_pb2 as _worker_pb2
-from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper

@@ -1,0 +1,1 @@
+"""The Messages API, defined once: wire types, event grammar, usage, errors, identity."""

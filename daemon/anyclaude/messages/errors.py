@@ -1,0 +1,65 @@
+"""Errors of the Messages API: one envelope, one exception.
+
+The client acts on status, type and, for overflow, on the exact sentence (Claude Code compacts the
+conversation on "prompt is too long: N tokens > M maximum"), so those stand here and nowhere else.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+# https://docs.claude.com/en/api/errors
+TYPE_BY_STATUS: Final = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "conflict_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+
+
+@dataclass(frozen=True)
+class ApiError(Exception):
+    """A request that ends in an error the client can act on."""
+
+    status: int
+    message: str
+    # Whole seconds; None sends no retry-after header.
+    retry_after_seconds: int | None = None
+    # Tells the client's SDK not to retry what cannot get better by itself.
+    should_retry: bool | None = None
+    error_type: str = ""
+
+    @property
+    def type(self) -> str:
+        return self.error_type or TYPE_BY_STATUS.get(self.status, "api_error")
+
+    def envelope(self, request_id: str) -> dict[str, Any]:
+        """The JSON body, and the data of a mid-stream `error` event."""
+        return {
+            "type": "error",
+            "error": {"type": self.type, "message": self.message},
+            "request_id": request_id,
+        }
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.type}: {self.message}"
+
+
+def invalid_request(message: str) -> ApiError:
+    return ApiError(400, message)
+
+
+def prompt_too_long(prompt_tokens: int, window_tokens: int) -> ApiError:
+    """The prompt alone leaves no room for an answer."""
+    return ApiError(400, f"prompt is too long: {prompt_tokens} tokens > {window_tokens} maximum")
+
+
+def overloaded(message: str, retry_after_seconds: int) -> ApiError:
+    """Nothing is wrong with the request; trying again later is right."""
+    return ApiError(529, message, retry_after_seconds=retry_after_seconds)

@@ -1,0 +1,109 @@
+"""A Messages request as clients send it.
+
+Open by design: unknown fields, block types and betas are kept and never refused, since Claude Code
+adds some with every release. Only what no answer can be given without is checked.
+"""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from anyclaude.messages.errors import ApiError, invalid_request
+
+
+def _has_type(block: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(block.get("type"), str):
+        raise ValueError("a content block needs a string `type`")
+    return block
+
+
+Block = Annotated[dict[str, Any], AfterValidator(_has_type)]
+
+
+_Request = TypeVar("_Request", bound=BaseModel)
+
+
+class _Open(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class Message(_Open):
+    role: Literal["user", "assistant", "system"]
+    content: str | list[Block]
+
+    def blocks(self) -> list[dict[str, Any]]:
+        """The content as blocks, whichever form it came in."""
+        if isinstance(self.content, str):
+            return [{"type": "text", "text": self.content}]
+        return self.content
+
+
+class Tool(_Open):
+    """A client tool, or a server tool (whose `type` is neither absent nor "custom")."""
+
+    name: str
+    type: str | None = None
+    description: str = ""
+    input_schema: dict[str, Any] | None = None
+
+    @property
+    def is_client_tool(self) -> bool:
+        return self.type in (None, "custom")
+
+
+class ToolChoice(_Open):
+    type: Literal["auto", "any", "tool", "none"] = "auto"
+    name: str | None = None
+    disable_parallel_tool_use: bool = False
+
+
+class CountTokensRequest(_Open):
+    """What `/v1/messages/count_tokens` needs; generation needs more."""
+
+    model: str
+    messages: list[Message] = Field(min_length=1)
+    system: str | list[Block] = ""
+    tools: list[Tool] = []
+    tool_choice: ToolChoice = ToolChoice()
+    thinking: dict[str, Any] | None = None
+    output_config: dict[str, Any] | None = None
+
+
+class MessagesRequest(CountTokensRequest):
+    # 0 fills the cache and generates nothing.
+    max_tokens: int = Field(ge=0)
+    stream: bool = False
+    stop_sequences: list[str] = []
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    top_k: int | None = Field(None, ge=0)
+    metadata: dict[str, Any] | None = None
+
+
+def parse_messages_request(body: bytes) -> MessagesRequest:
+    """Parses the body of `POST /v1/messages`.
+
+    Raises:
+        ApiError: 400 naming the field and what is wrong with it.
+    """
+    return _parse(MessagesRequest, body)
+
+
+def parse_count_tokens_request(body: bytes) -> CountTokensRequest:
+    """Parses the body of `POST /v1/messages/count_tokens`; errors as above."""
+    return _parse(CountTokensRequest, body)
+
+
+def _parse(shape: type[_Request], body: bytes) -> _Request:
+    try:
+        return shape.model_validate_json(body)
+    except ValidationError as error:
+        raise _explain(error) from None
+
+
+def _explain(error: ValidationError) -> ApiError:
+    first = error.errors(include_url=False)[0]
+    if first["type"] == "json_invalid":
+        return invalid_request(f"The request body is not valid JSON: {first['msg']}.")
+    where = ".".join(str(part) for part in first["loc"])
+    return invalid_request(f"{where}: {first['msg']}")

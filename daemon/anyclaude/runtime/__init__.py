@@ -1,0 +1,1 @@
+"""What every process needs: paths, settings, logs, the child-process shell, channels."""

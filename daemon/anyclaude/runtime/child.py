@@ -1,0 +1,115 @@
+"""The shell of a supervised child process.
+
+The three standard streams are the whole protocol between daemon and child:
+  stdin   one line of JSON (`Birth`), then silence; its end means that the daemon is gone, and the
+          child leaves at once, whatever its other threads do;
+  stdout  one line of JSON per notice (`{"ready": {...}}`, `{"failed": "why"}`);
+  stderr  logs, one JSON object a line; anything else is wrapped as raw text by the daemon.
+`begin()` moves stdout away before any library can print to it.
+"""
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, NoReturn
+
+from anyclaude.runtime.paths import Paths
+from anyclaude.runtime.settings import Settings
+
+
+class ExitCode(IntEnum):
+    """Why a child left; the supervisor decides by it whether to start it again."""
+
+    OK = 0
+    FAILED = 1
+    # Permanent, from sysexits.h: EX_UNAVAILABLE (the model is missing) and EX_CONFIG.
+    UNAVAILABLE = 69
+    CONFIG = 78
+    # EX_TEMPFAIL: start again.
+    RETRY = 75
+
+
+@dataclass(frozen=True)
+class Birth:
+    """What the daemon tells a child at its start."""
+
+    name: str
+    generation: int
+    socket_path: Path
+    paths: Paths
+    settings: Settings
+    # The bound HTTP socket, inherited; None for children that serve no HTTP.
+    listen_fd: int | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "name": self.name,
+                "generation": self.generation,
+                "socket_path": str(self.socket_path),
+                "paths": {key: str(value) for key, value in asdict(self.paths).items()},
+                "settings": self.settings.model_dump(mode="json"),
+                "listen_fd": self.listen_fd,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, line: str) -> "Birth":
+        data: dict[str, Any] = json.loads(line)
+        return cls(
+            name=data["name"],
+            generation=data["generation"],
+            socket_path=Path(data["socket_path"]),
+            paths=Paths(**{key: Path(value) for key, value in data["paths"].items()}),
+            settings=Settings.model_validate(data["settings"]),
+            listen_fd=data["listen_fd"],
+        )
+
+
+class Child:
+    """This process as its daemon sees it."""
+
+    def __init__(self, birth: Birth, notices_fd: int) -> None:
+        self.birth = birth
+        self._notices_fd = notices_fd
+
+    def ready(self, facts: Mapping[str, Any] | None = None) -> None:
+        """Says that this child serves from now on."""
+        self._notify({"ready": dict(facts or {})})
+
+    def leave(self, code: ExitCode, why: str) -> NoReturn:
+        """Ends this process with a cause that `anyclaudectl status` will show."""
+        self._notify({"failed": why})
+        sys.stderr.flush()
+        os._exit(code)
+
+    def _notify(self, notice: Mapping[str, Any]) -> None:
+        os.write(self._notices_fd, (json.dumps(notice) + "\n").encode())
+
+
+def begin() -> Child:
+    """Reads the birth line, takes stdout for notices and starts watching for the daemon's end."""
+    notices_fd = os.dup(1)
+    os.dup2(2, 1)
+    line = sys.stdin.buffer.readline()
+    if not line:
+        os._exit(ExitCode.OK)
+    birth = Birth.from_json(line.decode())
+    watch_end_of(sys.stdin.fileno(), lambda: os._exit(ExitCode.OK))
+    return Child(birth, notices_fd)
+
+
+def watch_end_of(fd: int, on_end: Callable[[], object]) -> None:
+    """Calls `on_end` from a thread of its own once the other end of `fd` closes."""
+
+    def watch() -> None:
+        while os.read(fd, 4096):
+            pass
+        on_end()
+
+    threading.Thread(target=watch, name="daemon-watch", daemon=True).start()
