@@ -23,7 +23,7 @@ TYPE_BY_STATUS: Final = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class ApiError(Exception):
     """A request that ends in an error the client can act on."""
 
