@@ -8,8 +8,11 @@ The three standard streams are the whole protocol between daemon and child:
 `begin()` moves stdout away before any library can print to it.
 """
 
+import ctypes
+import faulthandler
 import json
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -93,7 +96,15 @@ class Child:
 
 
 def begin() -> Child:
-    """Reads the birth line, takes stdout for notices and starts watching for the daemon's end."""
+    """Reads the birth line, takes stdout for notices and starts watching for the daemon's end.
+
+    Call it from the main thread, before anything else runs: it also sets the signals of the shell.
+    """
+    _die_with_parent()
+    # Ctrl-C in a terminal reaches the whole process group; stopping children is the daemon's job.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The stack of a native crash, or of the abort that ends a start that takes too long.
+    faulthandler.enable()
     notices_fd = os.dup(1)
     os.dup2(2, 1)
     line = sys.stdin.buffer.readline()
@@ -102,6 +113,17 @@ def begin() -> Child:
     birth = Birth.from_json(line.decode())
     watch_end_of(sys.stdin.fileno(), lambda: os._exit(ExitCode.OK))
     return Child(birth, notices_fd)
+
+
+def _die_with_parent() -> None:
+    """On Linux the kernel kills this process with the thread that started it.
+
+    The second layer below the death pipe, for native code that holds the interpreter's lock. A
+    parent that died before this call has closed the pipe already, so nothing is left to re-check.
+    """
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
 
 
 def watch_end_of(fd: int, on_end: Callable[[], object]) -> None:
