@@ -1,0 +1,73 @@
+"""Fixtures of the end-to-end tests: a namespace, the service inside it, the client beside it."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from tests.e2e.claude_code import ClaudeCode, ClaudeCodeMissing, find_binary
+from tests.e2e.namespace import Namespace, NamespaceUnavailable, open_namespace
+from tests.e2e.service import Service
+
+
+def _unavailable(reason: str) -> NoReturn:
+    """Skip at a developer's desk; fail where CI promises that everything is there."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def claude_binary() -> Path:
+    """The Claude Code binary to run."""
+    try:
+        return find_binary()
+    except ClaudeCodeMissing as missing:
+        _unavailable(str(missing))
+
+
+@pytest.fixture
+def namespace() -> Iterator[Namespace]:
+    """A network namespace with nothing but loopback; no process in it survives the test."""
+    try:
+        with open_namespace() as namespace:
+            yield namespace
+            left = namespace.remaining_processes()
+    except NamespaceUnavailable as unavailable:
+        _unavailable(str(unavailable))
+    assert not left, f"left behind: {left}"
+
+
+@pytest.fixture
+def service(namespace: Namespace, tmp_path: Path) -> Iterator[Service]:
+    """A ready service on the demo model with empty caches; it has to stop cleanly."""
+    # A socket path has room for about a hundred bytes, so no long temporary folder.
+    with tempfile.TemporaryDirectory(prefix="ac-", dir="/tmp") as home:
+        service = Service.start(namespace, Path(home), tmp_path / "anyclauded.log")
+        try:
+            service.wait_ready()
+            yield service
+        finally:
+            exit_code = service.stop()
+        left = namespace.remaining_processes()
+    assert exit_code == 0, service.log_tail()
+    assert not left, f"left behind: {left}"
+
+
+@pytest.fixture
+def claude(claude_binary: Path, service: Service, tmp_path: Path) -> ClaudeCode:
+    """A client with a fresh home that talks to the service."""
+    home = tmp_path / "home"
+    home.mkdir()
+    return ClaudeCode(claude_binary, service.namespace, service.base_url, home)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """An empty folder for the client to work in."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    return folder

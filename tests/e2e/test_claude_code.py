@@ -1,0 +1,59 @@
+"""Conversations of the real Claude Code with the service, judged by what the client reports."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.claude_code import ClaudeCode
+from tests.e2e.service import Service
+
+# A follow-up adds a call, its result or a line of text to a prompt of more than ten thousand
+# tokens: about one token in a hundred.
+FOLLOW_UP_REUSED = 0.95
+
+# Tools and instructions are about four fifths of a first request, the client's system message
+# after the first turn nearly all the rest, the user's own turn about one part in seventy. Tools
+# and instructions alone do not reach this bound: the shared system message has to be reused too.
+NEW_CONVERSATION_REUSED = 0.9
+
+
+@pytest.mark.slow
+def test_tool_loop_ends_and_the_conversation_continues(claude: ClaudeCode, project: Path) -> None:
+    """A tool call runs, its result leads to an answer, and every later request reuses the last."""
+    first = claude.ask("Please say hello with Bash.", project, allowed_tools=["Bash"])
+    assert first.succeeded, first
+    assert [use.name for use in first.tool_uses] == ["Bash"]
+    assert [result.is_error for result in first.tool_results] == [False]
+    program, *words = shlex.split(first.tool_uses[0].input["command"])
+    assert program == "echo"
+    assert first.tool_results[0].text == " ".join(words)
+    assert first.texts
+    assert len(first.usages) == 2
+    assert first.usages[1].reused >= FOLLOW_UP_REUSED
+
+    second = claude.ask("And what now?", project, resume=True, allowed_tools=["Bash"])
+    assert second.succeeded, second
+    assert second.session_id == first.session_id
+    assert second.usages[0].prompt_tokens > first.usages[1].prompt_tokens
+    assert second.usages[0].reused >= FOLLOW_UP_REUSED
+
+
+@pytest.mark.slow
+def test_new_conversation_reuses_tools_and_instructions(claude: ClaudeCode, project: Path) -> None:
+    """A second conversation in the same folder computes little more than its own first words."""
+    first = claude.ask("What is two and two?", project)
+    assert first.succeeded, first
+    assert first.usages[0].prompt_tokens > 0
+
+    second = claude.ask("Name a colour of the rainbow.", project)
+    assert second.succeeded, second
+    assert second.session_id != first.session_id
+    assert second.usages[0].reused >= NEW_CONVERSATION_REUSED
+
+
+def test_stopping_leaves_no_process_behind(service: Service) -> None:
+    """After SIGTERM the daemon exits with 0 and every process that it started is gone."""
+    assert len(service.namespace.processes()) > 1
+    assert service.stop() == 0, service.log_tail()
+    assert service.namespace.remaining_processes() == {}
