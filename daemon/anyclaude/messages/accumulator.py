@@ -1,0 +1,52 @@
+"""The non-streaming answer, built from the very events a stream would have sent."""
+
+import json
+from typing import Any
+
+from anyclaude.messages.events import Event
+
+
+class MessageAccumulator:
+    """Folds the events of one message into the Message that a non-streaming request gets."""
+
+    def __init__(self) -> None:
+        self._message: dict[str, Any] = {}
+        self._pieces: list[str] = []
+
+    def add(self, event: Event) -> None:
+        """Takes the next event of an `EventMachine`; pings and errors do not belong here."""
+        match event["type"]:
+            case "message_start":
+                self._message = {**event["message"], "content": []}
+            case "content_block_start":
+                self._message["content"].append(dict(event["content_block"]))
+                self._pieces = []
+            case "content_block_delta":
+                self._extend(event["delta"])
+            case "content_block_stop":
+                self._close(self._message["content"][-1])
+            case "message_delta":
+                self._message |= event["delta"]
+                self._message["usage"] = event["usage"]
+
+    def message(self) -> dict[str, Any]:
+        return self._message
+
+    def _extend(self, delta: dict[str, str]) -> None:
+        match delta["type"]:
+            case "text_delta":
+                self._pieces.append(delta["text"])
+            case "thinking_delta":
+                self._pieces.append(delta["thinking"])
+            case "input_json_delta":
+                self._pieces.append(delta["partial_json"])
+            case "signature_delta":
+                self._message["content"][-1]["signature"] = delta["signature"]
+
+    def _close(self, block: dict[str, Any]) -> None:
+        whole = "".join(self._pieces)
+        match block["type"]:
+            case "text" | "thinking":
+                block[block["type"]] = whole
+            case "tool_use":
+                block["input"] = json.loads(whole)
