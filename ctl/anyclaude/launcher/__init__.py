@@ -1,0 +1,1 @@
+"""`anyclaude`: Claude Code on this machine's service, with the right environment."""

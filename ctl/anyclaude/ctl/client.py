@@ -1,0 +1,183 @@
+"""The control API as typed calls: the one client of the daemon, for every verb and the launcher.
+
+Every call has a deadline: connecting 2 s, answering 5 s, and longer only where the daemon has to
+stop something first. Failures are raised as `CommandError`, with the exit code they stand for.
+"""
+
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+# First: it sets gRPC's environment before gRPC is imported.
+from anyclaude.runtime import channels  # isort: skip
+import grpc
+from anyclaude.control.v1 import control_pb2, control_pb2_grpc
+from anyclaude.ctl.errors import explain, no_answer, nobody_listens, not_running, unreachable
+from anyclaude.worker.v1 import worker_pb2
+from google.protobuf.message import Message
+
+CONNECT_SECONDS: Final = 2.0
+CALL_SECONDS: Final = 5.0
+# A worker drains before it restarts; pruning may wait for the disk; a mode may have to come up.
+SLOW_CALL_SECONDS: Final = 60.0
+
+# Generated without annotations.
+_stubs: Any = control_pb2_grpc
+
+
+class ControlClient:
+    """One connection to the daemon; a context manager."""
+
+    def __init__(self, socket_path: Path) -> None:
+        """Connects.
+
+        Raises:
+            CommandError: NOT_RUNNING or TIMEOUT, saying how to start the daemon.
+        """
+        self._socket_path = socket_path
+        _probe(socket_path)
+        self._channel = channels.sync_channel(socket_path)
+        try:
+            grpc.channel_ready_future(self._channel).result(CONNECT_SECONDS)
+        except grpc.FutureTimeoutError:
+            self._channel.close()
+            raise no_answer(socket_path, CONNECT_SECONDS) from None
+        self._daemon = _stubs.DaemonServiceStub(self._channel)
+        self._modes = _stubs.ModeServiceStub(self._channel)
+        self._workers = _stubs.WorkerControlServiceStub(self._channel)
+        self._caches = _stubs.CacheServiceStub(self._channel)
+        self._metrics = _stubs.MetricsServiceStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._channel.close()
+
+    def status(self) -> control_pb2.Status:
+        response: control_pb2.GetStatusResponse = self._call(
+            self._daemon.GetStatus, control_pb2.GetStatusRequest()
+        )
+        return response.status
+
+    def watch_status(self, seconds: float) -> Iterator[control_pb2.Status]:
+        """The status now and at every change; ends by a TIMEOUT error after `seconds`."""
+        call = self._daemon.WatchStatus(control_pb2.WatchStatusRequest(), timeout=seconds)
+        try:
+            for response in call:
+                yield response.status
+        except grpc.RpcError as error:
+            raise explain(error, self._socket_path) from None
+        finally:
+            call.cancel()
+
+    def config(self) -> control_pb2.GetConfigResponse:
+        response: control_pb2.GetConfigResponse = self._call(
+            self._daemon.GetConfig, control_pb2.GetConfigRequest()
+        )
+        return response
+
+    def shutdown(self) -> None:
+        self._call(self._daemon.Shutdown, control_pb2.ShutdownRequest())
+
+    def modes(self) -> control_pb2.GetModeResponse:
+        response: control_pb2.GetModeResponse = self._call(
+            self._modes.GetMode, control_pb2.GetModeRequest()
+        )
+        return response
+
+    def set_mode(self, name: str) -> control_pb2.SetModeResponse:
+        response: control_pb2.SetModeResponse = self._call(
+            self._modes.SetMode, control_pb2.SetModeRequest(mode=name), SLOW_CALL_SECONDS
+        )
+        return response
+
+    def workers(self) -> control_pb2.ListWorkersResponse:
+        response: control_pb2.ListWorkersResponse = self._call(
+            self._workers.ListWorkers, control_pb2.ListWorkersRequest()
+        )
+        return response
+
+    def restart_worker(self, name: str) -> control_pb2.Worker:
+        response: control_pb2.RestartWorkerResponse = self._call(
+            self._workers.RestartWorker,
+            control_pb2.RestartWorkerRequest(name=name),
+            SLOW_CALL_SECONDS,
+        )
+        return response.worker
+
+    def caches(self) -> control_pb2.ListCachesResponse:
+        """Every cache, all pages put together."""
+        whole = control_pb2.ListCachesResponse()
+        token = ""
+        while True:
+            page: control_pb2.ListCachesResponse = self._call(
+                self._caches.ListCaches, control_pb2.ListCachesRequest(page_token=token)
+            )
+            whole.caches.extend(page.caches)
+            if page.HasField("memory"):
+                whole.memory.CopyFrom(page.memory)
+            token = page.next_page_token
+            if not token:
+                return whole
+
+    def cache(self, name: str) -> worker_pb2.Cache:
+        response: control_pb2.GetCacheResponse = self._call(
+            self._caches.GetCache, control_pb2.GetCacheRequest(name=name)
+        )
+        return response.cache
+
+    def prune(
+        self, prune_filter: worker_pb2.PruneFilter, *, force: bool
+    ) -> control_pb2.PruneCachesResponse:
+        """Removes what the filter selects; without `force` only says what would go."""
+        response: control_pb2.PruneCachesResponse = self._call(
+            self._caches.PruneCaches,
+            control_pb2.PruneCachesRequest(filter=prune_filter, force=force),
+            SLOW_CALL_SECONDS,
+        )
+        return response
+
+    def metrics(self) -> control_pb2.GetMetricsResponse:
+        response: control_pb2.GetMetricsResponse = self._call(
+            self._metrics.GetMetrics, control_pb2.GetMetricsRequest()
+        )
+        return response
+
+    def requests(self, count: int) -> control_pb2.ListRequestsResponse:
+        """The newest `count` request records, newest first."""
+        response: control_pb2.ListRequestsResponse = self._call(
+            self._metrics.ListRequests, control_pb2.ListRequestsRequest(page_size=count)
+        )
+        return response
+
+    def _call(
+        self, method: Callable[..., Any], request: Message, seconds: float = CALL_SECONDS
+    ) -> Any:
+        try:
+            return method(request, timeout=seconds)
+        except grpc.RpcError as error:
+            raise explain(error, self._socket_path) from None
+
+
+def _probe(socket_path: Path) -> None:
+    """Tells a missing daemon from a slow one at once; gRPC would retry until its deadline."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(CONNECT_SECONDS)
+        try:
+            probe.connect(str(socket_path))
+        except FileNotFoundError:
+            raise not_running(socket_path) from None
+        except ConnectionRefusedError:
+            raise nobody_listens(socket_path) from None
+        except (TimeoutError, BlockingIOError):
+            raise no_answer(socket_path, CONNECT_SECONDS) from None
+        except OSError as error:
+            raise unreachable(socket_path, error) from None

@@ -1,0 +1,1 @@
+"""The verbs of `anyclaudectl`, one file each."""

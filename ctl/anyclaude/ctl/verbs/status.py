@@ -1,0 +1,119 @@
+"""`anyclaudectl status`: whether the service works, and if not, what to do."""
+
+from typing import TYPE_CHECKING, Final
+
+import typer
+from anyclaude.ctl.connect import connect
+from anyclaude.ctl.exits import ExitCode
+from anyclaude.ctl.options import Json
+from anyclaude.ctl.output import Cell, Row, Tone, emit, facts, table
+from anyclaude.ctl.units import format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from anyclaude.control.v1.control_pb2 import Status, Worker
+    from anyclaude.worker.v1.worker_pb2 import MemoryStatus, ModelInfo
+
+TONES: Final = {
+    "ready": Tone.GOOD,
+    "starting": Tone.WARN,
+    "stopping": Tone.WARN,
+    "backoff": Tone.BAD,
+    "degraded": Tone.BAD,
+    "fatal": Tone.BAD,
+}
+HOW_TO_CONFIGURE: Final = (
+    "demo model; for a real one set model.path in `anyclaudectl config path`, "
+    "or ANYCLAUDE_MODEL, to a model folder and restart"
+)
+
+
+def status(json: Json = False) -> None:
+    """Show whether the service works, and what is wrong. Exit 7 when degraded."""
+    from anyclaude.control.v1 import control_pb2
+    from anyclaude.ctl.convert import to_dict
+
+    with connect() as client:
+        answer = client.status()
+    if json:
+        emit(to_dict(answer))
+    else:
+        _show(answer)
+    if answer.readiness == control_pb2.READINESS_DEGRADED:
+        raise typer.Exit(ExitCode.DEGRADED)
+
+
+def _show(answer: "Status") -> None:
+    from anyclaude.ctl.convert import seconds_since, word_of
+
+    word = word_of(answer, "readiness")
+    uptime = format_seconds(seconds_since(answer.start_time))
+    facts(
+        [
+            ("Readiness", Cell(word, TONES.get(word, Tone.PLAIN))),
+            ("Mode", answer.mode),
+            ("Base URL", answer.base_url),
+            ("Model", _model(answer.model)),
+            ("Memory", _memory(answer.memory)),
+            ("Requests", f"{answer.running_requests} running"),
+            ("Daemon", f"{answer.version}, pid {answer.pid}, up {uptime}"),
+            ("Home", answer.home),
+        ]
+    )
+    if answer.workers:
+        print()
+        show_workers(answer.workers)
+    if answer.problems:
+        print()
+        facts([("Problem", Cell(problem, Tone.BAD)) for problem in answer.problems])
+
+
+def show_workers(workers: "Iterable[Worker]") -> None:
+    """The table of workers, for `worker list` too."""
+    table(
+        ("WORKER", "STATE", "PID", "UP", "RESTARTS", "LAST EXIT"),
+        [_row(worker) for worker in workers],
+        right=(2, 3, 4),
+    )
+
+
+def _row(worker: "Worker") -> Row:
+    from anyclaude.ctl.convert import seconds_since, word_of
+
+    word = word_of(worker, "state")
+    up = worker.HasField("ready_time") and word == "ready"
+    return (
+        worker.name,
+        Cell(word, TONES.get(word, Tone.DIM)),
+        str(worker.pid or "-"),
+        format_seconds(seconds_since(worker.ready_time)) if up else "-",
+        str(worker.restart_count),
+        _last_exit(worker),
+    )
+
+
+def _last_exit(worker: "Worker") -> str:
+    if not worker.HasField("last_exit"):
+        return "-"
+    last = worker.last_exit
+    how = last.signal or (f"code {last.code}" if last.HasField("code") else "")
+    return ": ".join(part for part in (how, last.reason) if part) or "-"
+
+
+def _model(model: "ModelInfo") -> str | Cell:
+    if not model.id:
+        return "-"
+    window = f"window {model.context_window_tokens} tokens"
+    if model.is_demo:
+        return Cell(f"{model.id}, {window} ({HOW_TO_CONFIGURE})", Tone.WARN)
+    return f"{model.id}, {window}"
+
+
+def _memory(memory: "MemoryStatus") -> str:
+    limit = format_bytes(memory.cache_limit_bytes) if memory.cache_limit_bytes else "no limit"
+    return (
+        f"{format_bytes(memory.active_bytes)} active, "
+        f"weights {format_bytes(memory.weights_bytes)}, "
+        f"caches {format_bytes(memory.cache_bytes)} of {limit}"
+    )

@@ -1,0 +1,66 @@
+"""Waits for the daemon to answer, or for its current mode to answer requests.
+
+A daemon that is not there yet is waited for as well, so that a script may start it and wait. What
+cannot get better by itself (a worker the supervisor gave up on) ends the wait at once.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from anyclaude.control.v1 import control_pb2
+from anyclaude.ctl.client import ControlClient
+from anyclaude.ctl.clock import SYSTEM_CLOCK, Clock
+from anyclaude.ctl.convert import word_of
+from anyclaude.ctl.exits import CommandError, ExitCode
+
+_POLL_SECONDS: Final = 0.1
+_MAY_COME_UP: Final = frozenset({ExitCode.NOT_RUNNING, ExitCode.TIMEOUT})
+
+
+def wait_for_service(
+    socket_path: Path, *, ready: bool, timeout_seconds: float, clock: Clock = SYSTEM_CLOCK
+) -> control_pb2.Status:
+    """Returns the status once the daemon answers, or with `ready` once requests are answered.
+
+    Raises:
+        CommandError: TIMEOUT, naming what was last seen; DEGRADED when waiting cannot help.
+    """
+    deadline = clock.now() + timeout_seconds
+    last_seen = ""
+    while True:
+        try:
+            with ControlClient(socket_path) as client:
+                status = client.status()
+                last_seen = describe(status)
+                if not ready:
+                    return status
+                for status in client.watch_status(max(deadline - clock.now(), 0.001)):
+                    last_seen = describe(status)
+                    if status.readiness == control_pb2.READINESS_READY:
+                        return status
+                    _refuse_hopeless(status)
+        except CommandError as error:
+            if error.code not in _MAY_COME_UP:
+                raise
+            if error.code is ExitCode.NOT_RUNNING or not last_seen:
+                last_seen = error.message
+        if clock.now() >= deadline:
+            raise CommandError(
+                ExitCode.TIMEOUT, f"Not {_goal(ready)} after {timeout_seconds:g} s. {last_seen}"
+            )
+        clock.sleep(_POLL_SECONDS)
+
+
+def describe(status: control_pb2.Status) -> str:
+    """One line: how the service is, and every problem."""
+    return " ".join([f"The service is {word_of(status, 'readiness')}.", *status.problems])
+
+
+def _refuse_hopeless(status: control_pb2.Status) -> None:
+    gave_up = any(w.state == control_pb2.WORKER_STATE_FATAL for w in status.workers)
+    if status.readiness == control_pb2.READINESS_DEGRADED and gave_up:
+        raise CommandError(ExitCode.DEGRADED, describe(status))
+
+
+def _goal(ready: bool) -> str:
+    return "ready" if ready else "answering"

@@ -1,0 +1,70 @@
+"""The `anyclaude` command: becomes `claude`, pointed at the running service.
+
+Everything is checked before the exec; after it this process *is* Claude Code, so signals, terminal
+and exit code are its own.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+from anyclaude.ctl.bundle import ADVICE, Endpoint, contradicting, environment_for
+from anyclaude.ctl.client import ControlClient
+from anyclaude.ctl.exits import CommandError, ExitCode
+from anyclaude.launcher.ready import ensure_ready
+from anyclaude.launcher.settings import combine, split_arguments, write_settings
+from anyclaude.runtime.paths import find_paths
+
+
+def main() -> NoReturn:
+    """Replaces this process by Claude Code, or ends it saying why not."""
+    try:
+        launch(sys.argv[1:], os.environ)
+    except CommandError as error:
+        print(error.message, file=sys.stderr)
+        sys.exit(error.code)
+    except KeyboardInterrupt:
+        sys.exit(ExitCode.INTERRUPTED)
+
+
+def launch(arguments: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
+    """Execs `claude --settings FILE ARGUMENTS`.
+
+    Raises:
+        CommandError: Claude Code is not installed, the service cannot be reached, or the caller's
+            own `--settings` cannot be read.
+    """
+    claude = _find_claude(environ)
+    split = split_arguments(arguments)
+    paths = find_paths(environ)
+    ensure_ready(paths, environ)
+    with ControlClient(paths.control_socket) as client:
+        endpoint = Endpoint.of(client, environ)
+    unwanted = contradicting(endpoint)
+    settings = combine(split.settings, _bundle(endpoint, environ), endpoint, unwanted)
+    file = write_settings(paths.state, settings)
+    kept = {name: value for name, value in environ.items() if name not in unwanted}
+    command = [claude, "--settings", str(file), *split.rest]
+    os.execve(claude, command, kept)  # noqa: S606 - becoming claude is the point
+
+
+def _bundle(endpoint: Endpoint, environ: Mapping[str, str]) -> dict[str, str]:
+    """The bundle without the advice that this shell has its own opinion on."""
+    bundle = environment_for(endpoint, environ)
+    return {
+        name: value for name, value in bundle.items() if not (name in ADVICE and environ.get(name))
+    }
+
+
+def _find_claude(environ: Mapping[str, str]) -> str:
+    found = shutil.which("claude", path=environ.get("PATH", os.defpath))
+    if found:
+        return found
+    raise CommandError(
+        ExitCode.FAILED,
+        "Claude Code is not installed: there is no `claude` on PATH. "
+        "Install it: `npm install -g @anthropic-ai/claude-code`, "
+        "or see https://code.claude.com/docs/en/setup.",
+    )

@@ -1,0 +1,70 @@
+"""Makes sure that the service answers before Claude Code starts.
+
+An installed service is started; without one the user is told how. A model that still loads is
+waited for, with a word about it.
+"""
+
+import sys
+from collections.abc import Mapping
+from typing import Final
+
+from anyclaude.control.v1 import control_pb2
+from anyclaude.ctl.client import ControlClient
+from anyclaude.ctl.exits import CommandError, ExitCode
+from anyclaude.ctl.service import lifecycle
+from anyclaude.ctl.service.manager import manager_for
+from anyclaude.ctl.service.runner import run_command
+from anyclaude.ctl.waiting import describe, wait_for_service
+from anyclaude.runtime.paths import Paths
+
+# A large model from a slow disk takes minutes; Ctrl-C ends the wait earlier.
+_READY_SECONDS: Final = 600.0
+
+
+def ensure_ready(paths: Paths, environ: Mapping[str, str]) -> None:
+    """Returns once the mode of this launch answers requests.
+
+    Raises:
+        CommandError: NOT_RUNNING, DEGRADED, PRECONDITION or TIMEOUT, saying what to do.
+    """
+    status, modes = _ask(paths, environ)
+    wanted = environ.get("ANYCLAUDE_MODE") or status.mode
+    if wanted != status.mode:
+        _refuse_unready(wanted, modes)
+        return
+    if status.readiness == control_pb2.READINESS_READY:
+        return
+    print(f"{describe(status)} Waiting until it is ready ...", file=sys.stderr)
+    wait_for_service(paths.control_socket, ready=True, timeout_seconds=_READY_SECONDS)
+
+
+def _ask(
+    paths: Paths, environ: Mapping[str, str]
+) -> tuple[control_pb2.Status, control_pb2.GetModeResponse]:
+    try:
+        client = ControlClient(paths.control_socket)
+    except CommandError as error:
+        if error.code is not ExitCode.NOT_RUNNING:
+            raise
+        _start_service(paths, environ, error)
+        client = ControlClient(paths.control_socket)
+    with client:
+        return client.status(), client.modes()
+
+
+def _start_service(paths: Paths, environ: Mapping[str, str], why: CommandError) -> None:
+    manager = manager_for(sys.platform, environ, run_command)
+    if not manager.file.exists():
+        raise why
+    print("Starting the anyclaude service ...", file=sys.stderr)
+    lifecycle.start(manager, paths)
+
+
+def _refuse_unready(wanted: str, modes: control_pb2.GetModeResponse) -> None:
+    """A word the daemon does not list may be an older one: the front end decides about those."""
+    for mode in modes.modes:
+        if mode.name == wanted and not mode.ready:
+            raise CommandError(
+                ExitCode.PRECONDITION,
+                f"Mode {wanted} (ANYCLAUDE_MODE) is not ready: {mode.reason or 'no reason given'}",
+            )

@@ -1,0 +1,99 @@
+"""The settings file that Claude Code is started with, and the user's own `--settings` within it.
+
+A settings file outlives the shell it was started from: whatever starts Claude Code again inside a
+session finds the same environment. Its name is a digest of its content, so two launches with
+different modes never write into each other's file.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from anyclaude.ctl.bundle import Endpoint
+from anyclaude.ctl.exits import CommandError, ExitCode
+from anyclaude.ctl.files import write_if_changed
+from anyclaude.runtime.paths import make_private_folder
+
+_FLAG: Final = "--settings"
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The command line for `claude`, its `--settings` apart."""
+
+    rest: list[str]
+    # A file name or JSON text; None when not given.
+    settings: str | None
+
+
+def split_arguments(arguments: Sequence[str]) -> Arguments:
+    """Takes `--settings X` or `--settings=X` out; what follows `--` is not looked at.
+
+    Raises:
+        CommandError: USAGE when it is given twice or has no value.
+    """
+    rest: list[str] = []
+    found: list[str] = []
+    pending = iter(arguments)
+    for argument in pending:
+        if argument == "--":
+            rest += [argument, *pending]
+        elif argument == _FLAG:
+            value = next(pending, None)
+            if value is None:
+                raise CommandError(ExitCode.USAGE, f"{_FLAG} needs a file or JSON text.")
+            found.append(value)
+        elif argument.startswith(f"{_FLAG}="):
+            found.append(argument.removeprefix(f"{_FLAG}="))
+        else:
+            rest.append(argument)
+    if len(found) > 1:
+        raise CommandError(ExitCode.USAGE, f"{_FLAG} is given {len(found)} times; give it once.")
+    return Arguments(rest, found[0] if found else None)
+
+
+def combine(
+    own: str | None, bundle: Mapping[str, str], endpoint: Endpoint, unwanted: Collection[str]
+) -> dict[str, Any]:
+    """The settings document: the user's, with our environment on top.
+
+    Raises:
+        CommandError: USAGE when the user's settings cannot be read.
+    """
+    settings = _read(own) if own is not None else {}
+    environment = settings.get("env", {})
+    if not isinstance(environment, dict):
+        raise CommandError(ExitCode.USAGE, f"{_FLAG}: `env` must be an object.")
+    kept = {name: value for name, value in environment.items() if name not in unwanted}
+    # Asking api.anthropic.com about each fetched domain would leave this machine.
+    local = {} if endpoint.is_passthrough else {"skipWebFetchPreflight": True}
+    return {**local, **settings, "env": {**kept, **bundle}}
+
+
+def write_settings(folder: Path, settings: Mapping[str, Any]) -> Path:
+    """Writes the document, readable by this user alone (it may hold the token)."""
+    content = (json.dumps(settings, indent=2) + "\n").encode()
+    digest = hashlib.sha256(content).hexdigest()[:12]
+    make_private_folder(folder)
+    file = folder / f"claude-settings-{digest}.json"
+    write_if_changed(file, content, 0o600)
+    return file
+
+
+def _read(own: str) -> dict[str, Any]:
+    try:
+        # Claude Code takes either form.
+        text = own if own.lstrip().startswith("{") else Path(own).read_text(encoding="utf-8")
+        settings = json.loads(text)
+    except OSError as error:
+        raise CommandError(
+            ExitCode.USAGE, f"{_FLAG} {own} cannot be read: {error.strerror}."
+        ) from None
+    except ValueError as error:
+        raise CommandError(ExitCode.USAGE, f"{_FLAG} {own} is not JSON: {error}.") from None
+    if not isinstance(settings, dict):
+        raise CommandError(ExitCode.USAGE, f"{_FLAG} {own} is not a JSON object.")
+    return settings
