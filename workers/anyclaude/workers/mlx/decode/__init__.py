@@ -1,0 +1,6 @@
+"""From generated tokens to blocks: detokenise, split at markers, read tool calls, sample."""
+
+from anyclaude.workers.mlx.decode.sampling import make_sampler
+from anyclaude.workers.mlx.decode.stream import BlockStream
+
+__all__ = ["BlockStream", "make_sampler"]

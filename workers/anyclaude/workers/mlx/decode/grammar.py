@@ -1,0 +1,97 @@
+"""Which markers divide a model's answer, as data.
+
+mlx-lm knows each tokenizer's markers; this turns them into edges between modes, so that the scanner
+needs to know neither. The edges are those of `make_text_state_machine` in mlx-lm, which itself does
+not serve: it holds back more text than it must and does not tell which stop word matched.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from anyclaude.workers.mlx.decode.library import TokenizerWrapper
+
+
+class Mode(Enum):
+    """What the text being generated is part of; the values are mlx-lm's state names."""
+
+    TEXT = "normal"
+    THINKING = "reasoning"
+    CALL = "tool"
+    # The head of a message in templates that have one: routing, never shown.
+    HEADER = "header"
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A marker that ends a mode."""
+
+    marker: str
+    to: Mode
+    # The marker is also the beginning of what follows.
+    kept: bool = False
+
+
+@dataclass(frozen=True)
+class Grammar:
+    edges: Mapping[Mode, Sequence[Edge]]
+    initial: Mode
+    # Ends thinking; a stray one follows a call that was opened inside thinking.
+    think_end: str | None
+
+
+def grammar_of(
+    tokenizer: TokenizerWrapper, tool_names: Sequence[str], *, in_thinking: bool
+) -> Grammar:
+    """The grammar of an answer.
+
+    Args:
+        tool_names: tools the model may call; without any, call markers are plain text.
+        in_thinking: the prompt has already opened the thinking block.
+    """
+    edges: dict[Mode, list[Edge]] = {Mode.TEXT: []}
+    if tokenizer.has_thinking:
+        edges[Mode.TEXT].append(Edge(tokenizer.think_start, Mode.THINKING))
+        edges[Mode.THINKING] = [Edge(tokenizer.think_end, Mode.TEXT)]
+    edges[Mode.TEXT] += [Edge(marker, Mode.TEXT) for marker in tokenizer.structural_markers]
+    for state, transitions in tokenizer.response_transitions.items():
+        edges.setdefault(Mode(state), []).extend(
+            Edge(marker, Mode(to)) for marker, to in transitions
+        )
+    if tool_names and tokenizer.has_tool_calling:
+        _add_calls(edges, tokenizer, tool_names)
+    else:
+        edges = _without_calls(edges)
+    return Grammar(edges, _initial(tokenizer, edges, in_thinking), tokenizer.think_end)
+
+
+def _add_calls(
+    edges: dict[Mode, list[Edge]], tokenizer: TokenizerWrapper, tool_names: Sequence[str]
+) -> None:
+    start, end = tokenizer.tool_call_start, tokenizer.tool_call_end
+    opening = [Edge(start, Mode.CALL)]
+    if _forgets_start(tokenizer):
+        opening += [Edge(f"<function={name}>", Mode.CALL, kept=True) for name in tool_names]
+    routed = any(edge.to is Mode.CALL for row in edges.values() for edge in row)
+    if not routed:
+        edges[Mode.TEXT] += opening
+    if Mode.THINKING in edges:
+        edges[Mode.THINKING] += opening
+    edges[Mode.CALL] = [Edge(end, Mode.TEXT)] if end else []
+
+
+def _forgets_start(tokenizer: TokenizerWrapper) -> bool:
+    """Qwen3-Coder often leaves `<tool_call>` out; only names it was offered open a call then."""
+    return str(tokenizer.tool_parser.__module__).endswith("qwen3_coder")
+
+
+def _without_calls(edges: Mapping[Mode, Sequence[Edge]]) -> dict[Mode, list[Edge]]:
+    return {mode: [edge for edge in row if edge.to is not Mode.CALL] for mode, row in edges.items()}
+
+
+def _initial(
+    tokenizer: TokenizerWrapper, edges: Mapping[Mode, Sequence[Edge]], in_thinking: bool
+) -> Mode:
+    if tokenizer.response_initial_state:
+        return Mode(tokenizer.response_initial_state)
+    return Mode.THINKING if in_thinking and Mode.THINKING in edges else Mode.TEXT
