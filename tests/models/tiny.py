@@ -1,0 +1,101 @@
+"""Tiny models with real architectures: one per kind of cache that a layer can have.
+
+Weights of two dimensions and more are scaled by 3, so that the output follows the context: with the
+default initialisation a tiny model says one token whatever its cache holds.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_map
+from mlx_lm.models import gpt_oss, qwen3, qwen3_next
+
+WEIGHT_SCALE = 3.0
+
+
+class Family(StrEnum):
+    """The cache classes that a family mixes."""
+
+    DENSE = "dense"
+    SLIDING = "sliding"
+    HYBRID = "hybrid"
+
+
+def config(family: Family, vocabulary: int = 300, **changes: Any) -> dict[str, Any]:
+    """The config.json of a tiny model."""
+    return _CONFIGS[family] | {"vocab_size": vocabulary} | changes
+
+
+def build(family: Family, vocabulary: int = 300, *, seed: int = 0, **changes: Any) -> Any:
+    """A model with random, context-sensitive weights."""
+    values = config(family, vocabulary, **changes)
+    module = _MODULES[family]
+    mx.random.seed(seed)
+    model = module.Model(module.ModelArgs.from_dict(values))
+    scaled = tree_map(lambda a: a * WEIGHT_SCALE if a.ndim >= 2 else a, model.parameters())
+    model.update(scaled)
+    mx.eval(model.parameters())
+    return model
+
+
+_MODULES: dict[Family, Any] = {
+    Family.DENSE: qwen3,
+    Family.SLIDING: gpt_oss,
+    Family.HYBRID: qwen3_next,
+}
+
+_CONFIGS: dict[Family, dict[str, Any]] = {
+    Family.DENSE: {
+        "model_type": "qwen3",
+        "hidden_size": 64,
+        "num_hidden_layers": 3,
+        "intermediate_size": 128,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "rms_norm_eps": 1e-6,
+        "max_position_embeddings": 32768,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": True,
+    },
+    Family.SLIDING: {
+        "model_type": "gpt_oss",
+        "hidden_size": 64,
+        "num_hidden_layers": 4,
+        "intermediate_size": 64,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "rms_norm_eps": 1e-5,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "sliding_window": 32,
+        "rope_theta": 10000,
+        "max_position_embeddings": 32768,
+    },
+    Family.HYBRID: {
+        "model_type": "qwen3_next",
+        "hidden_size": 64,
+        "num_hidden_layers": 4,
+        "intermediate_size": 64,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "linear_num_value_heads": 4,
+        "linear_num_key_heads": 2,
+        "linear_key_head_dim": 32,
+        "linear_value_head_dim": 32,
+        "linear_conv_kernel_dim": 4,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "decoder_sparse_step": 1,
+        "shared_expert_intermediate_size": 32,
+        "mlp_only_layers": [],
+        "moe_intermediate_size": 32,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 10000.0,
+        "partial_rotary_factor": 0.5,
+        "max_position_embeddings": 32768,
+    },
+}
