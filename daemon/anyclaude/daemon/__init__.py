@@ -1,0 +1,1 @@
+"""`anyclauded`: supervisor of the children, control API, modes, routes and metrics."""

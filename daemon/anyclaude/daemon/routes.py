@@ -1,0 +1,157 @@
+"""Which worker answers which mode, pushed to the front end at every change.
+
+`table` is a pure picture of the daemon's state; `RoutePusher` keeps the front end's copy equal to
+it. The front end answers from its copy alone, so messages go on while the daemon is busy or gone.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import grpc.aio
+import structlog
+
+from anyclaude.daemon.changes import Changes
+from anyclaude.daemon.child import SupervisedChild
+from anyclaude.daemon.links import Link, NotReadyError
+from anyclaude.daemon.modes import MODES, Mode
+from anyclaude.daemon.supervisor import State
+from anyclaude.daemon.worker_client import WorkerClient
+from anyclaude.frontend.v1 import frontend_pb2, frontend_pb2_grpc
+
+_log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+# Guess for a worker that has never become ready.
+FIRST_START_SECONDS: Final = 5.0
+_PUSH_SECONDS: Final = 2.0
+_RETRY_SECONDS: Final = 0.1
+
+
+def table(workers: Mapping[str, WorkerClient], now: float) -> list[frontend_pb2.Route]:
+    """The routes of every mode that one of `workers` serves; `now` is the supervisors' clock."""
+    return [
+        route(mode, workers[mode.worker], now) for mode in MODES.values() if mode.worker in workers
+    ]
+
+
+def route(mode: Mode, worker: WorkerClient, now: float) -> frontend_pb2.Route:
+    child = worker.child
+    answer = frontend_pb2.Route(
+        mode=mode.name,
+        worker_socket=str(child.socket_path),
+        generation=child.supervisor.generation,
+        state=_route_state(worker),
+        model=worker.model,
+    )
+    if answer.state != frontend_pb2.ROUTE_STATE_READY:
+        answer.reason = why_not_ready(child, now)
+    if answer.state == frontend_pb2.ROUTE_STATE_STARTING:
+        answer.retry_after.FromSeconds(math.ceil(seconds_to_ready(child, now)))
+    return answer
+
+
+def _route_state(worker: WorkerClient) -> frontend_pb2.RouteState:
+    if worker.child.state in (State.FATAL, State.STOPPED):
+        return frontend_pb2.ROUTE_STATE_UNAVAILABLE
+    # A worker that has not yet said which model it serves is still starting.
+    if worker.child.state is State.READY and worker.model is not None:
+        return frontend_pb2.ROUTE_STATE_READY
+    return frontend_pb2.ROUTE_STATE_STARTING
+
+
+def why_not_ready(child: SupervisedChild, now: float) -> str:
+    """A sentence for people: what is the matter and what to do."""
+    name, supervisor = child.name, child.supervisor
+    ended = supervisor.last_exit.reason if supervisor.last_exit else "unknown"
+    if child.state is State.FATAL:
+        return (
+            f"The {name} worker gave up: {ended}. "
+            f"Mend that, then run `anyclaudectl worker restart {name}`."
+        )
+    if child.state is State.BACKOFF:
+        seconds = math.ceil(max(0.0, (supervisor.retry_at or now) - now))
+        return f"The {name} worker ended ({ended}) and starts again in {seconds} s."
+    if child.state is State.STOPPED:
+        return f"The {name} worker is stopped."
+    return f"The {name} worker is starting."
+
+
+def seconds_to_ready(child: SupervisedChild, now: float) -> float:
+    """How long a client should wait before it tries again; at least one second."""
+    supervisor = child.supervisor
+    start = supervisor.start_seconds or FIRST_START_SECONDS
+    if child.state is State.BACKOFF and supervisor.retry_at is not None:
+        return max(1.0, supervisor.retry_at - now + start)
+    if child.state is State.STARTING and supervisor.started_at is not None:
+        return max(1.0, start - (now - supervisor.started_at))
+    return max(1.0, start)
+
+
+class RoutePusher:
+    """Keeps the front end's routes equal to `table`."""
+
+    def __init__(
+        self,
+        frontend: SupervisedChild,
+        workers: Mapping[str, WorkerClient],
+        mode: Callable[[], Mode],
+        changes: Changes,
+    ) -> None:
+        self._frontend = frontend
+        self._workers = workers
+        self._mode = mode
+        self._changes = changes
+        self._link = Link(frontend)
+        # Counts on across front ends, so that no front end ever sees an older number.
+        self._version = 0
+        # What the front end of this generation accepted last.
+        self._accepted: tuple[int, str, list[frontend_pb2.Route]] | None = None
+
+    def serves(self, mode: Mode) -> bool:
+        """Whether the front end that runs now knows a ready worker for `mode` as its default."""
+        if self._frontend.state is not State.READY or self._accepted is None:
+            return False
+        generation, default, routes = self._accepted
+        return (generation, default) == (self._frontend.supervisor.generation, mode.name) and any(
+            route.mode == mode.name and route.state == frontend_pb2.ROUTE_STATE_READY
+            for route in routes
+        )
+
+    async def run(self) -> None:
+        """Pushes until cancelled."""
+        while True:
+            version = self._changes.version
+            if await self._push():
+                await self._changes.after(version)
+            else:
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def close(self) -> None:
+        await self._link.close()
+
+    async def _push(self) -> bool:
+        """False when it has to be tried again."""
+        generation = self._frontend.supervisor.generation
+        routes = table(self._workers, asyncio.get_running_loop().time())
+        wanted = (generation, self._mode().name, routes)
+        if wanted == self._accepted:
+            return True
+        try:
+            await self._set(wanted[1], routes)
+        except NotReadyError:
+            return True
+        except grpc.aio.AioRpcError as error:
+            _log.warning("front end took no routes", why=error.details())
+            return False
+        self._accepted = wanted
+        self._changes.notify()
+        return True
+
+    async def _set(self, default: str, routes: list[frontend_pb2.Route]) -> None:
+        stub = frontend_pb2_grpc.FrontendServiceStub(await self._link.channel())  # type: ignore[no-untyped-call]
+        self._version += 1
+        request = frontend_pb2.SetRoutesRequest(
+            version=self._version, default_mode=default, routes=routes
+        )
+        await stub.SetRoutes(request, timeout=_PUSH_SECONDS)

@@ -1,0 +1,280 @@
+"""The supervisor of one child, as a table of (state, event) and tiny handlers.
+
+Promises:
+- At most one process exists; a new one is spawned only after the exit of the last was seen.
+- Each state owns at most one timer, and leaving the state ends it.
+- A death counts when nobody asked for it, whatever its exit code; `crash_limit` deaths within
+  `crash_window_seconds` end in FATAL, and exit codes 69 and 78 end there at once.
+- FATAL is left only by a restart or stop request.
+- An event that a state has no handler for is a bug of ours, and raises.
+
+Nothing here knows processes, loops or wall clocks; `Actions` does.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Protocol
+
+from anyclaude.runtime.child import ExitCode
+from anyclaude.runtime.settings import SupervisorSettings
+
+PERMANENT_CODES: Final = frozenset({ExitCode.UNAVAILABLE, ExitCode.CONFIG})
+JITTER: Final = 0.2
+
+
+class State(Enum):
+    STOPPED = "stopped"
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+    # Died; starts again by itself.
+    BACKOFF = "backoff"
+    # Gave up; a restart request tries again.
+    FATAL = "fatal"
+
+
+class Event(Enum):
+    SPAWN = "spawn requested"
+    READY = "ready"
+    EXITED = "exited"
+    START_TIMEOUT = "start timeout"
+    BACKOFF_ELAPSED = "backoff elapsed"
+    STOP = "stop requested"
+    STOP_TIMEOUT = "stop timeout"
+    RESTART = "restart requested"
+
+
+class _AfterStop(Enum):
+    """What a stop that is under way is for."""
+
+    REST = "rest"
+    SPAWN = "spawn"
+    COUNT_AS_DEATH = "count as death"
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a process ended; exactly one of `code` and `signal` is set, or neither if none began."""
+
+    code: int | None
+    signal: str
+    reason: str
+    stderr_tail: str = ""
+
+
+class Actions(Protocol):
+    """What the table needs done; each call returns at once."""
+
+    def spawn(self, generation: int) -> None: ...
+
+    def terminate(self) -> None: ...
+
+    def abort(self) -> None:
+        """Ends the process so that it leaves its stack in the log."""
+
+    def kill(self) -> None: ...
+
+    def start_timer(self, seconds: float, event: Event) -> None: ...
+
+    def stop_timer(self) -> None: ...
+
+    def changed(self) -> None:
+        """The state is now another one."""
+
+
+class Supervisor:
+    """Keeps one child running; events come in by `handle`, effects go out by `Actions`."""
+
+    def __init__(
+        self,
+        settings: SupervisorSettings,
+        actions: Actions,
+        *,
+        clock: Callable[[], float],
+        random: Callable[[], float],
+        first_generation: int = 1,
+    ) -> None:
+        """Starts STOPPED.
+
+        Args:
+            settings: limits and times.
+            actions: effects.
+            clock: monotonic seconds.
+            random: uniform in [0, 1).
+            first_generation: number of the first process.
+        """
+        self._settings = settings
+        self._actions = actions
+        self._clock = clock
+        self._random = random
+        self._generation = first_generation - 1
+        self._spawns = 0
+        self._failures = 0
+        self._deaths: deque[float] = deque()
+        self._after_stop = _AfterStop.REST
+        # Why we ended the process ourselves; stands in for its own reason.
+        self._verdict = ""
+        self.state = State.STOPPED
+        self.last_exit: Exit | None = None
+        self.last_exit_at: float | None = None
+        self.started_at: float | None = None
+        self.ready_at: float | None = None
+        self.retry_at: float | None = None
+        # How long the last start took.
+        self.start_seconds: float | None = None
+
+    @property
+    def generation(self) -> int:
+        return self._generation
+
+    @property
+    def restart_count(self) -> int:
+        return max(0, self._spawns - 1)
+
+    def handle(self, event: Event, exit_: Exit | None = None) -> None:
+        """Takes one event; `exit_` comes with EXITED and with nothing else."""
+        assert (event is Event.EXITED) == (exit_ is not None)
+        handler = _TABLE.get((self.state, event))
+        assert handler is not None, f"{event.value} in state {self.state.value}"
+        if exit_ is not None:
+            self._note(exit_)
+        handler(self)
+
+    def _note(self, exit_: Exit) -> None:
+        reason = self._verdict or exit_.reason
+        self.last_exit = Exit(exit_.code, exit_.signal, reason, exit_.stderr_tail)
+        self.last_exit_at = self._clock()
+        self._verdict = ""
+
+    def _enter(self, state: State) -> None:
+        self._actions.stop_timer()
+        self.state = state
+        if state is not State.BACKOFF:
+            self.retry_at = None
+        if state is not State.READY:
+            self.ready_at = None
+        self._actions.changed()
+
+    def _nothing(self) -> None:
+        pass
+
+    def _spawn(self) -> None:
+        self._generation += 1
+        self._spawns += 1
+        self.started_at = self._clock()
+        self._enter(State.STARTING)
+        self._actions.start_timer(self._settings.start_timeout_seconds, Event.START_TIMEOUT)
+        self._actions.spawn(self._generation)
+
+    def _spawn_afresh(self) -> None:
+        self._forgive()
+        self._spawn()
+
+    def _forgive(self) -> None:
+        self._failures = 0
+        self._deaths.clear()
+
+    def _become_ready(self) -> None:
+        assert self.started_at is not None
+        self.ready_at = self._clock()
+        self.start_seconds = self.ready_at - self.started_at
+        self._enter(State.READY)
+
+    def _abort_start(self) -> None:
+        self._verdict = f"not ready within {self._settings.start_timeout_seconds:g} s"
+        self._end(_AfterStop.COUNT_AS_DEATH, self._actions.abort)
+
+    def _stop(self) -> None:
+        self._end(_AfterStop.REST, self._actions.terminate)
+
+    def _stop_and_spawn(self) -> None:
+        self._end(_AfterStop.SPAWN, self._actions.terminate)
+
+    def _end(self, then: _AfterStop, action: Callable[[], None]) -> None:
+        self._after_stop = then
+        self._enter(State.STOPPING)
+        self._actions.start_timer(self._settings.stop_timeout_seconds, Event.STOP_TIMEOUT)
+        action()
+
+    def _kill(self) -> None:
+        self._verdict = (
+            self._verdict
+            or f"killed: did not stop within {self._settings.stop_timeout_seconds:g} s"
+        )
+        self._actions.kill()
+
+    def _stay_stopped(self) -> None:
+        self._after_stop = _AfterStop.REST
+
+    def _spawn_after_stop(self) -> None:
+        self._after_stop = _AfterStop.SPAWN
+
+    def _finish_stop(self) -> None:
+        if self._after_stop is _AfterStop.REST:
+            self._rest()
+        elif self._after_stop is _AfterStop.SPAWN:
+            self._spawn_afresh()
+        else:
+            self._die()
+
+    def _rest(self) -> None:
+        self._enter(State.STOPPED)
+
+    def _die(self) -> None:
+        assert self.last_exit is not None
+        now = self._clock()
+        if self.ready_at is not None and now - self.ready_at >= self._settings.stable_seconds:
+            self._failures = 0
+        self._count_death(now)
+        permanent = self.last_exit.code in PERMANENT_CODES
+        if permanent or len(self._deaths) >= self._settings.crash_limit:
+            self._enter(State.FATAL)
+        else:
+            self._back_off(now)
+
+    def _count_death(self, now: float) -> None:
+        self._deaths.append(now)
+        while self._deaths[0] <= now - self._settings.crash_window_seconds:
+            self._deaths.popleft()
+
+    def _back_off(self, now: float) -> None:
+        delay = self._backoff_seconds()
+        self._failures += 1
+        self.retry_at = now + delay
+        self._enter(State.BACKOFF)
+        self._actions.start_timer(delay, Event.BACKOFF_ELAPSED)
+
+    def _backoff_seconds(self) -> float:
+        """initial * 2^failures, capped, spread by 20 % so that children do not move in step."""
+        # 2^60 is past any cap; without the bound the power would grow for ever.
+        doubled = self._settings.backoff_initial_seconds * 2 ** min(self._failures, 60)
+        capped = min(doubled, self._settings.backoff_max_seconds)
+        return float(capped * (1 - JITTER + 2 * JITTER * self._random()))
+
+
+_TABLE: Final[Mapping[tuple[State, Event], Callable[[Supervisor], None]]] = {
+    (State.STOPPED, Event.SPAWN): Supervisor._spawn,
+    (State.STOPPED, Event.RESTART): Supervisor._spawn_afresh,
+    (State.STOPPED, Event.STOP): Supervisor._nothing,
+    (State.STARTING, Event.READY): Supervisor._become_ready,
+    (State.STARTING, Event.EXITED): Supervisor._die,
+    (State.STARTING, Event.START_TIMEOUT): Supervisor._abort_start,
+    (State.STARTING, Event.RESTART): Supervisor._stop_and_spawn,
+    (State.STARTING, Event.STOP): Supervisor._stop,
+    (State.READY, Event.EXITED): Supervisor._die,
+    (State.READY, Event.RESTART): Supervisor._stop_and_spawn,
+    (State.READY, Event.STOP): Supervisor._stop,
+    # The notice was on its way when the stop began.
+    (State.STOPPING, Event.READY): Supervisor._nothing,
+    (State.STOPPING, Event.EXITED): Supervisor._finish_stop,
+    (State.STOPPING, Event.STOP_TIMEOUT): Supervisor._kill,
+    (State.STOPPING, Event.RESTART): Supervisor._spawn_after_stop,
+    (State.STOPPING, Event.STOP): Supervisor._stay_stopped,
+    (State.BACKOFF, Event.BACKOFF_ELAPSED): Supervisor._spawn,
+    (State.BACKOFF, Event.RESTART): Supervisor._spawn_afresh,
+    (State.BACKOFF, Event.STOP): Supervisor._rest,
+    (State.FATAL, Event.RESTART): Supervisor._spawn_afresh,
+    (State.FATAL, Event.STOP): Supervisor._rest,
+}

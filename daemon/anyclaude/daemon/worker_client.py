@@ -1,0 +1,125 @@
+"""What the daemon asks of a worker: its status and its caches."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+import structlog
+
+from anyclaude.daemon.changes import Changes
+from anyclaude.daemon.child import SupervisedChild
+from anyclaude.daemon.links import Link, NotReadyError
+from anyclaude.worker.v1 import worker_pb2, worker_pb2_grpc
+
+_log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+# A glance must not make `status` slow; an operation may wait for the MLX thread's next step.
+GLANCE_SECONDS: Final = 1.0
+OPERATION_SECONDS: Final = 30.0
+_RETRY_SECONDS: Final = 0.2
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A worker's state at one moment."""
+
+    status: worker_pb2.GetStatusResponse
+    caches: int
+
+
+class WorkerClient:
+    """One worker, through whichever process runs it now.
+
+    The verbs raise `NotReadyError` when no process serves, and grpc.aio.AioRpcError when it fails.
+    """
+
+    def __init__(self, child: SupervisedChild, changes: Changes) -> None:
+        self.child = child
+        self._changes = changes
+        self._link = Link(child)
+        # By generation: what a process that is gone has said is worth nothing.
+        self._last: tuple[int, worker_pb2.GetStatusResponse] | None = None
+
+    @property
+    def model(self) -> worker_pb2.ModelInfo | None:
+        """What the current process serves; None until it has said so."""
+        last = self._last_status()
+        return last.model if last else None
+
+    def _last_status(self) -> worker_pb2.GetStatusResponse | None:
+        if self._last and self._last[0] == self.child.supervisor.generation:
+            return self._last[1]
+        return None
+
+    async def follow(self) -> None:
+        """Asks every new process for its model; runs until cancelled."""
+        while True:
+            version = self._changes.version
+            if await self._learn_model():
+                await self._changes.after(version)
+            else:
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _learn_model(self) -> bool:
+        """False when it has to be tried again."""
+        if self.model is not None:
+            return True
+        try:
+            await self.status(OPERATION_SECONDS)
+        except NotReadyError:
+            return True
+        except grpc.aio.AioRpcError as error:
+            _log.warning("worker gives no status", worker=self.child.name, why=error.details())
+            return False
+        self._changes.notify()
+        return True
+
+    async def status(self, timeout_seconds: float) -> worker_pb2.GetStatusResponse:
+        generation = self.child.supervisor.generation
+        stub = await self._stub()
+        status: worker_pb2.GetStatusResponse = await stub.GetStatus(
+            worker_pb2.GetStatusRequest(), timeout=timeout_seconds
+        )
+        self._last = (generation, status)
+        return status
+
+    async def glance(self) -> worker_pb2.GetStatusResponse | None:
+        """The status now; the last one known while the worker is busy; None while it is down."""
+        try:
+            return await self.status(GLANCE_SECONDS)
+        except NotReadyError:
+            return None
+        except grpc.aio.AioRpcError as error:
+            _log.debug("worker slow to answer", worker=self.child.name, why=error.details())
+            return self._last_status()
+
+    async def sample(self) -> Sample | None:
+        """As `glance`, for the metrics."""
+        try:
+            status, caches = await asyncio.gather(
+                self.status(GLANCE_SECONDS), self.caches(GLANCE_SECONDS)
+            )
+        except (NotReadyError, grpc.aio.AioRpcError) as error:
+            _log.debug("no worker metrics", worker=self.child.name, why=str(error))
+            return None
+        return Sample(status, len(caches))
+
+    async def caches(self, timeout_seconds: float = OPERATION_SECONDS) -> list[worker_pb2.Cache]:
+        stub = await self._stub()
+        answer = await stub.ListCaches(worker_pb2.ListCachesRequest(), timeout=timeout_seconds)
+        return list(answer.caches)
+
+    async def prune(self, request: worker_pb2.PruneCachesRequest) -> worker_pb2.PruneCachesResponse:
+        stub = await self._stub()
+        answer: worker_pb2.PruneCachesResponse = await stub.PruneCaches(
+            request, timeout=OPERATION_SECONDS
+        )
+        return answer
+
+    async def close(self) -> None:
+        await self._link.close()
+
+    async def _stub(self) -> Any:
+        return worker_pb2_grpc.WorkerServiceStub(await self._link.channel())  # type: ignore[no-untyped-call]

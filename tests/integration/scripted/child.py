@@ -1,0 +1,109 @@
+"""A child with no model and no HTTP, for tests of the daemon: it speaks the child protocol.
+
+    child.py frontend STATE_FILE
+    child.py worker BEHAVIOUR [ARGUMENT]
+
+The front end writes each routing table it is given to STATE_FILE as JSON, and gives one request
+record to whoever follows. Behaviours of the worker: `ready`; `exit CODE` at its start; `hang`
+before it is ready; `deaf` to SIGTERM once it is ready.
+"""
+
+import asyncio
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from google.protobuf.json_format import MessageToJson
+
+from anyclaude.frontend.v1 import frontend_pb2, frontend_pb2_grpc
+from anyclaude.runtime import channels, logs
+from anyclaude.runtime.child import Child, ExitCode, begin
+from anyclaude.worker.v1 import worker_pb2, worker_pb2_grpc
+
+
+class ScriptedFrontend(frontend_pb2_grpc.FrontendServiceServicer):
+    def __init__(self, state_file: Path) -> None:
+        self._state_file = state_file
+
+    async def SetRoutes(self, request, context):
+        text = MessageToJson(request, preserving_proto_field_name=True)
+        partial = self._state_file.with_suffix(".partial")
+        partial.write_text(text)
+        partial.replace(self._state_file)
+        return frontend_pb2.SetRoutesResponse()
+
+    async def StreamRecords(self, request, context):
+        record = frontend_pb2.RequestRecord(
+            request_id="req_1",
+            route="/v1/messages",
+            mode="mlx-lm",
+            status=200,
+            outcome=frontend_pb2.OUTCOME_COMPLETED,
+            usage=worker_pb2.Usage(
+                input_tokens=1, cache_read_tokens=90, cache_creation_tokens=9, output_tokens=7
+            ),
+        )
+        record.time_to_first_token.FromMilliseconds(300)
+        yield frontend_pb2.StreamRecordsResponse(record=record)
+        await asyncio.Event().wait()
+
+
+class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
+    def __init__(self) -> None:
+        self._caches = [
+            worker_pb2.Cache(name=f"lineages/s{n}/main", session_id=f"s{n}", bytes=100)
+            for n in range(3)
+        ]
+
+    async def GetStatus(self, request, context):
+        return worker_pb2.GetStatusResponse(
+            model=worker_pb2.ModelInfo(id="scripted", context_window_tokens=1000),
+            memory=worker_pb2.MemoryStatus(cache_bytes=300, cache_limit_bytes=1000),
+            running_requests=2,
+        )
+
+    async def ListCaches(self, request, context):
+        return worker_pb2.ListCachesResponse(caches=self._caches)
+
+    async def PruneCaches(self, request, context):
+        gone = [c for c in self._caches if c.session_id == request.filter.session_id]
+        if not request.dry_run:
+            self._caches = [c for c in self._caches if c not in gone]
+        return worker_pb2.PruneCachesResponse(
+            caches=gone, freed_bytes=100 * len(gone), remaining_bytes=300 - 100 * len(gone)
+        )
+
+
+async def serve(child: Child, add, service, deaf: bool = False) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, (lambda: None) if deaf else stop.set)
+    server = channels.aio_server()
+    add(service, server)
+    channels.bind(server, child.birth.socket_path)
+    await server.start()
+    child.ready()
+    await stop.wait()
+    await server.stop(0)
+
+
+def frontend(child: Child, state_file: str) -> None:
+    add = frontend_pb2_grpc.add_FrontendServiceServicer_to_server
+    asyncio.run(serve(child, add, ScriptedFrontend(Path(state_file))))
+
+
+def worker(child: Child, behaviour: str, argument: str = "") -> None:
+    if behaviour == "exit":
+        print("raw words of a dying process", file=sys.stderr)
+        child.leave(ExitCode(int(argument)), f"scripted to leave with {argument}")
+    if behaviour == "hang":
+        threading.Event().wait()
+    add = worker_pb2_grpc.add_WorkerServiceServicer_to_server
+    asyncio.run(serve(child, add, ScriptedWorker(), deaf=behaviour == "deaf"))
+
+
+if __name__ == "__main__":
+    me = begin()
+    logs.configure(me.birth.settings.log.level)
+    {"frontend": frontend, "worker": worker}[sys.argv[1]](me, *sys.argv[2:])
