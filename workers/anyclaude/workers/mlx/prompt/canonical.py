@@ -1,0 +1,158 @@
+"""A Messages request as template messages and tools, the same for every way of writing it.
+
+What does not reach the model has no trace here (attribution, `cache_control`, server tools,
+tool flags), so it can change between requests without moving a token.
+
+Position rule: a system message directly after the first user message stands before it. Nothing
+but its position decides, so it never moves later, and new conversations share it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from anyclaude.messages.errors import ApiError, invalid_request
+from anyclaude.messages.requests import CountTokensRequest, Message, Tool
+from anyclaude.workers.mlx.prompt.blocks import block_text, content_text, join, system_text
+
+# OpenAI-shaped, as chat templates read it; keys without a value are absent.
+TemplateMessage = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Conversation:
+    # System texts before the first turn: the system prompt, then what the position rule moves.
+    leading: tuple[str, ...]
+    messages: tuple[TemplateMessage, ...]
+    tools: tuple[dict[str, Any], ...]
+
+
+def canonicalise(request: CountTokensRequest) -> Conversation:
+    """Translate `request`.
+
+    Raises:
+        ApiError: 400 for content that a text model cannot take.
+    """
+    leading, turns = _split_leading(request.messages)
+    texts = [system_text(request.system)]
+    texts += [content_text(turn.content, where) for where, turn in leading]
+    messages = tuple(_Walk().messages(turns))
+    if not messages:
+        raise invalid_request("messages: at least one message needs content")
+    tools = tuple(_function(tool) for tool in request.tools if tool.is_client_tool)
+    return Conversation(tuple(text for text in texts if text), messages, tools)
+
+
+_Placed = tuple[str, Message]
+
+
+def _split_leading(messages: Sequence[Message]) -> tuple[list[_Placed], list[_Placed]]:
+    """Apply the position rule, keeping each message's place in the request."""
+    placed = [(f"messages.{index}.content", turn) for index, turn in enumerate(messages)]
+    first = next((i for i, turn in enumerate(messages) if turn.role != "system"), len(messages))
+    leading, turns = placed[:first], placed[first:]
+    if [turn.role for _, turn in turns[:2]] == ["user", "system"]:
+        leading.append(turns.pop(1))
+    return leading, turns
+
+
+def _function(tool: Tool) -> dict[str, Any]:
+    schema = tool.input_schema or {"type": "object", "properties": {}}
+    function = {"name": tool.name, "description": tool.description, "parameters": schema}
+    return {"type": "function", "function": function}
+
+
+@dataclass
+class _Walk:
+    """Translates turns in order, remembering calls so that results can name their tool."""
+
+    names: dict[str, str] = field(default_factory=dict)
+
+    def messages(self, turns: Sequence[_Placed]) -> Iterator[TemplateMessage]:
+        for where, turn in turns:
+            match turn.role:
+                case "system":
+                    yield from _said("system", content_text(turn.content, where))
+                case "assistant":
+                    yield from self._assistant(turn, where)
+                case "user":
+                    yield from self._user(turn, where)
+
+    def _assistant(self, turn: Message, where: str) -> Iterator[TemplateMessage]:
+        blocks = list(enumerate(turn.blocks()))
+        uses = [(f"{where}.{i}", block) for i, block in blocks if block["type"] == "tool_use"]
+        calls = [self._call(block, place) for place, block in uses]
+        words = [(f"{where}.{i}", block) for i, block in blocks if block["type"] != "tool_use"]
+        message: TemplateMessage = {
+            "role": "assistant",
+            "content": join(block_text(block, place) for place, block in words),
+        }
+        if reasoning := join(_thought(block) for _, block in words):
+            message["reasoning_content"] = reasoning
+        if calls:
+            message["tool_calls"] = calls
+        if any(message.get(key) for key in ("content", "reasoning_content", "tool_calls")):
+            yield message
+
+    def _call(self, block: dict[str, Any], where: str) -> dict[str, Any]:
+        call_id, name = block.get("id"), block.get("name")
+        if not isinstance(call_id, str) or not isinstance(name, str):
+            raise invalid_request(f"{where}: a tool_use block needs a string `id` and `name`")
+        arguments = block.get("input") or {}
+        if not isinstance(arguments, dict):
+            raise invalid_request(f"{where}.input: Input should be a valid dictionary")
+        self.names[call_id] = name
+        function = {"name": name, "arguments": arguments}
+        return {"id": call_id, "type": "function", "function": function}
+
+    def _user(self, turn: Message, where: str) -> Iterator[TemplateMessage]:
+        """Results become turns of their own, between the words around them."""
+        words: list[str] = []
+        silent = True
+        for index, block in enumerate(turn.blocks()):
+            place = f"{where}.{index}"
+            if block["type"] != "tool_result":
+                words.append(block_text(block, place))
+                continue
+            yield from _said("user", join(words))
+            yield self._result(block, place)
+            words, silent = [], False
+        # A turn with nothing in it is still a turn: without it the answer before would go on.
+        text = join(words)
+        if text or silent:
+            yield {"role": "user", "content": text}
+
+    def _result(self, block: dict[str, Any], where: str) -> TemplateMessage:
+        call_id = block.get("tool_use_id")
+        if not isinstance(call_id, str):
+            raise invalid_request(f"{where}.tool_use_id: Input should be a valid string")
+        text = content_text(_result_content(block, where), f"{where}.content")
+        if block.get("is_error"):
+            text = f"Error: {text}"
+        message = {"role": "tool", "tool_call_id": call_id, "content": text}
+        if call_id in self.names:
+            message["name"] = self.names[call_id]
+        return message
+
+
+def _result_content(block: dict[str, Any], where: str) -> str | list[dict[str, Any]]:
+    content = block.get("content") or ""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list) and all(isinstance(part, dict) for part in content):
+        return content
+    raise _not_content(where)
+
+
+def _not_content(where: str) -> ApiError:
+    return invalid_request(f"{where}.content: Input should be a string or a list of blocks")
+
+
+def _said(role: str, text: str) -> Iterator[TemplateMessage]:
+    if text:
+        yield {"role": role, "content": text}
+
+
+def _thought(block: dict[str, Any]) -> str:
+    thought = block.get("thinking") if block["type"] == "thinking" else ""
+    return thought if isinstance(thought, str) else ""

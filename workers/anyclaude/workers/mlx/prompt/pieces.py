@@ -1,0 +1,143 @@
+"""Rendered text to token ids, piece by piece, each piece once.
+
+A tokenizer never merges across an added token, so encoding the text between control tokens apart
+gives the ids of encoding all at once. A conversation that has grown by a turn costs that turn.
+"""
+
+import sys
+import threading
+from array import array
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import accumulate, chain
+from typing import Final, TypeAlias
+
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from anyclaude.workers.mlx.prompt.control import ControlTokens
+
+_CACHE_BYTES: Final = 64 * 1024 * 1024
+# What an entry costs beside its text and ids.
+_ENTRY_BYTES: Final = 256
+# Four bytes per token, where a list would hold an object per token.
+_Ids: TypeAlias = "array[int]"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    token_ids: list[int]
+    # Text and control token in turn, as `ControlTokens.split` gives them.
+    pieces: list[str]
+    # Token offset of each piece's start, then the number of tokens.
+    starts: list[int]
+
+
+class PieceEncoder:
+    """Encodes with one tokenizer; safe to share between threads as far as the tokenizer is."""
+
+    def __init__(
+        self,
+        tokenizer: TokenizerWrapper,
+        control: ControlTokens,
+        cache_bytes: int = _CACHE_BYTES,
+    ) -> None:
+        added = tokenizer.added_tokens_decoder
+        ids = {token.content: token_id for token_id, token in added.items()}
+        self._tokenizer = tokenizer
+        self._control = control
+        self._control_ids = {text: array("I", [ids[text]]) for text in control.texts}
+        self._forbidden = frozenset(ids[text] for text in control.texts)
+        self._cache = _PieceCache(cache_bytes)
+        self._anchor = self._find_anchor(ids)
+
+    def _find_anchor(self, ids: dict[str, int]) -> str:
+        """A control token to encode text behind, if the tokenizer treats a text's start apart.
+
+        Some put a space before the first word of a text, but not behind an added token.
+        """
+        for text in sorted(self._control.texts):
+            behind = self._encode(f"{text}a")
+            if behind[0] == ids[text] and behind[1:] != self._encode("a"):
+                return text
+            if behind[0] == ids[text]:
+                return ""
+        return ""
+
+    def encode(self, rendered: str) -> Encoded:
+        """Token ids of a rendered prompt, content encoded as content."""
+        pieces = self._control.split(rendered)
+        ids = [
+            self._control_id(piece) if index % 2 else self._text_ids(piece, first=index == 0)
+            for index, piece in enumerate(pieces)
+        ]
+        starts = list(accumulate(map(len, ids), initial=0))
+        return Encoded(list(chain.from_iterable(ids)), pieces, starts)
+
+    def _control_id(self, piece: str) -> _Ids:
+        # Found as it stands, unless it swallowed whitespace.
+        return self._control_ids.get(piece) or self._control_ids[piece.strip()]
+
+    def _text_ids(self, piece: str, first: bool) -> _Ids:
+        if first and self._anchor:
+            return self._encode_pieces(piece, self._encode)
+        return self._cache.get(piece, lambda: self._encode_pieces(piece, self._encode_behind))
+
+    def _encode_pieces(self, piece: str, head: Callable[[str], list[int]]) -> _Ids:
+        """Encode one piece, cut where it spells a control token."""
+        first, *rest = self._control.reveal(piece)
+        ids = self._apart(first, head)
+        for part in rest:
+            ids += self._apart(part, self._encode_behind)
+        return array("I", ids)
+
+    def _apart(self, text: str, encode: Callable[[str], list[int]]) -> list[int]:
+        """Encode, halving what a tokenizer's own rewriting would turn into a control token."""
+        ids = encode(text) if text else []
+        if len(text) < 2 or self._forbidden.isdisjoint(ids):
+            return ids
+        middle = len(text) // 2
+        return self._apart(text[:middle], encode) + self._apart(text[middle:], self._encode_behind)
+
+    def _encode_behind(self, text: str) -> list[int]:
+        if not self._anchor:
+            return self._encode(text)
+        return self._encode(self._anchor + text)[1:]
+
+    def _encode(self, text: str) -> list[int]:
+        # Not verbose: the length is ours to judge.
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False, verbose=False)
+        return ids
+
+
+class _PieceCache:
+    """Ids by text, bounded in bytes, the least recently used going first."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._bytes = 0
+        self._ids: OrderedDict[str, _Ids] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, text: str, make: Callable[[], _Ids]) -> _Ids:
+        with self._lock:
+            ids = self._ids.get(text)
+            if ids is not None:
+                self._ids.move_to_end(text)
+                return ids
+        made = make()
+        with self._lock:
+            self._keep(text, made)
+        return made
+
+    def _keep(self, text: str, ids: _Ids) -> None:
+        if text in self._ids:
+            return
+        self._ids[text] = ids
+        self._bytes += _cost_bytes(text, ids)
+        while self._bytes > self._limit_bytes:
+            self._bytes -= _cost_bytes(*self._ids.popitem(last=False))
+
+
+def _cost_bytes(text: str, ids: _Ids) -> int:
+    return sys.getsizeof(text) + sys.getsizeof(ids) + _ENTRY_BYTES

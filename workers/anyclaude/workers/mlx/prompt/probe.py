@@ -1,0 +1,138 @@
+"""Finds out, by trying, what a chat template takes: once, when the model is loaded.
+
+Each field of the dialect has a short conversation that needs it. It counts as taken when the
+template raises nothing and prints every text, in order: some drop silently what they do not know.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from typing import Final
+
+from anyclaude.workers.mlx.prompt.canonical import Conversation, TemplateMessage
+from anyclaude.workers.mlx.prompt.dialect import Dialect
+from anyclaude.workers.mlx.prompt.template import Template, TemplateRefused
+
+_TOOL: Final = {
+    "type": "function",
+    "function": {
+        "name": "lookup",
+        "description": "Looks a word up.",
+        "parameters": {"type": "object", "properties": {"word": {"type": "string"}}},
+    },
+}
+
+
+def _said(role: str, text: str) -> TemplateMessage:
+    return {"role": role, "content": text}
+
+
+def _calls(*numbers: int, **also: str) -> TemplateMessage:
+    calls = [
+        {
+            "id": f"toolu_probe{number}",
+            "type": "function",
+            "function": {"name": "lookup", "arguments": {"word": "apple", "exact": True}},
+        }
+        for number in numbers
+    ]
+    return {"role": "assistant", "content": "", "tool_calls": calls, **also}
+
+
+def _result(number: int, text: str, **name: str) -> TemplateMessage:
+    return {"role": "tool", "tool_call_id": f"toolu_probe{number}", "content": text, **name}
+
+
+_KNOWN: Final = {"name": "lookup"}
+_ASK: Final = _said("user", "probe-ask")
+_ANSWER: Final = _said("assistant", "probe-answer")
+_MORE: Final = _said("user", "probe-more")
+
+
+def _conversation(*messages: TemplateMessage, leading: tuple[str, ...] = ()) -> Conversation:
+    return Conversation(leading, messages, ())
+
+
+_CALLED: Final = _conversation(
+    _ASK, _calls(1), _result(1, "probe-result", **_KNOWN), _ANSWER, _MORE, leading=("probe-system",)
+)
+# In this order, each needing only what comes before it.
+_NEEDS: Final = {
+    "leading_system": _conversation(_ASK, leading=("probe-system",)),
+    "second_system": _conversation(_ASK, leading=("probe-system", "probe-second")),
+    "repeated_roles": _conversation(_ASK, _MORE, _ANSWER, _said("assistant", "probe-again")),
+    "user_after_result": _conversation(
+        _ASK, _calls(1), _result(1, "probe-result", **_KNOWN), _MORE, _ANSWER
+    ),
+    "orphan_results": _conversation(_ASK, _ANSWER, _result(9, "probe-orphan"), _ANSWER),
+    "parallel_calls": _conversation(
+        _ASK,
+        _calls(1, 2),
+        _result(1, "probe-first", **_KNOWN),
+        _result(2, "probe-second", **_KNOWN),
+    ),
+    "thinking_and_text_with_call": _conversation(
+        _ASK,
+        _calls(1, content="probe-words", reasoning_content="probe-thought"),
+        _result(1, "probe-result", **_KNOWN),
+    ),
+    "late_system": _conversation(
+        _ASK,
+        _said("system", "probe-late"),
+        _calls(1),
+        _result(1, "probe-result", **_KNOWN),
+        _said("system", "probe-later"),
+        _ANSWER,
+        _MORE,
+        _said("system", "probe-last"),
+        leading=("probe-system",),
+    ),
+}
+
+
+def find_dialect(template: Template) -> Dialect:
+    """The fewest rewritings with which the template takes every conversation it can take."""
+    spellings = [
+        Dialect(object_arguments=arguments, any_tool_id=any_id)
+        for arguments, any_id in product((True, False), repeat=2)
+    ]
+    dialect = next((one for one in spellings if _takes(template, one, _CALLED)), Dialect())
+    for need, conversation in _NEEDS.items():
+        without = replace(dialect, **{need: False})
+        if not _takes(template, dialect, conversation) and _takes(template, without, conversation):
+            dialect = without
+    return dialect
+
+
+def turns_rendered(template: Template, dialect: Dialect) -> Iterator[tuple[str, str]]:
+    """A conversation with every kind of turn, and each of its beginnings, as text."""
+    messages = dialect.shape(_CALLED)
+    whole = template.render(messages, [_TOOL])
+    for end in range(1, len(messages) + 1):
+        try:
+            yield template.render(messages[:end], [_TOOL], answer=False), whole
+        except TemplateRefused:
+            continue
+
+
+def _takes(template: Template, dialect: Dialect, conversation: Conversation) -> bool:
+    try:
+        text = template.render(dialect.shape(conversation), [_TOOL])
+    except TemplateRefused:
+        return False
+    return _in_order(text, _texts(conversation))
+
+
+def _texts(conversation: Conversation) -> Iterator[str]:
+    yield from conversation.leading
+    yield from (message["content"] for message in conversation.messages)
+
+
+def _in_order(text: str, words: Iterator[str]) -> bool:
+    place = 0
+    for word in words:
+        place = text.find(word, place)
+        if place < 0:
+            return False
+        place += len(word)
+    return True

@@ -1,0 +1,152 @@
+"""From a Messages request to token ids with the places where they may be cut."""
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from anyclaude.messages.errors import invalid_request
+from anyclaude.messages.requests import CountTokensRequest
+from anyclaude.workers.mlx.prompt.canonical import Conversation, TemplateMessage, canonicalise
+from anyclaude.workers.mlx.prompt.control import ControlTokens
+from anyclaude.workers.mlx.prompt.marks import last_cut, learn_turns, shared_characters
+from anyclaude.workers.mlx.prompt.pieces import PieceEncoder
+from anyclaude.workers.mlx.prompt.probe import find_dialect, turns_rendered
+from anyclaude.workers.mlx.prompt.template import (
+    Template,
+    TemplateRefused,
+    template_source,
+)
+
+_REMEMBERED_STARTS: Final = 32
+# First words that differ from the first character on.
+_FIRST_WORDS: Final = ("A", "B")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    token_ids: list[int]
+    # Strictly increasing token offsets within the prompt, neither its start nor its end: the
+    # ends of the stable prefix and of every message.
+    marks: tuple[int, ...]
+    # Tokens of tools and instructions, which every new conversation shares; 0 if there are none.
+    stable_tokens: int
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What conversations with the same tools and instructions have in common."""
+
+    tools: list[dict[str, Any]]
+    # Text of the rendering up to the first user's words.
+    text: str
+
+
+class PromptRenderer:
+    """Renders requests for one model; what the model's template takes is found out at the start."""
+
+    def __init__(self, tokenizer: TokenizerWrapper) -> None:
+        """
+        Raises:
+            ValueError: the model has no chat template.
+        """
+        added = tokenizer.added_tokens_decoder.values()
+        self._control = ControlTokens(added, avoid=template_source(tokenizer))
+        self._template = Template(tokenizer, self._control)
+        self._encoder = PieceEncoder(tokenizer, self._control)
+        self._can_think = bool(tokenizer.has_thinking)
+        self._dialect = find_dialect(self._template)
+        rendered = turns_rendered(self._template, self._dialect)
+        self._turns = learn_turns(self._control, rendered)
+        self._starts: OrderedDict[str, _Start] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def render(self, request: CountTokensRequest) -> Prompt:
+        """The prompt of a request.
+
+        Raises:
+            ApiError: 400 naming what a local text model, or this model's template, cannot take.
+        """
+        conversation = canonicalise(request)
+        thinking = self._can_think and _wants_thinking(request)
+        try:
+            return self._render(conversation, thinking)
+        except TemplateRefused as refusal:
+            raise invalid_request(
+                f"messages: the model's chat template refuses the conversation: {refusal} "
+                "(start with a user message, then take turns), or choose another model."
+            ) from refusal
+
+    def _render(self, conversation: Conversation, thinking: bool) -> Prompt:
+        messages = self._dialect.shape(conversation)
+        start = self._start(conversation, thinking)
+        text = self._template.render(
+            messages, start.tools, thinking=thinking, unfinished=_is_unfinished(messages)
+        )
+        encoded = self._encoder.encode(text)
+        cuts = self._turns.cuts(encoded)
+        stable_tokens = 0
+        if conversation.leading or conversation.tools:
+            shared = self._shared_characters(conversation, thinking, start, text)
+            stable_tokens = last_cut(cuts, encoded, shared)
+        marks = {stable_tokens, *(cut.tokens for cut in cuts)}
+        total = len(encoded.token_ids)
+        return Prompt(
+            encoded.token_ids, tuple(sorted(m for m in marks if 0 < m < total)), stable_tokens
+        )
+
+    def _shared_characters(
+        self, conversation: Conversation, thinking: bool, start: _Start, text: str
+    ) -> int:
+        """How much of `text` every conversation with the same start has."""
+        if text.startswith(start.text):
+            return len(start.text)
+        # The template wrote something else than last time, such as another date.
+        start = self._make_start(conversation, thinking)
+        return shared_characters(start.text, text)
+
+    def _start(self, conversation: Conversation, thinking: bool) -> _Start:
+        key = _start_key(conversation, thinking)
+        with self._lock:
+            if key in self._starts:
+                self._starts.move_to_end(key)
+                return self._starts[key]
+        return self._make_start(conversation, thinking)
+
+    def _make_start(self, conversation: Conversation, thinking: bool) -> _Start:
+        tools = self._template.protected_tools(conversation.tools)
+        first, second = (
+            self._template.render(
+                self._dialect.shape(replace(conversation, messages=(_user(words),))),
+                tools,
+                thinking=thinking,
+            )
+            for words in _FIRST_WORDS
+        )
+        start = _Start(tools, first[: shared_characters(first, second)])
+        with self._lock:
+            self._starts[_start_key(conversation, thinking)] = start
+            if len(self._starts) > _REMEMBERED_STARTS:
+                self._starts.popitem(last=False)
+        return start
+
+
+def _wants_thinking(request: CountTokensRequest) -> bool:
+    return (request.thinking or {}).get("type") in ("adaptive", "enabled")
+
+
+def _is_unfinished(messages: Sequence[TemplateMessage]) -> bool:
+    """Whether the client began the answer itself; a call waits for its result instead."""
+    return messages[-1]["role"] == "assistant" and "tool_calls" not in messages[-1]
+
+
+def _start_key(conversation: Conversation, thinking: bool) -> str:
+    return json.dumps([thinking, conversation.leading, conversation.tools])
+
+
+def _user(words: str) -> TemplateMessage:
+    return {"role": "user", "content": words}
