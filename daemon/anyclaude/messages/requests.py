@@ -6,8 +6,9 @@ adds some with every release. Only what no answer can be given without is checke
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from anyclaude.messages.errors import ApiError, invalid_request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from anyclaude.messages.errors import ApiError, invalid_request
 
 
 def _has_type(block: dict[str, Any]) -> dict[str, Any]:

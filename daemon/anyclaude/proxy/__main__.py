@@ -1,0 +1,3 @@
+from anyclaude.proxy.main import main
+
+main()

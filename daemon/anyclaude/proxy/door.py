@@ -1,0 +1,76 @@
+"""Who may come in: loopback hosts and origins only, and whoever knows the token if one is set.
+
+A web page can make a browser send requests to 127.0.0.1. Its Origin header gives it away, and where
+it hides that by rebinding a name to 127.0.0.1, the Host header does. There are no CORS headers.
+"""
+
+import hmac
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from anyclaude.messages.errors import ApiError
+
+_LOOPBACK: Final = r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?"
+_HOST: Final = re.compile(_LOOPBACK, re.IGNORECASE)
+_ORIGIN: Final = re.compile(r"https?://" + _LOOPBACK, re.IGNORECASE)
+_OPEN_PATHS: Final = frozenset({"/", "/api/hello", "/health/live", "/health/ready"})
+
+
+class TokenError(Exception):
+    """The token file cannot be used."""
+
+
+def read_token(file: str) -> bytes | None:
+    """The token that requests must present, or None when no file is set.
+
+    Raises:
+        TokenError: the file is missing, unreadable or empty.
+    """
+    if not file:
+        return None
+    try:
+        token = Path(file).expanduser().read_bytes().strip()
+    except OSError as error:
+        raise TokenError(
+            f"server.auth_token_file = {file} cannot be read: {error.strerror}. "
+            "Create it with a secret of your own, or unset the key."
+        ) from None
+    if not token:
+        raise TokenError(f"server.auth_token_file = {file} is empty. Write a secret into it.")
+    return token
+
+
+class Door:
+    def __init__(self, token: bytes | None) -> None:
+        self._token = token
+
+    def check(self, path: str, headers: Mapping[str, str]) -> None:
+        """Lets the request in.
+
+        Raises:
+            ApiError: 403 for a foreign host or origin, 401 for a missing or wrong token.
+        """
+        if not _HOST.fullmatch(headers.get("host", "")):
+            raise ApiError(403, "The Host header must name this machine: 127.0.0.1 or localhost.")
+        origin = headers.get("origin")
+        if origin is not None and not _ORIGIN.fullmatch(origin):
+            raise ApiError(403, "Requests from web pages of other origins are not answered.")
+        if self._token is not None and path not in _OPEN_PATHS:
+            self._check_token(self._token, headers)
+
+    @staticmethod
+    def _check_token(token: bytes, headers: Mapping[str, str]) -> None:
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        offered = [headers.get("x-api-key", "")]
+        if scheme.lower() == "bearer":
+            offered.append(bearer.strip())
+        # All are compared, so that the time taken tells nothing.
+        matches = [hmac.compare_digest(key.encode("latin-1"), token) for key in offered]
+        if not any(matches):
+            raise ApiError(
+                401,
+                "This service asks for a token: send the content of server.auth_token_file "
+                "as a Bearer token (ANTHROPIC_AUTH_TOKEN) or as x-api-key.",
+            )

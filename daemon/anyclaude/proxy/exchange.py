@@ -1,0 +1,136 @@
+"""One HTTP request and its answer: identity, headers every answer carries, and its record."""
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Scope, Send
+
+from anyclaude.frontend.v1 import frontend_pb2 as frontend
+from anyclaude.messages.errors import ApiError
+from anyclaude.proxy.inbound import ClientGoneError, Inbound
+
+_SCOPE_KEY: Final = "anyclaude.exchange"
+
+
+class Exchange:
+    """Lives in the ASGI scope from the head of a request to the end of its answer."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, *, stall_seconds: float) -> None:
+        self.request_id = "req_" + secrets.token_hex(12)
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.headers = Headers(scope=scope)
+        self.path_params: dict[str, str] = {}
+        self.inbound = Inbound(self.headers, receive, stall_seconds)
+        self.record = frontend.RequestRecord(request_id=self.request_id, route=self.path)
+        self.record.start_time.FromNanoseconds(time.time_ns())
+        # Added to the answer's head, whichever it becomes.
+        self.extra_headers: dict[str, str] = {"request-id": self.request_id}
+        self._started_ns = time.monotonic_ns()
+        self._send = send
+        self._answered = False
+        scope[_SCOPE_KEY] = self
+
+    @classmethod
+    def of(cls, scope: Scope) -> "Exchange":
+        exchange = scope[_SCOPE_KEY]
+        assert isinstance(exchange, cls)
+        return exchange
+
+    @property
+    def begun(self) -> bool:
+        """The answer's head is out: no other status can follow."""
+        return self.record.status != 0
+
+    async def send(self, message: Message) -> None:
+        """The ASGI `send` that every answer goes through."""
+        if message["type"] == "http.response.start":
+            self.record.status = message["status"]
+            message = {**message, "headers": [*message.get("headers", []), *self._raw_headers()]}
+        else:
+            # Before sending: the server reports the end of the exchange as soon as it is out.
+            self._answered = not message.get("more_body", False)
+        await self._send(message)
+
+    def _raw_headers(self) -> list[tuple[bytes, bytes]]:
+        return [(name.encode(), value.encode()) for name, value in self.extra_headers.items()]
+
+    async def refuse(self, error: ApiError) -> None:
+        """Answers with an error in the API's envelope."""
+        self.note_error(error)
+        await self.inbound.drain()
+        headers = _error_headers(error)
+        if self.inbound.has_unread_body:
+            headers["connection"] = "close"
+        await self.send_json(error.status, error.envelope(self.request_id), headers)
+
+    async def send_json(
+        self, status: int, content: Any, headers: dict[str, str] | None = None
+    ) -> None:
+        body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+        await self.send_body(status, body, "application/json", headers)
+
+    async def send_body(
+        self, status: int, body: bytes, content_type: str, headers: dict[str, str] | None = None
+    ) -> None:
+        head = {"content-type": content_type, "content-length": str(len(body)), **(headers or {})}
+        raw = [(name.encode(), value.encode()) for name, value in head.items()]
+        await self.send({"type": "http.response.start", "status": status, "headers": raw})
+        await self.send({"type": "http.response.body", "body": body})
+
+    async def while_connected(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs `work` and cancels it as soon as the client goes away.
+
+        Raises:
+            ClientGoneError: it went away before the answer was out.
+        """
+        working = asyncio.ensure_future(work)
+        gone = asyncio.ensure_future(self.inbound.wait_gone())
+        try:
+            await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if gone.done() and not self._answered:
+                working.cancel()
+            await asyncio.wait({working})
+        finally:
+            working.cancel()
+            gone.cancel()
+            await asyncio.gather(working, gone, return_exceptions=True)
+        if working.cancelled():
+            raise ClientGoneError
+        working.result()
+
+    def note_error(self, error: ApiError) -> None:
+        self.record.outcome = frontend.OUTCOME_FAILED
+        self.record.error_type = error.type
+        self.record.error_message = error.message
+
+    def note_gone(self) -> None:
+        self.record.outcome = frontend.OUTCOME_CANCELLED
+
+    def note_first_content(self) -> None:
+        if not self.record.HasField("time_to_first_token"):
+            self.record.time_to_first_token.FromNanoseconds(self._elapsed_ns())
+
+    def finish(self) -> frontend.RequestRecord:
+        """The record of the exchange, which is over."""
+        if not self.record.outcome:
+            self.record.outcome = frontend.OUTCOME_COMPLETED
+        self.record.duration.FromNanoseconds(self._elapsed_ns())
+        return self.record
+
+    def _elapsed_ns(self) -> int:
+        return time.monotonic_ns() - self._started_ns
+
+
+def _error_headers(error: ApiError) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    if error.retry_after_seconds is not None:
+        headers["retry-after"] = str(error.retry_after_seconds)
+    if error.should_retry is not None:
+        headers["x-should-retry"] = "true" if error.should_retry else "false"
+    return headers

@@ -1,0 +1,112 @@
+"""The front end as a process: one inherited HTTP socket, one gRPC socket for the daemon.
+
+Stopping (SIGTERM): no new connection is accepted, requests in progress have
+`server.drain_timeout_seconds` to finish, what is left then ends in an error, records reach the
+daemon, and the process leaves with 0.
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+from pathlib import Path
+from typing import Final
+
+import grpc.aio
+import structlog
+import uvloop
+
+from anyclaude.frontend.v1.frontend_pb2_grpc import add_FrontendServiceServicer_to_server
+from anyclaude.proxy.admission import Admission
+from anyclaude.proxy.app import App, build_router
+from anyclaude.proxy.control import FrontendService
+from anyclaude.proxy.door import Door, TokenError, read_token
+from anyclaude.proxy.messages import MessagesEndpoint
+from anyclaude.proxy.records import RecordFeed
+from anyclaude.proxy.routes import RouteTable
+from anyclaude.proxy.server import HttpServer
+from anyclaude.proxy.workers import Workers
+from anyclaude.runtime import channels, logs
+from anyclaude.runtime.child import Birth, Child, ExitCode, begin
+
+log = structlog.get_logger("anyclaude.proxy")
+
+# How long the daemon may take for the last records.
+_LAST_RECORDS_SECONDS: Final = 1.0
+
+
+def main() -> None:
+    child = begin()
+    logs.configure(child.birth.settings.log.level, console=False)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    try:
+        uvloop.run(_serve(child, _Frontend(child.birth)))
+    except TokenError as error:
+        child.leave(ExitCode.CONFIG, str(error))
+    except Exception as error:
+        log.exception("front end failed")
+        child.leave(ExitCode.FAILED, f"{type(error).__name__}: {error}")
+
+
+class _Frontend:
+    """The parts, wired."""
+
+    def __init__(self, birth: Birth) -> None:
+        server = birth.settings.server
+        self.drained = asyncio.Event()
+        routes = RouteTable()
+        workers = Workers(self.drained)
+        self.workers = workers
+        self.records = RecordFeed(birth.settings.log.max_records)
+        self.service = FrontendService(routes, workers, self.records)
+        messages = MessagesEndpoint(server, routes, workers, Admission(server.max_requests))
+        router = build_router(server, birth.paths, routes, messages)
+        app = App(server, Door(read_token(server.auth_token_file)), router, self.records)
+        self.http = HttpServer(
+            app,
+            drain_timeout_seconds=server.drain_timeout_seconds,
+            client_stall_seconds=server.client_stall_seconds,
+        )
+
+
+async def _serve(child: Child, frontend: _Frontend) -> None:
+    birth = child.birth
+    rpc = await _start_rpc(frontend.service, birth.socket_path)
+    serving = asyncio.ensure_future(frontend.http.serve([_listener(birth)]))
+    listening = asyncio.ensure_future(frontend.http.listening.wait())
+    await asyncio.wait({serving, listening}, return_when=asyncio.FIRST_COMPLETED)
+    _stop_on_sigterm(frontend, birth.settings.server.drain_timeout_seconds)
+    child.ready()
+    log.info("front end ready", generation=birth.generation)
+    await serving
+    frontend.records.close()
+    await rpc.stop(_LAST_RECORDS_SECONDS)
+    await frontend.workers.close()
+    birth.socket_path.unlink(missing_ok=True)
+
+
+async def _start_rpc(service: FrontendService, socket_path: Path) -> grpc.aio.Server:
+    rpc = channels.aio_server()
+    add_FrontendServiceServicer_to_server(service, rpc)  # type: ignore[no-untyped-call]
+    channels.bind(rpc, socket_path)
+    await rpc.start()
+    return rpc
+
+
+def _listener(birth: Birth) -> socket.socket:
+    assert birth.listen_fd is not None, "the front end is born with the HTTP socket"
+    listener = socket.socket(fileno=birth.listen_fd)
+    listener.setblocking(False)
+    listener.set_inheritable(False)
+    return listener
+
+
+def _stop_on_sigterm(frontend: _Frontend, drain_timeout_seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        log.info("front end stopping", drain_timeout_seconds=drain_timeout_seconds)
+        frontend.http.should_exit = True
+        loop.call_later(drain_timeout_seconds, frontend.drained.set)
+
+    loop.add_signal_handler(signal.SIGTERM, stop)

@@ -1,0 +1,108 @@
+"""The routing table the daemon pushes: mode to worker.
+
+A request takes the route of its mode as it stands when the request is ready to go, and keeps it to
+its end. Where no route can serve yet, the request waits a moment for the next push.
+"""
+
+import asyncio
+import math
+from typing import Final
+
+from anyclaude.frontend.v1 import frontend_pb2 as frontend
+from anyclaude.messages.errors import ApiError, invalid_request, overloaded
+
+MODE_HEADER: Final = "x-anyclaude-mode"
+_RETRY_AFTER_SECONDS: Final = 2
+# A longer retry-after makes Claude Code give up at once.
+_MAX_RETRY_AFTER_SECONDS: Final = 60
+
+
+class RouteTable:
+    def __init__(self) -> None:
+        self._pushed: frontend.SetRoutesRequest | None = None
+        self._routes: dict[str, frontend.Route] = {}
+        self._changed = asyncio.Event()
+
+    def push(self, pushed: frontend.SetRoutesRequest) -> bool:
+        """Replaces the table; says whether it did, an older push being ignored."""
+        if self._pushed is not None and pushed.version < self._pushed.version:
+            return False
+        self._pushed = pushed
+        self._routes = {route.mode: route for route in pushed.routes}
+        self._changed.set()
+        self._changed = asyncio.Event()
+        return True
+
+    @property
+    def routes(self) -> list[frontend.Route]:
+        """All routes, that of the default mode first."""
+        default = self._pushed.default_mode if self._pushed else ""
+        return sorted(self._routes.values(), key=lambda route: route.mode != default)
+
+    def find(self, mode: str = "") -> frontend.Route:
+        """The route of `mode`, or of the default mode, whatever its state.
+
+        Raises:
+            ApiError: 529 before the first push, 400 for a mode that does not exist.
+        """
+        if self._pushed is None:
+            raise _starting()
+        name = mode or self._pushed.default_mode
+        if name not in self._routes:
+            known = ", ".join(sorted(self._routes)) or "none"
+            raise invalid_request(f"There is no mode {name!r}. Known modes: {known}.")
+        return self._routes[name]
+
+    def find_ready(self, mode: str = "") -> frontend.Route:
+        """As `find`, but only a route that can serve now.
+
+        Raises:
+            ApiError: also 529 while its worker starts, 400 when none will.
+        """
+        route = self.find(mode)
+        if route.state == frontend.ROUTE_STATE_READY:
+            return route
+        raise _not_ready(route)
+
+    async def known(self, deadline: float) -> None:
+        """Waits for the first push, at most to `deadline` (the loop's clock).
+
+        Raises:
+            ApiError: 529, none came.
+        """
+        if self._pushed is None and not await self._change_before(deadline):
+            raise _starting()
+
+    async def ready(self, mode: str, deadline: float) -> frontend.Route:
+        """As `find_ready`, but waits to `deadline` for a push that makes the route ready."""
+        while True:
+            try:
+                return self.find_ready(mode)
+            except ApiError as error:
+                if error.status != 529 or not await self._change_before(deadline):
+                    raise
+
+    async def _change_before(self, deadline: float) -> bool:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._changed.wait()
+        except TimeoutError:
+            return False
+
+
+def retry_after_seconds(route: frontend.Route) -> int:
+    """Whole seconds until another try makes sense."""
+    hint = route.retry_after.ToNanoseconds() / 1e9
+    return min(max(math.ceil(hint), 1), _MAX_RETRY_AFTER_SECONDS) if hint else _RETRY_AFTER_SECONDS
+
+
+def _starting() -> ApiError:
+    return overloaded("anyclaude is starting.", _RETRY_AFTER_SECONDS)
+
+
+def _not_ready(route: frontend.Route) -> ApiError:
+    reason = route.reason or f"Mode {route.mode} is not ready."
+    if route.state == frontend.ROUTE_STATE_STARTING or route.HasField("retry_after"):
+        return overloaded(reason, retry_after_seconds(route))
+    # Nothing gets better by itself: the client shows the reason instead of trying again.
+    return ApiError(400, reason, should_retry=False)

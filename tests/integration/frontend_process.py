@@ -1,0 +1,156 @@
+"""The real front end as a child process, with a test in the daemon's place."""
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from anyclaude.frontend.v1 import frontend_pb2 as frontend
+from anyclaude.frontend.v1.frontend_pb2_grpc import FrontendServiceStub
+from anyclaude.runtime.channels import sync_channel
+from anyclaude.runtime.child import Birth
+from anyclaude.runtime.paths import find_paths
+from anyclaude.runtime.settings import ServerSettings, Settings
+from anyclaude.worker.v1 import worker_pb2 as worker
+
+MODEL = worker.ModelInfo(
+    id="anyclaude-scripted", display_name="Scripted", context_window_tokens=32768
+)
+
+
+def listen() -> socket.socket:
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    return listener
+
+
+class FrontendProcess:
+    """Starts `python -m anyclaude.proxy`, waits until it is ready, and always ends it."""
+
+    def __init__(self, listener: socket.socket | None = None, **server: Any) -> None:
+        self.home = Path(tempfile.mkdtemp(dir="/tmp", prefix="ac-fe-"))
+        self.listener = listener or listen()
+        self.base_url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self._log_file = (self.home / "log").open("w+")
+        self._version = 0
+        paths = find_paths({"ANYCLAUDE_HOME": str(self.home)})
+        paths.create()
+        self.paths = paths
+        self.birth = Birth(
+            name="frontend",
+            generation=1,
+            socket_path=paths.worker_socket("frontend", 1),
+            paths=paths,
+            settings=Settings(server=ServerSettings(**server)),
+            listen_fd=self.listener.fileno(),
+        )
+        self.process = self._start()
+        self.channel = sync_channel(self.birth.socket_path)
+        self._stub = FrontendServiceStub(self.channel)  # type: ignore[no-untyped-call]
+
+    def _start(self) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "-m", "anyclaude.proxy"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log_file,
+            text=True,
+            pass_fds=[self.listener.fileno()],
+        )
+        assert process.stdin is not None
+        process.stdin.write(self.birth.to_json() + "\n")
+        process.stdin.flush()
+        return process
+
+    def notice(self) -> dict[str, Any]:
+        """The next line that the child says to its daemon."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, f"no notice; log: {self.log_text()}"
+        notice: dict[str, Any] = json.loads(line)
+        return notice
+
+    def __enter__(self) -> "FrontendProcess":
+        assert "ready" in self.notice()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.channel.close()
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(10)
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            pipe.close()
+        self._log_file.close()
+        self.listener.close()
+        shutil.rmtree(self.home)
+
+    def push(self, *routes: frontend.Route, default_mode: str = "mlx-lm", version: int = 0) -> None:
+        """Sends a routing table."""
+        self._version = version or self._version + 1
+        self._stub.SetRoutes(
+            frontend.SetRoutesRequest(
+                version=self._version, default_mode=default_mode, routes=routes
+            ),
+            timeout=5,
+        )
+
+    def follow_records(self) -> Any:
+        return self._stub.StreamRecords(frontend.StreamRecordsRequest(), timeout=20)
+
+    def next_record(self) -> frontend.RequestRecord:
+        """The oldest record that nobody has taken."""
+        call = self.follow_records()
+        try:
+            record: frontend.RequestRecord = next(call).record
+            return record
+        finally:
+            call.cancel()
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def log_text(self) -> str:
+        return (self.home / "log").read_text()
+
+    def log_lines(self, event: str) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self.log_text().splitlines()]
+        return [line for line in lines if line["event"] == event]
+
+
+def route(
+    worker_socket: Path | str = "",
+    *,
+    mode: str = "mlx-lm",
+    state: frontend.RouteState = frontend.ROUTE_STATE_READY,
+    reason: str = "",
+    retry_after_seconds: int = 0,
+    generation: int = 1,
+) -> frontend.Route:
+    made = frontend.Route(
+        mode=mode,
+        worker_socket=str(worker_socket),
+        generation=generation,
+        state=state,
+        reason=reason,
+        model=MODEL,
+    )
+    if retry_after_seconds:
+        made.retry_after.FromSeconds(retry_after_seconds)
+    return made
+
+
+def wait_until(condition: Any, seconds: float = 10.0) -> None:
+    """Polls what has no event to wait for."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come true in time"
+        time.sleep(0.01)
