@@ -10,7 +10,7 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -88,7 +88,7 @@ def prefill(model: LanguageModel, layers: list[Layer], token_ids: list[int]) -> 
 
 def decode(
     model: LanguageModel, layers: list[Layer], last_token: int, max_tokens: int, sampler: Sampler
-) -> Iterator[int]:
+) -> Generator[int]:
     """Generates from the prompt's last token, which must not be in the cache yet.
 
     Whenever a token is handed out it is in the cache (a step runs ahead); closing the iterator

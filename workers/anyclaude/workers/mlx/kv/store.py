@@ -132,6 +132,17 @@ class KVStore:
         self._entries = [other for other in self._entries if other not in superseded]
         self._drop_surplus_prefixes()
 
+    def make_room_for(self, key: LineageKey, prompt: TokenArray, *, keep: bool = True) -> bool:
+        """Prunes until the request fits; False if it cannot. What it will reuse goes last."""
+        own = self._own(key) if keep else None
+        match = self._longest_match(prompt, prefer=own)
+        new_tokens = len(prompt) + ANSWER_ROOM_TOKENS
+        if match is not None:
+            match.entry.last_use = self._clock()
+            if match.entry is own:
+                new_tokens -= match.reusable
+        return self.make_room(int(new_tokens * self.bytes_per_token))
+
     def make_room(self, needed_bytes: int) -> bool:
         """Prunes, oldest first, until `needed_bytes` more fit; False if they cannot.
 

@@ -1,0 +1,238 @@
+"""A cached prompt gives what a fresh one gives, to the last bit, on every kind of layer cache.
+
+Conversations are random: they append, edit anywhere, repeat exactly, fork to other sessions, and
+are cancelled in the middle of prefill. Each request is compared with the same ids run through a new
+cache: first-step log-probabilities bit by bit, then the generated tokens.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from anyclaude.runtime.settings import MlxSettings
+from anyclaude.worker.v1.worker_pb2 import GenerateResponse
+from anyclaude.workers.mlx.engine.engine import Engine
+from anyclaude.workers.mlx.engine.job import Job
+from anyclaude.workers.mlx.kv import layers as kinds
+from anyclaude.workers.mlx.kv.entry import LineageKey
+from anyclaude.workers.mlx.kv.store import KVStore, StoreLimits
+from tests.models import tiny
+
+VOCABULARY = 300
+ANSWER_TOKENS = 6
+SETTINGS = MlxSettings(
+    prefill_chunk_tokens=48, shared_prefill_chunk_tokens=16, decode_steps_per_turn=2
+)
+
+
+class Recorder:
+    """Greedy sampling that keeps the first step's log-probabilities."""
+
+    def __init__(self) -> None:
+        self.first: np.ndarray | None = None
+
+    def __call__(self, logprobs: mx.array) -> mx.array:
+        if self.first is None:
+            self.first = np.array(logprobs[0])
+        return mx.argmax(logprobs, axis=-1)
+
+
+class Tokens:
+    """Blocks that only collect token ids."""
+
+    stop_sequence = None
+    has_tool_use = False
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+
+    def push(self, token_id: int) -> list[GenerateResponse]:
+        self.ids.append(token_id)
+        return []
+
+    def finish(self, *, cut: bool) -> list[GenerateResponse]:
+        return []
+
+
+@dataclass
+class Answer:
+    logprobs: np.ndarray
+    tokens: list[int]
+    reused: int = 0
+
+
+@dataclass
+class Bench:
+    """An engine driven turn by turn, without threads."""
+
+    engine: Engine
+    counter: Iterator[int] = field(default_factory=lambda: iter(range(10**9)))
+
+    def start(self, prompt: list[int], session: str, stable: int = 0) -> "Request":
+        return Request(self.engine, prompt, session, stable, str(next(self.counter)))
+
+
+class Request:
+    def __init__(
+        self, engine: Engine, prompt: list[int], session: str, stable: int, name: str
+    ) -> None:
+        self.engine, self.name = engine, name
+        self.recorder, self.tokens = Recorder(), Tokens()
+        self.events: list[GenerateResponse] = []
+        marks = tuple(sorted({stable, *range(40, len(prompt), 40)} - {0}))
+        engine.submit(
+            Job(
+                request_id=name,
+                lineage=LineageKey(session, "", str(prompt[:stable])),
+                token_ids=prompt,
+                marks=tuple(m for m in marks if m < len(prompt)),
+                stable_tokens=stable,
+                max_tokens=ANSWER_TOKENS,
+                window_limited=False,
+                sampler=self.recorder,
+                new_blocks=lambda: self.tokens,
+                emit=self.events.append,
+            )
+        )
+
+    @property
+    def done(self) -> bool:
+        return bool(self.events) and self.events[-1].HasField("finished")
+
+    def answer(self) -> Answer:
+        while not self.done:
+            self.engine.step()
+        assert self.recorder.first is not None
+        usage = self.events[0].started.usage
+        return Answer(self.recorder.first, self.tokens.ids, usage.cache_read_tokens)
+
+    def cancel_after(self, turns: int) -> None:
+        for _ in range(turns):
+            self.engine.step()
+        self.engine.cancel(self.name)
+        self.engine.step()
+
+
+def bench(family: tiny.Family, limit: int = 1 << 30, kv_bits: int = 0) -> Bench:
+    model = tiny.build(family, VOCABULARY)
+    limits = StoreLimits(limit, checkpoints_per_lineage=4, min_prefix_tokens=16, kv_bits=kv_bits)
+    return Bench(Engine(model, KVStore(model, limits), SETTINGS, eos_token_ids=frozenset()))
+
+
+def fresh(family: tiny.Family, prompt: list[int]) -> Answer:
+    """The reference: the same ids through a new cache of a new engine."""
+    return bench(family).start(prompt, "fresh").answer()
+
+
+def same(a: Answer, b: Answer) -> bool:
+    return bool(np.array_equal(a.logprobs, b.logprobs)) and a.tokens == b.tokens
+
+
+def words(rng: random.Random, count: int) -> list[int]:
+    return [rng.randrange(VOCABULARY) for _ in range(count)]
+
+
+class Conversations:
+    """Random sessions over one shared prefix."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.stable = words(self.rng, 100)
+        self.prompts = {"a": self.stable + words(self.rng, 20)}
+
+    def next(self) -> tuple[str, list[int]]:
+        rng = self.rng
+        session = rng.choice(list(self.prompts))
+        prompt = self.prompts[session]
+        action = rng.choice(["append", "append", "append", "edit", "repeat", "fork", "new"])
+        if action == "append":
+            prompt = prompt + words(rng, rng.randrange(1, 60))
+        elif action == "edit":
+            at = rng.randrange(len(prompt))
+            prompt = prompt[:at] + words(rng, 1) + prompt[at + 1 :]
+        elif action == "fork":
+            session = f"s{rng.randrange(4)}"
+            prompt = prompt[: rng.randrange(1, len(prompt) + 1)] + words(rng, 10)
+        elif action == "new":
+            session = f"s{rng.randrange(4)}"
+            prompt = self.stable + words(rng, 30)
+        self.prompts[session] = prompt[:400]
+        return session, self.prompts[session]
+
+
+@pytest.mark.parametrize("family", tiny.Family)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_cached_equals_fresh_over_random_conversations(family: tiny.Family, seed: int) -> None:
+    """Append, edit, repeat, fork, new session and cancel: always bit-equal, mostly reused."""
+    talk, engine = Conversations(seed), bench(family)
+    reused = total = 0
+    for turn in range(25):
+        session, prompt = talk.next()
+        if talk.rng.random() < 0.2:
+            engine.start(prompt, session, stable=100).cancel_after(talk.rng.randrange(1, 6))
+        answer = engine.start(prompt, session, stable=100).answer()
+        assert same(answer, fresh(family, prompt)), f"turn {turn} of seed {seed}"
+        if talk.rng.random() < 0.7:
+            talk.prompts[session] = prompt + answer.tokens
+        reused, total = reused + answer.reused, total + len(prompt)
+    assert reused / total > 0.6
+
+
+@pytest.mark.parametrize("family", tiny.Family)
+def test_interleaved_requests_do_not_touch_each_other(family: tiny.Family) -> None:
+    """Requests that take turns, some on one lineage, answer as each would alone."""
+    talk, engine = Conversations(7), bench(family)
+    requests = [(engine.start(p, s, stable=100), p) for s, p in (talk.next() for _ in range(6))]
+    for request, prompt in requests:
+        assert same(request.answer(), fresh(family, prompt))
+
+
+@pytest.mark.parametrize("family", tiny.Family)
+def test_pruning_between_turns_keeps_answers_exact(family: tiny.Family) -> None:
+    """A limit that holds about two conversations forces pruning and shrinking, never an error."""
+    probe = bench(family)
+    probe.start(words(random.Random(0), 250), "probe").answer()
+    limit = 2 * probe.engine.store.nbytes
+    talk, engine = Conversations(3), bench(family, limit)
+    for _ in range(20):
+        session, prompt = talk.next()
+        assert same(engine.start(prompt, session, stable=100).answer(), fresh(family, prompt))
+        assert engine.engine.store.nbytes <= limit
+    assert engine.engine.store.evictions > 0
+
+
+def _zero_one_position(leaf: kinds.Layer) -> None:
+    leaf.keys[..., 5:6, :] = 0
+    leaf.values[..., 5:6, :] = 0
+
+
+def _shift_by_one(leaf: kinds.Layer) -> None:
+    leaf.keys = mx.roll(leaf.keys, 1, axis=2)
+    leaf.values = mx.roll(leaf.values, 1, axis=2)
+
+
+def _swap_segments(leaf: kinds.Layer) -> None:
+    for name in ("keys", "values"):
+        a = getattr(leaf, name)
+        parts = [a[..., 10:20, :], a[..., :10, :], a[..., 20:, :]]
+        setattr(leaf, name, mx.concatenate(parts, axis=2))
+
+
+@pytest.mark.parametrize("mutate", [_zero_one_position, _shift_by_one, _swap_segments])
+@pytest.mark.parametrize("family", tiny.Family)
+def test_a_damaged_cache_is_noticed(family: tiny.Family, mutate) -> None:  # type: ignore[no-untyped-def]
+    """The comparison can fail: one zeroed position, a shift or a swap in one layer shows."""
+    engine, rng = bench(family), random.Random(5)
+    prompt = words(rng, 60)
+    engine.start(prompt, "a").answer()
+    (entry,) = engine.engine.store.entries()
+    full = next(leaf for leaf in kinds.leaves(entry.live.layers) if kinds.is_full_attention(leaf))
+    mutate(full)
+    longer = prompt + words(rng, 10)
+    answer = engine.start(longer, "a").answer()
+    assert answer.reused >= len(prompt) - 1
+    assert not same(answer, fresh(family, longer))

@@ -1,0 +1,213 @@
+"""The loop of the MLX thread.
+
+Requests come in through a thread-safe queue of commands and run interleaved: each gets a turn in
+order of arrival, a prefill chunk or a few decode steps. All MLX work happens here, on one thread,
+the process's main one (leaving a process whose MLX thread is another aborts).
+
+An error that no request is to blame for fails all running requests, says so, and ends the loop: the
+supervisor starts a fresh process.
+"""
+
+import queue
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+
+from anyclaude.messages.errors import ApiError, overloaded
+from anyclaude.runtime.settings import MlxSettings
+from anyclaude.workers.mlx.adapter import LanguageModel
+from anyclaude.workers.mlx.engine.generation import DecodingError, Generation, failed
+from anyclaude.workers.mlx.engine.job import Job
+from anyclaude.workers.mlx.kv.store import KVStore
+from anyclaude.workers.mlx.kv.tokens import token_array
+
+log = structlog.get_logger(__name__)
+
+Result = TypeVar("Result")
+Command = Callable[[], None]
+
+RETRY_AFTER_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class Load:
+    """How busy the engine is."""
+
+    running: int
+    queued: int
+
+
+@dataclass
+class Totals:
+    """Tokens since the start."""
+
+    reused: int = 0
+    computed: int = 0
+    generated: int = 0
+
+
+class Engine:
+    """Runs jobs. `submit`, `cancel`, `call` and `stop` may come from any thread."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        store: KVStore,
+        settings: MlxSettings,
+        *,
+        eos_token_ids: frozenset[int],
+    ) -> None:
+        self.store = store
+        self._model = model
+        self._settings = settings
+        self._eos = eos_token_ids
+        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._waiting: deque[Job] = deque()
+        self._running: deque[Generation] = deque()
+        self._stop_at: float | None = None
+        self._over = False
+        self.totals = Totals()
+
+    @property
+    def load(self) -> Load:
+        return Load(len(self._running), len(self._waiting))
+
+    def submit(self, job: Job) -> None:
+        self._commands.put(lambda: self._accept(job))
+
+    def cancel(self, request_id: str) -> None:
+        """Ends a request within one turn; what it prefilled is kept."""
+        self._commands.put(lambda: self._cancel(request_id))
+
+    def call(self, function: Callable[[], Result]) -> Future[Result]:
+        """Runs `function` on the MLX thread between two turns."""
+        future: Future[Result] = Future()
+
+        def run() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function())
+                except Exception as error:  # noqa: BLE001 - the caller's to handle, through the future
+                    future.set_exception(error)
+
+        self._commands.put(run)
+        return future
+
+    def stop(self, grace_seconds: float) -> None:
+        """Lets running requests go on for `grace_seconds`, then fails what is left."""
+
+        def begin() -> None:
+            self._stop_at = time.monotonic() + grace_seconds
+
+        self._commands.put(begin)
+
+    def run(self) -> None:
+        """Serves until stopped. Raises whatever MLX raised, after failing every request."""
+        try:
+            while not self._finished():
+                self.step()
+        except BaseException:
+            self._fail_all("The inference worker met an error and restarts.")
+            raise
+        self._fail_all("The inference worker is stopping.")
+
+    def step(self) -> None:
+        """One round: commands, admissions, a turn. Waits for a command when there is no work."""
+        self._take_commands()
+        self._start_waiting()
+        self._turn()
+
+    def _finished(self) -> bool:
+        if self._stop_at is None:
+            return False
+        idle = not self._running and not self._waiting
+        return idle or time.monotonic() >= self._stop_at
+
+    def _take_commands(self) -> None:
+        """Runs every waiting command; with nothing else to do, waits for one."""
+        idle = not self._running and not self._waiting and self._stop_at is None
+        try:
+            while True:
+                self._commands.get(block=idle)()
+                idle = False
+        except queue.Empty:
+            return
+
+    def _accept(self, job: Job) -> None:
+        full = len(self._waiting) >= self._settings.max_queued_requests
+        if self._stop_at is not None or (full and not self._has_free_slot()):
+            why = "stopping" if self._stop_at is not None else "busy: its queue is full"
+            job.emit(failed(overloaded(f"The inference worker is {why}.", RETRY_AFTER_SECONDS)))
+            return
+        self._waiting.append(job)
+
+    def _has_free_slot(self) -> bool:
+        return len(self._running) < self._settings.max_running_requests
+
+    def _start_waiting(self) -> None:
+        while self._waiting and self._has_free_slot():
+            job = self._waiting[0]
+            fits = self.store.make_room_for(job.lineage, token_array(job.token_ids), keep=job.keep)
+            # A request that runs alone is let in whatever it needs: waiting would not help it.
+            if not fits and self._running:
+                return
+            self._waiting.popleft()
+            self._running.append(self._generation(job))
+
+    def _generation(self, job: Job) -> Generation:
+        return Generation(
+            job,
+            self._model,
+            self.store,
+            eos_token_ids=self._eos,
+            chunk_tokens=self._chunk_tokens,
+            decode_steps_per_turn=self._settings.decode_steps_per_turn,
+        )
+
+    def _chunk_tokens(self) -> int:
+        """Smaller chunks while others decode, so that their answers keep flowing."""
+        if any(generation.decoding for generation in self._running):
+            return self._settings.shared_prefill_chunk_tokens
+        return self._settings.prefill_chunk_tokens
+
+    def _turn(self) -> None:
+        """Gives the next running request one turn."""
+        if not self._running:
+            return
+        generation = self._running[0]
+        self._running.rotate(-1)
+        try:
+            goes_on = generation.turn()
+        except DecodingError as error:
+            log.exception("answer could not be decoded", request_id=generation.job.request_id)
+            generation.job.emit(failed(ApiError(500, f"The answer could not be decoded: {error}")))
+            goes_on = False
+        if not goes_on:
+            self._remove(generation)
+
+    def _remove(self, generation: Generation) -> None:
+        self._running.remove(generation)
+        usage = generation.usage
+        self.totals.reused += usage.cache_read_tokens
+        self.totals.computed += usage.input_tokens + usage.cache_creation_tokens
+        self.totals.generated += usage.output_tokens
+        self.store.make_room(0)
+
+    def _cancel(self, request_id: str) -> None:
+        for job in [job for job in self._waiting if job.request_id == request_id]:
+            self._waiting.remove(job)
+        for generation in [g for g in self._running if g.job.request_id == request_id]:
+            generation.cancel()
+            self._remove(generation)
+
+    def _fail_all(self, why: str) -> None:
+        event = failed(overloaded(why, RETRY_AFTER_SECONDS))
+        for job in [*(generation.job for generation in self._running), *self._waiting]:
+            job.emit(event)
+        self._running.clear()
+        self._waiting.clear()

@@ -1,0 +1,49 @@
+"""One request as the engine sees it."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from anyclaude.worker.v1.worker_pb2 import GenerateResponse
+from anyclaude.workers.mlx.adapter import Sampler
+from anyclaude.workers.mlx.kv.entry import LineageKey
+
+
+class Blocks(Protocol):
+    """Turns generated tokens into block events (`decode.BlockStream`)."""
+
+    def push(self, token_id: int) -> list[GenerateResponse]: ...
+
+    @property
+    def stop_sequence(self) -> str | None: ...
+
+    def finish(self, *, cut: bool) -> list[GenerateResponse]: ...
+
+    @property
+    def has_tool_use(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """A rendered request, ready to run.
+
+    `emit` is called on the MLX thread and must not block.
+    """
+
+    request_id: str
+    lineage: LineageKey
+    token_ids: Sequence[int]
+    # Where checkpoints are worth having: ends of messages.
+    marks: tuple[int, ...]
+    stable_tokens: int
+    max_tokens: int
+    # Whether max_tokens was lowered to what the window leaves.
+    window_limited: bool
+    sampler: Sampler
+    new_blocks: Callable[[], Blocks]
+    emit: Callable[[GenerateResponse], None]
+    # Utility calls leave no cache behind.
+    keep: bool = True
+    render_seconds: float = 0.0
+    created: float = field(default_factory=time.monotonic)
