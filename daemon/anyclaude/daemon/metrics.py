@@ -28,7 +28,18 @@ from anyclaude.frontend.v1 import frontend_pb2
 # Local prefill of 100,000 tokens takes minutes, so the buckets reach five of them.
 TTFT_BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300)
 OTHER: Final = "other"
-_MAX_ROUTES: Final = 16
+_ROUTES: Final = frozenset(
+    {
+        "/",
+        "/api/hello",
+        "/health/live",
+        "/health/ready",
+        "/metrics",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+        "/v1/models",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +57,6 @@ class Metrics:
         self._registry = CollectorRegistry(auto_describe=False)
         self._live = _Live(children, version)
         self._registry.register(self._live)
-        self._routes = _Bounded(_MAX_ROUTES)
         self._make_counters()
 
     def _make_counters(self) -> None:
@@ -87,7 +97,7 @@ class Metrics:
         mode = record.mode if record.mode in MODES else OTHER
         outcome = frontend_pb2.Outcome.Name(record.outcome).removeprefix("OUTCOME_").lower()
         status = f"{record.status // 100}xx" if record.status else "none"
-        self._requests.labels(self._routes.label(record.route), mode, status, outcome).inc()
+        self._requests.labels(_route(record.route), mode, status, outcome).inc()
         if record.HasField("time_to_first_token"):
             seconds = record.time_to_first_token.ToNanoseconds() / 1e9
             self._ttft.labels(mode).observe(seconds)
@@ -111,18 +121,10 @@ class Metrics:
         )
 
 
-class _Bounded:
-    """Lets the first few values through; every later one is "other"."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._seen: set[str] = set()
-
-    def label(self, value: str) -> str:
-        if value not in self._seen and len(self._seen) >= self._limit:
-            return OTHER
-        self._seen.add(value)
-        return value
+def _route(path: str) -> str:
+    if path.startswith("/v1/models/"):
+        return "/v1/models"
+    return path if path in _ROUTES else OTHER
 
 
 class _Live(Collector):

@@ -15,9 +15,11 @@ from anyclaude.worker.v1 import worker_pb2, worker_pb2_grpc
 
 _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-# A glance must not make `status` slow; an operation may wait for the MLX thread's next step.
+# A glance must not make `status` slow; a list must come while its caller still waits for it; a
+# prune may wait for the MLX thread's next step.
 GLANCE_SECONDS: Final = 1.0
-OPERATION_SECONDS: Final = 30.0
+LIST_SECONDS: Final = 4.0
+PRUNE_SECONDS: Final = 30.0
 _RETRY_SECONDS: Final = 0.2
 
 
@@ -67,7 +69,7 @@ class WorkerClient:
         if self.model is not None:
             return True
         try:
-            await self.status(OPERATION_SECONDS)
+            await self.status(LIST_SECONDS)
         except NotReadyError:
             return True
         except grpc.aio.AioRpcError as error:
@@ -106,7 +108,7 @@ class WorkerClient:
             return None
         return Sample(status, len(caches))
 
-    async def caches(self, timeout_seconds: float = OPERATION_SECONDS) -> list[worker_pb2.Cache]:
+    async def caches(self, timeout_seconds: float = LIST_SECONDS) -> list[worker_pb2.Cache]:
         stub = await self._stub()
         answer = await stub.ListCaches(worker_pb2.ListCachesRequest(), timeout=timeout_seconds)
         return list(answer.caches)
@@ -114,7 +116,7 @@ class WorkerClient:
     async def prune(self, request: worker_pb2.PruneCachesRequest) -> worker_pb2.PruneCachesResponse:
         stub = await self._stub()
         answer: worker_pb2.PruneCachesResponse = await stub.PruneCaches(
-            request, timeout=OPERATION_SECONDS
+            request, timeout=PRUNE_SECONDS
         )
         return answer
 

@@ -259,11 +259,10 @@ def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for key, value in flat.items():
         *parents, leaf = key.split(".")
-        node = tree
+        node: Any = tree
         for parent in parents:
-            child = node.setdefault(parent, {})
-            if not isinstance(child, dict):
-                child = node[parent] = {}
-            node = child
-        node[leaf] = value
+            node = node.setdefault(parent, {}) if isinstance(node, dict) else node
+        # A section that was given as a value stays one, for the validation to refuse.
+        if isinstance(node, dict):
+            node[leaf] = value
     return tree

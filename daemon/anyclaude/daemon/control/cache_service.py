@@ -11,7 +11,7 @@ from anyclaude.daemon.control.errors import ControlError, answers
 from anyclaude.daemon.daemon import Daemon
 from anyclaude.daemon.links import NotReadyError
 from anyclaude.daemon.routes import seconds_to_ready, why_not_ready
-from anyclaude.daemon.worker_client import OPERATION_SECONDS, WorkerClient
+from anyclaude.daemon.worker_client import WorkerClient
 from anyclaude.worker.v1 import worker_pb2
 
 # The only worker that keeps caches of ours.
@@ -93,7 +93,7 @@ class CacheService(control_pb2_grpc.CacheServiceServicer):
     def _failed(self, error: grpc.aio.AioRpcError) -> ControlError:
         name = self._worker().child.name
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-            message = f"The {name} worker gave no answer within {OPERATION_SECONDS:g} s."
+            message = f"The {name} worker gave no answer in time. Try again."
             return ControlError(
                 grpc.StatusCode.DEADLINE_EXCEEDED, "WORKER_BUSY", message, {"worker": name}
             )
