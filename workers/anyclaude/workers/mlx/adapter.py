@@ -42,6 +42,7 @@ __all__ = [
     "load_tokenizer_from",
     "load_weights",
     "make_prompt_cache",
+    "opens_thinking",
     "prefill",
 ]
 
@@ -73,7 +74,18 @@ def load_weights(folder: Path) -> tuple[LanguageModel, Mapping[str, Any]]:
 
 def load_tokenizer_from(folder: Path, config: Mapping[str, Any]) -> TokenizerWrapper:
     """A tokenizer object of its own: one must never be shared between threads."""
-    return load_tokenizer(folder, eos_token_ids=config.get("eos_token_id"))
+    tokenizer: TokenizerWrapper = load_tokenizer(  # type: ignore[no-untyped-call]
+        folder, eos_token_ids=config.get("eos_token_id")
+    )
+    return tokenizer
+
+
+def opens_thinking(tokenizer: TokenizerWrapper, token_ids: list[int]) -> bool:
+    """Whether a prompt ends inside a thinking block that its template began."""
+    if not tokenizer.has_thinking:
+        return False
+    opened = tokenizer.rfind_think_start(token_ids)  # type: ignore[no-untyped-call]
+    return bool(opened >= 0 and opened > tokenizer.rfind_think_end(token_ids))  # type: ignore[no-untyped-call]
 
 
 def prefill(model: LanguageModel, layers: list[Layer], token_ids: list[int]) -> None:

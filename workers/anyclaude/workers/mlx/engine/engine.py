@@ -32,6 +32,7 @@ Result = TypeVar("Result")
 Command = Callable[[], None]
 
 RETRY_AFTER_SECONDS = 5
+PUBLISH_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,10 @@ class Engine:
         self._stop_at: float | None = None
         self._over = False
         self.totals = Totals()
+        # Bytes of all caches, for readers on other threads; counting them takes a walk over all
+        # layers, so a busy engine does it now and then.
+        self.cache_bytes = 0
+        self._published = 0.0
 
     @property
     def load(self) -> Load:
@@ -121,6 +126,13 @@ class Engine:
         self._take_commands()
         self._start_waiting()
         self._turn()
+        self._publish()
+
+    def _publish(self) -> None:
+        now = time.monotonic()
+        if not self._running or now - self._published > PUBLISH_SECONDS:
+            self._published = now
+            self.cache_bytes = self.store.nbytes
 
     def _finished(self) -> bool:
         if self._stop_at is None:

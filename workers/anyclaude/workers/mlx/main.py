@@ -1,0 +1,133 @@
+"""The MLX worker's process: load, warm up, serve, leave.
+
+The engine runs on the main thread (see `engine`), gRPC on a side thread. The process leaves by
+`os._exit` so that no MLX teardown races the interpreter's.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import NoReturn
+
+import mlx.core as mx
+import structlog
+
+from anyclaude.runtime import channels, logs
+from anyclaude.runtime.child import Child, ExitCode, begin
+from anyclaude.runtime.settings import Settings
+from anyclaude.worker.v1 import worker_pb2_grpc
+from anyclaude.workers.mlx import memory
+from anyclaude.workers.mlx.adapter import LanguageModel, prefill
+from anyclaude.workers.mlx.engine.engine import Engine
+from anyclaude.workers.mlx.kv import layers as kinds
+from anyclaude.workers.mlx.kv.store import KVStore, StoreLimits
+from anyclaude.workers.mlx.model import Model, ModelMissingError, load
+from anyclaude.workers.mlx.prompt import PromptRenderer
+from anyclaude.workers.mlx.service import WorkerService
+
+log = structlog.get_logger(__name__)
+
+
+def main() -> NoReturn:
+    child = begin()
+    settings = child.birth.settings
+    logs.configure(settings.log.level, console=False)
+    mx.set_cache_limit(settings.mlx.buffer_cache_limit_bytes)
+    try:
+        model = load(settings.model)
+        renderer = PromptRenderer(model.new_tokenizer())
+    except (ModelMissingError, ValueError) as error:
+        child.leave(ExitCode.UNAVAILABLE, str(error))
+    weights_bytes = memory.active_bytes()
+    engine = _engine(model, settings, weights_bytes)
+    service = WorkerService(
+        model,
+        engine,
+        weights_bytes=weights_bytes,
+        decode_tokenizer=model.new_tokenizer(),
+        renderer=renderer,
+    )
+    serving = Serving(service, child)
+    serving.start()
+
+    def on_sigterm(_: int, __: FrameType | None) -> None:
+        engine.stop(settings.mlx.stop_grace_seconds)
+
+    signal.signal(signal.SIGTERM, on_sigterm)
+    child.ready({"model": model.info.id})
+    log.info("worker ready", model=model.info.id, window=model.info.context_window_tokens)
+    code = _serve(engine)
+    serving.stop()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _serve(engine: Engine) -> ExitCode:
+    try:
+        engine.run()
+    except Exception:
+        log.exception("inference failed; the worker restarts")
+        return ExitCode.RETRY
+    return ExitCode.OK
+
+
+def _engine(model: Model, settings: Settings, weights_bytes: int) -> Engine:
+    cache = settings.cache
+    limits = StoreLimits(
+        memory_limit_bytes=cache.memory_limit_bytes or memory.default_cache_limit(weights_bytes),
+        prune_fraction=cache.prune_fraction,
+        checkpoints_per_lineage=cache.checkpoints_per_lineage,
+        max_prefixes=cache.max_prefixes,
+        min_prefix_tokens=cache.min_prefix_tokens,
+        kv_bits=cache.kv_bits,
+    )
+    store = KVStore(model.weights, limits)
+    store.bytes_per_token = warm_up(model.weights, cache.kv_bits)
+    eos = frozenset(int(token) for token in model.new_tokenizer().eos_token_ids)
+    return Engine(model.weights, store, settings.mlx, eos_token_ids=eos)
+
+
+def warm_up(weights: LanguageModel, kv_bits: int) -> float:
+    """Compiles the kernels that a first request would wait for; returns cache bytes per token."""
+    layers = kinds.new_layers(weights, kv_bits)
+    prefill(weights, layers, [0, 0])
+    mx.eval(weights(mx.array([[0]]), cache=layers))
+    return kinds.bytes_per_token(layers)
+
+
+class Serving:
+    """The gRPC server on its side thread."""
+
+    def __init__(self, service: WorkerService, child: Child) -> None:
+        self._service = service
+        self._socket = child.birth.socket_path
+        self._listening = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._thread = threading.Thread(
+            target=self._loop.run_until_complete, args=(self._run(),), name="grpc", daemon=True
+        )
+
+    def start(self) -> None:
+        """Returns once the socket answers."""
+        self._thread.start()
+        self._listening.wait()
+
+    def stop(self) -> None:
+        """Delivers what is still to be delivered and closes the socket."""
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    async def _run(self) -> None:
+        server = channels.aio_server()
+        register = worker_pb2_grpc.add_WorkerServiceServicer_to_server
+        register(self._service, server)  # type: ignore[no-untyped-call]
+        channels.bind(server, self._socket)
+        await server.start()
+        self._listening.set()
+        await self._stop.wait()
+        await server.stop(grace=1.0)
+        self._socket.unlink(missing_ok=True)

@@ -1,0 +1,35 @@
+"""How much memory the caches may take, and how much they do."""
+
+import sys
+from typing import Final
+
+import mlx.core as mx
+import psutil
+
+MIN_LIMIT_BYTES: Final = 512 * 1024**2
+# What the rest of the machine keeps: on Linux caches share memory with everything else; on macOS
+# the working set that Metal recommends already leaves the system its part.
+LINUX_SHARE: Final = 0.5
+MACOS_SHARE: Final = 0.9
+
+
+def default_cache_limit(weights_bytes: int) -> int:
+    """Bytes for KV caches when the settings give no limit."""
+    return max(MIN_LIMIT_BYTES, _usable_bytes() - weights_bytes)
+
+
+def active_bytes() -> int:
+    """Bytes that MLX arrays hold now."""
+    return int(mx.get_active_memory())
+
+
+def peak_bytes() -> int:
+    return int(mx.get_peak_memory())
+
+
+def _usable_bytes() -> int:
+    if sys.platform == "darwin":
+        recommended = mx.device_info().get("max_recommended_working_set_size")
+        if recommended:
+            return int(int(recommended) * MACOS_SHARE)
+    return int(psutil.virtual_memory().total * LINUX_SHARE)

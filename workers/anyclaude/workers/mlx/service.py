@@ -1,0 +1,252 @@
+"""The worker contract, served from a side thread; MLX work goes to the engine on the main one.
+
+Everything before the engine happens here: parsing, rendering, tokenising (in one executor thread,
+with a tokenizer of its own), the overflow decision. A refused request is a Failed event.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import grpc.aio
+import structlog
+
+from anyclaude.messages.errors import ApiError, prompt_too_long
+from anyclaude.messages.requests import (
+    MessagesRequest,
+    parse_count_tokens_request,
+    parse_messages_request,
+)
+from anyclaude.worker.v1 import worker_pb2 as pb
+from anyclaude.worker.v1 import worker_pb2_grpc
+from anyclaude.workers.mlx import memory
+from anyclaude.workers.mlx.adapter import TokenizerWrapper, opens_thinking
+from anyclaude.workers.mlx.decode import BlockStream, make_sampler
+from anyclaude.workers.mlx.engine.engine import Engine
+from anyclaude.workers.mlx.engine.generation import failed
+from anyclaude.workers.mlx.engine.job import Job
+from anyclaude.workers.mlx.kv.entry import Entry, Kind, LineageKey
+from anyclaude.workers.mlx.kv.prune import Removal, Selection
+from anyclaude.workers.mlx.model import Model
+from anyclaude.workers.mlx.prompt import Prompt, PromptRenderer
+
+log = structlog.get_logger(__name__)
+
+DIGEST_CHARACTERS: Final = 12
+
+
+class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
+    """Serves one engine."""
+
+    def __init__(
+        self,
+        model: Model,
+        engine: Engine,
+        *,
+        weights_bytes: int,
+        decode_tokenizer: TokenizerWrapper,
+        renderer: PromptRenderer,
+    ) -> None:
+        self._model = model
+        self._engine = engine
+        self._weights_bytes = weights_bytes
+        # Used on the MLX thread only; the renderer's own on the executor's only.
+        self._decode_tokenizer = decode_tokenizer
+        self._renderer = renderer
+        self._rendering = ThreadPoolExecutor(1, thread_name_prefix="render")
+
+    async def Generate(
+        self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.GenerateResponse]:
+        events: asyncio.Queue[pb.GenerateResponse] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+
+        def emit(event: pb.GenerateResponse) -> None:
+            loop.call_soon_threadsafe(events.put_nowait, event)
+
+        try:
+            job = await loop.run_in_executor(self._rendering, self._job, request, emit)
+        except ApiError as error:
+            yield failed(error)
+            return
+        self._engine.submit(job)
+        try:
+            while True:
+                event = await events.get()
+                yield event
+                if event.HasField("finished") or event.HasField("failed"):
+                    return
+        finally:
+            # Does nothing to a request that is over. A handler blocked in a write is closed
+            # without CancelledError, so this must not be in an `except`.
+            self._engine.cancel(request.request_id)
+
+    async def CountTokens(
+        self, request: pb.CountTokensRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.CountTokensResponse:
+        loop = asyncio.get_running_loop()
+        try:
+            prompt = await loop.run_in_executor(self._rendering, self._counted, request.body_json)
+        except ApiError as error:
+            return pb.CountTokensResponse(failed=failed(error).failed)
+        return pb.CountTokensResponse(input_tokens=len(prompt.token_ids))
+
+    async def GetStatus(
+        self, request: pb.GetStatusRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.GetStatusResponse:
+        load, totals = self._engine.load, self._engine.totals
+        return pb.GetStatusResponse(
+            model=self._model.info,
+            memory=pb.MemoryStatus(
+                active_bytes=memory.active_bytes(),
+                peak_bytes=memory.peak_bytes(),
+                weights_bytes=self._weights_bytes,
+                cache_bytes=self._engine.cache_bytes,
+                cache_limit_bytes=self._engine.store.limit_bytes,
+            ),
+            running_requests=load.running,
+            queued_requests=load.queued,
+            totals=pb.TokenTotals(
+                reused_tokens=totals.reused,
+                computed_tokens=totals.computed,
+                generated_tokens=totals.generated,
+                evictions=self._engine.store.evictions,
+            ),
+        )
+
+    async def ListCaches(
+        self, request: pb.ListCachesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ListCachesResponse:
+        return await asyncio.wrap_future(
+            self._engine.call(lambda: _listed(self._engine.store.entries()))
+        )
+
+    async def PruneCaches(
+        self, request: pb.PruneCachesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.PruneCachesResponse:
+        selection = _selection(request.filter)
+        return await asyncio.wrap_future(
+            self._engine.call(lambda: self._prune(selection, dry_run=request.dry_run))
+        )
+
+    def _prune(self, selection: Selection, *, dry_run: bool) -> pb.PruneCachesResponse:
+        store = self._engine.store
+        before = store.nbytes
+        removals = store.prune(selection, dry_run=True)
+        caches = [_removed(removal) for removal in removals]
+        freed = sum(removal.freed_bytes for removal in removals)
+        if not dry_run:
+            store.prune(selection)
+            freed = before - store.nbytes
+        return pb.PruneCachesResponse(
+            caches=caches, freed_bytes=max(0, freed), remaining_bytes=max(0, before - freed)
+        )
+
+    def _counted(self, body: bytes) -> Prompt:
+        return self._renderer.render(parse_count_tokens_request(body))
+
+    def _job(self, request: pb.GenerateRequest, emit: Callable[[pb.GenerateResponse], None]) -> Job:
+        """Renders a request; runs on the executor's thread.
+
+        Raises:
+            ApiError: the request cannot be answered as it is.
+        """
+        began = time.monotonic()
+        body = parse_messages_request(request.body_json)
+        prompt = self._renderer.render(body)
+        window = self._model.info.context_window_tokens
+        room = window - len(prompt.token_ids)
+        if room < 1:
+            raise prompt_too_long(len(prompt.token_ids), window)
+        return Job(
+            request_id=request.request_id,
+            lineage=_lineage(request.identity, prompt),
+            token_ids=prompt.token_ids,
+            marks=prompt.marks,
+            stable_tokens=prompt.stable_tokens,
+            max_tokens=min(body.max_tokens, room),
+            window_limited=body.max_tokens > room,
+            sampler=self._sampler(body),
+            new_blocks=lambda: self._blocks(body, prompt),
+            emit=emit,
+            keep=request.identity.request_class != pb.REQUEST_CLASS_UTILITY,
+            render_seconds=time.monotonic() - began,
+            created=began,
+        )
+
+    def _sampler(self, body: MessagesRequest) -> Callable[[Any], Any]:
+        own = self._model.sampling
+        return make_sampler(
+            own.temperature if body.temperature is None else body.temperature,
+            own.top_p if body.top_p is None else body.top_p,
+            own.top_k if body.top_k is None else body.top_k,
+        )
+
+    def _blocks(self, body: MessagesRequest, prompt: Prompt) -> BlockStream:
+        return BlockStream(
+            self._decode_tokenizer,
+            [tool for tool in body.tools if tool.is_client_tool],
+            body.stop_sequences,
+            tool_choice=body.tool_choice,
+            in_thinking=opens_thinking(self._decode_tokenizer, prompt.token_ids),
+        )
+
+
+def _lineage(identity: pb.Identity, prompt: Prompt) -> LineageKey:
+    """The conversation a request belongs to.
+
+    A client that names no session is told apart by its first message.
+    """
+    session = identity.session_id
+    if not session:
+        first = next((m for m in prompt.marks if m > prompt.stable_tokens), 0)
+        session = f"anonymous-{_digest(prompt.token_ids[:first])}"
+    return LineageKey(session, identity.agent_id, _digest(prompt.token_ids[: prompt.stable_tokens]))
+
+
+def _digest(token_ids: Iterable[int]) -> str:
+    text = ",".join(map(str, token_ids))
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_CHARACTERS]
+
+
+def _selection(wanted: pb.PruneFilter) -> Selection:
+    return Selection(
+        session_id=wanted.session_id or None,
+        older_than_seconds=(
+            wanted.older_than.ToTimedelta().total_seconds()
+            if wanted.HasField("older_than")
+            else None
+        ),
+        to_bytes=wanted.to_bytes if wanted.HasField("to_bytes") else None,
+        all=wanted.all,
+    )
+
+
+def _listed(entries: Iterable[Entry]) -> pb.ListCachesResponse:
+    return pb.ListCachesResponse(caches=[_cache(entry) for entry in entries])
+
+
+def _removed(removal: Removal) -> pb.Cache:
+    cache = _cache(removal.entry)
+    cache.bytes = max(0, removal.freed_bytes)
+    return cache
+
+
+def _cache(entry: Entry) -> pb.Cache:
+    cache = pb.Cache(
+        name=entry.name,
+        kind=pb.CACHE_KIND_PREFIX if entry.kind is Kind.PREFIX else pb.CACHE_KIND_LINEAGE,
+        session_id="" if entry.kind is Kind.PREFIX else entry.key.session_id,
+        agent_id="" if entry.kind is Kind.PREFIX else entry.key.agent_id,
+        tokens=len(entry.live),
+        bytes=entry.nbytes,
+        hits=entry.hits,
+        in_use=entry.in_use,
+        checkpoints=len(entry.live.checkpoints),
+    )
+    cache.create_time.FromMilliseconds(int(entry.create_time * 1000))
+    cache.last_use_time.FromMilliseconds(int(entry.last_use * 1000))
+    return cache
