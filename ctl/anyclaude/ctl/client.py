@@ -13,10 +13,11 @@ from typing import Any, Final, Self
 # First: it sets gRPC's environment before gRPC is imported.
 from anyclaude.runtime import channels  # isort: skip
 import grpc
+from google.protobuf.message import Message
+
 from anyclaude.control.v1 import control_pb2, control_pb2_grpc
 from anyclaude.ctl.errors import explain, no_answer, nobody_listens, not_running, unreachable
 from anyclaude.worker.v1 import worker_pb2
-from google.protobuf.message import Message
 
 CONNECT_SECONDS: Final = 2.0
 CALL_SECONDS: Final = 5.0

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 import grpc
+
 from anyclaude.ctl.exits import CommandError, ExitCode
 
 ERROR_DOMAIN: Final = "anyclaude"

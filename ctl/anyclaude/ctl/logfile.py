@@ -62,20 +62,25 @@ def last_lines(file: TextIO, count: int, level: str) -> list[LogLine]:
 
 
 def follow(path: Path, file: TextIO, clock: Clock = SYSTEM_CLOCK) -> Iterator[LogLine]:
-    """Lines appended from now on, for ever; goes over to the new file after a rotation."""
+    """Lines appended from now on, for ever; goes over to the new file after a rotation.
+
+    Takes `file` over: it is closed when the iteration ends.
+    """
     partial = ""
-    while True:
-        partial += file.readline()
-        if partial.endswith("\n"):
-            yield parse(partial)
-            partial = ""
-            continue
-        if _was_replaced(path, file):
-            file.close()
-            file = path.open(encoding="utf-8", errors="replace")
-            partial = ""
-            continue
-        clock.sleep(_POLL_SECONDS)
+    try:
+        while True:
+            partial += file.readline()
+            if partial.endswith("\n"):
+                yield parse(partial)
+                partial = ""
+            elif _was_replaced(path, file):
+                file.close()
+                file = path.open(encoding="utf-8", errors="replace")
+                partial = ""
+            else:
+                clock.sleep(_POLL_SECONDS)
+    finally:
+        file.close()
 
 
 def _was_replaced(path: Path, file: TextIO) -> bool:

@@ -7,6 +7,7 @@ import sys
 from typing import NoReturn
 
 import typer
+
 from anyclaude.ctl.exits import CommandError
 from anyclaude.ctl.output import note
 from anyclaude.ctl.verbs import (

@@ -50,11 +50,11 @@ def format_bytes(count: int) -> str:
 
 def format_seconds(seconds: float) -> str:
     """The two largest units: "0.31 s", "45 s", "3m 20s", "2h 5m", "4d 3h"."""
-    if seconds < 10:
+    if seconds < 9.995:
         return f"{seconds:.2f} s"
-    if seconds < 60:
+    if seconds < 59.5:
         return f"{seconds:.0f} s"
-    whole = int(seconds)
+    whole = round(seconds)
     if whole < 3600:
         return f"{whole // 60}m {whole % 60}s"
     if whole < 86_400:

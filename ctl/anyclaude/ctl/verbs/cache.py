@@ -4,13 +4,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
+
 from anyclaude.ctl.connect import connect
 from anyclaude.ctl.options import Json
 from anyclaude.ctl.output import Row, emit, facts, note, table
 from anyclaude.ctl.units import format_bytes, format_seconds, parse_bytes, parse_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sized
 
     from anyclaude.worker.v1.worker_pb2 import Cache, PruneFilter
 
@@ -35,7 +36,7 @@ def list_caches(json: Json = False) -> None:
     _show(answer.caches)
     memory = answer.memory
     limit = f" of {format_bytes(memory.cache_limit_bytes)}" if memory.cache_limit_bytes else ""
-    print(f"{len(answer.caches)} caches, {format_bytes(memory.cache_bytes)}{limit}")
+    print(f"{_count(answer.caches)}, {format_bytes(memory.cache_bytes)}{limit}")
 
 
 @app.command("show")
@@ -86,7 +87,7 @@ def prune(
     _show(answer.caches)
     verb = "Freed" if yes else "Would free"
     print(
-        f"{verb} {format_bytes(answer.freed_bytes)} in {len(answer.caches)} caches; "
+        f"{verb} {format_bytes(answer.freed_bytes)} in {_count(answer.caches)}; "
         f"{format_bytes(answer.remaining_bytes)} remain."
     )
     if not yes and answer.caches:
@@ -116,6 +117,10 @@ def _show(caches: "Iterable[Cache]") -> None:
     rows = [_row(cache) for cache in caches]
     if rows:
         table(("KIND", "TOKENS", "SIZE", "HITS", "USED", "NAME"), rows, right=(1, 2, 3, 4))
+
+
+def _count(caches: "Sized") -> str:
+    return "1 cache" if len(caches) == 1 else f"{len(caches)} caches"
 
 
 def _row(cache: "Cache") -> Row:

@@ -4,6 +4,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import typer
+
 from anyclaude.ctl.connect import connect
 from anyclaude.ctl.exits import CommandError, ExitCode
 from anyclaude.ctl.options import Json

@@ -4,6 +4,7 @@ import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
 from anyclaude.ctl.exits import CommandError, ExitCode
 from anyclaude.ctl.logfile import LEVELS, LogLine, follow, last_lines
 

@@ -4,6 +4,7 @@ import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
 from anyclaude.ctl.connect import connect
 from anyclaude.ctl.options import Json
 from anyclaude.ctl.output import emit, table

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+
 from anyclaude.ctl.connect import connect
 from anyclaude.ctl.options import Json
 from anyclaude.ctl.output import Cell, Tone, emit, note, table

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
 from anyclaude.ctl.connect import connect
 from anyclaude.ctl.options import Json
 from anyclaude.ctl.output import Cell, Row, Tone, emit, table

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+
 from anyclaude.ctl.exits import ExitCode
 from anyclaude.ctl.options import Json
 from anyclaude.ctl.output import emit, facts, note

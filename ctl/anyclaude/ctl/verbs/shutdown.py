@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+
 from anyclaude.ctl.clock import SYSTEM_CLOCK, Clock
 from anyclaude.ctl.connect import connect
 from anyclaude.ctl.exits import CommandError, ExitCode

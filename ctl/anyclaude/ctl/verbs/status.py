@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 import typer
+
 from anyclaude.ctl.connect import connect
 from anyclaude.ctl.exits import ExitCode
 from anyclaude.ctl.options import Json

@@ -4,6 +4,7 @@ import os
 from typing import Annotated
 
 import typer
+
 from anyclaude.ctl.options import Json
 from anyclaude.ctl.output import emit
 

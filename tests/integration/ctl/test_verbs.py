@@ -1,0 +1,219 @@
+"""The verbs about modes, caches, workers, metrics and requests, against a scripted daemon."""
+
+import json
+
+import grpc
+import pytest
+
+from anyclaude.control.v1 import control_pb2
+from anyclaude.frontend.v1 import frontend_pb2
+from anyclaude.worker.v1 import worker_pb2
+from tests.integration.ctl.conftest import Commands, ready_status
+from tests.integration.ctl.scripted_control import Failure, ScriptedControl
+
+
+def _cache(name: str) -> worker_pb2.Cache:
+    cache = worker_pb2.Cache(
+        name=name,
+        kind=worker_pb2.CACHE_KIND_LINEAGE,
+        session_id="s1",
+        tokens=18_490,
+        bytes=5_000_000_000,
+        hits=3,
+        request_class=worker_pb2.REQUEST_CLASS_MAIN,
+    )
+    cache.create_time.GetCurrentTime()
+    cache.last_use_time.GetCurrentTime()
+    return cache
+
+
+def test_modes(commands: Commands, control: ScriptedControl) -> None:
+    """`mode` marks the current mode and says of one that is not ready why."""
+    control.answers["GetMode"] = control_pb2.GetModeResponse(
+        mode="mlx-lm",
+        modes=[
+            control_pb2.Mode(name="mlx-lm", description="local model", ready=True),
+            control_pb2.Mode(name="lmstudio", ready=False, reason="LM Studio does not run."),
+        ],
+    )
+
+    for_people, as_json = commands.ctl("mode"), json.loads(commands.ctl("mode", "--json").stdout)
+
+    assert "*  mlx-lm" in for_people.stdout
+    assert "LM Studio does not run." in for_people.stdout
+    assert as_json["mode"] == "mlx-lm"
+    assert as_json["modes"][1]["ready"] is False
+
+
+def test_mode_switch(commands: Commands, control: ScriptedControl) -> None:
+    """`mode NAME` asks the daemon, and prints its warning beside the data."""
+    control.answers["SetMode"] = control_pb2.SetModeResponse(
+        mode="mlx-lm", previous_mode="claude", warning="`local` is now `mlx-lm`."
+    )
+
+    done = commands.ctl("mode", "local", "--json")
+
+    assert done.returncode == 0
+    assert control.requests("SetMode")[0].mode == "local"
+    assert json.loads(done.stdout)["previous_mode"] == "claude"
+    assert "`local` is now `mlx-lm`." in done.stderr
+
+
+def test_mode_that_is_not_ready_exits_5(commands: Commands, control: ScriptedControl) -> None:
+    """A mode whose worker is not ready is refused with the daemon's reason; exit 5."""
+    control.answers["SetMode"] = Failure(
+        grpc.StatusCode.FAILED_PRECONDITION, "lmstudio is not ready.", "MODE_NOT_READY"
+    )
+
+    done = commands.ctl("mode", "lmstudio")
+
+    assert done.returncode == 5
+    assert "lmstudio is not ready." in done.stderr
+
+
+def test_cache_list(commands: Commands, control: ScriptedControl) -> None:
+    """`cache list` humanises for people and gives plain numbers in JSON."""
+    answer = control_pb2.ListCachesResponse(caches=[_cache("lineages/s1/main")])
+    answer.memory.cache_bytes = 5_000_000_000
+    answer.memory.cache_limit_bytes = 8_000_000_000
+    control.answers["ListCaches"] = answer
+
+    for_people = commands.ctl("cache", "list")
+    document = json.loads(commands.ctl("cache", "list", "--json").stdout)
+
+    assert "lineage   18490  5.0 GB" in for_people.stdout
+    assert "1 cache, 5.0 GB of 8.0 GB" in for_people.stdout
+    assert document["caches"][0]["bytes"] == 5_000_000_000
+    assert document["caches"][0]["kind"] == "lineage"
+    assert document["memory"]["cache_limit_bytes"] == 8_000_000_000
+    assert "next_page_token" not in document
+
+
+def test_cache_show(commands: Commands, control: ScriptedControl) -> None:
+    """`cache show` prints one cache; an unknown name exits 4 with the daemon's sentence."""
+    control.answers["GetCache"] = control_pb2.GetCacheResponse(cache=_cache("prefixes/1a"))
+    found = commands.ctl("cache", "show", "prefixes/1a", "--json")
+    for_people = commands.ctl("cache", "show", "prefixes/1a")
+    control.answers["GetCache"] = Failure(
+        grpc.StatusCode.NOT_FOUND, "No cache is named x.", "CACHE_NOT_FOUND"
+    )
+    missing = commands.ctl("cache", "show", "x")
+
+    assert json.loads(found.stdout)["cache"]["name"] == "prefixes/1a"
+    assert "5000000000 (5.0 GB)" in for_people.stdout
+    assert missing.returncode == 4
+    assert "No cache is named x." in missing.stderr
+
+
+def test_prune_conditions_combine_in_a_dry_run(
+    commands: Commands, control: ScriptedControl
+) -> None:
+    """All given conditions reach the daemon together, without force unless --yes."""
+    control.answers["PruneCaches"] = control_pb2.PruneCachesResponse(
+        caches=[_cache("lineages/s1/main")], freed_bytes=5_000_000_000, remaining_bytes=1000
+    )
+    conditions = ["--session", "s1", "--older-than", "2h", "--to", "2GB"]
+
+    dry = commands.ctl("cache", "prune", *conditions)
+    real = commands.ctl("cache", "prune", "--all", "--yes", "--json")
+
+    first, second = control.requests("PruneCaches")
+    assert first.filter.session_id == "s1"
+    assert first.filter.older_than.seconds == 7200
+    assert first.filter.to_bytes == 2_000_000_000
+    assert (first.filter.all, first.force) == (False, False)
+    assert "Would free 5.0 GB" in dry.stdout
+    assert "--yes" in dry.stderr
+    assert (second.filter.all, second.force) == (True, True)
+    assert not second.filter.HasField("older_than")
+    assert not second.filter.HasField("to_bytes")
+    assert json.loads(real.stdout)["freed_bytes"] == 5_000_000_000
+    assert json.loads(real.stdout)["dry_run"] is False
+
+
+@pytest.mark.parametrize("arguments", [[], ["--older-than", "soon"], ["--to", "much"], ["--yes"]])
+def test_prune_without_sound_conditions_exits_2(
+    commands: Commands, control: ScriptedControl, arguments: list[str]
+) -> None:
+    """No condition, or one that cannot be read, asks the daemon for nothing; exit 2."""
+    done = commands.ctl("cache", "prune", *arguments)
+
+    assert done.returncode == 2
+    assert control.calls == []
+
+
+def test_prune_to_nothing(commands: Commands, control: ScriptedControl) -> None:
+    """`--to 0` is a condition, and not the same as none."""
+    commands.ctl("cache", "prune", "--to", "0")
+
+    prune_filter = control.requests("PruneCaches")[0].filter
+    assert prune_filter.HasField("to_bytes")
+    assert prune_filter.to_bytes == 0
+
+
+def test_workers(commands: Commands, control: ScriptedControl) -> None:
+    """`worker list` and `worker restart NAME` show workers in one shape."""
+    workers = ready_status().workers
+    control.answers["ListWorkers"] = control_pb2.ListWorkersResponse(workers=workers)
+    control.answers["RestartWorker"] = control_pb2.RestartWorkerResponse(worker=workers[1])
+
+    listed = commands.ctl("worker", "list", "--json")
+    restarted = commands.ctl("worker", "restart", "mlx", "--json")
+
+    assert [worker["name"] for worker in json.loads(listed.stdout)["workers"]] == [
+        "frontend",
+        "mlx",
+    ]
+    assert control.requests("RestartWorker")[0].name == "mlx"
+    assert json.loads(restarted.stdout)["worker"]["state"] == "ready"
+
+
+def test_metrics(commands: Commands, control: ScriptedControl) -> None:
+    """`metrics` comes as a table, as Prometheus text, and as JSON with labels."""
+    control.answers["GetMetrics"] = control_pb2.GetMetricsResponse(
+        text=b'anyclaude_requests_total{mode="mlx-lm"} 3\n',
+        metrics=[
+            control_pb2.Metric(name="anyclaude_requests_total", labels={"mode": "mlx-lm"}, value=3),
+            control_pb2.Metric(name="anyclaude_ratio", value=float("nan")),
+        ],
+    )
+
+    as_table = commands.ctl("metrics")
+    as_text = commands.ctl("metrics", "--prometheus")
+    document = json.loads(commands.ctl("metrics", "--json").stdout)
+
+    assert "3  anyclaude_requests_total{mode=mlx-lm}" in as_table.stdout
+    assert "nan  anyclaude_ratio" in as_table.stdout
+    assert as_text.stdout == 'anyclaude_requests_total{mode="mlx-lm"} 3\n'
+    assert document["metrics"][0] == {
+        "name": "anyclaude_requests_total",
+        "labels": {"mode": "mlx-lm"},
+        "value": 3.0,
+    }
+    assert document["metrics"][1]["value"] is None
+
+
+def test_requests(commands: Commands, control: ScriptedControl) -> None:
+    """`requests -n N` asks for N and shows reused and computed tokens and times in seconds."""
+    record = frontend_pb2.RequestRecord(
+        request_id="req_1",
+        status=200,
+        outcome=frontend_pb2.OUTCOME_COMPLETED,
+        identity=worker_pb2.Identity(request_class=worker_pb2.REQUEST_CLASS_MAIN),
+        usage=worker_pb2.Usage(
+            input_tokens=1, cache_read_tokens=18_000, cache_creation_tokens=49, output_tokens=7
+        ),
+    )
+    record.start_time.GetCurrentTime()
+    record.time_to_first_token.FromMilliseconds(310)
+    record.duration.FromMilliseconds(1500)
+    control.answers["ListRequests"] = control_pb2.ListRequestsResponse(records=[record])
+
+    for_people = commands.ctl("requests", "-n", "5")
+    document = json.loads(commands.ctl("requests", "--json").stdout)
+
+    assert control.requests("ListRequests")[0].page_size == 5
+    assert "18000        50    7  0.31 s  1.50 s  completed" in for_people.stdout
+    assert document["requests"][0]["time_to_first_token"] == 0.31
+    assert document["requests"][0]["outcome"] == "completed"
+    assert document["requests"][0]["timings"] is None
