@@ -1,9 +1,9 @@
 """From a call's text to the calls it makes.
 
-Order: tagged dialects, whose values only our reader keeps whole; the parser mlx-lm chose for the
-model; then a tolerant reading. Nothing is guessed: what cannot be read, and what calls a tool that
-was not offered, comes back as `Unreadable` with a reason, and a call is never given with fewer
-arguments than were written.
+Order: tagged dialects, whose values only our reader keeps whole; JSON; the parser that mlx-lm chose
+for the model; then tolerant readings. Nothing is guessed: what cannot be read, and what calls a
+tool that was not offered, comes back as `Unreadable` with a reason, and a call is never given with
+fewer arguments than were written.
 """
 
 import json
@@ -14,14 +14,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from anyclaude.messages.requests import Tool
-from anyclaude.workers.mlx.decode.lenient import ends_inside_string, read_values
-from anyclaude.workers.mlx.decode.library import TokenizerWrapper
+from anyclaude.workers.mlx.decode.lenient import ends_inside_string, is_json, read_values
+from anyclaude.workers.mlx.decode.library import TokenizerWrapper, parser_family
 from anyclaude.workers.mlx.decode.schema import coerce_arguments
 from anyclaude.workers.mlx.decode.tagged import ends_inside_value, is_tagged, read_tagged
 
+# Parsers of mlx-lm that pass over what they do not understand; the tagged reader stands for them.
+_REPLACED = frozenset({"qwen3_coder", "minimax_m2", "longcat"})
 _NAME_KEYS = ("name", "function", "tool", "tool_name")
 _ARGUMENT_KEYS = ("arguments", "parameters", "input", "args")
 _PLAIN_NAME = re.compile(r"[\w.:/-]{1,128}")
+_MARK = r"<\|\w+\|>|\[\w+\]"
+_NAME_BEFORE_JSON = re.compile(
+    rf"(?:{_MARK}|[^\w<])*(?:functions\.)?(?P<name>[\w.-]+?)(?::\d+)?(?:{_MARK}|[\s:=(])*"
+)
+# What may follow the name in a call without arguments.
+_EMPTY_CALL = re.compile(rf'{_MARK}|</[^<>]*>|:\d+|"(?:{"|".join(_ARGUMENT_KEYS)})"')
 
 MALFORMED = "could not be read: it is malformed"
 LOST = "could not be read: its arguments are missing or malformed"
@@ -52,6 +60,7 @@ class _Written:
     """A call as it was written, nothing checked."""
 
     name: Any
+    # None when there were none.
     arguments: Any
     untyped: bool = False
 
@@ -59,6 +68,7 @@ class _Written:
 class CallReader:
     def __init__(self, tokenizer: TokenizerWrapper, tools: Sequence[Tool]) -> None:
         self._parse: Callable[[str, Any], Any] = tokenizer.tool_parser
+        self._family = parser_family(tokenizer)
         self._start: str = tokenizer.tool_call_start
         self._schemas = {tool.name: tool.input_schema or {} for tool in tools}
         # The parser sees every argument as a string, so that types are decided in one place: here.
@@ -76,32 +86,43 @@ class CallReader:
             return self._read(text)
 
     def _read(self, text: str) -> list[Call | Unreadable]:
-        try:
-            written = self._written(text)
-        except _ReadError:
-            # Several calls under one end marker.
-            parts = [part for part in text.split(self._start) if part.strip()]
-            if len(parts) > 1:
-                return [call for part in parts for call in self._read(part)]
-            return [Unreadable(self._name_in(text), MALFORMED)]
-        return [self._check(call, text) for call in written]
-
-    def _written(self, text: str) -> list[_Written]:
+        best: list[Call | Unreadable] = []
         for read in self._readings(text):
-            try:
-                calls = read(text)
-            # What a model writes makes foreign parsers fail in ways of all kinds.
-            except Exception:  # noqa: BLE001, S112
-                continue
-            if calls and all(isinstance(call.name, str) for call in calls):
-                return calls
-        raise _ReadError
+            results = self._try(read, text)
+            if results and all(isinstance(result, Call) for result in results):
+                return results
+            best = max(best, results, key=self._worth)
+        # Several calls under one end marker.
+        parts = [part for part in text.split(self._start) if part.strip()]
+        if len(parts) > 1:
+            return [call for part in parts for call in self._read(part)]
+        if best and any(result.name for result in best):
+            return best
+        return [Unreadable(self._name_in(text), MALFORMED)]
+
+    def _try(self, read: Callable[[str], list[_Written]], text: str) -> list[Call | Unreadable]:
+        try:
+            return [self._check(call, text) for call in read(text)]
+        # What a model writes makes foreign parsers fail in ways of all kinds.
+        except Exception:  # noqa: BLE001
+            return []
+
+    def _worth(self, results: Sequence[Call | Unreadable]) -> tuple[int, int, int]:
+        """Which of two readings that fail says more."""
+        calls = sum(isinstance(result, Call) for result in results)
+        offered = sum(result.name in self._schemas for result in results)
+        return calls, offered, sum(result.name is not None for result in results)
 
     def _readings(self, text: str) -> Iterator[Callable[[str], list[_Written]]]:
         if is_tagged(text):
             yield _from_tags
             return
-        yield self._by_parser
+        if is_json(text):
+            # Whatever the family: GLM's parser would spell such values as Python does.
+            yield _from_json
+            return
+        if self._family not in _REPLACED and not (self._family == "glm47" and "<arg_" in text):
+            yield self._by_parser
         yield _from_json
         yield self._from_name_and_json
 
@@ -110,12 +131,12 @@ class CallReader:
         return [_from_object(call) for call in (parsed if isinstance(parsed, list) else [parsed])]
 
     def _from_name_and_json(self, text: str) -> list[_Written]:
-        """`NAME{...}` with whatever a template writes between the two."""
+        """`NAME{...}` with nothing but a template's own marks before and between."""
         head, brace, tail = text.partition("{")
-        name = self._name_in(head)
-        if name is None or not brace:
+        match = _NAME_BEFORE_JSON.fullmatch(head)
+        if match is None or not brace:
             raise _ReadError
-        return [_Written(name, _only(read_values(brace + tail)))]
+        return [_Written(match["name"], _only(read_values(brace + tail)))]
 
     def _name_in(self, text: str) -> str | None:
         """The offered name that comes first in `text`."""
@@ -127,12 +148,16 @@ class CallReader:
         return min(found)[2] if found else None
 
     def _check(self, call: _Written, text: str) -> Call | Unreadable:
+        if not isinstance(call.name, str):
+            raise _ReadError
         name = call.name.strip()
         if name not in self._schemas:
             return Unreadable(name if _PLAIN_NAME.fullmatch(name) else None, UNKNOWN)
         schema = self._schemas[name]
         arguments = call.arguments
-        if not isinstance(arguments, Mapping) or self._is_loss(arguments, schema, name, text):
+        if arguments is None and not schema.get("required"):
+            arguments = {}
+        if not isinstance(arguments, Mapping) or _is_loss(arguments, schema, name, text):
             return Unreadable(name, LOST)
         try:
             coerced = coerce_arguments(arguments, schema, untyped=call.untyped)
@@ -140,17 +165,15 @@ class CallReader:
         except (ValueError, TypeError, RecursionError):
             return Unreadable(name, LOST)
 
-    def _is_loss(
-        self, arguments: Mapping[str, Any], schema: Mapping[str, Any], name: str, text: str
-    ) -> bool:
-        """Whether the parser dropped what was written."""
-        # What mlx-lm's GLM reader calls the text that it could not divide.
-        if set(arguments) == {"raw"} and "raw" not in _properties(schema):
-            return True
-        if arguments or not schema.get("required"):
-            return False
-        behind = re.sub(r"</[^<>]*>", "", text.partition(name)[2])
-        return bool(re.search(r"\w", behind)) and not re.search(r"\{\s*\}", behind)
+
+def _is_loss(arguments: Mapping[str, Any], schema: Mapping[str, Any], name: str, text: str) -> bool:
+    """Whether a parser dropped what was written, or made something up for it."""
+    # What mlx-lm's GLM parser calls the text that it could not divide.
+    if set(arguments) == {"raw"} and "raw" not in _properties(schema):
+        return True
+    if arguments or not schema.get("required"):
+        return False
+    return bool(re.search(r"\w", _EMPTY_CALL.sub("", text.partition(name)[2])))
 
 
 def _from_tags(text: str) -> list[_Written]:
@@ -170,10 +193,10 @@ def _from_object(value: Any) -> _Written:
     inner = next((value[key] for key in _NAME_KEYS if key in value), None)
     if isinstance(inner, Mapping):
         return _from_object(inner)
-    arguments: Any = next((value[key] for key in _ARGUMENT_KEYS if key in value), {})
+    arguments: Any = next((value[key] for key in _ARGUMENT_KEYS if key in value), None)
     if isinstance(arguments, str):
-        arguments = _only(read_values(arguments)) if arguments.strip() else {}
-    return _Written(inner, {} if arguments is None else arguments)
+        arguments = _only(read_values(arguments))
+    return _Written(inner, arguments)
 
 
 def _only(values: list[Any]) -> Any:

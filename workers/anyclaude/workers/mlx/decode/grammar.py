@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from anyclaude.workers.mlx.decode.library import TokenizerWrapper
+from anyclaude.workers.mlx.decode.library import TokenizerWrapper, parser_family
 
 
 class Mode(Enum):
@@ -70,7 +70,8 @@ def _add_calls(
 ) -> None:
     start, end = tokenizer.tool_call_start, tokenizer.tool_call_end
     opening = [Edge(start, Mode.CALL)]
-    if _forgets_start(tokenizer):
+    # Qwen3-Coder often leaves `<tool_call>` out; only names it was offered open a call then.
+    if parser_family(tokenizer) == "qwen3_coder":
         opening += [Edge(f"<function={name}>", Mode.CALL, kept=True) for name in tool_names]
     routed = any(edge.to is Mode.CALL for row in edges.values() for edge in row)
     if not routed:
@@ -78,11 +79,6 @@ def _add_calls(
     if Mode.THINKING in edges:
         edges[Mode.THINKING] += opening
     edges[Mode.CALL] = [Edge(end, Mode.TEXT)] if end else []
-
-
-def _forgets_start(tokenizer: TokenizerWrapper) -> bool:
-    """Qwen3-Coder often leaves `<tool_call>` out; only names it was offered open a call then."""
-    return str(tokenizer.tool_parser.__module__).endswith("qwen3_coder")
 
 
 def _without_calls(edges: Mapping[Mode, Sequence[Edge]]) -> dict[Mode, list[Edge]]:

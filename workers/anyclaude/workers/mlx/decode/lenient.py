@@ -30,11 +30,22 @@ def read_values(text: str) -> list[Any]:
     raise ValueError("not JSON, and not to be mended")
 
 
+def is_json(text: str) -> bool:
+    """Whether `text` is a JSON object or array without any mending."""
+    try:
+        return isinstance(json.loads(text), dict | list)
+    except (ValueError, RecursionError):
+        return False
+
+
 def ends_inside_string(text: str) -> bool:
     """Whether `text` is JSON that breaks off within a string."""
     if not text.lstrip().startswith(("{", "[")):
         return False
-    return _Brackets().take(text).in_string
+    try:
+        return _Brackets().take(text).in_string
+    except ValueError:
+        return False
 
 
 def _strict(text: str) -> list[Any]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
+
 from anyclaude.messages.requests import Tool, ToolChoice
 from anyclaude.worker.v1.worker_pb2 import GenerateResponse
 from anyclaude.workers.mlx.decode.blocks import BlockWriter
