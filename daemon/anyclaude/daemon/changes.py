@@ -12,6 +12,7 @@ class Changes:
     def __init__(self) -> None:
         self._version = 0
         self._changed = asyncio.Event()
+        self.closed = False
 
     @property
     def version(self) -> int:
@@ -21,6 +22,11 @@ class Changes:
         self._version += 1
         self._changed.set()
         self._changed = asyncio.Event()
+
+    def close(self) -> None:
+        """Lets every watcher end."""
+        self.closed = True
+        self.notify()
 
     async def after(self, version: int) -> int:
         """Waits until the version is past `version`; returns it."""

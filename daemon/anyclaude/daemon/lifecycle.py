@@ -108,6 +108,7 @@ class Server:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._close_links()
+        self._daemon.changes.close()
         await self._control.stop(_CONTROL_GRACE_SECONDS)
         clear_stale(self._paths)
         _log.info("anyclauded stopped")

@@ -109,13 +109,16 @@ class RoutePusher:
         self._accepted: tuple[int, str, list[frontend_pb2.Route]] | None = None
 
     def serves(self, mode: Mode) -> bool:
-        """Whether the front end that runs now knows a ready worker for `mode` as its default."""
-        if self._frontend.state is not State.READY or self._accepted is None:
+        """Whether the front end that runs now sends `mode` to a worker that runs now."""
+        if self._accepted is None or mode.worker not in self._workers:
             return False
         generation, default, routes = self._accepted
-        return (generation, default) == (self._frontend.supervisor.generation, mode.name) and any(
-            route.mode == mode.name and route.state == frontend_pb2.ROUTE_STATE_READY
-            for route in routes
+        current = route(mode, self._workers[mode.worker], asyncio.get_running_loop().time())
+        return (
+            self._frontend.state is State.READY
+            and (generation, default) == (self._frontend.supervisor.generation, mode.name)
+            and current.state == frontend_pb2.ROUTE_STATE_READY
+            and current in routes
         )
 
     async def run(self) -> None:

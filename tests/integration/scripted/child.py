@@ -25,6 +25,7 @@ from anyclaude.worker.v1 import worker_pb2, worker_pb2_grpc
 class ScriptedFrontend(frontend_pb2_grpc.FrontendServiceServicer):
     def __init__(self, state_file: Path) -> None:
         self._state_file = state_file
+        self.stopping = asyncio.Event()
 
     async def SetRoutes(self, request, context):
         text = MessageToJson(request, preserving_proto_field_name=True)
@@ -46,11 +47,12 @@ class ScriptedFrontend(frontend_pb2_grpc.FrontendServiceServicer):
         )
         record.time_to_first_token.FromMilliseconds(300)
         yield frontend_pb2.StreamRecordsResponse(record=record)
-        await asyncio.Event().wait()
+        await self.stopping.wait()
 
 
 class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
     def __init__(self) -> None:
+        self.stopping = asyncio.Event()
         self._caches = [
             worker_pb2.Cache(name=f"lineages/s{n}/main", session_id=f"s{n}", bytes=100)
             for n in range(3)
@@ -76,16 +78,15 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
 
 
 async def serve(child: Child, add, service, deaf: bool = False) -> None:
-    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, (lambda: None) if deaf else stop.set)
+    loop.add_signal_handler(signal.SIGTERM, (lambda: None) if deaf else service.stopping.set)
     server = channels.aio_server()
     add(service, server)
     channels.bind(server, child.birth.socket_path)
     await server.start()
     child.ready()
-    await stop.wait()
-    await server.stop(0)
+    await service.stopping.wait()
+    await server.stop(1)
 
 
 def frontend(child: Child, state_file: str) -> None:

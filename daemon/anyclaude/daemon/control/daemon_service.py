@@ -25,7 +25,7 @@ class DaemonService(control_pb2_grpc.DaemonServiceServicer):
     ) -> AsyncIterator[control_pb2.WatchStatusResponse]:
         """A watcher that does not read misses states, never the last one."""
         version = self._daemon.changes.version
-        while True:
+        while not self._daemon.changes.closed:
             yield control_pb2.WatchStatusResponse(status=await status(self._daemon))
             version = await self._daemon.changes.after(version)
 

@@ -1,0 +1,255 @@
+"""The control API of a real daemon, asked as any client would."""
+
+import json
+import re
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
+from grpc_status import rpc_status
+
+from anyclaude.control.v1 import control_pb2 as pb
+from tests.integration.daemon_process import WAIT_SECONDS, DaemonProcess
+
+
+@pytest.fixture(scope="module")
+def daemon():
+    with DaemonProcess() as daemon:
+        daemon.wait_ready()
+        yield daemon
+
+
+def error_info(error):
+    """The ErrorInfo of a failed call, and its RetryInfo if it has one."""
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    details = rpc_status.from_call(error).details
+    assert details[0].Unpack(info)
+    assert info.domain == "anyclaude"
+    return info, retry if len(details) > 1 and details[1].Unpack(retry) else None
+
+
+def refused(method, request):
+    with pytest.raises(grpc.RpcError) as caught:
+        method(request)
+    return caught.value
+
+
+def test_status_tells_the_whole_state(daemon):
+    """Mode, address, children, model and memory in one answer."""
+    status = daemon.stub("DaemonService").GetStatus(pb.GetStatusRequest()).status
+    assert status.pid == daemon.process.pid
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+", status.base_url)
+    assert [worker.name for worker in status.workers] == ["frontend", "mlx"]
+    assert status.memory.cache_bytes == 300
+    assert status.running_requests == 2
+    assert status.home == str(daemon.home)
+
+
+def test_config_names_each_origin(daemon):
+    """Every key with its value as JSON and where it came from."""
+    answer = daemon.stub("DaemonService").GetConfig(pb.GetConfigRequest())
+    entries = {entry.key: entry for entry in answer.entries}
+    assert (entries["server.port"].value_json, entries["server.port"].origin) == (
+        "0",
+        "environment",
+    )
+    assert json.loads(entries["log.level"].value_json) == "info"
+    assert entries["log.level"].origin == "default"
+    assert answer.file == str(daemon.home / "config.toml")
+
+
+def test_modes_say_which_can_be_used(daemon):
+    """Known modes are all listed; those without a worker say why."""
+    answer = daemon.stub("ModeService").GetMode(pb.GetModeRequest())
+    modes = {mode.name: mode for mode in answer.modes}
+    assert answer.mode == "mlx-lm"
+    assert modes["mlx-lm"].ready
+    assert not modes["lmstudio"].ready
+    assert "not part of this build" in modes["lmstudio"].reason
+
+
+@pytest.mark.parametrize("word", ["local", "mlx", "mlx-textgen", "mlx-omni", "vllm-mlx"])
+def test_historic_words_are_taken_with_a_warning(daemon, word):
+    """Scripts that use an old word go on working, and learn the new one."""
+    answer = daemon.stub("ModeService").SetMode(pb.SetModeRequest(mode=word))
+    assert answer.mode == "mlx-lm"
+    assert word in answer.warning
+
+
+def test_an_unknown_mode_names_the_known_ones(daemon):
+    """INVALID_ARGUMENT with a suggestion."""
+    error = refused(daemon.stub("ModeService").SetMode, pb.SetModeRequest(mode="mlx-lmm"))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "Did you mean mlx-lm?" in error.details()
+    assert "openrouter" in error.details()
+    assert error_info(error)[0].reason == "UNKNOWN_MODE"
+
+
+def test_a_mode_without_a_worker_is_refused(daemon):
+    """FAILED_PRECONDITION, and the mode stays."""
+    modes = daemon.stub("ModeService")
+    error = refused(modes.SetMode, pb.SetModeRequest(mode="claude"))
+    assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert error_info(error)[0].reason == "MODE_NOT_READY"
+    assert modes.GetMode(pb.GetModeRequest()).mode == "mlx-lm"
+
+
+def test_an_unknown_worker_is_not_found(daemon):
+    """NOT_FOUND naming those that exist."""
+    error = refused(
+        daemon.stub("WorkerControlService").RestartWorker, pb.RestartWorkerRequest(name="gpu")
+    )
+    assert error.code() is grpc.StatusCode.NOT_FOUND
+    assert "frontend, mlx" in error.details()
+
+
+def test_caches_come_in_pages(daemon):
+    """Two pages hold every cache once, and the last has no token."""
+    caches = daemon.stub("CacheService")
+    first = caches.ListCaches(pb.ListCachesRequest(page_size=2))
+    second = caches.ListCaches(pb.ListCachesRequest(page_size=2, page_token=first.next_page_token))
+    names = [cache.name for cache in [*first.caches, *second.caches]]
+    assert names == [f"lineages/s{n}/main" for n in range(3)]
+    assert (bool(first.next_page_token), second.next_page_token) == (True, "")
+    assert first.memory.cache_limit_bytes == 1000
+
+
+def test_one_cache_is_found_by_its_name(daemon):
+    """The name given by the list; any other is NOT_FOUND."""
+    caches = daemon.stub("CacheService")
+    found = caches.GetCache(pb.GetCacheRequest(name="lineages/s1/main")).cache
+    assert found.session_id == "s1"
+    error = refused(caches.GetCache, pb.GetCacheRequest(name="lineages/none/main"))
+    assert error.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_pruning_is_a_dry_run_unless_forced():
+    """Without force the caches named are still there afterwards."""
+    with DaemonProcess() as daemon:
+        daemon.wait_ready()
+        caches = daemon.stub("CacheService")
+        for force, left in [(False, 3), (True, 2)]:
+            request = pb.PruneCachesRequest(force=force)
+            request.filter.session_id = "s1"
+            answer = caches.PruneCaches(request)
+            assert [cache.session_id for cache in answer.caches] == ["s1"]
+            assert (answer.freed_bytes, answer.remaining_bytes) == (100, 200)
+            assert len(caches.ListCaches(pb.ListCachesRequest()).caches) == left
+
+
+def test_caches_of_a_worker_that_is_down_are_unavailable():
+    """UNAVAILABLE with the worker's state and when to ask again."""
+    with DaemonProcess("hang") as daemon:
+        daemon.wait_worker(pb.WORKER_STATE_READY, "frontend")
+        stub = daemon.stub("CacheService")
+        error = refused(stub.ListCaches, pb.ListCachesRequest())
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        info, retry = error_info(error)
+        assert (info.reason, info.metadata["worker"]) == ("WORKER_DOWN", "mlx")
+        assert retry.retry_delay.seconds >= 1
+        error = refused(daemon.stub("ModeService").SetMode, pb.SetModeRequest(mode="mlx-lm"))
+        assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert "starting" in error.details()
+
+
+def test_the_mode_is_kept_across_a_restart():
+    """What was set is written down; a flag or variable of the next start beats it."""
+    with DaemonProcess() as first:
+        first.wait_ready()
+        first.stub("ModeService").SetMode(pb.SetModeRequest(mode="mlx"))
+        assert json.loads(first.paths.mode_file.read_text()) == {"mode": "mlx-lm"}
+        assert first.stop() == 0
+        with DaemonProcess(home=first.home) as second:
+            assert second.wait_ready().mode == "mlx-lm"
+
+
+def records_of(daemon):
+    """The scripted front end gives one record as soon as it is followed."""
+    metrics = daemon.stub("MetricsService")
+    while not (records := metrics.ListRequests(pb.ListRequestsRequest()).records):
+        pass
+    return records
+
+
+def test_request_records_reach_the_daemon(daemon):
+    """What the front end reports is listed."""
+    assert [record.request_id for record in records_of(daemon)] == ["req_1"]
+
+
+def test_metrics_count_what_happened(daemon):
+    """One reading holds requests, tokens, times, caches and workers, in text and as a list."""
+    records_of(daemon)
+    answer = daemon.stub("MetricsService").GetMetrics(pb.GetMetricsRequest())
+    values = {
+        (metric.name, *sorted(metric.labels.items())): metric.value for metric in answer.metrics
+    }
+    assert (
+        values[
+            (
+                "anyclaude_requests_total",
+                ("mode", "mlx-lm"),
+                ("outcome", "completed"),
+                ("route", "/v1/messages"),
+                ("status", "2xx"),
+            )
+        ]
+        == 1
+    )
+    assert values[("anyclaude_prefix_tokens_reused_total",)] == 90
+    assert values[("anyclaude_prefix_tokens_computed_total",)] == 10
+    assert values[("anyclaude_generation_tokens_total",)] == 7
+    assert values[("anyclaude_time_to_first_token_seconds_sum", ("mode", "mlx-lm"))] == 0.3
+    assert values[("anyclaude_cache_bytes",)] == 300
+    assert values[("anyclaude_cache_entries",)] == 3
+    assert values[("anyclaude_requests_running",)] == 2
+    assert values[("anyclaude_ready", ("mode", "mlx-lm"))] == 1
+    assert values[("anyclaude_worker_state", ("state", "ready"), ("worker", "mlx"))] == 1
+    assert values[("anyclaude_worker_restarts_total", ("worker", "mlx"))] == 0
+    text = answer.text.decode()
+    assert "# TYPE anyclaude_requests_total counter" in text or (
+        "# TYPE anyclaude_requests counter" in text
+    )
+    assert "session" not in text
+    assert "_created" not in text
+
+
+@pytest.mark.parametrize("service", ["", "frontend", "mlx"])
+def test_health_answers_for_the_daemon_and_each_child(daemon, service):
+    """The standard health check works with standard tools."""
+    stub = health_pb2_grpc.HealthStub(daemon.channel)
+    answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=WAIT_SECONDS)
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_reflection_lists_every_service(daemon):
+    """grpcurl and its kind need no proto files."""
+    services = ProtoReflectionDescriptorDatabase(daemon.channel).get_services()
+    own = {s for s in services if s.startswith("anyclaude.")}
+    assert own == {
+        f"anyclaude.control.v1.{name}"
+        for name in (
+            "DaemonService",
+            "ModeService",
+            "WorkerControlService",
+            "CacheService",
+            "MetricsService",
+        )
+    }
+    assert "grpc.health.v1.Health" in services
+
+
+def test_shutdown_answers_and_then_stops():
+    """The caller gets its answer; the daemon ends as by SIGTERM, watchers and all."""
+    with DaemonProcess() as daemon:
+        daemon.wait_ready()
+        watch = daemon.stub("DaemonService").WatchStatus(pb.WatchStatusRequest())
+        next(watch)
+        daemon.stub("DaemonService").Shutdown(pb.ShutdownRequest())
+        assert daemon.process.wait(WAIT_SECONDS) == 0
+        assert daemon.sockets() == []
+        assert "Traceback" not in daemon.output
+        list(watch)

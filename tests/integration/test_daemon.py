@@ -1,0 +1,247 @@
+"""`anyclauded` as a process: its life, its children's lives, and who may run beside it."""
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+
+import psutil
+import pytest
+
+from anyclaude.control.v1 import control_pb2 as pb
+from tests.integration.daemon_process import WAIT_SECONDS, DaemonProcess
+
+
+def test_a_daemon_becomes_ready_and_stops_cleanly():
+    """SIGTERM ends everything: exit 0, no child, no socket file."""
+    with DaemonProcess() as daemon:
+        status = daemon.wait_ready()
+        children = daemon.children()
+        assert len(children) == 2
+        assert status.mode == "mlx-lm"
+        assert status.model.id == "scripted"
+        assert not status.problems
+        assert daemon.stop() == 0
+        assert daemon.sockets() == []
+        assert not any(child.is_running() for child in children)
+
+
+def test_what_the_daemon_writes_is_private():
+    """The control socket and the log file are for their owner alone."""
+    with DaemonProcess() as daemon:
+        daemon.wait_ready()
+        assert stat.S_IMODE(daemon.paths.control_socket.stat().st_mode) == 0o600
+        assert stat.S_IMODE(daemon.paths.log_file.stat().st_mode) == 0o600
+        lines = daemon.paths.log_file.read_text().splitlines()
+        assert "anyclauded started" in [json.loads(line)["event"] for line in lines]
+
+
+def test_no_child_outlives_a_killed_daemon():
+    """SIGKILL of the daemon leaves no child after two seconds."""
+    with DaemonProcess() as daemon:
+        daemon.wait_ready()
+        children = daemon.children()
+        daemon.process.kill()
+        _, alive = psutil.wait_procs(children, timeout=2)
+        assert alive == []
+
+
+def test_a_daemon_after_a_killed_one_starts_on_fresh_sockets():
+    """Stale sockets go, and no new child takes a path that a dying one may still remove."""
+    with DaemonProcess() as first:
+        first.wait_ready()
+        first.process.kill()
+        first.process.wait()
+        assert first.sockets() != []
+        with DaemonProcess(home=first.home) as second:
+            second.wait_ready()
+            assert second.sockets() == ["ctl.sock", "frontend-2.sock", "mlx-2.sock"]
+            assert second.stop() == 0
+
+
+def test_a_second_daemon_is_refused_and_harms_nothing():
+    """It exits 1 naming the owner's pid; the first goes on answering on its sockets."""
+    with DaemonProcess() as first:
+        first.wait_ready()
+        before = first.sockets()
+        with DaemonProcess(home=first.home) as second:
+            assert second.process.wait(WAIT_SECONDS) == 1
+            assert f"already runs with pid {first.process.pid}" in second.output
+        assert first.sockets() == before
+        assert first.stub("DaemonService").GetStatus(pb.GetStatusRequest()).status.pid == (
+            first.process.pid
+        )
+
+
+def test_a_taken_port_names_its_owner():
+    """Exit 1, with the pid and command of whoever listens there, and how to choose another."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with DaemonProcess(ANYCLAUDE_PORT=str(port)) as daemon:
+            assert daemon.process.wait(WAIT_SECONDS) == 1
+            assert f"port {port}: it is taken by pid {os.getpid()} (" in daemon.output
+            assert "--port" in daemon.output
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"ANYCLAUDE__SERVER__PROT": "1"}, "Did you mean server.port?"),
+        ({"ANYCLAUDE_MODE": "lmstudo"}, "Did you mean lmstudio?"),
+        ({"ANYCLAUDE_MODE": "lmstudio"}, "relay worker, which is not part of this build"),
+    ],
+)
+def test_a_config_that_cannot_be_used_exits_78(environ, said):
+    """A broken setting is told on stderr, and nothing is started."""
+    with DaemonProcess(**environ) as daemon:
+        assert daemon.process.wait(WAIT_SECONDS) == 78
+        assert said in daemon.output
+        assert "Traceback" not in daemon.output
+        assert not daemon.paths.run.exists()
+
+
+def test_an_unsafe_folder_is_refused():
+    """A run folder that is a link ends the start with exit 1 and what to do."""
+    with DaemonProcess("ready", "--version") as first:
+        assert first.process.wait(WAIT_SECONDS) == 0
+        (first.home / "run").symlink_to("/tmp")
+        with DaemonProcess(home=first.home) as daemon:
+            assert daemon.process.wait(WAIT_SECONDS) == 1
+            assert "is a link or belongs to another user" in daemon.output
+
+
+def test_a_killed_worker_comes_back_by_itself():
+    """After SIGKILL the worker is ready again in a new generation, on a new socket."""
+    with DaemonProcess() as daemon:
+        daemon.wait_ready()
+        old = daemon.wait_worker(pb.WORKER_STATE_READY)
+        os.kill(old.pid, signal.SIGKILL)
+        new = daemon.wait_worker(pb.WORKER_STATE_READY, generation=2)
+        daemon.wait_ready()
+        assert (new.restart_count, new.last_exit.signal) == (1, "SIGKILL")
+        assert "mlx-1.sock" not in daemon.sockets()
+        routes = json.loads(daemon.routes_file.read_text())["routes"]
+        assert routes[0]["worker_socket"].endswith("mlx-2.sock")
+        assert routes[0]["state"] == "ROUTE_STATE_READY"
+
+
+def test_a_killed_front_end_gets_its_routes_again():
+    """A new front end is told the routes without anything else having changed."""
+    with DaemonProcess() as daemon:
+        daemon.wait_ready()
+        before = int(json.loads(daemon.routes_file.read_text())["version"])
+        os.kill(daemon.wait_worker(pb.WORKER_STATE_READY, "frontend").pid, signal.SIGKILL)
+        daemon.wait_worker(pb.WORKER_STATE_READY, "frontend", generation=2)
+        daemon.wait_ready()
+        assert int(json.loads(daemon.routes_file.read_text())["version"]) > before
+
+
+def test_a_crash_loop_is_given_up_and_explained():
+    """Five deaths end in FATAL; the daemon lives, and status says why and what to do."""
+    with DaemonProcess("exit 1") as daemon:
+        worker = daemon.wait_worker(pb.WORKER_STATE_FATAL)
+        assert worker.generation == 5
+        assert worker.last_exit.code == 1
+        assert worker.last_exit.reason == "scripted to leave with 1"
+        assert "raw words of a dying process" in worker.last_exit.stderr_tail
+        status = daemon.stub("DaemonService").GetStatus(pb.GetStatusRequest()).status
+        assert status.readiness == pb.READINESS_DEGRADED
+        assert "anyclaudectl worker restart mlx" in status.problems[0]
+        assert daemon.stop() == 0
+
+
+def test_the_front_end_learns_that_a_worker_gave_up():
+    """The route becomes UNAVAILABLE with the worker's own reason."""
+    with DaemonProcess("exit 69") as daemon:
+        daemon.wait_worker(pb.WORKER_STATE_FATAL)
+        daemon.wait_worker(pb.WORKER_STATE_READY, "frontend")
+        # The push that follows is seen by its file alone.
+        route = wait_for_route(daemon, "ROUTE_STATE_UNAVAILABLE")
+        assert "scripted to leave with 69" in route["reason"]
+
+
+def wait_for_route(daemon, state):
+    def pushed(_):
+        if not daemon.routes_file.exists():
+            return False
+        return json.loads(daemon.routes_file.read_text())["routes"][0]["state"] == state
+
+    daemon.wait_for(pushed)
+    return json.loads(daemon.routes_file.read_text())["routes"][0]
+
+
+def test_a_permanent_error_is_not_retried():
+    """Exit 78 is FATAL after one start."""
+    with DaemonProcess("exit 78") as daemon:
+        assert daemon.wait_worker(pb.WORKER_STATE_FATAL).generation == 1
+
+
+def test_a_restart_clears_fatal():
+    """RestartWorker starts a worker again that the supervisor had given up."""
+    with DaemonProcess("exit 78") as daemon:
+        daemon.wait_worker(pb.WORKER_STATE_FATAL)
+        answer = daemon.stub("WorkerControlService").RestartWorker(
+            pb.RestartWorkerRequest(name="mlx")
+        )
+        assert answer.worker.state == pb.WORKER_STATE_STARTING
+        assert daemon.wait_worker(pb.WORKER_STATE_FATAL, generation=2).generation == 2
+
+
+def test_a_start_that_hangs_is_ended_with_its_stack():
+    """After the start timeout the worker is aborted, and its stack is in the tail."""
+    with DaemonProcess(
+        "hang",
+        ANYCLAUDE__SUPERVISOR__START_TIMEOUT_SECONDS="2",
+        ANYCLAUDE__SUPERVISOR__CRASH_LIMIT="1",
+    ) as daemon:
+        exit_ = daemon.wait_worker(pb.WORKER_STATE_FATAL).last_exit
+        assert exit_.reason == "not ready within 2 s"
+        assert exit_.signal == "SIGABRT"
+        assert "threading.py" in exit_.stderr_tail
+
+
+def test_a_worker_deaf_to_sigterm_is_killed():
+    """The stop takes stop_timeout_seconds and still ends with exit 0 and no child."""
+    with DaemonProcess("deaf", ANYCLAUDE__SUPERVISOR__STOP_TIMEOUT_SECONDS="0.5") as daemon:
+        daemon.wait_ready()
+        children = daemon.children()
+        assert daemon.stop() == 0
+        assert not any(child.is_running() for child in children)
+
+
+def test_a_second_signal_forces_the_stop():
+    """With a worker that would take long, a second SIGINT ends the daemon at once, with 1."""
+    with DaemonProcess("deaf", ANYCLAUDE__SUPERVISOR__STOP_TIMEOUT_SECONDS="600") as daemon:
+        daemon.wait_ready()
+        daemon.process.send_signal(signal.SIGINT)
+        daemon.wait_worker(pb.WORKER_STATE_STOPPING)
+        with pytest.raises(subprocess.TimeoutExpired):
+            daemon.process.wait(0.5)
+        daemon.process.send_signal(signal.SIGINT)
+        assert daemon.process.wait(WAIT_SECONDS) == 1
+        assert daemon.sockets() == []
+
+
+def test_ctrl_c_is_for_the_daemon_alone():
+    """A child that gets the terminal's SIGINT too goes on: stopping it is the daemon's job."""
+    with DaemonProcess() as daemon:
+        daemon.wait_ready()
+        for child in daemon.children():
+            child.send_signal(signal.SIGINT)
+        workers = daemon.stub("WorkerControlService").ListWorkers(pb.ListWorkersRequest()).workers
+        assert {worker.state for worker in workers} == {pb.WORKER_STATE_READY}
+        assert daemon.stop() == 0
+
+
+def test_children_inherit_no_keys_and_no_proxies():
+    """A child's environment is what it needs, and TMPDIR is a private folder of ours."""
+    secrets = {"ANTHROPIC_API_KEY": "k", "OPENROUTER_API_KEY": "k", "HTTPS_PROXY": "http://p"}
+    with DaemonProcess(**secrets) as daemon:
+        pid = daemon.wait_worker(pb.WORKER_STATE_READY).pid
+        environ = psutil.Process(pid).environ()
+        assert not secrets.keys() & environ.keys()
+        assert environ["TMPDIR"] == str(daemon.paths.worker_tmp)
+        assert stat.S_IMODE(daemon.paths.worker_tmp.stat().st_mode) == 0o700
+        assert environ["HF_HUB_OFFLINE"] == "1"
