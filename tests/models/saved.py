@@ -1,0 +1,40 @@
+"""Writes tiny models to disk in the layout that mlx-lm loads."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from tests.models import tiny
+from tests.models.tokenizers import tokenizer
+
+
+def save(
+    folder: Path,
+    family: tiny.Family = tiny.Family.DENSE,
+    *,
+    template: str = "chatml",
+    seed: int = 0,
+    **changes: Any,
+) -> Path:
+    """Makes `folder` a model folder: config, weights, tokenizer, chat template.
+
+    Args:
+        template: a family of `tests.models.templates`.
+        changes: entries of config.json.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    words = tokenizer(template)
+    words.save_pretrained(folder)
+    end = words.convert_tokens_to_ids("<|im_end|>")
+    values = {"eos_token_id": end, **changes}
+    model = tiny.build(family, len(words), seed=seed, **values)
+    (folder / "config.json").write_text(json.dumps(tiny.config(family, len(words), **values)))
+    mx.save_safetensors(
+        str(folder / "model.safetensors"),
+        dict(tree_flatten(model.parameters())),
+        metadata={"format": "mlx"},
+    )
+    return folder
