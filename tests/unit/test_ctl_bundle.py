@@ -2,7 +2,7 @@
 
 import pytest
 
-from anyclaude.ctl.bundle import Endpoint, contradicting, environment_for
+from anyclaude.ctl.bundle import Endpoint, contradicting, environment_for, launch_mode_of
 from anyclaude.ctl.exits import CommandError, ExitCode
 
 
@@ -10,6 +10,7 @@ def _endpoint(**changes: object) -> Endpoint:
     values: dict[str, object] = {
         "base_url": "http://127.0.0.1:1",
         "mode": "mlx-lm",
+        "launch_mode": "",
         "model_id": "anyclaude-x",
         "context_window_tokens": 65_536,
         "auth_token": "",
@@ -48,20 +49,23 @@ def test_a_model_that_is_not_known_is_not_named() -> None:
 
 def test_mode_header_replaces_an_older_one() -> None:
     """A mode header inherited from an outer launch does not survive beside the new one."""
-    shell = {
-        "ANYCLAUDE_MODE": "lmstudio",
-        "ANTHROPIC_CUSTOM_HEADERS": "a: 1\nX-Anyclaude-Mode: claude\n",
-    }
+    shell = {"ANTHROPIC_CUSTOM_HEADERS": "a: 1\nX-Anyclaude-Mode: claude\n"}
 
-    bundle = environment_for(_endpoint(), shell)
+    bundle = environment_for(_endpoint(launch_mode="lmstudio"), shell)
 
     assert bundle["ANTHROPIC_CUSTOM_HEADERS"] == "a: 1\nx-anyclaude-mode: lmstudio"
+
+
+@pytest.mark.parametrize(("word", "mode"), [("", ""), ("local", "mlx-lm"), ("claude", "claude")])
+def test_launch_mode_is_todays_name(word: str, mode: str) -> None:
+    """Routes know today's names alone, so an older word is replaced before it becomes a header."""
+    assert launch_mode_of({"ANYCLAUDE_MODE": word}) == mode
 
 
 def test_mode_that_would_smuggle_a_header_is_refused() -> None:
     """A line break in the mode word is a usage error."""
     with pytest.raises(CommandError) as caught:
-        environment_for(_endpoint(), {"ANYCLAUDE_MODE": "x\nauthorization: y"})
+        launch_mode_of({"ANYCLAUDE_MODE": "x\nauthorization: y"})
 
     assert caught.value.code is ExitCode.USAGE
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from anyclaude.ctl.exits import CommandError, ExitCode
+from anyclaude.runtime.mode_names import current_name
 
 if TYPE_CHECKING:
     from anyclaude.ctl.client import ControlClient
@@ -72,8 +73,10 @@ class Endpoint:
     """The service as one launch of Claude Code sees it."""
 
     base_url: str
-    # The mode of this launch, which need not be the service's.
+    # The service's, unless this launch has one of its own.
     mode: str
+    # The mode that this launch alone asks for; empty for the service's.
+    launch_mode: str
     model_id: str
     context_window_tokens: int
     auth_token: str
@@ -87,22 +90,39 @@ class Endpoint:
         """Asks the daemon.
 
         Raises:
-            CommandError: the daemon cannot be asked, or the token file cannot be read.
+            CommandError: the daemon cannot be asked, the token file cannot be read, or
+                ANYCLAUDE_MODE names no mode.
         """
         status = client.status()
+        launch_mode = launch_mode_of(environ)
         return cls(
             base_url=status.base_url,
-            mode=environ.get("ANYCLAUDE_MODE") or status.mode,
+            mode=launch_mode or status.mode,
+            launch_mode=launch_mode,
             model_id=status.model.id,
             context_window_tokens=status.model.context_window_tokens,
             auth_token=_token(client),
         )
 
 
+def launch_mode_of(environ: Mapping[str, str]) -> str:
+    """Today's name of the mode in ANYCLAUDE_MODE; empty when there is none.
+
+    Raises:
+        CommandError: USAGE when it could not be the value of a header.
+    """
+    word = environ.get("ANYCLAUDE_MODE", "")
+    if not word.isprintable():
+        raise CommandError(
+            ExitCode.USAGE, f"ANYCLAUDE_MODE={word!r} is no mode. See `anyclaudectl mode`."
+        )
+    return current_name(word)[0]
+
+
 def environment_for(endpoint: Endpoint, environ: Mapping[str, str]) -> dict[str, str]:
     """The bundle; `environ` is the launching shell's."""
     bundle = {"ANTHROPIC_BASE_URL": endpoint.base_url}
-    headers = _headers(environ)
+    headers = _headers(endpoint.launch_mode, environ)
     if headers:
         bundle["ANTHROPIC_CUSTOM_HEADERS"] = headers
     if endpoint.is_passthrough:
@@ -129,21 +149,14 @@ def _max_output(window_tokens: int) -> int:
     return min(_MAX_OUTPUT_TOKENS, max(_MIN_OUTPUT_TOKENS, window_tokens // 8))
 
 
-def _headers(environ: Mapping[str, str]) -> str:
+def _headers(launch_mode: str, environ: Mapping[str, str]) -> str:
     """The shell's own headers, one a line, and the mode of this launch."""
     lines = [
         line
         for line in environ.get("ANTHROPIC_CUSTOM_HEADERS", "").splitlines()
         if line.strip() and not line.lower().startswith(f"{MODE_HEADER}:")
     ]
-    mode = environ.get("ANYCLAUDE_MODE", "")
-    if mode:
-        if not mode.isprintable():
-            raise CommandError(
-                ExitCode.USAGE, f"ANYCLAUDE_MODE={mode!r} is no mode. See `anyclaudectl mode`."
-            )
-        lines.append(f"{MODE_HEADER}: {mode}")
-    return "\n".join(lines)
+    return "\n".join([*lines, f"{MODE_HEADER}: {launch_mode}"] if launch_mode else lines)
 
 
 def _token(client: "ControlClient") -> str:

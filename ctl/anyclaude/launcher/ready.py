@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from typing import Final
 
 from anyclaude.control.v1 import control_pb2
+from anyclaude.ctl.bundle import launch_mode_of
 from anyclaude.ctl.client import ControlClient
 from anyclaude.ctl.exits import CommandError, ExitCode
 from anyclaude.ctl.service import lifecycle
 from anyclaude.ctl.service.manager import manager_for
 from anyclaude.ctl.service.runner import run_command
 from anyclaude.ctl.waiting import describe, wait_for_service
+from anyclaude.runtime.mode_names import current_name
 from anyclaude.runtime.paths import Paths
 
 # A large model from a slow disk takes minutes; Ctrl-C ends the wait earlier.
@@ -27,9 +29,9 @@ def ensure_ready(paths: Paths, environ: Mapping[str, str]) -> None:
     Raises:
         CommandError: NOT_RUNNING, DEGRADED, PRECONDITION or TIMEOUT, saying what to do.
     """
+    wanted = _launch_mode(environ)
     status, modes = _ask(paths, environ)
-    wanted = environ.get("ANYCLAUDE_MODE") or status.mode
-    if wanted != status.mode:
+    if wanted and wanted != status.mode:
         _refuse_unready(wanted, modes)
         return
     if status.readiness == control_pb2.READINESS_READY:
@@ -60,11 +62,22 @@ def _start_service(paths: Paths, environ: Mapping[str, str], why: CommandError) 
     lifecycle.start(manager, paths)
 
 
+def _launch_mode(environ: Mapping[str, str]) -> str:
+    warning = current_name(environ.get("ANYCLAUDE_MODE", ""))[1]
+    if warning:
+        print(f"ANYCLAUDE_MODE: {warning}", file=sys.stderr)
+    return launch_mode_of(environ)
+
+
 def _refuse_unready(wanted: str, modes: control_pb2.GetModeResponse) -> None:
-    """A word the daemon does not list may be an older one: the front end decides about those."""
-    for mode in modes.modes:
-        if mode.name == wanted and not mode.ready:
-            raise CommandError(
-                ExitCode.PRECONDITION,
-                f"Mode {wanted} (ANYCLAUDE_MODE) is not ready: {mode.reason or 'no reason given'}",
-            )
+    found = next((mode for mode in modes.modes if mode.name == wanted), None)
+    if found is None:
+        known = ", ".join(mode.name for mode in modes.modes)
+        raise CommandError(
+            ExitCode.USAGE, f"ANYCLAUDE_MODE={wanted} is no mode. Known modes: {known}."
+        )
+    if not found.ready:
+        raise CommandError(
+            ExitCode.PRECONDITION,
+            f"Mode {wanted} (ANYCLAUDE_MODE) is not ready: {found.reason or 'no reason given'}",
+        )

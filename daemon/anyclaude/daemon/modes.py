@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 
 from anyclaude.daemon.changes import Changes
+from anyclaude.runtime.mode_names import HISTORIC, current_name
 from anyclaude.runtime.settings import LoadedSettings, Origin
 
 _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -51,9 +52,6 @@ MODES: Final[Mapping[str, Mode]] = {
         Mode("auto", "a backend chosen per request by a written policy"),
     )
 }
-HISTORIC: Final[Mapping[str, str]] = dict.fromkeys(
-    ("local", "mlx", "mlx-textgen", "mlx-omni", "vllm-mlx"), "mlx-lm"
-)
 
 
 class UnknownModeError(Exception):
@@ -70,10 +68,9 @@ def resolve(word: str) -> tuple[Mode, str]:
     Raises:
         UnknownModeError
     """
-    name = HISTORIC.get(word, word)
+    name, warning = current_name(word)
     if name not in MODES:
         raise UnknownModeError(_explain_unknown(word))
-    warning = f'"{word}" is the old name of mode {name}; please use {name}.' if name != word else ""
     return MODES[name], warning
 
 

@@ -28,6 +28,10 @@ def _claude(commands: Commands) -> None:
     commands.put_program("claude", _FAKE_CLAUDE)
 
 
+def _modes(*modes: control_pb2.Mode) -> control_pb2.GetModeResponse:
+    return control_pb2.GetModeResponse(mode="mlx-lm", modes=modes)
+
+
 def _launched(commands: Commands, *arguments: str) -> dict[str, Any]:
     done = commands.run("anyclaude.launcher", *arguments)
     assert done.returncode == 42, done.stderr
@@ -84,6 +88,7 @@ def test_advice_yields_to_the_shell(commands: Commands, control: ScriptedControl
 
 def test_mode_of_one_launch(commands: Commands, control: ScriptedControl) -> None:
     """ANYCLAUDE_MODE becomes a header of this launch beside the user's own headers."""
+    control.answers["GetMode"] = _modes(control_pb2.Mode(name="lmstudio", ready=True))
     commands.environ["ANYCLAUDE_MODE"] = "lmstudio"
     commands.environ["ANTHROPIC_CUSTOM_HEADERS"] = "x-team: blue"
 
@@ -95,14 +100,39 @@ def test_mode_of_one_launch(commands: Commands, control: ScriptedControl) -> Non
 def test_mode_of_one_launch_that_is_not_ready(commands: Commands, control: ScriptedControl) -> None:
     """A launch in a mode that is not ready is refused with the reason; exit 5."""
     commands.environ["ANYCLAUDE_MODE"] = "lmstudio"
-    control.answers["GetMode"] = control_pb2.GetModeResponse(
-        modes=[control_pb2.Mode(name="lmstudio", reason="LM Studio does not run.")]
+    control.answers["GetMode"] = _modes(
+        control_pb2.Mode(name="lmstudio", reason="LM Studio does not run.")
     )
 
     done = commands.run("anyclaude.launcher")
 
     assert done.returncode == 5
     assert "LM Studio does not run." in done.stderr
+
+
+def test_unknown_mode_of_one_launch(commands: Commands, control: ScriptedControl) -> None:
+    """A word that names no mode is refused before claude starts, with those that exist; exit 2."""
+    commands.environ["ANYCLAUDE_MODE"] = "warp"
+    control.answers["GetMode"] = _modes(control_pb2.Mode(name="mlx-lm", ready=True))
+
+    done = commands.run("anyclaude.launcher")
+
+    assert done.returncode == 2
+    assert "Known modes: mlx-lm." in done.stderr
+
+
+def test_historic_mode_of_one_launch(commands: Commands, control: ScriptedControl) -> None:
+    """An older word becomes today's name, with one line that says so."""
+    commands.environ["ANYCLAUDE_MODE"] = "local"
+
+    done = commands.run("anyclaude.launcher")
+
+    assert done.returncode == 42
+    env = json.loads(done.stdout)["settings"]["env"]
+    assert env["ANTHROPIC_CUSTOM_HEADERS"] == "x-anyclaude-mode: mlx-lm"
+    assert done.stderr == (
+        'ANYCLAUDE_MODE: "local" is the old name of mode mlx-lm; please use mlx-lm.\n'
+    )
 
 
 def test_claude_mode_keeps_the_users_credentials(
