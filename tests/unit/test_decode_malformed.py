@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.models.decode_answers import TOOLS, answer
+from tests.models.decode_calls import CALLS, json_call, tagged
 from tests.models.decode_tokenizers import FAMILIES, THINKING, encode, encode_bytes, tokenizer
-from tests.unit.test_decode_calls import CALLS, json_call, tagged
 
 SENTINEL = "k9q-value"
 FRAGMENTS = [

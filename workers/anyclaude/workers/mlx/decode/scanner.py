@@ -8,6 +8,7 @@ Invariants:
 - the marker that ends first wins, the longest of those; at equal length, a stop sequence.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -50,11 +51,45 @@ class _Hit:
     marker: str
 
 
+class _Markers:
+    """All that ends one mode, prepared so that a token costs the same for few markers as for many.
+
+    Clients offer a hundred tools, and each can be a marker.
+    """
+
+    def __init__(self, stops: Sequence[str], edges: Sequence[Edge]) -> None:
+        # Stop sequences come first: `min` keeps the first of equals.
+        self._edges: list[tuple[str, Edge | None]] = [(stop, None) for stop in stops]
+        self._edges += [(edge.marker, edge) for edge in edges]
+        markers = [marker for marker, _ in self._edges]
+        self._any = re.compile("|".join(map(re.escape, markers)) or r"(?!)")
+        self._beginnings = {marker[:n] for marker in markers for n in range(1, len(marker))}
+        self._longest = max(map(len, markers), default=1) - 1
+
+    def first_hit(self, text: str) -> _Hit | None:
+        """The marker that ends first, the longest of those."""
+        if not self._any.search(text):
+            return None
+        return min(self._hits(text), key=lambda hit: (hit.end, hit.start))
+
+    def begun(self, text: str) -> int:
+        """The length of the longest end of `text` that may become a marker."""
+        lengths = range(min(len(text), self._longest), 0, -1)
+        return next((n for n in lengths if text[-n:] in self._beginnings), 0)
+
+    def _hits(self, text: str) -> Iterator[_Hit]:
+        for marker, edge in self._edges:
+            start = text.find(marker)
+            if start >= 0:
+                yield _Hit(start, start + len(marker), edge, marker)
+
+
 class Scanner:
     def __init__(self, grammar: Grammar, stop_sequences: Sequence[str], mode: Mode) -> None:
         self._grammar = grammar
         self._stop_sequences = tuple(text for text in stop_sequences if text)
         self.mode = mode
+        self._prepared: dict[tuple[Mode, bool], _Markers] = {}
         self._held = ""
         self._stopped = False
         # Just behind a marker, where line ends are dropped.
@@ -67,7 +102,7 @@ class Scanner:
         self._held += text
         while not self._stopped:
             self._drop_border()
-            hit = self._first_hit()
+            hit = self._markers().first_hit(self._held)
             if hit is None:
                 break
             yield from self._pass(hit)
@@ -99,24 +134,12 @@ class Scanner:
             self._held = self._held.lstrip(_LINE_ENDS)
             self._at_border = not self._held
 
-    def _first_hit(self) -> _Hit | None:
-        hits = list(self._hits())
-        return min(hits, key=lambda hit: (hit.end, hit.start), default=None)
-
-    def _hits(self) -> Iterator[_Hit]:
-        # Stop sequences come first: `min` keeps the first of equals.
-        for sequence in self._stops():
-            yield from self._find(sequence, None)
-        for edge in self._edges():
-            yield from self._find(edge.marker, edge)
-
-    def _find(self, marker: str, edge: Edge | None) -> Iterator[_Hit]:
-        start = self._held.find(marker)
-        if start >= 0:
-            yield _Hit(start, start + len(marker), edge, marker)
-
-    def _stops(self) -> Sequence[str]:
-        return self._stop_sequences if self.mode is Mode.TEXT else ()
+    def _markers(self) -> _Markers:
+        key = (self.mode, self._owes_think_end)
+        if key not in self._prepared:
+            stops = self._stop_sequences if self.mode is Mode.TEXT else ()
+            self._prepared[key] = _Markers(stops, self._edges())
+        return self._prepared[key]
 
     def _edges(self) -> Sequence[Edge]:
         edges = self._grammar.edges.get(self.mode, ())
@@ -144,9 +167,7 @@ class Scanner:
         return Switch(left, edge.to, edge.marker)
 
     def _safe_length(self) -> int:
-        markers = [*self._stops(), *(edge.marker for edge in self._edges())]
-        longest = max((_overlap(self._held, marker) for marker in markers), default=0)
-        safe = len(self._held) - longest
+        safe = len(self._held) - self._markers().begun(self._held)
         if self.mode in _TRIMMED:
             safe = len(self._held[:safe].rstrip(_LINE_ENDS))
         return safe
@@ -158,13 +179,3 @@ class Scanner:
     def _text(self, text: str) -> Iterator[Event]:
         if text:
             yield Text(self.mode, text)
-
-
-def _overlap(text: str, marker: str) -> int:
-    """The length of the longest end of `text` that is a proper beginning of `marker`."""
-    at = text.find(marker[0], max(0, len(text) - len(marker) + 1))
-    while at >= 0:
-        if marker.startswith(text[at:]):
-            return len(text) - at
-        at = text.find(marker[0], at + 1)
-    return 0
