@@ -6,7 +6,7 @@ every such token is the template's own, so finding them is finding the turns; an
 is encoded between control tokens, every mark is a place where tokens end too.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from anyclaude.workers.mlx.prompt.control import ControlTokens
@@ -29,27 +29,22 @@ class TurnTokens:
     closers: frozenset[str]
 
     def cuts(self, encoded: Encoded) -> list[Cut]:
-        """The ends of messages within the prompt, in order.
+        """The ends of messages within the prompt, in order, its very end left out."""
+        found = (cut for cut in self._found(encoded) if cut.tokens < encoded.starts[-1])
+        return list(dict.fromkeys(found))
 
-        The first opener ends nothing, and a cut at the prompt's very end is none.
-        """
-        cuts: list[Cut] = []
-        opened = False
-        for cut, opens in self._found(encoded):
-            if (opened or not opens) and cut.tokens < encoded.starts[-1]:
-                cuts.append(cut)
-            opened = opened or opens
-        return list(dict.fromkeys(cuts))
-
-    def _found(self, encoded: Encoded) -> Iterable[tuple[Cut, bool]]:
+    def _found(self, encoded: Encoded) -> Iterator[Cut]:
         characters = 0
+        # Before the first text stand at most a prompt's own control tokens: no message yet.
+        begun = False
         for index, piece in enumerate(encoded.pieces):
             token = piece.strip() if index % 2 else ""
-            if token in self.openers:
-                yield Cut(characters, encoded.starts[index]), True
+            if token in self.openers and begun:
+                yield Cut(characters, encoded.starts[index])
             characters += len(piece)
+            begun = begun or bool(piece and not token)
             if token in self.closers:
-                yield Cut(characters, encoded.starts[index + 1]), False
+                yield Cut(characters, encoded.starts[index + 1])
 
 
 def learn_turns(control: ControlTokens, rendered: Iterable[tuple[str, str]]) -> TurnTokens:

@@ -47,7 +47,8 @@ class PieceEncoder:
         self._tokenizer = tokenizer
         self._control = control
         self._control_ids = {text: array("I", [ids[text]]) for text in control.texts}
-        self._forbidden = frozenset(ids[text] for text in control.texts)
+        # The unknown token is what a tokenizer says of text that it cannot write.
+        self._forbidden = frozenset(ids[text] for text in control.texts) - {tokenizer.unk_token_id}
         self._cache = _PieceCache(cache_bytes)
         self._anchor = self._find_anchor(ids)
 

@@ -54,13 +54,14 @@ def _conversation(*messages: TemplateMessage, leading: tuple[str, ...] = ()) -> 
 
 
 _CALLED: Final = _conversation(
-    _ASK, _calls(1), _result(1, "probe-result", **_KNOWN), _ANSWER, _MORE, leading=("probe-system",)
+    _ASK, _calls(1), _result(1, "probe-result", **_KNOWN), _ANSWER, _MORE
 )
+_TALKED: Final = _conversation(_ASK, _ANSWER, _MORE, leading=("probe-system",))
 # In this order, each needing only what comes before it.
 _NEEDS: Final = {
+    "repeated_roles": _conversation(_ASK, _MORE, _ANSWER, _said("assistant", "probe-again")),
     "leading_system": _conversation(_ASK, leading=("probe-system",)),
     "second_system": _conversation(_ASK, leading=("probe-system", "probe-second")),
-    "repeated_roles": _conversation(_ASK, _MORE, _ANSWER, _said("assistant", "probe-again")),
     "user_after_result": _conversation(
         _ASK, _calls(1), _result(1, "probe-result", **_KNOWN), _MORE, _ANSWER
     ),
@@ -105,22 +106,26 @@ def find_dialect(template: Template) -> Dialect:
 
 
 def turns_rendered(template: Template, dialect: Dialect) -> Iterator[tuple[str, str]]:
-    """A conversation with every kind of turn, and each of its beginnings, as text."""
-    messages = dialect.shape(_CALLED)
-    whole = template.render(messages, [_TOOL])
-    for end in range(1, len(messages) + 1):
-        try:
-            yield template.render(messages[:end], [_TOOL], answer=False), whole
-        except TemplateRefused:
-            continue
+    """Each beginning of conversations with every kind of turn, and the whole, as text."""
+    for conversation in (_TALKED, _CALLED, _NEEDS["late_system"]):
+        messages = dialect.shape(conversation)
+        whole = _try(template, messages, answer=True)
+        for end in range(1, len(messages) + 1):
+            beginning = _try(template, messages[:end], answer=False)
+            if whole and beginning:
+                yield beginning, whole
 
 
 def _takes(template: Template, dialect: Dialect, conversation: Conversation) -> bool:
+    text = _try(template, dialect.shape(conversation), answer=True)
+    return text is not None and _in_order(text, _texts(conversation))
+
+
+def _try(template: Template, messages: list[TemplateMessage], answer: bool) -> str | None:
     try:
-        text = template.render(dialect.shape(conversation), [_TOOL])
+        return template.render(messages, [_TOOL], answer=answer)
     except TemplateRefused:
-        return False
-    return _in_order(text, _texts(conversation))
+        return None
 
 
 def _texts(conversation: Conversation) -> Iterator[str]:
