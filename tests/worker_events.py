@@ -40,9 +40,7 @@ def tool_start(
 
 
 def delta(index: int = 0, **piece: str) -> worker.GenerateResponse:
-    return worker.GenerateResponse(
-        block_delta=worker.BlockDelta(index=index, **piece)  # type: ignore[arg-type]
-    )
+    return worker.GenerateResponse(block_delta=worker.BlockDelta(index=index, **piece))
 
 
 def stop(index: int = 0) -> worker.GenerateResponse:

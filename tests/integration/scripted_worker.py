@@ -76,8 +76,7 @@ class _DyingWorker(WorkerServiceServicer):
     ) -> Iterator[worker.GenerateResponse]:
         events = [started(), text_start(), delta(text="The answer is")]
         yield from events[: self._events_before_death]
-        # The last event must have left the process: the caller says so by its metadata's absence
-        # of anything else, so give the transport its turn.
+        # Only after the transport has had its turn, so that the test sees all events.
         threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
         threading.Event().wait()
 

@@ -110,7 +110,9 @@ class Exchange:
         self.record.error_message = error.message
 
     def note_gone(self) -> None:
-        self.record.outcome = frontend.OUTCOME_CANCELLED
+        # A refused request stays one, though its client did not wait to hear it.
+        if not self.record.outcome:
+            self.record.outcome = frontend.OUTCOME_CANCELLED
 
     def note_first_content(self) -> None:
         if not self.record.HasField("time_to_first_token"):

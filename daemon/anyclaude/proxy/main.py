@@ -71,11 +71,14 @@ class _Frontend:
 
 async def _serve(child: Child, frontend: _Frontend) -> None:
     birth = child.birth
+    _stop_on_sigterm(frontend, birth.settings.server.drain_timeout_seconds)
     rpc = await _start_rpc(frontend.service, birth.socket_path)
     serving = asyncio.ensure_future(frontend.http.serve([_listener(birth)]))
     listening = asyncio.ensure_future(frontend.http.listening.wait())
     await asyncio.wait({serving, listening}, return_when=asyncio.FIRST_COMPLETED)
-    _stop_on_sigterm(frontend, birth.settings.server.drain_timeout_seconds)
+    if not frontend.http.listening.is_set():
+        # It ended instead: this raises why.
+        await serving
     child.ready()
     log.info("front end ready", generation=birth.generation)
     await serving

@@ -27,6 +27,7 @@ log = structlog.get_logger("anyclaude.proxy.server")
 
 _KEEP_ALIVE_SECONDS: Final = 75
 _FIRST_REQUEST_GRACE_SECONDS: Final = 1.0
+_LINGER_SECONDS: Final = 1.0
 # uvicorn ticks ten times a second.
 _TICKS_PER_STALL_CHECK: Final = 10
 
@@ -79,7 +80,12 @@ class _Protocol(H11Protocol):
         self._meter = Meter(cast(asyncio.Transport, transport))
         self._stall = StallWatch(self._meter, self.client_stall_seconds, time.monotonic)
         self._stopping = False
+        self._broken = False
         super().connection_made(cast(asyncio.Transport, self._meter))
+
+    def data_received(self, data: bytes) -> None:
+        if not self._broken:
+            super().data_received(data)
 
     def drop_if_stalled(self) -> None:
         if self._stall.has_stalled():
@@ -103,25 +109,29 @@ class _Protocol(H11Protocol):
             super().shutdown()
 
     def send_400_response(self, msg: str) -> None:
+        self._broken = True
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             # An answer is under way: nothing else can be said on this connection.
             self.transport.close()
             return
-        request_id = "req_" + secrets.token_hex(12)
-        body = json.dumps(invalid_request(msg).envelope(request_id)).encode()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"request-id", request_id.encode()),
-            (b"connection", b"close"),
-        ]
-        for event in (
-            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
-            h11.Data(data=body),
-            h11.EndOfMessage(),
-        ):
+        for event in _bad_request(msg):
             self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
+        # Closing on unread bytes would reset the connection before the client has read this.
+        self.transport.write_eof()
+        self.loop.call_later(_LINGER_SECONDS, self.transport.close)
+
+
+def _bad_request(msg: str) -> tuple[h11.Event, ...]:
+    request_id = "req_" + secrets.token_hex(12)
+    body = json.dumps(invalid_request(msg).envelope(request_id)).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"request-id", request_id.encode()),
+        (b"connection", b"close"),
+    ]
+    head = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
+    return head, h11.Data(data=body), h11.EndOfMessage()
 
 
 class HttpServer(Server):

@@ -1,0 +1,234 @@
+"""Paths, refusals and guards: every answer is JSON where it is an error, and has a request-id."""
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from anyclaude.frontend.v1 import frontend_pb2 as frontend
+from tests.integration.frontend_process import FrontendProcess, route
+from tests.integration.scripted_worker import ScriptedWorker
+
+FORTY_MEGABYTES = 40 * 1024 * 1024
+
+
+def check_error(answer: httpx.Response, status: int, error_type: str) -> str:
+    """Holds the envelope against what was expected; gives the message."""
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/json"
+    envelope = answer.json()
+    assert envelope["type"] == "error"
+    assert envelope["error"]["type"] == error_type
+    assert envelope["request_id"] == answer.headers["request-id"]
+    message: str = envelope["error"]["message"]
+    return message
+
+
+@pytest.mark.parametrize("path", ["/", "/api/hello"])
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_probes(http: httpx.Client, path: str, method: str) -> None:
+    """Claude Code's first question is answered 200 and empty."""
+    answer = http.request(method, path)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["request-id"]
+
+
+def test_telemetry_stays_here(http: httpx.Client) -> None:
+    """The client's event log is taken and goes nowhere."""
+    answer = http.post("/api/event_logging/batch", json={"events": [{}] * 1000})
+    assert (answer.status_code, answer.json()) == (200, {})
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/nope", "/v1/messages/", "/v1", "/v1/messages/batches", "//v1/messages", "/v1/complete"],
+)
+def test_unknown_paths(http: httpx.Client, path: str) -> None:
+    """Nothing is passed on: a path that is not ours is 404."""
+    check_error(http.post(path, json={}), 404, "not_found_error")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [("GET", "/v1/messages", "POST"), ("POST", "/v1/models", "GET"), ("OPTIONS", "/", "GET")],
+)
+def test_wrong_method(http: httpx.Client, method: str, path: str, allowed: str) -> None:
+    """A wrong method is 405, says what is right, and tells a browser nothing about origins."""
+    answer = http.request(method, path)
+    check_error(answer, 405, "invalid_request_error")
+    assert allowed in answer.headers["allow"]
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"{", "not valid JSON"),
+        (b"", "not valid JSON"),
+        (b"\xff\xfe", "not valid JSON"),
+        (b'{"model": "m", "messages": [{"role": "user", "content": "\\ud800"}]}', "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"[]", ""),
+        (b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}', "max_tokens"),
+        (b'{"model": "m", "max_tokens": 1, "messages": []}', "messages"),
+        (b'{"max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}', "model"),
+    ],
+)
+def test_bad_bodies(http: httpx.Client, content: bytes, named: str) -> None:
+    """What cannot be answered is refused with the field that is wrong; the service lives on."""
+    message = check_error(http.post("/v1/messages", content=content), 400, "invalid_request_error")
+    assert named in message
+    assert http.get("/health/live").status_code == 200
+
+
+def test_large_body(http: httpx.Client, body: dict[str, Any]) -> None:
+    """40 MB is a clean 413, on a connection that can be used again."""
+    for content in (b"x" * FORTY_MEGABYTES, iter([b"x" * 1024 * 1024] * 40)):
+        check_error(http.post("/v1/messages", content=content), 413, "request_too_large")
+    assert http.post("/v1/messages", json=body).status_code == 200
+
+
+def test_large_body_of_a_client_that_will_close(http: httpx.Client) -> None:
+    """A client that asks to close gets the answer before the connection ends."""
+    headers = {"connection": "close"}
+    answer = http.post("/v1/messages", content=b"x" * FORTY_MEGABYTES, headers=headers)
+    check_error(answer, 413, "request_too_large")
+
+
+def test_large_body_held_back(front: FrontendProcess) -> None:
+    """A client that asks before it sends is told no, and sends nothing."""
+    head = (
+        b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 41943040\r\n"
+        b"Expect: 100-continue\r\n\r\n"
+    )
+    assert talk(front, head).startswith(b"HTTP/1.1 413")
+
+
+def test_refused_before_its_body_is_read(http: httpx.Client) -> None:
+    """Other refusals of a long request are seen too."""
+    content = b"x" * FORTY_MEGABYTES
+    check_error(http.post("/nope", content=content), 404, "not_found_error")
+    headers = {"origin": "https://evil.example"}
+    answer = http.post("/v1/messages", content=content, headers=headers)
+    check_error(answer, 403, "permission_error")
+
+
+def talk(front: FrontendProcess, data: bytes) -> bytes:
+    """Sends raw bytes and reads to the end of the connection, or what comes within a second."""
+    with socket.create_connection(front.listener.getsockname()) as connection:
+        connection.settimeout(1)
+        connection.sendall(data)
+        received = b""
+        try:
+            while chunk := connection.recv(65536):
+                received += chunk
+        except TimeoutError:
+            pass
+        return received
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: ten\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 200_000 + b"\r\n\r\n",
+    ],
+)
+def test_broken_http(front: FrontendProcess, request_bytes: bytes) -> None:
+    """What is not even HTTP gets the envelope and a request-id too."""
+    head, _, content = talk(front, request_bytes).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400")
+    assert b"request-id: req_" in head
+    assert json.loads(content)["error"]["type"] == "invalid_request_error"
+
+
+def test_body_longer_than_declared(front: FrontendProcess, body: dict[str, Any]) -> None:
+    """Bytes beyond Content-Length are not taken for part of the body."""
+    content = json.dumps(body).encode()
+    head = (
+        f"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    received = talk(front, head.encode() + content + b"x" * 1000 + b"\r\n\r\n")
+    assert received.startswith(b"HTTP/1.1 200")
+    assert b"HTTP/1.1 400" in received
+
+
+def test_foreign_host(http: httpx.Client) -> None:
+    """A name rebound to this machine is not answered."""
+    answer = http.get("/", headers={"host": "evil.example"})
+    check_error(answer, 403, "permission_error")
+
+
+def test_foreign_origin(http: httpx.Client, body: dict[str, Any]) -> None:
+    """A page in a browser is not answered."""
+    answer = http.post("/v1/messages", json=body, headers={"origin": "https://evil.example"})
+    check_error(answer, 403, "permission_error")
+
+
+def test_health(front: FrontendProcess, scripted: ScriptedWorker, http: httpx.Client) -> None:
+    """Live says that the process answers, ready that the default mode does, or why not."""
+    assert http.get("/health/live").json() == {"status": "live"}
+    assert http.get("/health/ready").json() == {"status": "ready", "mode": "mlx-lm"}
+    front.push(route(state=frontend.ROUTE_STATE_STARTING, reason="The model is loading."))
+    answer = http.get("/health/ready")
+    assert check_error(answer, 503, "overloaded_error") == "The model is loading."
+    assert http.get("/health/live").status_code == 200
+
+
+def test_metrics_without_the_daemon(http: httpx.Client) -> None:
+    """What only the daemon knows is 503 without it; messages go on."""
+    message = check_error(http.get("/metrics"), 503, "api_error")
+    assert "anyclaudectl" in message
+
+
+def test_token(scripted: ScriptedWorker, body: dict[str, Any], tmp_path: Path) -> None:
+    """With a token file set nothing but probes is answered without it, and it is never logged."""
+    file = tmp_path / "token"
+    file.write_text("open-sesame\n")
+    with (
+        FrontendProcess(auth_token_file=str(file)) as front,
+        httpx.Client(base_url=front.base_url) as http,
+    ):
+        front.push(route(scripted.socket_path))
+        check_error(http.post("/v1/messages", json=body), 401, "authentication_error")
+        check_error(http.get("/metrics"), 401, "authentication_error")
+        assert http.get("/health/ready").status_code == 200
+        for headers in ({"authorization": "Bearer open-sesame"}, {"x-api-key": "open-sesame"}):
+            assert http.post("/v1/messages", json=body, headers=headers).status_code == 200
+        assert "open-sesame" not in front.log_text()
+
+
+def test_unusable_token_file(tmp_path: Path) -> None:
+    """A token file that is missing stops the start with a cause, instead of opening the door."""
+    process = FrontendProcess(auth_token_file=str(tmp_path / "missing"))
+    try:
+        assert "auth_token_file" in process.notice()["failed"]
+        assert process.process.wait(10) == 78
+    finally:
+        process.__exit__()
+
+
+def test_too_many_requests(scripted: ScriptedWorker, body: dict[str, Any]) -> None:
+    """Over server.max_requests the answer is to come back."""
+    with FrontendProcess(max_requests=1, accept_wait_seconds=60) as front:
+        front.push(route(state=frontend.ROUTE_STATE_STARTING))
+        with socket.create_connection(front.listener.getsockname()) as waiting:
+            content = json.dumps(body).encode()
+            waiting.sendall(
+                b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\n"
+                b"Content-Length: %d\r\n\r\n%s" % (len(content), content[:-1])
+            )
+            with httpx.Client(base_url=front.base_url) as http:
+                # The place is taken as soon as the head is read, which no answer tells.
+                while (answer := http.post("/v1/messages", content=b"{")).status_code == 400:
+                    pass
+                check_error(answer, 529, "overloaded_error")
+                assert answer.headers["retry-after"] == "2"
+            waiting.sendall(content[-1:])
+            front.push(route(scripted.socket_path))
+            assert waiting.recv(65536).startswith(b"HTTP/1.1 200")

@@ -1,0 +1,155 @@
+"""The routing table: which route a request gets, and how long it waits for one."""
+
+import asyncio
+
+import pytest
+
+from anyclaude.frontend.v1 import frontend_pb2 as frontend
+from anyclaude.messages.errors import ApiError
+from anyclaude.proxy.catalog import get_model, list_models
+from anyclaude.proxy.routes import RouteTable
+from anyclaude.worker.v1 import worker_pb2 as worker
+
+READY = frontend.ROUTE_STATE_READY
+STARTING = frontend.ROUTE_STATE_STARTING
+UNAVAILABLE = frontend.ROUTE_STATE_UNAVAILABLE
+
+
+def route(
+    mode: str = "mlx-lm",
+    state: frontend.RouteState = READY,
+    *,
+    socket: str = "/s",
+    model: str = "",
+    retry_after_seconds: float = 0,
+) -> frontend.Route:
+    made = frontend.Route(mode=mode, state=state, worker_socket=socket, reason=f"why {mode}")
+    made.model.CopyFrom(worker.ModelInfo(id=model))
+    if retry_after_seconds:
+        made.retry_after.FromNanoseconds(int(retry_after_seconds * 1e9))
+    return made
+
+
+def push(
+    version: int, *routes: frontend.Route, default: str = "mlx-lm"
+) -> frontend.SetRoutesRequest:
+    return frontend.SetRoutesRequest(version=version, default_mode=default, routes=routes)
+
+
+def table(*routes: frontend.Route) -> RouteTable:
+    made = RouteTable()
+    made.push(push(1, *routes))
+    return made
+
+
+def refusal(made: RouteTable, mode: str = "") -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        made.find_ready(mode)
+    return caught.value
+
+
+def test_default_and_named_mode() -> None:
+    """A request without a mode takes the default one; a named one its own."""
+    made = table(route("mlx-lm", socket="/a"), route("lmstudio", socket="/b"))
+    assert made.find_ready().worker_socket == "/a"
+    assert made.find_ready("lmstudio").worker_socket == "/b"
+
+
+def test_unknown_mode_names_the_known() -> None:
+    """A mode that does not exist is the client's mistake, and the message helps."""
+    error = refusal(table(route("mlx-lm"), route("lmstudio")), "nope")
+    assert error.status == 400
+    assert "lmstudio, mlx-lm" in error.message
+
+
+def test_older_push_is_ignored() -> None:
+    """Pushes can cross; only a newer one replaces the table."""
+    made = RouteTable()
+    assert made.push(push(2, route(socket="/new")))
+    assert not made.push(push(1, route(socket="/old")))
+    assert made.find().worker_socket == "/new"
+
+
+def test_starting_asks_to_come_back() -> None:
+    """A starting worker is 529, with the route's reason and whole seconds rounded up."""
+    error = refusal(table(route(state=STARTING, retry_after_seconds=2.2)))
+    assert (error.status, error.retry_after_seconds, error.message) == (529, 3, "why mlx-lm")
+
+
+def test_retry_after_stays_where_clients_still_retry() -> None:
+    """Claude Code gives up on a retry-after above a minute."""
+    error = refusal(table(route(state=STARTING, retry_after_seconds=900)))
+    assert error.retry_after_seconds == 60
+
+
+def test_unavailable_is_final() -> None:
+    """What needs a person is a 400 that SDKs do not retry, with the reason as its message."""
+    error = refusal(table(route(state=UNAVAILABLE)))
+    assert (error.status, error.should_retry, error.message) == (400, False, "why mlx-lm")
+
+
+def test_unavailable_for_a_while_is_not_final() -> None:
+    """A route that says when to come back is worth coming back to."""
+    assert refusal(table(route(state=UNAVAILABLE, retry_after_seconds=5))).status == 529
+
+
+def test_waits_for_the_push_that_makes_it_ready() -> None:
+    """A request held while the worker starts goes on as soon as the route is ready."""
+
+    async def scenario() -> str:
+        made = table(route(state=STARTING))
+        deadline = asyncio.get_running_loop().time() + 60
+        waiting = asyncio.ensure_future(made.ready("", deadline))
+        await asyncio.sleep(0)
+        made.push(push(2, route(state=STARTING)))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        made.push(push(3, route(socket="/ready")))
+        return (await waiting).worker_socket
+
+    assert asyncio.run(scenario()) == "/ready"
+
+
+def test_waiting_has_an_end() -> None:
+    """Past the deadline the refusal is the route's own."""
+
+    async def scenario() -> None:
+        made = RouteTable()
+        now = asyncio.get_running_loop().time()
+        with pytest.raises(ApiError, match="529"):
+            await made.ready("", now)
+        with pytest.raises(ApiError, match="529"):
+            await made.known(now)
+
+    asyncio.run(scenario())
+
+
+def test_final_refusals_do_not_wait() -> None:
+    """An unknown mode is refused at once, however far the deadline."""
+
+    async def scenario() -> None:
+        made = table(route())
+        with pytest.raises(ApiError, match="400"):
+            await made.ready("nope", asyncio.get_running_loop().time() + 3600)
+
+    asyncio.run(scenario())
+
+
+def test_models_are_listed_once_with_the_default_first() -> None:
+    """Two modes with one model are one entry; routes without a model are none."""
+    made = table(
+        route("a", model="other"),
+        route("mlx-lm", model="mine"),
+        route("b", model="mine"),
+        route("c"),
+    )
+    listed = list_models(made)
+    assert [model["id"] for model in listed["data"]] == ["mine", "other"]
+    assert (listed["first_id"], listed["last_id"], listed["has_more"]) == ("mine", "other", False)
+
+
+def test_unknown_model_is_404() -> None:
+    """Asking for a model that no route serves names those that exist."""
+    with pytest.raises(ApiError, match="mine") as caught:
+        get_model(table(route(model="mine")), "theirs")
+    assert caught.value.status == 404
