@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 
+import httpx
 import psutil
 import pytest
 
@@ -138,6 +139,39 @@ def test_a_killed_front_end_gets_its_routes_again():
         assert int(json.loads(daemon.routes_file.read_text())["version"]) > before
 
 
+def test_clients_are_told_when_the_front_end_gave_up():
+    """A request gets a 529 with the reason instead of hanging, until a restart helps."""
+    with DaemonProcess("ready", "--version") as first:
+        first.process.wait(WAIT_SECONDS)
+        (first.home / "no-frontend").touch()
+        with DaemonProcess(home=first.home) as daemon:
+            daemon.wait_worker(pb.WORKER_STATE_FATAL, "frontend")
+            base_url = daemon.wait_for(lambda _: True).base_url
+            answer = httpx.post(f"{base_url}/v1/messages", content=b"x" * 1_000_000)
+            assert answer.status_code == 529
+            assert answer.json()["error"]["type"] == "overloaded_error"
+            assert "scripted to have no front end" in answer.json()["error"]["message"]
+            (first.home / "no-frontend").unlink()
+            daemon.stub("WorkerControlService").RestartWorker(
+                pb.RestartWorkerRequest(name="frontend")
+            )
+            daemon.wait_ready()
+            assert daemon.stop() == 0
+
+
+def test_a_signal_to_the_whole_group_is_one_clean_stop():
+    """Service managers and timeout(1) signal every process: nothing starts again, exit 0."""
+    with DaemonProcess() as daemon:
+        daemon.wait_ready()
+        for child in daemon.children():
+            child.terminate()
+        daemon.process.terminate()
+        daemon.process.terminate()
+        assert daemon.process.wait(WAIT_SECONDS) == 0
+        assert daemon.sockets() == []
+        assert '"generation": 2' not in daemon.output
+
+
 def test_a_crash_loop_is_given_up_and_explained():
     """Five deaths end in FATAL; the daemon lives, and status says why and what to do."""
     with DaemonProcess("exit 1") as daemon:
@@ -199,7 +233,8 @@ def test_a_start_that_hangs_is_ended_with_its_stack():
         exit_ = daemon.wait_worker(pb.WORKER_STATE_FATAL).last_exit
         assert exit_.reason == "not ready within 2 s"
         assert exit_.signal == "SIGABRT"
-        assert "threading.py" in exit_.stderr_tail
+        assert "Fatal Python error: Aborted" in exit_.stderr_tail
+        assert "most recent call first" in exit_.stderr_tail
 
 
 def test_a_worker_deaf_to_sigterm_is_killed():

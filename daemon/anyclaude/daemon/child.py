@@ -44,6 +44,7 @@ class SupervisedChild:
         self._process: ChildProcess | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = asyncio.Event()
+        self._is_last_run = False
         self.supervisor = Supervisor(
             world.settings.supervisor,
             self,
@@ -68,6 +69,15 @@ class SupervisedChild:
     def socket_path(self) -> Path:
         """Where the current process serves its contract."""
         return self._world.paths.worker_socket(self.name, self.supervisor.generation)
+
+    def begin_last_run(self) -> None:
+        """The process may finish what it does; once it is gone, none follows."""
+        self._is_last_run = True
+        self._rest_if_gone()
+
+    def _rest_if_gone(self) -> None:
+        if self._is_last_run and self.state is State.BACKOFF:
+            self.supervisor.handle(Event.STOP)
 
     async def stop(self) -> None:
         """Ends the process, kindly first; returns when it is gone."""
@@ -138,6 +148,7 @@ class SupervisedChild:
         self._process = None
         self.supervisor.handle(Event.EXITED, exit_)
         socket_path.unlink(missing_ok=True)
+        self._rest_if_gone()
         self._log_exit()
 
     def _log_exit(self) -> None:

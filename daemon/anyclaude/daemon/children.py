@@ -51,7 +51,12 @@ _KEPT: Final = frozenset(
     }
 )
 _KEPT_PREFIXES: Final = ("LC_", "GRPC_")
-_SET: Final = {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
+_SET: Final = {
+    "PYTHONUNBUFFERED": "1",
+    # A stack for a native crash or an aborted start, from the first import on.
+    "PYTHONFAULTHANDLER": "1",
+    "HF_HUB_OFFLINE": "1",
+}
 
 
 def environment(spec: ChildSpec, environ: Mapping[str, str], paths: Paths) -> dict[str, str]:

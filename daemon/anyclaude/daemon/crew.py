@@ -58,6 +58,8 @@ class Crew:
     async def stop(self) -> None:
         """Front end first: it drains while its workers still answer."""
         self._stopping = True
+        for child in self:
+            child.begin_last_run()
         for role in Role:
             await asyncio.gather(*(child.stop() for child in self if child.spec.role is role))
 

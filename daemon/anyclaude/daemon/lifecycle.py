@@ -18,9 +18,8 @@ from typing import Final
 import structlog
 import uvloop
 
-from anyclaude.daemon import modes
 from anyclaude.daemon.changes import Changes
-from anyclaude.daemon.child import World
+from anyclaude.daemon.child import SupervisedChild, World
 from anyclaude.daemon.children import ChildSpec, Role
 from anyclaude.daemon.control.server import ControlServer
 from anyclaude.daemon.crew import Crew
@@ -31,6 +30,7 @@ from anyclaude.daemon.modes import CurrentMode, Mode
 from anyclaude.daemon.records import Journal, Record, RecordFollower
 from anyclaude.daemon.routes import RoutePusher
 from anyclaude.daemon.sockets import clear_stale
+from anyclaude.daemon.stand_in import stand_in
 from anyclaude.daemon.worker_client import WorkerClient
 from anyclaude.runtime.paths import Paths
 from anyclaude.runtime.settings import LoadedSettings
@@ -95,6 +95,7 @@ class Server:
         self._begin(self._daemon.records.run())
         for worker in self._daemon.workers.values():
             self._begin(worker.follow())
+        self._begin(stand_in(self._listener, _frontend(self._daemon.crew), self._daemon.changes))
         self._daemon.crew.start()
         _log.info("anyclauded started", pid=os.getpid(), url=self._daemon.base_url)
 
@@ -127,7 +128,7 @@ class Server:
             for child in crew
             if child.spec.role is Role.WORKER
         }
-        frontend = next(child for child in crew if child.spec.role is Role.FRONTEND)
+        frontend = _frontend(crew)
         mode = CurrentMode(self._mode, self._paths.mode_file, changes)
         journal = Journal(self._loaded.settings.log.max_records)
         metrics = Metrics(crew, VERSION)
@@ -187,20 +188,19 @@ class Server:
             self._daemon.crew.kill()
 
 
+def _frontend(crew: Crew) -> SupervisedChild:
+    return next(child for child in crew if child.spec.role is Role.FRONTEND)
+
+
 def run(
     loaded: LoadedSettings,
     paths: Paths,
+    mode: Mode,
     listener: socket.socket,
     children: Sequence[ChildSpec],
     environ: Mapping[str, str],
 ) -> int:
-    """Runs until told to stop; returns the exit code.
-
-    Raises:
-        modes.UnknownModeError: the settings name a mode that does not exist.
-        modes.ModeMissingError: or one that this build cannot serve.
-    """
-    mode = modes.initial(loaded, paths.mode_file)
+    """Runs until told to stop; returns the exit code. Arguments as for `Server`."""
 
     async def serve() -> int:
         return await Server(loaded, paths, mode, listener, children, environ).serve()

@@ -6,8 +6,11 @@ stop was forced; 2 usage; 78 the settings cannot be used.
 
 import argparse
 import os
+import socket
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +23,18 @@ from anyclaude.daemon.lock import AlreadyRunningError, DaemonLock
 from anyclaude.runtime import logs
 from anyclaude.runtime.child import ExitCode
 from anyclaude.runtime.paths import Paths, UnsafeFolderError, find_paths
-from anyclaude.runtime.settings import SettingsError, load
+from anyclaude.runtime.settings import LoadedSettings, SettingsError, load
 
 _CANNOT_RUN = (AlreadyRunningError, listener.PortTakenError, UnsafeFolderError, OSError)
 _BAD_CONFIG = (SettingsError, modes.UnknownModeError, modes.ModeMissingError)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    loaded: LoadedSettings
+    paths: Paths
+    mode: modes.Mode
+    http: socket.socket
 
 
 def main(
@@ -31,30 +42,33 @@ def main(
 ) -> int:
     """Runs the daemon; returns its exit code."""
     arguments = _parse(argv)
-    try:
-        return _run(arguments, os.environ, children)
-    except _BAD_CONFIG as error:
-        print(error, file=sys.stderr)
-        return ExitCode.CONFIG
-    except _CANNOT_RUN as error:
-        print(error, file=sys.stderr)
-        return ExitCode.FAILED
+    with ExitStack() as held:
+        try:
+            ready = _prepare(arguments, os.environ, held)
+        except _BAD_CONFIG as error:
+            print(error, file=sys.stderr)
+            return ExitCode.CONFIG
+        except _CANNOT_RUN as error:
+            print(error, file=sys.stderr)
+            return ExitCode.FAILED
+        return lifecycle.run(
+            ready.loaded, ready.paths, ready.mode, ready.http, children, os.environ
+        )
 
 
-def _run(
-    arguments: argparse.Namespace, environ: Mapping[str, str], children: Sequence[ChildSpec]
-) -> int:
+def _prepare(
+    arguments: argparse.Namespace, environ: Mapping[str, str], held: ExitStack
+) -> _Prepared:
+    """Reads the settings, then takes what only one daemon can have; `held` gives it back."""
     paths = find_paths(environ)
     loaded = load(_config_file(arguments, paths), environ, _flags(arguments))
-    modes.servable(loaded.settings.mode)
-    paths.create()
     logs.configure(loaded.settings.log.level)
-    with (
-        DaemonLock(paths.lock_file),
-        listener.listen(loaded.settings.server) as http,
-        log_file.attached(paths.log_file, loaded.settings.log),
-    ):
-        return lifecycle.run(loaded, paths, http, children, environ)
+    mode = modes.initial(loaded, paths.mode_file)
+    paths.create()
+    held.enter_context(DaemonLock(paths.lock_file))
+    http = held.enter_context(listener.listen(loaded.settings.server))
+    held.enter_context(log_file.attached(paths.log_file, loaded.settings.log))
+    return _Prepared(loaded, paths, mode, http)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -4,8 +4,9 @@
     child.py worker BEHAVIOUR [ARGUMENT]
 
 The front end writes each routing table it is given to STATE_FILE as JSON, and gives one request
-record to whoever follows. Behaviours of the worker: `ready`; `exit CODE` at its start; `hang`
-before it is ready; `deaf` to SIGTERM once it is ready.
+record to whoever follows; with a file `no-frontend` beside STATE_FILE it leaves with 78.
+Behaviours of the worker: `ready`; `exit CODE` at its start; `hang` before it is ready; `deaf` to
+SIGTERM once it is ready.
 """
 
 import asyncio
@@ -90,6 +91,8 @@ async def serve(child: Child, add, service, deaf: bool = False) -> None:
 
 
 def frontend(child: Child, state_file: str) -> None:
+    if Path(state_file).with_name("no-frontend").exists():
+        child.leave(ExitCode.CONFIG, "scripted to have no front end")
     add = frontend_pb2_grpc.add_FrontendServiceServicer_to_server
     asyncio.run(serve(child, add, ScriptedFrontend(Path(state_file))))
 

@@ -1,0 +1,36 @@
+"""The shell of a child: what it is told, and how it learns that it is alone."""
+
+import os
+import threading
+from pathlib import Path
+
+from anyclaude.runtime.child import Birth, watch_end_of
+from anyclaude.runtime.paths import find_paths
+from anyclaude.runtime.settings import Settings
+
+
+def test_a_birth_survives_its_line():
+    """What the daemon writes is what the child reads, on one line."""
+    birth = Birth(
+        name="mlx",
+        generation=3,
+        socket_path=Path("/tmp/x/mlx-3.sock"),
+        paths=find_paths({"ANYCLAUDE_HOME": "/tmp/x"}),
+        settings=Settings(),
+        listen_fd=7,
+    )
+    line = birth.to_json()
+    assert "\n" not in line
+    assert Birth.from_json(line) == birth
+
+
+def test_the_end_of_the_pipe_is_noticed():
+    """Bytes do not count, the end does: this is how a child learns that its daemon is gone."""
+    gone = threading.Event()
+    source, sink = os.pipe()
+    watch_end_of(source, gone.set)
+    os.write(sink, b"\n")
+    assert not gone.is_set()
+    os.close(sink)
+    assert gone.wait(10)
+    os.close(source)
