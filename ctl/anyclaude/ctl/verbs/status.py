@@ -56,7 +56,7 @@ def _show(answer: "Status") -> None:
             ("Mode", answer.mode),
             ("Base URL", answer.base_url),
             ("Model", _model(answer.model)),
-            ("Memory", _memory(answer.memory)),
+            ("Memory", _memory(answer.memory) if answer.HasField("memory") else "-"),
             ("Requests", f"{answer.running_requests} running"),
             ("Daemon", f"{answer.version}, pid {answer.pid}, up {uptime}"),
             ("Home", answer.home),
