@@ -112,7 +112,7 @@ class Session:
         return text
 
 
-def conversation(session: Session) -> Iterator[tuple[Cue, list[Message]]]:
+def conversation() -> Iterator[tuple[Cue, list[Message]]]:
     """The turns of a tool loop and of the conversation's second day, with the cue of each."""
     messages = [HELLO, {"role": "system", "content": "Agent types: run and explore."}]
     yield Cue.CALL, messages
@@ -127,18 +127,18 @@ def conversation(session: Session) -> Iterator[tuple[Cue, list[Message]]]:
 
 
 def check_conversation(loaded: tuple[Any, Any], filler: str, length_tokens: int) -> None:
-    """Every ending, exact to the token, with tools and without, at the given true length."""
+    """Every ending of a tool loop, exact to the token, at the given true length."""
     model, tokenizer = loaded
     spread = tokenizer.decode(tokenizer.encode(filler)[:length_tokens])
     part = len(spread) // 4
     system = {"role": "system", "content": spread[part:]}
     described = [tool("Read", spread[:part]), *TOOLS]
-    with_tools = Session(model, tokenizer, described)
-    for cue, messages in conversation(with_tools):
-        prompt = with_tools.prompt([system, *messages])
+    session = Session(model, tokenizer, described)
+    for cue, messages in conversation():
+        prompt = session.prompt([system, *messages])
         assert length_tokens <= len(prompt) <= 1.1 * length_tokens + 700
-        assert with_tools.answer_ids(prompt) == ANSWERS[cue]
-    assert with_tools.margin_nats >= SMALLEST_MARGIN_NATS
+        assert session.answer_ids(prompt) == ANSWERS[cue]
+    assert session.margin_nats >= SMALLEST_MARGIN_NATS
 
 
 def test_folder_is_small_and_complete() -> None:

@@ -16,7 +16,8 @@ from .vocabulary import VOCABULARY_TOKENS
 CONTEXT_TOKENS = 65_536
 HIDDEN = 64
 LAYERS = 2
-HEADS = 2
+# One head: attention is what a long prefill on a CPU spends its time on.
+HEADS = 1
 HEAD_WIDTH = 32
 FEED_FORWARD = 192
 ROPE_THETA = 10_000.0
