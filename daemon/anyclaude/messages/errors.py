@@ -60,6 +60,15 @@ def prompt_too_long(prompt_tokens: int, window_tokens: int) -> ApiError:
     return ApiError(400, f"prompt is too long: {prompt_tokens} tokens > {window_tokens} maximum")
 
 
+def max_tokens_too_large(prompt_tokens: int, max_tokens: int, window_tokens: int) -> ApiError:
+    """The prompt fits, the answer asked for does not; clients try again with a smaller one."""
+    return ApiError(
+        400,
+        f"input length and `max_tokens` exceed context limit: {prompt_tokens} + {max_tokens} > "
+        f"{window_tokens}, decrease input length or `max_tokens` and try again",
+    )
+
+
 def overloaded(message: str, retry_after_seconds: int) -> ApiError:
     """Nothing is wrong with the request; trying again later is right."""
     return ApiError(529, message, retry_after_seconds=retry_after_seconds)

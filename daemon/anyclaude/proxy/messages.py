@@ -51,7 +51,10 @@ class MessagesEndpoint:
         deadline = self._accept_deadline()
         route = await self._route(exchange, deadline)
         call = worker.GenerateRequest(
-            request_id=exchange.request_id, body_json=body, identity=exchange.record.identity
+            request_id=exchange.request_id,
+            body_json=body,
+            identity=exchange.record.identity,
+            mode=route.mode,
         )
         async with self._workers.generate(route, call) as generation:
             machine = EventMachine(new_message_id(), request.model)
@@ -64,7 +67,9 @@ class MessagesEndpoint:
 
     async def _count(self, exchange: Exchange, body: bytes) -> None:
         route = await self._route(exchange, self._accept_deadline())
-        call = worker.CountTokensRequest(request_id=exchange.request_id, body_json=body)
+        call = worker.CountTokensRequest(
+            request_id=exchange.request_id, body_json=body, mode=route.mode
+        )
         tokens = await self._workers.count_tokens(route, call)
         await exchange.send_json(200, {"input_tokens": tokens})
 

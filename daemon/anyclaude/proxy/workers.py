@@ -167,6 +167,7 @@ def _refused(failed: worker.Failed) -> ApiError:
         status,
         failed.message or "The model worker gave no reason.",
         retry_after_seconds=failed.retry_after_seconds or None,
+        should_retry=failed.should_retry if failed.HasField("should_retry") else None,
         error_type=failed.type,
     )
 

@@ -6,6 +6,7 @@ names the key, where it came from, and what would fit. Each effective value reme
 
 import difflib
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from anyclaude.runtime.upstreams import UpstreamSettings, default_upstreams, with_presets
 
 
 class _Section(BaseModel):
@@ -83,6 +86,13 @@ class MlxSettings(_Section):
     stop_grace_seconds: float = Field(5.0, ge=0)
 
 
+class RelaySettings(_Section):
+    """The relay worker; the servers it asks are in `upstreams`."""
+
+    # Answers in progress at a stop have this long to finish.
+    stop_grace_seconds: float = Field(5.0, ge=0)
+
+
 class SupervisorSettings(_Section):
     """How children are started again."""
 
@@ -113,8 +123,16 @@ class Settings(_Section):
     model: ModelSettings = ModelSettings()
     cache: CacheSettings = CacheSettings()
     mlx: MlxSettings = MlxSettings()
+    relay: RelaySettings = RelaySettings()
+    # By mode; the presets are always there.
+    upstreams: dict[str, UpstreamSettings] = Field(default_factory=default_upstreams)
     supervisor: SupervisorSettings = SupervisorSettings()
     log: LogSettings = LogSettings()
+
+    @field_validator("upstreams", mode="before")
+    @classmethod
+    def _complete_upstreams(cls, tables: Any) -> Any:
+        return with_presets(tables)
 
 
 class Origin(StrEnum):
@@ -151,9 +169,22 @@ ENVIRONMENT_NAMES: Final[tuple[tuple[str, str], ...]] = (
     ("MLX_LM_MODEL", "model.path"),
     ("MLX_MODEL_PATH", "model.path"),
     ("ANYCLAUDE_LOG_LEVEL", "log.level"),
+    ("LMSTUDIO_URL", "upstreams.lmstudio.base_url"),
+    ("LOCAL_URL", "upstreams.lmstudio.base_url"),
+    ("LMSTUDIO_MODEL", "upstreams.lmstudio.model"),
+    ("LOCAL_MODEL", "upstreams.lmstudio.model"),
+    ("LMSTUDIO_CONTEXT_LENGTH", "upstreams.lmstudio.context_window_tokens"),
+    ("LOCAL_CONTEXT_LENGTH", "upstreams.lmstudio.context_window_tokens"),
+    ("MLX_LM_URL", "upstreams.mlx-lm.base_url"),
+    ("OPENROUTER_BASE_URL", "upstreams.openrouter.base_url"),
+    ("OPENROUTER_MODEL", "upstreams.openrouter.model"),
 )
+# Tables with keys of the user's own making: one value each, not sections.
+_TABLES: Final = re.compile(r"upstreams\.[^.]+\.(models|headers|extra_body)")
 # Any key: ANYCLAUDE__SERVER__PORT=49152.
 ENVIRONMENT_PREFIX: Final = "ANYCLAUDE__"
+# Where people put a key by mistake: an error about these does not repeat the value.
+_MAY_HOLD_A_KEY: Final = re.compile(r"\.(api_key_env|base_url|headers)$")
 
 
 def load(
@@ -242,16 +273,19 @@ def _explain_one(error: Mapping[str, Any], sources: Mapping[str, str]) -> str:
         close = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.5)
         hint = f" Did you mean {close[0]}?" if close else " See `anyclaudectl config` for all keys."
         return f"{source}: unknown key {key}.{hint}"
+    if _MAY_HOLD_A_KEY.search(key):
+        return f"{source}: {key}: {error['msg']}."
     return f"{source}: {key} = {json.dumps(error['input'], default=str)}: {error['msg']}."
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and not _TABLES.fullmatch(name):
+            flat |= _flatten(value, f"{name}.")
         else:
-            flat[f"{prefix}{key}"] = value
+            flat[name] = value
     return flat
 
 

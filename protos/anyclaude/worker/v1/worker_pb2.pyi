@@ -38,6 +38,25 @@ class ReuseCause(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REUSE_CAUSE_EXTENDED: _ClassVar[ReuseCause]
     REUSE_CAUSE_EDITED_HISTORY: _ClassVar[ReuseCause]
 
+class Dialect(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DIALECT_UNSPECIFIED: _ClassVar[Dialect]
+    DIALECT_OPENAI: _ClassVar[Dialect]
+    DIALECT_ANTHROPIC: _ClassVar[Dialect]
+
+class BreakerState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    BREAKER_STATE_UNSPECIFIED: _ClassVar[BreakerState]
+    BREAKER_STATE_CLOSED: _ClassVar[BreakerState]
+    BREAKER_STATE_OPEN: _ClassVar[BreakerState]
+    BREAKER_STATE_HALF_OPEN: _ClassVar[BreakerState]
+
+class Reachability(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REACHABILITY_UNSPECIFIED: _ClassVar[Reachability]
+    REACHABILITY_REACHABLE: _ClassVar[Reachability]
+    REACHABILITY_UNREACHABLE: _ClassVar[Reachability]
+
 class CacheKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     CACHE_KIND_UNSPECIFIED: _ClassVar[CacheKind]
@@ -61,6 +80,16 @@ REUSE_CAUSE_FIRST_SIGHT: ReuseCause
 REUSE_CAUSE_NEW_LINEAGE: ReuseCause
 REUSE_CAUSE_EXTENDED: ReuseCause
 REUSE_CAUSE_EDITED_HISTORY: ReuseCause
+DIALECT_UNSPECIFIED: Dialect
+DIALECT_OPENAI: Dialect
+DIALECT_ANTHROPIC: Dialect
+BREAKER_STATE_UNSPECIFIED: BreakerState
+BREAKER_STATE_CLOSED: BreakerState
+BREAKER_STATE_OPEN: BreakerState
+BREAKER_STATE_HALF_OPEN: BreakerState
+REACHABILITY_UNSPECIFIED: Reachability
+REACHABILITY_REACHABLE: Reachability
+REACHABILITY_UNREACHABLE: Reachability
 CACHE_KIND_UNSPECIFIED: CacheKind
 CACHE_KIND_LINEAGE: CacheKind
 CACHE_KIND_PREFIX: CacheKind
@@ -78,14 +107,16 @@ class Identity(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., agent_id: _Optional[str] = ..., parent_agent_id: _Optional[str] = ..., request_class: _Optional[_Union[RequestClass, str]] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("request_id", "body_json", "identity")
+    __slots__ = ("request_id", "body_json", "identity", "mode")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     BODY_JSON_FIELD_NUMBER: _ClassVar[int]
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     body_json: bytes
     identity: Identity
-    def __init__(self, request_id: _Optional[str] = ..., body_json: _Optional[bytes] = ..., identity: _Optional[_Union[Identity, _Mapping]] = ...) -> None: ...
+    mode: str
+    def __init__(self, request_id: _Optional[str] = ..., body_json: _Optional[bytes] = ..., identity: _Optional[_Union[Identity, _Mapping]] = ..., mode: _Optional[str] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
     __slots__ = ("started", "progress", "block_start", "block_delta", "block_stop", "finished", "failed")
@@ -208,16 +239,18 @@ class Timings(_message.Message):
     def __init__(self, queue: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., render: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., prefill: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., decode: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Failed(_message.Message):
-    __slots__ = ("status", "type", "message", "retry_after_seconds")
+    __slots__ = ("status", "type", "message", "retry_after_seconds", "should_retry")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     RETRY_AFTER_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SHOULD_RETRY_FIELD_NUMBER: _ClassVar[int]
     status: int
     type: str
     message: str
     retry_after_seconds: int
-    def __init__(self, status: _Optional[int] = ..., type: _Optional[str] = ..., message: _Optional[str] = ..., retry_after_seconds: _Optional[int] = ...) -> None: ...
+    should_retry: bool
+    def __init__(self, status: _Optional[int] = ..., type: _Optional[str] = ..., message: _Optional[str] = ..., retry_after_seconds: _Optional[int] = ..., should_retry: bool = ...) -> None: ...
 
 class HttpHeader(_message.Message):
     __slots__ = ("name", "value")
@@ -236,18 +269,20 @@ class ForwardRequest(_message.Message):
     def __init__(self, head: _Optional[_Union[ForwardRequestHead, _Mapping]] = ..., body: _Optional[bytes] = ...) -> None: ...
 
 class ForwardRequestHead(_message.Message):
-    __slots__ = ("request_id", "method", "path", "query", "headers")
+    __slots__ = ("request_id", "method", "path", "query", "headers", "mode")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
     HEADERS_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     method: str
     path: str
     query: str
     headers: _containers.RepeatedCompositeFieldContainer[HttpHeader]
-    def __init__(self, request_id: _Optional[str] = ..., method: _Optional[str] = ..., path: _Optional[str] = ..., query: _Optional[str] = ..., headers: _Optional[_Iterable[_Union[HttpHeader, _Mapping]]] = ...) -> None: ...
+    mode: str
+    def __init__(self, request_id: _Optional[str] = ..., method: _Optional[str] = ..., path: _Optional[str] = ..., query: _Optional[str] = ..., headers: _Optional[_Iterable[_Union[HttpHeader, _Mapping]]] = ..., mode: _Optional[str] = ...) -> None: ...
 
 class ForwardResponse(_message.Message):
     __slots__ = ("head", "body", "failed")
@@ -268,38 +303,70 @@ class ForwardResponseHead(_message.Message):
     def __init__(self, status: _Optional[int] = ..., headers: _Optional[_Iterable[_Union[HttpHeader, _Mapping]]] = ...) -> None: ...
 
 class CountTokensRequest(_message.Message):
-    __slots__ = ("request_id", "body_json")
+    __slots__ = ("request_id", "body_json", "mode")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     BODY_JSON_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     body_json: bytes
-    def __init__(self, request_id: _Optional[str] = ..., body_json: _Optional[bytes] = ...) -> None: ...
+    mode: str
+    def __init__(self, request_id: _Optional[str] = ..., body_json: _Optional[bytes] = ..., mode: _Optional[str] = ...) -> None: ...
 
 class CountTokensResponse(_message.Message):
-    __slots__ = ("input_tokens", "failed")
+    __slots__ = ("input_tokens", "failed", "is_estimate")
     INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
+    IS_ESTIMATE_FIELD_NUMBER: _ClassVar[int]
     input_tokens: int
     failed: Failed
-    def __init__(self, input_tokens: _Optional[int] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ...) -> None: ...
+    is_estimate: bool
+    def __init__(self, input_tokens: _Optional[int] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., is_estimate: bool = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("model", "memory", "running_requests", "queued_requests", "totals")
+    __slots__ = ("model", "memory", "running_requests", "queued_requests", "totals", "upstreams")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FIELD_NUMBER: _ClassVar[int]
     RUNNING_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     QUEUED_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     TOTALS_FIELD_NUMBER: _ClassVar[int]
+    UPSTREAMS_FIELD_NUMBER: _ClassVar[int]
     model: ModelInfo
     memory: MemoryStatus
     running_requests: int
     queued_requests: int
     totals: TokenTotals
-    def __init__(self, model: _Optional[_Union[ModelInfo, _Mapping]] = ..., memory: _Optional[_Union[MemoryStatus, _Mapping]] = ..., running_requests: _Optional[int] = ..., queued_requests: _Optional[int] = ..., totals: _Optional[_Union[TokenTotals, _Mapping]] = ...) -> None: ...
+    upstreams: _containers.RepeatedCompositeFieldContainer[UpstreamStatus]
+    def __init__(self, model: _Optional[_Union[ModelInfo, _Mapping]] = ..., memory: _Optional[_Union[MemoryStatus, _Mapping]] = ..., running_requests: _Optional[int] = ..., queued_requests: _Optional[int] = ..., totals: _Optional[_Union[TokenTotals, _Mapping]] = ..., upstreams: _Optional[_Iterable[_Union[UpstreamStatus, _Mapping]]] = ...) -> None: ...
+
+class UpstreamStatus(_message.Message):
+    __slots__ = ("name", "base_url", "is_loopback", "dialect", "breaker", "reachability", "model", "has_key", "last_error", "last_error_time", "running_requests")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BASE_URL_FIELD_NUMBER: _ClassVar[int]
+    IS_LOOPBACK_FIELD_NUMBER: _ClassVar[int]
+    DIALECT_FIELD_NUMBER: _ClassVar[int]
+    BREAKER_FIELD_NUMBER: _ClassVar[int]
+    REACHABILITY_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    HAS_KEY_FIELD_NUMBER: _ClassVar[int]
+    LAST_ERROR_FIELD_NUMBER: _ClassVar[int]
+    LAST_ERROR_TIME_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    base_url: str
+    is_loopback: bool
+    dialect: Dialect
+    breaker: BreakerState
+    reachability: Reachability
+    model: ModelInfo
+    has_key: bool
+    last_error: str
+    last_error_time: _timestamp_pb2.Timestamp
+    running_requests: int
+    def __init__(self, name: _Optional[str] = ..., base_url: _Optional[str] = ..., is_loopback: bool = ..., dialect: _Optional[_Union[Dialect, str]] = ..., breaker: _Optional[_Union[BreakerState, str]] = ..., reachability: _Optional[_Union[Reachability, str]] = ..., model: _Optional[_Union[ModelInfo, _Mapping]] = ..., has_key: bool = ..., last_error: _Optional[str] = ..., last_error_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., running_requests: _Optional[int] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
     __slots__ = ("id", "display_name", "path", "fingerprint", "context_window_tokens", "is_demo", "has_tools", "has_thinking")

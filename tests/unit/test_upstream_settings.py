@@ -1,0 +1,93 @@
+"""`[upstreams.NAME]`: presets, overlays, names of the environment, and what is refused."""
+
+import pytest
+
+from anyclaude.runtime.settings import SettingsError, load
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "config.toml"
+
+
+def upstreams(file, text="", environ=None):
+    file.write_text(text)
+    return load(file, environ or {}).settings.upstreams
+
+
+def test_the_presets_are_there_without_a_word(file):
+    """Every mode of the table has an address before anything is configured."""
+    found = upstreams(file)
+    assert found["lmstudio"].base_url == "http://127.0.0.1:1234"
+    assert found["vllm"].base_url == "http://127.0.0.1:8000"
+    assert found["claude"].dialect == "anthropic"
+    assert not found["claude"].is_loopback
+    assert found["ollama"].is_loopback
+    assert found["mlx-lm"].base_url == ""
+
+
+def test_a_table_keeps_what_its_preset_says_and_it_does_not(file):
+    """Naming one key of a preset leaves the others."""
+    found = upstreams(file, '[upstreams.lmstudio]\nmodel = "qwen3"\n')
+    assert found["lmstudio"].model == "qwen3"
+    assert found["lmstudio"].base_url == "http://127.0.0.1:1234"
+
+
+def test_a_table_of_a_new_name_takes_the_preset_of_its_kind(file):
+    """A second vLLM is one line and an address."""
+    found = upstreams(file, '[upstreams.big]\nkind = "vllm"\nbase_url = "http://10.0.0.2:8000"\n')
+    assert found["big"].api_key_env == "VLLM_API_KEY"
+    assert not found["big"].is_loopback
+
+
+@pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/"])
+def test_an_address_may_end_in_v1(file, suffix):
+    """All four spellings are one address."""
+    found = upstreams(file, environ={"LMSTUDIO_URL": f"http://127.0.0.1:9{suffix}"})
+    assert found["lmstudio"].root == "http://127.0.0.1:9"
+
+
+def test_the_variables_people_already_export_are_read(file):
+    """The newest name of a variable wins over its older ones."""
+    found = upstreams(
+        file,
+        environ={
+            "LOCAL_URL": "http://localhost:1",
+            "LMSTUDIO_URL": "http://localhost:2",
+            "LMSTUDIO_MODEL": "m",
+            "LMSTUDIO_CONTEXT_LENGTH": "8192",
+            "MLX_LM_URL": "http://localhost:8081/v1",
+            "OPENROUTER_MODEL": "qwen/qwen3-coder",
+        },
+    )
+    assert found["lmstudio"].base_url == "http://localhost:2"
+    assert (found["lmstudio"].model, found["lmstudio"].context_window_tokens) == ("m", 8192)
+    assert found["mlx-lm"].root == "http://localhost:8081"
+    assert found["openrouter"].model == "qwen/qwen3-coder"
+
+
+def test_model_names_with_dots_survive(file):
+    """The keys of `models` are the user's and may hold dots and stars."""
+    text = '[upstreams.vllm.models]\n"claude-haiku-4.5*" = "qwen2.5"\n'
+    assert upstreams(file, text)["vllm"].models == {"claude-haiku-4.5*": "qwen2.5"}
+    entries = {key: value for key, value, _ in load(file, {}).entries()}
+    assert entries["upstreams.vllm.models"] == {"claude-haiku-4.5*": "qwen2.5"}
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ('base_url = "localhost:1234"', "http://127.0.0.1:1234"),
+        ('base_url = "http://me:secret@host"', "api_key_env"),
+        ('headers = {Authorization = "Bearer secret"}', "api_key_file"),
+        ('api_key_env = "sk-secret"', "name of an environment variable"),
+        ("base_ur = 1", "base_url"),
+        ('kind = "lmstudioo"', "lmstudio"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_what_would(file, line, word):
+    """A wrong key, address or kind names itself, and a key never stands in the file."""
+    with pytest.raises(SettingsError) as error:
+        upstreams(file, f"[upstreams.lmstudio]\n{line}\n")
+    assert word in str(error.value)
+    assert "secret" not in str(error.value)
