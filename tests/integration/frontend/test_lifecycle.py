@@ -1,6 +1,7 @@
 """The front end among its processes: routes come and go, it restarts, stops and reports."""
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -220,6 +221,29 @@ def test_sigterm_when_idle(front_of_gate: GatedFront) -> None:
         assert http.get("/").status_code == 200
         front.terminate()
         assert front.process.wait(5) == 0
+
+
+def test_sigterm_between_connecting_and_asking(
+    front_of_gate: GatedFront, body: dict[str, Any]
+) -> None:
+    """A client whose connection was taken just before the stop still gets its answer."""
+    front, address = front_of_gate.process, front_of_gate.process.listener.getsockname()
+    front_of_gate.gate.set()
+    content = json.dumps(body).encode()
+    with socket.create_connection(address) as late, socket.create_connection(address) as idle:
+        idle.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert idle.recv(65536).startswith(b"HTTP/1.1 200")
+        front.terminate()
+        # An idle connection is closed: from here on the front end is stopping.
+        assert idle.recv(65536) == b""
+        late.sendall(
+            b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (len(content), content)
+        )
+        answer = late.makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b'"stop_reason":"end_turn"' in answer
+    assert front.process.wait(PATIENCE_SECONDS) == 0
 
 
 def test_end_of_the_daemon(front_of_gate: GatedFront) -> None:

@@ -98,6 +98,18 @@ def test_large_body_of_a_client_that_will_close(http: httpx.Client) -> None:
     check_error(answer, 413, "request_too_large")
 
 
+@pytest.mark.parametrize("path", ["/v1/messages", "/nope"])
+def test_large_body_of_a_client_that_sends_before_it_reads(
+    front: FrontendProcess, path: str
+) -> None:
+    """Most clients send all of their body first: they are let, and then told, not reset."""
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {FORTY_MEGABYTES}\r\n"
+    content = b"x" * FORTY_MEGABYTES
+    received = talk(front, head.encode() + b"Connection: close\r\n\r\n" + content)
+    assert received.startswith(b"HTTP/1.1 4")
+    assert b'"type":"error"' in received
+
+
 def test_large_body_held_back(front: FrontendProcess) -> None:
     """A client that asks before it sends is told no, and sends nothing."""
     head = (
