@@ -1,5 +1,7 @@
 """How a command ends: the documented exit codes, and the one exception that carries them."""
 
+import os
+import signal
 from enum import IntEnum
 
 
@@ -25,3 +27,13 @@ class CommandError(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
+
+
+def leave_on_interrupt() -> None:
+    """Makes Ctrl-C end this process at once, with INTERRUPTED.
+
+    A KeyboardInterrupt raised while gRPC holds one of its locks leaves the lock taken, and the
+    clean-up that follows waits for it for ever. A SIGINT that our caller ignores stays ignored.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(ExitCode.INTERRUPTED))

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from anyclaude.ctl.exits import CommandError
+from anyclaude.ctl.exits import CommandError, leave_on_interrupt
 from anyclaude.ctl.output import note
 from anyclaude.ctl.verbs import (
     cache,
@@ -52,6 +52,7 @@ app.command("shutdown")(shutdown.shutdown)
 
 def main() -> NoReturn:
     """Runs one command and ends the process with its exit code."""
+    leave_on_interrupt()
     try:
         app(prog_name="anyclaudectl")
     except CommandError as error:

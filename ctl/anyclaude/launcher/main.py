@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from anyclaude.ctl.bundle import ADVICE, Endpoint, contradicting, environment_for
 from anyclaude.ctl.client import ControlClient
-from anyclaude.ctl.exits import CommandError, ExitCode
+from anyclaude.ctl.exits import CommandError, ExitCode, leave_on_interrupt
 from anyclaude.launcher.ready import ensure_ready
 from anyclaude.launcher.settings import combine, split_arguments, write_settings
 from anyclaude.runtime.paths import find_paths
@@ -20,13 +20,12 @@ from anyclaude.runtime.paths import find_paths
 
 def main() -> NoReturn:
     """Replaces this process by Claude Code, or ends it saying why not."""
+    leave_on_interrupt()
     try:
         launch(sys.argv[1:], os.environ)
     except CommandError as error:
         print(error.message, file=sys.stderr)
         sys.exit(error.code)
-    except KeyboardInterrupt:
-        sys.exit(ExitCode.INTERRUPTED)
 
 
 def launch(arguments: Sequence[str], environ: Mapping[str, str]) -> NoReturn:

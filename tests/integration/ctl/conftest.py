@@ -24,6 +24,7 @@ class Commands:
 
     home: Path
     environ: dict[str, str] = field(default_factory=dict)
+    started: "list[subprocess.Popen[str]]" = field(default_factory=list)
 
     def ctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`anyclaudectl ARGUMENTS`."""
@@ -43,7 +44,7 @@ class Commands:
 
     def start(self, module: str, *arguments: str) -> "subprocess.Popen[str]":
         """Runs a command beside the test; its output is a pipe."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             env=self.environ,
             cwd=self.home,
@@ -52,6 +53,14 @@ class Commands:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self.started.append(process)
+        return process
+
+    def end_started(self) -> None:
+        """Ends what a failed test left running."""
+        for process in self.started:
+            process.kill()
+            process.communicate()
 
     def put_program(self, name: str, text: str) -> Path:
         """An executable script that the commands find on their PATH."""
@@ -86,7 +95,7 @@ def commands() -> Iterator[Commands]:
     """The commands with an empty home and nothing but a private folder on PATH."""
     home = Path(tempfile.mkdtemp(prefix="ac-", dir="/tmp"))
     (home / "bin").mkdir()
-    yield Commands(
+    commands = Commands(
         home,
         {
             "HOME": str(home),
@@ -96,6 +105,8 @@ def commands() -> Iterator[Commands]:
             "XDG_CONFIG_HOME": str(home / "xdg"),
         },
     )
+    yield commands
+    commands.end_started()
     shutil.rmtree(home)
 
 

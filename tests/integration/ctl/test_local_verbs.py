@@ -133,7 +133,6 @@ def test_logs_follow_through_a_rotation(commands: Commands) -> None:
     following.send_signal(signal.SIGINT)
     assert following.wait(30) == 130
     assert "Traceback" not in read_all(following.stderr)
-    following.communicate()
 
 
 def test_env_for_a_shell(commands: Commands, control: ScriptedControl) -> None:

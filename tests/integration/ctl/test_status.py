@@ -200,7 +200,6 @@ def test_wait_begun_before_the_daemon(commands: Commands) -> None:
         assert waiting.wait(30) == 0, read_all(waiting.stderr)
     finally:
         control.close()
-        waiting.communicate()
 
 
 def test_wait_gives_up_on_a_fatal_worker(commands: Commands, control: ScriptedControl) -> None:
