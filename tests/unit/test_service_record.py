@@ -9,6 +9,7 @@ import pytest
 
 from anyclaude.ctl.exits import CommandError, ExitCode
 from anyclaude.ctl.service.record import Recorded, found_in, record
+from anyclaude.runtime import settings
 
 
 def _wanted(**values: Any) -> list[Recorded]:
@@ -117,13 +118,27 @@ def test_a_hub_id_stays_a_hub_id(tmp_path: Path) -> None:
     assert found == [Recorded("MLX_LM_MODEL", "model.path", "mlx-community/x")]
 
 
-def test_secrets_are_never_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Should a variable that ends like a secret ever be among the names, it stays in the shell."""
-    from anyclaude.runtime import settings
+@pytest.mark.parametrize(
+    ("variable", "value"), [("SOME_API_KEY", "sk"), ("SOME_URL", "http://me:word@127.0.0.1")]
+)
+def test_secrets_are_never_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    """A variable named like a secret, or an address that holds one, stays in the shell."""
+    monkeypatch.setattr(settings, "ENVIRONMENT_NAMES", ((variable, "model.name"),))
 
-    monkeypatch.setattr(settings, "ENVIRONMENT_NAMES", (("SOME_API_KEY", "model.name"),))
+    assert found_in({variable: value}, tmp_path / "none.toml", tmp_path) == []
 
-    assert found_in({"SOME_API_KEY": "sk"}, tmp_path / "none.toml", tmp_path) == []
+
+def test_upstream_addresses_are_recorded(tmp_path: Path) -> None:
+    """Where a backend listens goes into a table of its own, whose name may hold a dash."""
+    file = tmp_path / "c.toml"
+    found = found_in({"MLX_LM_URL": "http://127.0.0.1:8080"}, file, tmp_path)
+
+    record(file, found)
+    record(file, found)
+
+    assert file.read_text() == '[upstreams.mlx-lm]\nbase_url = "http://127.0.0.1:8080"\n'
 
 
 def test_values_that_do_not_fit(tmp_path: Path) -> None:

@@ -48,8 +48,9 @@ def found_in(environ: Mapping[str, str], file: Path, folder: Path) -> list[Recor
     effective = {key: value for key, value, _ in loaded.entries()}
     found: dict[str, Recorded] = {}
     for variable, key in settings.ENVIRONMENT_NAMES:
-        if environ.get(variable) and key not in found and not variable.endswith(_SECRET_ENDINGS):
-            found[key] = Recorded(variable, key, _absolute(key, effective[key], folder))
+        if not environ.get(variable) or key in found or _is_secret(variable, environ[variable]):
+            continue
+        found[key] = Recorded(variable, key, _absolute(key, effective[key], folder))
     return list(found.values())
 
 
@@ -130,6 +131,11 @@ def _joined(lines: list[str]) -> str:
 def _toml(value: Any) -> str:
     # Basic strings of TOML and JSON agree on everything a path or a name holds.
     return json.dumps(value, ensure_ascii=False)
+
+
+def _is_secret(variable: str, value: str) -> bool:
+    """A key by its name, or an address with credentials in it (`http://user:word@host`)."""
+    return variable.endswith(_SECRET_ENDINGS) or ("://" in value and "@" in value)
 
 
 def _absolute(key: str, value: Any, folder: Path) -> Any:
