@@ -1,7 +1,6 @@
 """Fixtures of the end-to-end tests: a namespace, the service inside it, the client beside it."""
 
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -42,18 +41,13 @@ def namespace() -> Iterator[Namespace]:
 
 
 @pytest.fixture
-def service(namespace: Namespace, tmp_path: Path) -> Iterator[Service]:
+def service(namespace: Namespace) -> Iterator[Service]:
     """A ready service on the demo model with empty caches; it has to stop cleanly."""
-    # A socket path has room for about a hundred bytes, so no long temporary folder.
-    with tempfile.TemporaryDirectory(prefix="ac-", dir="/tmp") as home:
-        service = Service.start(namespace, Path(home), tmp_path / "anyclauded.log")
-        try:
-            service.wait_ready()
-            yield service
-        finally:
-            exit_code = service.stop()
+    with Service(namespace) as service:
+        yield service.ready()
+        exit_code = service.stop()
         left = namespace.remaining_processes()
-    assert exit_code == 0, service.log_tail()
+        assert exit_code == 0, service.log_tail()
     assert not left, f"left behind: {left}"
 
 

@@ -13,7 +13,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from grpc_status import rpc_status
 
 from anyclaude.control.v1 import control_pb2 as pb
-from tests.integration.daemon_process import WAIT_SECONDS, DaemonProcess
+from tests.integration.daemon_process import DaemonProcess
+from tests.integration.service import WAIT_SECONDS
 
 
 @pytest.fixture(scope="module")

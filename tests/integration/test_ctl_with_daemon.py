@@ -1,41 +1,28 @@
 """`anyclaudectl` against a real daemon whose children are scripted."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.daemon_process import WAIT_SECONDS, DaemonProcess
+from tests.integration.daemon_process import DaemonProcess
+from tests.integration.service import WAIT_SECONDS
 
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[DaemonProcess]:
     """One ready daemon for the tests that leave it as it was."""
     with DaemonProcess() as daemon:
-        assert ctl(daemon, "wait", "--ready", "--timeout", str(WAIT_SECONDS)).returncode == 0
+        assert daemon.control("wait", "--ready", "--timeout", str(WAIT_SECONDS)).code == 0
         yield daemon
-
-
-def ctl(daemon: DaemonProcess, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "anyclaude.ctl", *arguments],
-        env=daemon.environ,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=2 * WAIT_SECONDS,
-        check=False,
-    )
 
 
 def test_status_is_the_daemons(daemon: DaemonProcess) -> None:
     """The document names this daemon's pid, its address, its workers and the worker's model."""
-    done = ctl(daemon, "status", "--json")
-    document = json.loads(done.stdout)
+    done = daemon.control("status", "--json")
+    document = done.json
 
-    assert done.returncode == 0
+    assert done.code == 0
     assert document["pid"] == daemon.process.pid
     assert document["readiness"] == "ready"
     assert document["base_url"].startswith("http://127.0.0.1:")
@@ -52,25 +39,25 @@ def test_exit_codes_of_the_daemons_refusals(daemon: DaemonProcess) -> None:
         (4, "cache", "show", "lineages/nobody/main"),
         (5, "mode", "lmstudio"),
     ):
-        done = ctl(daemon, *map(str, arguments))
-        assert done.returncode == code, (arguments, done.stderr)
+        done = daemon.control(*map(str, arguments))
+        assert done.code == code, (arguments, done.stderr)
         assert done.stderr.strip()
         assert "Traceback" not in done.stderr
 
 
 def test_mode_takes_an_older_word(daemon: DaemonProcess) -> None:
     """An older word switches, and the warning stands beside the data."""
-    done = ctl(daemon, "mode", "local", "--json")
+    done = daemon.control("mode", "local", "--json")
 
-    assert json.loads(done.stdout)["mode"] == "mlx-lm"
+    assert done.json["mode"] == "mlx-lm"
     assert "old name" in done.stderr
 
 
 def test_caches_and_a_dry_run(daemon: DaemonProcess) -> None:
     """What the worker keeps is listed, and a dry run takes nothing away."""
-    listed = json.loads(ctl(daemon, "cache", "list", "--json").stdout)
-    dry = json.loads(ctl(daemon, "cache", "prune", "--session", "s1", "--json").stdout)
-    again = json.loads(ctl(daemon, "cache", "list", "--json").stdout)
+    listed = daemon.control("cache", "list", "--json").json
+    dry = daemon.control("cache", "prune", "--session", "s1", "--json").json
+    again = daemon.control("cache", "list", "--json").json
 
     assert len(listed["caches"]) == len(again["caches"]) == 3
     assert (dry["dry_run"], dry["freed_bytes"]) == (True, 100)
@@ -78,9 +65,9 @@ def test_caches_and_a_dry_run(daemon: DaemonProcess) -> None:
 
 def test_requests_metrics_and_config(daemon: DaemonProcess) -> None:
     """Records, metrics and settings come through whole."""
-    requests = json.loads(ctl(daemon, "requests", "--json").stdout)["requests"]
-    metrics = json.loads(ctl(daemon, "metrics", "--json").stdout)["metrics"]
-    config = json.loads(ctl(daemon, "config", "--json").stdout)
+    requests = daemon.control("requests", "--json").json["requests"]
+    metrics = daemon.control("metrics", "--json").json["metrics"]
+    config = daemon.control("config", "--json").json
 
     assert requests[0]["usage"]["cache_read_tokens"] == 90
     assert requests[0]["time_to_first_token"] == 0.3
@@ -93,16 +80,16 @@ def test_requests_metrics_and_config(daemon: DaemonProcess) -> None:
 def test_logs_outlive_the_daemon_and_shutdown_ends_it() -> None:
     """`worker restart`, `shutdown`, then 3 for status while the log still reads."""
     with DaemonProcess() as daemon:
-        ctl(daemon, "wait", "--ready")
-        restarted = json.loads(ctl(daemon, "worker", "restart", "mlx", "--json").stdout)
-        stopped = ctl(daemon, "shutdown")
+        daemon.control("wait", "--ready")
+        restarted = daemon.control("worker", "restart", "mlx", "--json").json
+        stopped = daemon.control("shutdown")
         exit_code = daemon.process.wait(WAIT_SECONDS)
-        status, logs = ctl(daemon, "status"), ctl(daemon, "logs", "--json")
+        status, logs = daemon.control("status"), daemon.control("logs", "--json")
 
     assert restarted["worker"]["name"] == "mlx"
-    assert stopped.returncode == 0
+    assert stopped.code == 0
     assert exit_code == 0
-    assert status.returncode == 3
+    assert status.code == 3
     events = [json.loads(line)["event"] for line in logs.stdout.splitlines()]
     assert "anyclauded stopped" in events
 
@@ -110,9 +97,9 @@ def test_logs_outlive_the_daemon_and_shutdown_ends_it() -> None:
 def test_fatal_worker_is_degraded() -> None:
     """A worker that leaves for good: status 7 with its reason, and a wait that ends at once."""
     with DaemonProcess("exit 69") as daemon:
-        waited = ctl(daemon, "wait", "--ready", "--timeout", str(WAIT_SECONDS))
-        status = ctl(daemon, "status")
+        waited = daemon.control("wait", "--ready", "--timeout", str(WAIT_SECONDS))
+        status = daemon.control("status")
         assert daemon.stop() == 0
 
-    assert waited.returncode == status.returncode == 7
+    assert waited.code == status.code == 7
     assert "scripted to leave with 69" in status.stdout

@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from anyclaude.control.v1 import control_pb2 as pb
-from tests.integration.daemon_process import WAIT_SECONDS, DaemonProcess
+from tests.integration.daemon_process import DaemonProcess
+from tests.integration.service import WAIT_SECONDS
 
 
 def test_a_daemon_becomes_ready_and_stops_cleanly():
