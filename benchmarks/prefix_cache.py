@@ -29,7 +29,7 @@ MAX_NEW_TOKENS = 50
 MIN_SPEEDUP = 100
 MAX_COLD_OVERHEAD = 1.1
 # Context-sensitive, and small: MLX's Linux CPU build multiplies matrices without a tuned BLAS.
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "hidden_size": 64,
     "num_hidden_layers": 2,
     "intermediate_size": 192,
