@@ -323,8 +323,10 @@ class CountTokensResponse(_message.Message):
     def __init__(self, input_tokens: _Optional[int] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., is_estimate: bool = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("check_mode",)
+    CHECK_MODE_FIELD_NUMBER: _ClassVar[int]
+    check_mode: str
+    def __init__(self, check_mode: _Optional[str] = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
     __slots__ = ("model", "memory", "running_requests", "queued_requests", "totals", "upstreams")

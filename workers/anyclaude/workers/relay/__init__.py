@@ -1,0 +1,1 @@
+"""The relay worker: answers from other servers, through the worker contract."""

@@ -1,0 +1,315 @@
+"""The Anthropic dialect: `POST /v1/messages` of LM Studio, Ollama, vLLM, llama.cpp and the API.
+
+The request goes as it came, but for the model, what only the real API understands, and system
+messages inside the conversation, which local servers refuse or move to the front. The answer is
+read by its grammar; an answer that breaks it, or ends before its stop reason, fails.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import structlog
+
+from anyclaude.messages.requests import MessagesRequest
+from anyclaude.runtime.upstreams import UpstreamKind
+from anyclaude.worker.v1 import worker_pb2 as pb
+from anyclaude.workers.relay.blocks import BlockWriter
+from anyclaude.workers.relay.failures import details_of
+from anyclaude.workers.relay.reader import BrokenAnswerError, Reader, RefusedInStreamError
+from anyclaude.workers.relay.sse import ServerEvent
+from anyclaude.workers.relay.target import Target
+from anyclaude.workers.relay.turns import arrange, reminder, turn_texts
+from anyclaude.workers.relay.usage import anthropic_usage, prompt_tokens
+
+log = structlog.get_logger(__name__)
+
+VERSION: Final = b"2023-06-01"
+Events = Iterator[pb.GenerateResponse]
+
+# Settings of Anthropic's own service.
+_API_ONLY: Final = frozenset(
+    {
+        "container",
+        "context_management",
+        "diagnostics",
+        "inference_geo",
+        "mcp_servers",
+        "service_tier",
+        "speed",
+    }
+)
+_REASONS: Final = {
+    "max_tokens": pb.STOP_REASON_MAX_TOKENS,
+    "refusal": pb.STOP_REASON_REFUSAL,
+    "model_context_window_exceeded": pb.STOP_REASON_MODEL_CONTEXT_WINDOW_EXCEEDED,
+    "pause_turn": pb.STOP_REASON_PAUSE_TURN,
+}
+
+
+class AnthropicDialect:
+    name: Final = pb.DIALECT_ANTHROPIC
+    path: Final = "/v1/messages"
+
+    def headers(self, key: str, *, is_api: bool) -> list[tuple[bytes, bytes]]:
+        headers = [(b"anthropic-version", VERSION)]
+        if key:
+            headers.append((b"x-api-key", key.encode()))
+        if key and not is_api:
+            # Some local servers look only here.
+            headers.append((b"authorization", f"Bearer {key}".encode()))
+        return headers
+
+    def body(self, request: MessagesRequest, raw: bytes, target: Target) -> dict[str, Any]:
+        body: dict[str, Any] = json.loads(raw)
+        body |= {"model": target.model, "stream": target.settings.stream}
+        if target.max_tokens is not None:
+            body["max_tokens"] = target.max_tokens
+        elif target.settings.max_output_tokens:
+            body["max_tokens"] = min(request.max_tokens, target.settings.max_output_tokens)
+        if target.settings.kind is UpstreamKind.CLAUDE:
+            return body
+        body |= _conversation(request, body["messages"])
+        body |= target.settings.extra_body
+        left_out = _API_ONLY | target.quirks.dropped
+        return {key: value for key, value in body.items() if key not in left_out}
+
+    def reader(
+        self,
+        request: MessagesRequest,
+        target: Target,
+        estimated_tokens: int,
+        on_usage: Callable[[int | None], None],
+    ) -> Reader:
+        return MessageReader(estimated_tokens, on_usage, target.max_tokens is not None)
+
+
+def count_body(request: Any, raw: bytes, target: Target) -> dict[str, Any]:
+    """The body of `POST /v1/messages/count_tokens`."""
+    body: dict[str, Any] = json.loads(raw) | {"model": target.model}
+    if target.settings.kind is UpstreamKind.CLAUDE:
+        return body
+    body |= _conversation(request, body["messages"])
+    left_out = _API_ONLY | target.quirks.dropped | {"max_tokens", "stream"}
+    return {key: value for key, value in body.items() if key not in left_out}
+
+
+def _conversation(request: Any, messages: list[Any]) -> dict[str, Any]:
+    """System texts and turns as local servers take them: nothing but user and assistant turns."""
+    conversation = arrange(request)
+    kept = dict(_placed(messages))
+    turns: list[dict[str, Any]] = []
+    for place, turn in conversation.turns:
+        if turn.role != "system":
+            turns.append(kept[place])
+        elif text := "\n\n".join(turn_texts(turn)):
+            turns.append({"role": "user", "content": reminder(text)})
+    system = [{"type": "text", "text": text} for text in conversation.system]
+    return {"messages": turns, "system": system}
+
+
+def _placed(messages: list[Any]) -> Iterator[tuple[str, Any]]:
+    for index, message in enumerate(messages):
+        yield f"messages.{index}", message
+
+
+class MessageReader:
+    """Reads one answer; see `anyclaude.workers.relay.reader.Reader`."""
+
+    def __init__(
+        self,
+        estimated_tokens: int,
+        on_usage: Callable[[int | None], None] = lambda _: None,
+        window_limited: bool = False,
+    ) -> None:
+        self._estimated_tokens = estimated_tokens
+        self._on_usage = on_usage
+        self._window_limited = window_limited
+        self._writer = BlockWriter()
+        self._started = False
+        self._done = False
+        # Of the server's block that is open; empty between blocks.
+        self._kind = ""
+        self._block_index: object = None
+        # The input that came with a tool block's start, and what came in pieces.
+        self._given_input: Any = None
+        self._pieces: list[str] = []
+        self._reason: str | None = None
+        self._stop_sequence = ""
+        self._usage: dict[str, Any] = {}
+        self._tool_ids: set[str] = set()
+
+    @property
+    def has_begun(self) -> bool:
+        return self._started
+
+    @property
+    def is_done(self) -> bool:
+        return self._done
+
+    def feed(self, event: ServerEvent) -> Events:
+        if event.data.strip() == "[DONE]":
+            return
+        data = _parse(event.data)
+        match data.get("type") or event.name:
+            case "message_start":
+                yield from self._start(_object(data.get("message")))
+            case "content_block_start":
+                yield from self._begin(data.get("index"), _object(data.get("content_block")))
+            case "content_block_delta":
+                self._expect(data.get("index"))
+                yield from self._extend(_object(data.get("delta")))
+            case "content_block_stop":
+                # Some say it twice.
+                if self._kind:
+                    yield from self._end()
+            case "message_delta":
+                self._note_end(_object(data.get("delta")), _object(data.get("usage")))
+            case "message_stop":
+                self._done = True
+            case "error":
+                raise RefusedInStreamError(details_of(data) or {"message": "no reason given"})
+            case _:
+                # Pings, and events that a later API may add.
+                self._check_unknown(data)
+
+    def whole(self, document: Any) -> Events:
+        message = _object(document)
+        if message.get("type") == "error" or not isinstance(message.get("content"), list):
+            details = details_of(message)
+            if details:
+                raise RefusedInStreamError(details)
+            raise BrokenAnswerError("it is no message")
+        yield from self._start(message)
+        for index, block in enumerate(message["content"]):
+            yield from self._begin(index, _object(block))
+            yield from self._end()
+        self._note_end(message, {})
+        self._done = True
+
+    def finish(self) -> Events:
+        if not self._started or self._reason is None or self._kind:
+            raise BrokenAnswerError("it ended before it was complete")
+        yield from self._writer.close()
+        usage = self._known_usage()
+        counts_told = prompt_tokens(anthropic_usage(self._usage)) > 0
+        self._on_usage(prompt_tokens(usage) if counts_told else None)
+        yield pb.GenerateResponse(
+            finished=pb.Finished(
+                stop_reason=self._stop_reason(self._reason),
+                stop_sequence=self._stop_sequence,
+                usage=usage,
+            )
+        )
+
+    @staticmethod
+    def _check_unknown(data: Mapping[str, Any]) -> None:
+        if data.get("type") is None and (details := details_of(data)):
+            raise RefusedInStreamError(details)
+
+    def _start(self, message: Mapping[str, Any]) -> Events:
+        if self._started:
+            return
+        self._started = True
+        self._usage = dict(_object(message.get("usage")))
+        yield pb.GenerateResponse(started=pb.Started(usage=self._known_usage()))
+
+    def _known_usage(self) -> pb.Usage:
+        usage = anthropic_usage(self._usage)
+        if not prompt_tokens(usage):
+            usage.input_tokens = self._estimated_tokens
+        return usage
+
+    def _expect(self, index: object) -> None:
+        if not self._kind or index != self._block_index:
+            raise BrokenAnswerError("a delta of a block that is not open")
+
+    def _begin(self, index: object, block: Mapping[str, Any]) -> Events:
+        if not self._started:
+            raise BrokenAnswerError("a block before the message")
+        if self._kind:
+            yield from self._end()
+        self._kind, self._block_index = str(block.get("type") or "unknown"), index
+        self._given_input, self._pieces = block.get("input"), []
+        match self._kind:
+            case "text":
+                yield from self._writer.text(str(block.get("text") or ""))
+            case "thinking":
+                yield from self._writer.thinking(str(block.get("thinking") or ""))
+                yield from self._writer.sign(str(block.get("signature") or ""))
+            case "tool_use":
+                yield from self._tool(block)
+            case kind:
+                # No place for it in the contract: results of the server's own tools, mostly.
+                log.warning("a block of the answer is left out", kind=kind)
+
+    def _tool(self, block: Mapping[str, Any]) -> Events:
+        call_id, name = str(block.get("id") or ""), str(block.get("name") or "")
+        if not name or not call_id or call_id in self._tool_ids:
+            raise BrokenAnswerError("a tool call without a name or an id of its own")
+        self._tool_ids.add(call_id)
+        yield from self._writer.tool(call_id, name)
+
+    def _extend(self, delta: Mapping[str, Any]) -> Events:
+        text = delta.get("text") or delta.get("thinking") or ""
+        match self._kind:
+            # Some send thoughts as text, into the right block.
+            case "thinking":
+                yield from self._writer.thinking(str(text))
+                yield from self._writer.sign(str(delta.get("signature") or ""))
+            case "text":
+                yield from self._writer.text(str(text))
+            case "tool_use":
+                piece = str(delta.get("partial_json") or "")
+                self._pieces.append(piece)
+                yield from self._writer.arguments(piece)
+
+    def _end(self) -> Events:
+        if self._kind == "tool_use":
+            yield from self._complete_input()
+        yield from self._writer.close()
+        self._kind = ""
+
+    def _complete_input(self) -> Events:
+        given = "".join(self._pieces)
+        if not given.strip():
+            whole = self._given_input if isinstance(self._given_input, Mapping) else {}
+            yield from self._writer.arguments(json.dumps(whole, ensure_ascii=False))
+        elif not isinstance(_json(given), dict):
+            raise BrokenAnswerError("it stops in the middle of a tool call")
+
+    def _note_end(self, delta: Mapping[str, Any], usage: Mapping[str, Any]) -> None:
+        reason = delta.get("stop_reason")
+        if isinstance(reason, str):
+            self._reason = reason
+        sequence = delta.get("stop_sequence")
+        if isinstance(sequence, str):
+            self._stop_sequence = sequence
+        self._usage |= {key: value for key, value in usage.items() if value is not None}
+
+    def _stop_reason(self, reason: str) -> pb.StopReason:
+        if reason == "max_tokens" and self._window_limited:
+            return pb.STOP_REASON_MODEL_CONTEXT_WINDOW_EXCEEDED
+        if reason in _REASONS:
+            return _REASONS[reason]
+        if reason == "stop_sequence" and self._stop_sequence:
+            return pb.STOP_REASON_STOP_SEQUENCE
+        return pb.STOP_REASON_TOOL_USE if self._writer.used_tools else pb.STOP_REASON_END_TURN
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _parse(data: str) -> Mapping[str, Any]:
+    value = _json(data)
+    if not isinstance(value, Mapping):
+        raise BrokenAnswerError("a piece of it is not a JSON object")
+    return value
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,46 @@
+"""What the relay needs of a dialect."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from anyclaude.messages.requests import MessagesRequest
+from anyclaude.worker.v1 import worker_pb2 as pb
+from anyclaude.workers.relay.reader import Reader
+from anyclaude.workers.relay.target import Target
+
+
+class Dialect(Protocol):
+    @property
+    def name(self) -> pb.Dialect: ...
+
+    @property
+    def path(self) -> str:
+        """Where generations are posted, below the server's root."""
+        ...
+
+    def headers(self, key: str, *, is_api: bool) -> list[tuple[bytes, bytes]]:
+        """What the dialect sends with every request.
+
+        Args:
+            key: the server's key, empty for none.
+            is_api: the server is the real Claude API.
+        """
+        ...
+
+    def body(self, request: MessagesRequest, raw: bytes, target: Target) -> dict[str, Any]:
+        """The request as the server takes it; `raw` is the client's own body.
+
+        Raises:
+            ApiError: 400 for what the dialect has no place for.
+        """
+        ...
+
+    def reader(
+        self,
+        request: MessagesRequest,
+        target: Target,
+        estimated_tokens: int,
+        on_usage: Callable[[int | None], None],
+    ) -> Reader:
+        """What reads the answer; `on_usage` gets the prompt's count, None where it is not told."""
+        ...

@@ -1,0 +1,1 @@
+"""The OpenAI dialect: Messages requests to chat completions, and their chunks back to events."""

@@ -1,0 +1,174 @@
+"""Content blocks as chat completions take them: one text, or parts where there are images.
+
+Nothing is dropped silently: a block is text, an image, is known to carry no words, or is refused.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from anyclaude.messages.errors import ApiError, invalid_request
+
+Content = str | list[dict[str, Any]]
+
+_BOUNDARY: Final = "\n\n"
+# Say nothing to another server's model: its own settings, and calls whose results follow.
+_WORDLESS: Final = frozenset(
+    {
+        "fallback",
+        "mcp_tool_use",
+        "redacted_thinking",
+        "server_tool_use",
+        "thinking",
+        "tool_addition",
+        "tool_removal",
+    }
+)
+
+
+def join(texts: Iterable[str]) -> str:
+    """Texts as one, empty ones left out."""
+    return _BOUNDARY.join(text for text in texts if text)
+
+
+def content_of(blocks: Sequence[Mapping[str, Any]], where: str) -> Content:
+    """The content of a message, a string wherever there are only words.
+
+    Raises:
+        ApiError: 400 naming the kind of block that cannot be sent, and its message.
+    """
+    parts = [part for block in blocks for part in _parts(block, where)]
+    if all(part["type"] == "text" for part in parts):
+        return join(part["text"] for part in parts)
+    return parts
+
+
+def split_images(content: Content) -> tuple[str, list[dict[str, Any]]]:
+    """The words and the images of a content, for places that take only words."""
+    if isinstance(content, str):
+        return content, []
+    texts = [part["text"] for part in content if part["type"] == "text"]
+    return join(texts), [part for part in content if part["type"] != "text"]
+
+
+def merged(first: Content, second: Content) -> Content:
+    """Two contents as one."""
+    if isinstance(first, str) and isinstance(second, str):
+        return join((first, second))
+    return [*_as_parts(first), *_as_parts(second)]
+
+
+def result_blocks(block: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    """The content of a tool result, as blocks."""
+    content = block.get("content") or []
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    if isinstance(content, list) and all(isinstance(part, dict) for part in content):
+        return content
+    raise invalid_request(f"{where}.content: Input should be a string or a list of blocks")
+
+
+def _as_parts(content: Content) -> list[dict[str, Any]]:
+    if isinstance(content, str):
+        return [_text(content)] if content else []
+    return content
+
+
+def _parts(block: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    match block.get("type"):
+        case "text":
+            return [_text(_string(block, "text", where))]
+        case "compaction":
+            return [_text(_string(block, "content", where))]
+        case "tool_reference":
+            return [_text(_string(block, "tool_name", where))]
+        case "image":
+            return [_image(block, where)]
+        case "document":
+            return [_text(_document(block, where))]
+        case "search_result":
+            return [_text(_search_result(block, where))]
+        case "web_search_tool_result":
+            return [_text(_pages(block.get("content")))]
+        case kind if kind in _WORDLESS:
+            return []
+        case kind:
+            raise _refused(str(kind), where)
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def _string(block: Mapping[str, Any], key: str, where: str) -> str:
+    value = block.get(key) or ""
+    if not isinstance(value, str):
+        raise invalid_request(f"{where}.{key}: Input should be a valid string")
+    return value
+
+
+def _source(block: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    source = block.get("source")
+    if not isinstance(source, Mapping):
+        raise invalid_request(f"{where}.source: Input should be an object")
+    return source
+
+
+def _image(block: Mapping[str, Any], where: str) -> dict[str, Any]:
+    source = _source(block, where)
+    match source.get("type"):
+        case "base64":
+            kind, data = source.get("media_type", "image/png"), source.get("data", "")
+            url = f"data:{kind};base64,{data}"
+        case "url":
+            url = _string(source, "url", f"{where}.source")
+        case kind:
+            raise _refused(f"image of source {kind}", where)
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def _document(block: Mapping[str, Any], where: str) -> str:
+    source = _source(block, where)
+    title = _string(block, "title", where)
+    match source.get("type"), source.get("media_type"):
+        case "text", _:
+            return join((title, _string(source, "data", f"{where}.source")))
+        case "base64", "text/plain":
+            return join((title, _decoded(_string(source, "data", f"{where}.source"), where)))
+        case "content", _:
+            content = source.get("content")
+            blocks = [_text(content)] if isinstance(content, str) else content
+            if not isinstance(blocks, list):
+                raise invalid_request(f"{where}.source.content: Input should be a list")
+            return join((title, split_images(content_of(blocks, f"{where}.source.content"))[0]))
+        case _, kind:
+            raise _refused(f"{kind or 'this kind of'} document", where)
+
+
+def _decoded(data: str, where: str) -> str:
+    try:
+        return base64.b64decode(data).decode(errors="replace")
+    except binascii.Error:
+        raise invalid_request(f"{where}.source.data: Input should be base64") from None
+
+
+def _search_result(block: Mapping[str, Any], where: str) -> str:
+    head = "\n".join(text for key in ("title", "source") if (text := _string(block, key, where)))
+    words, _ = split_images(content_of(result_blocks(block, where), f"{where}.content"))
+    return join((head, words))
+
+
+def _pages(results: object) -> str:
+    """Titles and addresses: the pages themselves are encrypted for another server."""
+    pages = (
+        [page for page in results if isinstance(page, dict)] if isinstance(results, list) else []
+    )
+    return "\n".join(f"{page.get('title', '')} {page.get('url', '')}".strip() for page in pages)
+
+
+def _refused(what: str, where: str) -> ApiError:
+    return invalid_request(
+        f"{where}: {what} blocks cannot be sent to a server of the OpenAI dialect. Remove the "
+        "block, or use a mode whose server speaks the Messages API."
+    )

@@ -1,0 +1,36 @@
+"""Chat completions: `POST /v1/chat/completions`."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from anyclaude.messages.requests import MessagesRequest
+from anyclaude.worker.v1 import worker_pb2 as pb
+from anyclaude.workers.relay.openai.answer import ChatReader
+from anyclaude.workers.relay.openai.request import build
+from anyclaude.workers.relay.reader import Reader
+from anyclaude.workers.relay.target import Target
+
+
+class OpenAiDialect:
+    name: Final = pb.DIALECT_OPENAI
+    path: Final = "/v1/chat/completions"
+
+    def headers(self, key: str, *, is_api: bool) -> list[tuple[bytes, bytes]]:
+        return [(b"authorization", f"Bearer {key}".encode())] if key else []
+
+    def body(self, request: MessagesRequest, raw: bytes, target: Target) -> dict[str, Any]:
+        return build(request, target)
+
+    def reader(
+        self,
+        request: MessagesRequest,
+        target: Target,
+        estimated_tokens: int,
+        on_usage: Callable[[int | None], None],
+    ) -> Reader:
+        return ChatReader(
+            request,
+            estimated_tokens=estimated_tokens,
+            window_limited=target.max_tokens is not None,
+            on_usage=on_usage,
+        )

@@ -1,0 +1,46 @@
+"""What reads one server's answer, whichever its dialect."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from anyclaude.worker.v1.worker_pb2 import GenerateResponse
+from anyclaude.workers.relay.sse import ServerEvent
+
+
+class BrokenAnswerError(Exception):
+    """The answer cannot be understood, or is incomplete; the message says how."""
+
+
+class RefusedInStreamError(Exception):
+    """The server said an error where an answer was due."""
+
+    def __init__(self, details: Mapping[str, Any]) -> None:
+        super().__init__(str(details.get("message", "")))
+        self.details = details
+
+
+class Reader(Protocol):
+    """Server events in, worker events out.
+
+    All raise `BrokenAnswerError` and `RefusedInStreamError`.
+    """
+
+    @property
+    def has_begun(self) -> bool:
+        """Content was seen: no other server, and no second try, can answer any more."""
+        ...
+
+    @property
+    def is_done(self) -> bool:
+        """The answer's end was seen; what follows on the connection does not matter."""
+        ...
+
+    def feed(self, event: ServerEvent) -> Iterator[GenerateResponse]: ...
+
+    def whole(self, document: Any) -> Iterator[GenerateResponse]:
+        """An answer that came in one piece."""
+        ...
+
+    def finish(self) -> Iterator[GenerateResponse]:
+        """At the answer's end: what is held back, and Finished."""
+        ...

@@ -1,0 +1,225 @@
+"""One generation through a server: sent, mended where a refusal teaches how, read to its end.
+
+Invariants:
+- Nothing is sent again once content was passed on.
+- Every request ends for the breaker in exactly one way: success, fault or undecided.
+- An answer ends with Finished only when the server ended it; everything else raises.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, Final
+
+import structlog
+
+from anyclaude.messages.errors import ApiError
+from anyclaude.messages.requests import MessagesRequest, parse_messages_request
+from anyclaude.worker.v1 import worker_pb2 as pb
+from anyclaude.workers.relay.dialect import Dialect
+from anyclaude.workers.relay.failures import (
+    Refusal,
+    UpstreamFault,
+    broken_answer,
+    explain_refusal,
+    shown,
+)
+from anyclaude.workers.relay.overflow import find_overflow
+from anyclaude.workers.relay.reader import BrokenAnswerError, Reader, RefusedInStreamError
+from anyclaude.workers.relay.sse import SseParser, StreamTooLargeError
+from anyclaude.workers.relay.target import Target
+from anyclaude.workers.relay.upstream import Upstream
+from anyclaude.workers.relay.wire import Answer
+
+log = structlog.get_logger(__name__)
+
+# One to learn the window, and a few things that a server may not take.
+_MAX_ATTEMPTS: Final = 6
+# An answer shorter than this is not worth having: the client shall shorten the conversation.
+_MIN_ROOM_TOKENS: Final = 1024
+# Refusals that another form of the same request does not change.
+_FINAL: Final = frozenset({401, 402, 403, 409, 413, 429, 502, 503, 504, 529})
+# A complete answer's connection is worth keeping if its end comes at once.
+_END_SECONDS: Final = 0.05
+
+Events = AsyncGenerator[pb.GenerateResponse, None]
+
+
+async def generate(upstream: Upstream, raw: bytes) -> Events:
+    """The events of one answer, Started first and Finished last.
+
+    Args:
+        upstream: who answers.
+        raw: the Messages request as the client sent it.
+
+    Raises:
+        ApiError: the request failed, before or within its answer.
+    """
+    request = parse_messages_request(raw)
+    upstream.admit()
+    upstream.running += 1
+    try:
+        async with aclosing(_Generation(upstream, request, raw).run()) as events:
+            async for event in events:
+                yield event
+        upstream.note_success()
+    except UpstreamFault as fault:
+        log.warning("server failed", upstream=upstream.name, status=fault.status)
+        upstream.note_fault(fault)
+        raise
+    finally:
+        upstream.running -= 1
+        upstream.breaker.undecided()
+
+
+class _Generation:
+    """The attempts at one answer."""
+
+    def __init__(self, upstream: Upstream, request: MessagesRequest, raw: bytes) -> None:
+        self._upstream = upstream
+        self._request = request
+        self._raw = raw
+        # Fields of the last body sent.
+        self._sent: Mapping[str, Any] = {}
+        self._passed_on = False
+
+    async def run(self) -> Events:
+        dialect = await self._upstream.dialect()
+        target = await self._upstream.target(self._request.model)
+        for _ in range(_MAX_ATTEMPTS):
+            try:
+                async with aclosing(self._attempt(dialect, target)) as events:
+                    async for event in events:
+                        self._passed_on = True
+                        yield event
+                return
+            except Refusal as refusal:
+                mended = await self._mended(refusal, dialect, target)
+                if mended is None:
+                    raise self._explained(refusal, target) from None
+                dialect, target = mended
+        raise broken_answer(self._upstream.party, "it refuses every form of the request")
+
+    async def _attempt(self, dialect: Dialect, target: Target) -> Events:
+        self._sent = dialect.body(self._request, self._raw, target)
+        estimate = self._upstream.estimator.estimate(self._request, self._raw)
+        reader = dialect.reader(self._request, target, estimate, self._note_prompt_tokens)
+        headers = [(b"content-type", b"application/json"), *self._upstream.headers(dialect)]
+        body = json.dumps(self._sent, ensure_ascii=False, separators=(",", ":")).encode()
+        async with self._upstream.wire.send("POST", dialect.path, headers, body) as answer:
+            if not answer.is_ok:
+                raise self._refusal(answer.status, await answer.read(), answer.headers)
+            try:
+                async for event in self._read(answer, reader):
+                    yield event
+            except BrokenAnswerError as error:
+                raise broken_answer(self._upstream.party, str(error)) from None
+            except StreamTooLargeError as error:
+                raise broken_answer(self._upstream.party, str(error)) from None
+            except RefusedInStreamError as error:
+                raise self._refused_in_stream(error) from None
+
+    async def _read(self, answer: Answer, reader: Reader) -> Events:
+        if "json" in answer.headers.get("content-type", "") and not answer.is_event_stream:
+            for event in reader.whole(self._document(await answer.read())):
+                yield event
+        elif "html" in answer.headers.get("content-type", ""):
+            raise Refusal(answer.status, "an HTML page instead of an answer")
+        else:
+            async for event in self._read_stream(answer, reader):
+                yield event
+        for event in reader.finish():
+            yield event
+
+    async def _read_stream(self, answer: Answer, reader: Reader) -> Events:
+        parser = SseParser()
+        async with aclosing(answer.chunks()) as chunks:
+            async for chunk in chunks:
+                for told in parser.feed(chunk):
+                    for event in reader.feed(told):
+                        yield event
+                if reader.has_begun and not answer.begun:
+                    answer.begun = True
+                    self._upstream.note_answering()
+                if reader.is_done:
+                    await _read_end(chunks)
+                    return
+        for told in parser.finish():
+            for event in reader.feed(told):
+                yield event
+
+    def _document(self, body: bytes) -> Any:
+        try:
+            return json.loads(body)
+        except ValueError:
+            raise BrokenAnswerError("it is not JSON") from None
+
+    def _refusal(self, status: int, body: bytes, headers: Mapping[str, str]) -> Refusal:
+        return Refusal.of(status, body, headers, self._upstream.key.read())
+
+    def _refused_in_stream(self, error: RefusedInStreamError) -> Refusal:
+        code = error.details.get("code")
+        status = code if isinstance(code, int) and 400 <= code <= 599 else 500
+        text = shown(str(error), self._upstream.key.read())
+        if "unexpected endpoint" in text.lower():
+            # LM Studio says so with 200.
+            status = 404
+        elif find_overflow(text, error.details):
+            status = 400
+        return Refusal(status, text, error.details)
+
+    async def _mended(
+        self, refusal: Refusal, dialect: Dialect, target: Target
+    ) -> tuple[Dialect, Target] | None:
+        """Another form of the request that may be taken; None when there is none."""
+        if self._passed_on or refusal.status in _FINAL:
+            return None
+        if overflow := find_overflow(refusal.message, refusal.details):
+            if overflow.room_tokens < _MIN_ROOM_TOKENS or target.max_tokens is not None:
+                return None
+            return dialect, replace(target, max_tokens=overflow.room_tokens)
+        learned = self._upstream.quirks.learn(refusal.message, self._sent)
+        if learned is not None:
+            log.info("server does not take part of a request", upstream=self._upstream.name)
+            self._upstream.quirks = learned
+            return dialect, replace(target, quirks=learned)
+        return await self._asked_anew(dialect, target) if refusal.status == 404 else None
+
+    async def _asked_anew(self, dialect: Dialect, target: Target) -> tuple[Dialect, Target] | None:
+        """Whether the server, or its model, was replaced since it was asked."""
+        self._upstream.forget()
+        new_dialect = await self._upstream.dialect()
+        new_target = await self._upstream.target(self._request.model)
+        if (new_dialect.name, new_target.model) == (dialect.name, target.model):
+            return None
+        return new_dialect, new_target
+
+    def _explained(self, refusal: Refusal, target: Target) -> ApiError:
+        error = explain_refusal(
+            refusal,
+            self._upstream.party,
+            model=target.model,
+            max_tokens=target.max_tokens or self._request.max_tokens,
+        )
+        if not isinstance(error, UpstreamFault):
+            self._upstream.note_refusal(error)
+        return error
+
+    def _note_prompt_tokens(self, tokens: int | None) -> None:
+        if tokens is not None:
+            self._upstream.estimator.learn(self._request, self._raw, tokens)
+        else:
+            self._upstream.note_no_counts()
+
+
+async def _read_end(chunks: AsyncIterator[bytes]) -> None:
+    """Lets the connection be kept when nothing but its end is left."""
+    try:
+        async with asyncio.timeout(_END_SECONDS):
+            async for _ in chunks:
+                pass
+    except (TimeoutError, UpstreamFault):
+        # The answer is complete; only the connection is not reused.
+        return

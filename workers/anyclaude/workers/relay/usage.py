@@ -1,0 +1,93 @@
+"""Token counts as other servers report them, and a guess where one has to be had before they do."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from anyclaude.messages.requests import CountTokensRequest
+from anyclaude.worker.v1.worker_pb2 import Usage
+
+# Of English and code in JSON; replaced by what the server's own counts show.
+_CHARACTERS_PER_TOKEN: Final = 3.6
+_TOKENS_PER_IMAGE: Final = 1500
+# Shorter prompts are mostly template.
+_TELLING_TOKENS: Final = 200
+
+
+class Estimator:
+    """How many tokens a prompt probably has, learned from prompts whose count is known."""
+
+    def __init__(self) -> None:
+        self._characters_per_token = _CHARACTERS_PER_TOKEN
+
+    def estimate(self, request: CountTokensRequest, body: bytes) -> int:
+        """A guess; the server's own count always replaces it."""
+        images = list(_images(request))
+        characters = len(body) - sum(images)
+        return max(
+            1,
+            math.ceil(characters / self._characters_per_token) + len(images) * _TOKENS_PER_IMAGE,
+        )
+
+    def learn(self, request: CountTokensRequest, body: bytes, prompt_tokens: int) -> None:
+        if prompt_tokens < _TELLING_TOKENS or any(_images(request)):
+            return
+        self._characters_per_token = min(max(len(body) / prompt_tokens, 1.0), 10.0)
+
+
+def _images(request: CountTokensRequest) -> Iterator[int]:
+    """Characters of each image's data."""
+    for message in request.messages:
+        for block in message.blocks():
+            yield from _block_images(block)
+
+
+def _block_images(block: Mapping[str, Any]) -> Iterator[int]:
+    source = block.get("source")
+    if block.get("type") == "image" and isinstance(source, Mapping):
+        yield len(str(source.get("data") or ""))
+    content = block.get("content")
+    if isinstance(content, list):
+        for part in content:
+            if isinstance(part, Mapping):
+                yield from _block_images(part)
+
+
+def openai_usage(usage: Mapping[str, Any], timings: Mapping[str, Any]) -> Usage | None:
+    """Chat completion counts; None where they say nothing.
+
+    Args:
+        usage: the `usage` object.
+        timings: llama.cpp's, which alone tells what it reused in older versions.
+    """
+    prompt, answer = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    if prompt is None:
+        return None
+    details = usage.get("prompt_tokens_details")
+    cached = _count(details, "cached_tokens") if isinstance(details, Mapping) else None
+    if cached is None:
+        cached = _count(usage, "prompt_cache_hit_tokens") or _count(timings, "cache_n") or 0
+    # The API counts at least one token as new.
+    cached = min(cached, max(0, prompt - 1))
+    return Usage(
+        input_tokens=max(1, prompt - cached), cache_read_tokens=cached, output_tokens=answer or 0
+    )
+
+
+def anthropic_usage(usage: Mapping[str, Any]) -> Usage:
+    """Messages counts; missing ones are 0."""
+    return Usage(
+        input_tokens=_count(usage, "input_tokens") or 0,
+        cache_read_tokens=_count(usage, "cache_read_input_tokens") or 0,
+        cache_creation_tokens=_count(usage, "cache_creation_input_tokens") or 0,
+        output_tokens=_count(usage, "output_tokens") or 0,
+    )
+
+
+def prompt_tokens(usage: Usage) -> int:
+    return int(usage.input_tokens + usage.cache_read_tokens + usage.cache_creation_tokens)
+
+
+def _count(counts: Mapping[str, Any], key: str) -> int | None:
+    value = counts.get(key)
+    return value if isinstance(value, int) and 0 <= value < 2**32 else None
