@@ -43,6 +43,8 @@ class UpstreamSettings(BaseModel):
     # Where the key is; a file wins over a variable of the daemon's environment.
     api_key_env: str = ""
     api_key_file: str = ""
+    # Certificates to trust instead of the usual ones, in PEM.
+    ca_file: str = ""
     # What to ask for; empty means whatever the server has loaded.
     model: str = ""
     # By the model the client asks for, `*` allowed; wins over `model`.
