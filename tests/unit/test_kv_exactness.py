@@ -18,7 +18,7 @@ from anyclaude.worker.v1.worker_pb2 import GenerateResponse
 from anyclaude.workers.mlx.engine.engine import Engine
 from anyclaude.workers.mlx.engine.job import Job
 from anyclaude.workers.mlx.kv import layers as kinds
-from anyclaude.workers.mlx.kv.entry import LineageKey
+from anyclaude.workers.mlx.kv.lineage import LineageKey
 from anyclaude.workers.mlx.kv.store import KVStore, StoreLimits
 from tests.models import tiny
 
@@ -229,8 +229,9 @@ def test_a_damaged_cache_is_noticed(family: tiny.Family, mutate) -> None:  # typ
     engine, rng = bench(family), random.Random(5)
     prompt = words(rng, 60)
     engine.start(prompt, "a").answer()
-    (entry,) = engine.engine.store.entries()
-    full = next(leaf for leaf in kinds.leaves(entry.live.layers) if kinds.is_full_attention(leaf))
+    (lineage,) = engine.engine.store.lineages()
+    assert lineage.live is not None
+    full = next(leaf for leaf in kinds.leaves(lineage.live.layers) if kinds.is_full_attention(leaf))
     mutate(full)
     longer = prompt + words(rng, 10)
     answer = engine.start(longer, "a").answer()

@@ -68,6 +68,8 @@ class CacheSettings(_Section):
     max_prefixes: int = Field(16, ge=1)
     # A prefix shorter than this is cheaper to compute than to keep.
     min_prefix_tokens: int = Field(256, ge=1)
+    # A conversation not heard of for this long is kept in the shared prefix tree alone.
+    live_idle_seconds: float = Field(120.0, ge=0)
     # 0 keeps KV in the model's own type; 8 and 4 quantise it from the first token.
     kv_bits: Literal[0, 4, 8] = 0
 

@@ -82,6 +82,7 @@ def _engine(model: Model, settings: Settings, weights_bytes: int) -> Engine:
         checkpoints_per_lineage=cache.checkpoints_per_lineage,
         max_prefixes=cache.max_prefixes,
         min_prefix_tokens=cache.min_prefix_tokens,
+        live_idle_seconds=cache.live_idle_seconds,
         kv_bits=cache.kv_bits,
     )
     store = KVStore(model.weights, limits)

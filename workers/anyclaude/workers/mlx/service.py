@@ -5,11 +5,10 @@ with a tokenizer of its own), the overflow decision. A refused request is a Fail
 """
 
 import asyncio
-import hashlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any
 
 import grpc.aio
 import structlog
@@ -24,18 +23,18 @@ from anyclaude.worker.v1 import worker_pb2 as pb
 from anyclaude.worker.v1 import worker_pb2_grpc
 from anyclaude.workers.mlx import memory
 from anyclaude.workers.mlx.adapter import TokenizerWrapper, opens_thinking
+from anyclaude.workers.mlx.caches import list_caches, prune_caches
 from anyclaude.workers.mlx.decode import BlockStream, make_sampler
 from anyclaude.workers.mlx.engine.engine import Engine
 from anyclaude.workers.mlx.engine.generation import failed
 from anyclaude.workers.mlx.engine.job import Job
-from anyclaude.workers.mlx.kv.entry import Entry, Kind, LineageKey
-from anyclaude.workers.mlx.kv.prune import Removal, Selection
+from anyclaude.workers.mlx.kv.lineage import LineageKey
+from anyclaude.workers.mlx.kv.store import token_digest
+from anyclaude.workers.mlx.kv.tokens import token_array
 from anyclaude.workers.mlx.model import Model
 from anyclaude.workers.mlx.prompt import Prompt, PromptRenderer
 
 log = structlog.get_logger(__name__)
-
-DIGEST_CHARACTERS: Final = 12
 
 
 class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
@@ -120,29 +119,15 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
     async def ListCaches(
         self, request: pb.ListCachesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListCachesResponse:
-        return await asyncio.wrap_future(
-            self._engine.call(lambda: _listed(self._engine.store.entries()))
-        )
+        return await asyncio.wrap_future(self._engine.call(lambda: list_caches(self._engine.store)))
 
     async def PruneCaches(
         self, request: pb.PruneCachesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.PruneCachesResponse:
-        selection = _selection(request.filter)
         return await asyncio.wrap_future(
-            self._engine.call(lambda: self._prune(selection, dry_run=request.dry_run))
-        )
-
-    def _prune(self, selection: Selection, *, dry_run: bool) -> pb.PruneCachesResponse:
-        store = self._engine.store
-        before = store.nbytes
-        removals = store.prune(selection, dry_run=True)
-        caches = [_removed(removal) for removal in removals]
-        freed = sum(removal.freed_bytes for removal in removals)
-        if not dry_run:
-            store.prune(selection)
-            freed = before - store.nbytes
-        return pb.PruneCachesResponse(
-            caches=caches, freed_bytes=max(0, freed), remaining_bytes=max(0, before - freed)
+            self._engine.call(
+                lambda: prune_caches(self._engine.store, request.filter, dry_run=request.dry_run)
+            )
         )
 
     def _counted(self, body: bytes) -> Prompt:
@@ -200,53 +185,9 @@ def _lineage(identity: pb.Identity, prompt: Prompt) -> LineageKey:
 
     A client that names no session is told apart by its first message.
     """
+    tokens = token_array(prompt.token_ids)
     session = identity.session_id
     if not session:
-        first = next((m for m in prompt.marks if m > prompt.stable_tokens), 0)
-        session = f"anonymous-{_digest(prompt.token_ids[:first])}"
-    return LineageKey(session, identity.agent_id, _digest(prompt.token_ids[: prompt.stable_tokens]))
-
-
-def _digest(token_ids: Iterable[int]) -> str:
-    text = ",".join(map(str, token_ids))
-    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_CHARACTERS]
-
-
-def _selection(wanted: pb.PruneFilter) -> Selection:
-    return Selection(
-        session_id=wanted.session_id or None,
-        older_than_seconds=(
-            wanted.older_than.ToTimedelta().total_seconds()
-            if wanted.HasField("older_than")
-            else None
-        ),
-        to_bytes=wanted.to_bytes if wanted.HasField("to_bytes") else None,
-        all=wanted.all,
-    )
-
-
-def _listed(entries: Iterable[Entry]) -> pb.ListCachesResponse:
-    return pb.ListCachesResponse(caches=[_cache(entry) for entry in entries])
-
-
-def _removed(removal: Removal) -> pb.Cache:
-    cache = _cache(removal.entry)
-    cache.bytes = max(0, removal.freed_bytes)
-    return cache
-
-
-def _cache(entry: Entry) -> pb.Cache:
-    cache = pb.Cache(
-        name=entry.name,
-        kind=pb.CACHE_KIND_PREFIX if entry.kind is Kind.PREFIX else pb.CACHE_KIND_LINEAGE,
-        session_id="" if entry.kind is Kind.PREFIX else entry.key.session_id,
-        agent_id="" if entry.kind is Kind.PREFIX else entry.key.agent_id,
-        tokens=len(entry.live),
-        bytes=entry.nbytes,
-        hits=entry.hits,
-        in_use=entry.in_use,
-        checkpoints=len(entry.live.checkpoints),
-    )
-    cache.create_time.FromMilliseconds(int(entry.create_time * 1000))
-    cache.last_use_time.FromMilliseconds(int(entry.last_use * 1000))
-    return cache
+        first = next((mark for mark in prompt.marks if mark > prompt.stable_tokens), 0)
+        session = f"anonymous-{token_digest(tokens[:first])}"
+    return LineageKey(session, identity.agent_id, token_digest(tokens[: prompt.stable_tokens]))

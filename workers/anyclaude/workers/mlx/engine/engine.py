@@ -132,6 +132,7 @@ class Engine:
         now = time.monotonic()
         if not self._running or now - self._published > PUBLISH_SECONDS:
             self._published = now
+            self.store.drop_idle_live_caches()
             self.cache_bytes = self.store.nbytes
 
     def _finished(self) -> bool:

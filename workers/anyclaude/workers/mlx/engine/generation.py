@@ -77,6 +77,7 @@ class Generation:
             job.emit(pb.GenerateResponse(started=pb.Started(usage=self.usage)))
             yield
             yield from self._prefill(lease)
+            self._store.keep_prefix(lease)
             prefilled = time.monotonic()
             self._timings.prefill.FromMilliseconds(_ms(prefilled - started))
             if job.max_tokens == 0:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from anyclaude.worker.v1.worker_pb2 import GenerateResponse
 from anyclaude.workers.mlx.adapter import Sampler
-from anyclaude.workers.mlx.kv.entry import LineageKey
+from anyclaude.workers.mlx.kv.lineage import LineageKey
 
 
 class Blocks(Protocol):

@@ -10,7 +10,7 @@ A composite layer (CacheList) is taken apart, so the rest of the package sees a 
 """
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -79,6 +79,28 @@ def forked(leaf: Layer, n: int, room_tokens: int) -> Layer:
     return fork
 
 
+def sliced(leaf: Layer, start: int, end: int) -> tuple[mx.array, ...]:
+    """Copies of a full-attention leaf's arrays for the tokens from `start` to `end`."""
+    arrays = [*_as_list(leaf.keys), *_as_list(leaf.values)]
+    return tuple(mx.contiguous(array[..., start:end, :]) for array in arrays)
+
+
+def assembled(
+    leaf: Layer, pieces: Sequence[tuple[mx.array, ...]], n: int, room_tokens: int
+) -> Layer:
+    """The empty full-attention `leaf`, filled with `n` tokens given in pieces, in order."""
+    joined = [
+        mx.concatenate([*parts, _room(parts[0], room_tokens)], axis=-2)
+        for parts in zip(*pieces, strict=True)
+    ]
+    half = len(joined) // 2
+    leaf.keys, leaf.values = joined[:half], joined[half:]
+    if half == 1:
+        leaf.keys, leaf.values = joined
+    leaf.offset = n
+    return leaf
+
+
 def reserve(leaf: Layer, tokens: int) -> None:
     """Lets the next growth of a full-attention leaf take `tokens` at once.
 
@@ -143,9 +165,15 @@ def _map(arrays: Any, change: Any) -> Any:
 
 
 def _resized(array: mx.array, n: int, room_tokens: int) -> mx.array:
-    kept = array[..., :n, :]
-    room = mx.zeros((*array.shape[:-2], room_tokens, array.shape[-1]), array.dtype)
-    return mx.concatenate([kept, room], axis=-2)
+    return mx.concatenate([array[..., :n, :], _room(array, room_tokens)], axis=-2)
+
+
+def _room(like: mx.array, tokens: int) -> mx.array:
+    return mx.zeros((*like.shape[:-2], tokens, like.shape[-1]), like.dtype)
+
+
+def _as_list(arrays: Any) -> list[mx.array]:
+    return [arrays] if isinstance(arrays, mx.array) else list(arrays)
 
 
 def _capacity(leaf: Layer) -> int:

@@ -41,6 +41,10 @@ class LiveCache:
         return len(self.tokens)
 
     @property
+    def nbytes(self) -> int:
+        return sum(map(kinds.nbytes, self.leaves()))
+
+    @property
     def needs_checkpoints(self) -> bool:
         """Whether some layer can only be brought back from a saved state."""
         return self._needs_checkpoints
@@ -94,6 +98,16 @@ class LiveCache:
             max_checkpoints=self._max_checkpoints,
         )
 
+    def state(self) -> Checkpoint:
+        """Copies of what only a saved state brings back, as they are now."""
+        states = {
+            index: kinds.copied(leaf, len(self))
+            for index, leaf in enumerate(kinds.leaves(self.layers))
+            if not kinds.is_full_attention(leaf)
+        }
+        mx.eval([leaf.state for leaf in states.values()])
+        return states
+
     def reserve(self, tokens: int) -> None:
         """Announces how many tokens are about to come, so that buffers grow once."""
         for leaf in kinds.leaves(self.layers):
@@ -104,12 +118,7 @@ class LiveCache:
         point = len(self)
         if not self._needs_checkpoints or point == 0 or point in self.checkpoints:
             return
-        states = {
-            index: kinds.copied(leaf, point)
-            for index, leaf in enumerate(kinds.leaves(self.layers))
-            if not kinds.is_full_attention(leaf)
-        }
-        mx.eval([leaf.state for leaf in states.values()])
+        states = self.state()
         self.checkpoints[point] = states
         protected = {*keep, point}
         spare = sorted(p for p in self.checkpoints if p not in protected)

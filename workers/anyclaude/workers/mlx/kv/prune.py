@@ -1,26 +1,26 @@
-"""Which caches go, decided before any does.
+"""What a prune takes, decided before anything goes.
 
-Order: idle lineages, least recently used first, then prefixes likewise. A lineage that is the last
-holder of its stable prefix shrinks to it instead of going whole; a byte target may take the shrunk
-prefix too, once nothing else is left.
+A prune removes names and the segments that only they hold. The segments of a stable prefix stay for
+the next conversation, unless everything is pruned or a byte target cannot be met without them.
+Pinned segments and conversations with a running request stay always.
 """
 
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
-from anyclaude.workers.mlx.kv.entry import Entry, Kind, total_bytes
+from anyclaude.workers.mlx.kv.lineage import Lineage
+from anyclaude.workers.mlx.kv.tree import Node, PrefixTree
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What a prune takes. Conditions combine; none given selects nothing."""
+    """Conditions combine; none given selects nothing."""
 
     session_id: str | None = None
     older_than_seconds: float | None = None
-    # Stop once this many bytes or fewer remain.
+    # Stop once this many bytes or fewer remain in memory.
     to_bytes: int | None = None
-    # Everything, prefixes included.
+    # Everything, stable prefixes included.
     all: bool = False
 
     @property
@@ -28,76 +28,110 @@ class Selection:
         given = (self.session_id, self.older_than_seconds, self.to_bytes)
         return not self.all and given == (None, None, None)
 
-    def takes(self, entry: Entry, now: float) -> bool:
-        if entry.in_use:
-            return False
-        if self.session_id is not None and (
-            entry.kind is Kind.PREFIX or entry.key.session_id != self.session_id
-        ):
-            return False
-        return self.older_than_seconds is None or now - entry.last_use >= self.older_than_seconds
-
 
 @dataclass(frozen=True)
 class Removal:
-    """One entry that goes, or shrinks to its stable prefix."""
+    """What goes together: segments, and the conversation or stable prefix that they were."""
 
-    entry: Entry
-    shrinks: bool
+    nodes: tuple[Node, ...]
     freed_bytes: int
+    lineage: Lineage | None = None
+    prefix: Node | None = None
 
 
 def plan(
-    entries: Sequence[Entry], selection: Selection, *, now: float, min_prefix_tokens: int
+    tree: PrefixTree,
+    lineages: Sequence[Lineage],
+    selection: Selection,
+    *,
+    now: float,
+    held_bytes: int,
 ) -> list[Removal]:
-    """The removals that carry out `selection`, in order; nothing is changed."""
-    if selection.is_empty:
-        return []
-    remaining_bytes = total_bytes(entries)
-    candidates = sorted(
-        (entry for entry in entries if selection.takes(entry, now)),
-        key=lambda entry: (entry.kind is Kind.PREFIX, entry.last_use),
-    )
-    queue = deque((entry, False) for entry in candidates)
-    removals: dict[Entry, Removal] = {}
-    while queue and not _reached(selection, remaining_bytes):
-        entry, shrunk_already = queue.popleft()
-        shrinks = (
-            not selection.all
-            and not shrunk_already
-            and _is_last_holder(entry, entries, removals, min_prefix_tokens)
-        )
-        freed = entry.nbytes - (_prefix_bytes(entry) if shrinks else 0)
-        remaining_bytes -= freed - (removals[entry].freed_bytes if shrunk_already else 0)
-        removals[entry] = Removal(entry, shrinks, freed)
-        if shrinks and selection.to_bytes is not None:
-            queue.append((entry, True))
-    return list(removals.values())
+    """The removals that carry out `selection`, oldest first; nothing is changed."""
+    removals: list[Removal] = []
+    if selection.is_empty or _reached(selection, held_bytes):
+        return removals
+    for removal in _Planner(tree, lineages, selection, now).removals():
+        removals.append(removal)
+        held_bytes -= removal.freed_bytes
+        if _reached(selection, held_bytes):
+            break
+    return removals
 
 
-def _reached(selection: Selection, remaining_bytes: int) -> bool:
-    return selection.to_bytes is not None and remaining_bytes <= selection.to_bytes
+def _reached(selection: Selection, held_bytes: int) -> bool:
+    return selection.to_bytes is not None and held_bytes <= selection.to_bytes
 
 
-def _is_last_holder(
-    entry: Entry,
-    entries: Sequence[Entry],
-    removals: dict[Entry, Removal],
-    min_prefix_tokens: int,
-) -> bool:
-    if entry.kind is Kind.PREFIX or entry.stable_tokens < min_prefix_tokens:
-        return False
-    if entry.live.reusable(entry.stable_tokens) < min_prefix_tokens:
-        return False
-    return not any(
-        other is not entry
-        and other.key.stable_digest == entry.key.stable_digest
-        and len(other.live) >= entry.stable_tokens
-        and (other not in removals or removals[other].shrinks)
-        for other in entries
-    )
+@dataclass
+class _Planner:
+    """Walks through what may go; each removal assumes that those before it happened."""
 
+    tree: PrefixTree
+    lineages: Sequence[Lineage]
+    selection: Selection
+    now: float
+    gone_lineages: set[Lineage] = field(default_factory=set)
+    gone_nodes: set[Node] = field(default_factory=set)
 
-def _prefix_bytes(entry: Entry) -> int:
-    """About what the entry's stable prefix will take on its own."""
-    return entry.nbytes * entry.live.reusable(entry.stable_tokens) // max(1, len(entry.live))
+    def removals(self) -> Iterator[Removal]:
+        for lineage in sorted(self.lineages, key=lambda lineage: lineage.last_use):
+            if self._takes(lineage):
+                yield self._lineage(lineage)
+        if self.selection.session_id is not None:
+            return
+        # What no conversation holds any more: edited history, cancelled work.
+        yield from self._ends(lambda node: not node.stable_digest, keep_stable=True)
+        if self.selection.all or self.selection.to_bytes is not None:
+            yield from self._ends(lambda node: True, keep_stable=False)
+
+    def _takes(self, lineage: Lineage) -> bool:
+        wanted = self.selection.session_id
+        if lineage.running or (wanted is not None and lineage.key.session_id != wanted):
+            return False
+        return self._is_old(lineage.last_use)
+
+    def _is_old(self, last_use: float) -> bool:
+        limit = self.selection.older_than_seconds
+        return limit is None or self.now - last_use >= limit
+
+    def _lineage(self, lineage: Lineage) -> Removal:
+        self.gone_lineages.add(lineage)
+        nodes = self._release(lineage.tip, keep_stable=True)
+        live = lineage.live.nbytes if lineage.live else 0
+        return Removal(nodes, live + sum(node.nbytes for node in nodes), lineage=lineage)
+
+    def _ends(self, wanted: Callable[[Node], bool], *, keep_stable: bool) -> Iterator[Removal]:
+        """Removes from the ends of branches upward, least recently used end first."""
+        ends = [node for node in self.tree.nodes() if not node.children]
+        for end in sorted(ends, key=lambda end: end.last_use):
+            node = self._next_up(end)
+            if node is None or not wanted(node) or not self._is_old(node.last_use):
+                continue
+            released = self._release(node, keep_stable=keep_stable)
+            if released:
+                freed = sum(part.nbytes for part in released)
+                prefix = next((part for part in released if part.stable_digest), None)
+                yield Removal(released, freed, prefix=prefix)
+
+    def _next_up(self, node: Node) -> Node | None:
+        """The lowest ancestor that is still there."""
+        up: Node | None = node
+        while up is not None and up in self.gone_nodes:
+            up = up.parent
+        return None if up is None or up.is_root else up
+
+    def _release(self, tip: Node | None, *, keep_stable: bool) -> tuple[Node, ...]:
+        """The nodes from `tip` upward that nothing that remains needs."""
+        held = {other.tip for other in self.lineages if other not in self.gone_lineages}
+        released: list[Node] = []
+        node = tip
+        while node is not None and not node.is_root and node not in self.gone_nodes:
+            if node in held or node.pinned or (keep_stable and node.stable_digest):
+                break
+            if any(child not in self.gone_nodes for child in node.children.values()):
+                break
+            self.gone_nodes.add(node)
+            released.append(node)
+            node = node.parent
+        return tuple(released)

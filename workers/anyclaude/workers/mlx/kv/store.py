@@ -1,17 +1,18 @@
-"""Every KV cache of the worker: found by token ids, kept within a byte limit.
+"""Every KV cache of the worker: found by token ids, stored once, kept within a byte limit.
 
-A *lineage* is the cache of one conversation; a *prefix* is a kept system-and-tools cache that new
-lineages fork from. While some lineage holds a stable prefix no second copy is made of it; the last
-lineage to go shrinks to it.
+The prefix tree holds every distinct token's KV. A running request has a live cache of its own,
+continued in place where its conversation's latest one is still there, put together from the tree
+where not. When the request is over, what is new goes into the tree.
 
 Invariants:
   - what is reused is decided by comparing token ids alone, and one token is always left to compute;
-  - an entry in use is changed by its user only; others may fork it, since between two turns its
-    tokens and layers agree;
-  - a lease is the only way to a mutable cache.
+  - the live cache of an idle conversation holds nothing that is not in the tree, so it can be
+    dropped at any time;
+  - a lease is the only way to a mutable cache, and belongs to one request.
 Not thread-safe: the MLX thread owns it.
 """
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,10 +20,13 @@ from enum import Enum, auto
 
 from anyclaude.workers.mlx.adapter import LanguageModel
 from anyclaude.workers.mlx.kv import layers as kinds
-from anyclaude.workers.mlx.kv.entry import Entry, Kind, LineageKey, total_bytes
+from anyclaude.workers.mlx.kv.lineage import Lineage, LineageKey
 from anyclaude.workers.mlx.kv.live import LiveCache
+from anyclaude.workers.mlx.kv.memory import leaves_first
 from anyclaude.workers.mlx.kv.prune import Removal, Selection, plan
+from anyclaude.workers.mlx.kv.segments import assemble, extract
 from anyclaude.workers.mlx.kv.tokens import TokenArray, common_prefix
+from anyclaude.workers.mlx.kv.tree import Match, Node, PrefixTree
 
 # Room left behind a prompt so that an answer of usual length grows no buffer.
 ANSWER_ROOM_TOKENS = 512
@@ -46,29 +50,21 @@ class StoreLimits:
     checkpoints_per_lineage: int = 8
     max_prefixes: int = 16
     min_prefix_tokens: int = 256
+    live_idle_seconds: float = 120.0
     kv_bits: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Lease:
-    """A cache lent to one request."""
+    """A live cache lent to one request."""
 
-    entry: Entry
+    key: LineageKey
+    live: LiveCache
     reused_tokens: int
     cause: Cause
+    stable_tokens: int
     # Utility calls borrow and give nothing back.
     keep: bool
-
-    @property
-    def live(self) -> LiveCache:
-        return self.entry.live
-
-
-@dataclass(frozen=True)
-class _Match:
-    entry: Entry
-    common: int
-    reusable: int
 
 
 class KVStore:
@@ -81,170 +77,248 @@ class KVStore:
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self.tree = PrefixTree()
         self._model = model
         self._limits = limits
         self._clock = clock
-        self._entries: list[Entry] = []
+        self._lineages: dict[LineageKey, Lineage] = {}
+        self._leases: set[Lease] = set()
+        self._needs_states = self._empty().needs_checkpoints
         # Measured on the first cache; 0 until then.
         self.bytes_per_token = 0.0
         self.evictions = 0
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all caches, those of running requests included."""
-        return total_bytes(self._entries)
+        """Bytes of the tree and of all live caches, states that they share counted once."""
+        leaves = {id(leaf): leaf for live in self._live_caches() for leaf in live.leaves()}
+        for node in self.tree.nodes():
+            for state in node.states.values():
+                leaves.pop(id(state), None)
+        return self.tree.nbytes + sum(map(kinds.nbytes, leaves.values()))
 
     @property
     def limit_bytes(self) -> int:
         return self._limits.memory_limit_bytes
 
-    def entries(self) -> list[Entry]:
-        return list(self._entries)
+    def lineages(self) -> list[Lineage]:
+        return list(self._lineages.values())
+
+    # One request
 
     def acquire(
         self, key: LineageKey, prompt: TokenArray, stable_tokens: int, *, keep: bool = True
     ) -> Lease:
-        """Lends a cache that holds the longest usable part of `prompt`.
-
-        The conversation's own cache is continued in place; any other is forked.
-        """
-        own = self._own(key) if keep else None
-        match = self._longest_match(prompt, prefer=own)
-        lease_cause = _cause(own, match, prompt)
-        if own is not None and (match is None or match.entry is own):
-            reused = match.reusable if match else 0
-            entry = self._rewound(own, reused)
+        """Lends a cache that holds the longest usable part of `prompt`."""
+        limit = len(prompt) - 1
+        lineage = self._lineages.get(key) if keep else None
+        match = self.tree.match(prompt)
+        in_tree = match.reusable(limit, needs_states=self._needs_states)
+        own = lineage.live if lineage else None
+        in_own = _reusable(own, prompt, limit)
+        running = max(
+            self._leases, key=lambda lease: _reusable(lease.live, prompt, limit), default=None
+        )
+        in_running = _reusable(running.live, prompt, limit) if running else 0
+        reused = max(in_tree, in_own, in_running)
+        cause = _cause(lineage, match, own, prompt, reused)
+        self._use(match, reused)
+        if lineage is not None:
+            lineage.live = None
+        room = len(prompt) - reused + ANSWER_ROOM_TOKENS
+        if own is not None and in_own == reused and reused:
+            own.cut(reused)
+            live = own
+        elif in_tree == reused and reused:
+            live = self._assembled(match, prompt, reused, room)
+        elif running is not None and reused:
+            live = running.fork(reused, room)
         else:
-            reused = match.reusable if match else 0
-            entry = self._started(key, match, len(prompt) - reused + ANSWER_ROOM_TOKENS)
-        entry.in_use = True
-        entry.stable_tokens = stable_tokens
-        entry.last_use = self._clock()
-        return Lease(entry, reused, lease_cause, keep)
+            live = self._empty()
+        lease = Lease(key, live, reused, cause, stable_tokens, keep)
+        self._leases.add(lease)
+        if keep:
+            self._lineage(key).running += 1
+        return lease
+
+    def keep_prefix(self, lease: Lease) -> None:
+        """Puts a stable prefix that is new into the tree while its request still runs."""
+        stable = lease.stable_tokens
+        if not lease.keep or stable < self._limits.min_prefix_tokens or len(lease.live) < stable:
+            return
+        if self.tree.match(lease.live.tokens.ids[:stable]).length < stable:
+            self._insert(lease.live, stable, lease)
 
     def release(self, lease: Lease) -> None:
-        """Takes a cache back. It becomes its conversation's, unless it was not to be kept."""
-        entry = lease.entry
-        entry.in_use = False
-        entry.last_use = self._clock()
-        self.bytes_per_token = kinds.bytes_per_token(entry.live.layers) or self.bytes_per_token
-        superseded = self._superseded_by(entry) if lease.keep and len(entry.live) else {entry}
-        self._entries = [other for other in self._entries if other not in superseded]
-        self._drop_surplus_prefixes()
+        """Takes a cache back: what is new in it goes into the tree."""
+        self._leases.remove(lease)
+        self.bytes_per_token = kinds.bytes_per_token(lease.live.layers) or self.bytes_per_token
+        if not lease.keep:
+            return
+        lineage = self._lineage(lease.key)
+        lineage.running -= 1
+        lineage.last_use = self._clock()
+        if len(lease.live):
+            lineage.tip = self._insert(lease.live, len(lease.live), lease)
+            lineage.live = lease.live
+        elif lineage.tip is None and not lineage.running:
+            del self._lineages[lease.key]
+
+    # Memory
 
     def make_room_for(self, key: LineageKey, prompt: TokenArray, *, keep: bool = True) -> bool:
-        """Prunes until the request fits; False if it cannot. What it will reuse goes last."""
-        own = self._own(key) if keep else None
-        match = self._longest_match(prompt, prefer=own)
-        new_tokens = len(prompt) + ANSWER_ROOM_TOKENS
-        if match is not None:
-            match.entry.last_use = self._clock()
-            if match.entry is own:
-                new_tokens -= match.reusable
-        return self.make_room(int(new_tokens * self.bytes_per_token))
+        """Evicts until the request fits; False if it cannot. What it will reuse goes last."""
+        match = self.tree.match(prompt)
+        self._touch(match.nodes)
+        lineage = self._lineages.get(key) if keep else None
+        own = lineage.live if lineage else None
+        new_tokens = len(prompt) - match.length + ANSWER_ROOM_TOKENS
+        # The live cache, unless it is there, and the new tokens once more for the tree.
+        live_tokens = new_tokens if own is not None else len(prompt) + ANSWER_ROOM_TOKENS
+        if lineage is not None and own is not None:
+            lineage.last_use = self._clock()
+        return self.make_room(int((live_tokens + new_tokens) * self.bytes_per_token))
 
     def make_room(self, needed_bytes: int) -> bool:
-        """Prunes, oldest first, until `needed_bytes` more fit; False if they cannot.
+        """Evicts until `needed_bytes` more fit; False if they cannot.
 
-        Once the limit is passed a whole fraction of it goes, so that pruning is rare.
+        Idle live caches go first, since the tree holds all of them. If that is not enough, a whole
+        fraction of the limit goes, so that evicting is rare.
         """
         limit = self._limits.memory_limit_bytes
         if self.nbytes + needed_bytes <= limit:
             return True
+        for lineage in sorted(self._lineages.values(), key=lambda lineage: lineage.last_use):
+            lineage.live = None
+            if self.nbytes + needed_bytes <= limit:
+                return True
         fraction_less = int(limit * (1 - self._limits.prune_fraction))
-        target = max(0, min(fraction_less, limit - needed_bytes))
-        self.evictions += len(self.prune(Selection(to_bytes=target)))
+        self._evict_to(max(0, min(fraction_less, limit - needed_bytes)))
         return self.nbytes + needed_bytes <= limit
+
+    def drop_idle_live_caches(self) -> None:
+        """Drops the live caches of conversations that have not been heard of for a while."""
+        oldest = self._clock() - self._limits.live_idle_seconds
+        for lineage in self._lineages.values():
+            if lineage.last_use < oldest:
+                lineage.live = None
 
     def prune(self, selection: Selection, *, dry_run: bool = False) -> list[Removal]:
         """Removes what `selection` takes, or only says what that would be."""
         removals = plan(
-            self._entries,
+            self.tree,
+            self.lineages(),
             selection,
             now=self._clock(),
-            min_prefix_tokens=self._limits.min_prefix_tokens,
+            held_bytes=self.nbytes,
         )
         if not dry_run:
             for removal in removals:
                 self._remove(removal)
-            self._drop_surplus_prefixes()
         return removals
 
-    def _own(self, key: LineageKey) -> Entry | None:
-        return next(
-            (
-                entry
-                for entry in self._entries
-                if entry.key == key and entry.kind is Kind.LINEAGE and not entry.in_use
-            ),
-            None,
-        )
+    # Parts
 
-    def _longest_match(self, prompt: TokenArray, *, prefer: Entry | None) -> _Match | None:
-        """The entry that can give the most tokens; `prefer` wins a tie, then the latest used."""
-        matches = []
-        for entry in self._entries:
-            common = common_prefix(entry.live.tokens.ids, prompt)
-            reusable = entry.live.reusable(min(common, len(prompt) - 1))
-            if reusable:
-                matches.append(_Match(entry, common, reusable))
-        return max(
-            matches,
-            key=lambda match: (match.reusable, match.entry is prefer, match.entry.last_use),
-            default=None,
-        )
-
-    def _rewound(self, own: Entry, reused: int) -> Entry:
-        own.hits += 1
-        if reused:
-            own.live.cut(reused)
-        else:
-            own.live = self._empty()
-        return own
-
-    def _started(self, key: LineageKey, match: _Match | None, room_tokens: int) -> Entry:
+    def _lineage(self, key: LineageKey) -> Lineage:
         now = self._clock()
-        if match is None:
-            live = self._empty()
-        else:
-            match.entry.hits += 1
-            match.entry.last_use = now
-            live = match.entry.live.fork(match.reusable, room_tokens)
-        entry = Entry(key, Kind.LINEAGE, live, stable_tokens=0, create_time=now, last_use=now)
-        self._entries.append(entry)
-        return entry
+        return self._lineages.setdefault(key, Lineage(key, create_time=now, last_use=now))
 
-    def _superseded_by(self, entry: Entry) -> set[Entry]:
-        """The older cache of the same conversation, and the prefix that the entry now holds."""
-        return {
-            other
-            for other in self._entries
-            if other is not entry
-            and not other.in_use
-            and (
-                other.key == entry.key
-                if other.kind is Kind.LINEAGE
-                else other.key.stable_digest == entry.key.stable_digest
-                and len(entry.live) >= len(other.live)
-            )
+    def _live_caches(self) -> list[LiveCache]:
+        idle = [lineage.live for lineage in self._lineages.values() if lineage.live is not None]
+        return [*idle, *(lease.live for lease in self._leases)]
+
+    def _longest_running(self, prompt: TokenArray, limit: int) -> tuple[LiveCache | None, int]:
+        """The running request's cache that holds most of `prompt`, between two of its turns."""
+        lives = [(lease.live, _reusable(lease.live, prompt, limit)) for lease in self._leases]
+        return max(lives, key=lambda found: found[1], default=(None, 0))
+
+    def _assembled(self, match: Match, prompt: TokenArray, n: int, room_tokens: int) -> LiveCache:
+        return assemble(
+            self._model,
+            match.nodes,
+            prompt,
+            n,
+            room_tokens=room_tokens,
+            kv_bits=self._limits.kv_bits,
+            max_checkpoints=self._limits.checkpoints_per_lineage,
+        )
+
+    def _insert(self, live: LiveCache, length: int, lease: Lease) -> Node:
+        """Adds the first `length` tokens of `live` to the tree; returns where they end."""
+        states = dict(live.checkpoints)
+        if live.needs_checkpoints and length == len(live):
+            states.setdefault(length, live.state())
+        stable = lease.stable_tokens
+        cuts = {n for n in states if n <= length} | ({stable} if 0 < stable <= length else set())
+        tip = self.tree.insert(
+            live.tokens.ids[:length], cuts, lambda start, end: extract(live, start, end)
+        )
+        path = tip.path()
+        self._touch(tuple(path))
+        for node in path:
+            node.create_time = node.create_time or self._clock()
+            node.is_main = node.is_main or not lease.key.agent_id
+            if node.end in states and not node.states:
+                node.states = states[node.end]
+            if node.end == stable >= self._limits.min_prefix_tokens:
+                node.stable_digest = lease.key.stable_digest
+        self._thin_states(path)
+        self._drop_surplus_prefixes()
+        return tip
+
+    def _thin_states(self, path: list[Node]) -> None:
+        """Keeps the newest states of a conversation; those at forks and stable prefixes stay."""
+        plain = [n for n in path if n.states and not n.stable_digest and len(n.children) < 2]
+        for node in plain[: max(0, len(plain) - self._limits.checkpoints_per_lineage)]:
+            node.states = {}
+
+    def _drop_surplus_prefixes(self) -> None:
+        """Beyond the number that may be kept, the oldest prefixes lose their rank."""
+        stable = [node for node in self.tree.nodes() if node.stable_digest and not node.pinned]
+        stable.sort(key=lambda node: node.last_use)
+        for node in stable[: max(0, len(stable) - self._limits.max_prefixes)]:
+            node.stable_digest = ""
+
+    def _evict_to(self, target_bytes: int) -> None:
+        """Takes segments out of memory, least valuable first, until `target_bytes` remain."""
+        for node in list(leaves_first(self.tree)):
+            if self.nbytes <= target_bytes:
+                return
+            self.evictions += 1
+            self._forget(node)
+
+    def _forget(self, node: Node) -> None:
+        """Takes a segment out of the tree; conversations that end there end above it."""
+        for lineage in self._lineages.values():
+            if lineage.tip is node:
+                lineage.tip = None if node.parent is self.tree.root else node.parent
+        self.tree.remove(node)
+        self._drop_empty_lineages()
+
+    def _drop_empty_lineages(self) -> None:
+        self._lineages = {
+            key: lineage
+            for key, lineage in self._lineages.items()
+            if lineage.tip is not None or lineage.running
         }
 
     def _remove(self, removal: Removal) -> None:
-        entry = removal.entry
-        if removal.shrinks:
-            length = entry.live.reusable(entry.stable_tokens)
-            entry.live = entry.live.fork(length, room_tokens=0)
-            entry.kind = Kind.PREFIX
-        else:
-            self._entries.remove(entry)
+        if removal.lineage is not None:
+            self._lineages.pop(removal.lineage.key, None)
+        # From the end of a branch upward, so each is a leaf when it goes.
+        for node in removal.nodes:
+            self.tree.remove(node)
 
-    def _drop_surplus_prefixes(self) -> None:
-        prefixes = sorted(
-            (entry for entry in self._entries if entry.kind is Kind.PREFIX),
-            key=lambda entry: entry.last_use,
-        )
-        for entry in prefixes[: max(0, len(prefixes) - self._limits.max_prefixes)]:
-            self._entries.remove(entry)
+    def _use(self, match: Match, reused: int) -> None:
+        used = tuple(node for node in match.nodes if node.start < reused)
+        self._touch(used)
+        for node in used:
+            node.hits += 1
+
+    def _touch(self, nodes: tuple[Node, ...]) -> None:
+        now = self._clock()
+        for node in nodes:
+            node.last_use = now
 
     def _empty(self) -> LiveCache:
         return LiveCache.empty(
@@ -254,10 +328,22 @@ class KVStore:
         )
 
 
-def _cause(own: Entry | None, match: _Match | None, prompt: TokenArray) -> Cause:
-    if own is not None and match is not None and match.entry is own:
-        extends = match.common == min(len(own.live), len(prompt))
-        return Cause.EXTENDED if extends else Cause.EDITED_HISTORY
-    if own is not None:
-        return Cause.EDITED_HISTORY
-    return Cause.FIRST_SIGHT if match is None else Cause.NEW_LINEAGE
+def token_digest(token_ids: TokenArray) -> str:
+    """Names a run of tokens."""
+    return hashlib.sha256(token_ids.astype("<i4").tobytes()).hexdigest()[:12]
+
+
+def _reusable(live: LiveCache | None, prompt: TokenArray, limit: int) -> int:
+    if live is None:
+        return 0
+    return live.reusable(min(common_prefix(live.tokens.ids, prompt), limit))
+
+
+def _cause(
+    lineage: Lineage | None, match: Match, own: LiveCache | None, prompt: TokenArray, reused: int
+) -> Cause:
+    if lineage is None or lineage.tip is None:
+        return Cause.NEW_LINEAGE if reused else Cause.FIRST_SIGHT
+    known = max(match.length, common_prefix(own.tokens.ids, prompt) if own else 0)
+    extends = known >= min(lineage.tokens, len(prompt))
+    return Cause.EXTENDED if extends else Cause.EDITED_HISTORY
