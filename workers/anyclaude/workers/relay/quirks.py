@@ -24,7 +24,7 @@ class Quirk(Enum):
     # Mistral's templates.
     SHORT_TOOL_IDS = re.compile(r"tool.?call.?id.*(length|9)", re.IGNORECASE | re.DOTALL)
     # OpenAI's newer name.
-    MAX_COMPLETION_TOKENS = re.compile(r"use '?max_completion_tokens")
+    MAX_COMPLETION_TOKENS = re.compile(r"use '?max_completion_tokens", re.IGNORECASE)
 
 
 # Left out when refused by name: without them the answer may be worse, but there is one.

@@ -19,6 +19,7 @@ class ThoughtSplitter:
         self._held = ""
         self._at_start = True
         self._inside = False
+        self._thought_seen = False
         self._words_seen = False
 
     def feed(self, text: str) -> list[Piece]:
@@ -44,21 +45,30 @@ class ThoughtSplitter:
         begin = self._held.lstrip()
         if begin.startswith(_OPEN):
             self._at_start, self._inside = False, True
-            self._held = begin.removeprefix(_OPEN).lstrip("\n")
+            self._held = begin.removeprefix(_OPEN)
         elif not _OPEN.startswith(begin):
             self._at_start = False
 
     def _look_for_close(self) -> list[Piece]:
         thought, tag, text = self._held.partition(_CLOSE)
         if tag:
-            self._inside, self._held = False, text.lstrip("\n")
-            return _thought(thought.rstrip("\n"))
-        keep = _overlap(self._held)
-        cut = len(self._held) - keep
+            self._inside, self._held = False, text
+            return self._thought(thought.rstrip("\n"))
+        cut = _certain(self._held)
         thought, self._held = self._held[:cut], self._held[cut:]
-        return _thought(thought)
+        return self._thought(thought)
+
+    def _thought(self, text: str) -> list[Piece]:
+        if not self._thought_seen:
+            text = text.lstrip("\n")
+        if not text:
+            return []
+        self._thought_seen = True
+        return [(True, text)]
 
     def _words(self) -> list[Piece]:
+        if self._thought_seen and not self._words_seen:
+            self._held = self._held.lstrip("\n")
         if not self._words_seen and not self._held.strip():
             return []
         self._words_seen = True
@@ -66,10 +76,7 @@ class ThoughtSplitter:
         return [(False, words)] if words else []
 
 
-def _thought(text: str) -> list[Piece]:
-    return [(True, text)] if text else []
-
-
-def _overlap(text: str) -> int:
-    """Characters at the end of `text` that may be the beginning of the closing tag."""
-    return next((n for n in range(len(_CLOSE) - 1, 0, -1) if text.endswith(_CLOSE[:n])), 0)
+def _certain(text: str) -> int:
+    """Characters of `text` before its end, which may belong to the closing tag and its line."""
+    tag = next((n for n in range(len(_CLOSE) - 1, 0, -1) if text.endswith(_CLOSE[:n])), 0)
+    return len(text[: len(text) - tag].rstrip("\n"))
