@@ -117,9 +117,21 @@ class Request:
         self.engine.step()
 
 
-def bench(family: tiny.Family, limit: int = 1 << 30, kv_bits: int = 0) -> Bench:
+def bench(
+    family: tiny.Family,
+    limit: int = 1 << 30,
+    *,
+    kv_bits: int = 0,
+    live_idle_seconds: float = 3600.0,
+) -> Bench:
     model = tiny.build(family, VOCABULARY)
-    limits = StoreLimits(limit, checkpoints_per_lineage=4, min_prefix_tokens=16, kv_bits=kv_bits)
+    limits = StoreLimits(
+        limit,
+        checkpoints_per_lineage=4,
+        min_prefix_tokens=16,
+        kv_bits=kv_bits,
+        live_idle_seconds=live_idle_seconds,
+    )
     return Bench(Engine(model, KVStore(model, limits), SETTINGS, eos_token_ids=frozenset()))
 
 
@@ -165,10 +177,15 @@ class Conversations:
 
 
 @pytest.mark.parametrize("family", tiny.Family)
-@pytest.mark.parametrize("seed", [1, 2])
-def test_cached_equals_fresh_over_random_conversations(family: tiny.Family, seed: int) -> None:
-    """Append, edit, repeat, fork, new session and cancel: always bit-equal, mostly reused."""
-    talk, engine = Conversations(seed), bench(family)
+@pytest.mark.parametrize(("seed", "live_idle_seconds"), [(1, 3600.0), (2, -1.0)])
+def test_cached_equals_fresh_over_random_conversations(
+    family: tiny.Family, seed: int, live_idle_seconds: float
+) -> None:
+    """Append, edit, repeat, fork, new session and cancel: always bit-equal, mostly reused.
+
+    Once continuing in place, once with every cache put together from the tree.
+    """
+    talk, engine = Conversations(seed), bench(family, live_idle_seconds=live_idle_seconds)
     reused = total = 0
     for turn in range(25):
         session, prompt = talk.next()

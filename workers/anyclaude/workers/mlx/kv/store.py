@@ -112,29 +112,27 @@ class KVStore:
         """Lends a cache that holds the longest usable part of `prompt`."""
         limit = len(prompt) - 1
         lineage = self._lineages.get(key) if keep else None
-        match = self.tree.match(prompt)
-        in_tree = match.reusable(limit, needs_states=self._needs_states)
         own = lineage.live if lineage else None
         in_own = _reusable(own, prompt, limit)
-        running = max(
-            self._leases, key=lambda lease: _reusable(lease.live, prompt, limit), default=None
-        )
-        in_running = _reusable(running.live, prompt, limit) if running else 0
-        reused = max(in_tree, in_own, in_running)
+        match = self.tree.match(prompt)
+        in_tree = match.reusable(limit, needs_states=self._needs_states)
+        running, in_running = self._longest_running(prompt, limit)
+        reused = max(in_own, in_tree, in_running)
         cause = _cause(lineage, match, own, prompt, reused)
+        room = len(prompt) - reused + ANSWER_ROOM_TOKENS
         self._use(match, reused)
         if lineage is not None:
             lineage.live = None
-        room = len(prompt) - reused + ANSWER_ROOM_TOKENS
-        if own is not None and in_own == reused and reused:
+            lineage.hits += 1
+        if reused == 0:
+            live = self._empty()
+        elif own is not None and reused == in_own:
             own.cut(reused)
             live = own
-        elif in_tree == reused and reused:
+        elif running is None or reused == in_tree:
             live = self._assembled(match, prompt, reused, room)
-        elif running is not None and reused:
-            live = running.fork(reused, room)
         else:
-            live = self._empty()
+            live = running.fork(reused, room)
         lease = Lease(key, live, reused, cause, stable_tokens, keep)
         self._leases.add(lease)
         if keep:
