@@ -105,7 +105,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         Others are never asked unbidden: in a local mode nothing leaves the machine.
         """
         if mode in self._upstreams:
-            await self._checking(mode)
+            await self._upstreams[mode].check(anew=True)
             return
         local = [name for name, upstream in self._upstreams.items() if upstream.is_loopback]
         if tasks := [self._checking(name) for name in local]:
@@ -115,7 +115,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         """The check of one server, at most one at a time."""
         task = self._checks.get(name)
         if task is None or task.done():
-            task = asyncio.ensure_future(self._upstreams[name].check())
+            task = asyncio.ensure_future(self._upstreams[name].check(anew=False))
             self._checks[name] = task
         return task
 

@@ -205,8 +205,14 @@ class Upstream:
     def _note_error(self, error: ApiError) -> None:
         self._last_error, self._last_error_time = error.message, time.time()
 
-    async def check(self) -> None:
-        """Asks the server for all that status shows; errors are noted, not raised."""
+    async def check(self, *, anew: bool) -> None:
+        """Asks the server for all that status shows; errors are noted, not raised.
+
+        Args:
+            anew: what was learned a moment ago does not do.
+        """
+        if anew:
+            self._served = None
         try:
             await self.served()
             await self.dialect()

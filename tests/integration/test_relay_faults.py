@@ -1,0 +1,416 @@
+"""The relay against servers that refuse, hang, break, limit and mislead."""
+
+import json
+import socket
+import threading
+import time
+
+import pytest
+
+from anyclaude.messages.errors import ApiError
+from anyclaude.worker.v1 import worker_pb2 as pb
+from tests.integration.relay_process import RelayProcess
+from tests.integration.scripted_upstream import (
+    HELLO,
+    STREAM,
+    Hang,
+    Pause,
+    Reset,
+    ScriptedUpstream,
+    chunk,
+    event,
+    openai_server,
+    response,
+)
+
+KEY = "sk-very-secret-key-0123456789"
+ASK = {"model": "m", "max_tokens": 2000, "messages": [{"role": "user", "content": "hi"}]}
+
+
+def served(*steps, **settings):
+    """A relay with one upstream `it`, which answers every generation by `steps`."""
+    return Served(openai_server(lambda _: steps), settings)
+
+
+class Served:
+    def __init__(self, script, settings):
+        self.upstream = ScriptedUpstream(script)
+        self._settings = {"kind": "other", "dialect": "openai", **settings}
+
+    def __enter__(self):
+        self.upstream.__enter__()
+        table = {"base_url": self.upstream.base_url, **self._settings}
+        self.relay = RelayProcess({"it": table}, {"IT_KEY": KEY})
+        self.relay.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        self.relay.__exit__(*error)
+        self.upstream.__exit__(*error)
+
+    def refused(self, body=ASK):
+        with pytest.raises(ApiError) as error:
+            self.relay.message("it", body)
+        return error.value
+
+    def message(self, body=ASK):
+        return self.relay.message("it", body)
+
+    def generations(self):
+        return self.upstream.posts("/v1/chat/completions")
+
+
+def failing(body, code, *headers, **settings):
+    with served(response(code, body, *headers), **settings) as it:
+        return it.refused(), len(it.generations())
+
+
+def test_a_server_that_is_down():
+    """The client is told to try again, and its user what to start."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with RelayProcess({"lmstudio": {"base_url": url}}) as relay:
+            with pytest.raises(ApiError) as error:
+                relay.message("lmstudio", ASK)
+            assert (error.value.status, error.value.type) == (529, "overloaded_error")
+            assert error.value.retry_after_seconds
+            assert "lms server start" in error.value.message
+            assert "anyclaudectl mode mlx-lm" in error.value.message
+            status = relay.status("lmstudio")
+            assert status.reachability == pb.REACHABILITY_UNREACHABLE
+            assert "lms server start" in status.last_error
+
+
+def test_a_name_that_does_not_resolve():
+    """Nobody is told to wait for what will not come by itself."""
+    table = {"base_url": "http://nowhere.invalid:1", "dialect": "openai", "model": "m"}
+    with RelayProcess({"it": table}) as relay:
+        with pytest.raises(ApiError) as error:
+            relay.message("it", ASK)
+        assert (error.value.status, error.value.should_retry) == (500, False)
+        assert "does not resolve" in error.value.message
+
+
+def test_the_breaker_opens_after_five_and_closes_by_itself():
+    """Five failures in a row and the sixth request is refused at once; then one may try."""
+    with served(response(500, {"error": "boom"}), breaker_open_seconds=0.5) as it:
+        for _ in range(5):
+            assert it.refused().status == 500
+        error = it.refused()
+        assert (error.status, len(it.generations())) == (529, 5)
+        assert "5 times in a row" in error.message
+        assert it.relay.status("it").breaker == pb.BREAKER_STATE_OPEN
+        it.upstream.script = openai_server(lambda _: HELLO)
+        deadline = time.monotonic() + 10
+        while it.relay.status("it").breaker != pb.BREAKER_STATE_HALF_OPEN:
+            assert time.monotonic() < deadline
+        assert it.message()["content"][0]["text"] == "Hello"
+        assert it.relay.status("it").breaker == pb.BREAKER_STATE_CLOSED
+
+
+@pytest.mark.parametrize(
+    ("code", "body", "expected", "words"),
+    [
+        (401, {"error": {"message": "bad key"}}, (401, "authentication_error"), "IT_KEY"),
+        (404, {"error": {"message": "model 'x' not found"}}, (404, "not_found_error"), ".model"),
+        (404, {"detail": "Not Found"}, (404, "not_found_error"), "base_url"),
+        (400, {"error": {"message": "No models loaded."}}, (404, "not_found_error"), "load one"),
+        (503, {"error": {"message": "Loading model"}}, (529, "overloaded_error"), "loading"),
+        (503, b"<html>", (529, "overloaded_error"), "unavailable"),
+        (500, {"error": "boom"}, (500, "api_error"), "boom"),
+        (422, {"detail": [{"msg": "odd"}]}, (400, "invalid_request_error"), "odd"),
+        (302, b"", (500, "api_error"), "base_url"),
+    ],
+)  # fmt: skip
+def test_refusals(code, body, expected, words):
+    """Each status has its error and says what to do; none is asked twice for nothing."""
+    error, tries = failing(body, code, model="x", api_key_env="IT_KEY")
+    assert (error.status, error.type) == expected
+    assert words in error.message
+    assert tries == 1
+    assert KEY not in error.message
+
+
+def test_a_limit_keeps_its_wait():
+    """429 goes through with the seconds the server asked for."""
+    error, _ = failing({"error": {"message": "slow down"}}, 429, "retry-after: 7")
+    assert (error.status, error.type, error.retry_after_seconds) == (429, "rate_limit_error", 7)
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "expected"),
+    [
+        (
+            400,
+            "This model's maximum context length is 4096 tokens. However, you requested 7000 "
+            "tokens (5000 in the messages, 2000 in the completion).",
+            "prompt is too long: 5000 tokens > 4096 maximum",
+        ),
+        (
+            500,
+            "request (5000 tokens) exceeds the available context size (4096 tokens), try "
+            "increasing it",
+            "prompt is too long: 5000 tokens > 4096 maximum",
+        ),
+        (
+            400,
+            "This endpoint's maximum context length is 4096 tokens. However, you requested about "
+            "6000 tokens (4000 of text input, 2000 in the output).",
+            "input length and `max_tokens` exceed context limit: 4000 + 2000 > 4096, decrease "
+            "input length or `max_tokens` and try again",
+        ),
+    ],
+)
+def test_overflow(code, message, expected):
+    """The sentences that the client compacts by, whatever status they came with."""
+    error, _ = failing({"error": {"message": message}}, code)
+    assert (error.status, error.type, error.message) == (400, "invalid_request_error", expected)
+
+
+def test_overflow_within_the_stream():
+    """LM Studio says it with 200, as an event: before any word it is still a refusal."""
+    words = (
+        "Trying to keep the first 5000 tokens when context the overflows. However, the model is "
+        "loaded with context length of only 4096 tokens, which is not enough."
+    )
+    with served(STREAM, event({"error": {"message": words}}, "error")) as it:
+        assert it.refused().message == "prompt is too long: 5000 tokens > 4096 maximum"
+
+
+def test_an_answer_too_long_for_the_window_is_asked_shorter():
+    """When the prompt leaves room, the server is asked again for what fits."""
+    words = (
+        "maximum context length is 4096 tokens. However, you requested 5000 tokens (3000 in the "
+        "messages, 2000 in the completion)."
+    )
+
+    def answer(request):
+        if request.json["max_tokens"] == 2000:
+            return [response(400, {"error": {"message": words}})]
+        return [STREAM, chunk("length", content="as much as fits")]
+
+    with Served(openai_server(answer), {}) as it:
+        assert it.message()["stop_reason"] == "model_context_window_exceeded"
+        assert [r.json["max_tokens"] for r in it.generations()] == [2000, 1096]
+
+
+def test_what_a_server_does_not_take_is_learned():
+    """A refused field and a refused role cost one request each, once."""
+
+    def answer(request):
+        if "stream_options" in request.json:
+            return [response(400, {"error": "Unrecognized field stream_options"})]
+        if "system" in [message["role"] for message in request.json["messages"][1:]]:
+            return [response(500, {"error": "System message must be at the beginning"})]
+        return HELLO
+
+    turns = [ASK["messages"][0], {"role": "assistant", "content": "a"}, ASK["messages"][0]]
+    body = {**ASK, "messages": [*turns, {"role": "system", "content": "plan"}]}
+    with Served(openai_server(answer), {}) as it:
+        assert it.message(body)["content"][0]["text"] == "Hello"
+        assert len(it.generations()) == 3
+        it.message(body)
+        assert len(it.generations()) == 4
+
+
+def test_a_hang_before_the_head():
+    """A server that never answers is given up in time, and the connection closed."""
+    with served(Hang(), first_byte_timeout_seconds=0.3) as it:
+        error = it.refused()
+        assert (error.status, error.type) == (504, "timeout_error")
+        assert "first_byte_timeout_seconds" in error.message
+        assert it.upstream.left.wait(5)
+        assert len(it.generations()) == 1
+
+
+def test_a_hang_before_the_first_word():
+    """Keeping the connection open is no answer either."""
+    with served(STREAM, Hang(), first_byte_timeout_seconds=0.3) as it:
+        assert it.refused().status == 504
+
+
+def test_a_hang_in_the_middle():
+    """After the first word a shorter silence is too long, and the answer fails."""
+    with served(STREAM, chunk(content="a"), Hang(), idle_timeout_seconds=0.3) as it:
+        error = it.refused()
+        assert error.status == 504
+        assert "idle_timeout_seconds" in error.message
+
+
+def test_a_reset_before_the_first_byte_is_tried_again():
+    """Nothing was said yet, so the second try may answer."""
+    tries = []
+
+    def answer(_):
+        tries.append(1)
+        return [Reset()] if len(tries) == 1 else HELLO
+
+    with Served(openai_server(answer), {}) as it:
+        assert it.message()["content"][0]["text"] == "Hello"
+
+
+def test_a_reset_after_the_first_byte_is_not_tried_again():
+    """A half answer followed by another would run tools twice: it fails."""
+    with served(STREAM, chunk(content="a"), Reset()) as it:
+        assert it.refused().status in (500, 529)
+        assert len(it.generations()) == 1
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param([STREAM, chunk(content="a")], id="no end"),
+        pytest.param([STREAM], id="nothing"),
+        pytest.param([STREAM, chunk(content="a"), b'data: {"choices": [\n\n'], id="cut JSON"),
+        pytest.param([response(200, b"not json")], id="not JSON"),
+        pytest.param([response(200, {"ok": True})], id="another shape"),
+        pytest.param([response(200, b"<html>", "content-type: text/html")], id="a page"),
+    ],
+)
+def test_broken_answers_fail(steps):
+    """No broken answer ever looks like a finished one."""
+    with served(*steps) as it:
+        error = it.refused()
+        assert (error.status, error.type) == (500, "api_error")
+
+
+def test_words_come_before_the_server_has_finished():
+    """The first words are passed on while the server still makes the next."""
+    go_on = threading.Event()
+    steps = [STREAM, chunk(content="first"), Pause(go_on), chunk("stop", content=" second")]
+    with served(*steps) as it:
+        call = it.relay.call("it", ASK)
+        kinds = [next(call).WhichOneof("event") for _ in range(3)]
+        assert kinds == ["started", "block_start", "block_delta"]
+        go_on.set()
+        rest = list(call)
+        assert rest[-1].finished.stop_reason == pb.STOP_REASON_END_TURN
+
+
+@pytest.mark.parametrize("steps", [[Hang()], [STREAM, chunk(content="a"), Hang()]])
+def test_a_cancelled_request_cancels_there(steps):
+    """The server's connection closes at once, so that it stops computing for nobody."""
+    with served(*steps) as it:
+        call = it.relay.call("it", ASK)
+        deadline = time.monotonic() + 10
+        while not it.generations():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        call.cancel()
+        assert it.upstream.left.wait(5)
+        assert it.relay.status("it").breaker == pb.BREAKER_STATE_CLOSED
+
+
+def test_cancelled_while_the_reader_does_not_read():
+    """Also when the answer is stuck on its way to a client that takes nothing."""
+    flood = chunk(content="x" * 10_000)
+    with served(STREAM, *[flood] * 2000, Hang()) as it:
+        call = it.relay.call("it", ASK)
+        next(call)
+        time.sleep(0.3)
+        call.cancel()
+        assert it.upstream.left.wait(5)
+        deadline = time.monotonic() + 5
+        while it.relay.status("it").running_requests:
+            assert time.monotonic() < deadline
+
+
+def test_redirects_are_not_followed():
+    """A prompt and a key go nowhere but where the settings say."""
+    with ScriptedUpstream(lambda _: [response(200, {})]) as elsewhere:
+        target = f"location: {elsewhere.base_url}/v1/chat/completions"
+        with served(response(307, b"", target), api_key_env="IT_KEY") as it:
+            it.refused()
+            assert elsewhere.requests == []
+
+
+def test_no_proxy_of_the_environment_is_used():
+    """A proxy variable does not carry local traffic away."""
+    with ScriptedUpstream(openai_server(lambda _: HELLO)) as upstream:
+        proxy = {"HTTP_PROXY": "http://127.0.0.1:9", "ALL_PROXY": "http://127.0.0.1:9"}
+        table = {"base_url": upstream.base_url, "dialect": "openai"}
+        with RelayProcess({"it": table}, proxy) as relay:
+            assert relay.message("it", ASK)["content"][0]["text"] == "Hello"
+
+
+def test_the_key_is_shown_nowhere():
+    """It reaches the server and no log, error or status, even when the server repeats it."""
+    body = {"error": {"message": f"the key {KEY} is not valid"}}
+    with served(response(401, body), api_key_env="IT_KEY", model="m") as it:
+        error = it.refused()
+        it.relay.count("it", ASK)
+        assert it.generations()[0].header("authorization") == f"Bearer {KEY}"
+        status = it.relay.status("it")
+        assert status.has_key
+        assert KEY not in error.message + str(status) + it.relay.log_text()
+
+
+def test_a_key_file_is_read_anew(tmp_path):
+    """A replaced key works without a restart; a missing file is named."""
+    file = tmp_path / "key"
+    with served(*HELLO, api_key_file=str(file), model="m") as it:
+        error = it.refused()
+        assert error.status == 401
+        assert str(file) in error.message
+        for key in ("one", "two"):
+            file.write_text(f"{key}\n")
+            it.message()
+            assert it.generations()[-1].header("authorization") == f"Bearer {key}"
+
+
+def test_an_unknown_mode_is_refused_with_the_known_ones():
+    """A mode without a server is an error that names what there is."""
+    with served(*HELLO) as it, pytest.raises(ApiError, match=r"upstreams\.nope\.base_url"):
+        it.relay.message("nope", ASK)
+
+
+def test_the_loaded_model_is_asked_for_and_shown():
+    """Without a name in the settings, the server's own; status has its window."""
+    with served(*HELLO) as it:
+        it.message()
+        assert it.generations()[0].json["model"] == "served"
+        status = it.relay.status("it")
+        assert (status.model.id, status.model.context_window_tokens) == ("anyclaude-served", 4096)
+
+
+def test_models_are_mapped():
+    """By name or pattern, before the general choice."""
+    with served(*HELLO, model="big", models={"claude-haiku-*": "small"}) as it:
+        for asked in ("claude-haiku-4-5", "claude-opus-4-1"):
+            it.message({**ASK, "model": asked})
+        assert [r.json["model"] for r in it.generations()] == ["small", "big"]
+
+
+def test_a_check_asks_a_server_anew():
+    """A mode switch learns from it whether the target answers."""
+    with served(*HELLO) as it:
+        status = it.relay.status("it", check=True)
+        assert status.reachability == pb.REACHABILITY_REACHABLE
+        it.upstream.close()
+        status = it.relay.status("it", check=True)
+        assert status.reachability == pb.REACHABILITY_UNREACHABLE
+        assert "refuses connections" in status.last_error
+
+
+def test_stopping_lets_answers_finish():
+    """SIGTERM ends the process with 0 after the running answer."""
+    go_on = threading.Event()
+    with served(STREAM, chunk(content="a"), Pause(go_on), chunk("stop", content="b")) as it:
+        call = it.relay.call("it", ASK)
+        next(call)
+        it.relay.terminate()
+        go_on.set()
+        assert list(call)[-1].HasField("finished")
+        assert it.relay.process.wait(10) == 0
+
+
+def test_nothing_of_a_prompt_is_logged():
+    """Whatever goes wrong, the log holds no words of the conversation."""
+    words = "these words are private"
+    body = {**ASK, "messages": [{"role": "user", "content": words}]}
+    refusal = response(500, {"error": f"cannot render: {words}"})
+    with served(refusal) as it:
+        it.refused(body)
+        assert words not in it.relay.log_text()
+        assert json.loads(it.generations()[0].body)["messages"][0]["content"] == words
