@@ -9,7 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_map
-from mlx_lm.models import gpt_oss, qwen3, qwen3_next
+from mlx_lm.models import baichuan_m1, gpt_oss, qwen3, qwen3_next
 
 WEIGHT_SCALE = 3.0
 
@@ -20,6 +20,10 @@ class Family(StrEnum):
     DENSE = "dense"
     SLIDING = "sliding"
     HYBRID = "hybrid"
+    # Convolution state, full attention and sliding windows, paired in each layer.
+    MIXED = "mixed"
+    # Dense with heads of 64, which KV quantisation needs.
+    WIDE = "wide"
 
 
 def config(family: Family, vocabulary: int = 300, **changes: Any) -> dict[str, Any]:
@@ -33,16 +37,26 @@ def build(family: Family, vocabulary: int = 300, *, seed: int = 0, **changes: An
     module = _MODULES[family]
     mx.random.seed(seed)
     model = module.Model(module.ModelArgs.from_dict(values))
-    scaled = tree_map(lambda a: a * WEIGHT_SCALE if a.ndim >= 2 else a, model.parameters())
-    model.update(scaled)
+    model.update(tree_map(_lively, model.parameters()))
     mx.eval(model.parameters())
     return model
+
+
+def _lively(weight: mx.array) -> mx.array:
+    """Weights that some architectures begin with at zero would switch a whole path off."""
+    if weight.ndim < 2:
+        return weight
+    if not weight.any():
+        return mx.random.normal(weight.shape)
+    return weight * WEIGHT_SCALE
 
 
 _MODULES: dict[Family, Any] = {
     Family.DENSE: qwen3,
     Family.SLIDING: gpt_oss,
     Family.HYBRID: qwen3_next,
+    Family.MIXED: baichuan_m1,
+    Family.WIDE: qwen3,
 }
 
 _CONFIGS: dict[Family, dict[str, Any]] = {
@@ -97,5 +111,32 @@ _CONFIGS: dict[Family, dict[str, Any]] = {
         "rope_theta": 10000.0,
         "partial_rotary_factor": 0.5,
         "max_position_embeddings": 32768,
+    },
+    Family.MIXED: {
+        "model_type": "baichuan_m1",
+        "hidden_size": 64,
+        "num_hidden_layers": 4,
+        "intermediate_size": 64,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "rope_theta": 10000.0,
+        "sliding_window": 32,
+        "sliding_window_layers": [1, 3],
+        "conv_window": 2,
+        "rms_norm_eps": 1e-6,
+        "max_position_embeddings": 32768,
+    },
+    Family.WIDE: {
+        "model_type": "qwen3",
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "intermediate_size": 64,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 64,
+        "rms_norm_eps": 1e-6,
+        "max_position_embeddings": 32768,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": True,
     },
 }

@@ -6,146 +6,15 @@ cache: first-step log-probabilities bit by bit, then the generated tokens.
 """
 
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 import mlx.core as mx
-import numpy as np
 import pytest
 
-from anyclaude.runtime.settings import MlxSettings
-from anyclaude.worker.v1.worker_pb2 import GenerateResponse
-from anyclaude.workers.mlx.engine.engine import Engine
-from anyclaude.workers.mlx.engine.job import Job
+from anyclaude.workers.mlx.adapter import Layer
 from anyclaude.workers.mlx.kv import layers as kinds
-from anyclaude.workers.mlx.kv.lineage import LineageKey
-from anyclaude.workers.mlx.kv.store import KVStore, StoreLimits
 from tests.models import tiny
-
-VOCABULARY = 300
-ANSWER_TOKENS = 6
-SETTINGS = MlxSettings(
-    prefill_chunk_tokens=48, shared_prefill_chunk_tokens=16, decode_steps_per_turn=2
-)
-
-
-class Recorder:
-    """Greedy sampling that keeps the first step's log-probabilities."""
-
-    def __init__(self) -> None:
-        self.first: np.ndarray | None = None
-
-    def __call__(self, logprobs: mx.array) -> mx.array:
-        if self.first is None:
-            self.first = np.array(logprobs[0])
-        return mx.argmax(logprobs, axis=-1)
-
-
-class Tokens:
-    """Blocks that only collect token ids."""
-
-    stop_sequence = None
-    has_tool_use = False
-
-    def __init__(self) -> None:
-        self.ids: list[int] = []
-
-    def push(self, token_id: int) -> list[GenerateResponse]:
-        self.ids.append(token_id)
-        return []
-
-    def finish(self, *, cut: bool) -> list[GenerateResponse]:
-        return []
-
-
-@dataclass
-class Answer:
-    logprobs: np.ndarray
-    tokens: list[int]
-    reused: int = 0
-
-
-@dataclass
-class Bench:
-    """An engine driven turn by turn, without threads."""
-
-    engine: Engine
-    counter: Iterator[int] = field(default_factory=lambda: iter(range(10**9)))
-
-    def start(self, prompt: list[int], session: str, stable: int = 0) -> "Request":
-        return Request(self.engine, prompt, session, stable, str(next(self.counter)))
-
-
-class Request:
-    def __init__(
-        self, engine: Engine, prompt: list[int], session: str, stable: int, name: str
-    ) -> None:
-        self.engine, self.name = engine, name
-        self.recorder, self.tokens = Recorder(), Tokens()
-        self.events: list[GenerateResponse] = []
-        marks = tuple(sorted({stable, *range(40, len(prompt), 40)} - {0}))
-        engine.submit(
-            Job(
-                request_id=name,
-                lineage=LineageKey(session, "", str(prompt[:stable])),
-                token_ids=prompt,
-                marks=tuple(m for m in marks if m < len(prompt)),
-                stable_tokens=stable,
-                max_tokens=ANSWER_TOKENS,
-                window_limited=False,
-                sampler=self.recorder,
-                new_blocks=lambda: self.tokens,
-                emit=self.events.append,
-            )
-        )
-
-    @property
-    def done(self) -> bool:
-        return bool(self.events) and self.events[-1].HasField("finished")
-
-    def answer(self) -> Answer:
-        while not self.done:
-            self.engine.step()
-        assert self.recorder.first is not None
-        usage = self.events[0].started.usage
-        return Answer(self.recorder.first, self.tokens.ids, usage.cache_read_tokens)
-
-    def cancel_after(self, turns: int) -> None:
-        for _ in range(turns):
-            self.engine.step()
-        self.engine.cancel(self.name)
-        self.engine.step()
-
-
-def bench(
-    family: tiny.Family,
-    limit: int = 1 << 30,
-    *,
-    kv_bits: int = 0,
-    live_idle_seconds: float = 3600.0,
-) -> Bench:
-    model = tiny.build(family, VOCABULARY)
-    limits = StoreLimits(
-        limit,
-        checkpoints_per_lineage=4,
-        min_prefix_tokens=16,
-        kv_bits=kv_bits,
-        live_idle_seconds=live_idle_seconds,
-    )
-    return Bench(Engine(model, KVStore(model, limits), SETTINGS, eos_token_ids=frozenset()))
-
-
-def fresh(family: tiny.Family, prompt: list[int]) -> Answer:
-    """The reference: the same ids through a new cache of a new engine."""
-    return bench(family).start(prompt, "fresh").answer()
-
-
-def same(a: Answer, b: Answer) -> bool:
-    return bool(np.array_equal(a.logprobs, b.logprobs)) and a.tokens == b.tokens
-
-
-def words(rng: random.Random, count: int) -> list[int]:
-    return [rng.randrange(VOCABULARY) for _ in range(count)]
+from tests.unit.kv_engine import bench, fresh, same, words
 
 
 class Conversations:
@@ -222,17 +91,17 @@ def test_pruning_between_turns_keeps_answers_exact(family: tiny.Family) -> None:
     assert engine.engine.store.evictions > 0
 
 
-def _zero_one_position(leaf: kinds.Layer) -> None:
+def _zero_one_position(leaf: Layer) -> None:
     leaf.keys[..., 5:6, :] = 0
     leaf.values[..., 5:6, :] = 0
 
 
-def _shift_by_one(leaf: kinds.Layer) -> None:
-    leaf.keys = mx.roll(leaf.keys, 1, axis=2)
-    leaf.values = mx.roll(leaf.values, 1, axis=2)
+def _shift_by_one(leaf: Layer) -> None:
+    leaf.keys = mx.roll(leaf.keys, 1, 2)
+    leaf.values = mx.roll(leaf.values, 1, 2)
 
 
-def _swap_segments(leaf: kinds.Layer) -> None:
+def _swap_segments(leaf: Layer) -> None:
     for name in ("keys", "values"):
         a = getattr(leaf, name)
         parts = [a[..., 10:20, :], a[..., :10, :], a[..., 20:, :]]
@@ -241,7 +110,7 @@ def _swap_segments(leaf: kinds.Layer) -> None:
 
 @pytest.mark.parametrize("mutate", [_zero_one_position, _shift_by_one, _swap_segments])
 @pytest.mark.parametrize("family", tiny.Family)
-def test_a_damaged_cache_is_noticed(family: tiny.Family, mutate) -> None:  # type: ignore[no-untyped-def]
+def test_a_damaged_cache_is_noticed(family: tiny.Family, mutate: Callable[[Layer], None]) -> None:
     """The comparison can fail: one zeroed position, a shift or a swap in one layer shows."""
     engine, rng = bench(family), random.Random(5)
     prompt = words(rng, 60)
@@ -254,3 +123,14 @@ def test_a_damaged_cache_is_noticed(family: tiny.Family, mutate) -> None:  # typ
     answer = engine.start(longer, "a").answer()
     assert answer.reused >= len(prompt) - 1
     assert not same(answer, fresh(family, longer))
+
+
+@pytest.mark.parametrize("kv_bits", [8, 4])
+def test_quantised_kv_is_exact_from_the_first_token(kv_bits: int) -> None:
+    """With 8- or 4-bit KV a cached prompt equals a fresh one with the same setting."""
+    talk = Conversations(5)
+    engine = bench(tiny.Family.WIDE, kv_bits=kv_bits, live_idle_seconds=-1.0)
+    for _ in range(15):
+        session, prompt = talk.next()
+        answer = engine.start(prompt, session, stable=100).answer()
+        assert same(answer, fresh(tiny.Family.WIDE, prompt, kv_bits=kv_bits))

@@ -24,7 +24,7 @@ from anyclaude.workers.mlx.adapter import LanguageModel
 from anyclaude.workers.mlx.engine.generation import DecodingError, Generation, failed
 from anyclaude.workers.mlx.engine.job import Job
 from anyclaude.workers.mlx.kv.store import KVStore
-from anyclaude.workers.mlx.kv.tokens import token_array
+from anyclaude.workers.mlx.kv.tokens import common_prefix, token_array
 
 log = structlog.get_logger(__name__)
 
@@ -163,14 +163,38 @@ class Engine:
         return len(self._running) < self._settings.max_running_requests
 
     def _start_waiting(self) -> None:
-        while self._waiting and self._has_free_slot():
-            job = self._waiting[0]
+        """Starts jobs in order of arrival; one that waits for a twin lets others pass."""
+        for job in list(self._waiting):
+            if not self._has_free_slot():
+                return
+            if self._is_being_computed(job):
+                continue
             fits = self.store.make_room_for(job.lineage, token_array(job.token_ids), keep=job.keep)
             # A request that runs alone is let in whatever it needs: waiting would not help it.
             if not fits and self._running:
                 return
-            self._waiting.popleft()
+            self._waiting.remove(job)
             self._running.append(self._generation(job))
+
+    def _is_being_computed(self, job: Job) -> bool:
+        """Whether a running request is prefilling tokens that the job could soon reuse.
+
+        A retry whose first try still runs, or subagents that start at once: the later one waits
+        until the shared part is there instead of computing it again.
+        """
+        prompt = token_array(job.token_ids)
+        wanted = max(
+            (
+                common_prefix(token_array(running.job.token_ids), prompt)
+                for running in self._running
+                if not running.decoding
+            ),
+            default=0,
+        )
+        if wanted < self._settings.prefill_chunk_tokens:
+            return False
+        have = self.store.longest_reusable(prompt)
+        return have < self.store.reusable_part(job.marks, wanted)
 
     def _generation(self, job: Job) -> Generation:
         return Generation(

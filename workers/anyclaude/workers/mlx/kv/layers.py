@@ -118,7 +118,7 @@ def replace_leaves(layers: list[Layer], new: list[Layer]) -> list[Layer]:
 
 def nbytes(leaf: Layer) -> int:
     """Bytes of the leaf's buffers, spare room included."""
-    return int(leaf.nbytes)
+    return 0 if leaf.empty() else int(leaf.nbytes)
 
 
 def bytes_per_token(layers: list[Layer]) -> float:

@@ -14,7 +14,7 @@ Not thread-safe: the MLX thread owns it.
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -161,6 +161,18 @@ class KVStore:
             lineage.live = lease.live
         elif lineage.tip is None and not lineage.running:
             del self._lineages[lease.key]
+
+    def longest_reusable(self, prompt: TokenArray) -> int:
+        """How many tokens of `prompt` any cache could give now."""
+        limit = len(prompt) - 1
+        in_tree = self.tree.match(prompt).reusable(limit, needs_states=self._needs_states)
+        return max([in_tree, *(_reusable(live, prompt, limit) for live in self._live_caches())])
+
+    def reusable_part(self, marks: Sequence[int], length: int) -> int:
+        """How much of the first `length` tokens will be reusable once they are computed."""
+        if not self._needs_states:
+            return length
+        return max((mark for mark in marks if mark <= length), default=0)
 
     # Memory
 

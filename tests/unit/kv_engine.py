@@ -1,0 +1,145 @@
+"""An engine on a tiny model, driven turn by turn, and the fresh run it must equal."""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import mlx.core as mx
+import numpy as np
+
+from anyclaude.runtime.settings import MlxSettings
+from anyclaude.worker.v1.worker_pb2 import GenerateResponse
+from anyclaude.workers.mlx.engine.engine import Engine
+from anyclaude.workers.mlx.engine.job import Job
+from anyclaude.workers.mlx.kv.lineage import LineageKey
+from anyclaude.workers.mlx.kv.store import KVStore, StoreLimits
+from tests.models import tiny
+
+VOCABULARY = 300
+ANSWER_TOKENS = 6
+SETTINGS = MlxSettings(
+    prefill_chunk_tokens=48, shared_prefill_chunk_tokens=16, decode_steps_per_turn=2
+)
+
+
+class Recorder:
+    """Greedy sampling that keeps the first step's log-probabilities."""
+
+    def __init__(self) -> None:
+        self.first: np.ndarray | None = None
+
+    def __call__(self, logprobs: mx.array) -> mx.array:
+        if self.first is None:
+            self.first = np.array(logprobs[0])
+        return mx.argmax(logprobs, axis=-1)
+
+
+class Tokens:
+    """Blocks that only collect token ids."""
+
+    stop_sequence = None
+    has_tool_use = False
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+
+    def push(self, token_id: int) -> list[GenerateResponse]:
+        self.ids.append(token_id)
+        return []
+
+    def finish(self, *, cut: bool) -> list[GenerateResponse]:
+        return []
+
+
+@dataclass
+class Answer:
+    logprobs: np.ndarray
+    tokens: list[int]
+    reused: int = 0
+
+
+@dataclass
+class Bench:
+    """An engine driven turn by turn, without threads."""
+
+    engine: Engine
+    counter: Iterator[int] = field(default_factory=lambda: iter(range(10**9)))
+
+    def start(self, prompt: list[int], session: str, stable: int = 0) -> "Request":
+        return Request(self.engine, prompt, session, stable, str(next(self.counter)))
+
+
+class Request:
+    def __init__(
+        self, engine: Engine, prompt: list[int], session: str, stable: int, name: str
+    ) -> None:
+        self.engine, self.name = engine, name
+        self.recorder, self.tokens = Recorder(), Tokens()
+        self.events: list[GenerateResponse] = []
+        marks = tuple(sorted({stable, *range(40, len(prompt), 40)} - {0}))
+        engine.submit(
+            Job(
+                request_id=name,
+                lineage=LineageKey(session, "", str(prompt[:stable])),
+                token_ids=prompt,
+                marks=tuple(m for m in marks if m < len(prompt)),
+                stable_tokens=stable,
+                max_tokens=ANSWER_TOKENS,
+                window_limited=False,
+                sampler=self.recorder,
+                new_blocks=lambda: self.tokens,
+                emit=self.events.append,
+            )
+        )
+
+    @property
+    def done(self) -> bool:
+        return bool(self.events) and self.events[-1].HasField("finished")
+
+    def answer(self) -> Answer:
+        while not self.done:
+            self.engine.step()
+        assert self.recorder.first is not None
+        usage = self.events[0].started.usage
+        return Answer(self.recorder.first, self.tokens.ids, usage.cache_read_tokens)
+
+    def cancel_after(self, turns: int) -> None:
+        for _ in range(turns):
+            self.engine.step()
+        self.engine.cancel(self.name)
+        self.engine.step()
+
+
+def bench(
+    family: tiny.Family,
+    limit: int = 1 << 30,
+    *,
+    kv_bits: int = 0,
+    live_idle_seconds: float = 3600.0,
+    clock: Callable[[], float] = time.time,
+) -> Bench:
+    model = tiny.build(family, VOCABULARY)
+    limits = StoreLimits(
+        limit,
+        checkpoints_per_lineage=4,
+        min_prefix_tokens=16,
+        kv_bits=kv_bits,
+        live_idle_seconds=live_idle_seconds,
+    )
+    return Bench(
+        Engine(model, KVStore(model, limits, clock=clock), SETTINGS, eos_token_ids=frozenset())
+    )
+
+
+def fresh(family: tiny.Family, prompt: list[int], *, kv_bits: int = 0) -> Answer:
+    """The reference: the same ids through a new cache of a new engine, with the same settings."""
+    return bench(family, kv_bits=kv_bits).start(prompt, "fresh").answer()
+
+
+def same(a: Answer, b: Answer) -> bool:
+    return bool(np.array_equal(a.logprobs, b.logprobs)) and a.tokens == b.tokens
+
+
+def words(rng: random.Random, count: int) -> list[int]:
+    return [rng.randrange(VOCABULARY) for _ in range(count)]

@@ -1,0 +1,171 @@
+"""The store: each distinct token once, the right things pruned, nothing computed twice."""
+
+import gc
+import random
+
+import mlx.core as mx
+import pytest
+
+from anyclaude.workers.mlx.kv.prune import Selection
+from anyclaude.workers.mlx.kv.store import KVStore
+from tests.models import tiny
+from tests.unit.kv_engine import ANSWER_TOKENS, Bench, bench, fresh, same, words
+
+STABLE = 600
+
+
+def shared_prefix(seed: int = 1) -> list[int]:
+    return words(random.Random(seed), STABLE)
+
+
+def conversations(engine: Bench, count: int, own_tokens: int = 40) -> list[list[int]]:
+    """Sessions s0, s1, ... that share a stable prefix; returns their prompts."""
+    rng = random.Random(2)
+    prompts = [shared_prefix() + words(rng, own_tokens) for _ in range(count)]
+    for number, prompt in enumerate(prompts):
+        engine.start(prompt, f"s{number}", stable=STABLE).answer()
+    return prompts
+
+
+def names(store: KVStore) -> set[str]:
+    return {lineage.key.session_id for lineage in store.lineages()}
+
+
+def stable_prefixes(store: KVStore) -> int:
+    return sum(bool(node.stable_digest) for node in store.tree.nodes())
+
+
+def test_idle_sessions_share_what_they_have_in_common() -> None:
+    """16 idle sessions cost the bytes of their distinct tokens, by the ledger and by MLX."""
+    gc.collect()
+    # One wide head: MLX lets a small copy share the buffer it was cut from.
+    engine = bench(tiny.Family.WIDE, live_idle_seconds=-1)
+    before = mx.get_active_memory()
+    conversations(engine, 16, own_tokens=200)
+    store = engine.engine.store
+    gc.collect()
+    distinct = STABLE + 16 * (200 + ANSWER_TOKENS)
+    # Sessions may begin with the same word by chance.
+    assert distinct - 16 <= sum(len(node.tokens) for node in store.tree.nodes()) <= distinct
+    assert store.nbytes <= 1.15 * distinct * store.bytes_per_token
+    assert mx.get_active_memory() - before == pytest.approx(store.nbytes, rel=0.02)
+
+
+def test_a_second_conversation_computes_only_its_own_words() -> None:
+    """A new session starts from the stable prefix of the first."""
+    engine = bench(tiny.Family.DENSE)
+    conversations(engine, 1)
+    other = shared_prefix() + words(random.Random(9), 30)
+    assert engine.start(other, "other", stable=STABLE).answer().reused == STABLE
+
+
+def test_a_branch_that_was_left_is_found_again() -> None:
+    """After an edit far back, returning to the old history reuses all of it."""
+    engine, rng = bench(tiny.Family.DENSE), random.Random(3)
+    (prompt,) = conversations(engine, 1, own_tokens=200)
+    edited = prompt[: STABLE + 20] + words(rng, 50)
+    engine.start(edited, "s0", stable=STABLE).answer()
+    longer = prompt + words(rng, 10)
+    answer = engine.start(longer, "s0", stable=STABLE).answer()
+    assert answer.reused >= len(prompt)
+    assert same(answer, fresh(tiny.Family.DENSE, longer))
+
+
+def test_a_twin_waits_for_what_is_being_computed() -> None:
+    """Two identical requests at once: the second computes one token, not the prompt."""
+    engine = bench(tiny.Family.DENSE)
+    prompt = shared_prefix() + words(random.Random(4), 30)
+    first = engine.start(prompt, "a", stable=STABLE)
+    twin = engine.start(prompt, "a", stable=STABLE)
+    assert twin.answer().reused == len(prompt) - 1
+    assert same(first.answer(), twin.answer())
+
+
+def test_a_cancelled_prefill_is_found_by_the_retry() -> None:
+    """What was prefilled before the client left is not computed again."""
+    engine = bench(tiny.Family.DENSE)
+    prompt = shared_prefix()
+    engine.start(prompt, "a").cancel_after(5)
+    assert engine.start(prompt, "a").answer().reused >= 3 * 48
+
+
+def test_pruning_a_session_keeps_the_prefix_for_the_next() -> None:
+    """`--session` removes the conversation's own tokens; tools and instructions stay."""
+    engine = bench(tiny.Family.DENSE)
+    conversations(engine, 2)
+    store = engine.engine.store
+    store.prune(Selection(session_id="s0"))
+    assert names(store) == {"s1"}
+    store.prune(Selection(session_id="s1"))
+    assert names(store) == set()
+    assert stable_prefixes(store) == 1
+    assert sum(len(node.tokens) for node in store.tree.nodes()) == STABLE
+
+
+def test_a_dry_run_changes_nothing_and_announces_the_bytes() -> None:
+    """The plan's bytes are what the prune then frees."""
+    engine = bench(tiny.Family.DENSE, live_idle_seconds=-1)
+    conversations(engine, 3)
+    store = engine.engine.store
+    before = store.nbytes
+    planned = sum(removal.freed_bytes for removal in store.prune(Selection(all=True), dry_run=True))
+    assert store.nbytes == before
+    store.prune(Selection(all=True))
+    assert planned == before - store.nbytes
+    assert store.nbytes == 0
+
+
+def test_a_byte_target_takes_the_oldest_first_and_the_prefix_last() -> None:
+    """Pruning to a size removes conversations by age; to zero it removes the prefix as well."""
+    engine = bench(tiny.Family.DENSE, live_idle_seconds=-1)
+    conversations(engine, 4)
+    store = engine.engine.store
+    one = int((40 + ANSWER_TOKENS) * store.bytes_per_token)
+    store.prune(Selection(to_bytes=store.nbytes - one))
+    assert names(store) == {"s1", "s2", "s3"}
+    store.prune(Selection(to_bytes=int((STABLE + 1) * store.bytes_per_token)))
+    assert names(store) == set()
+    assert stable_prefixes(store) == 1
+    store.prune(Selection(to_bytes=0))
+    assert store.nbytes == 0
+
+
+def test_age_selects_by_last_use() -> None:
+    """`--older-than` spares what was used since."""
+    now = [1000.0]
+    engine = bench(tiny.Family.DENSE, clock=lambda: now[0])
+    conversations(engine, 1)
+    now[0] += 100
+    other = shared_prefix() + words(random.Random(5), 20)
+    engine.start(other, "young", stable=STABLE).answer()
+    engine.engine.store.prune(Selection(older_than_seconds=50))
+    assert names(engine.engine.store) == {"young"}
+
+
+def test_a_running_conversation_is_never_pruned() -> None:
+    """Pruning everything while a request runs leaves its answer exact."""
+    engine = bench(tiny.Family.DENSE)
+    prompt = shared_prefix() + words(random.Random(6), 20)
+    request = engine.start(prompt, "a", stable=STABLE)
+    for _ in range(6):
+        engine.engine.step()
+    engine.engine.store.prune(Selection(all=True))
+    assert names(engine.engine.store) == {"a"}
+    assert same(request.answer(), fresh(tiny.Family.DENSE, prompt))
+
+
+def test_no_condition_selects_nothing() -> None:
+    """A prune without conditions is a mistake, not a wish to lose everything."""
+    engine = bench(tiny.Family.DENSE)
+    conversations(engine, 1)
+    assert engine.engine.store.prune(Selection()) == []
+
+
+@pytest.mark.parametrize("family", tiny.Family)
+def test_a_small_edit_near_the_end_costs_the_tail(family: tiny.Family) -> None:
+    """Changing a token of the last message computes at most that message again."""
+    engine, rng = bench(family), random.Random(8)
+    prompt = shared_prefix() + words(rng, 200)
+    engine.start(prompt, "a", stable=STABLE).answer()
+    edited = prompt[:-5] + words(rng, 5)
+    assert engine.start(edited, "a", stable=STABLE).answer().reused >= len(prompt) - 60
