@@ -219,10 +219,10 @@ def explain_transport(error: Exception, party: Party) -> UpstreamFault:
     if any(isinstance(cause, gaierror) for cause in causes):
         return _for_people(f"The name in {party.settings.base_url} does not resolve", party)
     if problem := next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None):
+        why = getattr(problem, "verify_message", "") or getattr(problem, "reason", "") or problem
         return _for_people(
-            f"{party} cannot be trusted over TLS "
-            f"({getattr(problem, 'verify_message', '') or problem.reason or 'handshake failed'}). "
-            f"For a certificate of your own, set upstreams.{party.name}.ca_file",
+            f"No TLS connection to {party}: {why}. For a certificate of your own, set "
+            f"upstreams.{party.name}.ca_file",
             party,
         )
     if numbers & _NO_ROUTE:
