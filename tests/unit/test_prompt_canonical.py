@@ -281,3 +281,14 @@ def test_words_of_other_servers_are_kept() -> None:
 def test_malformed_blocks_are_named(message: Block, place: str) -> None:
     """A block of a wrong shape is a 400 that names its place, never a crash."""
     assert _refusal(message).startswith(f"{place}: ")
+
+
+def test_a_deferred_tool_stands_where_it_was_found() -> None:
+    """Tools that a search brings in never move the tools before them: the prefix stays."""
+    found = {"type": "tool_reference", "tool_name": "WebFetch"}
+    later = {"name": "WebFetch", "input_schema": {"type": "object"}, "defer_loading": True}
+    turns = (user("look"), assistant(call("t", "ToolSearch")), user(result("t", [found])))
+    before = _canonical(user("look"), tools=[BASH])
+    after = _canonical(*turns, tools=[later, BASH])
+    assert after.tools == before.tools
+    assert '"name": "WebFetch"' in _roles(after)[-1][1]

@@ -7,7 +7,8 @@ Position rule: a system message directly after the first user message stands bef
 but its position decides, so it never moves later, and new conversations share it.
 """
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,10 +37,12 @@ def canonicalise(request: CountTokensRequest) -> Conversation:
     leading, turns = _split_leading(request.messages)
     texts = [system_text(request.system)]
     texts += [content_text(turn.content, where) for where, turn in leading]
-    messages = tuple(_Walk().messages(turns))
+    offered = [tool for tool in request.tools if tool.is_client_tool]
+    deferred = {tool.name: _function(tool) for tool in offered if _is_deferred(tool)}
+    messages = tuple(_Walk(deferred).messages(turns))
     if not messages:
         raise invalid_request("messages: at least one message needs content")
-    tools = tuple(_function(tool) for tool in request.tools if tool.is_client_tool)
+    tools = tuple(_function(tool) for tool in offered if not _is_deferred(tool))
     return Conversation(tuple(text for text in texts if text), messages, tools)
 
 
@@ -56,6 +59,15 @@ def _split_leading(messages: Sequence[Message]) -> tuple[list[_Placed], list[_Pl
     return leading, turns
 
 
+def _is_deferred(tool: Tool) -> bool:
+    """Whether the model learns of the tool only where a search result refers to it.
+
+    Claude Code adds such tools in the middle of the list while a conversation runs; rendered with
+    the others, each would cost everything behind it.
+    """
+    return bool((tool.model_extra or {}).get("defer_loading"))
+
+
 def _function(tool: Tool) -> dict[str, Any]:
     schema = tool.input_schema or {"type": "object", "properties": {}}
     function = {"name": tool.name, "description": tool.description, "parameters": schema}
@@ -66,6 +78,8 @@ def _function(tool: Tool) -> dict[str, Any]:
 class _Walk:
     """Translates turns in order, remembering calls so that results can name their tool."""
 
+    # Tools that stand where a result refers to them, by name.
+    deferred: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
 
     def messages(self, turns: Sequence[_Placed]) -> Iterator[TemplateMessage]:
@@ -126,13 +140,26 @@ class _Walk:
         call_id = block.get("tool_use_id")
         if not isinstance(call_id, str):
             raise invalid_request(f"{where}.tool_use_id: Input should be a valid string")
-        text = content_text(_result_content(block, where), f"{where}.content")
+        content = self._resolved(_result_content(block, where))
+        text = content_text(content, f"{where}.content")
         if block.get("is_error"):
             text = f"Error: {text}"
         message = {"role": "tool", "tool_call_id": call_id, "content": text}
         if call_id in self.names:
             message["name"] = self.names[call_id]
         return message
+
+    def _resolved(self, content: str | list[dict[str, Any]]) -> str | list[dict[str, Any]]:
+        """The content with references to deferred tools replaced by what they stand for."""
+        if isinstance(content, str):
+            return content
+        return [self._tool_text(part) or part for part in content]
+
+    def _tool_text(self, part: dict[str, Any]) -> dict[str, Any] | None:
+        if part.get("type") != "tool_reference" or part.get("tool_name") not in self.deferred:
+            return None
+        tool = self.deferred[part["tool_name"]]
+        return {"type": "text", "text": json.dumps(tool, ensure_ascii=False)}
 
 
 def _result_content(block: dict[str, Any], where: str) -> str | list[dict[str, Any]]:
