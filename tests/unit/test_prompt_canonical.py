@@ -205,7 +205,7 @@ def test_empty_turns() -> None:
 def test_tools_in_received_order_with_their_schema() -> None:
     """Client tools keep order and schema; flags of the API and server tools leave no trace."""
     read = {"name": "Read", "input_schema": {"type": "object", "$schema": "s"}, "type": "custom"}
-    flagged = BASH | {"strict": True, "defer_loading": True, "eager_input_streaming": True}
+    flagged = BASH | {"strict": True, "eager_input_streaming": True}
     search = {"type": "web_search_20250305", "name": "web_search", "max_uses": 8}
     conversation = _canonical(
         user("hi"), tools=[read, search, flagged], tool_choice={"type": "none"}
