@@ -19,6 +19,7 @@ from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import (
     ArraysCache,
     CacheList,
+    ChunkedKVCache,
     KVCache,
     QuantizedKVCache,
     RotatingKVCache,
@@ -30,6 +31,7 @@ from mlx_lm.utils import load_model, load_tokenizer
 __all__ = [
     "ArraysCache",
     "CacheList",
+    "ChunkedKVCache",
     "KVCache",
     "LanguageModel",
     "Layer",

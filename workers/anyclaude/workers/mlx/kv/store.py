@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import TYPE_CHECKING
 
 from anyclaude.workers.mlx.adapter import LanguageModel
 from anyclaude.workers.mlx.kv import layers as kinds
@@ -27,6 +28,9 @@ from anyclaude.workers.mlx.kv.prune import Removal, Selection, plan
 from anyclaude.workers.mlx.kv.segments import assemble, extract
 from anyclaude.workers.mlx.kv.tokens import TokenArray, common_prefix
 from anyclaude.workers.mlx.kv.tree import Match, Node, PrefixTree
+
+if TYPE_CHECKING:
+    from anyclaude.workers.mlx.kv.archive import Archive
 
 # Room left behind a prompt so that an answer of usual length grows no buffer.
 ANSWER_ROOM_TOKENS = 512
@@ -75,9 +79,11 @@ class KVStore:
         model: LanguageModel,
         limits: StoreLimits,
         *,
+        archive: "Archive | None" = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.tree = PrefixTree()
+        self.archive = archive
         self._model = model
         self._limits = limits
         self._clock = clock
@@ -87,6 +93,8 @@ class KVStore:
         # Measured on the first cache; 0 until then.
         self.bytes_per_token = 0.0
         self.evictions = 0
+        for lineage in archive.restore(self.tree) if archive else ():
+            self._lineages[lineage.key] = lineage
 
     @property
     def nbytes(self) -> int:
@@ -114,8 +122,7 @@ class KVStore:
         lineage = self._lineages.get(key) if keep else None
         own = lineage.live if lineage else None
         in_own = _reusable(own, prompt, limit)
-        match = self.tree.match(prompt)
-        in_tree = match.reusable(limit, needs_states=self._needs_states)
+        match, in_tree = self._match(prompt, limit)
         running, in_running = self._longest_running(prompt, limit)
         reused = max(in_own, in_tree, in_running)
         cause = _cause(lineage, match, own, prompt, reused)
@@ -138,6 +145,29 @@ class KVStore:
         if keep:
             self._lineage(key).running += 1
         return lease
+
+    def _match(self, prompt: TokenArray, limit: int) -> tuple[Match, int]:
+        """Follows the prompt into the tree and brings what it can use of it into memory.
+
+        A segment that cannot be read back leaves the tree with all behind it, and the prompt is
+        followed again: the same tokens are then computed.
+        """
+        while True:
+            match = self.tree.match(prompt)
+            reusable = match.reusable(limit, needs_states=self._needs_states)
+            missing = [n for n in match.nodes if n.start < reusable and not n.in_memory]
+            if all(self._load(node) for node in missing):
+                return match, reusable
+
+    def _load(self, node: Node) -> bool:
+        """Reads a segment back from disk; one that is in doubt leaves the tree."""
+        assert self.archive is not None
+        self._touch((node,))
+        self.make_room(node.disk_bytes)
+        if node.in_memory or self.archive.load(node):
+            return True
+        self._forget(node)
+        return False
 
     def keep_prefix(self, lease: Lease) -> None:
         """Puts a stable prefix that is new into the tree while its request still runs."""
@@ -213,6 +243,20 @@ class KVStore:
             if lineage.last_use < oldest:
                 lineage.live = None
 
+    def warm(self, share: float = 0.5) -> int:
+        """Brings stored stable prefixes into memory, latest used first; returns their tokens.
+
+        They may take `share` of the limit, so that the first conversations find room.
+        """
+        prefixes = [node for node in self.tree.nodes() if node.stable_digest and not node.in_memory]
+        tokens = 0
+        for prefix in sorted(prefixes, key=lambda node: node.last_use, reverse=True):
+            missing = [node for node in prefix.path() if not node.in_memory]
+            needed = sum(node.disk_bytes for node in missing)
+            if self.nbytes + needed <= share * self.limit_bytes and all(map(self._load, missing)):
+                tokens += prefix.end
+        return tokens
+
     def prune(self, selection: Selection, *, dry_run: bool = False) -> list[Removal]:
         """Removes what `selection` takes, or only says what that would be."""
         removals = plan(
@@ -260,27 +304,47 @@ class KVStore:
             states.setdefault(length, live.state())
         stable = lease.stable_tokens
         cuts = {n for n in states if n <= length} | ({stable} if 0 < stable <= length else set())
-        tip = self.tree.insert(
-            live.tokens.ids[:length], cuts, lambda start, end: extract(live, start, end)
-        )
+        tokens = live.tokens.ids[:length]
+        self._make_splittable(tokens)
+        tip = self.tree.insert(tokens, cuts, lambda start, end: extract(live, start, end))
         path = tip.path()
         self._touch(tuple(path))
         for node in path:
             node.create_time = node.create_time or self._clock()
             node.is_main = node.is_main or not lease.key.agent_id
-            if node.end in states and not node.states:
-                node.states = states[node.end]
+            if node.end in states and not node.states and node.in_memory:
+                node.states, node.has_states = states[node.end], True
+                node.record_id = ""
             if node.end == stable >= self._limits.min_prefix_tokens:
                 node.stable_digest = lease.key.stable_digest
+        self._save(path, tokens, lease.key)
         self._thin_states(path)
         self._drop_surplus_prefixes()
         return tip
+
+    def _make_splittable(self, tokens: TokenArray) -> None:
+        """Brings the segment that `tokens` leaves in its middle into memory, or drops it."""
+        match = self.tree.match(tokens)
+        if match.nodes and match.length < match.nodes[-1].end and not match.nodes[-1].in_memory:
+            self._load(match.nodes[-1])
+
+    def _save(self, path: list[Node], tokens: TokenArray, key: LineageKey) -> None:
+        """Writes behind what has no record yet: new segments, split ones, ones with a new state."""
+        if self.archive is None:
+            return
+        for node in path:
+            if not node.record_id and node.in_memory:
+                self.archive.rewrite(node, tokens[: node.end], key)
+                for child in node.children.values():
+                    if child not in path and not child.record_id and child.in_memory:
+                        self.archive.rewrite(child, child.token_ids(), key)
+        self.archive.touch(path)
 
     def _thin_states(self, path: list[Node]) -> None:
         """Keeps the newest states of a conversation; those at forks and stable prefixes stay."""
         plain = [n for n in path if n.states and not n.stable_digest and len(n.children) < 2]
         for node in plain[: max(0, len(plain) - self._limits.checkpoints_per_lineage)]:
-            node.states = {}
+            node.states, node.has_states = {}, False
 
     def _drop_surplus_prefixes(self) -> None:
         """Beyond the number that may be kept, the oldest prefixes lose their rank."""
@@ -291,18 +355,27 @@ class KVStore:
 
     def _evict_to(self, target_bytes: int) -> None:
         """Takes segments out of memory, least valuable first, until `target_bytes` remain."""
+        if self.archive is not None:
+            self.archive.flush()
         for node in list(leaves_first(self.tree)):
             if self.nbytes <= target_bytes:
                 return
             self.evictions += 1
-            self._forget(node)
+            if node.on_disk and self.archive is not None:
+                self.archive.let_go(node)
+            else:
+                self._forget(node)
 
     def _forget(self, node: Node) -> None:
-        """Takes a segment out of the tree; conversations that end there end above it."""
+        """Takes a segment and all behind it out of the tree; what ends there ends above it."""
+        gone = {node, *self.tree.nodes_below(node)}
+        above = None if node.parent is self.tree.root else node.parent
         for lineage in self._lineages.values():
-            if lineage.tip is node:
-                lineage.tip = None if node.parent is self.tree.root else node.parent
+            if lineage.tip in gone:
+                lineage.tip = above
         self.tree.remove(node)
+        if self.archive is not None:
+            self.archive.forget(gone)
         self._drop_empty_lineages()
 
     def _drop_empty_lineages(self) -> None:
@@ -318,6 +391,8 @@ class KVStore:
         # From the end of a branch upward, so each is a leaf when it goes.
         for node in removal.nodes:
             self.tree.remove(node)
+        if self.archive is not None:
+            self.archive.forget(removal.nodes)
 
     def _use(self, match: Match, reused: int) -> None:
         used = tuple(node for node in match.nodes if node.start < reused)

@@ -45,8 +45,12 @@ class Node:
     pinned: bool = False
     # A main conversation's, which outlives subagents'.
     is_main: bool = False
-    # Its record on disk; empty when there is none.
+    # Its record's name, once it was given to the disk tier, and whether the record is complete.
     record_id: str = ""
+    on_disk: bool = False
+    # Of a node that is on disk only: whether its record holds states, and its size.
+    has_states: bool = False
+    disk_bytes: int = 0
 
     @property
     def end(self) -> int:
@@ -105,7 +109,10 @@ class PrefixTree:
 
     def nodes(self) -> Iterator[Node]:
         """Every segment, parents before children."""
-        waiting = list(self.root.children.values())
+        return self.nodes_below(self.root)
+
+    def nodes_below(self, top: Node) -> Iterator[Node]:
+        waiting = list(top.children.values())
         while waiting:
             node = waiting.pop()
             yield node
@@ -177,6 +184,8 @@ class PrefixTree:
             is_main=node.is_main,
         )
         upper.parent.children[int(upper.tokens[0])] = upper  # type: ignore[union-attr]
+        # Both parts need a record of their own.
+        node.record_id, node.on_disk = "", False
         node.parent, node.start = upper, node.start + at
         node.tokens, node.arrays = node.tokens[at:].copy(), parts[1]
         upper.children = {int(node.tokens[0]): node}

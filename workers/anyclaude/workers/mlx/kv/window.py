@@ -10,7 +10,8 @@ Invariants: the buffer covers positions [base, offset); base is 0 or a multiple 
 a cut to n is possible while every key that position n attends to is still held.
 """
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 import mlx.core as mx
 
@@ -98,8 +99,15 @@ class WindowKVCache:
         return self.keys is None
 
     @property
-    def state(self) -> tuple[mx.array | None, mx.array | None, int, int]:
-        return self.keys, self.values, self.offset, self.base
+    def state(self) -> tuple[mx.array | None, mx.array | None, int, int, int, int]:
+        return self.keys, self.values, self.offset, self.base, self.window, self.slack
+
+    @classmethod
+    def from_state(cls, state: Sequence[Any]) -> "WindowKVCache":
+        keys, values, offset, base, window, slack = state
+        cache = cls(window, slack)
+        cache.keys, cache.values, cache.offset, cache.base = keys, values, offset, base
+        return cache
 
     @property
     def nbytes(self) -> int:

@@ -1,0 +1,146 @@
+"""The tree's second tier: its nodes as records on disk.
+
+Every node that enters the tree is written behind, by the tier's own thread. A node that leaves
+memory stays in the tree, without arrays, as long as its record is there; reading it back verifies
+it, and a record that is in doubt is as good as none: the tokens are computed again.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import structlog
+
+from anyclaude.workers.mlx.kv.disk import DiskStatus, DiskTier, RecordInfo, Segment
+from anyclaude.workers.mlx.kv.lineage import Lineage, LineageKey
+from anyclaude.workers.mlx.kv.records import Label, decode, encode, record_id
+from anyclaude.workers.mlx.kv.tokens import TokenArray
+from anyclaude.workers.mlx.kv.tree import Node, PrefixTree
+
+log = structlog.get_logger(__name__)
+
+# How long making room waits for writes that would let segments leave memory.
+FLUSH_SECONDS = 2.0
+
+
+class Archive:
+    """Saves and restores nodes. Called on the MLX thread only."""
+
+    def __init__(self, tier: DiskTier, *, clock: Callable[[], float] = time.time) -> None:
+        self._tier = tier
+        self._clock = clock
+
+    def status(self) -> DiskStatus:
+        return self._tier.status()
+
+    def restore(self, tree: PrefixTree) -> list[Lineage]:
+        """Hangs every stored segment into the empty `tree`; returns the conversations they were."""
+        nodes: dict[str, Node] = {"": tree.root}
+        keys: dict[Node, LineageKey] = {}
+        for info in self._tier.records():
+            parent = nodes.get(info.parent_id)
+            if parent is None or parent.end != info.start or not len(info.token_ids):
+                continue
+            node, keys_of = _node(info, parent)
+            parent.children[int(info.token_ids[0])] = node
+            nodes[info.record_id] = node
+            if info.session_id:
+                keys[node] = LineageKey(info.session_id, *keys_of)
+        return [
+            Lineage(key, node.create_time, node.last_use, tip=node)
+            for node, key in keys.items()
+            if not node.children
+        ]
+
+    def save(self, node: Node, prefix: TokenArray, key: LineageKey) -> None:
+        """Writes a node behind.
+
+        Args:
+            prefix: all token ids up to the node's end.
+        """
+        content = encode(node)
+        if content is None:
+            return
+        arrays, meta = content
+        node.record_id = record_id(prefix)
+        segment = Segment(
+            record_id=node.record_id,
+            parent_id=record_id(prefix[: node.start]),
+            start=node.start,
+            token_ids=node.tokens,
+            arrays=arrays,
+            meta=meta,
+            kind=Label.of(node, key).to_text(),
+            session_id=key.session_id,
+            pinned=node.pinned,
+        )
+        node.on_disk = False
+        self._tier.save(segment, partial(_saved, node, node.record_id))
+
+    def rewrite(self, node: Node, prefix: TokenArray, key: LineageKey) -> None:
+        """Replaces a node's record after a split, or when a state was added to it."""
+        self._tier.remove([record_id(prefix)])
+        self.save(node, prefix, key)
+
+    def load(self, node: Node) -> bool:
+        """Brings a node's arrays back into memory; False if its record cannot be trusted."""
+        content = self._tier.load(node.record_id)
+        if content is None:
+            return False
+        try:
+            node.arrays, node.states = decode(*content)
+            node.has_states = bool(node.states)
+        except (KeyError, TypeError, ValueError) as error:
+            log.warning("cache record does not fit", record=node.record_id, error=str(error))
+            self._tier.remove([node.record_id])
+            return False
+        return True
+
+    def let_go(self, node: Node) -> None:
+        """Takes a stored node's arrays out of memory."""
+        assert node.on_disk
+        node.arrays = None
+        node.states = {}
+
+    def touch(self, nodes: Iterable[Node]) -> None:
+        self._tier.touch([node.record_id for node in nodes if node.on_disk])
+
+    def pin(self, nodes: Iterable[Node], *, pinned: bool) -> None:
+        self._tier.pin([node.record_id for node in nodes if node.record_id], pinned)
+
+    def forget(self, nodes: Iterable[Node]) -> None:
+        """Deletes the records of nodes that leave the tree."""
+        self._tier.remove([node.record_id for node in nodes if node.record_id])
+
+    def flush(self) -> None:
+        """Waits a little for writes under way, so that more segments can leave memory."""
+        self._tier.flush(FLUSH_SECONDS)
+
+    def close(self) -> None:
+        self._tier.close()
+
+
+def _saved(node: Node, written_id: str, ok: bool) -> None:
+    """Called by the tier's thread; the node may have been rewritten since."""
+    if ok and node.record_id == written_id:
+        node.on_disk = True
+
+
+def _node(info: RecordInfo, parent: Node) -> tuple[Node, tuple[str, str]]:
+    label = Label.from_text(info.kind)
+    node = Node(
+        parent,
+        info.start,
+        info.token_ids,
+        arrays=None,
+        last_use=info.last_use,
+        create_time=info.created,
+        stable_digest=label.stable_digest,
+        pinned=info.pinned,
+        is_main=label.is_main,
+        record_id=info.record_id,
+        on_disk=True,
+        has_states=label.has_states,
+        disk_bytes=info.nbytes,
+    )
+    return node, (label.agent_id, label.lineage_digest)
