@@ -136,7 +136,9 @@ class SupervisedChild:
             settings=self._world.settings,
             listen_fd=listen_fd,
         )
-        inherited = environment(self.spec, self._world.environ, self._world.paths)
+        inherited = environment(
+            self.spec, self._world.environ, self._world.paths, self._world.settings.upstreams
+        )
         return Launch(self.spec.command, inherited, birth)
 
     def _ready(self) -> None:

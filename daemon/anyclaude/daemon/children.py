@@ -7,6 +7,7 @@ from enum import Enum, auto
 from typing import Final
 
 from anyclaude.runtime.paths import Paths, make_private_folder
+from anyclaude.runtime.upstreams import UpstreamSettings
 
 
 class Role(Enum):
@@ -21,6 +22,8 @@ class ChildSpec:
     name: str
     role: Role
     command: tuple[str, ...]
+    # It asks other servers and needs the variables that hold their keys.
+    gets_keys: bool = False
 
 
 # In the order in which they are stopped: the front end drains while its workers still answer.
@@ -59,12 +62,18 @@ _SET: Final = {
 }
 
 
-def environment(spec: ChildSpec, environ: Mapping[str, str], paths: Paths) -> dict[str, str]:
+def environment(
+    spec: ChildSpec,
+    environ: Mapping[str, str],
+    paths: Paths,
+    upstreams: Mapping[str, UpstreamSettings],
+) -> dict[str, str]:
     """The whole environment of a child; makes the folders that it names."""
+    keys = {upstream.api_key_env for upstream in upstreams.values()} if spec.gets_keys else set()
     kept = {
         name: value
         for name, value in environ.items()
-        if name in _KEPT or name.startswith(_KEPT_PREFIXES)
+        if name in _KEPT | keys or name.startswith(_KEPT_PREFIXES)
     }
     if spec.role is Role.WORKER:
         make_private_folder(paths.worker_tmp)

@@ -1,0 +1,140 @@
+"""The official client through the real front end and the real relay, against scripted servers."""
+
+import json
+
+import anthropic
+import pytest
+
+from anyclaude.worker.v1 import worker_pb2 as pb
+from tests.integration.frontend_process import FrontendProcess, route
+from tests.integration.relay_process import RelayProcess
+from tests.integration.scripted_upstream import (
+    STREAM,
+    Reset,
+    ScriptedUpstream,
+    chunk,
+    event,
+    openai_server,
+    response,
+)
+
+TOOL = {
+    "name": "Bash",
+    "description": "Runs a command.",
+    "input_schema": {"type": "object", "properties": {"command": {"type": "string"}}},
+}
+
+
+def loop(request):
+    """Calls a tool first, and answers its result."""
+    if request.json["messages"][-1]["role"] == "tool":
+        usage = {"choices": [], "usage": {"prompt_tokens": 50, "completion_tokens": 2}}
+        return [STREAM, chunk(content="It said hi."), chunk("stop"), event(usage), event("[DONE]")]
+    call = {"index": 0, "id": "call_1", "function": {"name": "Bash", "arguments": '{"comm'}}
+    rest = {"index": 0, "function": {"arguments": 'and": "echo hi"}'}}
+    return [
+        STREAM,
+        chunk(reasoning_content="A tool will do."),
+        chunk(tool_calls=[call]),
+        chunk("tool_calls", tool_calls=[rest]),
+        event("[DONE]"),
+    ]
+
+
+class Chain:
+    """Client, front end, relay, server."""
+
+    def __init__(self, script):
+        self.upstream = ScriptedUpstream(openai_server(script))
+
+    def __enter__(self):
+        self.upstream.__enter__()
+        table = {"kind": "other", "dialect": "openai", "base_url": self.upstream.base_url}
+        self.relay = RelayProcess({"it": table}).__enter__()
+        self.frontend = FrontendProcess().__enter__()
+        self.frontend.push(route(self.relay.socket_path, mode="it"), default_mode="it")
+        url = self.frontend.base_url
+        self.client = anthropic.Anthropic(base_url=url, api_key="any", max_retries=0)
+        return self
+
+    def __exit__(self, *error):
+        self.client.close()
+        self.frontend.__exit__(*error)
+        self.relay.__exit__(*error)
+        self.upstream.__exit__(*error)
+
+    def stream(self, messages):
+        with self.client.messages.stream(
+            model="claude-x", max_tokens=100, messages=messages, tools=[TOOL]
+        ) as running:
+            return running.get_final_message()
+
+    def whole(self, messages):
+        return self.client.messages.create(
+            model="claude-x", max_tokens=100, messages=messages, tools=[TOOL]
+        )
+
+
+@pytest.mark.parametrize("way", ["stream", "whole"])
+def test_a_tool_loop(way):
+    """Thought, call, result, answer: the official client understands every step."""
+    with Chain(loop) as chain:
+        ask = getattr(chain, way)
+        turns = [{"role": "user", "content": "Run it."}]
+        call = ask(turns)
+        assert call.stop_reason == "tool_use"
+        thinking, tool_use = call.content
+        assert (thinking.thinking, tool_use.input) == ("A tool will do.", {"command": "echo hi"})
+        result = {"type": "tool_result", "tool_use_id": tool_use.id, "content": "hi"}
+        turns += [
+            {"role": "assistant", "content": call.model_dump()["content"]},
+            {"role": "user", "content": [result]},
+        ]
+        answer = ask(turns)
+        assert answer.content[0].text == "It said hi."
+        assert (answer.stop_reason, answer.usage.input_tokens) == ("end_turn", 50)
+        sent = chain.upstream.posts("/v1/chat/completions")[-1].json["messages"]
+        assert sent[1]["tool_calls"][0]["id"] == sent[2]["tool_call_id"] == "call_1"
+
+
+def test_a_refusal_is_a_status():
+    """Before the first byte an error is HTTP, with what the client needs to act."""
+    words = "This model's maximum context length is 10 tokens. However, your request has 20 input "
+    with Chain(lambda _: [response(400, {"error": {"message": words + "tokens."}})]) as chain:
+        with pytest.raises(anthropic.BadRequestError) as error:
+            chain.stream([{"role": "user", "content": "hi"}])
+        assert "prompt is too long: 20 tokens > 10 maximum" in str(error.value)
+
+
+def test_a_break_is_an_error_event():
+    """After the first byte it is an event, and never a message that looks whole."""
+    with Chain(lambda _: [STREAM, chunk(content="half"), Reset()]) as chain:
+        with pytest.raises(anthropic.APIStatusError):
+            chain.stream([{"role": "user", "content": "hi"}])
+        record = chain.frontend.next_record()
+        assert record.mode == "it"
+
+
+def test_no_retry_where_a_person_must_act():
+    """The client is told so in the header it obeys."""
+    with FrontendProcess() as frontend:
+        table = {"kind": "other", "dialect": "openai", "base_url": "http://nowhere.invalid:1"}
+        with RelayProcess({"it": {**table, "model": "m"}}) as relay:
+            frontend.push(route(relay.socket_path, mode="it"), default_mode="it")
+            client = anthropic.Anthropic(base_url=frontend.base_url, api_key="any", max_retries=0)
+            with client, pytest.raises(anthropic.InternalServerError) as error:
+                client.messages.create(
+                    model="m", max_tokens=5, messages=[{"role": "user", "content": "hi"}]
+                )
+            assert error.value.response.headers["x-should-retry"] == "false"
+
+
+def test_counts():
+    """count_tokens answers in every mode; the guess is marked in the contract."""
+    with Chain(loop) as chain:
+        messages = [{"role": "user", "content": "hi " * 100}]
+        counted = chain.client.messages.count_tokens(model="claude-x", messages=messages)
+        assert 10 < counted.input_tokens < 1000
+        body = json.dumps({"model": "m", "messages": messages}).encode()
+        call = pb.CountTokensRequest(body_json=body, mode="it")
+        assert chain.relay.stub.CountTokens(call).is_estimate
