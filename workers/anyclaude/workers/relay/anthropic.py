@@ -69,6 +69,8 @@ class AnthropicDialect:
             body["max_tokens"] = min(request.max_tokens, target.settings.max_output_tokens)
         if target.settings.kind is UpstreamKind.CLAUDE:
             return body
+        # 0 only fills a cache, which local servers do while they make one token.
+        body["max_tokens"] = max(1, body["max_tokens"])
         body |= _conversation(request, body["messages"])
         body |= target.settings.extra_body
         left_out = _API_ONLY | target.quirks.dropped
@@ -81,7 +83,12 @@ class AnthropicDialect:
         estimated_tokens: int,
         on_usage: Callable[[int | None], None],
     ) -> Reader:
-        return MessageReader(estimated_tokens, on_usage, target.max_tokens is not None)
+        return MessageReader(
+            estimated_tokens,
+            on_usage,
+            window_limited=target.max_tokens is not None,
+            is_warm_up=request.max_tokens == 0,
+        )
 
 
 def count_body(request: Any, raw: bytes, target: Target) -> dict[str, Any]:
@@ -120,11 +127,21 @@ class MessageReader:
         self,
         estimated_tokens: int,
         on_usage: Callable[[int | None], None] = lambda _: None,
+        *,
         window_limited: bool = False,
+        is_warm_up: bool = False,
     ) -> None:
+        """
+        Args:
+            estimated_tokens: of the prompt, until the server says.
+            on_usage: called at the end with the prompt's true count, None where it was not told.
+            window_limited: we asked for a shorter answer, since the window ends there.
+            is_warm_up: only the prompt's cache was asked for; a token that was made is not told.
+        """
         self._estimated_tokens = estimated_tokens
         self._on_usage = on_usage
         self._window_limited = window_limited
+        self._is_warm_up = is_warm_up
         self._writer = BlockWriter()
         self._started = False
         self._done = False
@@ -147,6 +164,10 @@ class MessageReader:
     def is_done(self) -> bool:
         return self._done
 
+    @property
+    def is_complete(self) -> bool:
+        return self._done or (self._reason is not None and not self._kind)
+
     def feed(self, event: ServerEvent) -> Events:
         if event.data.strip() == "[DONE]":
             return
@@ -154,6 +175,8 @@ class MessageReader:
         match data.get("type") or event.name:
             case "message_start":
                 yield from self._start(_object(data.get("message")))
+            case kind if self._is_warm_up and str(kind).startswith("content_block"):
+                return
             case "content_block_start":
                 yield from self._begin(data.get("index"), _object(data.get("content_block")))
             case "content_block_delta":
@@ -181,7 +204,7 @@ class MessageReader:
                 raise RefusedInStreamError(details)
             raise BrokenAnswerError("it is no message")
         yield from self._start(message)
-        for index, block in enumerate(message["content"]):
+        for index, block in enumerate([] if self._is_warm_up else message["content"]):
             yield from self._begin(index, _object(block))
             yield from self._end()
         self._note_end(message, {})
@@ -192,6 +215,8 @@ class MessageReader:
             raise BrokenAnswerError("it ended before it was complete")
         yield from self._writer.close()
         usage = self._known_usage()
+        if self._is_warm_up:
+            usage.output_tokens = 0
         counts_told = prompt_tokens(anthropic_usage(self._usage)) > 0
         self._on_usage(prompt_tokens(usage) if counts_told else None)
         yield pb.GenerateResponse(
@@ -288,6 +313,8 @@ class MessageReader:
         self._usage |= {key: value for key, value in usage.items() if value is not None}
 
     def _stop_reason(self, reason: str) -> pb.StopReason:
+        if self._is_warm_up:
+            return pb.STOP_REASON_MAX_TOKENS
         if reason == "max_tokens" and self._window_limited:
             return pb.STOP_REASON_MODEL_CONTEXT_WINDOW_EXCEEDED
         if reason in _REASONS:

@@ -5,7 +5,6 @@ from typing import Any, Final
 
 import structlog
 
-from anyclaude.messages.errors import ApiError
 from anyclaude.messages.requests import CountTokensRequest, parse_count_tokens_request
 from anyclaude.runtime.upstreams import UpstreamKind
 from anyclaude.worker.v1 import worker_pb2 as pb
@@ -14,9 +13,11 @@ from anyclaude.workers.relay.failures import Refusal, UpstreamFault, explain_ref
 from anyclaude.workers.relay.openai.dialect import OpenAiDialect
 from anyclaude.workers.relay.openai.request import count_messages
 from anyclaude.workers.relay.upstream import Upstream
+from anyclaude.workers.relay.wire import Answer
 
 log = structlog.get_logger(__name__)
 
+_NO_ENDPOINT: Final = frozenset({404, 405, 501})
 _COUNT_SECONDS: Final = 30.0
 _ANTHROPIC_PATH: Final = "/v1/messages/count_tokens"
 # vLLM's own endpoint, which renders the chat template.
@@ -37,7 +38,6 @@ async def count_tokens(upstream: Upstream, raw: bytes) -> pb.CountTokensResponse
     else:
         if counted is not None:
             return pb.CountTokensResponse(input_tokens=counted)
-        upstream.note_no_count_endpoint()
     return pb.CountTokensResponse(
         input_tokens=upstream.estimator.estimate(request, raw), is_estimate=True
     )
@@ -54,33 +54,44 @@ async def _ask(upstream: Upstream, request: CountTokensRequest, raw: bytes) -> i
     elif isinstance(dialect, OpenAiDialect) and upstream.settings.kind is UpstreamKind.VLLM:
         path, body = _VLLM_PATH, count_messages(request, target)
     else:
+        upstream.note_no_count_endpoint()
         return None
-    document = await _post(upstream, path, body, target.model)
-    count = document.get("input_tokens", document.get("count"))
-    # LM Studio answers 200 to a path it does not know.
-    return count if isinstance(count, int) and count > 0 else None
+    return await _post(upstream, path, body, target.model)
 
 
-async def _post(upstream: Upstream, path: str, body: Any, model: str) -> dict[str, Any]:
+async def _post(upstream: Upstream, path: str, body: Any, model: str) -> int | None:
     headers = [(b"content-type", b"application/json"), *upstream.headers()]
     async with upstream.wire.send(
-        "POST", path, headers, json.dumps(body).encode(), head_timeout_seconds=_COUNT_SECONDS
+        "POST", path, headers, json.dumps(body).encode(), patience_seconds=_COUNT_SECONDS
     ) as answer:
         content = await answer.read()
     if not answer.is_ok:
-        return _refused(upstream, answer.status, content, dict(answer.headers), model)
+        _refused(upstream, answer, content, model)
+        return None
+    count = _count(content)
+    if count is None:
+        # LM Studio answers 200 to a path that it does not know.
+        upstream.note_no_count_endpoint()
+    return count
+
+
+def _count(content: bytes) -> int | None:
     try:
         document = json.loads(content)
     except ValueError:
-        return {}
-    return document if isinstance(document, dict) else {}
+        return None
+    found = document if isinstance(document, dict) else {}
+    count = found.get("input_tokens", found.get("count"))
+    return count if isinstance(count, int) and count > 0 else None
 
 
-def _refused(
-    upstream: Upstream, status: int, content: bytes, headers: dict[str, str], model: str
-) -> dict[str, Any]:
-    if upstream.settings.kind is not UpstreamKind.CLAUDE:
-        return {}
-    refusal = Refusal.of(status, content, headers, upstream.key.read())
-    error: ApiError = explain_refusal(refusal, upstream.party, model=model, max_tokens=0)
-    raise error
+def _refused(upstream: Upstream, answer: Answer, content: bytes, model: str) -> None:
+    """
+    Raises:
+        ApiError: by the real API, whose refusals the client understands.
+    """
+    if upstream.settings.kind is UpstreamKind.CLAUDE:
+        refusal = Refusal.of(answer.status, content, answer.headers, upstream.key.read())
+        raise explain_refusal(refusal, upstream.party, model=model, max_tokens=0)
+    if answer.status in _NO_ENDPOINT:
+        upstream.note_no_count_endpoint()

@@ -58,32 +58,40 @@ class Prober:
         Raises:
             UpstreamFault: no answer.
         """
-        listed = list(_entries((await self._ask("GET", "/v1/models", headers))[1]))
-        found = Served()
+        loaded = await self._loaded(headers, model)
+        if loaded.model:
+            return loaded
+        listed = _first_served(await self._list("/v1/models", headers), model)
         match self._kind:
-            case UpstreamKind.LMSTUDIO:
-                native = list(_entries((await self._ask("GET", "/api/v0/models", headers))[1]))
-                found = _first_served([e for e in native if e.get("state") == "loaded"], model)
-            case UpstreamKind.OLLAMA:
-                running = (await self._ask("GET", "/api/ps", headers))[1]
-                found = _first_served(list(_entries(running)), model)
             case UpstreamKind.LLAMA_CPP:
-                found = await self._llama_cpp(headers, listed, model)
+                return Served(listed.model, await self._llama_cpp_window(headers))
             case UpstreamKind.MLX_LM:
+                # It lists what it could load.
                 return Served(model or "default_model")
             case UpstreamKind.CLAUDE | UpstreamKind.OPENROUTER if not model:
                 # They serve whatever is asked for.
                 return Served()
-        return found if found.model else _first_served(listed, model)
+        return listed
 
-    async def _llama_cpp(
-        self, headers: Headers, listed: list[Mapping[str, Any]], model: str
-    ) -> Served:
+    async def _loaded(self, headers: Headers, model: str) -> Served:
+        """What those say that tell the loaded model from the others."""
+        match self._kind:
+            case UpstreamKind.LMSTUDIO:
+                native = await self._list("/api/v0/models", headers)
+                return _first_served([e for e in native if e.get("state") == "loaded"], model)
+            case UpstreamKind.OLLAMA:
+                return _first_served(await self._list("/api/ps", headers), model)
+        return Served()
+
+    async def _llama_cpp_window(self, headers: Headers) -> int:
+        """The window it runs with, which is not the one its model was trained for."""
         _, props = await self._ask("GET", "/props", headers)
         defaults = props.get("default_generation_settings") if isinstance(props, Mapping) else None
         window = defaults.get("n_ctx") if isinstance(defaults, Mapping) else None
-        first = _first_served(listed, model)
-        return Served(first.model, window if isinstance(window, int) else 0)
+        return window if isinstance(window, int) else 0
+
+    async def _list(self, path: str, headers: Headers) -> list[Mapping[str, Any]]:
+        return list(_entries((await self._ask("GET", path, headers))[1]))
 
     async def _ask(
         self, method: str, path: str, headers: Headers, body: bytes | None = None
@@ -91,7 +99,7 @@ class Prober:
         """The status and the JSON of an answer; None where it is none."""
         sent = [*headers, (b"content-type", b"application/json")] if body else headers
         async with self._wire.send(
-            method, path, sent, body, head_timeout_seconds=PROBE_SECONDS
+            method, path, sent, body, patience_seconds=PROBE_SECONDS
         ) as answer:
             content = await answer.read()
         try:

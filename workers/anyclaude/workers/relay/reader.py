@@ -35,6 +35,11 @@ class Reader(Protocol):
         """The answer's end was seen; what follows on the connection does not matter."""
         ...
 
+    @property
+    def is_complete(self) -> bool:
+        """The last word was seen; counts may follow."""
+        ...
+
     def feed(self, event: ServerEvent) -> Iterator[GenerateResponse]: ...
 
     def whole(self, document: Any) -> Iterator[GenerateResponse]:

@@ -43,6 +43,8 @@ _MIN_ROOM_TOKENS: Final = 1024
 _FINAL: Final = frozenset({401, 402, 403, 409, 413, 429, 502, 503, 504, 529})
 # A complete answer's connection is worth keeping if its end comes at once.
 _END_SECONDS: Final = 0.05
+# What still follows the last word, token counts mostly, comes soon or not at all.
+_COUNTS_SECONDS: Final = 2.0
 
 Events = AsyncGenerator[pb.GenerateResponse, None]
 
@@ -135,6 +137,15 @@ class _Generation:
 
     async def _read_stream(self, answer: Answer, reader: Reader) -> Events:
         parser = SseParser()
+        try:
+            async for event in self._parse_stream(parser, answer, reader):
+                yield event
+        except UpstreamFault:
+            # A server that breaks off, or waits, after the last word has said everything.
+            if not reader.is_complete:
+                raise
+
+    async def _parse_stream(self, parser: SseParser, answer: Answer, reader: Reader) -> Events:
         async with aclosing(answer.chunks()) as chunks:
             async for chunk in chunks:
                 for told in parser.feed(chunk):
@@ -146,6 +157,8 @@ class _Generation:
                 if reader.is_done:
                     await _read_end(chunks)
                     return
+                if reader.is_complete:
+                    answer.patience_seconds = _COUNTS_SECONDS
         for told in parser.finish():
             for event in reader.feed(told):
                 yield event
@@ -180,7 +193,7 @@ class _Generation:
             if overflow.room_tokens < _MIN_ROOM_TOKENS or target.max_tokens is not None:
                 return None
             return dialect, replace(target, max_tokens=overflow.room_tokens)
-        learned = self._upstream.quirks.learn(refusal.message, self._sent)
+        learned = self._upstream.quirks.learn(refusal.message, _names(self._sent))
         if learned is not None:
             log.info("server does not take part of a request", upstream=self._upstream.name)
             self._upstream.quirks = learned
@@ -212,6 +225,11 @@ class _Generation:
             self._upstream.estimator.learn(self._request, self._raw, tokens)
         else:
             self._upstream.note_no_counts()
+
+
+def _names(body: Mapping[str, Any]) -> set[str]:
+    """All fields of a body and of its messages."""
+    return set(body).union(*(message for message in body["messages"]))
 
 
 async def _read_end(chunks: AsyncIterator[bytes]) -> None:

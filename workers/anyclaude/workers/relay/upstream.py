@@ -115,11 +115,17 @@ class Upstream:
         Raises:
             ApiError
         """
-        if self._served is None or self._clock() - self._served_at > self._served_seconds:
+        if self._served is None or self._is_stale:
             async with self._asking:
-                self._served = await self._prober.served(self.headers(), self.settings.model)
-                self._served_at = self._clock()
+                # Another request may have asked meanwhile.
+                if self._served is None or self._is_stale:
+                    self._served = await self._prober.served(self.headers(), self.settings.model)
+                    self._served_at = self._clock()
         return self._served
+
+    @property
+    def _is_stale(self) -> bool:
+        return self._clock() - self._served_at > self._served_seconds
 
     @property
     def _served_seconds(self) -> float:
@@ -214,8 +220,10 @@ class Upstream:
         if anew:
             self._served = None
         try:
-            await self.served()
-            await self.dialect()
+            served = await self.served()
+            # Whatever else listens there is not bothered further.
+            if served.model or anew:
+                await self.dialect()
         except UpstreamFault as fault:
             self._served = None
             self._reachability = pb.REACHABILITY_UNREACHABLE

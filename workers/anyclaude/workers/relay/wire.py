@@ -35,7 +35,9 @@ Headers = list[tuple[bytes, bytes]]
 class Answer:
     """The head of an answer, and its body to be read."""
 
-    def __init__(self, response: httpx.Response, party: Party) -> None:
+    def __init__(
+        self, response: httpx.Response, party: Party, patience_seconds: float | None = None
+    ) -> None:
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
         self.raw_headers: Headers = list(response.headers.raw)
@@ -43,6 +45,8 @@ class Answer:
         self._party = party
         # Content has come: from now on a pause is a silence, before it is the server's work.
         self.begun = False
+        # Longest silence, in place of the settings'.
+        self.patience_seconds = patience_seconds
 
     @property
     def is_event_stream(self) -> bool:
@@ -84,6 +88,8 @@ class Answer:
     @property
     def _patience_seconds(self) -> float:
         settings = self._party.settings
+        if self.patience_seconds is not None:
+            return self.patience_seconds
         return settings.idle_timeout_seconds if self.begun else settings.first_byte_timeout_seconds
 
 
@@ -114,17 +120,24 @@ class Wire:
         headers: Headers,
         body: bytes | AsyncIterator[bytes] | None = None,
         *,
-        head_timeout_seconds: float | None = None,
+        patience_seconds: float | None = None,
     ) -> AsyncIterator[Answer]:
         """Sends a request to `path` below the server's root and gives its answer, once begun.
+
+        Args:
+            method: of HTTP.
+            path: with its query.
+            headers: all of them, but for Host and the length of `body`.
+            body: whole, or in pieces.
+            patience_seconds: longest silence, in place of the settings'.
 
         Raises:
             UpstreamFault: no answer began.
         """
-        seconds = head_timeout_seconds or self._party.settings.first_byte_timeout_seconds
+        seconds = patience_seconds or self._party.settings.first_byte_timeout_seconds
         response = await self._begin(method, path, headers, body, seconds)
         try:
-            yield Answer(response, self._party)
+            yield Answer(response, self._party, patience_seconds)
         finally:
             await response.aclose()
 

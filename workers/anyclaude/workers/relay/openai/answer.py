@@ -74,6 +74,10 @@ class ChatReader:
     def is_done(self) -> bool:
         return self._done
 
+    @property
+    def is_complete(self) -> bool:
+        return self._done or self._reason is not None
+
     def feed(self, event: ServerEvent) -> Events:
         if event.data.strip() == _DONE:
             self._done = True

@@ -1,0 +1,187 @@
+"""What is known of each kind of server: where it tells its model, its window and its counts."""
+
+import pytest
+
+from anyclaude.worker.v1 import worker_pb2 as pb
+from tests.integration.relay_process import RelayProcess
+from tests.integration.scripted_upstream import (
+    HELLO,
+    STREAM,
+    Hang,
+    Reset,
+    ScriptedUpstream,
+    chunk,
+    event,
+    openai_server,
+    response,
+)
+
+ASK = {"model": "claude-x", "max_tokens": 20, "messages": [{"role": "user", "content": "hi"}]}
+
+
+def server(answers):
+    """Answers paths by a table of JSON, and everything else as a plain OpenAI server."""
+    plain = openai_server(lambda _: HELLO)
+
+    def script(request):
+        path = request.path
+        return [response(200, answers[path])] if path in answers else plain(request)
+
+    return script
+
+
+def relay(name, upstream, **settings):
+    return RelayProcess({name: {"base_url": upstream.base_url, "dialect": "openai", **settings}})
+
+
+@pytest.mark.parametrize(
+    ("kind", "answers", "model", "window"),
+    [
+        (
+            "lmstudio",
+            {
+                "/api/v0/models": {
+                    "data": [
+                        {"id": "embed", "type": "embeddings", "state": "loaded"},
+                        {"id": "cold", "type": "llm", "state": "not-loaded"},
+                        {"id": "warm", "state": "loaded", "loaded_context_length": 8192},
+                    ]
+                }
+            },
+            "warm",
+            8192,
+        ),
+        ("lmstudio", {}, "served", 4096),
+        (
+            "ollama",
+            {"/api/ps": {"models": [{"name": "qwen3:4b", "context_length": 16384}]}},
+            "qwen3:4b",
+            16384,
+        ),
+        (
+            "llama-cpp",
+            {"/props": {"default_generation_settings": {"n_ctx": 2048}}},
+            "served",
+            2048,
+        ),
+        ("vllm", {}, "served", 4096),
+        ("mlx-lm", {}, "default_model", 0),
+    ],
+)
+def test_the_loaded_model_is_found(kind, answers, model, window):
+    """Each kind has its own place; what is loaded wins over what could be."""
+    with ScriptedUpstream(server(answers)) as upstream, relay(kind, upstream) as process:
+        status = process.status(kind, check=True)
+        assert status.model.id == f"anyclaude-{model}"
+        assert status.model.context_window_tokens == window
+        process.message(kind, ASK)
+        assert upstream.posts("/v1/chat/completions")[0].json["model"] == model
+
+
+def test_settings_win_over_what_is_found():
+    """A window and a model of the settings are not asked for."""
+    settings = {"model": "mine", "context_window_tokens": 1000}
+    with (
+        ScriptedUpstream(server({})) as upstream,
+        relay("vllm", upstream, **settings) as process,
+    ):
+        process.message("vllm", ASK)
+        assert [request.path for request in upstream.requests] == ["/v1/chat/completions"]
+        model = process.status("vllm", check=True).model
+        assert (model.id, model.context_window_tokens) == ("anyclaude-mine", 1000)
+
+
+def test_openrouter_needs_a_model():
+    """There is no loaded model there, so none can be guessed."""
+    with (
+        ScriptedUpstream(server({})) as upstream,
+        relay("openrouter", upstream) as process,
+    ):
+        with pytest.raises(Exception, match="OPENROUTER_MODEL"):
+            process.message("openrouter", ASK)
+        assert upstream.requests == []
+
+
+def test_vllm_counts_by_its_tokenizer():
+    """Its own endpoint renders the template: the count is exact."""
+    with (
+        ScriptedUpstream(server({"/tokenize": {"count": 31, "max_model_len": 4096}})) as upstream,
+        relay("vllm", upstream) as process,
+    ):
+        tool = {"name": "Bash", "input_schema": {"type": "object"}}
+        counted = process.count("vllm", {**ASK, "tools": [tool]})
+        assert (counted.input_tokens, counted.is_estimate) == (31, False)
+        sent = upstream.posts("/tokenize")[0].json
+        assert sent["messages"] == [{"role": "user", "content": "hi"}]
+        assert sent["tools"][0]["function"]["name"] == "Bash"
+
+
+def test_a_missing_count_is_asked_for_once():
+    """A server that cannot count is not asked again, and the log says so once."""
+    with (
+        ScriptedUpstream(server({})) as upstream,
+        relay("vllm", upstream) as process,
+    ):
+        for _ in range(3):
+            assert process.count("vllm", ASK).is_estimate
+        assert len(upstream.posts("/tokenize")) == 1
+        assert process.log_text().count("cannot count tokens") == 1
+
+
+@pytest.mark.parametrize("last", [Hang(), Reset()])
+def test_an_answer_is_whole_after_its_last_word(last):
+    """A server that keeps the line open, or drops it, after its finish reason has said it all."""
+    steps = [STREAM, chunk(content="Hello"), chunk("stop"), last]
+    with (
+        ScriptedUpstream(openai_server(lambda _: steps)) as upstream,
+        relay("vllm", upstream) as process,
+    ):
+        message = process.message("vllm", ASK)
+        assert message["content"] == [{"type": "text", "text": "Hello"}]
+        assert message["stop_reason"] == "end_turn"
+
+
+def test_nothing_is_asked_of_strangers_in_passing():
+    """Status asks servers on this machine whether they are there, and no other."""
+    with ScriptedUpstream(server({})) as upstream:
+        far = upstream.base_url.replace("127.0.0.1", "127.0.0.2")
+        tables = {"near": {"base_url": upstream.base_url}, "far": {"base_url": far}}
+        with RelayProcess(tables) as process:
+            near, other = process.status("near"), process.status("far")
+            assert near.reachability == pb.REACHABILITY_REACHABLE
+            assert (other.reachability, other.is_loopback) == (
+                pb.REACHABILITY_UNSPECIFIED,
+                False,
+            )
+
+
+def test_a_stranger_on_a_known_port_is_left_alone():
+    """A web server on vLLM's usual port gets one harmless question from status, and no other."""
+    with (
+        ScriptedUpstream(lambda _: [response(404, b"<html>")]) as upstream,
+        RelayProcess({"vllm": {"base_url": upstream.base_url}}) as process,
+    ):
+        process.status("vllm")
+        assert {(request.method, request.path) for request in upstream.requests} == {
+            ("GET", "/v1/models")
+        }
+
+
+def test_a_server_that_takes_no_zero():
+    """A warm-up is one token to a local server of the Anthropic dialect, and none to the client."""
+    events = [
+        {"type": "message_start", "message": {"usage": {"input_tokens": 9}}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text"}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x"}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "max_tokens"}, "usage": {}},
+        {"type": "message_stop"},
+    ]
+    steps = [STREAM, *(event(told, told["type"]) for told in events)]
+    with (
+        ScriptedUpstream(lambda _: steps) as upstream,
+        relay("lmstudio", upstream, dialect="anthropic", model="m") as process,
+    ):
+        message = process.message("lmstudio", {**ASK, "max_tokens": 0})
+        assert (message["content"], message["stop_reason"]) == ([], "max_tokens")
+        assert upstream.posts("/v1/messages")[0].json["max_tokens"] == 1
