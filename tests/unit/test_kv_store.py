@@ -169,3 +169,27 @@ def test_a_small_edit_near_the_end_costs_the_tail(family: tiny.Family) -> None:
     engine.start(prompt, "a", stable=STABLE).answer()
     edited = prompt[:-5] + words(rng, 5)
     assert engine.start(edited, "a", stable=STABLE).answer().reused >= len(prompt) - 60
+
+
+def test_the_byte_limit_holds_at_every_moment() -> None:
+    """Under random load, running requests and what they add included, nothing passes the limit."""
+    probe = bench(tiny.Family.WIDE)
+    conversations(probe, 1, own_tokens=200)
+    limit = 5 * probe.engine.store.nbytes
+    gc.collect()
+    engine, rng = bench(tiny.Family.WIDE, limit), random.Random(12)
+    store, weights = engine.engine.store, mx.get_active_memory()
+    store.bytes_per_token = probe.engine.store.bytes_per_token
+    running, peak = [], 0
+    for number in range(60):
+        prompt = shared_prefix() + words(rng, rng.randrange(10, 300))
+        running.append(engine.start(prompt, f"s{number % 20}", stable=STABLE))
+        for _ in range(rng.randrange(1, 30)):
+            if running[-1].done:
+                break
+            engine.engine.step()
+            peak = max(peak, store.nbytes, mx.get_active_memory() - weights)
+    for request in running:
+        request.answer()
+    assert store.evictions > 0
+    assert peak <= limit

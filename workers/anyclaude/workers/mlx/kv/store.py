@@ -69,6 +69,8 @@ class Lease:
     stable_tokens: int
     # Utility calls borrow and give nothing back.
     keep: bool
+    # What the request was let in for: its live cache and its new tokens in the tree.
+    expected_bytes: int
 
 
 class KVStore:
@@ -140,7 +142,8 @@ class KVStore:
             live = self._assembled(match, prompt, reused, room)
         else:
             live = running.fork(reused, room)
-        lease = Lease(key, live, reused, cause, stable_tokens, keep)
+        expected = self._cost(len(prompt), len(prompt) - match.length)
+        lease = Lease(key, live, reused, cause, stable_tokens, keep, expected)
         self._leases.add(lease)
         if keep:
             self._lineage(key).running += 1
@@ -211,13 +214,21 @@ class KVStore:
         match = self.tree.match(prompt)
         self._touch(match.nodes)
         lineage = self._lineages.get(key) if keep else None
-        own = lineage.live if lineage else None
-        new_tokens = len(prompt) - match.length + ANSWER_ROOM_TOKENS
-        # The live cache, unless it is there, and the new tokens once more for the tree.
-        live_tokens = new_tokens if own is not None else len(prompt) + ANSWER_ROOM_TOKENS
-        if lineage is not None and own is not None:
+        own_bytes = 0
+        if lineage is not None and lineage.live is not None:
             lineage.last_use = self._clock()
-        return self.make_room(int((live_tokens + new_tokens) * self.bytes_per_token))
+            own_bytes = lineage.live.nbytes
+        cost = self._cost(len(prompt), len(prompt) - match.length)
+        return self.make_room(max(0, cost - own_bytes))
+
+    def _cost(self, prompt_tokens: int, new_tokens: int) -> int:
+        """Bytes of a request: its live cache, and what it adds to the tree."""
+        tokens = prompt_tokens + new_tokens + 2 * ANSWER_ROOM_TOKENS
+        return int(tokens * self.bytes_per_token)
+
+    def _promised(self) -> int:
+        """Bytes that running requests have been let in for and do not hold yet."""
+        return sum(max(0, lease.expected_bytes - lease.live.nbytes) for lease in self._leases)
 
     def make_room(self, needed_bytes: int) -> bool:
         """Evicts until `needed_bytes` more fit; False if they cannot.
@@ -226,6 +237,7 @@ class KVStore:
         fraction of the limit goes, so that evicting is rare.
         """
         limit = self._limits.memory_limit_bytes
+        needed_bytes += self._promised()
         if self.nbytes + needed_bytes <= limit:
             return True
         for lineage in sorted(self._lineages.values(), key=lambda lineage: lineage.last_use):
