@@ -3,7 +3,8 @@
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 from tests.e2e.namespace import Namespace
 from tests.e2e.transcript import ToolResult, ToolUse, Usage, parse_transcript
@@ -21,6 +22,16 @@ WAIT_FOR_INPUT = "import sys; sys.stdin.read()"
 def assistant(message_id: str, block: Mapping[str, object]) -> dict[str, object]:
     message = {"id": message_id, "content": [block], "usage": USAGE}
     return {"type": "assistant", "session_id": "s1", "message": message}
+
+
+def within_seconds(limit: float, holds: Callable[[], bool]) -> bool:
+    """Whether `holds` becomes true: nsenter takes a moment to enter the namespace."""
+    end = time.monotonic() + limit
+    while not holds():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def lines(*events: Mapping[str, object]) -> str:
@@ -77,5 +88,5 @@ def test_namespace_sees_its_processes(namespace: Namespace) -> None:
     with subprocess.Popen(
         namespace.command([sys.executable, "-c", WAIT_FOR_INPUT]), stdin=subprocess.PIPE
     ) as waiting:
-        assert set(namespace.processes()) == {waiting.pid}
+        assert within_seconds(5, lambda: set(namespace.processes()) == {waiting.pid})
     assert namespace.remaining_processes() == {}
