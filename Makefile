@@ -1,4 +1,4 @@
-.PHONY: setup run test lint proto demo bench
+.PHONY: setup run test lint proto demo bench conformance
 
 setup: ; @deploy/setup
 run: setup ; @exec .venv/bin/anyclauded
@@ -7,3 +7,4 @@ lint: ; @deploy/setup dev && .venv/bin/ruff format --check . && .venv/bin/ruff c
 proto: ; @deploy/setup dev && .venv/bin/python -m grpc_tools.protoc -Iprotos --python_out=protos --pyi_out=protos --grpc_python_out=protos protos/anyclaude/*/v1/*.proto
 demo: ; @deploy/setup dev && .venv/bin/python -m anyclaude.workers.mlx.demo.build
 bench: ; @deploy/setup dev && .venv/bin/python -m benchmarks.prefix_cache
+conformance: ; @deploy/setup dev && .venv/bin/python -m pytest tests/conformance -q --base-url="$(BASE_URL)" --api-key="$(API_KEY)" --model="$(MODEL)" --server="$(SERVER)" --table="$(TABLE)"

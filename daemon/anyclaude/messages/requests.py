@@ -4,9 +4,16 @@ Open by design: unknown fields, block types and betas are kept and never refused
 adds some with every release. Only what no answer can be given without is checked.
 """
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from anyclaude.messages.errors import ApiError, invalid_request
 
@@ -56,6 +63,12 @@ class ToolChoice(_Open):
     name: str | None = None
     disable_parallel_tool_use: bool = False
 
+    @model_validator(mode="after")
+    def _names_the_tool(self) -> Self:
+        if self.type == "tool" and self.name is None:
+            raise ValueError("type `tool` needs the `name` of one")
+        return self
+
 
 class CountTokensRequest(_Open):
     """What `/v1/messages/count_tokens` needs; generation needs more."""
@@ -67,6 +80,13 @@ class CountTokensRequest(_Open):
     tool_choice: ToolChoice = ToolChoice()
     thinking: dict[str, Any] | None = None
     output_config: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _offers_the_chosen_tool(self) -> Self:
+        chosen = self.tool_choice
+        if chosen.type == "tool" and chosen.name not in {tool.name for tool in self.tools}:
+            raise ValueError(f"tool_choice.name: no tool {chosen.name!r} is offered")
+        return self
 
 
 class MessagesRequest(CountTokensRequest):
@@ -106,4 +126,5 @@ def _explain(error: ValidationError) -> ApiError:
     if first["type"] == "json_invalid":
         return invalid_request(f"The request body is not valid JSON: {first['msg']}.")
     where = ".".join(str(part) for part in first["loc"])
-    return invalid_request(f"{where}: {first['msg']}")
+    said = first["msg"].removeprefix("Value error, ")
+    return invalid_request(f"{where}: {said}" if where else said)
