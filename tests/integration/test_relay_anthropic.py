@@ -75,6 +75,28 @@ def test_the_dialect_is_found_and_spoken():
         assert sent[1].header("anthropic-version") == "2023-06-01"
 
 
+@pytest.mark.parametrize(
+    ("paths", "dialect"),
+    [
+        ({"/v1/messages", "/v1/chat/completions"}, pb.DIALECT_OPENAI),
+        ({"/v1/messages"}, pb.DIALECT_ANTHROPIC),
+    ],
+)
+def test_vllm_speaks_openai_better(paths, dialect):
+    """Where both are known its older dialect is spoken, and the other where it is the only one."""
+
+    def script(request):
+        if request.path in paths:
+            return [response(400, {"error": {"message": "messages: field required"}})]
+        return anthropic_server(request) if request.method == "GET" else [response(404, {})]
+
+    with (
+        ScriptedUpstream(script) as upstream,
+        RelayProcess({"vllm": {"base_url": upstream.base_url}}) as process,
+    ):
+        assert process.status("vllm", check=True).dialect == dialect
+
+
 def test_the_server_counts():
     """Its own count is exact and carries no mark."""
     with ScriptedUpstream(anthropic_server) as upstream, relay(upstream) as process:

@@ -1,7 +1,7 @@
 """Questions to a server before it is relied on: is it there, which dialect, which model.
 
-None of them generates anything. The dialect is found by an empty Messages request, which a server
-that knows the endpoint refuses as unfit, and any other does not know.
+None of them generates anything. The dialect is found by an empty request, which a server that knows
+the endpoint refuses as unfit, and any other does not know.
 """
 
 import json
@@ -42,13 +42,13 @@ class Prober:
         self._wire = wire
         self._kind = kind
 
-    async def speaks_anthropic(self, headers: Headers) -> bool:
-        """Whether `/v1/messages` is there.
+    async def knows(self, path: str, headers: Headers) -> bool:
+        """Whether generations are posted to `path` there.
 
         Raises:
             UpstreamFault: no answer.
         """
-        status, document = await self._ask("POST", "/v1/messages", headers, b"{}")
+        status, document = await self._ask("POST", path, headers, b"{}")
         # LM Studio answers 200 to every path.
         return status not in _UNKNOWN_ENDPOINT and not 200 <= status < 400 and document is not None
 

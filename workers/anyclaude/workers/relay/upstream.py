@@ -93,7 +93,7 @@ class Upstream:
         return [*spoken.headers(self.key.read(), is_api=is_api), *own]
 
     async def dialect(self) -> Dialect:
-        """What the server speaks; asked once. Anthropic where it can: nothing is translated.
+        """What the server speaks; asked once.
 
         Raises:
             ApiError
@@ -105,9 +105,17 @@ class Upstream:
         return self._dialect
 
     async def _find_dialect(self) -> Dialect:
-        anthropic = AnthropicDialect()
-        speaks = await self._prober.speaks_anthropic(self.headers(anthropic))
-        return anthropic if speaks else OpenAiDialect()
+        """Anthropic where it can, since nothing is translated then.
+
+        vLLM's is the younger of its two: it leaves out schemas and what was reused.
+        """
+        anthropic, openai = AnthropicDialect(), OpenAiDialect()
+        if self.settings.kind is UpstreamKind.VLLM:
+            return openai if await self._knows(openai) else anthropic
+        return anthropic if await self._knows(anthropic) else openai
+
+    async def _knows(self, dialect: Dialect) -> bool:
+        return await self._prober.knows(dialect.path, self.headers(dialect))
 
     async def served(self) -> Served:
         """What the server serves now, or did a moment ago.
