@@ -8,7 +8,6 @@ daemon's socket without asking. `ANYCLAUDE_HOME` moves all of it under one folde
 import hashlib
 import os
 import stat
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +96,8 @@ def find_paths(environ: Mapping[str, str]) -> Paths:
         state=state,
         cache=Path(dirs.user_cache_path),
         logs=Path(dirs.user_log_path),
-        run=_short_enough(_default_run(dirs, state)),
+        # Not the session's runtime folder: a script without a login session would not find it.
+        run=_short_enough(state / "run"),
     )
 
 
@@ -109,11 +109,6 @@ def _under(home: Path) -> Paths:
         logs=home / "logs",
         run=_short_enough(home / "run"),
     )
-
-
-def _default_run(dirs: platformdirs.PlatformDirs, state: Path) -> Path:
-    # On macOS the runtime folder lies under Caches, which the system may purge.
-    return state / "run" if sys.platform == "darwin" else Path(dirs.user_runtime_path)
 
 
 def _short_enough(run: Path) -> Path:
