@@ -28,7 +28,10 @@ class RelayProcess:
     """Starts `python -m anyclaude.workers.relay` with these upstreams, and always ends it."""
 
     def __init__(
-        self, upstreams: Mapping[str, Mapping[str, Any]], environ: Mapping[str, str] | None = None
+        self,
+        upstreams: Mapping[str, Mapping[str, Any]],
+        environ: Mapping[str, str] | None = None,
+        log_level: str = "debug",
     ) -> None:
         self.home = Path(tempfile.mkdtemp(dir="/tmp", prefix="ac-r-"))
         self._log_file = (self.home / "log").open("w+")
@@ -39,7 +42,7 @@ class RelayProcess:
             generation=1,
             socket_path=paths.worker_socket("relay", 1),
             paths=paths,
-            settings=Settings.model_validate({"upstreams": upstreams, "log": {"level": "debug"}}),
+            settings=Settings.model_validate({"upstreams": upstreams, "log": {"level": log_level}}),
         )
         self.socket_path = birth.socket_path
         self.process = subprocess.Popen(

@@ -238,6 +238,25 @@ def test_a_hang_in_the_middle():
         assert "idle_timeout_seconds" in error.message
 
 
+def test_a_long_prompt_is_no_silence():
+    """A role without a word is said before the prompt is computed: the longer patience holds."""
+    go_on = threading.Event()
+    steps = [STREAM, chunk(role="assistant", content=""), Pause(go_on), *HELLO[1:]]
+    with served(*steps, idle_timeout_seconds=0.2, first_byte_timeout_seconds=30) as it:
+        call = it.relay.call("it", ASK)
+        assert next(call).HasField("started")
+        time.sleep(0.5)
+        go_on.set()
+        assert list(call)[-1].HasField("finished")
+
+
+def test_a_body_that_cannot_be_decoded():
+    """An encoding that is none fails like any other broken connection."""
+    script = response(200, b"not gzip", "content-encoding: gzip")
+    with served(script) as it:
+        assert it.refused().status == 529
+
+
 def test_a_reset_before_the_first_byte_is_tried_again():
     """Nothing was said yet, so the second try may answer."""
     tries = []

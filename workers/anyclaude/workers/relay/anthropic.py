@@ -144,6 +144,7 @@ class MessageReader:
         self._is_warm_up = is_warm_up
         self._writer = BlockWriter()
         self._started = False
+        self._has_content = False
         self._done = False
         # Of the server's block that is open; empty between blocks.
         self._kind = ""
@@ -158,7 +159,7 @@ class MessageReader:
 
     @property
     def has_begun(self) -> bool:
-        return self._started
+        return self._has_content
 
     @property
     def is_done(self) -> bool:
@@ -252,6 +253,7 @@ class MessageReader:
     def _begin(self, index: object, block: Mapping[str, Any]) -> Events:
         if not self._started:
             raise BrokenAnswerError("a block before the message")
+        self._has_content = True
         if self._kind:
             yield from self._end()
         self._kind, self._block_index = str(block.get("type") or "unknown"), index

@@ -27,7 +27,7 @@ class Reader(Protocol):
 
     @property
     def has_begun(self) -> bool:
-        """Content was seen: no other server, and no second try, can answer any more."""
+        """Content was seen: the prompt is computed, and a pause is a silence from now on."""
         ...
 
     @property

@@ -20,6 +20,7 @@ log = structlog.get_logger(__name__)
 
 # Servers are asked while status waits, but not for long: what is known then is shown.
 _STATUS_SECONDS: Final = 0.5
+_BUG: Final = ApiError(500, "The relay failed on this request; `anyclaudectl logs` says more.")
 
 
 class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
@@ -41,6 +42,9 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
                     yield event
         except ApiError as error:
             yield pb.GenerateResponse(failed=failed(error))
+        except Exception:
+            log.exception("relaying failed", mode=request.mode)
+            yield pb.GenerateResponse(failed=failed(_BUG))
 
     async def CountTokens(
         self, request: pb.CountTokensRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -65,6 +69,9 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
                     yield part
         except ApiError as error:
             yield pb.ForwardResponse(failed=failed(error))
+        except Exception:
+            log.exception("forwarding failed")
+            yield pb.ForwardResponse(failed=failed(_BUG))
 
     async def GetStatus(
         self, request: pb.GetStatusRequest, context: grpc.aio.ServicerContext[Any, Any]

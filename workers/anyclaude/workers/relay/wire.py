@@ -66,7 +66,7 @@ class Answer:
                     chunk = await anext(body, None)
             except TimeoutError:
                 raise silence(self._party, seconds, begun=self.begun) from None
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 raise explain_transport(error, self._party) from None
             if chunk is None:
                 return

@@ -56,6 +56,7 @@ class ChatReader:
         self._calls = CallAssembler(self._writer, _used_ids(request))
         self._thoughts = ThoughtSplitter()
         self._started = False
+        self._has_content = False
         self._reason: str | None = None
         self._stop_sequence = ""
         self._done = False
@@ -68,7 +69,7 @@ class ChatReader:
 
     @property
     def has_begun(self) -> bool:
-        return self._started
+        return self._has_content
 
     @property
     def is_done(self) -> bool:
@@ -134,13 +135,16 @@ class ChatReader:
         texts, thoughts = _texts(delta.get("content"))
         thought = next((t for key in _REASONING_FIELDS if (t := delta.get(key))), thoughts)
         if isinstance(thought, str) and thought:
+            self._has_content = True
             self._characters += len(thought)
             yield from self._writer.thinking(thought)
         if texts:
+            self._has_content = True
             self._characters += len(texts)
             yield from self._text(self._thoughts.feed(texts))
         calls = delta.get("tool_calls")
         if isinstance(calls, Sequence) and calls:
+            self._has_content = True
             yield from self._text(self._thoughts.finish())
             yield from self._guarded(lambda: self._calls.feed(calls, is_last=is_last))
         refusal = delta.get("refusal")
