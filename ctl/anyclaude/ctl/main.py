@@ -17,6 +17,7 @@ from anyclaude.ctl.verbs import (
     logs,
     metrics,
     mode,
+    model,
     requests,
     service,
     shutdown,
@@ -41,6 +42,7 @@ app.add_typer(cache.app, name="cache")
 app.command("metrics")(metrics.metrics)
 app.command("requests")(requests.requests)
 app.add_typer(worker.app, name="worker")
+app.add_typer(model.app, name="model")
 app.command("logs")(logs.logs)
 app.command("wait")(wait.wait)
 app.add_typer(config.app, name="config")

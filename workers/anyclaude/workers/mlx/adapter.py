@@ -44,6 +44,7 @@ __all__ = [
     "load_tokenizer_from",
     "load_weights",
     "make_prompt_cache",
+    "map_weights",
     "opens_thinking",
     "prefill",
 ]
@@ -72,6 +73,12 @@ def load_weights(folder: Path) -> tuple[LanguageModel, Mapping[str, Any]]:
     """
     model, config = load_model(folder)
     return model, config
+
+
+def map_weights(folder: Path) -> tuple[LanguageModel, dict[str, Any]]:
+    """Like `load_weights`, but nothing of the weights is read until it is used."""
+    model, config = load_model(folder, lazy=True)
+    return model, dict(config)
 
 
 def load_tokenizer_from(folder: Path, config: Mapping[str, Any]) -> TokenizerWrapper:

@@ -155,7 +155,7 @@ def _info(
         display_name="anyclaude demo model" if is_demo else name,
         path=str(folder),
         fingerprint=fingerprint(folder),
-        context_window_tokens=_window(settings, config),
+        context_window_tokens=window_tokens(settings, config),
         is_demo=is_demo,
         has_tools=bool(tokenizer.has_tool_calling),
         has_thinking=bool(tokenizer.has_thinking),
@@ -169,7 +169,8 @@ def _name(folder: Path) -> str:
     return folder.resolve().name
 
 
-def _window(settings: ModelSettings, config: Mapping[str, Any]) -> int:
+def window_tokens(settings: ModelSettings, config: Mapping[str, Any]) -> int:
+    """The model's window, or the smaller one of the settings."""
     text = config.get("text_config") or config
     own = int(text.get("max_position_embeddings") or DEFAULT_WINDOW_TOKENS)
     return min(own, settings.context_window_tokens or own)
