@@ -1,4 +1,4 @@
-.PHONY: setup run test lint proto demo bench conformance
+.PHONY: setup run test lint proto demo bench conformance fuzz
 
 setup: ; @deploy/setup
 run: setup ; @exec .venv/bin/anyclauded
@@ -8,3 +8,4 @@ proto: ; @deploy/setup dev && .venv/bin/python -m grpc_tools.protoc -Iprotos --p
 demo: ; @deploy/setup dev && .venv/bin/python -m anyclaude.workers.mlx.demo.build
 bench: ; @deploy/setup dev && .venv/bin/python -m benchmarks.prefix_cache
 conformance: ; @deploy/setup dev && .venv/bin/python -m pytest tests/conformance -q --base-url="$(BASE_URL)" --api-key="$(API_KEY)" --model="$(MODEL)" --server="$(SERVER)" --table="$(TABLE)"
+fuzz: ; @deploy/setup dev && .venv/bin/python -m tests.conformance.fuzz --count="$(COUNT)" --base-url="$(BASE_URL)" --seed="$(SEED)"

@@ -87,22 +87,26 @@ def _server_name(config: pytest.Config) -> str:
 
 @dataclass(frozen=True)
 class Address:
-    """Where to ask, and whether we started what answers there."""
+    """Where to ask, and what answers there if we started it."""
 
     base_url: str
-    own: bool
+    service: Service | None = None
+
+    @property
+    def own(self) -> bool:
+        return self.service is not None
 
 
 @pytest.fixture(scope="session")
 def address(pytestconfig: pytest.Config) -> Iterator[Address]:
     if given := _option(pytestconfig, "base-url"):
-        yield Address(given.rstrip("/"), own=False)
+        yield Address(given.rstrip("/"))
         return
     # So that waiting shows pings within seconds.
     with Service(
         ANYCLAUDE__SERVER__PING_INTERVAL_SECONDS="0.5", ANYCLAUDE__SERVER__ACCEPT_WAIT_SECONDS="1"
     ) as service:
-        yield Address(service.ready().base_url, own=True)
+        yield Address(service.ready().base_url, service)
 
 
 @pytest.fixture(scope="session")
