@@ -1,0 +1,461 @@
+"""The disk tier's face: saves behind the caller's back, loads before its eyes.
+
+Invariants:
+  - nothing that `load` returns differs by a bit from what was saved under that name;
+  - a failure of the disk costs what would have been kept, never a request: it is counted, named in
+    `status`, and tried again later;
+  - MLX is touched by the calling thread only; the writing thread sees bytes.
+`save`, `load`, `reap`, `flush` and `close` belong to the MLX thread, the rest to any.
+"""
+
+import errno
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import structlog
+
+from anyclaude.workers.mlx.kv.disk.failpoints import Failpoint, pass_by
+from anyclaude.workers.mlx.kv.disk.folder import (
+    SharedFolderError,
+    check_fingerprint,
+    check_record_id,
+)
+from anyclaude.workers.mlx.kv.disk.jobs import Done, JobQueue, Marker, WriteJob
+from anyclaude.workers.mlx.kv.disk.ledger import Key, Stored
+from anyclaude.workers.mlx.kv.disk.reading import opened
+from anyclaude.workers.mlx.kv.disk.record import (
+    DoubtfulRecordError,
+    Header,
+    OtherVersionError,
+    tokens_to_text,
+)
+from anyclaude.workers.mlx.kv.disk.scan import check_name
+from anyclaude.workers.mlx.kv.disk.shelf import NoRoomError, Shelf, VolumeFullError
+from anyclaude.workers.mlx.kv.disk.values import (
+    Bounds,
+    DiskState,
+    DiskStatus,
+    RecordInfo,
+    Segment,
+)
+
+log = structlog.get_logger(__name__)
+
+_READING_THREADS = 4
+
+Loaded = tuple[dict[str, mx.array], dict[str, Any]]
+
+
+class DiskTier:
+    """The records of one model in a folder that all models share."""
+
+    def __init__(
+        self,
+        folder: Path,
+        fingerprint: str,
+        budget_bytes: int,
+        *,
+        clock: Callable[[], float] = time.time,
+        bounds: Bounds | None = None,
+        failpoint: Failpoint = pass_by,
+    ) -> None:
+        """Opens or creates the folder; never raises for what the disk refuses.
+
+        Args:
+            budget_bytes: for the whole folder, other models' records included.
+
+        Raises:
+            ValueError: `fingerprint` cannot name a folder.
+        """
+        check_fingerprint(fingerprint)
+        self._fingerprint = fingerprint
+        self._path = folder
+        self._budget_bytes = budget_bytes
+        self._clock = clock
+        self._bounds = bounds or Bounds()
+        self._shelf = Shelf(folder, fingerprint, budget_bytes, self._bounds, failpoint)
+        self._queue = JobQueue(self._bounds.queue_bytes)
+        # Guarded by the shelf's lock, as are the two below.
+        self._pending: dict[Key, WriteJob] = {}
+        self._state = DiskState.SERVING
+        self._retry_at = 0.0
+        self._readers = ThreadPoolExecutor(_READING_THREADS, thread_name_prefix="kv-disk-read")
+        self._open()
+        self._thread = threading.Thread(target=self._run, name="kv-disk", daemon=True)
+        self._thread.start()
+
+    def records(self) -> list[RecordInfo]:
+        """This model's complete records, parents before children."""
+        with self._shelf.lock:
+            return [stored.info() for stored in self._shelf.ledger.own_parents_first()]
+
+    def holds(self, record_id: str) -> bool:
+        """Whether the record is on disk or on its way there."""
+        key = self._key(record_id)
+        with self._shelf.lock:
+            return key in self._pending or key in self._shelf.ledger
+
+    def save(
+        self,
+        segment: Segment,
+        done: Done | None = None,
+        *,
+        wait: bool = False,
+        replace: bool = False,
+    ) -> bool:
+        """Writes a segment behind; one that is stored already is touched, and pinned if asked.
+
+        Args:
+            done: called once if this returns True, or True was still possible: by the writing
+                thread with whether the record is complete, or at once if it was stored already.
+            wait: return when it is written, or after `Bounds.wait_seconds`.
+            replace: write it although it is stored, in place of the old record, whose children
+                stay. Until that is complete the old one stays on disk. A stored record of the
+                same name with another parent or other tokens is always replaced.
+
+        Returns:
+            Whether it was accepted; with `wait`, whether it is on disk.
+
+        Raises:
+            ValueError: an id is not lower-case hex.
+            TypeError: `meta` is not JSON.
+        """
+        self.reap()
+        check_record_id(segment.record_id)
+        if segment.parent_id:
+            check_record_id(segment.parent_id)
+        with self._shelf.lock:
+            pending = self._pending.get(self._key(segment.record_id))
+            stored = self._shelf.ledger.get(self._key(segment.record_id))
+            job = None
+            if not replace and pending is not None and _is_same(pending.stored, segment):
+                job = self._joined(pending, segment, done)
+        if not replace and pending is None and stored is not None and _is_same(stored, segment):
+            return self._save_again(segment, done)
+        if job is None:
+            job = self._queued(segment, done, self._bounds.wait_seconds if wait else 0.0)
+        if job is None or not wait:
+            return job is not None
+        job.finished.wait(self._bounds.wait_seconds)
+        return job.ok
+
+    def load(self, record_id: str) -> Loaded | None:
+        """The arrays, evaluated, and the meta of a record; None if it is missing or in doubt.
+
+        A doubtful record goes to the quarantine and takes all below it out of use.
+        """
+        self.reap()
+        key = self._key(record_id)
+        with self._shelf.lock:
+            job = self._pending.get(key)
+            if job is not None and job.segment is not None:
+                return dict(job.segment.arrays), json.loads(job.meta)
+            stored = self._shelf.ledger.get(key)
+        return self._read(stored) if stored is not None else None
+
+    def touch(self, record_ids: Iterable[str]) -> None:
+        """Marks records as used now."""
+        now = self._clock()
+
+        def used(stored: Stored) -> None:
+            stored.last_use = now
+
+        self._mark(record_ids, used)
+
+    def pin(self, record_ids: Iterable[str], pinned: bool) -> None:
+        """Keeps records from eviction, or no longer."""
+
+        def changed(stored: Stored) -> None:
+            stored.pinned = pinned
+
+        self._mark(record_ids, changed)
+
+    def remove(self, record_ids: Iterable[str]) -> int:
+        """Removes records and all below them, pinned or not; returns their bytes on disk.
+
+        The files go behind the caller's back; a write under way is undone.
+        """
+        keys = [self._key(record_id) for record_id in record_ids]
+        with self._shelf.lock:
+            for key in keys:
+                self._pending.pop(key, None)
+            gone = self._shelf.drop(keys)
+        if gone:
+            self._queue.poke()
+        return sum(stored.nbytes for stored in gone)
+
+    def reap(self) -> None:
+        """Frees the memory of arrays that were written; every `save` and `load` does, too."""
+        self._queue.reap()
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Waits until all that was asked for was tried; False if it took too long."""
+        marker = Marker()
+        if not self._queue.put(marker):
+            return False
+        reached = marker.reached.wait(timeout)
+        self.reap()
+        return reached
+
+    def status(self) -> DiskStatus:
+        with self._shelf.lock:
+            counts = self._shelf.counts
+            return DiskStatus(
+                folder=self._path,
+                state=self._state,
+                records=self._shelf.ledger.own_count(),
+                nbytes=self._shelf.held_bytes,
+                budget_bytes=self._budget_bytes,
+                pending_writes=self._queue.unfinished_writes,
+                pending_bytes=self._queue.held_bytes,
+                **vars(counts),
+            )
+
+    def close(self) -> None:
+        """Writes what waits, as long as the bound allows, and lets the folder go."""
+        if self._thread.is_alive():
+            self.flush(self._bounds.close_seconds)
+        self._end()
+        self._thread.join(self._bounds.close_seconds)
+        if not self._thread.is_alive():
+            self._shelf.close()
+        self._readers.shutdown()
+        self.reap()
+
+    def _key(self, record_id: str) -> Key:
+        return Key(self._fingerprint, record_id)
+
+    def _mark(self, record_ids: Iterable[str], change: Callable[[Stored], None]) -> None:
+        keys = [self._key(record_id) for record_id in record_ids]
+        with self._shelf.lock:
+            for key in keys:
+                if key in self._pending:
+                    change(self._pending[key].stored)
+            self._shelf.mark(keys, change)
+            unsettled = self._shelf.unsettled
+        if unsettled:
+            self._queue.poke()
+
+    # --- Saving, on the caller's thread ---
+
+    def _save_again(self, segment: Segment, done: Done | None) -> bool:
+        self.touch([segment.record_id])
+        if segment.pinned:
+            self.pin([segment.record_id], True)
+        if done is not None:
+            done(True)
+        return True
+
+    def _joined(self, job: WriteJob, segment: Segment, done: Done | None) -> WriteJob:
+        """The job that writes this record already; under the shelf's lock."""
+        job.stored.pinned |= segment.pinned
+        if done is not None:
+            job.callbacks.append(done)
+        return job
+
+    def _queued(self, segment: Segment, done: Done | None, wait_seconds: float) -> WriteJob | None:
+        if not self._expects_room(segment):
+            return None
+        job = WriteJob.of(segment, self._fingerprint, self._clock())
+        if done is not None:
+            job.callbacks.append(done)
+        if not self._queue.reserve(job.nbytes, wait_seconds):
+            self._skip(f"{self._queue.held_bytes} bytes wait to be written")
+            return None
+        with self._shelf.lock:
+            if not self._queue.put(job):
+                self._queue.finished(job)
+                return None
+            earlier = self._pending.get(job.stored.key)
+            if earlier is not None:
+                earlier.superseded = True
+            self._pending[job.stored.key] = job
+        return job
+
+    def _expects_room(self, segment: Segment) -> bool:
+        """Refuses at once what cannot be written now."""
+        nbytes = sum(array.nbytes for array in segment.arrays.values())
+        parent = self._key(segment.parent_id)
+        with self._shelf.lock:
+            if self._is_backing_off():
+                self._skip(self._shelf.counts.last_error)
+            elif nbytes > self._budget_bytes:
+                self._skip(f"{nbytes} bytes are more than the budget of {self._budget_bytes}")
+            elif segment.parent_id and not self.holds(parent.record_id):
+                self._skip(f"its parent {parent.record_id} is not on disk")
+            else:
+                return True
+        return False
+
+    def _skip(self, reason: str) -> None:
+        with self._shelf.lock:
+            self._shelf.counts.skipped_writes += 1
+            self._shelf.counts.last_error = reason
+
+    def _is_backing_off(self) -> bool:
+        if self._state is DiskState.SERVING:
+            return False
+        # Bounded from both sides, so that a clock set back does not stop writing for long.
+        until = self._retry_at - self._clock()
+        return self._state is DiskState.STOPPED or 0 < until <= self._bounds.retry_seconds
+
+    # --- Loading, on the caller's thread ---
+
+    def _read(self, stored: Stored) -> Loaded | None:
+        path = self._shelf.path_of(stored.key)
+        try:
+            with opened(path) as record:
+                _check_facts(record.header, stored)
+                loaded = record.arrays(self._readers), json.loads(record.header.meta)
+        except (DoubtfulRecordError, OtherVersionError) as error:
+            self._shelf.quarantine(stored, str(error))
+            self._queue.poke()
+            return None
+        except OSError as error:
+            self._not_read(stored, error)
+            return None
+        with self._shelf.lock:
+            self._shelf.counts.loaded += 1
+        self.touch([stored.key.record_id])
+        return loaded
+
+    def _not_read(self, stored: Stored, error: OSError) -> None:
+        """A bad medium is the record's fault; too many open files is not."""
+        with self._shelf.lock:
+            evicted_meanwhile = self._shelf.ledger.get(stored.key) is not stored
+        if evicted_meanwhile:
+            return
+        if error.errno in (errno.ENOENT, errno.EIO, errno.ELOOP, errno.EISDIR):
+            self._shelf.quarantine(stored, str(error))
+            self._queue.poke()
+        else:
+            self._shelf.note(str(error))
+
+    # --- The writing thread ---
+
+    def _run(self) -> None:
+        try:
+            for item in self._queue.items():
+                if isinstance(item, WriteJob):
+                    self._write(item)
+                if self._shelf.attached and self._shelf.unsettled:
+                    self._shelf.settle()
+                if isinstance(item, Marker):
+                    item.reached.set()
+        except BaseException as error:  # Whatever it was: serving goes on without us.
+            log.exception("the disk tier's writer ended")
+            self._shelf.note(f"the writer ended: {error!r}")
+            self._end()
+
+    def _write(self, job: WriteJob) -> None:
+        ok = False
+        try:
+            if self._is_wanted(job):
+                ok = self._try(job)
+        finally:
+            with self._shelf.lock:
+                if self._is_wanted(job):
+                    del self._pending[job.stored.key]
+            self._queue.finished(job)
+            job.finish(ok)
+
+    def _try(self, job: WriteJob) -> bool:
+        """Writes a job and draws the consequences of what the disk says to it."""
+        with self._shelf.lock:
+            if self._is_backing_off():
+                self._skip(self._shelf.counts.last_error)
+                return False
+        try:
+            if not self._shelf.attached:
+                self._shelf.open()
+            ok = self._shelf.store(job.prepare(), job.stored, lambda: self._claim(job))
+        except SharedFolderError as error:
+            self._refused(DiskState.SHARED, error)
+        except VolumeFullError as error:
+            self._refused(DiskState.FAILING, error)
+            self._retry_at = 0.0
+        except NoRoomError as error:
+            self._skip(str(error))
+        except OSError as error:
+            self._refused(DiskState.FAILING, error, failed=True)
+        else:
+            self._state = DiskState.SERVING
+            return ok and not job.superseded
+        return False
+
+    def _refused(self, state: DiskState, error: Exception, *, failed: bool = False) -> None:
+        log.warning("cache record not written", error=str(error))
+        with self._shelf.lock:
+            self._state = state
+            self._retry_at = self._clock() + self._bounds.retry_seconds
+            self._shelf.counts.last_error = str(error)
+            if failed:
+                self._shelf.counts.failed_writes += 1
+            else:
+                self._shelf.counts.skipped_writes += 1
+
+    def _is_wanted(self, job: WriteJob) -> bool:
+        """False once it was removed or replaced."""
+        with self._shelf.lock:
+            return self._pending.get(job.stored.key) is job
+
+    def _claim(self, job: WriteJob) -> bool:
+        """Under the shelf's lock: from here on it is stored, not pending.
+
+        One that was superseded while it was written stands in until its successor is there.
+        """
+        if self._is_wanted(job):
+            del self._pending[job.stored.key]
+            return True
+        return job.superseded and job.stored.key in self._pending
+
+    def _open(self) -> None:
+        try:
+            self._shelf.open()
+        except SharedFolderError as error:
+            self._opened_without(DiskState.SHARED, error)
+        except OSError as error:
+            self._opened_without(DiskState.FAILING, error)
+
+    def _opened_without(self, state: DiskState, error: Exception) -> None:
+        log.warning("the disk tier is off for now", state=state.value, error=str(error))
+        self._state = state
+        self._retry_at = self._clock() + self._bounds.retry_seconds
+        self._shelf.note(str(error))
+
+    def _end(self) -> None:
+        """Takes no more work, and says so to whoever waits for some."""
+        with self._shelf.lock:
+            self._state = DiskState.STOPPED
+            left = self._queue.close()
+            self._pending.clear()
+        for item in left:
+            if isinstance(item, Marker):
+                item.reached.set()
+            else:
+                self._queue.finished(item)
+                item.finish(False)
+
+
+def _is_same(stored: Stored, segment: Segment) -> bool:
+    """Whether a record of this name is of the same tokens in the same place."""
+    return (
+        stored.parent_id == segment.parent_id
+        and stored.start == segment.start
+        and bool(np.array_equal(stored.token_ids, segment.token_ids))
+    )
+
+
+def _check_facts(header: Header, stored: Stored) -> None:
+    """Raises DoubtfulRecordError if the file is not the record that was announced."""
+    check_name(header, stored.key)
+    announced = stored.parent_id, stored.start, tokens_to_text(stored.token_ids)
+    if (header.parent_id, header.start, header.tokens) != announced:
+        raise DoubtfulRecordError("it holds another segment than the index says")
