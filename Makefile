@@ -3,7 +3,7 @@
 setup: ; @deploy/setup
 run: setup ; @exec .venv/bin/anyclauded
 test: ; @deploy/setup dev && .venv/bin/python -m pytest
-lint: ; @deploy/setup dev && .venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy && .venv/bin/mypy tests benchmarks
+lint: ; @deploy/setup dev && .venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy
 proto: ; @deploy/setup dev && .venv/bin/python -m grpc_tools.protoc -Iprotos --python_out=protos --pyi_out=protos --grpc_python_out=protos protos/anyclaude/*/v1/*.proto
 demo: ; @deploy/setup dev && .venv/bin/python -m anyclaude.workers.mlx.demo.build
 bench: ; @deploy/setup dev && .venv/bin/python -m benchmarks.prefix_cache

@@ -12,6 +12,7 @@ from anyclaude.runtime.settings import MlxSettings
 from anyclaude.worker.v1.worker_pb2 import GenerateResponse
 from anyclaude.workers.mlx.engine.engine import Engine
 from anyclaude.workers.mlx.engine.job import Job
+from anyclaude.workers.mlx.kv.archive import Archive
 from anyclaude.workers.mlx.kv.lineage import LineageKey
 from anyclaude.workers.mlx.kv.store import KVStore, StoreLimits
 from tests.models import tiny
@@ -118,6 +119,7 @@ def bench(
     kv_bits: int = 0,
     live_idle_seconds: float = 3600.0,
     clock: Callable[[], float] = time.time,
+    archive: Archive | None = None,
 ) -> Bench:
     model = tiny.build(family, VOCABULARY)
     limits = StoreLimits(
@@ -128,7 +130,12 @@ def bench(
         live_idle_seconds=live_idle_seconds,
     )
     return Bench(
-        Engine(model, KVStore(model, limits, clock=clock), SETTINGS, eos_token_ids=frozenset())
+        Engine(
+            model,
+            KVStore(model, limits, archive=archive, clock=clock),
+            SETTINGS,
+            eos_token_ids=frozenset(),
+        )
     )
 
 

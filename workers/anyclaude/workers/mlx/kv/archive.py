@@ -75,6 +75,8 @@ class Archive:
             pinned=node.pinned,
         )
         node.on_disk = False
+        node.stored_states = bool(node.states)
+        node.disk_bytes = node.nbytes
         self._tier.save(segment, partial(_saved, node, node.record_id))
 
     def rewrite(self, node: Node, prefix: TokenArray, key: LineageKey) -> None:
@@ -89,7 +91,6 @@ class Archive:
             return False
         try:
             node.arrays, node.states = decode(*content)
-            node.has_states = bool(node.states)
         except (KeyError, TypeError, ValueError) as error:
             log.warning("cache record does not fit", record=node.record_id, error=str(error))
             self._tier.remove([node.record_id])
@@ -140,7 +141,7 @@ def _node(info: RecordInfo, parent: Node) -> tuple[Node, tuple[str, str]]:
         is_main=label.is_main,
         record_id=info.record_id,
         on_disk=True,
-        has_states=label.has_states,
+        stored_states=label.has_states,
         disk_bytes=info.nbytes,
     )
     return node, (label.agent_id, label.lineage_digest)

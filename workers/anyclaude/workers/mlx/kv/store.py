@@ -325,7 +325,7 @@ class KVStore:
             node.create_time = node.create_time or self._clock()
             node.is_main = node.is_main or not lease.key.agent_id
             if node.end in states and not node.states and node.in_memory:
-                node.states, node.has_states = states[node.end], True
+                node.states = states[node.end]
                 node.record_id = ""
             if node.end == stable >= self._limits.min_prefix_tokens:
                 node.stable_digest = lease.key.stable_digest
@@ -356,7 +356,7 @@ class KVStore:
         """Keeps the newest states of a conversation; those at forks and stable prefixes stay."""
         plain = [n for n in path if n.states and not n.stable_digest and len(n.children) < 2]
         for node in plain[: max(0, len(plain) - self._limits.checkpoints_per_lineage)]:
-            node.states, node.has_states = {}, False
+            node.states = {}
 
     def _drop_surplus_prefixes(self) -> None:
         """Beyond the number that may be kept, the oldest prefixes lose their rank."""

@@ -48,8 +48,8 @@ class Node:
     # Its record's name, once it was given to the disk tier, and whether the record is complete.
     record_id: str = ""
     on_disk: bool = False
-    # Of a node that is on disk only: whether its record holds states, and its size.
-    has_states: bool = False
+    # Of the record: whether it holds states, and its size.
+    stored_states: bool = False
     disk_bytes: int = 0
 
     @property
@@ -63,6 +63,11 @@ class Node:
     @property
     def in_memory(self) -> bool:
         return self.arrays is not None
+
+    @property
+    def has_states(self) -> bool:
+        """Whether a cache that needs states can begin at this node's end."""
+        return bool(self.states) if self.in_memory else self.stored_states
 
     @property
     def nbytes(self) -> int:
@@ -97,7 +102,7 @@ class Match:
         if not needs_states:
             return length
         return max(
-            (node.end for node in self.nodes if node.states and node.end <= length), default=0
+            (node.end for node in self.nodes if node.has_states and node.end <= length), default=0
         )
 
 

@@ -1,0 +1,114 @@
+"""The disk tier under the tree: what left memory or the process comes back, exactly, or not at all."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from anyclaude.workers.mlx.kv.archive import Archive
+from anyclaude.workers.mlx.kv.disk import DiskTier
+from anyclaude.workers.mlx.kv.prune import Selection
+from tests.models import tiny
+from tests.unit.conversations import Conversations
+from tests.unit.kv_engine import Bench, bench, fresh, same, words
+
+BUDGET = 1 << 30
+FAMILIES = [family for family in tiny.Family if family is not tiny.Family.WIDE]
+
+
+@contextmanager
+def stored(
+    folder: Path, family: tiny.Family, *, fingerprint: str = "model-a", limit: int = 1 << 30
+) -> Iterator[Bench]:
+    """An engine whose caches outlive it in `folder`."""
+    archive = Archive(DiskTier(folder, fingerprint, BUDGET))
+    try:
+        yield bench(family, limit, live_idle_seconds=-1.0, archive=archive)
+    finally:
+        archive.close()
+
+
+def conversation(seed: int = 1) -> list[int]:
+    return words(random.Random(seed), 300)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_restart_finds_what_was_computed(family: tiny.Family, tmp_path: Path) -> None:
+    """After a new start the prompt comes from disk, and the answer is bit-equal to a fresh one."""
+    prompt = conversation()
+    with stored(tmp_path, family) as first:
+        first.start(prompt, "a", stable=200).answer()
+    longer = prompt + words(random.Random(2), 20)
+    with stored(tmp_path, family) as second:
+        assert second.engine.store.nbytes == 0
+        answer = second.start(longer, "a", stable=200).answer()
+    assert answer.reused >= len(prompt) - 1
+    assert same(answer, fresh(family, longer))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_random_conversations_through_all_tiers_stay_exact(
+    family: tiny.Family, tmp_path: Path
+) -> None:
+    """Memory for about two conversations, a restart every few turns, cancels: always bit-equal."""
+    probe = bench(family)
+    probe.start(words(random.Random(0), 250), "probe").answer()
+    limit = 3 * probe.engine.store.nbytes
+    talk, reused, total = Conversations(21), 0, 0
+    for _ in range(4):
+        with stored(tmp_path, family, limit=limit) as engine:
+            for _ in range(6):
+                session, prompt = talk.next()
+                if talk.rng.random() < 0.3:
+                    engine.start(prompt, session, stable=100).cancel_after(talk.rng.randrange(1, 5))
+                answer = engine.start(prompt, session, stable=100).answer()
+                assert same(answer, fresh(family, prompt))
+                reused, total = reused + answer.reused, total + len(prompt)
+    assert reused / total > 0.5
+
+
+def test_warming_brings_the_stable_prefix_into_memory(tmp_path: Path) -> None:
+    """A stored prefix is in memory before the first request asks for it."""
+    with stored(tmp_path, tiny.Family.DENSE) as first:
+        first.start(conversation(), "a", stable=200).answer()
+    with stored(tmp_path, tiny.Family.DENSE) as second:
+        store = second.engine.store
+        assert store.warm() == 200
+        assert store.nbytes >= int(200 * store.tree.nbytes / 200)
+        assert all(node.in_memory for node in store.tree.nodes() if node.end <= 200)
+
+
+def test_another_model_never_sees_the_caches(tmp_path: Path) -> None:
+    """Under another fingerprint nothing is reused; back under the first all of it is."""
+    prompt = conversation()
+    for fingerprint, reused in (("model-a", 0), ("model-b", 0), ("model-a", len(prompt) - 1)):
+        with stored(tmp_path, tiny.Family.DENSE, fingerprint=fingerprint) as engine:
+            assert engine.start(prompt, "a").answer().reused == reused
+
+
+def test_a_damaged_record_is_computed_again(tmp_path: Path) -> None:
+    """A flipped bit in any record costs its tokens and nothing else."""
+    prompt = conversation()
+    with stored(tmp_path, tiny.Family.DENSE) as first:
+        first.start(prompt, "a", stable=200).answer()
+    for record in tmp_path.rglob("*.kv"):
+        content = bytearray(record.read_bytes())
+        content[-100] ^= 1
+        record.write_bytes(content)
+    with stored(tmp_path, tiny.Family.DENSE) as second:
+        answer = second.start(prompt, "a", stable=200).answer()
+        assert answer.reused == 0
+        assert second.engine.store.archive is not None
+        assert second.engine.store.archive.status().quarantined > 0
+    assert same(answer, fresh(tiny.Family.DENSE, prompt))
+
+
+def test_pruning_everything_empties_the_disk_too(tmp_path: Path) -> None:
+    """What a user prunes does not come back after a restart."""
+    with stored(tmp_path, tiny.Family.DENSE) as first:
+        first.start(conversation(), "a", stable=200).answer()
+        first.engine.store.prune(Selection(all=True))
+    with stored(tmp_path, tiny.Family.DENSE) as second:
+        assert second.start(conversation(), "a", stable=200).answer().reused == 0
