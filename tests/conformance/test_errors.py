@@ -101,6 +101,7 @@ def test_counting_has_no_limit(endpoint: Endpoint) -> None:
     assert endpoint.count(messages=[b.user("word " * (window + 100))]) > window
 
 
+@pytest.mark.heavy
 def test_large_body(endpoint: Endpoint) -> None:
     """A body over 32 MB is a 413."""
     raw = json.dumps(endpoint.body(messages=[b.user("x" * (MAX_BODY_BYTES + MEGABYTE))])).encode()

@@ -1,5 +1,7 @@
 """A short run of the fuzz; `make fuzz` is the long one."""
 
+import pytest
+
 from tests.conformance.conftest import Address
 from tests.conformance.endpoint import Endpoint
 from tests.conformance.fuzz import Gun, Watch
@@ -11,6 +13,7 @@ SEED = 20261121
 
 
 @row(Row.ERRORS)
+@pytest.mark.heavy
 def test_any_body(endpoint: Endpoint, address: Address) -> None:
     """Hundreds of bodies, sound and broken, get an answer, a 4xx or a time to come back."""
     watch = Watch(address.service, BODIES) if address.service else None

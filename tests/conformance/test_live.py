@@ -49,6 +49,7 @@ def test_never_silent(endpoint: Endpoint, address: Address) -> None:
 
 
 @row(Row.DISCONNECT)
+@pytest.mark.heavy
 @pytest.mark.parametrize("when", ["prefill", "decode"])
 def test_client_leaves(endpoint: Endpoint, when: str) -> None:
     """Requests whose clients went away do not hold up the next one."""
