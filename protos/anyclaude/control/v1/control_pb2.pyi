@@ -87,7 +87,7 @@ class GetStatusResponse(_message.Message):
     def __init__(self, status: _Optional[_Union[Status, _Mapping]] = ...) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("version", "pid", "start_time", "readiness", "problems", "mode", "base_url", "workers", "model", "memory", "running_requests", "home")
+    __slots__ = ("version", "pid", "start_time", "readiness", "problems", "mode", "base_url", "workers", "model", "memory", "running_requests", "home", "disk")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     START_TIME_FIELD_NUMBER: _ClassVar[int]
@@ -100,6 +100,7 @@ class Status(_message.Message):
     MEMORY_FIELD_NUMBER: _ClassVar[int]
     RUNNING_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     HOME_FIELD_NUMBER: _ClassVar[int]
+    DISK_FIELD_NUMBER: _ClassVar[int]
     version: str
     pid: int
     start_time: _timestamp_pb2.Timestamp
@@ -112,7 +113,8 @@ class Status(_message.Message):
     memory: _worker_pb2.MemoryStatus
     running_requests: int
     home: str
-    def __init__(self, version: _Optional[str] = ..., pid: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., readiness: _Optional[_Union[Readiness, str]] = ..., problems: _Optional[_Iterable[str]] = ..., mode: _Optional[str] = ..., base_url: _Optional[str] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., model: _Optional[_Union[_worker_pb2.ModelInfo, _Mapping]] = ..., memory: _Optional[_Union[_worker_pb2.MemoryStatus, _Mapping]] = ..., running_requests: _Optional[int] = ..., home: _Optional[str] = ...) -> None: ...
+    disk: _worker_pb2.DiskStatus
+    def __init__(self, version: _Optional[str] = ..., pid: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., readiness: _Optional[_Union[Readiness, str]] = ..., problems: _Optional[_Iterable[str]] = ..., mode: _Optional[str] = ..., base_url: _Optional[str] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., model: _Optional[_Union[_worker_pb2.ModelInfo, _Mapping]] = ..., memory: _Optional[_Union[_worker_pb2.MemoryStatus, _Mapping]] = ..., running_requests: _Optional[int] = ..., home: _Optional[str] = ..., disk: _Optional[_Union[_worker_pb2.DiskStatus, _Mapping]] = ...) -> None: ...
 
 class WatchStatusRequest(_message.Message):
     __slots__ = ()
@@ -263,6 +265,18 @@ class PruneCachesResponse(_message.Message):
     freed_bytes: int
     remaining_bytes: int
     def __init__(self, caches: _Optional[_Iterable[_Union[_worker_pb2.Cache, _Mapping]]] = ..., freed_bytes: _Optional[int] = ..., remaining_bytes: _Optional[int] = ...) -> None: ...
+
+class ExplainCacheRequest(_message.Message):
+    __slots__ = ("request_id",)
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    def __init__(self, request_id: _Optional[str] = ...) -> None: ...
+
+class ExplainCacheResponse(_message.Message):
+    __slots__ = ("explanation",)
+    EXPLANATION_FIELD_NUMBER: _ClassVar[int]
+    explanation: _worker_pb2.Explanation
+    def __init__(self, explanation: _Optional[_Union[_worker_pb2.Explanation, _Mapping]] = ...) -> None: ...
 
 class GetMetricsRequest(_message.Message):
     __slots__ = ()

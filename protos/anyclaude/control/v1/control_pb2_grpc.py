@@ -484,6 +484,11 @@ class CacheServiceStub(object):
                 request_serializer=anyclaude_dot_control_dot_v1_dot_control__pb2.PruneCachesRequest.SerializeToString,
                 response_deserializer=anyclaude_dot_control_dot_v1_dot_control__pb2.PruneCachesResponse.FromString,
                 _registered_method=True)
+        self.ExplainCache = channel.unary_unary(
+                '/anyclaude.control.v1.CacheService/ExplainCache',
+                request_serializer=anyclaude_dot_control_dot_v1_dot_control__pb2.ExplainCacheRequest.SerializeToString,
+                response_deserializer=anyclaude_dot_control_dot_v1_dot_control__pb2.ExplainCacheResponse.FromString,
+                _registered_method=True)
 
 
 class CacheServiceServicer(object):
@@ -507,6 +512,13 @@ class CacheServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainCache(self, request, context):
+        """Why one of the latest requests reused what it did and no more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CacheServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -524,6 +536,11 @@ def add_CacheServiceServicer_to_server(servicer, server):
                     servicer.PruneCaches,
                     request_deserializer=anyclaude_dot_control_dot_v1_dot_control__pb2.PruneCachesRequest.FromString,
                     response_serializer=anyclaude_dot_control_dot_v1_dot_control__pb2.PruneCachesResponse.SerializeToString,
+            ),
+            'ExplainCache': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainCache,
+                    request_deserializer=anyclaude_dot_control_dot_v1_dot_control__pb2.ExplainCacheRequest.FromString,
+                    response_serializer=anyclaude_dot_control_dot_v1_dot_control__pb2.ExplainCacheResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -607,6 +624,33 @@ class CacheService(object):
             '/anyclaude.control.v1.CacheService/PruneCaches',
             anyclaude_dot_control_dot_v1_dot_control__pb2.PruneCachesRequest.SerializeToString,
             anyclaude_dot_control_dot_v1_dot_control__pb2.PruneCachesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainCache(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anyclaude.control.v1.CacheService/ExplainCache',
+            anyclaude_dot_control_dot_v1_dot_control__pb2.ExplainCacheRequest.SerializeToString,
+            anyclaude_dot_control_dot_v1_dot_control__pb2.ExplainCacheResponse.FromString,
             options,
             channel_credentials,
             insecure,

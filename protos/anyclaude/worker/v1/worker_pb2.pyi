@@ -19,6 +19,16 @@ class RequestClass(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REQUEST_CLASS_COMPACTION: _ClassVar[RequestClass]
     REQUEST_CLASS_UTILITY: _ClassVar[RequestClass]
 
+class CacheMissReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CACHE_MISS_REASON_UNSPECIFIED: _ClassVar[CacheMissReason]
+    CACHE_MISS_REASON_MODEL_CHANGED: _ClassVar[CacheMissReason]
+    CACHE_MISS_REASON_SYSTEM_CHANGED: _ClassVar[CacheMissReason]
+    CACHE_MISS_REASON_TOOLS_CHANGED: _ClassVar[CacheMissReason]
+    CACHE_MISS_REASON_MESSAGES_CHANGED: _ClassVar[CacheMissReason]
+    CACHE_MISS_REASON_PREVIOUS_MESSAGE_NOT_FOUND: _ClassVar[CacheMissReason]
+    CACHE_MISS_REASON_UNAVAILABLE: _ClassVar[CacheMissReason]
+
 class StopReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     STOP_REASON_UNSPECIFIED: _ClassVar[StopReason]
@@ -37,6 +47,37 @@ class ReuseCause(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REUSE_CAUSE_NEW_LINEAGE: _ClassVar[ReuseCause]
     REUSE_CAUSE_EXTENDED: _ClassVar[ReuseCause]
     REUSE_CAUSE_EDITED_HISTORY: _ClassVar[ReuseCause]
+    REUSE_CAUSE_REJOINED: _ClassVar[ReuseCause]
+    REUSE_CAUSE_NOT_KEPT: _ClassVar[ReuseCause]
+    REUSE_CAUSE_EVICTED: _ClassVar[ReuseCause]
+    REUSE_CAUSE_PRUNED: _ClassVar[ReuseCause]
+    REUSE_CAUSE_CORRUPT_RECORD: _ClassVar[ReuseCause]
+    REUSE_CAUSE_CHECKPOINT: _ClassVar[ReuseCause]
+    REUSE_CAUSE_TOOLS_CHANGED: _ClassVar[ReuseCause]
+    REUSE_CAUSE_INSTRUCTIONS_CHANGED: _ClassVar[ReuseCause]
+    REUSE_CAUSE_THINKING_CHANGED: _ClassVar[ReuseCause]
+    REUSE_CAUSE_MODEL_CHANGED: _ClassVar[ReuseCause]
+    REUSE_CAUSE_THINKING_DROPPED: _ClassVar[ReuseCause]
+    REUSE_CAUSE_ANSWER_RENDERED_DIFFERENTLY: _ClassVar[ReuseCause]
+    REUSE_CAUSE_TEMPLATE_VARIED: _ClassVar[ReuseCause]
+    REUSE_CAUSE_BEFORE_RESTART: _ClassVar[ReuseCause]
+    REUSE_CAUSE_UNKNOWN: _ClassVar[ReuseCause]
+
+class ChangeKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CHANGE_KIND_UNSPECIFIED: _ClassVar[ChangeKind]
+    CHANGE_KIND_ADDED: _ClassVar[ChangeKind]
+    CHANGE_KIND_REMOVED: _ClassVar[ChangeKind]
+    CHANGE_KIND_CHANGED: _ClassVar[ChangeKind]
+    CHANGE_KIND_MOVED: _ClassVar[ChangeKind]
+
+class DiskState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DISK_STATE_UNSPECIFIED: _ClassVar[DiskState]
+    DISK_STATE_SERVING: _ClassVar[DiskState]
+    DISK_STATE_FAILING: _ClassVar[DiskState]
+    DISK_STATE_SHARED: _ClassVar[DiskState]
+    DISK_STATE_STOPPED: _ClassVar[DiskState]
 
 class Dialect(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -67,6 +108,13 @@ REQUEST_CLASS_MAIN: RequestClass
 REQUEST_CLASS_SUBAGENT: RequestClass
 REQUEST_CLASS_COMPACTION: RequestClass
 REQUEST_CLASS_UTILITY: RequestClass
+CACHE_MISS_REASON_UNSPECIFIED: CacheMissReason
+CACHE_MISS_REASON_MODEL_CHANGED: CacheMissReason
+CACHE_MISS_REASON_SYSTEM_CHANGED: CacheMissReason
+CACHE_MISS_REASON_TOOLS_CHANGED: CacheMissReason
+CACHE_MISS_REASON_MESSAGES_CHANGED: CacheMissReason
+CACHE_MISS_REASON_PREVIOUS_MESSAGE_NOT_FOUND: CacheMissReason
+CACHE_MISS_REASON_UNAVAILABLE: CacheMissReason
 STOP_REASON_UNSPECIFIED: StopReason
 STOP_REASON_END_TURN: StopReason
 STOP_REASON_MAX_TOKENS: StopReason
@@ -80,6 +128,31 @@ REUSE_CAUSE_FIRST_SIGHT: ReuseCause
 REUSE_CAUSE_NEW_LINEAGE: ReuseCause
 REUSE_CAUSE_EXTENDED: ReuseCause
 REUSE_CAUSE_EDITED_HISTORY: ReuseCause
+REUSE_CAUSE_REJOINED: ReuseCause
+REUSE_CAUSE_NOT_KEPT: ReuseCause
+REUSE_CAUSE_EVICTED: ReuseCause
+REUSE_CAUSE_PRUNED: ReuseCause
+REUSE_CAUSE_CORRUPT_RECORD: ReuseCause
+REUSE_CAUSE_CHECKPOINT: ReuseCause
+REUSE_CAUSE_TOOLS_CHANGED: ReuseCause
+REUSE_CAUSE_INSTRUCTIONS_CHANGED: ReuseCause
+REUSE_CAUSE_THINKING_CHANGED: ReuseCause
+REUSE_CAUSE_MODEL_CHANGED: ReuseCause
+REUSE_CAUSE_THINKING_DROPPED: ReuseCause
+REUSE_CAUSE_ANSWER_RENDERED_DIFFERENTLY: ReuseCause
+REUSE_CAUSE_TEMPLATE_VARIED: ReuseCause
+REUSE_CAUSE_BEFORE_RESTART: ReuseCause
+REUSE_CAUSE_UNKNOWN: ReuseCause
+CHANGE_KIND_UNSPECIFIED: ChangeKind
+CHANGE_KIND_ADDED: ChangeKind
+CHANGE_KIND_REMOVED: ChangeKind
+CHANGE_KIND_CHANGED: ChangeKind
+CHANGE_KIND_MOVED: ChangeKind
+DISK_STATE_UNSPECIFIED: DiskState
+DISK_STATE_SERVING: DiskState
+DISK_STATE_FAILING: DiskState
+DISK_STATE_SHARED: DiskState
+DISK_STATE_STOPPED: DiskState
 DIALECT_UNSPECIFIED: Dialect
 DIALECT_OPENAI: Dialect
 DIALECT_ANTHROPIC: Dialect
@@ -107,16 +180,18 @@ class Identity(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., agent_id: _Optional[str] = ..., parent_agent_id: _Optional[str] = ..., request_class: _Optional[_Union[RequestClass, str]] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("request_id", "body_json", "identity", "mode")
+    __slots__ = ("request_id", "body_json", "identity", "mode", "message_id")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     BODY_JSON_FIELD_NUMBER: _ClassVar[int]
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     body_json: bytes
     identity: Identity
     mode: str
-    def __init__(self, request_id: _Optional[str] = ..., body_json: _Optional[bytes] = ..., identity: _Optional[_Union[Identity, _Mapping]] = ..., mode: _Optional[str] = ...) -> None: ...
+    message_id: str
+    def __init__(self, request_id: _Optional[str] = ..., body_json: _Optional[bytes] = ..., identity: _Optional[_Union[Identity, _Mapping]] = ..., mode: _Optional[str] = ..., message_id: _Optional[str] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
     __slots__ = ("started", "progress", "block_start", "block_delta", "block_stop", "finished", "failed")
@@ -137,10 +212,20 @@ class GenerateResponse(_message.Message):
     def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., block_start: _Optional[_Union[BlockStart, _Mapping]] = ..., block_delta: _Optional[_Union[BlockDelta, _Mapping]] = ..., block_stop: _Optional[_Union[BlockStop, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ...) -> None: ...
 
 class Started(_message.Message):
-    __slots__ = ("usage",)
+    __slots__ = ("usage", "diagnostics")
     USAGE_FIELD_NUMBER: _ClassVar[int]
+    DIAGNOSTICS_FIELD_NUMBER: _ClassVar[int]
     usage: Usage
-    def __init__(self, usage: _Optional[_Union[Usage, _Mapping]] = ...) -> None: ...
+    diagnostics: Diagnostics
+    def __init__(self, usage: _Optional[_Union[Usage, _Mapping]] = ..., diagnostics: _Optional[_Union[Diagnostics, _Mapping]] = ...) -> None: ...
+
+class Diagnostics(_message.Message):
+    __slots__ = ("cache_miss_reason", "cache_missed_input_tokens")
+    CACHE_MISS_REASON_FIELD_NUMBER: _ClassVar[int]
+    CACHE_MISSED_INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    cache_miss_reason: CacheMissReason
+    cache_missed_input_tokens: int
+    def __init__(self, cache_miss_reason: _Optional[_Union[CacheMissReason, str]] = ..., cache_missed_input_tokens: _Optional[int] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("prefilled_tokens", "prompt_tokens")
@@ -238,6 +323,74 @@ class Timings(_message.Message):
     first_token: _duration_pb2.Duration
     def __init__(self, queue: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., render: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., prefill: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., decode: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
+class ToolChange(_message.Message):
+    __slots__ = ("name", "kind", "fields")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    kind: ChangeKind
+    fields: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[ChangeKind, str]] = ..., fields: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Explanation(_message.Message):
+    __slots__ = ("request_id", "time", "session_id", "agent_id", "cause", "prompt_tokens", "reused_live_tokens", "reused_memory_tokens", "reused_disk_tokens", "computed_tokens", "divergence", "tools", "instructions", "lost_time")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    REUSED_LIVE_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    REUSED_MEMORY_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    REUSED_DISK_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    COMPUTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    DIVERGENCE_FIELD_NUMBER: _ClassVar[int]
+    TOOLS_FIELD_NUMBER: _ClassVar[int]
+    INSTRUCTIONS_FIELD_NUMBER: _ClassVar[int]
+    LOST_TIME_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    time: _timestamp_pb2.Timestamp
+    session_id: str
+    agent_id: str
+    cause: ReuseCause
+    prompt_tokens: int
+    reused_live_tokens: int
+    reused_memory_tokens: int
+    reused_disk_tokens: int
+    computed_tokens: int
+    divergence: Divergence
+    tools: _containers.RepeatedCompositeFieldContainer[ToolChange]
+    instructions: _containers.RepeatedScalarFieldContainer[int]
+    lost_time: _timestamp_pb2.Timestamp
+    def __init__(self, request_id: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., session_id: _Optional[str] = ..., agent_id: _Optional[str] = ..., cause: _Optional[_Union[ReuseCause, str]] = ..., prompt_tokens: _Optional[int] = ..., reused_live_tokens: _Optional[int] = ..., reused_memory_tokens: _Optional[int] = ..., reused_disk_tokens: _Optional[int] = ..., computed_tokens: _Optional[int] = ..., divergence: _Optional[_Union[Divergence, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[ToolChange, _Mapping]]] = ..., instructions: _Optional[_Iterable[int]] = ..., lost_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class Divergence(_message.Message):
+    __slots__ = ("offset", "message", "before", "kept", "came")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    KEPT_FIELD_NUMBER: _ClassVar[int]
+    CAME_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    message: int
+    before: str
+    kept: str
+    came: str
+    def __init__(self, offset: _Optional[int] = ..., message: _Optional[int] = ..., before: _Optional[str] = ..., kept: _Optional[str] = ..., came: _Optional[str] = ...) -> None: ...
+
+class ExplainRequestRequest(_message.Message):
+    __slots__ = ("request_id",)
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    def __init__(self, request_id: _Optional[str] = ...) -> None: ...
+
+class ExplainRequestResponse(_message.Message):
+    __slots__ = ("explanation",)
+    EXPLANATION_FIELD_NUMBER: _ClassVar[int]
+    explanation: Explanation
+    def __init__(self, explanation: _Optional[_Union[Explanation, _Mapping]] = ...) -> None: ...
+
 class Failed(_message.Message):
     __slots__ = ("status", "type", "message", "retry_after_seconds", "should_retry")
     STATUS_FIELD_NUMBER: _ClassVar[int]
@@ -329,20 +482,50 @@ class GetStatusRequest(_message.Message):
     def __init__(self, check_mode: _Optional[str] = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("model", "memory", "running_requests", "queued_requests", "totals", "upstreams")
+    __slots__ = ("model", "memory", "running_requests", "queued_requests", "totals", "upstreams", "disk")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FIELD_NUMBER: _ClassVar[int]
     RUNNING_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     QUEUED_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     TOTALS_FIELD_NUMBER: _ClassVar[int]
     UPSTREAMS_FIELD_NUMBER: _ClassVar[int]
+    DISK_FIELD_NUMBER: _ClassVar[int]
     model: ModelInfo
     memory: MemoryStatus
     running_requests: int
     queued_requests: int
     totals: TokenTotals
     upstreams: _containers.RepeatedCompositeFieldContainer[UpstreamStatus]
-    def __init__(self, model: _Optional[_Union[ModelInfo, _Mapping]] = ..., memory: _Optional[_Union[MemoryStatus, _Mapping]] = ..., running_requests: _Optional[int] = ..., queued_requests: _Optional[int] = ..., totals: _Optional[_Union[TokenTotals, _Mapping]] = ..., upstreams: _Optional[_Iterable[_Union[UpstreamStatus, _Mapping]]] = ...) -> None: ...
+    disk: DiskStatus
+    def __init__(self, model: _Optional[_Union[ModelInfo, _Mapping]] = ..., memory: _Optional[_Union[MemoryStatus, _Mapping]] = ..., running_requests: _Optional[int] = ..., queued_requests: _Optional[int] = ..., totals: _Optional[_Union[TokenTotals, _Mapping]] = ..., upstreams: _Optional[_Iterable[_Union[UpstreamStatus, _Mapping]]] = ..., disk: _Optional[_Union[DiskStatus, _Mapping]] = ...) -> None: ...
+
+class DiskStatus(_message.Message):
+    __slots__ = ("folder", "state", "records", "bytes", "budget_bytes", "pending_bytes", "written_records", "loaded_records", "failed_writes", "skipped_writes", "quarantined_records", "last_error")
+    FOLDER_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PENDING_BYTES_FIELD_NUMBER: _ClassVar[int]
+    WRITTEN_RECORDS_FIELD_NUMBER: _ClassVar[int]
+    LOADED_RECORDS_FIELD_NUMBER: _ClassVar[int]
+    FAILED_WRITES_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_WRITES_FIELD_NUMBER: _ClassVar[int]
+    QUARANTINED_RECORDS_FIELD_NUMBER: _ClassVar[int]
+    LAST_ERROR_FIELD_NUMBER: _ClassVar[int]
+    folder: str
+    state: DiskState
+    records: int
+    bytes: int
+    budget_bytes: int
+    pending_bytes: int
+    written_records: int
+    loaded_records: int
+    failed_writes: int
+    skipped_writes: int
+    quarantined_records: int
+    last_error: str
+    def __init__(self, folder: _Optional[str] = ..., state: _Optional[_Union[DiskState, str]] = ..., records: _Optional[int] = ..., bytes: _Optional[int] = ..., budget_bytes: _Optional[int] = ..., pending_bytes: _Optional[int] = ..., written_records: _Optional[int] = ..., loaded_records: _Optional[int] = ..., failed_writes: _Optional[int] = ..., skipped_writes: _Optional[int] = ..., quarantined_records: _Optional[int] = ..., last_error: _Optional[str] = ...) -> None: ...
 
 class UpstreamStatus(_message.Message):
     __slots__ = ("name", "base_url", "is_loopback", "dialect", "breaker", "reachability", "model", "has_key", "last_error", "last_error_time", "running_requests")

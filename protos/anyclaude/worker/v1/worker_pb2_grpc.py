@@ -64,6 +64,11 @@ class WorkerServiceStub(object):
                 request_serializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.PruneCachesRequest.SerializeToString,
                 response_deserializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.PruneCachesResponse.FromString,
                 _registered_method=True)
+        self.ExplainRequest = channel.unary_unary(
+                '/anyclaude.worker.v1.WorkerService/ExplainRequest',
+                request_serializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.ExplainRequestRequest.SerializeToString,
+                response_deserializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.ExplainRequestResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerServiceServicer(object):
@@ -109,6 +114,13 @@ class WorkerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainRequest(self, request, context):
+        """Why one of the latest requests reused what it did. NOT_FOUND when it is not remembered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -141,6 +153,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.PruneCaches,
                     request_deserializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.PruneCachesRequest.FromString,
                     response_serializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.PruneCachesResponse.SerializeToString,
+            ),
+            'ExplainRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainRequest,
+                    request_deserializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.ExplainRequestRequest.FromString,
+                    response_serializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.ExplainRequestResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -305,6 +322,33 @@ class WorkerService(object):
             '/anyclaude.worker.v1.WorkerService/PruneCaches',
             anyclaude_dot_worker_dot_v1_dot_worker__pb2.PruneCachesRequest.SerializeToString,
             anyclaude_dot_worker_dot_v1_dot_worker__pb2.PruneCachesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainRequest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anyclaude.worker.v1.WorkerService/ExplainRequest',
+            anyclaude_dot_worker_dot_v1_dot_worker__pb2.ExplainRequestRequest.SerializeToString,
+            anyclaude_dot_worker_dot_v1_dot_worker__pb2.ExplainRequestResponse.FromString,
             options,
             channel_credentials,
             insecure,
