@@ -36,7 +36,7 @@ _SETTLED_PART: Final = 0.3
 _GROWTH: Final = 1.1
 _SLACK_BYTES: Final = 32 * 1024 * 1024
 # Small enough to be full, and evicting, long before the end.
-_CACHE_BYTES: Final = 32 * 1024 * 1024
+_CACHE_BYTES: Final = 8 * 1024 * 1024
 _WINDOW_TOKENS: Final = 4096
 
 

@@ -45,6 +45,7 @@ class ClaudeCode:
     model: str = "anyclaude-demo"
     context_tokens: int = 65536
     environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables to change; an empty one is taken away."""
 
     def ask(
         self,
@@ -72,7 +73,7 @@ class ClaudeCode:
         return subprocess.run(
             self.namespace.command([str(self.binary), *arguments]),
             cwd=folder,
-            env=self._environment(),
+            env=self.variables,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -80,8 +81,10 @@ class ClaudeCode:
             check=False,
         )
 
-    def _environment(self) -> dict[str, str]:
-        return {
+    @property
+    def variables(self) -> dict[str, str]:
+        """The whole environment that the client sees."""
+        variables = {
             "HOME": str(self.home),
             "PATH": os.defpath,
             "LANG": "C.UTF-8",
@@ -104,3 +107,5 @@ class ClaudeCode:
             "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",
             **self.environment,
         }
+        # One that is set to nothing is still set: the client acts on that.
+        return {name: value for name, value in variables.items() if value}

@@ -9,10 +9,11 @@ import pytest
 
 from tests.e2e.claude_code import ClaudeCode, ClaudeCodeMissing, find_binary
 from tests.e2e.namespace import Namespace, NamespaceUnavailable, open_namespace
+from tests.e2e.scripted import ScriptedService, scripted_service
 from tests.e2e.service import Service
 
 
-def _unavailable(reason: str) -> NoReturn:
+def unavailable(reason: str) -> NoReturn:
     """Skip at a developer's desk; fail where CI promises that everything is there."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
@@ -25,7 +26,7 @@ def claude_binary() -> Path:
     try:
         return find_binary()
     except ClaudeCodeMissing as missing:
-        _unavailable(str(missing))
+        unavailable(str(missing))
 
 
 @pytest.fixture
@@ -35,8 +36,8 @@ def namespace() -> Iterator[Namespace]:
         with open_namespace() as namespace:
             yield namespace
             left = namespace.remaining_processes()
-    except NamespaceUnavailable as unavailable:
-        _unavailable(str(unavailable))
+    except NamespaceUnavailable as missing:
+        unavailable(str(missing))
     assert not left, f"left behind: {left}"
 
 
@@ -57,6 +58,21 @@ def claude(claude_binary: Path, service: Service, tmp_path: Path) -> ClaudeCode:
     home = tmp_path / "home"
     home.mkdir()
     return ClaudeCode(claude_binary, service.namespace, service.base_url, home)
+
+
+@pytest.fixture
+def scripted(namespace: Namespace) -> Iterator[ScriptedService]:
+    """A front end whose model does what the test says."""
+    with scripted_service(namespace) as service:
+        yield service
+
+
+@pytest.fixture
+def scripted_claude(claude_binary: Path, scripted: ScriptedService, tmp_path: Path) -> ClaudeCode:
+    """A client with a fresh home that talks to the scripted model."""
+    home = tmp_path / "home"
+    home.mkdir()
+    return ClaudeCode(claude_binary, scripted.namespace, scripted.base_url, home)
 
 
 @pytest.fixture

@@ -3,28 +3,18 @@
 Each scenario ends as the client expects, and what the client sent is checked as well.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.claude_code import ClaudeCode
-from tests.e2e.namespace import Namespace
-from tests.e2e.scripted import Script, ScriptedService, calls, refusal, scripted_service, text
+from tests.e2e.scripted import Script, ScriptedService, calls, refusal, text
 
 
 @pytest.fixture
-def scripted(namespace: Namespace) -> Iterator[ScriptedService]:
-    with scripted_service(namespace) as service:
-        yield service
-
-
-@pytest.fixture
-def claude(claude_binary: Path, scripted: ScriptedService, tmp_path: Path) -> ClaudeCode:
-    """A client with a fresh home that talks to the scripted model."""
-    home = tmp_path / "home"
-    home.mkdir()
-    return ClaudeCode(claude_binary, scripted.namespace, scripted.base_url, home)
+def claude(scripted_claude: ClaudeCode) -> ClaudeCode:
+    """The client, whose model is scripted."""
+    return scripted_claude
 
 
 def test_three_tools(claude: ClaudeCode, scripted: ScriptedService, project: Path) -> None:

@@ -1,0 +1,77 @@
+"""The interactive Claude Code: what only a person at a terminal brings about."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from anyclaude.worker.v1 import worker_pb2 as worker
+from tests import worker_events as say
+from tests.e2e.claude_code import ClaudeCode
+from tests.e2e.conftest import unavailable
+from tests.e2e.scripted import Script, ScriptedService, text
+from tests.e2e.terminal import WAIT_SECONDS, Terminal, TerminalUnavailable, open_terminal
+
+PROMPT = "\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}"
+
+
+@pytest.fixture
+def terminal(
+    scripted_claude: ClaudeCode, scripted: ScriptedService, project: Path
+) -> Iterator[Terminal]:
+    """The client waiting for a first word; its start asks nothing of the script of a test."""
+    scripted.play(Script())
+    # With it set there is no title call.
+    environment = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": ""}
+    try:
+        with open_terminal(replace(scripted_claude, environment=environment), project) as terminal:
+            terminal.wait_for(PROMPT)
+            yield terminal
+    except TerminalUnavailable as missing:
+        unavailable(str(missing))
+
+
+def test_title_call(terminal: Terminal, scripted: ScriptedService) -> None:
+    """A new conversation asks for its title by a schema, beside the turn, and shows the answer."""
+    script = scripted.play(Script(text("Quick ", "as a fox."), title="Foxes and titles"))
+    terminal.type("How quick is a fox?")
+    terminal.press("Enter")
+    terminal.wait_for("Quick as a fox.")
+    terminal.wait_until(lambda: any(ask.wants_json for ask in script.requests), "title call")
+    (asked, *_) = [request for request in script.requests if request.wants_json]
+    wanted = asked.body["output_config"]["format"]
+    assert wanted["type"] == "json_schema"
+    assert wanted["schema"]["required"] == ["title"]
+    assert not asked.body.get("tools")
+    assert asked.identity.request_class == worker.REQUEST_CLASS_UTILITY
+    terminal.wait_until(lambda: "Foxes and titles" in terminal.title, "title of the terminal")
+
+
+def test_escape(terminal: Terminal, scripted: ScriptedService) -> None:
+    """Esc in the middle of an answer ends it at the worker, and the conversation goes on."""
+    release = threading.Event()
+
+    def endless() -> Iterator[worker.GenerateResponse]:
+        yield say.started()
+        yield say.text_start()
+        yield say.delta(text="Once upon a time ")
+        while not release.wait(0.05):
+            yield say.delta(text="and ")
+
+    try:
+        script = scripted.play(Script(endless, text("A new answer.")))
+        terminal.type("Tell me a story.")
+        terminal.press("Enter")
+        terminal.wait_for("Once upon a time")
+        scripted.worker.over.clear()
+        terminal.press("Escape")
+        assert scripted.worker.over.wait(WAIT_SECONDS), terminal.screen
+        terminal.wait_for("nterrupted")
+    finally:
+        release.set()
+    terminal.type("Something else.")
+    terminal.press("Enter")
+    terminal.wait_for("A new answer.")
+    assert "Something else." in str(script.main[-1].messages)
