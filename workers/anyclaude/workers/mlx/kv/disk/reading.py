@@ -1,19 +1,18 @@
 """Reading a record: nothing leaves here that was not verified to the last byte.
 
-Chunks are read and summed by a few threads that see bytes only; MLX is touched by the caller's
-thread alone.
+MLX's own reading threads call back for each array's bytes, which are summed as they arrive; both
+leave Python's lock to others meanwhile.
 """
 
 import os
 from collections.abc import Iterator
-from concurrent.futures import Executor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
 import mlx.core as mx
-from xxhash import xxh3_64_intdigest
+from xxhash import xxh3_64
 
-from anyclaude.workers.mlx.kv.disk.arrays import allocate, typed
+from anyclaude.workers.mlx.kv.disk.arrays import filled_arrays
 from anyclaude.workers.mlx.kv.disk.record import (
     PREAMBLE_BYTES,
     ArrayHeader,
@@ -23,7 +22,11 @@ from anyclaude.workers.mlx.kv.disk.record import (
     chunks,
     decode_header,
     decode_preamble,
+    parts,
 )
+
+# Fits the processor's second cache.
+PART_BYTES = 512 * 1024
 
 
 class OpenRecord:
@@ -40,49 +43,43 @@ class OpenRecord:
         if file_bytes != self._data_offset + self.header.data_bytes:
             raise DoubtfulRecordError("its size is not what its header says")
 
-    def arrays(self, threads: Executor) -> dict[str, mx.array]:
+    def arrays(self) -> dict[str, mx.array]:
         """All arrays, verified and evaluated.
 
         Raises:
             DoubtfulRecordError: a byte is not what was written.
         """
         self._check_padding()
-        blocks: dict[str, tuple[ArrayHeader, mx.array]] = {}
-        reads = []
-        try:
-            for header in self.header.arrays:
-                block, view = allocate(header)
-                blocks[header.name] = header, block
-                at = self._data_offset + header.offset
-                for chunk, check in zip(chunks(view), header.checks, strict=True):
-                    reads.append(threads.submit(self._fill, chunk, at, check))
-                    at += len(chunk)
-                del view
-        finally:
-            wait(reads)
-        for read in reads:
-            read.result()
-        del reads
-        arrays = {name: typed(block, header) for name, (header, block) in blocks.items()}
-        mx.eval(*arrays.values())
-        return arrays
+        return filled_arrays(self.header.arrays, self._fill)
 
-    def _fill(self, chunk: memoryview, at: int, check: int) -> None:
-        done = 0
-        while done < len(chunk):
-            got = os.preadv(self._descriptor, [chunk[done:]], at + done)
+    def _fill(self, header: ArrayHeader, memory: memoryview) -> None:
+        """Reads one array, summing each part while the processor still has it at hand."""
+        at = self._data_offset + header.offset
+        for number, chunk in enumerate(chunks(memory)):
+            digest = xxh3_64()
+            for part in parts(chunk, PART_BYTES):
+                self._read(part, at)
+                digest.update(part)
+                at += len(part)
+            if digest.intdigest() != header.checks[number]:
+                raise DoubtfulRecordError(
+                    f"the checksum of array {header.name}, chunk {number}, differs"
+                )
+
+    def _read(self, memory: memoryview, at: int) -> None:
+        while memory:
+            got = os.preadv(self._descriptor, [memory], at)
             if not got:
                 raise DoubtfulRecordError("it became shorter")
-            done += got
-        if xxh3_64_intdigest(chunk) != check:
-            raise DoubtfulRecordError(f"the checksum differs within 4 MiB of byte {at}")
+            memory, at = memory[got:], at + got
 
     def _check_padding(self) -> None:
         end = 0
         for header in self.header.arrays:
-            gap = os.pread(self._descriptor, header.offset - end, self._data_offset + end)
-            if gap.strip(b"\0"):
-                raise DoubtfulRecordError("there is something between two arrays")
+            if header.offset > end:
+                gap = os.pread(self._descriptor, header.offset - end, self._data_offset + end)
+                if gap.strip(b"\0"):
+                    raise DoubtfulRecordError("there is something between two arrays")
             end = header.offset + header.nbytes
 
 

@@ -136,8 +136,12 @@ def aligned(offset: int, alignment: int) -> int:
     return -(-offset // alignment) * alignment
 
 
+def parts(data: memoryview, size: int) -> list[memoryview]:
+    return [data[at : at + size] for at in range(0, len(data), size)]
+
+
 def chunks(data: memoryview) -> list[memoryview]:
-    return [data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES)]
+    return parts(data, CHUNK_BYTES)
 
 
 def describe(arrays: list[RawArray]) -> list[ArrayHeader]:

@@ -4,7 +4,7 @@ Invariants:
   - nothing that `load` returns differs by a bit from what was saved under that name;
   - a failure of the disk costs what would have been kept, never a request: it is counted, named in
     `status`, and tried again later;
-  - MLX is touched by the calling thread only; the writing thread sees bytes.
+  - MLX is called by the calling thread only; the writing thread sees bytes.
 `save`, `load`, `reap`, `flush` and `close` belong to the MLX thread, the rest to any.
 """
 
@@ -13,7 +13,6 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +46,6 @@ from anyclaude.workers.mlx.kv.disk.values import (
 )
 
 log = structlog.get_logger(__name__)
-
-_READING_THREADS = 4
 
 Loaded = tuple[dict[str, mx.array], dict[str, Any]]
 
@@ -86,7 +83,6 @@ class DiskTier:
         self._pending: dict[Key, WriteJob] = {}
         self._state = DiskState.SERVING
         self._retry_at = 0.0
-        self._readers = ThreadPoolExecutor(_READING_THREADS, thread_name_prefix="kv-disk-read")
         self._open()
         self._thread = threading.Thread(target=self._run, name="kv-disk", daemon=True)
         self._thread.start()
@@ -226,7 +222,6 @@ class DiskTier:
         self._thread.join(self._bounds.close_seconds)
         if not self._thread.is_alive():
             self._shelf.close()
-        self._readers.shutdown()
         self.reap()
 
     def _key(self, record_id: str) -> Key:
@@ -313,7 +308,7 @@ class DiskTier:
         try:
             with opened(path) as record:
                 _check_facts(record.header, stored)
-                loaded = record.arrays(self._readers), json.loads(record.header.meta)
+                loaded = record.arrays(), json.loads(record.header.meta)
         except (DoubtfulRecordError, OtherVersionError) as error:
             self._shelf.quarantine(stored, str(error))
             self._queue.poke()
