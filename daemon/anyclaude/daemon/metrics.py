@@ -172,6 +172,13 @@ def _of_worker(sample: Sample) -> Iterator[Metric]:
     yield _gauge("anyclaude_memory_active_bytes", "MLX arrays alive.", memory.active_bytes)
     yield _gauge("anyclaude_memory_peak_bytes", "Highest so far.", memory.peak_bytes)
     yield _gauge("anyclaude_memory_weights_bytes", "The model's weights.", memory.weights_bytes)
+    if status.HasField("disk"):
+        disk = status.disk
+        yield _gauge("anyclaude_disk_bytes", "Stored KV caches.", disk.bytes)
+        yield _gauge("anyclaude_disk_limit_bytes", "Their limit.", disk.budget_bytes)
+        yield _gauge("anyclaude_disk_failed_writes", "Writes that failed.", disk.failed_writes)
+        yield _gauge("anyclaude_disk_skipped_writes", "Writes left out.", disk.skipped_writes)
+        yield _gauge("anyclaude_disk_quarantined", "Records in doubt.", disk.quarantined_records)
 
 
 def _gauge(name: str, help_: str, value: float, **labels: str) -> Metric:

@@ -12,6 +12,7 @@ from anyclaude.daemon.child import SupervisedChild
 from anyclaude.daemon.daemon import VERSION, Daemon
 from anyclaude.daemon.routes import why_not_ready
 from anyclaude.daemon.supervisor import Exit, State
+from anyclaude.worker.v1 import worker_pb2
 
 _STATES: Final = {
     State.STOPPED: control_pb2.WORKER_STATE_STOPPED,
@@ -43,6 +44,9 @@ async def status(daemon: Daemon) -> control_pb2.Status:
     if seen is not None:
         answer.model.CopyFrom(seen.model)
         answer.memory.CopyFrom(seen.memory)
+        if seen.HasField("disk"):
+            answer.disk.CopyFrom(seen.disk)
+            answer.problems.extend(_disk_problems(seen.disk))
         answer.running_requests = seen.running_requests
     return answer
 
@@ -58,6 +62,13 @@ def readiness(daemon: Daemon) -> control_pb2.Readiness:
 def problems(daemon: Daemon) -> list[str]:
     now = daemon.clock()
     return [why_not_ready(child, now) for child in daemon.crew if child.state in _BROKEN]
+
+
+def _disk_problems(disk: worker_pb2.DiskStatus) -> list[str]:
+    if disk.state == worker_pb2.DISK_STATE_SERVING:
+        return []
+    why = disk.last_error or "another service uses the folder"
+    return [f"KV caches do not reach the disk ({why}); serving goes on. Folder: {disk.folder}"]
 
 
 def workers(daemon: Daemon) -> list[control_pb2.Worker]:

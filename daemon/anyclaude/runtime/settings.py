@@ -70,6 +70,10 @@ class CacheSettings(_Section):
     min_prefix_tokens: int = Field(256, ge=1)
     # A conversation not heard of for this long is kept in the shared prefix tree alone.
     live_idle_seconds: float = Field(120.0, ge=0)
+    # For KV caches that outlive the worker, all models together; 0 stores none.
+    disk_limit_bytes: int = Field(20 * 1024**3, ge=0)
+    # Load the stored system-and-tools prefixes before the first request.
+    warm_at_start: bool = True
     # 0 keeps KV in the model's own type; 8 and 4 quantise it from the first token.
     kv_bits: Literal[0, 4, 8] = 0
 

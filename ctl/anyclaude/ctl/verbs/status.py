@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from anyclaude.control.v1.control_pb2 import Status, Worker
-    from anyclaude.worker.v1.worker_pb2 import MemoryStatus, ModelInfo
+    from anyclaude.worker.v1.worker_pb2 import DiskStatus, MemoryStatus, ModelInfo
 
 TONES: Final = {
     "ready": Tone.GOOD,
@@ -57,6 +57,7 @@ def _show(answer: "Status") -> None:
             ("Base URL", answer.base_url),
             ("Model", _model(answer.model)),
             ("Memory", _memory(answer.memory) if answer.HasField("memory") else "-"),
+            ("Disk", _disk(answer.disk) if answer.HasField("disk") else "nothing is stored"),
             ("Requests", f"{answer.running_requests} running"),
             ("Daemon", f"{answer.version}, pid {answer.pid}, up {uptime}"),
             ("Home", answer.home),
@@ -109,6 +110,13 @@ def _model(model: "ModelInfo") -> str | Cell:
     if model.is_demo:
         return Cell(f"{model.id}, {window} ({HOW_TO_CONFIGURE})", Tone.WARN)
     return f"{model.id}, {window}"
+
+
+def _disk(disk: "DiskStatus") -> str:
+    return (
+        f"{format_bytes(disk.bytes)} of {format_bytes(disk.budget_bytes)}, "
+        f"{disk.records} segments of this model"
+    )
 
 
 def _memory(memory: "MemoryStatus") -> str:

@@ -11,6 +11,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from collections.abc import Callable, Generator, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -29,6 +30,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import load_model, load_tokenizer
 
 __all__ = [
+    "MLX_VERSIONS",
     "ArraysCache",
     "CacheList",
     "ChunkedKVCache",
@@ -55,6 +57,12 @@ Layer = Any
 Sampler = Callable[[mx.array], mx.array]
 
 QUANTIZATION_GROUP: Final = 64
+# Another version or device may compute other last bits.
+MLX_VERSIONS: Final = (
+    metadata.version("mlx"),
+    metadata.version("mlx-lm"),
+    str(mx.default_device()),
+)
 
 
 class LanguageModel(Protocol):

@@ -31,6 +31,27 @@ def prune_caches(
     return answer
 
 
+def disk_status(store: KVStore) -> pb.DiskStatus | None:
+    """The disk tier's state; may be asked from any thread."""
+    if store.archive is None:
+        return None
+    status = store.archive.status()
+    return pb.DiskStatus(
+        folder=str(status.folder),
+        state=f"DISK_STATE_{status.state.name}",
+        records=status.records,
+        bytes=status.nbytes,
+        budget_bytes=status.budget_bytes,
+        pending_bytes=status.pending_bytes,
+        written_records=status.written,
+        loaded_records=status.loaded,
+        failed_writes=status.failed_writes,
+        skipped_writes=status.skipped_writes,
+        quarantined_records=status.quarantined,
+        last_error=status.last_error,
+    )
+
+
 def selection(wanted: pb.PruneFilter) -> Selection:
     age = wanted.older_than.ToTimedelta().total_seconds()
     return Selection(

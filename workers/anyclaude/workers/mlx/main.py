@@ -5,6 +5,7 @@ The engine runs on the main thread (see `engine`), gRPC on a side thread. The pr
 """
 
 import asyncio
+import hashlib
 import os
 import signal
 import sys
@@ -17,12 +18,16 @@ import structlog
 
 from anyclaude.runtime import channels, logs
 from anyclaude.runtime.child import Child, ExitCode, begin
+from anyclaude.runtime.paths import Paths
 from anyclaude.runtime.settings import Settings
 from anyclaude.worker.v1 import worker_pb2_grpc
 from anyclaude.workers.mlx import memory
-from anyclaude.workers.mlx.adapter import LanguageModel, prefill
+from anyclaude.workers.mlx.adapter import MLX_VERSIONS, LanguageModel, prefill
 from anyclaude.workers.mlx.engine.engine import Engine
 from anyclaude.workers.mlx.kv import layers as kinds
+from anyclaude.workers.mlx.kv.archive import Archive
+from anyclaude.workers.mlx.kv.disk import Bounds, DiskTier
+from anyclaude.workers.mlx.kv.records import RECORD_LAYOUT
 from anyclaude.workers.mlx.kv.store import KVStore, StoreLimits
 from anyclaude.workers.mlx.model import Model, ModelMissingError, load
 from anyclaude.workers.mlx.prompt import PromptRenderer
@@ -42,7 +47,8 @@ def main() -> NoReturn:
     except (ModelMissingError, ValueError) as error:
         child.leave(ExitCode.UNAVAILABLE, str(error))
     weights_bytes = memory.active_bytes()
-    engine = _engine(model, settings, weights_bytes)
+    archive = _archive(model, settings, child.birth.paths)
+    engine = _engine(model, settings, weights_bytes, archive)
     service = WorkerService(
         model,
         engine,
@@ -61,6 +67,8 @@ def main() -> NoReturn:
     log.info("worker ready", model=model.info.id, window=model.info.context_window_tokens)
     code = _serve(engine)
     serving.stop()
+    if archive is not None:
+        archive.close()
     sys.stderr.flush()
     os._exit(code)
 
@@ -74,7 +82,21 @@ def _serve(engine: Engine) -> ExitCode:
     return ExitCode.OK
 
 
-def _engine(model: Model, settings: Settings, weights_bytes: int) -> Engine:
+def _archive(model: Model, settings: Settings, paths: Paths) -> Archive | None:
+    """The disk tier for this model, these settings and this version of MLX."""
+    if not settings.cache.disk_limit_bytes:
+        return None
+    facts = (model.info.fingerprint, settings.cache.kv_bits, MLX_VERSIONS, RECORD_LAYOUT)
+    fingerprint = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+    # Half of what the daemon grants for stopping: the rest is the running requests'.
+    bounds = Bounds(close_seconds=settings.supervisor.stop_timeout_seconds / 2)
+    limit = settings.cache.disk_limit_bytes
+    return Archive(DiskTier(paths.cache / "kv", fingerprint, limit, bounds=bounds))
+
+
+def _engine(
+    model: Model, settings: Settings, weights_bytes: int, archive: Archive | None
+) -> Engine:
     cache = settings.cache
     limits = StoreLimits(
         memory_limit_bytes=cache.memory_limit_bytes or memory.default_cache_limit(weights_bytes),
@@ -85,8 +107,10 @@ def _engine(model: Model, settings: Settings, weights_bytes: int) -> Engine:
         live_idle_seconds=cache.live_idle_seconds,
         kv_bits=cache.kv_bits,
     )
-    store = KVStore(model.weights, limits)
+    store = KVStore(model.weights, limits, archive=archive)
     store.bytes_per_token = warm_up(model.weights, cache.kv_bits)
+    if cache.warm_at_start and (warmed := store.warm()):
+        log.info("stored prefixes are in memory", tokens=warmed)
     eos = frozenset(int(token) for token in model.new_tokenizer().eos_token_ids)
     return Engine(model.weights, store, settings.mlx, eos_token_ids=eos)
 

@@ -23,7 +23,7 @@ from anyclaude.worker.v1 import worker_pb2 as pb
 from anyclaude.worker.v1 import worker_pb2_grpc
 from anyclaude.workers.mlx import memory
 from anyclaude.workers.mlx.adapter import TokenizerWrapper, opens_thinking
-from anyclaude.workers.mlx.caches import list_caches, prune_caches
+from anyclaude.workers.mlx.caches import disk_status, list_caches, prune_caches
 from anyclaude.workers.mlx.decode import BlockStream, make_sampler
 from anyclaude.workers.mlx.engine.engine import Engine
 from anyclaude.workers.mlx.engine.generation import failed
@@ -114,6 +114,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
                 generated_tokens=totals.generated,
                 evictions=self._engine.store.evictions,
             ),
+            disk=disk_status(self._engine.store),
         )
 
     async def ListCaches(

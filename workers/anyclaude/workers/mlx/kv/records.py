@@ -23,6 +23,8 @@ _CLASSES: Final[Mapping[str, Any]] = {
     cls.__name__: cls for cls in (ArraysCache, ChunkedKVCache, RotatingKVCache, WindowKVCache)
 }
 _ARRAY: Final = "$array"
+# Part of what records are kept under: changes when what they hold is read in another way.
+RECORD_LAYOUT: Final = 1
 
 
 @dataclass(frozen=True)
