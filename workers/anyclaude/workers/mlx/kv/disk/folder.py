@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from anyclaude.runtime.paths import UnsafeFolderError, make_private_folder
 from anyclaude.workers.mlx.kv.disk.ledger import Key
-from anyclaude.workers.mlx.kv.disk.writing import TEMP_SUFFIX
+from anyclaude.workers.mlx.kv.disk.writing import TEMP_SUFFIX, make_folder
 
 RECORD_SUFFIX = ".kv"
 _REASON_SUFFIX = ".txt"
@@ -59,10 +58,7 @@ class RecordFolder:
             SharedFolderError: another process has it.
             OSError: the folder cannot be made or written to.
         """
-        try:
-            make_private_folder(self.path)
-        except UnsafeFolderError as error:
-            raise PermissionError(str(error)) from error
+        make_folder(self.path)
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -107,7 +103,7 @@ class RecordFolder:
             path.unlink()
             return
         folder = self.path / _QUARANTINE
-        make_private_folder(folder)
+        make_folder(folder)
         self._trim_quarantine(limit_bytes - needed)
         target = folder / f"{key.fingerprint[:16]}-{key.record_id}{RECORD_SUFFIX}"
         target.with_suffix(_REASON_SUFFIX).write_bytes(text)

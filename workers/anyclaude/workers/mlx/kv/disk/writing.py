@@ -5,7 +5,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from anyclaude.runtime.paths import make_private_folder
+from anyclaude.runtime.paths import UnsafeFolderError, make_private_folder
 from anyclaude.workers.mlx.kv.disk.failpoints import Failpoint, Point
 from anyclaude.workers.mlx.kv.disk.record import Header, RawArray, chunks, encode_header
 
@@ -32,7 +32,8 @@ class PreparedRecord:
             OSError: it could not be written; no part of it is left behind.
             FolderSyncError: it was written, its name was not made durable.
         """
-        make_private_folder(path.parent)
+        make_folder(path.parent.parent)
+        make_folder(path.parent)
         temp = path.with_name(f".{path.name}{TEMP_SUFFIX}")
         try:
             self._write_temp(temp, reach)
@@ -69,6 +70,21 @@ class PreparedRecord:
             for chunk in chunks(array.data):
                 _write_all(descriptor, chunk)
             end = header.offset + header.nbytes
+
+
+def make_folder(folder: Path) -> None:
+    """Makes one folder, private and durable, or checks that the one there is ours.
+
+    Raises:
+        OSError: it cannot be made, or is not ours.
+    """
+    is_new = not folder.is_dir()
+    try:
+        make_private_folder(folder)
+    except UnsafeFolderError as error:
+        raise PermissionError(str(error)) from error
+    if is_new:
+        sync_folder(folder.parent)
 
 
 def _write_all(descriptor: int, data: memoryview) -> None:
