@@ -30,6 +30,8 @@ _LISTEN: Final = (
     "socket.send_fds(socket.socket(fileno=int(sys.argv[1])), [b'x'], [made.fileno()])"
 )
 
+_SUMMARY_REQUEST: Final = "create a detailed summary of"
+
 
 def listen_within(namespace: Namespace) -> socket.socket:
     """A listening socket whose address is one inside the namespace."""
@@ -106,7 +108,10 @@ class Request:
 
     @property
     def is_compaction(self) -> bool:
-        return bool(self.identity.request_class == worker.REQUEST_CLASS_COMPACTION)
+        if self.identity.request_class == worker.REQUEST_CLASS_COMPACTION:
+            return True
+        # Before 2.1.273 no header says so.
+        return _SUMMARY_REQUEST in str(self.messages[-1]["content"])
 
     @property
     def is_main(self) -> bool:
