@@ -15,6 +15,8 @@ from anyclaude.workers.mlx.engine.job import Job
 from anyclaude.workers.mlx.kv.archive import Archive
 from anyclaude.workers.mlx.kv.lineage import LineageKey
 from anyclaude.workers.mlx.kv.store import KVStore, StoreLimits
+from anyclaude.workers.mlx.kv.tokens import token_array
+from anyclaude.workers.mlx.kv.tokens import token_array
 from tests.models import tiny
 
 VOCABULARY = 300
@@ -83,7 +85,7 @@ class Request:
             Job(
                 request_id=name,
                 lineage=LineageKey(session, "", str(prompt[:stable])),
-                token_ids=prompt,
+                token_ids=token_array(prompt),
                 marks=tuple(m for m in marks if m < len(prompt)),
                 stable_tokens=stable,
                 max_tokens=ANSWER_TOKENS,

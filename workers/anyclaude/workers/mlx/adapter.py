@@ -10,7 +10,7 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -28,6 +28,8 @@ from mlx_lm.models.cache import (
 )
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import load_model, load_tokenizer
+
+from anyclaude.workers.mlx.kv.tokens import TokenArray, token_array
 
 __all__ = [
     "MLX_VERSIONS",
@@ -57,6 +59,7 @@ Layer = Any
 Sampler = Callable[[mx.array], mx.array]
 
 QUANTIZATION_GROUP: Final = 64
+OPENING_TOKENS: Final = 32
 # Another version or device may compute other last bits.
 MLX_VERSIONS: Final = (
     metadata.version("mlx"),
@@ -97,20 +100,25 @@ def load_tokenizer_from(folder: Path, config: Mapping[str, Any]) -> TokenizerWra
     return tokenizer
 
 
-def opens_thinking(tokenizer: TokenizerWrapper, token_ids: list[int]) -> bool:
+def opens_thinking(tokenizer: TokenizerWrapper, token_ids: Sequence[int] | TokenArray) -> bool:
     """Whether a prompt ends inside a thinking block that its template began."""
     if not tokenizer.has_thinking:
         return False
-    opened = tokenizer.rfind_think_start(token_ids)  # type: ignore[no-untyped-call]
-    return bool(opened >= 0 and opened > tokenizer.rfind_think_end(token_ids))  # type: ignore[no-untyped-call]
+    # A template opens the block at the prompt's very end.
+    tail = token_array(token_ids[-OPENING_TOKENS:]).tolist()
+    opened = tokenizer.rfind_think_start(tail)  # type: ignore[no-untyped-call]
+    closed = tokenizer.rfind_think_end(tail)  # type: ignore[no-untyped-call]
+    return bool(opened >= 0 and opened > closed)
 
 
-def prefill(model: LanguageModel, layers: list[Layer], token_ids: list[int]) -> None:
+def prefill(
+    model: LanguageModel, layers: list[Layer], token_ids: Sequence[int] | TokenArray
+) -> None:
     """Runs `token_ids` through the model for their cache alone.
 
     Only the caches are evaluated, so the last layer's attention and the head never run.
     """
-    model(mx.array(token_ids)[None], cache=layers)
+    model(mx.array(token_array(token_ids))[None], cache=layers)
     evaluate(layers)
     mx.clear_cache()
 

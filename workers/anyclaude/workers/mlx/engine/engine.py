@@ -24,7 +24,7 @@ from anyclaude.workers.mlx.adapter import LanguageModel
 from anyclaude.workers.mlx.engine.generation import DecodingError, Generation, failed
 from anyclaude.workers.mlx.engine.job import Job
 from anyclaude.workers.mlx.kv.store import KVStore
-from anyclaude.workers.mlx.kv.tokens import common_prefix, token_array
+from anyclaude.workers.mlx.kv.tokens import common_prefix
 
 log = structlog.get_logger(__name__)
 
@@ -169,7 +169,7 @@ class Engine:
                 return
             if self._is_being_computed(job):
                 continue
-            fits = self.store.make_room_for(job.lineage, token_array(job.token_ids), keep=job.keep)
+            fits = self.store.make_room_for(job.lineage, job.token_ids, keep=job.keep)
             # A request that runs alone is let in whatever it needs: waiting would not help it.
             if not fits and self._running:
                 return
@@ -182,10 +182,10 @@ class Engine:
         A retry whose first try still runs, or subagents that start at once: the later one waits
         until the shared part is there instead of computing it again.
         """
-        prompt = token_array(job.token_ids)
+        prompt = job.token_ids
         wanted = max(
             (
-                common_prefix(token_array(running.job.token_ids), prompt)
+                common_prefix(running.job.token_ids, prompt)
                 for running in self._running
                 if not running.decoding
             ),

@@ -16,7 +16,6 @@ from anyclaude.worker.v1 import worker_pb2 as pb
 from anyclaude.workers.mlx.adapter import LanguageModel, decode, evaluate, prefill
 from anyclaude.workers.mlx.engine.job import Job
 from anyclaude.workers.mlx.kv.store import ANSWER_ROOM_TOKENS, Cause, KVStore, Lease
-from anyclaude.workers.mlx.kv.tokens import token_array
 
 log = structlog.get_logger(__name__)
 
@@ -67,9 +66,7 @@ class Generation:
     def _run(self) -> Generator[None]:
         job = self.job
         started = time.monotonic()
-        lease = self._store.acquire(
-            job.lineage, token_array(job.token_ids), job.stable_tokens, keep=job.keep
-        )
+        lease = self._store.acquire(job.lineage, job.token_ids, job.stable_tokens, keep=job.keep)
         try:
             self.usage = _prompt_usage(job, lease)
             self._timings.queue.FromMilliseconds(_ms(started - job.created))
@@ -95,7 +92,7 @@ class Generation:
         for stop in _stops(self.job.marks, len(live), end) if live.needs_checkpoints else [end]:
             while len(live) < stop:
                 chunk = ids[len(live) : min(stop, len(live) + self._chunk_tokens())]
-                prefill(self._model, live.layers, list(chunk))
+                prefill(self._model, live.layers, chunk)
                 live.tokens.extend(chunk)
                 self._emit_progress(len(live))
                 yield
@@ -107,7 +104,8 @@ class Generation:
         blocks = job.new_blocks()
         self.decoding = True
         reason = pb.STOP_REASON_MAX_TOKENS
-        tokens = decode(self._model, live.layers, job.token_ids[-1], job.max_tokens, job.sampler)
+        last = int(job.token_ids[-1])
+        tokens = decode(self._model, live.layers, last, job.max_tokens, job.sampler)
         try:
             for token in tokens:
                 if not self.usage.output_tokens:

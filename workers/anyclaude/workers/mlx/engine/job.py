@@ -1,13 +1,14 @@
 """One request as the engine sees it."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from anyclaude.worker.v1.worker_pb2 import GenerateResponse
 from anyclaude.workers.mlx.adapter import Sampler
 from anyclaude.workers.mlx.kv.lineage import LineageKey
+from anyclaude.workers.mlx.kv.tokens import TokenArray
 
 
 class Blocks(Protocol):
@@ -33,7 +34,7 @@ class Job:
 
     request_id: str
     lineage: LineageKey
-    token_ids: Sequence[int]
+    token_ids: TokenArray
     # Where checkpoints are worth having: ends of messages.
     marks: tuple[int, ...]
     stable_tokens: int
