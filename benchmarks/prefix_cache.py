@@ -134,7 +134,8 @@ def _user(text: str) -> dict[str, Any]:
 
 
 def _ids(renderer: PromptRenderer, body: dict[str, Any]) -> list[int]:
-    return renderer.render(parse_messages_request(json.dumps(body).encode())).token_ids
+    ids = renderer.render(parse_messages_request(json.dumps(body).encode())).token_ids
+    return list(map(int, ids))
 
 
 def _bound(model: Model, ids: list[int]) -> float:

@@ -10,6 +10,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from anyclaude.messages.errors import ApiError
 from anyclaude.messages.requests import MessagesRequest, parse_count_tokens_request
+from anyclaude.workers.mlx.kv.tokens import TokenArray, common_prefix
 from anyclaude.workers.mlx.prompt import Prompt, PromptRenderer
 from tests.models.requests import (
     BASH,
@@ -44,7 +45,7 @@ def _render(family: str, *messages: Block, **fields: object) -> Prompt:
     return _renderer(family).render(request(*messages, **fields))
 
 
-def _text(family: str, ids: list[int]) -> str:
+def _text(family: str, ids: TokenArray) -> str:
     decoded: str = tokenizer(family).decode(ids)
     return decoded
 
@@ -59,9 +60,9 @@ def _sections(family: str, prompt: Prompt) -> list[str]:
     return [_text(family, prompt.token_ids[start:end]) for start, end in pairwise(ends)]
 
 
-def _shared(first: list[int], second: list[int]) -> int:
-    pairs = enumerate(zip(first, second, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
+def _same(one: Prompt, other: Prompt) -> bool:
+    ids = one.token_ids.tolist() == other.token_ids.tolist()
+    return ids and (one.marks, one.stable_tokens) == (other.marks, other.stable_tokens)
 
 
 class _Talk:
@@ -102,7 +103,7 @@ def test_prompts_only_grow(family: str, seed: int) -> None:
     for _ in range(6):
         prompt = _render(family, *talk.messages, system="Be helpful.", tools=[BASH])
         if before is not None:
-            assert _shared(before.token_ids, prompt.token_ids) >= before.marks[-1]
+            assert common_prefix(before.token_ids, prompt.token_ids) >= before.marks[-1]
             assert set(before.marks) <= set(prompt.marks)
         before = prompt
         talk.go_on()
@@ -119,7 +120,7 @@ def test_forgetful_templates_return_to_a_mark(seed: int) -> None:
         question = _render("qwen3", *talk.messages[: asked + 1], **fields).marks[-1]
         talk.go_on()
         prompt = _render("qwen3", *talk.messages, **fields)
-        assert _shared(before.token_ids, prompt.token_ids) >= question
+        assert common_prefix(before.token_ids, prompt.token_ids) >= question
         before = prompt
 
 
@@ -136,7 +137,7 @@ def test_thinking_stays_within_a_tool_loop() -> None:
     first = _render("qwen3", *start, **fields)
     then = [*start, assistant(thinking("more"), call("t2")), user(result("t2", "b"))]
     second = _render("qwen3", *then, **fields)
-    assert _shared(first.token_ids, second.token_ids) == len(first.token_ids)
+    assert common_prefix(first.token_ids, second.token_ids) == len(first.token_ids)
     assert "hm" in _text("qwen3", second.token_ids)
 
 
@@ -156,7 +157,7 @@ def test_ids_are_those_of_the_whole_text(family: str, seed: int) -> None:
         talk.go_on()
     prompt = _render(family, *talk.messages, system="Be helpful.", tools=[BASH])
     wrapper = tokenizer(family)
-    assert prompt.token_ids == wrapper.encode(
+    assert prompt.token_ids.tolist() == wrapper.encode(
         wrapper.decode(prompt.token_ids), add_special_tokens=False
     )
 
@@ -192,7 +193,7 @@ def test_content_never_becomes_control(family: str) -> None:
     control = {wrapper.convert_tokens_to_ids(spelled) for spelled in texts}
 
     def tokens(words: str) -> tuple[list[int], str]:
-        ids = _renderer(family).render(_with_words(words)).token_ids
+        ids = _renderer(family).render(_with_words(words)).token_ids.tolist()
         return [token for token in ids if token in control], wrapper.decode(ids)
 
     expected, _ = tokens("harmless")
@@ -211,7 +212,7 @@ def test_injected_prompts_grow_too(family: str) -> None:
     first = _render(family, *messages, system="S")
     second = _render(family, *messages, assistant("a"), user("on"), system="S")
     end = first.marks[-1] if family != "mistral" else len(first.token_ids)
-    assert _shared(first.token_ids, second.token_ids) >= end
+    assert common_prefix(first.token_ids, second.token_ids) >= end
 
 
 def test_characters_used_for_keeping_apart_survive() -> None:
@@ -276,7 +277,7 @@ def test_new_conversations_share_the_stable_prefix(family: str) -> None:
     second = _render(family, user("Write a poem"), system("agents: Explore"), **fields)
     stable = first.stable_tokens
     assert stable == second.stable_tokens > 0
-    assert first.token_ids[:stable] == second.token_ids[:stable]
+    assert common_prefix(first.token_ids, second.token_ids) >= stable
     shared = _text(family, first.token_ids[:stable])
     assert all(words in shared for words in ("Be helpful.", "agents: Explore", "Runs a command."))
     assert "hi" not in shared.split("agents: Explore")[1]
@@ -338,14 +339,14 @@ def test_what_is_not_for_the_model_moves_no_token(
     one: dict[str, object], other: dict[str, object]
 ) -> None:
     """Requests that differ only in what the API is told have the same prompt."""
-    assert _render("qwen3", user("hi"), **one) == _render("qwen3", user(text("hi")), **other)
+    assert _same(_render("qwen3", user("hi"), **one), _render("qwen3", user(text("hi")), **other))
 
 
 def test_counting_renders_the_same() -> None:
     """A count request gives the very prompt that generation gets."""
     body = b'{"model": "m", "system": "S", "messages": [{"role": "user", "content": "hi"}]}'
     counted = _renderer("qwen3").render(parse_count_tokens_request(body))
-    assert counted == _render("qwen3", user("hi"), system="S")
+    assert _same(counted, _render("qwen3", user("hi"), system="S"))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ every such token is the template's own, so finding them is finding the turns; an
 is encoded between control tokens, every mark is a place where tokens end too.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -28,23 +29,34 @@ class TurnTokens:
     # Control tokens after which a message has ended.
     closers: frozenset[str]
 
-    def cuts(self, encoded: Encoded) -> list[Cut]:
-        """The ends of messages within the prompt, in order, its very end left out."""
-        found = (cut for cut in self._found(encoded) if cut.tokens < encoded.starts[-1])
-        return list(dict.fromkeys(found))
+    def cuts(self, encoded: Encoded, before: Sequence[Cut] = ()) -> list[Cut]:
+        """The ends of messages, in order, that of the prompt included if a message ends there.
 
-    def _found(self, encoded: Encoded) -> Iterator[Cut]:
-        characters = 0
+        Args:
+            before: those of the text that `encoded` took its first pieces from.
+        """
+        first = encoded.kept_pieces
+        known = before[: bisect_right(before, encoded.offsets[first], key=_characters)]
+        new = (
+            Cut(encoded.offsets[index], encoded.starts[index])
+            for index in self.ends(encoded.pieces, first)
+        )
+        return list(dict.fromkeys([*known, *new]))
+
+    def ends(self, pieces: Sequence[str], first: int = 0) -> Iterator[int]:
+        """The pieces before which a message has ended, from piece `first` on.
+
+        Where text is empty, a place may be named twice.
+        """
         # Before the first text stand at most a prompt's own control tokens: no message yet.
-        begun = False
-        for index, piece in enumerate(encoded.pieces):
-            token = piece.strip() if index % 2 else ""
+        begun = any(pieces[:first:2])
+        for index in range(first, len(pieces)):
+            token = pieces[index].strip() if index % 2 else ""
             if token in self.openers and begun:
-                yield Cut(characters, encoded.starts[index])
-            characters += len(piece)
-            begun = begun or bool(piece and not token)
+                yield index
+            begun = begun or bool(pieces[index] and not token)
             if token in self.closers:
-                yield Cut(characters, encoded.starts[index + 1])
+                yield index + 1
 
 
 def learn_turns(control: ControlTokens, rendered: Iterable[tuple[str, str]]) -> TurnTokens:
@@ -62,26 +74,13 @@ def learn_turns(control: ControlTokens, rendered: Iterable[tuple[str, str]]) -> 
     return TurnTokens(frozenset(openers), frozenset(closers))
 
 
-def shared_characters(first: str, second: str) -> int:
-    """The length of what two texts begin with alike, by halving: comparing slices is fast."""
-    low, high = 0, min(len(first), len(second))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if first[low:middle] == second[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
 def last_cut(cuts: Sequence[Cut], encoded: Encoded, characters: int) -> int:
     """Tokens up to the last message end within `characters`, else up to the last piece's end."""
-    ends = [cut.tokens for cut in cuts if cut.characters <= characters]
-    if ends:
-        return ends[-1]
-    length = 0
-    for index, piece in enumerate(encoded.pieces):
-        length += len(piece)
-        if length > characters:
-            return encoded.starts[index]
-    return 0
+    if cuts and cuts[0].characters <= characters:
+        return cuts[bisect_right(cuts, characters, key=_characters) - 1].tokens
+    piece = bisect_right(encoded.offsets, characters) - 1
+    return encoded.starts[piece] if piece < len(encoded.pieces) else 0
+
+
+def _characters(cut: Cut) -> int:
+    return cut.characters

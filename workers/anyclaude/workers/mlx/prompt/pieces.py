@@ -1,36 +1,43 @@
 """Rendered text to token ids, piece by piece, each piece once.
 
 A tokenizer never merges across an added token, so encoding the text between control tokens apart
-gives the ids of encoding all at once. A conversation that has grown by a turn costs that turn.
+gives the ids of encoding all at once. A conversation that has grown by a turn costs that turn:
+pieces that an earlier text had are not even looked up.
 """
 
 import sys
 import threading
-from array import array
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import accumulate, chain
-from typing import Final, TypeAlias
+from itertools import accumulate
+from typing import Final
 
+import numpy as np
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from anyclaude.workers.mlx.kv.tokens import TokenArray, token_array
 from anyclaude.workers.mlx.prompt.control import ControlTokens
+from anyclaude.workers.mlx.prompt.shared import shared_characters
 
 _CACHE_BYTES: Final = 64 * 1024 * 1024
 # What an entry costs beside its text and ids.
 _ENTRY_BYTES: Final = 256
-# Four bytes per token, where a list would hold an object per token.
-_Ids: TypeAlias = "array[int]"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Encoded:
-    token_ids: list[int]
+    text: str
+    token_ids: TokenArray
     # Text and control token in turn, as `ControlTokens.split` gives them.
     pieces: list[str]
+    # Character offset of each piece's start, then the number of characters.
+    offsets: list[int]
     # Token offset of each piece's start, then the number of tokens.
     starts: list[int]
+    # How many of the pieces are those of the text encoded before; the next is a control token.
+    kept_pieces: int
 
 
 class PieceEncoder:
@@ -46,7 +53,8 @@ class PieceEncoder:
         ids = {token.content: token_id for token_id, token in added.items()}
         self._tokenizer = tokenizer
         self._control = control
-        self._control_ids = {text: array("I", [ids[text]]) for text in control.texts}
+        self._control_ids = {text: token_array([ids[text]]) for text in control.texts}
+        self._longest_control = max(map(len, control.texts), default=0)
         # The unknown token is what a tokenizer says of text that it cannot write.
         self._forbidden = frozenset(ids[text] for text in control.texts) - {tokenizer.unk_token_id}
         self._cache = _PieceCache(cache_bytes)
@@ -65,32 +73,53 @@ class PieceEncoder:
                 return ""
         return ""
 
-    def encode(self, rendered: str) -> Encoded:
-        """Token ids of a rendered prompt, content encoded as content."""
-        pieces = self._control.split(rendered)
+    def encode(self, rendered: str, before: Encoded | None = None) -> Encoded:
+        """Token ids of a rendered prompt, content encoded as content.
+
+        Args:
+            before: another text's; what it begins with alike is taken from there.
+        """
+        kept = _kept_pieces(before, rendered, self._longest_control) if before else 0
+        if before is None or not kept:
+            return self._joined(rendered, None, 0, self._control.split(rendered))
+        # The first of the new pieces is a control token: no text stands before it.
+        _, *new = self._control.split(rendered[before.offsets[kept] :])
+        return self._joined(rendered, before, kept, new)
+
+    def _joined(self, text: str, before: Encoded | None, kept: int, new: list[str]) -> Encoded:
         ids = [
             self._control_id(piece) if index % 2 else self._text_ids(piece, first=index == 0)
-            for index, piece in enumerate(pieces)
+            for index, piece in enumerate(new, kept)
         ]
-        starts = list(accumulate(map(len, ids), initial=0))
-        return Encoded(list(chain.from_iterable(ids)), pieces, starts)
+        known = before or _NOTHING
+        offsets = accumulate(map(len, new), initial=known.offsets[kept])
+        starts = accumulate(map(len, ids), initial=known.starts[kept])
+        return Encoded(
+            text,
+            np.concatenate([known.token_ids[: known.starts[kept]], *ids]),
+            [*known.pieces[:kept], *new],
+            [*known.offsets[:kept], *offsets],
+            [*known.starts[:kept], *starts],
+            kept,
+        )
 
-    def _control_id(self, piece: str) -> _Ids:
+    def _control_id(self, piece: str) -> TokenArray:
         # Found as it stands, unless it swallowed whitespace.
-        return self._control_ids.get(piece) or self._control_ids[piece.strip()]
+        found = self._control_ids.get(piece)
+        return self._control_ids[piece.strip()] if found is None else found
 
-    def _text_ids(self, piece: str, first: bool) -> _Ids:
+    def _text_ids(self, piece: str, first: bool) -> TokenArray:
         if first and self._anchor:
             return self._encode_pieces(piece, self._encode)
         return self._cache.get(piece, lambda: self._encode_pieces(piece, self._encode_behind))
 
-    def _encode_pieces(self, piece: str, head: Callable[[str], list[int]]) -> _Ids:
+    def _encode_pieces(self, piece: str, head: Callable[[str], list[int]]) -> TokenArray:
         """Encode one piece, cut where it spells a control token."""
         first, *rest = self._control.reveal(piece)
         ids = self._apart(first, head)
         for part in rest:
             ids += self._apart(part, self._encode_behind)
-        return array("I", ids)
+        return token_array(ids)
 
     def _apart(self, text: str, encode: Callable[[str], list[int]]) -> list[int]:
         """Encode, halving what a tokenizer's own rewriting would turn into a control token."""
@@ -111,16 +140,30 @@ class PieceEncoder:
         return ids
 
 
+_NOTHING: Final = Encoded("", token_array([]), [], [0], [0], 0)
+
+
+def _kept_pieces(before: Encoded, text: str, longest_control: int) -> int:
+    """How many pieces `text` certainly has in common with `before`: those up to a control token.
+
+    Where splitting looked at no character that differs: past the last of them, by the length of the
+    longest control token. The token there is found again, with the whitespace it now swallows.
+    """
+    alike = shared_characters(before.text, text)
+    place = bisect_right(before.offsets, alike - longest_control, hi=len(before.pieces)) - 1
+    return max(0, place - (place + 1) % 2)
+
+
 class _PieceCache:
     """Ids by text, bounded in bytes, the least recently used going first."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._bytes = 0
-        self._ids: OrderedDict[str, _Ids] = OrderedDict()
+        self._ids: OrderedDict[str, TokenArray] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, text: str, make: Callable[[], _Ids]) -> _Ids:
+    def get(self, text: str, make: Callable[[], TokenArray]) -> TokenArray:
         with self._lock:
             ids = self._ids.get(text)
             if ids is not None:
@@ -131,7 +174,7 @@ class _PieceCache:
             self._keep(text, made)
         return made
 
-    def _keep(self, text: str, ids: _Ids) -> None:
+    def _keep(self, text: str, ids: TokenArray) -> None:
         if text in self._ids:
             return
         self._ids[text] = ids
@@ -140,5 +183,5 @@ class _PieceCache:
             self._bytes -= _cost_bytes(*self._ids.popitem(last=False))
 
 
-def _cost_bytes(text: str, ids: _Ids) -> int:
+def _cost_bytes(text: str, ids: TokenArray) -> int:
     return sys.getsizeof(text) + sys.getsizeof(ids) + _ENTRY_BYTES

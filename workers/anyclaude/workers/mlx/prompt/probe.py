@@ -13,7 +13,7 @@ from anyclaude.workers.mlx.prompt.canonical import Conversation, TemplateMessage
 from anyclaude.workers.mlx.prompt.dialect import Dialect
 from anyclaude.workers.mlx.prompt.template import Template, TemplateRefused
 
-_TOOL: Final = {
+TOOL: Final = {
     "type": "function",
     "function": {
         "name": "lookup",
@@ -23,11 +23,11 @@ _TOOL: Final = {
 }
 
 
-def _said(role: str, text: str) -> TemplateMessage:
+def said(role: str, text: str) -> TemplateMessage:
     return {"role": role, "content": text}
 
 
-def _calls(*numbers: int, **also: str) -> TemplateMessage:
+def calls(*numbers: int, **also: str) -> TemplateMessage:
     calls = [
         {
             "id": f"toolu_probe{number}",
@@ -39,53 +39,51 @@ def _calls(*numbers: int, **also: str) -> TemplateMessage:
     return {"role": "assistant", "content": "", "tool_calls": calls, **also}
 
 
-def _result(number: int, text: str, **name: str) -> TemplateMessage:
+def result(number: int, text: str, **name: str) -> TemplateMessage:
     return {"role": "tool", "tool_call_id": f"toolu_probe{number}", "content": text, **name}
 
 
 _KNOWN: Final = {"name": "lookup"}
-_ASK: Final = _said("user", "probe-ask")
-_ANSWER: Final = _said("assistant", "probe-answer")
-_MORE: Final = _said("user", "probe-more")
+_ASK: Final = said("user", "probe-ask")
+_ANSWER: Final = said("assistant", "probe-answer")
+_MORE: Final = said("user", "probe-more")
 
 
 def _conversation(*messages: TemplateMessage, leading: tuple[str, ...] = ()) -> Conversation:
     return Conversation(leading, messages, ())
 
 
-_CALLED: Final = _conversation(
-    _ASK, _calls(1), _result(1, "probe-result", **_KNOWN), _ANSWER, _MORE
-)
+_CALLED: Final = _conversation(_ASK, calls(1), result(1, "probe-result", **_KNOWN), _ANSWER, _MORE)
 _TALKED: Final = _conversation(_ASK, _ANSWER, _MORE, leading=("probe-system",))
 # In this order, each needing only what comes before it.
 _NEEDS: Final = {
-    "repeated_roles": _conversation(_ASK, _MORE, _ANSWER, _said("assistant", "probe-again")),
+    "repeated_roles": _conversation(_ASK, _MORE, _ANSWER, said("assistant", "probe-again")),
     "leading_system": _conversation(_ASK, leading=("probe-system",)),
     "second_system": _conversation(_ASK, leading=("probe-system", "probe-second")),
     "user_after_result": _conversation(
-        _ASK, _calls(1), _result(1, "probe-result", **_KNOWN), _MORE, _ANSWER
+        _ASK, calls(1), result(1, "probe-result", **_KNOWN), _MORE, _ANSWER
     ),
-    "orphan_results": _conversation(_ASK, _ANSWER, _result(9, "probe-orphan"), _ANSWER),
+    "orphan_results": _conversation(_ASK, _ANSWER, result(9, "probe-orphan"), _ANSWER),
     "parallel_calls": _conversation(
         _ASK,
-        _calls(1, 2),
-        _result(1, "probe-first", **_KNOWN),
-        _result(2, "probe-second", **_KNOWN),
+        calls(1, 2),
+        result(1, "probe-first", **_KNOWN),
+        result(2, "probe-second", **_KNOWN),
     ),
     "thinking_and_text_with_call": _conversation(
         _ASK,
-        _calls(1, content="probe-words", reasoning_content="probe-thought"),
-        _result(1, "probe-result", **_KNOWN),
+        calls(1, content="probe-words", reasoning_content="probe-thought"),
+        result(1, "probe-result", **_KNOWN),
     ),
     "late_system": _conversation(
         _ASK,
-        _said("system", "probe-late"),
-        _calls(1),
-        _result(1, "probe-result", **_KNOWN),
-        _said("system", "probe-later"),
+        said("system", "probe-late"),
+        calls(1),
+        result(1, "probe-result", **_KNOWN),
+        said("system", "probe-later"),
         _ANSWER,
         _MORE,
-        _said("system", "probe-last"),
+        said("system", "probe-last"),
         leading=("probe-system",),
     ),
 }
@@ -123,7 +121,7 @@ def _takes(template: Template, dialect: Dialect, conversation: Conversation) -> 
 
 def _try(template: Template, messages: list[TemplateMessage], answer: bool) -> str | None:
     try:
-        return template.render(messages, [_TOOL], answer=answer)
+        return template.render(messages, [TOOL], answer=answer)
     except TemplateRefused:
         return None
 

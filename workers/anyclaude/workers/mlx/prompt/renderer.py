@@ -11,25 +11,30 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from anyclaude.messages.errors import invalid_request
 from anyclaude.messages.requests import CountTokensRequest
+from anyclaude.workers.mlx.kv.tokens import TokenArray
 from anyclaude.workers.mlx.prompt.canonical import Conversation, TemplateMessage, canonicalise
+from anyclaude.workers.mlx.prompt.continuation import DIGEST_MESSAGES, Continuation, Rendering
 from anyclaude.workers.mlx.prompt.control import ControlTokens
-from anyclaude.workers.mlx.prompt.marks import last_cut, learn_turns, shared_characters
+from anyclaude.workers.mlx.prompt.marks import last_cut, learn_turns
+from anyclaude.workers.mlx.prompt.memory import Rendered, RenderedMemory
 from anyclaude.workers.mlx.prompt.pieces import PieceEncoder
 from anyclaude.workers.mlx.prompt.probe import find_dialect, turns_rendered
+from anyclaude.workers.mlx.prompt.shared import shared_characters
 from anyclaude.workers.mlx.prompt.template import (
     Template,
     TemplateRefused,
     template_source,
 )
+from anyclaude.workers.mlx.prompt.trial import TRIAL_DIGEST_MESSAGES, can_continue
 
 _REMEMBERED_STARTS: Final = 32
 # First words that differ from the first character on.
 _FIRST_WORDS: Final = ("A", "B")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prompt:
-    token_ids: list[int]
+    token_ids: TokenArray
     # Strictly increasing token offsets within the prompt, neither its start nor its end: the
     # ends of the stable prefix and of every message.
     marks: tuple[int, ...]
@@ -37,7 +42,7 @@ class Prompt:
     stable_tokens: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Start:
     """What conversations with the same tools and instructions have in common."""
 
@@ -49,8 +54,13 @@ class _Start:
 class PromptRenderer:
     """Renders requests for one model; what the model's template takes is found out at the start."""
 
-    def __init__(self, tokenizer: TokenizerWrapper) -> None:
+    def __init__(
+        self, tokenizer: TokenizerWrapper, *, digest_messages: int = DIGEST_MESSAGES
+    ) -> None:
         """
+        Args:
+            digest_messages: as for `Continuation`.
+
         Raises:
             ValueError: the model has no chat template.
         """
@@ -62,8 +72,16 @@ class PromptRenderer:
         self._dialect = find_dialect(self._template)
         rendered = turns_rendered(self._template, self._dialect)
         self._turns = learn_turns(self._control, rendered)
+        self._continuation = self._new_continuation(digest_messages)
+        self._can_continue = can_continue(
+            self._new_continuation(TRIAL_DIGEST_MESSAGES), self._dialect
+        )
+        self._memory = RenderedMemory()
         self._starts: OrderedDict[str, _Start] = OrderedDict()
         self._lock = threading.Lock()
+
+    def _new_continuation(self, digest_messages: int) -> Continuation:
+        return Continuation(self._template, self._control, self._turns, digest_messages)
 
     def render(self, request: CountTokensRequest) -> Prompt:
         """The prompt of a request.
@@ -84,20 +102,37 @@ class PromptRenderer:
     def _render(self, conversation: Conversation, thinking: bool) -> Prompt:
         messages = self._dialect.shape(conversation)
         start = self._start(conversation, thinking)
-        text = self._template.render(
-            messages, start.tools, thinking=thinking, unfinished=_is_unfinished(messages)
-        )
-        encoded = self._encoder.encode(text)
-        cuts = self._turns.cuts(encoded)
+        before = self._memory.find(start, messages)
+        rendering = self._rendering(before, messages, start, thinking)
+        encoded = self._encoder.encode(rendering.text, before.encoded if before else None)
+        cuts = self._turns.cuts(encoded, before.cuts if before else ())
+        self._memory.add(Rendered(start, rendering, encoded, cuts))
+        total = len(encoded.token_ids)
+        inner = cuts[:-1] if cuts and cuts[-1].tokens == total else cuts
         stable_tokens = 0
         if conversation.leading or conversation.tools:
-            shared = self._shared_characters(conversation, thinking, start, text)
-            stable_tokens = last_cut(cuts, encoded, shared)
-        marks = {stable_tokens, *(cut.tokens for cut in cuts)}
-        total = len(encoded.token_ids)
-        return Prompt(
-            encoded.token_ids, tuple(sorted(m for m in marks if 0 < m < total)), stable_tokens
-        )
+            shared = self._shared_characters(conversation, thinking, start, rendering.text)
+            stable_tokens = last_cut(inner, encoded, shared)
+        marks = {stable_tokens, *(cut.tokens for cut in inner)} - {0}
+        return Prompt(encoded.token_ids, tuple(sorted(marks)), stable_tokens)
+
+    def _rendering(
+        self,
+        before: Rendered | None,
+        messages: list[TemplateMessage],
+        start: _Start,
+        thinking: bool,
+    ) -> Rendering:
+        if _is_unfinished(messages):
+            text = self._template.render(messages, start.tools, thinking=thinking, unfinished=True)
+            return Rendering(messages, text, [], "")
+        if before is not None and self._can_continue:
+            going_on = self._continuation.continued(
+                before.rendering, messages, start.tools, thinking
+            )
+            if going_on is not None:
+                return going_on
+        return self._continuation.whole(messages, start.tools, thinking)
 
     def _shared_characters(
         self, conversation: Conversation, thinking: bool, start: _Start, text: str

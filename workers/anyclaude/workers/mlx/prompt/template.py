@@ -74,22 +74,23 @@ class Template:
         Raises:
             TemplateRefused: the template does not take this conversation.
         """
-        protected = [self._protected(message) for message in messages]
+        protected = [self.protected(message) for message in messages]
         if unfinished:
             protected[-1]["content"] += self._control.end
-        text = self._apply(protected, tools, thinking, answer=answer and not unfinished)
+        text = self.apply(protected, tools, thinking, answer=answer and not unfinished)
         return text.rpartition(self._control.end)[0] or text if unfinished else text
 
-    def _apply(
+    def apply(
         self,
-        messages: list[TemplateMessage],
+        messages: Sequence[TemplateMessage],
         tools: Sequence[Mapping[str, Any]],
         thinking: bool,
-        answer: bool,
+        answer: bool = True,
     ) -> str:
+        """`render` for messages that are protected already."""
         try:
             return self._apply_template(
-                messages,
+                list(messages),
                 tools=list(tools) or None,
                 tokenize=False,
                 add_generation_prompt=answer,
@@ -99,7 +100,7 @@ class Template:
         except _REFUSALS as error:
             raise TemplateRefused(str(error) or type(error).__name__) from error
 
-    def _protected(self, message: TemplateMessage) -> TemplateMessage:
+    def protected(self, message: TemplateMessage) -> TemplateMessage:
         """The message with protected content; its roles and keys are not content."""
         protect = self._control.protect
         result = {"role": message["role"], "content": protect(message["content"])}
