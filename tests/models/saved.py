@@ -17,12 +17,14 @@ def save(
     *,
     template: str = "chatml",
     seed: int = 0,
+    endless: bool = False,
     **changes: Any,
 ) -> Path:
     """Makes `folder` a model folder: config, weights, tokenizer, chat template.
 
     Args:
         template: a family of `tests.models.templates`.
+        endless: the greedy answer stops at a limit alone.
         changes: entries of config.json.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -31,6 +33,8 @@ def save(
     end = words.convert_tokens_to_ids("<|im_end|>")
     values = {"eos_token_id": end, **changes}
     model = tiny.build(family, len(words), seed=seed, **values)
+    if endless:
+        _never_end(model, words.eos_token_ids | {end})
     (folder / "config.json").write_text(json.dumps(tiny.config(family, len(words), **values)))
     mx.save_safetensors(
         str(folder / "model.safetensors"),
@@ -38,3 +42,10 @@ def save(
         metadata={"format": "mlx"},
     )
     return folder
+
+
+def _never_end(model: Any, end_ids: set[int]) -> None:
+    """Gives end tokens the logit 0, which is never the greatest; their embedding is tied to it."""
+    weight = model.model.embed_tokens.weight
+    weight[mx.array(sorted(end_ids))] = 0
+    mx.eval(weight)

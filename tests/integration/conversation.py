@@ -1,0 +1,89 @@
+"""A client of the service under test: sessions of the official client, and what was counted."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import anthropic
+
+from tests.integration.service import WAIT_SECONDS, Service
+
+SESSION_HEADER: Final = "x-claude-code-session-id"
+# Instructions that are worth keeping, and different for each purpose.
+_LESSON: Final = "Read the file before you change it, then run the tests and say what failed. "
+
+
+def instructions(purpose: str, sentences: int = 40) -> str:
+    """A system prompt that starts like no other."""
+    return f"{purpose}: " + _LESSON * sentences
+
+
+class Talker:
+    """One conversation partner; closes with its client."""
+
+    def __init__(self, service: Service, session: str) -> None:
+        self.headers = {SESSION_HEADER: session}
+        self._client = anthropic.Anthropic(
+            base_url=service.base_url,
+            api_key="x",
+            max_retries=0,
+            timeout=WAIT_SECONDS,
+            default_headers=self.headers,
+            http_client=anthropic.DefaultHttpxClient(trust_env=False),
+        )
+
+    def __enter__(self) -> "Talker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    @property
+    def messages(self) -> Any:
+        """The client's own; untyped, since tests send what its types do not know."""
+        return self._client.messages
+
+    def ask(self, *messages: Mapping[str, Any], **fields: Any) -> anthropic.types.Message:
+        """One answer, sampled greedily unless told otherwise."""
+        return self.messages.create(**arguments(*messages, **fields))  # type: ignore[no-any-return]
+
+    def count(self, *messages: Mapping[str, Any], **fields: Any) -> int:
+        counted = self.messages.count_tokens(model="any", messages=list(messages), **fields)
+        return int(counted.input_tokens)
+
+
+def body(*messages: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
+    """A Messages request that samples greedily, as a client without a library sends it."""
+    own = {"model": "any", "max_tokens": 24, "temperature": 0.0, "messages": list(messages)}
+    return own | fields
+
+
+def arguments(*messages: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
+    """The same for the official client, which no longer knows a temperature."""
+    whole = body(*messages, **fields)
+    return whole | {"extra_body": {"temperature": whole.pop("temperature")}}
+
+
+def text_of(message: anthropic.types.Message) -> str:
+    return "".join(block.text for block in message.content if block.type == "text")
+
+
+def prompt_tokens(message: anthropic.types.Message) -> int:
+    """The whole prompt, as the usage counts it."""
+    usage = message.usage
+    created, read = usage.cache_creation_input_tokens, usage.cache_read_input_tokens
+    return usage.input_tokens + (created or 0) + (read or 0)
+
+
+def reused(message: anthropic.types.Message) -> float:
+    """The part of the prompt that was not computed."""
+    return (message.usage.cache_read_input_tokens or 0) / prompt_tokens(message)
+
+
+def a_word_in(text: str) -> str:
+    """A run of letters inside `text` that stands nowhere before."""
+    return next(
+        found[0]
+        for found in re.finditer("[a-z]{4,}", text)
+        if text.index(found[0]) == found.start() > 0
+    )
