@@ -60,7 +60,7 @@ class ReuseCause(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REUSE_CAUSE_THINKING_DROPPED: _ClassVar[ReuseCause]
     REUSE_CAUSE_ANSWER_RENDERED_DIFFERENTLY: _ClassVar[ReuseCause]
     REUSE_CAUSE_TEMPLATE_VARIED: _ClassVar[ReuseCause]
-    REUSE_CAUSE_BEFORE_RESTART: _ClassVar[ReuseCause]
+    REUSE_CAUSE_FORGOTTEN: _ClassVar[ReuseCause]
     REUSE_CAUSE_UNKNOWN: _ClassVar[ReuseCause]
 
 class ChangeKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
@@ -141,7 +141,7 @@ REUSE_CAUSE_MODEL_CHANGED: ReuseCause
 REUSE_CAUSE_THINKING_DROPPED: ReuseCause
 REUSE_CAUSE_ANSWER_RENDERED_DIFFERENTLY: ReuseCause
 REUSE_CAUSE_TEMPLATE_VARIED: ReuseCause
-REUSE_CAUSE_BEFORE_RESTART: ReuseCause
+REUSE_CAUSE_FORGOTTEN: ReuseCause
 REUSE_CAUSE_UNKNOWN: ReuseCause
 CHANGE_KIND_UNSPECIFIED: ChangeKind
 CHANGE_KIND_ADDED: ChangeKind

@@ -15,16 +15,9 @@ from anyclaude.messages.errors import ApiError
 from anyclaude.worker.v1 import worker_pb2 as pb
 from anyclaude.workers.mlx.adapter import LanguageModel, decode, evaluate, prefill
 from anyclaude.workers.mlx.engine.job import Job
-from anyclaude.workers.mlx.kv.store import ANSWER_ROOM_TOKENS, Cause, KVStore, Lease
+from anyclaude.workers.mlx.kv.store import ANSWER_ROOM_TOKENS, KVStore, Lease
 
 log = structlog.get_logger(__name__)
-
-_CAUSES = {
-    Cause.FIRST_SIGHT: pb.REUSE_CAUSE_FIRST_SIGHT,
-    Cause.NEW_LINEAGE: pb.REUSE_CAUSE_NEW_LINEAGE,
-    Cause.EXTENDED: pb.REUSE_CAUSE_EXTENDED,
-    Cause.EDITED_HISTORY: pb.REUSE_CAUSE_EDITED_HISTORY,
-}
 
 
 class DecodingError(Exception):
@@ -66,12 +59,14 @@ class Generation:
     def _run(self) -> Generator[None]:
         job = self.job
         started = time.monotonic()
-        lease = self._store.acquire(job.lineage, job.token_ids, job.stable_tokens, keep=job.keep)
+        lease = self._store.acquire(
+            job.lineage, job.token_ids, job.stable_tokens, keep=job.keep, asked=job.asked
+        )
         try:
             self.usage = _prompt_usage(job, lease)
             self._timings.queue.FromMilliseconds(_ms(started - job.created))
             self._timings.render.FromMilliseconds(_ms(job.render_seconds))
-            job.emit(pb.GenerateResponse(started=pb.Started(usage=self.usage)))
+            job.emit(pb.GenerateResponse(started=self._started(lease)))
             yield
             yield from self._prefill(lease)
             self._store.keep_prefix(lease)
@@ -83,6 +78,13 @@ class Generation:
             yield from self._decode(lease, prefilled)
         finally:
             self._store.release(lease)
+
+    def _started(self, lease: Lease) -> pb.Started:
+        asked = self.job.asked
+        if asked is None or not asked.wants_diagnostics:
+            return pb.Started(usage=self.usage)
+        diagnostics = self._store.explainer.diagnostics(lease.lookup, asked)
+        return pb.Started(usage=self.usage, diagnostics=diagnostics)
 
     def _prefill(self, lease: Lease) -> Generator[None]:
         """Computes the prompt but for its last token, which decoding begins with."""
@@ -137,6 +139,8 @@ class Generation:
     def _emit_all(self, events: Callable[[], Sequence[pb.GenerateResponse]]) -> None:
         try:
             for event in events():
+                if self.job.asked is not None:
+                    self.job.asked.answer.add(event)
                 self.job.emit(event)
         except Exception as error:
             raise DecodingError(f"{type(error).__name__}: {error}") from error
@@ -153,7 +157,7 @@ class Generation:
                     stop_sequence=stopped_by,
                     usage=self.usage,
                     timings=self._timings,
-                    reuse_cause=_CAUSES[lease.cause],
+                    reuse_cause=lease.cause.value,
                 )
             )
         )

@@ -8,6 +8,7 @@ from typing import Protocol
 from anyclaude.worker.v1.worker_pb2 import GenerateResponse
 from anyclaude.workers.mlx.adapter import Sampler
 from anyclaude.workers.mlx.kv.lineage import LineageKey
+from anyclaude.workers.mlx.kv.remembered import Asked
 from anyclaude.workers.mlx.kv.tokens import TokenArray
 
 
@@ -46,5 +47,7 @@ class Job:
     emit: Callable[[GenerateResponse], None]
     # Utility calls leave no cache behind.
     keep: bool = True
+    # For explaining what was reused.
+    asked: Asked | None = None
     render_seconds: float = 0.0
     created: float = field(default_factory=time.monotonic)

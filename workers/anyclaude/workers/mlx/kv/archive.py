@@ -84,6 +84,10 @@ class Archive:
         self._tier.remove([record_id(prefix)])
         self.save(node, prefix, key)
 
+    def holds(self, node: Node) -> bool:
+        """Whether there is a record of the node, sound or not."""
+        return self._tier.holds(node.record_id)
+
     def load(self, node: Node) -> bool:
         """Brings a node's arrays back into memory; False if its record cannot be trusted."""
         content = self._tier.load(node.record_id)

@@ -16,15 +16,17 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from anyclaude.workers.mlx.adapter import LanguageModel
 from anyclaude.workers.mlx.kv import layers as kinds
+from anyclaude.workers.mlx.kv.causes import Cause
+from anyclaude.workers.mlx.kv.explain import Explainer, Lookup
 from anyclaude.workers.mlx.kv.lineage import Lineage, LineageKey
 from anyclaude.workers.mlx.kv.live import LiveCache
 from anyclaude.workers.mlx.kv.memory import leaves_first
 from anyclaude.workers.mlx.kv.prune import Removal, Selection, plan
+from anyclaude.workers.mlx.kv.remembered import Asked
 from anyclaude.workers.mlx.kv.segments import assemble, extract
 from anyclaude.workers.mlx.kv.tokens import TokenArray, common_prefix
 from anyclaude.workers.mlx.kv.tree import Match, Node, PrefixTree
@@ -34,15 +36,6 @@ if TYPE_CHECKING:
 
 # Room left behind a prompt so that an answer of usual length grows no buffer.
 ANSWER_ROOM_TOKENS = 512
-
-
-class Cause(Enum):
-    """Why a prompt was reused as far as it was."""
-
-    FIRST_SIGHT = auto()
-    NEW_LINEAGE = auto()
-    EXTENDED = auto()
-    EDITED_HISTORY = auto()
 
 
 @dataclass(frozen=True)
@@ -65,12 +58,15 @@ class Lease:
     key: LineageKey
     live: LiveCache
     reused_tokens: int
-    cause: Cause
     stable_tokens: int
     # Utility calls borrow and give nothing back.
     keep: bool
     # What the request was let in for: its live cache and its new tokens in the tree.
     expected_bytes: int
+    # Why no more was reused, and what was asked, as the explainer takes it.
+    lookup: Lookup
+    cause: Cause
+    asked: Asked | None = None
 
 
 class KVStore:
@@ -82,10 +78,12 @@ class KVStore:
         limits: StoreLimits,
         *,
         archive: "Archive | None" = None,
+        explainer: Explainer | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.tree = PrefixTree()
         self.archive = archive
+        self.explainer = explainer or Explainer(clock=clock)
         self._model = model
         self._limits = limits
         self._clock = clock
@@ -97,6 +95,7 @@ class KVStore:
         self.evictions = 0
         for lineage in archive.restore(self.tree) if archive else ():
             self._lineages[lineage.key] = lineage
+        self.explainer.restored(self.tree.nodes(), self._lineages.values())
 
     @property
     def nbytes(self) -> int:
@@ -117,17 +116,22 @@ class KVStore:
     # One request
 
     def acquire(
-        self, key: LineageKey, prompt: TokenArray, stable_tokens: int, *, keep: bool = True
+        self,
+        key: LineageKey,
+        prompt: TokenArray,
+        stable_tokens: int,
+        *,
+        keep: bool = True,
+        asked: Asked | None = None,
     ) -> Lease:
         """Lends a cache that holds the longest usable part of `prompt`."""
         limit = len(prompt) - 1
         lineage = self._lineages.get(key) if keep else None
         own = lineage.live if lineage else None
         in_own = _reusable(own, prompt, limit)
-        match, in_tree = self._match(prompt, limit)
+        match, in_tree, disk_tokens = self._match(prompt, limit)
         running, in_running = self._longest_running(prompt, limit)
         reused = max(in_own, in_tree, in_running)
-        cause = _cause(lineage, match, own, prompt, reused)
         room = len(prompt) - reused + ANSWER_ROOM_TOKENS
         self._use(match, reused)
         if lineage is not None:
@@ -142,34 +146,54 @@ class KVStore:
             live = self._assembled(match, prompt, reused, room)
         else:
             live = running.fork(reused, room)
+        lookup = Lookup(
+            key=key,
+            prompt=prompt,
+            stable_tokens=stable_tokens,
+            match=match,
+            reused=reused,
+            from_live=reused > in_tree or (own is not None and reused == in_own),
+            disk_tokens=disk_tokens,
+            keep=keep,
+            lineages=self._lineages.values(),
+        )
+        cause = self.explainer.explain(lookup, asked)
         expected = self._cost(len(prompt), len(prompt) - match.length)
-        lease = Lease(key, live, reused, cause, stable_tokens, keep, expected)
+        lease = Lease(key, live, reused, stable_tokens, keep, expected, lookup, cause, asked)
         self._leases.add(lease)
         if keep:
             self._lineage(key).running += 1
         return lease
 
-    def _match(self, prompt: TokenArray, limit: int) -> tuple[Match, int]:
+    def _match(self, prompt: TokenArray, limit: int) -> tuple[Match, int, int]:
         """Follows the prompt into the tree and brings what it can use of it into memory.
+
+        Returns the match, what of it can be reused, and how many tokens were read from disk.
 
         A segment that cannot be read back leaves the tree with all behind it, and the prompt is
         followed again: the same tokens are then computed.
         """
+        loaded: list[Node] = []
         while True:
             match = self.tree.match(prompt)
             reusable = match.reusable(limit, needs_states=self._needs_states)
             missing = [n for n in match.nodes if n.start < reusable and not n.in_memory]
+            loaded += missing
             if all(self._load(node) for node in missing):
-                return match, reusable
+                disk_tokens = sum(
+                    min(n.end, reusable) - n.start for n in match.nodes if n in loaded
+                )
+                return match, reusable, disk_tokens
 
     def _load(self, node: Node) -> bool:
         """Reads a segment back from disk; one that is in doubt leaves the tree."""
         assert self.archive is not None
         self._touch((node,))
         self.make_room(node.disk_bytes)
+        held = self.archive.holds(node)
         if node.in_memory or self.archive.load(node):
             return True
-        self._forget(node)
+        self._forget(node, Cause.CORRUPT_RECORD if held else Cause.EVICTED)
         return False
 
     def keep_prefix(self, lease: Lease) -> None:
@@ -191,6 +215,7 @@ class KVStore:
         lineage.last_use = self._clock()
         if len(lease.live):
             lineage.tip = self._insert(lease.live, len(lease.live), lease)
+            self.explainer.remember(lease.key, lease.live.tokens.ids, lineage.tip, lease.asked)
             lineage.live = lease.live
         elif lineage.tip is None and not lineage.running:
             del self._lineages[lease.key]
@@ -378,13 +403,14 @@ class KVStore:
             else:
                 self._forget(node)
 
-    def _forget(self, node: Node) -> None:
+    def _forget(self, node: Node, cause: Cause = Cause.EVICTED) -> None:
         """Takes a segment and all behind it out of the tree; what ends there ends above it."""
         gone = {node, *self.tree.nodes_below(node)}
         above = None if node.parent is self.tree.root else node.parent
         for lineage in self._lineages.values():
             if lineage.tip in gone:
                 lineage.tip = above
+        self.explainer.left(gone, cause)
         self.tree.remove(node)
         if self.archive is not None:
             self.archive.forget(gone)
@@ -400,6 +426,7 @@ class KVStore:
     def _remove(self, removal: Removal) -> None:
         if removal.lineage is not None:
             self._lineages.pop(removal.lineage.key, None)
+        self.explainer.left(removal.nodes, Cause.PRUNED)
         # From the end of a branch upward, so each is a leaf when it goes.
         for node in removal.nodes:
             self.tree.remove(node)
@@ -434,13 +461,3 @@ def _reusable(live: LiveCache | None, prompt: TokenArray, limit: int) -> int:
     if live is None:
         return 0
     return live.reusable(min(common_prefix(live.tokens.ids, prompt), limit))
-
-
-def _cause(
-    lineage: Lineage | None, match: Match, own: LiveCache | None, prompt: TokenArray, reused: int
-) -> Cause:
-    if lineage is None or lineage.tip is None:
-        return Cause.NEW_LINEAGE if reused else Cause.FIRST_SIGHT
-    known = max(match.length, common_prefix(own.tokens.ids, prompt) if own else 0)
-    extends = known >= min(lineage.tokens, len(prompt))
-    return Cause.EXTENDED if extends else Cause.EDITED_HISTORY
