@@ -64,13 +64,13 @@ def test_config_names_each_origin(daemon):
 
 
 def test_modes_say_which_can_be_used(daemon):
-    """Known modes are all listed; those without a worker say why."""
+    """Known modes are all listed; those without a worker here say why."""
     answer = daemon.stub("ModeService").GetMode(pb.GetModeRequest())
     modes = {mode.name: mode for mode in answer.modes}
     assert answer.mode == "mlx-lm"
     assert modes["mlx-lm"].ready
     assert not modes["lmstudio"].ready
-    assert "not part of this build" in modes["lmstudio"].reason
+    assert "no relay worker" in modes["lmstudio"].reason
 
 
 @pytest.mark.parametrize("word", ["local", "mlx", "mlx-textgen", "mlx-omni", "vllm-mlx"])

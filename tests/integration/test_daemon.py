@@ -13,7 +13,7 @@ import pytest
 
 from anyclaude.control.v1 import control_pb2 as pb
 from tests.integration.daemon_process import DaemonProcess
-from tests.integration.service import WAIT_SECONDS
+from tests.integration.service import WAIT_SECONDS, wait_ended
 
 
 def test_a_daemon_becomes_ready_and_stops_cleanly():
@@ -46,8 +46,7 @@ def test_no_child_outlives_a_killed_daemon():
         daemon.wait_ready()
         children = daemon.children()
         daemon.process.kill()
-        _, alive = psutil.wait_procs(children, timeout=2)
-        assert alive == []
+        assert wait_ended(children, 2) == []
 
 
 def test_a_daemon_after_a_killed_one_starts_on_fresh_sockets():
@@ -92,7 +91,10 @@ def test_a_taken_port_names_its_owner():
     [
         ({"ANYCLAUDE__SERVER__PROT": "1"}, "Did you mean server.port?"),
         ({"ANYCLAUDE_MODE": "lmstudo"}, "Did you mean lmstudio?"),
-        ({"ANYCLAUDE_MODE": "lmstudio"}, "relay worker, which is not part of this build"),
+        (
+            {"ANYCLAUDE_MODE": "bare", "ANYCLAUDE__UPSTREAMS__BARE__MODEL": "m"},
+            "Set upstreams.bare.base_url",
+        ),
     ],
 )
 def test_a_config_that_cannot_be_used_exits_78(environ, said):

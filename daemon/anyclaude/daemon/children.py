@@ -30,6 +30,9 @@ class ChildSpec:
 DEFAULT_CHILDREN: Final = (
     ChildSpec("frontend", Role.FRONTEND, (sys.executable, "-m", "anyclaude.proxy")),
     ChildSpec("mlx", Role.WORKER, (sys.executable, "-m", "anyclaude.workers.mlx")),
+    ChildSpec(
+        "relay", Role.WORKER, (sys.executable, "-m", "anyclaude.workers.relay"), gets_keys=True
+    ),
 )
 
 # What a child may know of the daemon's environment. Everything else stays out: keys belong to the

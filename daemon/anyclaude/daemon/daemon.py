@@ -8,7 +8,7 @@ from typing import Final
 from anyclaude.daemon.changes import Changes
 from anyclaude.daemon.crew import Crew
 from anyclaude.daemon.metrics import Metrics
-from anyclaude.daemon.modes import CurrentMode
+from anyclaude.daemon.modes import CurrentMode, Modes
 from anyclaude.daemon.records import Journal, RecordFollower
 from anyclaude.daemon.routes import RoutePusher
 from anyclaude.daemon.worker_client import WorkerClient
@@ -31,6 +31,7 @@ class Daemon:
     changes: Changes
     crew: Crew
     workers: Mapping[str, WorkerClient]
+    modes: Modes
     mode: CurrentMode
     routes: RoutePusher
     records: RecordFollower

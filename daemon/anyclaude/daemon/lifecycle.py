@@ -26,11 +26,12 @@ from anyclaude.daemon.crew import Crew
 from anyclaude.daemon.daemon import VERSION, Daemon
 from anyclaude.daemon.listener import base_url
 from anyclaude.daemon.metrics import Metrics
-from anyclaude.daemon.modes import CurrentMode, Mode
+from anyclaude.daemon.modes import CurrentMode, Mode, catalog
 from anyclaude.daemon.records import Journal, Record, RecordFollower
 from anyclaude.daemon.routes import RoutePusher
 from anyclaude.daemon.sockets import clear_stale
 from anyclaude.daemon.stand_in import stand_in
+from anyclaude.daemon.upstreams import watch_current
 from anyclaude.daemon.worker_client import WorkerClient
 from anyclaude.runtime.paths import Paths
 from anyclaude.runtime.settings import LoadedSettings
@@ -93,6 +94,7 @@ class Server:
         self._begin(self._control.keep_health())
         self._begin(self._daemon.routes.run())
         self._begin(self._daemon.records.run())
+        self._begin(watch_current(self._daemon))
         for worker in self._daemon.workers.values():
             self._begin(worker.follow())
         self._begin(stand_in(self._listener, _frontend(self._daemon.crew), self._daemon.changes))
@@ -129,9 +131,10 @@ class Server:
             if child.spec.role is Role.WORKER
         }
         frontend = _frontend(crew)
+        modes = catalog(self._loaded.settings)
         mode = CurrentMode(self._mode, self._paths.mode_file, changes)
         journal = Journal(self._loaded.settings.log.max_records)
-        metrics = Metrics(crew, VERSION)
+        metrics = Metrics(crew, VERSION, modes)
 
         def take(record: Record) -> None:
             journal.add(record)
@@ -147,8 +150,9 @@ class Server:
             changes=changes,
             crew=crew,
             workers=workers,
+            modes=modes,
             mode=mode,
-            routes=RoutePusher(frontend, workers, mode.get, changes),
+            routes=RoutePusher(frontend, workers, modes, mode.get, changes),
             records=RecordFollower(frontend, changes, take, metrics.drop),
             journal=journal,
             metrics=metrics,

@@ -3,7 +3,7 @@
 Labels are bounded: a session, a model or a path that a client made up never becomes one.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +19,6 @@ from prometheus_client.registry import Collector
 
 from anyclaude.control.v1 import control_pb2
 from anyclaude.daemon.child import SupervisedChild
-from anyclaude.daemon.modes import MODES
 from anyclaude.daemon.records import Record
 from anyclaude.daemon.supervisor import State
 from anyclaude.daemon.worker_client import Sample
@@ -52,7 +51,10 @@ class Scrape:
 
 
 class Metrics:
-    def __init__(self, children: Iterable[SupervisedChild], version: str) -> None:
+    def __init__(
+        self, children: Iterable[SupervisedChild], version: str, modes: Collection[str]
+    ) -> None:
+        self._modes = modes
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry(auto_describe=False)
         self._live = _Live(children, version)
@@ -94,7 +96,7 @@ class Metrics:
         )
 
     def observe(self, record: Record) -> None:
-        mode = record.mode if record.mode in MODES else OTHER
+        mode = record.mode if record.mode in self._modes else OTHER
         outcome = frontend_pb2.Outcome.Name(record.outcome).removeprefix("OUTCOME_").lower()
         status = f"{record.status // 100}xx" if record.status else "none"
         self._requests.labels(_route(record.route), mode, status, outcome).inc()

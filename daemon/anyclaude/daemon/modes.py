@@ -16,42 +16,76 @@ import structlog
 
 from anyclaude.daemon.changes import Changes
 from anyclaude.runtime.mode_names import HISTORIC, current_name
-from anyclaude.runtime.settings import LoadedSettings, Origin
+from anyclaude.runtime.settings import LoadedSettings, Origin, Settings
+from anyclaude.runtime.upstreams import UpstreamKind, UpstreamSettings
 
 _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-_NO_RELAY: Final = (
-    "it needs the relay worker, which is not part of this build. Use mlx-lm: `anyclaudectl mode "
-    "mlx-lm`"
-)
+OWN_MODE: Final = "mlx-lm"
+RELAY: Final = "relay"
+# The only worker that keeps caches of ours.
+CACHE_WORKER: Final = "mlx"
 
 
 @dataclass(frozen=True)
 class Mode:
     name: str
     description: str
-    # The child that answers it; empty when this build has none.
+    # The child that answers it; empty when nothing can.
     worker: str = ""
+    # Why nothing can answer it, and what to do; empty when something can.
+    missing: str = ""
+    # Bytes go through unchanged.
+    is_passthrough: bool = False
+    # What requests hold leaves this machine.
+    is_remote: bool = False
+    # Its server answers nobody without a key.
+    key_variable: str = ""
 
     @property
-    def missing(self) -> str:
-        """Why no worker of this build can serve it; empty when one can."""
-        return "" if self.worker else _NO_RELAY
+    def is_relayed(self) -> bool:
+        return self.worker == RELAY
 
 
-MODES: Final[Mapping[str, Mode]] = {
-    mode.name: mode
-    for mode in (
-        Mode("mlx-lm", "the local model on MLX, with its KV cache and tools", worker="mlx"),
-        Mode("lmstudio", "LM Studio on this machine"),
-        Mode("claude", "the real Claude API, bytes passed through"),
-        Mode("vllm", "a vLLM server"),
-        Mode("llama-cpp", "a llama.cpp server"),
-        Mode("ollama", "an Ollama server"),
-        Mode("openrouter", "OpenRouter"),
-        Mode("auto", "a backend chosen per request by a written policy"),
-    )
+Modes = Mapping[str, Mode]
+
+_WHAT: Final[Mapping[UpstreamKind, str]] = {
+    UpstreamKind.LMSTUDIO: "LM Studio",
+    UpstreamKind.VLLM: "a vLLM server",
+    UpstreamKind.LLAMA_CPP: "a llama.cpp server",
+    UpstreamKind.OLLAMA: "an Ollama server",
+    UpstreamKind.OPENROUTER: "OpenRouter",
+    UpstreamKind.CLAUDE: "the real Claude API, bytes passed through",
+    UpstreamKind.MLX_LM: "an mlx_lm.server of your own; its caches are not ours",
+    UpstreamKind.OTHER: "a server of the configuration",
 }
+
+
+def catalog(settings: Settings) -> Modes:
+    """Every mode there is under these settings, ours first."""
+    own = Mode(OWN_MODE, "the local model on MLX, with its KV cache and tools", worker=CACHE_WORKER)
+    tables = settings.upstreams
+    relayed = {name: _relayed(name, table) for name, table in tables.items()}
+    if not tables[OWN_MODE].base_url:
+        relayed.pop(OWN_MODE)
+    return {own.name: own} | relayed
+
+
+def _relayed(name: str, table: UpstreamSettings) -> Mode:
+    what = _WHAT[table.kind]
+    if not table.base_url:
+        missing = f"it has no address. Set upstreams.{name}.base_url in `anyclaudectl config path`"
+        return Mode(name, what, missing=missing)
+    where = f"at {table.base_url}" + ("" if table.is_loopback else "; prompts leave this machine")
+    needs_key = table.kind is UpstreamKind.OPENROUTER
+    return Mode(
+        name,
+        f"{what}, {where}",
+        worker=RELAY,
+        is_passthrough=table.kind is UpstreamKind.CLAUDE,
+        is_remote=not table.is_loopback,
+        key_variable=table.api_key_env if needs_key else "",
+    )
 
 
 class UnknownModeError(Exception):
@@ -59,35 +93,36 @@ class UnknownModeError(Exception):
 
 
 class ModeMissingError(Exception):
-    """The mode exists but this build cannot serve it; the message says why and what to do."""
+    """The mode exists but nothing can serve it; the message says why and what to do."""
 
 
-def resolve(word: str) -> tuple[Mode, str]:
+def resolve(modes: Modes, word: str) -> tuple[Mode, str]:
     """The mode meant by `word` and, for a historic word, a warning.
 
     Raises:
         UnknownModeError
     """
-    name, warning = current_name(word)
-    if name not in MODES:
-        raise UnknownModeError(_explain_unknown(word))
-    return MODES[name], warning
+    # A table of the configuration may bear an old word.
+    name, warning = (word, "") if word in modes else current_name(word)
+    if name not in modes:
+        raise UnknownModeError(_explain_unknown(modes, word))
+    return modes[name], warning
 
 
-def _explain_unknown(word: str) -> str:
-    close = difflib.get_close_matches(word, [*MODES, *HISTORIC], n=1, cutoff=0.5)
+def _explain_unknown(modes: Modes, word: str) -> str:
+    close = difflib.get_close_matches(word, [*modes, *HISTORIC], n=1, cutoff=0.5)
     hint = f" Did you mean {close[0]}?" if close else ""
-    return f'There is no mode "{word}".{hint} Known modes: {", ".join(MODES)}.'
+    return f'There is no mode "{word}".{hint} Known modes: {", ".join(modes)}.'
 
 
-def servable(word: str) -> tuple[Mode, str]:
-    """As `resolve`, for modes that a worker of this build serves.
+def servable(modes: Modes, word: str) -> tuple[Mode, str]:
+    """As `resolve`, for modes that something can answer.
 
     Raises:
         UnknownModeError
         ModeMissingError
     """
-    mode, warning = resolve(word)
+    mode, warning = resolve(modes, word)
     if mode.missing:
         raise ModeMissingError(f"Mode {mode.name} cannot be used: {mode.missing}.")
     return mode, warning
@@ -97,15 +132,16 @@ def initial(loaded: LoadedSettings, mode_file: Path) -> Mode:
     """The mode to start with.
 
     Raises:
-        UnknownModeError: the settings name none of ours.
-        ModeMissingError: the settings name one that this build cannot serve.
+        UnknownModeError: the settings name none that exists.
+        ModeMissingError: the settings name one that nothing can serve.
     """
-    configured, warning = servable(loaded.settings.mode)
+    modes = catalog(loaded.settings)
+    configured, warning = servable(modes, loaded.settings.mode)
     if warning:
         _log.warning("historic mode name", hint=warning)
     if loaded.origins.get("mode") in (Origin.FLAG, Origin.ENVIRONMENT):
         return configured
-    return _kept(mode_file) or configured
+    return _kept(modes, mode_file) or configured
 
 
 def keep(mode: Mode, mode_file: Path) -> None:
@@ -118,10 +154,10 @@ def keep(mode: Mode, mode_file: Path) -> None:
     temporary.replace(mode_file)
 
 
-def _kept(mode_file: Path) -> Mode | None:
+def _kept(modes: Modes, mode_file: Path) -> Mode | None:
     try:
         word = json.loads(mode_file.read_text(encoding="utf-8"))["mode"]
-        return servable(word)[0]
+        return servable(modes, word)[0]
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, UnknownModeError, ModeMissingError) as error:

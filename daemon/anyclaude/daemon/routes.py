@@ -15,7 +15,7 @@ import structlog
 from anyclaude.daemon.changes import Changes
 from anyclaude.daemon.child import SupervisedChild
 from anyclaude.daemon.links import Link, NotReadyError
-from anyclaude.daemon.modes import MODES, Mode
+from anyclaude.daemon.modes import Mode, Modes
 from anyclaude.daemon.supervisor import State
 from anyclaude.daemon.worker_client import WorkerClient
 from anyclaude.frontend.v1 import frontend_pb2, frontend_pb2_grpc
@@ -28,10 +28,12 @@ _PUSH_SECONDS: Final = 2.0
 _RETRY_SECONDS: Final = 0.1
 
 
-def table(workers: Mapping[str, WorkerClient], now: float) -> list[frontend_pb2.Route]:
+def table(
+    modes: Modes, workers: Mapping[str, WorkerClient], now: float
+) -> list[frontend_pb2.Route]:
     """The routes of every mode that one of `workers` serves; `now` is the supervisors' clock."""
     return [
-        route(mode, workers[mode.worker], now) for mode in MODES.values() if mode.worker in workers
+        route(mode, workers[mode.worker], now) for mode in modes.values() if mode.worker in workers
     ]
 
 
@@ -41,8 +43,10 @@ def route(mode: Mode, worker: WorkerClient, now: float) -> frontend_pb2.Route:
         mode=mode.name,
         worker_socket=str(child.socket_path),
         generation=child.supervisor.generation,
-        state=_route_state(worker),
-        model=worker.model,
+        state=_route_state(worker, mode),
+        passthrough=mode.is_passthrough,
+        model=worker.model(mode.name),
+        relayed=mode.is_relayed,
     )
     if answer.state != frontend_pb2.ROUTE_STATE_READY:
         answer.reason = why_not_ready(child, now)
@@ -51,11 +55,11 @@ def route(mode: Mode, worker: WorkerClient, now: float) -> frontend_pb2.Route:
     return answer
 
 
-def _route_state(worker: WorkerClient) -> frontend_pb2.RouteState:
+def _route_state(worker: WorkerClient, mode: Mode) -> frontend_pb2.RouteState:
     if worker.child.state in (State.FATAL, State.STOPPED):
         return frontend_pb2.ROUTE_STATE_UNAVAILABLE
-    # A worker that has not yet said which model it serves is still starting.
-    if worker.child.state is State.READY and worker.model is not None:
+    # A worker that has not yet said what it serves is still starting.
+    if worker.child.state is State.READY and worker.model(mode.name) is not None:
         return frontend_pb2.ROUTE_STATE_READY
     return frontend_pb2.ROUTE_STATE_STARTING
 
@@ -95,10 +99,12 @@ class RoutePusher:
         self,
         frontend: SupervisedChild,
         workers: Mapping[str, WorkerClient],
+        modes: Modes,
         mode: Callable[[], Mode],
         changes: Changes,
     ) -> None:
         self._frontend = frontend
+        self._modes = modes
         self._workers = workers
         self._mode = mode
         self._changes = changes
@@ -136,7 +142,7 @@ class RoutePusher:
     async def _push(self) -> bool:
         """False when it has to be tried again."""
         generation = self._frontend.supervisor.generation
-        routes = table(self._workers, asyncio.get_running_loop().time())
+        routes = table(self._modes, self._workers, asyncio.get_running_loop().time())
         wanted = (generation, self._mode().name, routes)
         if wanted == self._accepted:
             return True

@@ -1,5 +1,6 @@
 """The daemon's state as the control API shows it."""
 
+import asyncio
 import os
 import time
 from collections.abc import Callable
@@ -10,8 +11,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from anyclaude.control.v1 import control_pb2
 from anyclaude.daemon.child import SupervisedChild
 from anyclaude.daemon.daemon import VERSION, Daemon
+from anyclaude.daemon.modes import CACHE_WORKER, OWN_MODE, Mode
 from anyclaude.daemon.routes import why_not_ready
 from anyclaude.daemon.supervisor import Exit, State
+from anyclaude.daemon.upstreams import why_not
 from anyclaude.worker.v1 import worker_pb2
 
 _STATES: Final = {
@@ -28,31 +31,44 @@ _BROKEN: Final = frozenset({State.BACKOFF, State.FATAL})
 async def status(daemon: Daemon) -> control_pb2.Status:
     """Everything `anyclaudectl status` shows; waits at most a glance for the worker."""
     mode = daemon.mode.get()
-    worker = daemon.workers.get(mode.worker)
-    seen = await worker.glance() if worker else None
+    seen = await _glances(daemon, mode)
     answer = control_pb2.Status(
         version=VERSION,
         pid=os.getpid(),
         start_time=timestamp(daemon.start_time),
         readiness=readiness(daemon),
+        running_requests=sum(known.running_requests for known in seen.values()),
         problems=problems(daemon),
         mode=mode.name,
         base_url=daemon.base_url,
         workers=workers(daemon),
         home=daemon.home,
     )
-    if seen is not None:
-        answer.model.CopyFrom(seen.model)
-        answer.memory.CopyFrom(seen.memory)
-        if seen.HasField("disk"):
-            answer.disk.CopyFrom(seen.disk)
-            answer.problems.extend(_disk_problems(seen.disk))
-        answer.running_requests = seen.running_requests
+    worker = daemon.workers.get(mode.worker)
+    if worker and (model := worker.model(mode.name)):
+        answer.model.CopyFrom(model)
+    # In whatever mode, the caches stay and are worth showing.
+    if CACHE_WORKER in seen:
+        _add_caches(answer, seen[CACHE_WORKER])
     return answer
 
 
+async def _glances(daemon: Daemon, mode: Mode) -> dict[str, worker_pb2.GetStatusResponse]:
+    """What the mode's worker and the one that keeps caches say now."""
+    asked = {n: w for n, w in daemon.workers.items() if n in (mode.worker, CACHE_WORKER)}
+    heard = await asyncio.gather(*(worker.glance() for worker in asked.values()))
+    return {name: said for name, said in zip(asked, heard, strict=True) if said is not None}
+
+
+def _add_caches(answer: control_pb2.Status, seen: worker_pb2.GetStatusResponse) -> None:
+    answer.memory.CopyFrom(seen.memory)
+    if seen.HasField("disk"):
+        answer.disk.CopyFrom(seen.disk)
+        answer.problems.extend(_disk_problems(seen.disk))
+
+
 def readiness(daemon: Daemon) -> control_pb2.Readiness:
-    if any(child.state in _BROKEN for child in daemon.crew):
+    if any(child.state in _BROKEN for child in daemon.crew) or _server_problems(daemon):
         return control_pb2.READINESS_DEGRADED
     if daemon.routes.serves(daemon.mode.get()):
         return control_pb2.READINESS_READY
@@ -61,7 +77,27 @@ def readiness(daemon: Daemon) -> control_pb2.Readiness:
 
 def problems(daemon: Daemon) -> list[str]:
     now = daemon.clock()
-    return [why_not_ready(child, now) for child in daemon.crew if child.state in _BROKEN]
+    broken = [why_not_ready(child, now) for child in daemon.crew if child.state in _BROKEN]
+    return broken + _server_problems(daemon) + _foreign_caches(daemon.mode.get())
+
+
+def _server_problems(daemon: Daemon) -> list[str]:
+    """What keeps the server behind the current mode from answering."""
+    mode = daemon.mode.get()
+    worker = daemon.workers.get(mode.worker)
+    if not mode.is_relayed or worker is None or worker.upstream(mode.name) is None:
+        return []
+    reason = why_not(daemon, mode) if worker.child.state is State.READY else ""
+    return [f"Mode {mode.name} is not ready. {reason}"] if reason else []
+
+
+def _foreign_caches(mode: Mode) -> list[str]:
+    if not (mode.name == OWN_MODE and mode.is_relayed):
+        return []
+    return [
+        f"Mode {mode.name} is {mode.description}: nothing here is reused or shown of them. "
+        "Unset MLX_LM_URL (upstreams.mlx-lm.base_url) and restart to be answered by our own worker."
+    ]
 
 
 def _disk_problems(disk: worker_pb2.DiskStatus) -> list[str]:

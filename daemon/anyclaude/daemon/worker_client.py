@@ -44,11 +44,19 @@ class WorkerClient:
         # By generation: what a process that is gone has said is worth nothing.
         self._last: tuple[int, worker_pb2.GetStatusResponse] | None = None
 
-    @property
-    def model(self) -> worker_pb2.ModelInfo | None:
-        """What the current process serves; None until it has said so."""
+    def model(self, mode: str) -> worker_pb2.ModelInfo | None:
+        """What the current process answers `mode` with; None until it has said so."""
         last = self._last_status()
-        return last.model if last else None
+        if last is None:
+            return None
+        upstream = self.upstream(mode)
+        return upstream.model if upstream else last.model
+
+    def upstream(self, mode: str) -> worker_pb2.UpstreamStatus | None:
+        """What was last heard of the server behind a relayed mode."""
+        last = self._last_status()
+        found = (known for known in last.upstreams if known.name == mode) if last else ()
+        return next(iter(found), None)
 
     def _last_status(self) -> worker_pb2.GetStatusResponse | None:
         if self._last and self._last[0] == self.child.supervisor.generation:
@@ -66,7 +74,7 @@ class WorkerClient:
 
     async def _learn_model(self) -> bool:
         """False when it has to be tried again."""
-        if self.model is not None:
+        if self._last_status() is not None:
             return True
         try:
             await self.status(LIST_SECONDS)
@@ -75,16 +83,20 @@ class WorkerClient:
         except grpc.aio.AioRpcError as error:
             _log.warning("worker gives no status", worker=self.child.name, why=error.details())
             return False
-        self._changes.notify()
         return True
 
-    async def status(self, timeout_seconds: float) -> worker_pb2.GetStatusResponse:
+    async def status(
+        self, timeout_seconds: float, check_mode: str = ""
+    ) -> worker_pb2.GetStatusResponse:
+        """The status now; the server behind `check_mode` is asked anew for it."""
         generation = self.child.supervisor.generation
         stub = await self._stub()
         status: worker_pb2.GetStatusResponse = await stub.GetStatus(
-            worker_pb2.GetStatusRequest(), timeout=timeout_seconds
+            worker_pb2.GetStatusRequest(check_mode=check_mode), timeout=timeout_seconds
         )
-        self._last = (generation, status)
+        before, self._last = self._last, (generation, status)
+        if before is None or before[0] != generation or _news(before[1]) != _news(status):
+            self._changes.notify()
         return status
 
     async def glance(self) -> worker_pb2.GetStatusResponse | None:
@@ -125,3 +137,8 @@ class WorkerClient:
 
     async def _stub(self) -> Any:
         return worker_pb2_grpc.WorkerServiceStub(await self._link.channel())  # type: ignore[no-untyped-call]
+
+
+def _news(status: worker_pb2.GetStatusResponse) -> list[tuple[str, int, worker_pb2.ModelInfo]]:
+    """What readiness and routes depend on."""
+    return [(known.name, known.reachability, known.model) for known in status.upstreams]

@@ -48,6 +48,16 @@ def identify(headers: Mapping[str, str], request: MessagesRequest) -> worker.Ide
     )
 
 
+def identify_by_headers(headers: Mapping[str, str]) -> worker.Identity:
+    """As `identify`, of a request whose body is not read."""
+    return worker.Identity(
+        session_id=_safe(headers.get(SESSION_HEADER, "")),
+        agent_id=_safe(headers.get(AGENT_HEADER, "")),
+        parent_agent_id=_safe(headers.get(PARENT_AGENT_HEADER, "")),
+        request_class=_CLASSES.get(headers.get(CLASS_HEADER, "").strip().lower()),
+    )
+
+
 def _session_of(metadata: Mapping[str, Any] | None) -> str:
     user_id = (metadata or {}).get("user_id")
     if not isinstance(user_id, str):

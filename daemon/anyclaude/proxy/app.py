@@ -1,7 +1,7 @@
 """The HTTP surface: which path is answered by what, and what every answer has in common.
 
 Every answer carries a `request-id`, and every error the API's JSON envelope, whichever layer it
-comes from. What is not listed here is answered 404: nothing is ever passed on.
+comes from. Under /v1 a passthrough mode answers everything; else what is not listed here is 404.
 """
 
 import asyncio
@@ -17,9 +17,10 @@ from starlette.types import Receive, Scope, Send
 from anyclaude.messages.errors import ApiError
 from anyclaude.proxy import queries
 from anyclaude.proxy.door import Door
-from anyclaude.proxy.exchange import Exchange
+from anyclaude.proxy.exchange import BrokenAnswerError, Exchange
 from anyclaude.proxy.inbound import ClientGoneError
 from anyclaude.proxy.messages import MessagesEndpoint
+from anyclaude.proxy.passthrough import Passthrough
 from anyclaude.proxy.records import RecordFeed, log_request
 from anyclaude.proxy.routes import RouteTable
 from anyclaude.runtime.paths import Paths
@@ -52,6 +53,9 @@ class App:
             await self._answer(exchange, scope, receive)
         except ClientGoneError:
             exchange.note_gone()
+        except BrokenAnswerError:
+            # Returning without the answer's end makes the server break the connection.
+            log.warning("answer broke off", request_id=exchange.request_id)
         except asyncio.CancelledError:
             exchange.note_error(ApiError(529, "anyclaude stopped before the answer was complete."))
             raise
@@ -63,11 +67,14 @@ class App:
             self._door.check(exchange.path, exchange.headers)
             await self._router(scope, receive, exchange.send)
         except ApiError as error:
+            if exchange.begun:
+                exchange.note_error(error)
+                raise BrokenAnswerError from None
             await exchange.refuse(error)
         except HTTPException as error:
             exchange.extra_headers |= {k.lower(): v for k, v in (error.headers or {}).items()}
             await exchange.refuse(_no_such_endpoint(exchange, error.status_code))
-        except ClientGoneError:
+        except (ClientGoneError, BrokenAnswerError):
             raise
         except Exception:
             log.exception("request failed", request_id=exchange.request_id)
@@ -93,16 +100,26 @@ def _no_such_endpoint(exchange: Exchange, status: int) -> ApiError:
 
 
 def build_router(
-    settings: ServerSettings, paths: Paths, routes: RouteTable, messages: MessagesEndpoint
+    settings: ServerSettings,
+    paths: Paths,
+    routes: RouteTable,
+    messages: MessagesEndpoint,
+    passthrough: Passthrough,
 ) -> Router:
     """All endpoints."""
     ask = queries.Queries(settings, paths, routes)
+
+    def api(path: str, handler: Handler, method: str) -> Route:
+        """An endpoint that a passthrough mode answers itself."""
+        return Route(path, _ApiEndpoint(passthrough, handler, method))
+
     return Router(
         routes=[
-            _route("/v1/messages", messages.create, "POST"),
-            _route("/v1/messages/count_tokens", messages.count_tokens, "POST"),
-            _route("/v1/models", ask.list_models),
-            _route("/v1/models/{model_id:path}", ask.get_model),
+            api("/v1/messages", messages.create, "POST"),
+            api("/v1/messages/count_tokens", messages.count_tokens, "POST"),
+            api("/v1/models", ask.list_models, "GET"),
+            api("/v1/models/{model_id:path}", ask.get_model, "GET"),
+            api("/v1/{rest:path}", _nothing_here, "GET"),
             _route("/", queries.empty),
             _route("/api/hello", queries.empty),
             _route("/api/event_logging/batch", queries.accept_telemetry, "POST"),
@@ -118,6 +135,10 @@ def _route(path: str, handler: Handler, method: str = "GET") -> Route:
     return Route(path, _Endpoint(handler), methods=[method])
 
 
+async def _nothing_here(exchange: Exchange) -> None:
+    raise HTTPException(HTTPStatus.NOT_FOUND)
+
+
 class _Endpoint:
     """A handler as an ASGI application; not a function, so that starlette adds no layer."""
 
@@ -128,3 +149,23 @@ class _Endpoint:
         exchange = Exchange.of(scope)
         exchange.path_params = scope["path_params"]
         await self._handler(exchange)
+
+
+class _ApiEndpoint:
+    """As `_Endpoint`; in a passthrough mode any method goes on to the mode's server."""
+
+    def __init__(self, passthrough: Passthrough, handler: Handler, method: str) -> None:
+        self._passthrough = passthrough
+        self._handler = handler
+        self._methods = {method, "HEAD"} if method == "GET" else {method}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange.of(scope)
+        exchange.path_params = scope["path_params"]
+        if self._passthrough.takes(exchange):
+            await self._passthrough.forward(exchange)
+        elif self._handler is not _nothing_here and exchange.method not in self._methods:
+            allowed = {"allow": ", ".join(sorted(self._methods))}
+            raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers=allowed)
+        else:
+            await self._handler(exchange)

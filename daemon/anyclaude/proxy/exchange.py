@@ -5,6 +5,7 @@ import json
 import secrets
 import time
 from collections.abc import Coroutine
+from email.utils import formatdate
 from typing import Any, Final
 
 from starlette.datastructures import Headers
@@ -16,6 +17,12 @@ from anyclaude.proxy.inbound import ClientGoneError, Inbound
 
 _SCOPE_KEY: Final = "anyclaude.exchange"
 
+RawHeaders = list[tuple[bytes, bytes]]
+
+
+class BrokenAnswerError(Exception):
+    """An answer whose head is out cannot be completed: the connection has to break."""
+
 
 class Exchange:
     """Lives in the ASGI scope from the head of a request to the end of its answer."""
@@ -24,6 +31,9 @@ class Exchange:
         self.request_id = "req_" + secrets.token_hex(12)
         self.method: str = scope["method"]
         self.path: str = scope["path"]
+        # As they came, undecoded.
+        self.raw_path: str = scope.get("raw_path", self.path.encode()).decode("latin-1")
+        self.query: str = scope.get("query_string", b"").decode("latin-1")
         self.headers = Headers(scope=scope)
         self.path_params: dict[str, str] = {}
         self.inbound = Inbound(self.headers, receive, stall_seconds)
@@ -33,7 +43,8 @@ class Exchange:
         self.extra_headers: dict[str, str] = {"request-id": self.request_id}
         self._started_ns = time.monotonic_ns()
         self._send = send
-        self._answered = False
+        self.answered = False
+        self._is_relayed = False
         scope[_SCOPE_KEY] = self
 
     @classmethod
@@ -47,18 +58,27 @@ class Exchange:
         """The answer's head is out: no other status can follow."""
         return self.record.status != 0
 
+    def take(self, route: frontend.Route) -> None:
+        """Notes the route of this request."""
+        self.record.mode = route.mode
+        self._is_relayed = route.relayed
+
     async def send(self, message: Message) -> None:
         """The ASGI `send` that every answer goes through."""
         if message["type"] == "http.response.start":
             self.record.status = message["status"]
-            message = {**message, "headers": [*message.get("headers", []), *self._raw_headers()]}
+            message = {**message, "headers": self._headers(message.get("headers", []))}
         else:
             # Before sending: the server reports the end of the exchange as soon as it is out.
-            self._answered = not message.get("more_body", False)
+            self.answered = not message.get("more_body", False)
         await self._send(message)
 
-    def _raw_headers(self) -> list[tuple[bytes, bytes]]:
-        return [(name.encode(), value.encode()) for name, value in self.extra_headers.items()]
+    def _headers(self, given: RawHeaders) -> RawHeaders:
+        own = [(name.encode(), value.encode()) for name, value in self.extra_headers.items()]
+        # An answer that was passed through has the date of its maker.
+        if not any(name == b"date" for name, _ in given):
+            own.append((b"date", formatdate(usegmt=True).encode()))
+        return [*given, *own]
 
     async def refuse(self, error: ApiError) -> None:
         """Answers with an error in the API's envelope."""
@@ -83,6 +103,12 @@ class Exchange:
         await self.send({"type": "http.response.start", "status": status, "headers": raw})
         await self.send({"type": "http.response.body", "body": body})
 
+    async def send_chunk(self, data: bytes) -> None:
+        await self.send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def send_end(self) -> None:
+        await self.send({"type": "http.response.body", "body": b""})
+
     async def while_connected(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs `work` and cancels it as soon as the client goes away.
 
@@ -93,7 +119,7 @@ class Exchange:
         gone = asyncio.ensure_future(self.inbound.wait_gone())
         try:
             await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if gone.done() and not self._answered:
+            if gone.done() and not self.answered:
                 working.cancel()
             await asyncio.wait({working})
         finally:
@@ -105,9 +131,14 @@ class Exchange:
         working.result()
 
     def note_error(self, error: ApiError) -> None:
+        self.note_status(error.type)
+        # Another server's words may quote the prompt, which is kept nowhere.
+        self.record.error_message = "" if self._is_relayed else error.message
+
+    def note_status(self, error_type: str) -> None:
+        """The answer is an error of this type."""
         self.record.outcome = frontend.OUTCOME_FAILED
-        self.record.error_type = error.type
-        self.record.error_message = error.message
+        self.record.error_type = error_type
 
     def note_gone(self) -> None:
         # A refused request stays one, though its client did not wait to hear it.

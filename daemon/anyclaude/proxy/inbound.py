@@ -46,7 +46,7 @@ class Inbound:
         chunks: list[bytes] = []
         total = 0
         while not self._complete:
-            chunk = await self._next_chunk()
+            chunk = await self.next_chunk()
             total += len(chunk)
             if total > limit_bytes:
                 raise _too_large(limit_bytes)
@@ -61,7 +61,7 @@ class Inbound:
         try:
             async with asyncio.timeout(_DRAIN_SECONDS):
                 while not self._complete and total < _DRAIN_MAX_BYTES:
-                    total += len(await self._next_chunk())
+                    total += len(await self.next_chunk())
         except (TimeoutError, ApiError):
             return
 
@@ -70,7 +70,13 @@ class Inbound:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
-    async def _next_chunk(self) -> bytes:
+    async def next_chunk(self) -> bytes:
+        """The next piece of the body.
+
+        Raises:
+            ApiError: 408, it stopped arriving.
+            ClientGoneError: the client left before its end.
+        """
         self._held_back = False
         try:
             async with asyncio.timeout(self._stall_seconds):

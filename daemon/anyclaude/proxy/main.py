@@ -22,6 +22,7 @@ from anyclaude.proxy.app import App, build_router
 from anyclaude.proxy.control import FrontendService
 from anyclaude.proxy.door import Door, TokenError, read_token
 from anyclaude.proxy.messages import MessagesEndpoint
+from anyclaude.proxy.passthrough import Passthrough
 from anyclaude.proxy.records import RecordFeed
 from anyclaude.proxy.routes import RouteTable
 from anyclaude.proxy.server import HttpServer
@@ -59,9 +60,12 @@ class _Frontend:
         self.workers = workers
         self.records = RecordFeed(birth.settings.log.max_records)
         self.service = FrontendService(routes, workers, self.records)
-        messages = MessagesEndpoint(server, routes, workers, Admission(server.max_requests))
-        router = build_router(server, birth.paths, routes, messages)
-        app = App(server, Door(read_token(server.auth_token_file)), router, self.records)
+        admission = Admission(server.max_requests)
+        token = read_token(server.auth_token_file)
+        messages = MessagesEndpoint(server, routes, workers, admission)
+        passthrough = Passthrough(server, routes, workers, admission, token)
+        router = build_router(server, birth.paths, routes, messages, passthrough)
+        app = App(server, Door(token), router, self.records)
         self.http = HttpServer(
             app,
             drain_timeout_seconds=server.drain_timeout_seconds,

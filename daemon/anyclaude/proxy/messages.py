@@ -1,9 +1,10 @@
 """`POST /v1/messages` and `POST /v1/messages/count_tokens`."""
 
 import asyncio
+from typing import Final
 
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
-from anyclaude.messages.errors import invalid_request
+from anyclaude.messages.errors import overloaded
 from anyclaude.messages.events import EventMachine, new_message_id
 from anyclaude.messages.identity import identify
 from anyclaude.messages.requests import (
@@ -19,6 +20,8 @@ from anyclaude.proxy.stream import EventStream
 from anyclaude.proxy.workers import Workers
 from anyclaude.runtime.settings import ServerSettings
 from anyclaude.worker.v1 import worker_pb2 as worker
+
+_SWITCHED_RETRY_AFTER_SECONDS: Final = 1
 
 
 class MessagesEndpoint:
@@ -76,10 +79,11 @@ class MessagesEndpoint:
     async def _route(self, exchange: Exchange, deadline: float) -> frontend.Route:
         mode = exchange.headers.get(MODE_HEADER, "").strip()
         route = await self._routes.ready(mode, deadline)
-        exchange.record.mode = route.mode
+        exchange.take(route)
         exchange.extra_headers[MODE_HEADER] = route.mode
         if route.passthrough:
-            raise invalid_request(f"Mode {route.mode} cannot be used: nothing forwards it yet.")
+            # It became one while the body arrived, which has been read and judged by now.
+            raise overloaded(f"The mode is {route.mode} now.", _SWITCHED_RETRY_AFTER_SECONDS)
         return route
 
     def _accept_deadline(self) -> float:

@@ -78,7 +78,9 @@ def _fields(record: frontend.RequestRecord) -> dict[str, Any]:
     if record.HasField("usage"):
         fields |= _usage_fields(record)
     if record.error_type:
-        fields |= {"error_type": record.error_type, "error": record.error_message}
+        fields["error_type"] = record.error_type
+    if record.error_message:
+        fields["error"] = record.error_message
     return fields
 
 

@@ -64,6 +64,13 @@ class RouteTable:
             return route
         raise _not_ready(route)
 
+    def passes_through(self, mode: str = "") -> bool:
+        """Whether requests of `mode` go through unread; no mode that does not exist does."""
+        if self._pushed is None:
+            return False
+        route = self._routes.get(mode or self._pushed.default_mode)
+        return route is not None and route.passthrough
+
     async def known(self, deadline: float) -> None:
         """Waits for the first push, at most to `deadline` (the loop's clock).
 

@@ -151,6 +151,8 @@ class HttpServer(Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                # `Exchange` adds one where an answer that is passed on has none.
+                date_header=False,
                 proxy_headers=False,
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 # The last resort: answers end by themselves when the drain is over.

@@ -72,6 +72,16 @@ class Workers:
             finally:
                 await generation.close()
 
+    @asynccontextmanager
+    async def forward(self, route: frontend.Route) -> AsyncIterator["Forwarding"]:
+        """Opens a Forward call and cancels what is left of it at the end."""
+        with self._stub(route) as stub:
+            forwarding = Forwarding(stub.Forward(), route, self._stopping)
+            try:
+                yield forwarding
+            finally:
+                await forwarding.close()
+
     async def count_tokens(self, route: frontend.Route, request: worker.CountTokensRequest) -> int:
         """Counts a prompt's tokens.
 
@@ -159,6 +169,63 @@ class Generation:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+
+
+class Forwarding:
+    """One running Forward call: parts of a request out, parts of its answer in."""
+
+    def __init__(self, call: Any, route: frontend.Route, stopping: asyncio.Event) -> None:
+        self._call = call
+        self._route = route
+        self._stopping = asyncio.ensure_future(stopping.wait())
+
+    async def send(self, part: worker.ForwardRequest) -> bool:
+        """Waits until the worker takes it; False once it takes no more."""
+        try:
+            await self._call.write(part)
+        except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
+            # The answer came before the request's end; reading it says what happened.
+            return False
+        return True
+
+    async def end(self) -> None:
+        """Nothing more is sent."""
+        try:
+            await self._call.done_writing()
+        except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
+            # As above.
+            return
+
+    async def next(self) -> worker.ForwardResponse | None:
+        """The next part of the answer; None at its end.
+
+        Raises:
+            ApiError: there is no answer or no more of it, or this process is stopping.
+        """
+        reading = asyncio.ensure_future(self._call.read())
+        try:
+            await asyncio.wait({reading, self._stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                raise overloaded("anyclaude is restarting.", _DRAIN_RETRY_AFTER_SECONDS)
+            if reading.cancelled():
+                # Nobody here did that: the channel did.
+                raise overloaded("The relay worker went away.", retry_after_seconds(self._route))
+            part = reading.result()
+        except grpc.aio.AioRpcError as error:
+            raise _lost(error, self._route) from None
+        finally:
+            reading.cancel()
+        if part is grpc.aio.EOF:
+            return None
+        assert isinstance(part, worker.ForwardResponse)
+        if part.WhichOneof("part") == "failed":
+            raise _refused(part.failed)
+        return part
+
+    async def close(self) -> None:
+        self._call.cancel()
+        self._stopping.cancel()
+        await asyncio.gather(self._stopping, return_exceptions=True)
 
 
 def _refused(failed: worker.Failed) -> ApiError:

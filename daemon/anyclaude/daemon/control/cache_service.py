@@ -10,12 +10,11 @@ from anyclaude.control.v1 import control_pb2, control_pb2_grpc
 from anyclaude.daemon.control.errors import ControlError, answers
 from anyclaude.daemon.daemon import Daemon
 from anyclaude.daemon.links import NotReadyError
+from anyclaude.daemon.modes import CACHE_WORKER
 from anyclaude.daemon.routes import seconds_to_ready, why_not_ready
 from anyclaude.daemon.worker_client import WorkerClient
 from anyclaude.worker.v1 import worker_pb2
 
-# The only worker that keeps caches of ours.
-CACHE_WORKER: Final = "mlx"
 DEFAULT_PAGE_SIZE: Final = 1000
 
 _Answer = TypeVar("_Answer")

@@ -6,6 +6,7 @@ from anyclaude.control.v1 import control_pb2, control_pb2_grpc
 from anyclaude.daemon.control.errors import answers
 from anyclaude.daemon.daemon import Daemon
 from anyclaude.daemon.metrics import Scrape
+from anyclaude.daemon.modes import CACHE_WORKER
 
 DEFAULT_PAGE_SIZE: Final = 100
 
@@ -19,7 +20,7 @@ class MetricsService(control_pb2_grpc.MetricsServiceServicer):
         self, request: control_pb2.GetMetricsRequest
     ) -> control_pb2.GetMetricsResponse:
         mode = self._daemon.mode.get()
-        worker = self._daemon.workers.get(mode.worker)
+        worker = self._daemon.workers.get(CACHE_WORKER)
         sample = await worker.sample() if worker else None
         ready = self._daemon.routes.serves(mode)
         return self._daemon.metrics.read(Scrape(mode.name, ready, sample))

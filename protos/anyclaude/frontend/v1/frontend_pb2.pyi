@@ -35,7 +35,7 @@ OUTCOME_FAILED: Outcome
 OUTCOME_CANCELLED: Outcome
 
 class Route(_message.Message):
-    __slots__ = ("mode", "worker_socket", "generation", "state", "retry_after", "reason", "passthrough", "model")
+    __slots__ = ("mode", "worker_socket", "generation", "state", "retry_after", "reason", "passthrough", "model", "relayed")
     MODE_FIELD_NUMBER: _ClassVar[int]
     WORKER_SOCKET_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -44,6 +44,7 @@ class Route(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     PASSTHROUGH_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    RELAYED_FIELD_NUMBER: _ClassVar[int]
     mode: str
     worker_socket: str
     generation: int
@@ -52,7 +53,8 @@ class Route(_message.Message):
     reason: str
     passthrough: bool
     model: _worker_pb2.ModelInfo
-    def __init__(self, mode: _Optional[str] = ..., worker_socket: _Optional[str] = ..., generation: _Optional[int] = ..., state: _Optional[_Union[RouteState, str]] = ..., retry_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reason: _Optional[str] = ..., passthrough: bool = ..., model: _Optional[_Union[_worker_pb2.ModelInfo, _Mapping]] = ...) -> None: ...
+    relayed: bool
+    def __init__(self, mode: _Optional[str] = ..., worker_socket: _Optional[str] = ..., generation: _Optional[int] = ..., state: _Optional[_Union[RouteState, str]] = ..., retry_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reason: _Optional[str] = ..., passthrough: bool = ..., model: _Optional[_Union[_worker_pb2.ModelInfo, _Mapping]] = ..., relayed: bool = ...) -> None: ...
 
 class SetRoutesRequest(_message.Message):
     __slots__ = ("version", "default_mode", "routes")
