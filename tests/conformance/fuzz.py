@@ -31,6 +31,7 @@ from tests.models.saved import save
 # No body of these takes a tiny model longer, on a machine that does other things too.
 ANSWER_SECONDS: Final = 30
 _PROGRESS_LINES: Final = 10
+_LOG_TAIL: Final = 6000
 # The first part fills pools and caches.
 _SETTLED_PART: Final = 0.3
 _GROWTH: Final = 1.1
@@ -133,7 +134,8 @@ class Watch:
         self._settled_bytes = 0
 
     def pids(self) -> set[int]:
-        return {child.pid for child in self._service.children()}
+        # Direct ones: MLX starts compilers below the worker.
+        return {child.pid for child in psutil.Process(self._service.process.pid).children()}
 
     def resident_bytes(self) -> int:
         return sum(
@@ -142,17 +144,23 @@ class Watch:
         )
 
     def look(self, tally: Tally) -> None:
-        """Called after each shot; looks and prints now and then."""
+        """Called after each shot, so that a body that ends a process is known."""
+        self._check_processes()
         if tally.shots % max(1, self._count // _PROGRESS_LINES) == 0:
             now = self.resident_bytes()
             print(f"{tally.shots:6} bodies, {now >> 20} MiB resident, {dict(tally.statuses)}")
-            assert self.pids() == self._pids, "a process was replaced"
         if not self._settled_bytes and tally.shots >= self._count * _SETTLED_PART:
             self._settled_bytes = self.resident_bytes()
 
+    def _check_processes(self) -> None:
+        if self.pids() != self._pids:
+            # The next body is judged by the processes that there are then.
+            self._pids = self.pids()
+            raise AssertionError(f"a process was replaced\n{self._service.output[-_LOG_TAIL:]}")
+
     def conclude(self) -> None:
         """Raises if a process was replaced or memory grew."""
-        assert self.pids() == self._pids, f"a process was replaced\n{self._service.output[-4000:]}"
+        self._check_processes()
         grown = self.resident_bytes()
         print(f"resident: {self._settled_bytes >> 20} MiB settled, {grown >> 20} MiB at the end")
         assert grown <= self._settled_bytes * _GROWTH + _SLACK_BYTES, "memory grew"
