@@ -1,5 +1,6 @@
 """Small segments, and tiers on folders of their own, for the tests of the disk tier."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from anyclaude.workers.mlx.kv.disk import Bounds, DiskTier, Segment
 from anyclaude.workers.mlx.kv.disk.failpoints import Failpoint, pass_by
 
 FINGERPRINT = "f00d"
+# In memory where there is such a place: the tests wait for thousands of fsyncs.
+_PARENT = "/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp"
 BUDGET_BYTES = 16 * 1024 * 1024
 BOUNDS = Bounds(min_free_bytes=0, retry_seconds=30.0, wait_seconds=20.0, close_seconds=20.0)
 
@@ -30,7 +33,7 @@ class Clock:
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(dir="/tmp", prefix="kv-"))
+    path = Path(tempfile.mkdtemp(dir=_PARENT, prefix="kv-"))
     try:
         yield path
     finally:
@@ -120,3 +123,36 @@ def bytes_on_disk(path: Path) -> int:
     """What the tier holds, by the file system's word; the owner's number in `lock` aside."""
     files = (file for file in (path / "kv").rglob("*") if file.is_file() and file.name != "lock")
     return sum(file.stat().st_size for file in files)
+
+
+def before() -> dict[str, Segment]:
+    """What the crash tests start from: a root with a child, and a root used least recently."""
+    return {
+        "0d": segment("0d", floats=9000),
+        "a1": segment("a1"),
+        "b2": segment("b2", "a1", start=8),
+    }
+
+
+def after(scenario: str) -> dict[str, Segment]:
+    """The new state: one record added ("add"), exchanged, or added in another's place ("evict")."""
+    state = before()
+    if scenario == "replace":
+        return state | {"a1": segment("a1", seed=99)}
+    new = {"c3": segment("c3", "b2", start=16, floats=9000)}
+    if scenario == "evict":
+        del state["0d"]
+    return state | new
+
+
+def budget_of(scenario: str) -> int:
+    """For the eviction: enough for what is there and the index's room, not for one more."""
+    return 230_000 if scenario == "evict" else BUDGET_BYTES
+
+
+def act(opened: DiskTier, scenario: str) -> None:
+    new = after(scenario)
+    if scenario == "replace":
+        opened.save(new["a1"], replace=True)
+    else:
+        opened.save(new["c3"])

@@ -7,7 +7,7 @@ ignored, and a database that is damaged or of another layout is replaced by an e
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from xxhash import xxh3_64_hexdigest
@@ -18,13 +18,14 @@ from anyclaude.workers.mlx.kv.disk.record import FORMAT_VERSION, tokens_from_byt
 # Rows of another record format say nothing about the files that this build can read.
 _LAYOUT = 100 * FORMAT_VERSION + 1
 _COLUMNS = (
-    "fingerprint, record_id, parent_id, start, tokens, kind, session_id, created, "
-    "nbytes, mtime_ns, last_use, pinned, digest"
+    "fingerprint, record_id, parent_id, start, kind, session_id, created, "
+    "nbytes, mtime_ns, last_use, pinned, digest, tokens"
 )
 _CREATE = f"CREATE TABLE records ({_COLUMNS}, PRIMARY KEY (fingerprint, record_id))"
 _INSERT = f"INSERT OR REPLACE INTO records ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"  # noqa: S608
-# Room that a new row may take beside its tokens: a page or two of the table, its key and journal.
-ROW_BYTES = 48 * 1024
+# What a transaction's journal may take, beside its rows' tokens.
+JOURNAL_BYTES = 64 * 1024
+_ROWS_PER_TRANSACTION = 8
 
 
 class Index:
@@ -60,24 +61,25 @@ class Index:
 
     def mark(self, marked: Iterable[Stored]) -> None:
         """Remembers last use and pin."""
-        with self._connection:
-            self._connection.executemany(
-                "UPDATE records SET last_use = ?, pinned = ? "
-                "WHERE fingerprint = ? AND record_id = ?",
-                [(stored.last_use, stored.pinned, *stored.key) for stored in marked],
-            )
+        self._change(
+            "UPDATE records SET last_use = ?, pinned = ? WHERE fingerprint = ? AND record_id = ?",
+            [(stored.last_use, stored.pinned, *stored.key) for stored in marked],
+        )
 
     def delete(self, keys: Iterable[Key]) -> None:
-        with self._connection:
-            self._connection.executemany(
-                "DELETE FROM records WHERE fingerprint = ? AND record_id = ?", keys
-            )
+        self._change("DELETE FROM records WHERE fingerprint = ? AND record_id = ?", list(keys))
 
     def replace_all(self, records: Iterable[Stored]) -> None:
         """Makes the index say this and nothing else."""
         with self._connection:
             self._connection.execute("DELETE FROM records")
             self._connection.executemany(_INSERT, [_row(stored) for stored in records])
+
+    def _change(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        """In small transactions, whose journals fit into the room that is kept for them."""
+        for at in range(0, len(rows), _ROWS_PER_TRANSACTION):
+            with self._connection:
+                self._connection.executemany(statement, rows[at : at + _ROWS_PER_TRANSACTION])
 
     def close(self) -> None:
         self._connection.close()
@@ -105,7 +107,8 @@ def _prepare(connection: sqlite3.Connection) -> None:
     # A journal that is cut back instead of a write-ahead log: few bytes beside the budget.
     connection.execute("PRAGMA auto_vacuum = FULL")
     connection.execute("PRAGMA journal_mode = TRUNCATE")
-    connection.execute("PRAGMA synchronous = FULL")
+    # A power cut may cost the index, which is rebuilt, and never a record.
+    connection.execute("PRAGMA synchronous = NORMAL")
     (layout,) = connection.execute("PRAGMA user_version").fetchone()
     if layout == 0:
         connection.execute("DROP TABLE IF EXISTS records")
@@ -125,7 +128,6 @@ def _row(stored: Stored) -> tuple[object, ...]:
         *stored.key,
         stored.parent_id,
         stored.start,
-        tokens,
         stored.kind,
         stored.session_id,
         stored.created,
@@ -134,6 +136,7 @@ def _row(stored: Stored) -> tuple[object, ...]:
         stored.last_use,
         stored.pinned,
         _digest(facts, tokens),
+        tokens,
     )
 
 
@@ -157,8 +160,8 @@ def _digest(facts: list[object], tokens: bytes) -> str:
 
 def _stored(row: tuple[object, ...]) -> Stored | None:
     try:
-        fingerprint, record_id, parent_id, start, tokens, kind, session_id, created, *rest = row
-        nbytes, mtime_ns, last_use, pinned, digest = rest
+        fingerprint, record_id, parent_id, start, kind, session_id, created, *rest = row
+        nbytes, mtime_ns, last_use, pinned, digest, tokens = rest
         stored = Stored(
             key=Key(str(fingerprint), str(record_id)),
             parent_id=str(parent_id),

@@ -20,7 +20,7 @@ import structlog
 
 from anyclaude.workers.mlx.kv.disk.failpoints import Failpoint, Point
 from anyclaude.workers.mlx.kv.disk.folder import RecordFile, RecordFolder, SharedFolderError
-from anyclaude.workers.mlx.kv.disk.index import ROW_BYTES, Index
+from anyclaude.workers.mlx.kv.disk.index import JOURNAL_BYTES, Index
 from anyclaude.workers.mlx.kv.disk.ledger import Key, Ledger, Stored
 from anyclaude.workers.mlx.kv.disk.scan import Found, scan
 from anyclaude.workers.mlx.kv.disk.values import Bounds
@@ -220,7 +220,8 @@ class Shelf:
             OSError: the disk refused; nothing is left of it.
         """
         self.settle(strictly=True)
-        needed = record.nbytes + ROW_BYTES + 3 * stored.token_ids.nbytes
+        # The tokens stand in the index, too, and for a moment in its journal.
+        needed = record.nbytes + 3 * stored.token_ids.nbytes
         with self.lock:
             self._check_parent(stored)
             self._doom_namesake(stored.key)
@@ -236,8 +237,7 @@ class Shelf:
             with self.lock:
                 self._in_flight_bytes = 0
         if entered:
-            self._use_index(lambda index: index.put(stored))
-            self._reach(Point.INDEXED)
+            self._use_index(lambda index: self._put_row(index, stored))
         return entered
 
     def settle(self, *, strictly: bool = False) -> None:
@@ -266,7 +266,7 @@ class Shelf:
 
     def _check_space(self, needed_bytes: int) -> None:
         """Looks once more when the doomed are gone: some may have gone to the quarantine."""
-        if self.held_bytes > self._budget_bytes:
+        if self.held_bytes + JOURNAL_BYTES > self._budget_bytes:
             raise NoRoomError(f"no room for {needed_bytes} bytes beside the quarantine")
         free = shutil.disk_usage(self._folder.path).free
         if free < needed_bytes + self._bounds.min_free_bytes:
@@ -297,6 +297,10 @@ class Shelf:
             self._doomed.append(_Doomed(stored.key, self.path_of(stored.key), stored.nbytes))
             return False
 
+    def _put_row(self, index: Index, stored: Stored) -> None:
+        index.put(stored)
+        self._reach(Point.INDEXED)
+
     def _doom_namesake(self, key: Key) -> None:
         """A record of another format that has this name makes way."""
         self._doomed += [other for other in self._other_versions if other.key == key]
@@ -308,7 +312,8 @@ class Shelf:
         Nothing goes when even that would not do.
         """
         doomed_bytes = sum(doomed.nbytes for doomed in self._doomed)
-        excess = self.held_bytes - doomed_bytes + needed_bytes - self._budget_bytes
+        held = self.held_bytes - doomed_bytes + JOURNAL_BYTES
+        excess = held + needed_bytes - self._budget_bytes
         while excess > 0 and self._other_versions:
             other = self._other_versions.pop()
             self._doomed.append(other)
