@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
@@ -96,7 +97,7 @@ class Service:
             self.process.kill()
             self.process.wait()
             # They leave by themselves, and write into the home until they have.
-            psutil.wait_procs(children, timeout=WAIT_SECONDS)
+            wait_ended(children, WAIT_SECONDS)
         self._log.close()
         if self._owns_home:
             shutil.rmtree(self.home)
@@ -196,3 +197,24 @@ class _Patient:
 
 def worker_of(status: control_pb2.Status, name: str) -> control_pb2.Worker:
     return next(worker for worker in status.workers if worker.name == name)
+
+
+def wait_ended(processes: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Those that still run after so long.
+
+    An orphan that ended stays a zombie until the machine's first process takes note of it, which in
+    a container may be seconds later.
+    """
+    deadline = time.monotonic() + seconds
+    while (left := [process for process in processes if _runs(process)]) and (
+        time.monotonic() < deadline
+    ):
+        time.sleep(0.01)
+    return left
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

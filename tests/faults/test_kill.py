@@ -1,0 +1,193 @@
+"""What clients see when processes of the service are killed, with the real ones."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import pytest
+
+from anyclaude.control.v1 import control_pb2
+from tests.integration.conversation import body
+from tests.integration.service import WAIT_SECONDS, Service, wait_ended
+from tests.models import saved
+from tests.models.requests import user
+
+# More than a minute of the tiny model's talk.
+_ENDLESS_TOKENS: Final = 30_000
+# A client that is still waiting after this long counts as one that hangs.
+_PATIENCE_SECONDS: Final = 5.0
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model that talks until it is stopped."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    return saved.save(folder, template="qwen3", endless=True)
+
+
+@pytest.fixture(scope="module")
+def service(model: Path) -> Iterator[Service]:
+    """One service for the tests after which it is whole again by itself."""
+    with Service(model=model) as service:
+        yield service.ready()
+
+
+class Stream:
+    """A streaming answer that is under way."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._lines = response.iter_lines()
+
+    def until_it_talks(self) -> None:
+        assert any(event["type"] == "content_block_delta" for event in self.events())
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """What is still to come, to the end of the connection."""
+        for line in self._lines:
+            if line.startswith("data: "):
+                yield json.loads(line.removeprefix("data: "))
+
+
+@contextmanager
+def talking(
+    service: Service, max_tokens: int = _ENDLESS_TOKENS, words: str = "Talk."
+) -> Iterator[Stream]:
+    """An answer of which the first words have come."""
+    request = body(user(words), max_tokens=max_tokens, stream=True)
+    with service.http() as http, http.stream("POST", "/v1/messages", json=request) as response:
+        stream = Stream(response)
+        stream.until_it_talks()
+        yield stream
+
+
+def test_a_killed_worker_ends_the_stream_and_comes_back(service: Service) -> None:
+    """The stream ends soon, in an error event; then the next request is answered."""
+    before = service.worker()
+    with talking(service) as stream:
+        os.kill(before.pid, signal.SIGKILL)
+        killed = time.monotonic()
+        kinds = [event["type"] for event in stream.events()]
+        assert time.monotonic() - killed < _PATIENCE_SECONDS
+    assert kinds[-1] == "error"
+    assert "message_stop" not in kinds
+    assert "message_delta" not in kinds
+
+    after = wait_for_next(service, before)
+    assert after.last_exit.signal == "SIGKILL"
+    assert after.restart_count == before.restart_count + 1
+    assert answered(service)["usage"]["output_tokens"] == 4
+
+
+def test_a_killed_worker_ends_a_whole_answer_in_529(service: Service) -> None:
+    """Without streaming the client gets a status to retry; the retry is answered."""
+    daemon, before = service.wait_ready().pid, service.worker()
+    with service.http() as http, ThreadPoolExecutor(1) as pool:
+        request = body(user("Talk at length."), max_tokens=_ENDLESS_TOKENS)
+        answer = pool.submit(http.post, "/v1/messages", json=request)
+        wait_running(service)
+        os.kill(before.pid, signal.SIGKILL)
+        refused = answer.result(_PATIENCE_SECONDS)
+
+    assert refused.status_code == 529
+    assert refused.json()["error"]["type"] == "overloaded_error"
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    wait_for_next(service, before)
+    assert answered(service)
+    assert service.status().pid == daemon
+
+
+def test_a_killed_worker_during_prefill_is_no_answer(service: Service) -> None:
+    """A request whose prompt is still being computed ends in an error too, and soon."""
+    request = body(user("the quick brown fox " * 2000), stream=True)
+    before = service.worker()
+    with service.http() as http, http.stream("POST", "/v1/messages", json=request) as response:
+        stream = Stream(response)
+        assert next(stream.events())["type"] == "message_start"
+        os.kill(before.pid, signal.SIGKILL)
+        killed = time.monotonic()
+        kinds = [event["type"] for event in stream.events() if event["type"] != "ping"]
+        assert time.monotonic() - killed < _PATIENCE_SECONDS
+    assert kinds == ["error"]
+    wait_for_next(service, before)
+
+
+def test_a_killed_front_end_refuses_no_connection(service: Service) -> None:
+    """Who connects while it starts again is answered; the worker and its caches stay."""
+    before = service.wait_ready()
+    pids = {worker.name: worker.pid for worker in before.workers}
+    with talking(service) as stream:
+        os.kill(pids["frontend"], signal.SIGKILL)
+        answer = answered(service)
+        with pytest.raises(httpx.RemoteProtocolError):
+            list(stream.events())
+    assert answer["usage"]["output_tokens"] == 4
+    after = {worker.name: worker for worker in service.status().workers}
+    assert after["frontend"].pid != pids["frontend"]
+    assert after["mlx"].pid == pids["mlx"]
+    wait_running(service, 0)
+
+
+def test_no_child_outlives_a_killed_daemon(model: Path) -> None:
+    """Two seconds after its SIGKILL, in the middle of an answer, nothing of it runs; the next
+    daemon in the same place serves."""
+    with Service(model=model) as first:
+        with talking(first.ready()) as stream:
+            children = first.children()
+            assert len(children) == 2
+            first.process.kill()
+            assert wait_ended(children, 2) == []
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(stream.events())
+        first.process.wait()
+        with Service(model=model, home=first.home) as second:
+            assert answered(second.ready())
+            assert second.stop() == 0
+            assert second.sockets() == []
+
+
+def test_sigterm_ends_every_answer_and_leaves_nothing(model: Path) -> None:
+    """What can finish in the time for it does, what cannot ends in an error; exit 0, no socket."""
+    with Service(model=model, ANYCLAUDE__SERVER__DRAIN_TIMEOUT_SECONDS="3") as service:
+        with (
+            talking(service.ready(), words="Talk for ever.") as endless,
+            talking(service, max_tokens=200, words="Talk a little.") as short,
+        ):
+            children = service.children()
+            service.process.send_signal(signal.SIGTERM)
+            finished = [event["type"] for event in short.events()]
+            cut = [event["type"] for event in endless.events()]
+        assert service.process.wait(WAIT_SECONDS) == 0
+        assert finished[-2:] == ["message_delta", "message_stop"]
+        assert cut[-1] == "error"
+        assert "message_stop" not in cut
+        assert service.sockets() == []
+        assert wait_ended(children, 0) == []
+
+
+def answered(service: Service) -> dict[str, Any]:
+    """A short answer, which has to come."""
+    with service.http() as http:
+        response = http.post("/v1/messages", json=body(user("And now?"), max_tokens=4))
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def wait_for_next(service: Service, before: control_pb2.Worker) -> control_pb2.Worker:
+    """The process that took the place of the one `before`, once it serves."""
+    return service.wait_worker(control_pb2.WORKER_STATE_READY, before.name, before.generation + 1)
+
+
+def wait_running(service: Service, count: int = 1) -> None:
+    """Until so many requests run; the worker tells nobody, so this has to ask."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while (running := service.status().running_requests) != count:
+        assert time.monotonic() < deadline, running
+        time.sleep(0.01)
