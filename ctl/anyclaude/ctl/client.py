@@ -146,6 +146,13 @@ class ControlClient:
         )
         return response
 
+    def explain(self, request_id: str) -> worker_pb2.Explanation:
+        """Why a request reused what it did."""
+        response: control_pb2.ExplainCacheResponse = self._call(
+            self._caches.ExplainCache, control_pb2.ExplainCacheRequest(request_id=request_id)
+        )
+        return response.explanation
+
     def metrics(self) -> control_pb2.GetMetricsResponse:
         response: control_pb2.GetMetricsResponse = self._call(
             self._metrics.GetMetrics, control_pb2.GetMetricsRequest()

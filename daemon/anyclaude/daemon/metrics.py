@@ -23,6 +23,7 @@ from anyclaude.daemon.records import Record
 from anyclaude.daemon.supervisor import State
 from anyclaude.daemon.worker_client import Sample
 from anyclaude.frontend.v1 import frontend_pb2
+from anyclaude.worker.v1 import worker_pb2
 
 # Local prefill of 100,000 tokens takes minutes, so the buckets reach five of them.
 TTFT_BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300)
@@ -86,6 +87,14 @@ class Metrics:
             "Prompt tokens that had to be computed.",
             registry=registry,
         )
+        self._causes = Counter(
+            "anyclaude_prefix_reuse_causes",
+            "Requests by why no more of their prompt was reused.",
+            ("cause",),
+            registry=registry,
+        )
+        # A gap in what is remembered; there from the start, so that none shows as 0.
+        self._causes.labels(_cause(worker_pb2.REUSE_CAUSE_UNKNOWN))
         self._generated = Counter(
             "anyclaude_generation_tokens", "Tokens generated.", registry=registry
         )
@@ -103,6 +112,8 @@ class Metrics:
         if record.HasField("time_to_first_token"):
             seconds = record.time_to_first_token.ToNanoseconds() / 1e9
             self._ttft.labels(mode).observe(seconds)
+        if record.reuse_cause:
+            self._causes.labels(_cause(record.reuse_cause)).inc()
         usage = record.usage
         self._reused.inc(usage.cache_read_tokens)
         self._computed.inc(usage.input_tokens + usage.cache_creation_tokens)
@@ -121,6 +132,10 @@ class Metrics:
                 for sample in family.samples
             ],
         )
+
+
+def _cause(cause: worker_pb2.ReuseCause) -> str:
+    return worker_pb2.ReuseCause.Name(cause).removeprefix("REUSE_CAUSE_").lower()
 
 
 def _route(path: str) -> str:

@@ -132,6 +132,14 @@ class WorkerClient:
         )
         return answer
 
+    async def explain(self, request_id: str) -> worker_pb2.Explanation | None:
+        """Why a request reused what it did; None when the worker does not remember it."""
+        stub = await self._stub()
+        answer: worker_pb2.ExplainRequestResponse = await stub.ExplainRequest(
+            worker_pb2.ExplainRequestRequest(request_id=request_id), timeout=LIST_SECONDS
+        )
+        return answer.explanation if answer.HasField("explanation") else None
+
     async def close(self) -> None:
         await self._link.close()
 

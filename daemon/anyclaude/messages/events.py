@@ -18,6 +18,7 @@ import secrets
 from enum import Enum, auto
 from typing import Any, Final
 
+from anyclaude.messages.diagnostics import diagnostics_json
 from anyclaude.messages.errors import ApiError
 from anyclaude.messages.usage import usage_json
 from anyclaude.worker.v1 import worker_pb2 as worker
@@ -127,6 +128,8 @@ class EventMachine:
             "stop_sequence": None,
             "usage": usage_json(started.usage),
         }
+        if started.HasField("diagnostics"):
+            message["diagnostics"] = diagnostics_json(started.diagnostics)
         return [{"type": "message_start", "message": message}]
 
     def _begin_block(self, start: worker.BlockStart) -> list[Event]:

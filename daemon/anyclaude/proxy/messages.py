@@ -58,9 +58,10 @@ class MessagesEndpoint:
             body_json=body,
             identity=exchange.record.identity,
             mode=route.mode,
+            message_id=new_message_id(),
         )
         async with self._workers.generate(route, call) as generation:
-            machine = EventMachine(new_message_id(), request.model)
+            machine = EventMachine(call.message_id, request.model)
             answer = Answer(exchange, generation, machine)
             if request.stream:
                 stream = EventStream(exchange.send, self._settings.ping_interval_seconds)

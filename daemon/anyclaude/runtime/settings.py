@@ -74,6 +74,11 @@ class CacheSettings(_Section):
     disk_limit_bytes: int = Field(20 * 1024**3, ge=0)
     # Load the stored system-and-tools prefixes before the first request.
     warm_at_start: bool = True
+    # For saying why a prompt was not reused: conversations remembered, the bytes of what is known
+    # of them, and the newest explanations. In memory only.
+    explain_conversations: int = Field(256, ge=1)
+    explain_memory_bytes: int = Field(64 * 1024**2, ge=0)
+    explain_requests: int = Field(1000, ge=1)
     # 0 keeps KV in the model's own type; 8 and 4 quantise it from the first token.
     kv_bits: Literal[0, 4, 8] = 0
 

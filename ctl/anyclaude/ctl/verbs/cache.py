@@ -1,4 +1,4 @@
-"""`anyclaudectl cache list|show|prune`: the KV caches."""
+"""`anyclaudectl cache list|show|prune|explain`: the KV caches."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from anyclaude.worker.v1.worker_pb2 import Cache, PruneFilter
 
-app = typer.Typer(help="List, show and prune the KV caches.", no_args_is_help=True)
+app = typer.Typer(help="List, show, prune and explain the KV caches.", no_args_is_help=True)
 
 _Parsed = TypeVar("_Parsed")
 
@@ -92,6 +92,23 @@ def prune(
     )
     if not yes and answer.caches:
         note("Nothing was removed. Run it again with --yes to remove them.")
+
+
+@app.command("explain")
+def explain(
+    request_id: Annotated[str, typer.Argument(help="As `requests` prints it.")],
+    json: Json = False,
+) -> None:
+    """Say why a request reused what it did, and where it left what was kept."""
+    from anyclaude.ctl.convert import to_dict
+    from anyclaude.ctl.explanation import lines
+
+    with connect() as client:
+        explanation = client.explain(request_id)
+    if json:
+        emit({"explanation": to_dict(explanation)})
+        return
+    facts(list(lines(explanation)))
 
 
 def _filter(session: str, older_than: str, to: str, *, every: bool) -> "PruneFilter":

@@ -19,7 +19,10 @@ def requests(
     ] = 20,
     json: Json = False,
 ) -> None:
-    """Show the newest requests and their cost. Tokens reused and computed, times, outcome."""
+    """Show the newest requests and their cost.
+
+    Tokens reused and computed and why, times, outcome. `cache explain REQUEST` says more.
+    """
     from anyclaude.ctl.convert import to_dict
 
     with connect() as client:
@@ -28,7 +31,10 @@ def requests(
         emit({"requests": to_dict(answer)["records"]})
         return
     table(
-        ("AGE", "CLASS", "STATUS", "REUSED", "COMPUTED", "OUT", "FIRST", "WHOLE", "OUTCOME"),
+        (
+            *("AGE", "CLASS", "STATUS", "REUSED", "COMPUTED", "OUT", "FIRST", "WHOLE"),
+            *("CAUSE", "REQUEST", "OUTCOME"),
+        ),
         [_row(record) for record in answer.records],
         right=(0, 2, 3, 4, 5, 6, 7),
     )
@@ -49,5 +55,7 @@ def _row(record: "RequestRecord") -> Row:
         str(usage.output_tokens),
         format_seconds(first) if record.HasField("time_to_first_token") else "-",
         format_seconds(record.duration.ToTimedelta().total_seconds()),
+        word_of(record, "reuse_cause") if record.reuse_cause else "-",
+        record.request_id,
         Cell(record.error_message or outcome, Tone.BAD if outcome == "failed" else Tone.PLAIN),
     )

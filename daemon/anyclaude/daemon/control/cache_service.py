@@ -61,6 +61,23 @@ class CacheService(control_pb2_grpc.CacheServiceServicer):
             remaining_bytes=answer.remaining_bytes,
         )
 
+    @answers
+    async def ExplainCache(
+        self, request: control_pb2.ExplainCacheRequest
+    ) -> control_pb2.ExplainCacheResponse:
+        worker = self._worker()
+        explanation = await self._ask(worker.explain(request.request_id))
+        if explanation is None:
+            raise ControlError(
+                grpc.StatusCode.NOT_FOUND,
+                "UNKNOWN_REQUEST",
+                f'The {worker.child.name} worker remembers no request "{request.request_id}": '
+                "it was answered elsewhere, long ago, or before the worker's start. "
+                "`anyclaudectl requests` shows the newest.",
+                {"request": request.request_id},
+            )
+        return control_pb2.ExplainCacheResponse(explanation=explanation)
+
     def _worker(self) -> WorkerClient:
         worker = self._daemon.workers.get(CACHE_WORKER)
         if worker is None:

@@ -115,7 +115,7 @@ class WorkerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ExplainRequest(self, request, context):
-        """Why one of the latest requests reused what it did. NOT_FOUND when it is not remembered.
+        """Why one of the latest requests reused what it did; nothing when it is not remembered.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -22,11 +22,18 @@ from anyclaude.runtime.paths import Paths
 from anyclaude.runtime.settings import Settings
 from anyclaude.worker.v1 import worker_pb2_grpc
 from anyclaude.workers.mlx import memory
-from anyclaude.workers.mlx.adapter import MLX_VERSIONS, LanguageModel, prefill
+from anyclaude.workers.mlx.adapter import (
+    MLX_VERSIONS,
+    LanguageModel,
+    TokenizerWrapper,
+    prefill,
+)
 from anyclaude.workers.mlx.engine.engine import Engine
 from anyclaude.workers.mlx.kv import layers as kinds
 from anyclaude.workers.mlx.kv.archive import Archive
+from anyclaude.workers.mlx.kv.diagnose import Voice
 from anyclaude.workers.mlx.kv.disk import Bounds, DiskTier
+from anyclaude.workers.mlx.kv.explain import Explainer, ExplainLimits
 from anyclaude.workers.mlx.kv.records import RECORD_LAYOUT
 from anyclaude.workers.mlx.kv.store import KVStore, StoreLimits
 from anyclaude.workers.mlx.model import Model, ModelMissingError, load
@@ -48,12 +55,15 @@ def main() -> NoReturn:
         child.leave(ExitCode.UNAVAILABLE, str(error))
     weights_bytes = memory.active_bytes()
     archive = _archive(model, settings, child.birth.paths)
-    engine = _engine(model, settings, weights_bytes, archive)
+    # Used on the MLX thread only.
+    tokenizer = model.new_tokenizer()
+    explainer = _explainer(model, settings, child.birth.paths, tokenizer)
+    engine = _engine(model, settings, weights_bytes, archive, explainer)
     service = WorkerService(
         model,
         engine,
         weights_bytes=weights_bytes,
-        decode_tokenizer=model.new_tokenizer(),
+        decode_tokenizer=tokenizer,
         renderer=renderer,
     )
     serving = Serving(service, child)
@@ -94,8 +104,31 @@ def _archive(model: Model, settings: Settings, paths: Paths) -> Archive | None:
     return Archive(DiskTier(paths.cache / "kv", fingerprint, limit, bounds=bounds))
 
 
+def _explainer(
+    model: Model, settings: Settings, paths: Paths, tokenizer: TokenizerWrapper
+) -> Explainer:
+    cache = settings.cache
+    return Explainer(
+        Voice(
+            lambda ids: str(tokenizer.decode(ids)),
+            tokenizer.think_start if tokenizer.has_thinking else "",
+        ),
+        ExplainLimits(
+            max_conversations=cache.explain_conversations,
+            memory_bytes=cache.explain_memory_bytes,
+            max_explanations=cache.explain_requests,
+            notes_folder=paths.cache / "notes",
+        ),
+        model=model.info.fingerprint,
+    )
+
+
 def _engine(
-    model: Model, settings: Settings, weights_bytes: int, archive: Archive | None
+    model: Model,
+    settings: Settings,
+    weights_bytes: int,
+    archive: Archive | None,
+    explainer: Explainer,
 ) -> Engine:
     cache = settings.cache
     limits = StoreLimits(
@@ -107,7 +140,7 @@ def _engine(
         live_idle_seconds=cache.live_idle_seconds,
         kv_bits=cache.kv_bits,
     )
-    store = KVStore(model.weights, limits, archive=archive)
+    store = KVStore(model.weights, limits, archive=archive, explainer=explainer)
     store.bytes_per_token = warm_up(model.weights, cache.kv_bits)
     if cache.warm_at_start and (warmed := store.warm()):
         log.info("stored prefixes are in memory", tokens=warmed)

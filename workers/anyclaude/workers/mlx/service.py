@@ -13,6 +13,7 @@ from typing import Any
 import grpc.aio
 import structlog
 
+from anyclaude.messages.diagnostics import asks_for_diagnostics
 from anyclaude.messages.errors import ApiError, prompt_too_long
 from anyclaude.messages.requests import (
     MessagesRequest,
@@ -29,6 +30,7 @@ from anyclaude.workers.mlx.engine.engine import Engine
 from anyclaude.workers.mlx.engine.generation import failed
 from anyclaude.workers.mlx.engine.job import Job
 from anyclaude.workers.mlx.kv.lineage import LineageKey
+from anyclaude.workers.mlx.kv.remembered import Asked
 from anyclaude.workers.mlx.kv.store import token_digest
 from anyclaude.workers.mlx.kv.tokens import token_array
 from anyclaude.workers.mlx.model import Model
@@ -131,6 +133,12 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
             )
         )
 
+    async def ExplainRequest(
+        self, request: pb.ExplainRequestRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ExplainRequestResponse:
+        explanation = self._engine.store.explainer.get(request.request_id)
+        return pb.ExplainRequestResponse(explanation=explanation)
+
     def _counted(self, body: bytes) -> Prompt:
         return self._renderer.render(parse_count_tokens_request(body))
 
@@ -159,6 +167,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
             new_blocks=lambda: self._blocks(body, prompt),
             emit=emit,
             keep=request.identity.request_class != pb.REQUEST_CLASS_UTILITY,
+            asked=_asked(request, body, prompt),
             render_seconds=time.monotonic() - began,
             created=began,
         )
@@ -179,6 +188,18 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
             tool_choice=body.tool_choice,
             in_thinking=opens_thinking(self._decode_tokenizer, prompt.token_ids),
         )
+
+
+def _asked(request: pb.GenerateRequest, body: MessagesRequest, prompt: Prompt) -> Asked:
+    wants, previous = asks_for_diagnostics(body)
+    return Asked(
+        request.request_id,
+        request.body_json,
+        prompt.marks,
+        message_id=request.message_id,
+        wants_diagnostics=wants,
+        previous_message_id=previous,
+    )
 
 
 def _lineage(identity: pb.Identity, prompt: Prompt) -> LineageKey:
