@@ -51,7 +51,7 @@ def test_a_conversation_and_its_prefix_are_listed(service: Service, http: httpx.
         assert cache["tokens"] > 0
         assert cache["bytes"] > 0
         shown = service.control("cache", "show", cache["name"], "--json")
-        assert shown.json["name"] == cache["name"]
+        assert shown.json["cache"]["name"] == cache["name"]
     assert service.control("cache", "show", "lineages/none").code == 4
 
 

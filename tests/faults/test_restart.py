@@ -1,0 +1,39 @@
+"""What a killed service still knows: caches come back from disk."""
+
+import time
+from pathlib import Path
+
+from anyclaude.control.v1 import control_pb2
+from tests.integration.prompts import body
+from tests.integration.service import Service
+from tests.models import saved
+
+WRITTEN_WITHIN_SECONDS = 20
+
+
+def test_a_killed_service_finds_its_caches_again(tmp_path: Path) -> None:
+    """After SIGKILL of worker and daemon the same prompt is reused from disk, but for a token."""
+    model, home = saved.save(tmp_path / "model"), tmp_path / "home"
+    home.mkdir()
+    with Service(model=model, home=home) as service, service.ready().http() as client:
+        first = client.post("/v1/messages", json=body()).json()["usage"]
+        _wait_until_written(service)
+        for child in service.children():
+            child.kill()
+        service.process.kill()
+        service.process.wait()
+    with Service(model=model, home=home) as service, service.ready().http() as client:
+        again = client.post("/v1/messages", json=body()).json()["usage"]
+    assert first["cache_read_input_tokens"] == 0
+    assert again["cache_read_input_tokens"] == first["cache_creation_input_tokens"]
+
+
+def _wait_until_written(service: Service) -> None:
+    """Caches are written behind: the stable prefix, and the conversation after it."""
+    end = time.monotonic() + WRITTEN_WITHIN_SECONDS
+    while time.monotonic() < end:
+        status: control_pb2.Status = service.status()
+        if status.disk.written_records >= 2:
+            return
+        time.sleep(0.1)
+    raise AssertionError("nothing was written to disk")
