@@ -98,8 +98,16 @@ def test_an_unexpected_end_of_the_writer(scenario: str, point: Point):
         _check_state(path, scenario, point)
 
 
-# Eviction comes with an addition, so a process of its own for the latter would show nothing new.
-@pytest.mark.parametrize(("scenario", "point"), [case for case in CASES if case[0] != "add"])
+def _order(point: Point) -> int:
+    return int(point.value)
+
+
+# A process takes a second, so an exchange is cut where it differs from an addition.
+KILLS = [case for case in CASES if case[0] == "evict"]
+KILLS += [("replace", point) for point in (Point.FILE_SYNCED, Point.RENAMED, Point.FOLDER_SYNCED)]
+
+
+@pytest.mark.parametrize(("scenario", "point"), KILLS)
 def test_a_killed_process(scenario: str, point: Point):
     """SIGKILL of a real process at a step: the next one finds the old state or the new, whole."""
     with disk.folder() as path:
@@ -110,7 +118,7 @@ def test_a_killed_process(scenario: str, point: Point):
         _check_state(path, scenario, point)
 
 
-@pytest.mark.parametrize("point", sorted(set(Point) - REMOVING, key=lambda point: point.value))
+@pytest.mark.parametrize("point", sorted(set(Point) - REMOVING, key=_order))
 def test_an_error_of_the_disk_leaves_no_trace(point: Point):
     """EIO at a step: counted and visible, no partial file, and a later write works."""
     clock = disk.Clock()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from anyclaude.workers.mlx.kv.disk import Bounds, DiskTier, Segment
+from anyclaude.workers.mlx.kv.disk.index import JOURNAL_BYTES
 from tests.unit import disk_records as disk
 
 SEED = 20_250_711
@@ -151,6 +152,30 @@ def test_swapped_and_foreign_files_are_not_loaded():
             assert tier.records() == []
 
 
+def test_the_same_tokens_of_another_model_are_not_loaded():
+    """A record that differs from the one expected by its model and its values alone is refused."""
+    with disk.folder() as path:
+        own = disk.segment("a1")
+        values = disk.segment("a1", seed=3).arrays
+        with disk.tier(path, fingerprint="0ther") as tier:
+            assert tier.save(Segment(**(vars(own) | {"arrays": values})), wait=True)
+        with disk.tier(path) as tier:
+            assert tier.save(own, wait=True)
+            shutil.copy(path / "kv" / "0ther" / "a1" / "a1.kv", disk.file_of(path, "a1"))
+            assert tier.load("a1") is None
+
+
+def test_an_earlier_record_of_the_same_name_is_not_loaded():
+    """A whole record that was there before a split covers other tokens than the one expected."""
+    with disk.folder() as path, disk.tier(path) as tier:
+        assert tier.save(disk.segment("ab", tokens=16), wait=True)
+        earlier = disk.file_of(path, "ab").read_bytes()
+        assert tier.save(disk.segment("cd"))
+        assert tier.save(disk.segment("ab", "cd", start=8), wait=True)
+        disk.file_of(path, "ab").write_bytes(earlier)
+        assert tier.load("ab") is None
+
+
 def test_a_link_is_not_followed():
     """A symbolic link in place of a record is neither listed nor read."""
     with disk.folder() as path:
@@ -191,7 +216,8 @@ def test_other_versions_go_before_anything_else():
         with disk.tier(path) as tier:
             _tree(tier)
         _set_version(disk.file_of(path, "d4"), 9)
-        with disk.tier(path, budget_bytes=disk.bytes_on_disk(path) + 50_000) as tier:
+        budget = disk.bytes_on_disk(path) + JOURNAL_BYTES + 1000
+        with disk.tier(path, budget_bytes=budget) as tier:
             assert tier.save(disk.segment("e5"), wait=True)
             assert disk.ids(tier) == ["a1", "e5", "b2", "c3"]
             assert not disk.file_of(path, "d4").exists()

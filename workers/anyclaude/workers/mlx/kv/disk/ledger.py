@@ -153,7 +153,8 @@ class Ledger:
 
     def _reachable(self) -> list[Stored]:
         """Breadth first from the roots, so parents come before children."""
-        found = [stored for stored in self._records.values() if stored.parent is None]
+        roots = [stored for stored in self._records.values() if stored.parent is None]
+        found = sorted(roots, key=lambda stored: stored.key)
         for stored in found:
             below = self._children.get(stored.key, ())
             found.extend(self._records[key] for key in sorted(below))
