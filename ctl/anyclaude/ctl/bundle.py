@@ -16,6 +16,7 @@ from anyclaude.runtime.mode_names import current_name
 
 if TYPE_CHECKING:
     from anyclaude.ctl.client import ControlClient
+    from anyclaude.worker.v1.worker_pb2 import ModelInfo
 
 MODE_HEADER: Final = "x-anyclaude-mode"
 # Requests of this mode go to the real API unchanged: credentials and model stay the user's.
@@ -95,14 +96,25 @@ class Endpoint:
         """
         status = client.status()
         launch_mode = launch_mode_of(environ)
+        model = status.model
+        if launch_mode and launch_mode != status.mode:
+            model = _model_of(client, launch_mode)
         return cls(
             base_url=status.base_url,
             mode=launch_mode or status.mode,
             launch_mode=launch_mode,
-            model_id=status.model.id,
-            context_window_tokens=status.model.context_window_tokens,
+            model_id=model.id,
+            context_window_tokens=model.context_window_tokens,
             auth_token=_token(client),
         )
+
+
+def _model_of(client: "ControlClient", mode: str) -> "ModelInfo":
+    """What answers in `mode`; empty when nobody knows, and Claude Code's own choice stands."""
+    from anyclaude.worker.v1 import worker_pb2
+
+    found = (known.model for known in client.modes().modes if known.name == mode)
+    return next(found, worker_pb2.ModelInfo())
 
 
 def launch_mode_of(environ: Mapping[str, str]) -> str:

@@ -14,6 +14,8 @@ from anyclaude.ctl.convert import word_of
 from anyclaude.ctl.exits import CommandError, ExitCode
 
 _POLL_SECONDS: Final = 0.1
+# Each try asks the mode's server.
+_SWITCH_POLL_SECONDS: Final = 0.5
 _MAY_COME_UP: Final = frozenset({ExitCode.NOT_RUNNING, ExitCode.TIMEOUT})
 
 
@@ -49,6 +51,27 @@ def wait_for_service(
                 ExitCode.TIMEOUT, f"Not {_goal(ready)} after {timeout_seconds:g} s. {last_seen}"
             )
         clock.sleep(_POLL_SECONDS)
+
+
+def switch_when_ready(
+    client: ControlClient, mode: str, timeout_seconds: float, clock: Clock = SYSTEM_CLOCK
+) -> control_pb2.SetModeResponse:
+    """Switches to `mode` as soon as it is ready.
+
+    Raises:
+        CommandError: TIMEOUT, with the reason last given; anything else at once.
+    """
+    deadline = clock.now() + timeout_seconds
+    while True:
+        try:
+            return client.set_mode(mode)
+        except CommandError as error:
+            if error.code is not ExitCode.PRECONDITION:
+                raise
+            if clock.now() >= deadline:
+                message = f"Not ready after {timeout_seconds:g} s. {error.message}"
+                raise CommandError(ExitCode.TIMEOUT, message) from None
+        clock.sleep(_SWITCH_POLL_SECONDS)
 
 
 def describe(status: control_pb2.Status) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from anyclaude.control.v1 import control_pb2
+from anyclaude.worker.v1 import worker_pb2
 from tests.integration.ctl.conftest import Commands, degraded_status, ready_status
 from tests.integration.ctl.scripted_control import ScriptedControl
 
@@ -87,14 +88,17 @@ def test_advice_yields_to_the_shell(commands: Commands, control: ScriptedControl
 
 
 def test_mode_of_one_launch(commands: Commands, control: ScriptedControl) -> None:
-    """ANYCLAUDE_MODE becomes a header of this launch beside the user's own headers."""
-    control.answers["GetMode"] = _modes(control_pb2.Mode(name="lmstudio", ready=True))
+    """ANYCLAUDE_MODE becomes a header of this launch, whose model and window are that mode's."""
+    model = worker_pb2.ModelInfo(id="anyclaude-far", context_window_tokens=65_536)
+    control.answers["GetMode"] = _modes(control_pb2.Mode(name="lmstudio", ready=True, model=model))
     commands.environ["ANYCLAUDE_MODE"] = "lmstudio"
     commands.environ["ANTHROPIC_CUSTOM_HEADERS"] = "x-team: blue"
 
     env = _launched(commands)["settings"]["env"]
 
     assert env["ANTHROPIC_CUSTOM_HEADERS"] == "x-team: blue\nx-anyclaude-mode: lmstudio"
+    assert env["ANTHROPIC_MODEL"] == "anyclaude-far"
+    assert env["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] == "65536"
 
 
 def test_mode_of_one_launch_that_is_not_ready(commands: Commands, control: ScriptedControl) -> None:

@@ -11,11 +11,15 @@ from anyclaude.ctl.output import Cell, Tone, emit, note, table
 
 def mode(
     name: Annotated[str, typer.Argument(help="Switch to this mode.", show_default=False)] = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Until the mode is ready.")] = False,
+    timeout: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait with --wait; then exit 6.")
+    ] = 120.0,
     json: Json = False,
 ) -> None:
-    """Show the modes, or switch to one for the next request."""
+    """Show the modes, or switch to one for the next request. Exit 5 when it is not ready."""
     if name:
-        _switch(name, json=json)
+        _switch(name, wait_seconds=timeout if wait else None, json=json)
     else:
         _show(json=json)
 
@@ -42,11 +46,15 @@ def _show(*, json: bool) -> None:
     )
 
 
-def _switch(name: str, *, json: bool) -> None:
+def _switch(name: str, *, wait_seconds: float | None, json: bool) -> None:
     from anyclaude.ctl.convert import to_dict
+    from anyclaude.ctl.waiting import switch_when_ready
 
     with connect() as client:
-        answer = client.set_mode(name)
+        if wait_seconds is None:
+            answer = client.set_mode(name)
+        else:
+            answer = switch_when_ready(client, name, wait_seconds)
     if answer.warning:
         note(answer.warning)
     if json:

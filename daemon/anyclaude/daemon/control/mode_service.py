@@ -106,8 +106,13 @@ class ModeService(control_pb2_grpc.ModeServiceServicer):
 
     def _show(self, mode: Mode) -> control_pb2.Mode:
         reason = why_not(self._daemon, mode)
+        worker = self._daemon.workers.get(mode.worker)
         return control_pb2.Mode(
-            name=mode.name, description=mode.description, ready=not reason, reason=reason
+            name=mode.name,
+            description=mode.description,
+            ready=not reason,
+            reason=reason,
+            model=worker.model(mode.name) if worker else None,
         )
 
     def _find(self, word: str) -> tuple[Mode, str]:

@@ -157,16 +157,18 @@ class ShutdownResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class Mode(_message.Message):
-    __slots__ = ("name", "description", "ready", "reason")
+    __slots__ = ("name", "description", "ready", "reason", "model")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     ready: bool
     reason: str
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., ready: bool = ..., reason: _Optional[str] = ...) -> None: ...
+    model: _worker_pb2.ModelInfo
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., ready: bool = ..., reason: _Optional[str] = ..., model: _Optional[_Union[_worker_pb2.ModelInfo, _Mapping]] = ...) -> None: ...
 
 class GetModeRequest(_message.Message):
     __slots__ = ()
