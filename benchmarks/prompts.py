@@ -9,26 +9,31 @@ from anyclaude.workers.mlx.prompt import PromptRenderer
 
 STABLE_TOKENS = 18_490
 TOOL_COUNT = 25
-_WORDS = (
-    "file line test branch commit search replace run read write module error trace build "
-    "request answer cache token model prefix session worker folder script option value"
-).split()
+WORDS = (
+    *("file", "line", "test", "branch", "commit", "search", "replace", "run", "read", "write"),
+    *("module", "error", "trace", "build", "request", "answer", "cache", "token", "model"),
+    *("prefix", "session", "worker", "folder", "script", "option", "value"),
+)
 
 
 def coding_assistant(renderer: PromptRenderer, seed: int) -> dict[str, Any]:
     """A request body whose tools and instructions take exactly STABLE_TOKENS tokens."""
     rng = random.Random(seed)
-    tools = [_tool(rng, number) for number in range(TOOL_COUNT)]
+    offered = tools(rng)
     words: list[str] = [f"You are coding assistant number {seed}."]
-    while _stable(renderer, tools, words) < STABLE_TOKENS:
-        missing = STABLE_TOKENS - _stable(renderer, tools, words)
-        words += [rng.choice(_WORDS) for _ in range(max(1, missing // 8))]
+    while _stable(renderer, offered, words) < STABLE_TOKENS:
+        missing = STABLE_TOKENS - _stable(renderer, offered, words)
+        words += [rng.choice(WORDS) for _ in range(max(1, missing // 8))]
     # Words are longer than a token: end on single characters.
-    while _stable(renderer, tools, words) > STABLE_TOKENS:
+    while _stable(renderer, offered, words) > STABLE_TOKENS:
         words.pop()
-    while _stable(renderer, tools, words) < STABLE_TOKENS:
+    while _stable(renderer, offered, words) < STABLE_TOKENS:
         words[-1] += rng.choice("~^|")
-    return _body(tools, words)
+    return _body(offered, words)
+
+
+def tools(rng: random.Random) -> list[dict[str, Any]]:
+    return [_tool(rng, number) for number in range(TOOL_COUNT)]
 
 
 def _stable(renderer: PromptRenderer, tools: list[dict[str, Any]], words: list[str]) -> int:
@@ -50,12 +55,12 @@ def _body(tools: list[dict[str, Any]], words: list[str]) -> dict[str, Any]:
 def _tool(rng: random.Random, number: int) -> dict[str, Any]:
     return {
         "name": f"Tool{number}",
-        "description": " ".join(rng.choice(_WORDS) for _ in range(90)),
+        "description": " ".join(rng.choice(WORDS) for _ in range(90)),
         "input_schema": {
             "type": "object",
             "properties": {
                 name: {"type": "string", "description": f"the {name} to use"}
-                for name in rng.sample(_WORDS, 4)
+                for name in rng.sample(WORDS, 4)
             },
             "required": [],
         },

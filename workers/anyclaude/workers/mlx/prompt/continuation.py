@@ -10,9 +10,10 @@ rendered. A conversation that is still short is its own digest.
 Whether a template can be judged so is tried when the model is loaded (`trial.py`).
 """
 
+import marshal
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, Self
 
 from anyclaude.workers.mlx.prompt.canonical import TemplateMessage
 from anyclaude.workers.mlx.prompt.control import ControlTokens
@@ -29,10 +30,32 @@ _Shape = tuple[object, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Rendering:
-    """A conversation's messages as the template takes them, and their text."""
+class Shaped:
+    """A conversation's messages as the template takes them, and each as exact bytes.
+
+    Comparing the messages themselves would miss what a template prints: the order of keys, and
+    whether a number is 1, 1.0 or true.
+    """
 
     messages: list[TemplateMessage]
+    exact: list[bytes]
+
+    @classmethod
+    def of(cls, messages: list[TemplateMessage]) -> Self:
+        return cls(messages, [exact_bytes(message) for message in messages])
+
+
+def exact_bytes(value: Any) -> bytes:
+    """The same bytes for the same JSON value with its keys in the same order, and only then."""
+    # From version 3 on, the bytes depend on what else refers to the parts.
+    return marshal.dumps(value, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Rendering:
+    """A conversation's messages and their text."""
+
+    messages: list[bytes]
     text: str
     # Protected; empty if none stands for the conversation.
     digest: list[TemplateMessage]
@@ -58,28 +81,29 @@ class Continuation:
         self._turns = turns
         self._digest_messages = digest_messages
 
-    def whole(self, messages: list[TemplateMessage], tools: Tools, thinking: bool) -> Rendering:
+    def whole(self, shaped: Shaped, tools: Tools, thinking: bool) -> Rendering:
         """Renders all messages; errors as for `Template.render`."""
-        protected = [self._template.protected(message) for message in messages]
+        protected = [self._template.protected(message) for message in shaped.messages]
         text = self._template.apply(protected, tools, thinking)
-        return self._digested(Rendering(messages, text, protected, text), tools, thinking)
+        rendering = Rendering(shaped.exact, text, protected, text)
+        return self._digested(rendering, shaped.messages, tools, thinking)
 
     def continued(
         self,
         before: Rendering,
-        messages: list[TemplateMessage],
+        shaped: Shaped,
         tools: Tools,
         thinking: bool,
     ) -> Rendering | None:
-        """Renders what `messages` add to those rendered `before`; None if that is not all.
+        """Renders what `shaped` adds to what was rendered `before`; None if that is not all.
 
         Args:
             tools, thinking: those given before.
         """
         known = len(before.messages)
-        if not before.digest or messages[:known] != before.messages:
+        if not before.digest or shaped.exact[:known] != before.messages:
             return None
-        new = [self._template.protected(message) for message in messages[known:]]
+        new = [self._template.protected(message) for message in shaped.messages[known:]]
         digest = [*before.digest, *new]
         try:
             digest_text = self._template.apply(digest, tools, thinking)
@@ -91,22 +115,29 @@ class Continuation:
             return None
         replaced = len(before.digest_text) - alike
         text = before.text[: len(before.text) - replaced] + digest_text[alike:]
-        return self._digested(Rendering(messages, text, digest, digest_text), tools, thinking)
+        rendering = Rendering(shaped.exact, text, digest, digest_text)
+        return self._digested(rendering, shaped.messages, tools, thinking)
 
-    def _digested(self, rendering: Rendering, tools: Tools, thinking: bool) -> Rendering:
+    def _digested(
+        self,
+        rendering: Rendering,
+        messages: Sequence[TemplateMessage],
+        tools: Tools,
+        thinking: bool,
+    ) -> Rendering:
         """The rendering with a digest that is short, if there is one."""
         if len(rendering.digest) <= self._digest_messages:
             return rendering
-        messages, text = rendering.messages, rendering.text
+        without = replace(rendering, digest=[], digest_text="")
         digest = [self._template.protected(message) for message in _digest(messages)]
         try:
             digest_text = self._template.apply(digest, tools, thinking)
         except TemplateRefused:
-            return Rendering(messages, text, [], "")
+            return without
         ends = self._ends(digest_text)[-_ALIKE_ENDS:]
-        if not ends or not text.endswith(digest_text[ends[0] :]):
-            return Rendering(messages, text, [], "")
-        return Rendering(messages, text, digest, digest_text)
+        if not ends or not rendering.text.endswith(digest_text[ends[0] :]):
+            return without
+        return replace(rendering, digest=digest, digest_text=digest_text)
 
     def _ends(self, text: str) -> list[int]:
         """Where the messages end, in characters."""

@@ -36,12 +36,12 @@ class TurnTokens:
             before: those of the text that `encoded` took its first pieces from.
         """
         first = encoded.kept_pieces
-        known = before[: bisect_right(before, encoded.offsets[first], key=_characters)]
-        new = (
-            Cut(encoded.offsets[index], encoded.starts[index])
-            for index in self.ends(encoded.pieces, first)
-        )
-        return list(dict.fromkeys([*known, *new]))
+        cuts = list(before[: bisect_right(before, encoded.offsets[first], key=_characters)])
+        for index in self.ends(encoded.pieces, first):
+            cut = Cut(encoded.offsets[index], encoded.starts[index])
+            if not cuts or cut != cuts[-1]:
+                cuts.append(cut)
+        return cuts
 
     def ends(self, pieces: Sequence[str], first: int = 0) -> Iterator[int]:
         """The pieces before which a message has ended, from piece `first` on.

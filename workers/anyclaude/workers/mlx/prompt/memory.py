@@ -5,7 +5,6 @@ import threading
 from dataclasses import dataclass
 from typing import Final
 
-from anyclaude.workers.mlx.prompt.canonical import TemplateMessage
 from anyclaude.workers.mlx.prompt.continuation import Rendering
 from anyclaude.workers.mlx.prompt.marks import Cut
 from anyclaude.workers.mlx.prompt.pieces import Encoded
@@ -42,8 +41,12 @@ class RenderedMemory:
         self._kept: list[Rendered] = []
         self._lock = threading.Lock()
 
-    def find(self, start: object, messages: list[TemplateMessage]) -> Rendered | None:
-        """The prompt that has most messages in common with these, and at least one."""
+    def find(self, start: object, messages: list[bytes]) -> Rendered | None:
+        """The prompt that has most messages in common with these, and at least one.
+
+        Args:
+            messages: as `Shaped.exact`.
+        """
         with self._lock:
             kept = [one for one in reversed(self._kept) if one.start is start]
         counted = [(_common(one.rendering.messages, messages), one) for one in kept]
@@ -67,6 +70,8 @@ def _goes_on(rendered: Rendered, before: Rendered) -> bool:
     )
 
 
-def _common(first: list[TemplateMessage], second: list[TemplateMessage]) -> int:
+def _common(first: list[bytes], second: list[bytes]) -> int:
+    if second[: len(first)] == first:
+        return len(first)
     pairs = enumerate(zip(first, second, strict=False))
     return next((n for n, (a, b) in pairs if a != b), min(len(first), len(second)))

@@ -1,6 +1,5 @@
 """From a Messages request to token ids with the places where they may be cut."""
 
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -13,7 +12,13 @@ from anyclaude.messages.errors import invalid_request
 from anyclaude.messages.requests import CountTokensRequest
 from anyclaude.workers.mlx.kv.tokens import TokenArray
 from anyclaude.workers.mlx.prompt.canonical import Conversation, TemplateMessage, canonicalise
-from anyclaude.workers.mlx.prompt.continuation import DIGEST_MESSAGES, Continuation, Rendering
+from anyclaude.workers.mlx.prompt.continuation import (
+    DIGEST_MESSAGES,
+    Continuation,
+    Rendering,
+    Shaped,
+    exact_bytes,
+)
 from anyclaude.workers.mlx.prompt.control import ControlTokens
 from anyclaude.workers.mlx.prompt.marks import last_cut, learn_turns
 from anyclaude.workers.mlx.prompt.memory import Rendered, RenderedMemory
@@ -77,7 +82,7 @@ class PromptRenderer:
             self._new_continuation(TRIAL_DIGEST_MESSAGES), self._dialect
         )
         self._memory = RenderedMemory()
-        self._starts: OrderedDict[str, _Start] = OrderedDict()
+        self._starts: OrderedDict[bytes, _Start] = OrderedDict()
         self._lock = threading.Lock()
 
     def _new_continuation(self, digest_messages: int) -> Continuation:
@@ -100,10 +105,10 @@ class PromptRenderer:
             ) from refusal
 
     def _render(self, conversation: Conversation, thinking: bool) -> Prompt:
-        messages = self._dialect.shape(conversation)
+        shaped = Shaped.of(self._dialect.shape(conversation))
         start = self._start(conversation, thinking)
-        before = self._memory.find(start, messages)
-        rendering = self._rendering(before, messages, start, thinking)
+        before = self._memory.find(start, shaped.exact)
+        rendering = self._rendering(before, shaped, start, thinking)
         encoded = self._encoder.encode(rendering.text, before.encoded if before else None)
         cuts = self._turns.cuts(encoded, before.cuts if before else ())
         self._memory.add(Rendered(start, rendering, encoded, cuts))
@@ -119,20 +124,20 @@ class PromptRenderer:
     def _rendering(
         self,
         before: Rendered | None,
-        messages: list[TemplateMessage],
+        shaped: Shaped,
         start: _Start,
         thinking: bool,
     ) -> Rendering:
-        if _is_unfinished(messages):
-            text = self._template.render(messages, start.tools, thinking=thinking, unfinished=True)
-            return Rendering(messages, text, [], "")
-        if before is not None and self._can_continue:
-            going_on = self._continuation.continued(
-                before.rendering, messages, start.tools, thinking
+        if _is_unfinished(shaped.messages):
+            text = self._template.render(
+                shaped.messages, start.tools, thinking=thinking, unfinished=True
             )
+            return Rendering(shaped.exact, text, [], "")
+        if before is not None and self._can_continue:
+            going_on = self._continuation.continued(before.rendering, shaped, start.tools, thinking)
             if going_on is not None:
                 return going_on
-        return self._continuation.whole(messages, start.tools, thinking)
+        return self._continuation.whole(shaped, start.tools, thinking)
 
     def _shared_characters(
         self, conversation: Conversation, thinking: bool, start: _Start, text: str
@@ -179,8 +184,8 @@ def _is_unfinished(messages: Sequence[TemplateMessage]) -> bool:
     return messages[-1]["role"] == "assistant" and "tool_calls" not in messages[-1]
 
 
-def _start_key(conversation: Conversation, thinking: bool) -> str:
-    return json.dumps([thinking, conversation.leading, conversation.tools])
+def _start_key(conversation: Conversation, thinking: bool) -> bytes:
+    return exact_bytes((thinking, conversation.leading, conversation.tools))
 
 
 def _user(words: str) -> TemplateMessage:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from anyclaude.workers.mlx.prompt.canonical import Conversation, TemplateMessage
-from anyclaude.workers.mlx.prompt.continuation import Continuation, Rendering
+from anyclaude.workers.mlx.prompt.continuation import Continuation, Rendering, Shaped
 from anyclaude.workers.mlx.prompt.dialect import Dialect
 from anyclaude.workers.mlx.prompt.probe import TOOL, calls, result, said
 from anyclaude.workers.mlx.prompt.template import TemplateRefused
@@ -35,7 +35,8 @@ def _is_exact(
     messages: list[TemplateMessage] = [said("user", "trial-ask")]
     before: Rendering | None = None
     for turn in range(_TURNS):
-        shaped = dialect.shape(Conversation(("trial-system",), tuple(messages), ()))
+        conversation = Conversation(("trial-system",), tuple(messages), ())
+        shaped = Shaped.of(dialect.shape(conversation))
         try:
             whole = continuation.whole(shaped, [TOOL], thinking)
         except TemplateRefused:
