@@ -1,0 +1,92 @@
+"""In a local mode nothing leaves the machine, not even a question for a name.
+
+The namespace has no way out, and the kernel counts what asks for one.
+"""
+
+import json
+import subprocess
+import sys
+from typing import Final
+
+import pytest
+
+from tests.e2e.namespace import Namespace
+from tests.integration.service import Service
+
+_ASK: Final = """
+import json, sys, httpx
+url, mode, stream = sys.argv[1:]
+with httpx.Client(trust_env=False, timeout=60) as http:
+    answer = http.post(url + "/v1/messages", headers={"x-anyclaude-mode": mode}, json={
+        "model": "any", "max_tokens": 30, "stream": stream == "stream",
+        "messages": [{"role": "user", "content": "Hello?"}]})
+    http.post(url + "/v1/messages/count_tokens", json={
+        "model": "any", "messages": [{"role": "user", "content": "Hello?"}]})
+    http.get(url + "/v1/models")
+    http.post(url + "/v1/a/path/of/the/api", json={})
+print(json.dumps([answer.status_code, answer.headers["x-anyclaude-mode"]]))
+"""
+_CALL_OUT: Final = """
+import contextlib, socket
+for family, address in (socket.AF_INET, "198.51.100.1"), (socket.AF_INET6, "2001:db8::1"):
+    for kind in socket.SOCK_STREAM, socket.SOCK_DGRAM:
+        with contextlib.suppress(OSError), socket.socket(family, kind) as called:
+            called.connect((address, 53))
+"""
+
+
+class Counter:
+    """The connections and packets that found no way out of the namespace."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._namespace = namespace
+
+    def run(self, *argv: str) -> str:
+        command = self._namespace.command(argv)
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    def tried(self) -> int:
+        """OutNoRoutes of IPv4 and IPv6 (RFC 4293, ipSystemStatsOutNoRoutes)."""
+        names, values = (
+            line.split() for line in self.run("cat", "/proc/net/snmp").splitlines()[:2]
+        )
+        snmp6 = dict(line.split() for line in self.run("cat", "/proc/net/snmp6").splitlines())
+        return int(values[names.index("OutNoRoutes")]) + int(snmp6["Ip6OutNoRoutes"])
+
+
+@pytest.fixture
+def counter(namespace: Namespace) -> Counter:
+    """A count that has been seen to count."""
+    counter = Counter(namespace)
+    before = counter.tried()
+    counter.run(sys.executable, "-c", _CALL_OUT)
+    assert counter.tried() == before + 4
+    return counter
+
+
+def test_a_local_mode_stays_on_this_machine(namespace: Namespace, counter: Counter) -> None:
+    """Start, requests, every verb that looks, a refused switch: nothing tries to leave."""
+    before = counter.tried()
+    with Service(within=namespace.command, ANTHROPIC_API_KEY="sk-ant-unused") as service:
+        service.ready()
+        for way in ("stream", "whole"):
+            answer = counter.run(sys.executable, "-c", _ASK, service.base_url, "mlx-lm", way)
+            assert json.loads(answer) == [200, "mlx-lm"]
+        for words in ("status", "mode", "cache list", "requests", "metrics", "config"):
+            assert service.control(*words.split()).code == 0, words
+        # A server on this machine that is not there.
+        assert service.control("mode", "lmstudio").code == 5
+        assert service.stop() == 0
+    assert counter.tried() == before
+
+
+def test_only_asking_for_a_distant_mode_leaves(namespace: Namespace, counter: Counter) -> None:
+    """The same count sees the one command that does: a switch to a server elsewhere."""
+    far = {"ANYCLAUDE__UPSTREAMS__FAR__BASE_URL": "http://198.51.100.1:9"}
+    with Service(within=namespace.command, **far) as service:
+        service.ready()
+        before = counter.tried()
+        assert service.control("mode").code == 0
+        assert counter.tried() == before
+        assert service.control("mode", "far").code == 5
+        assert counter.tried() > before
