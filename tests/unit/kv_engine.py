@@ -16,7 +16,6 @@ from anyclaude.workers.mlx.kv.archive import Archive
 from anyclaude.workers.mlx.kv.lineage import LineageKey
 from anyclaude.workers.mlx.kv.store import KVStore, StoreLimits
 from anyclaude.workers.mlx.kv.tokens import token_array
-from anyclaude.workers.mlx.kv.tokens import token_array
 from tests.models import tiny
 
 VOCABULARY = 300

@@ -1,4 +1,4 @@
-"""The disk tier under the tree: what left memory or the process comes back, exactly, or not at all."""
+"""The disk tier under the tree: what left memory comes back, exactly or not at all."""
 
 import random
 from collections.abc import Iterator

@@ -14,6 +14,7 @@ import pytest
 from anyclaude.workers.mlx.adapter import Layer
 from anyclaude.workers.mlx.kv import layers as kinds
 from tests.models import tiny
+from tests.unit.conversations import Conversations
 from tests.unit.kv_engine import bench, fresh, same, words
 
 
