@@ -2,33 +2,30 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import anthropic
 
+from tests.integration import prompts
+from tests.integration.prompts import LESSON
 from tests.integration.service import WAIT_SECONDS, Service
-
-SESSION_HEADER: Final = "x-claude-code-session-id"
-# Instructions that are worth keeping, and different for each purpose.
-_LESSON: Final = "Read the file before you change it, then run the tests and say what failed. "
 
 
 def instructions(purpose: str, sentences: int = 40) -> str:
-    """A system prompt that starts like no other."""
-    return f"{purpose}: " + _LESSON * sentences
+    """A system prompt that is worth keeping and starts like no other."""
+    return f"{purpose}: " + LESSON * sentences
 
 
 class Talker:
     """One conversation partner; closes with its client."""
 
     def __init__(self, service: Service, session: str) -> None:
-        self.headers = {SESSION_HEADER: session}
         self._client = anthropic.Anthropic(
             base_url=service.base_url,
             api_key="x",
             max_retries=0,
             timeout=WAIT_SECONDS,
-            default_headers=self.headers,
+            default_headers=prompts.session(session),
             http_client=anthropic.DefaultHttpxClient(trust_env=False),
         )
 
@@ -45,7 +42,8 @@ class Talker:
 
     def ask(self, *messages: Mapping[str, Any], **fields: Any) -> anthropic.types.Message:
         """One answer, sampled greedily unless told otherwise."""
-        return self.messages.create(**arguments(*messages, **fields))  # type: ignore[no-any-return]
+        answer: anthropic.types.Message = self.messages.create(**arguments(*messages, **fields))
+        return answer
 
     def count(self, *messages: Mapping[str, Any], **fields: Any) -> int:
         counted = self.messages.count_tokens(model="any", messages=list(messages), **fields)
@@ -71,13 +69,17 @@ def text_of(message: anthropic.types.Message) -> str:
 def prompt_tokens(message: anthropic.types.Message) -> int:
     """The whole prompt, as the usage counts it."""
     usage = message.usage
-    created, read = usage.cache_creation_input_tokens, usage.cache_read_input_tokens
-    return usage.input_tokens + (created or 0) + (read or 0)
+    return usage.input_tokens + (usage.cache_creation_input_tokens or 0) + read_tokens(message)
+
+
+def read_tokens(message: anthropic.types.Message) -> int:
+    """How much of the prompt was not computed."""
+    return message.usage.cache_read_input_tokens or 0
 
 
 def reused(message: anthropic.types.Message) -> float:
-    """The part of the prompt that was not computed."""
-    return (message.usage.cache_read_input_tokens or 0) / prompt_tokens(message)
+    """The same as a part of the whole."""
+    return read_tokens(message) / prompt_tokens(message)
 
 
 def a_word_in(text: str) -> str:

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tests.integration.service import Service
 
@@ -22,5 +22,6 @@ class DaemonProcess(Service):
     ) -> None:
         routes = "routes.json"
         command = (sys.executable, str(SCRIPT), routes, worker)
-        super().__init__(*flags, home=home, command=command, **(QUICK | environ))
+        variables: dict[str, Any] = QUICK | environ
+        super().__init__(*flags, home=home, command=command, **variables)
         self.routes_file = self.home / routes

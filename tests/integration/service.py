@@ -146,7 +146,7 @@ class Service:
 
     def wait_for(self, holds: Callable[[control_pb2.Status], bool]) -> control_pb2.Status:
         """Returns the first status that `holds`; never polls."""
-        call = control_pb2_grpc.DaemonServiceStub(self.channel).WatchStatus(  # type: ignore[no-untyped-call]
+        call = control_pb2_grpc.DaemonServiceStub(self.channel).WatchStatus(
             control_pb2.WatchStatusRequest(), timeout=WAIT_SECONDS, wait_for_ready=True
         )
         try:

@@ -1,138 +1,184 @@
-"""Bad input and broken settings: a clear error each, and the service goes on."""
+"""What the whole service says to bad input and bad settings, and that it lives on."""
 
+import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 import httpx
 import pytest
 
 from anyclaude.control.v1 import control_pb2
-from tests.integration.prompts import body
-from tests.integration.service import Service
+from tests.integration.conversation import body
+from tests.integration.service import WAIT_SECONDS, Service
 from tests.models import saved
+from tests.models.requests import BASH, user
 
-WINDOW = 600
+_WINDOW_TOKENS: Final = 512
+_LONG: Final = "the quick brown fox " * 200
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[Service]:
-    """The demo model behind a small window."""
-    with Service(ANYCLAUDE__MODEL__CONTEXT_WINDOW_TOKENS=str(WINDOW)) as started:
-        yield started.ready()
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One service with a small window, which nothing here may end."""
+    model = saved.save(tmp_path_factory.mktemp("models") / "tiny", template="qwen3", endless=True)
+    window = str(_WINDOW_TOKENS)
+    with Service(model=model, ANYCLAUDE__MODEL__CONTEXT_WINDOW_TOKENS=window) as service:
+        yield service.ready()
 
 
 @pytest.fixture
 def http(service: Service) -> Iterator[httpx.Client]:
-    """A client; whatever a test sent, the service still answers afterwards."""
+    """A client; afterwards the same processes still answer."""
+    before = [worker.pid for worker in service.status().workers]
     with service.http() as client:
         yield client
-        assert client.post("/v1/messages", json=body(sentences=0)).status_code == 200
+        assert client.get("/health/ready").status_code == 200
+        assert client.post("/v1/messages", json=body(user("hi"), max_tokens=2)).status_code == 200
+    assert [worker.pid for worker in service.status().workers] == before
 
 
-def refusal(response: httpx.Response, status: int, error_type: str) -> str:
-    """The message of an error in Anthropic's envelope."""
-    assert response.status_code == status
-    assert response.headers["request-id"]
-    envelope = response.json()
-    assert envelope["type"] == "error"
-    assert envelope["error"]["type"] == error_type
-    message: str = envelope["error"]["message"]
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A short path for a service that does not make its own."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="ac-") as folder:
+        yield Path(folder)
+
+
+def refusal(answer: httpx.Response, status: int, kind: str) -> str:
+    """The message of an error in the API's envelope."""
+    document = answer.json()
+    assert (answer.status_code, document["error"]["type"]) == (status, kind), answer.text
+    assert document["type"] == "error"
+    assert document["request_id"] == answer.headers["request-id"]
+    message: str = document["error"]["message"]
     return message
 
 
-def test_malformed_json(http: httpx.Client) -> None:
-    """A body that is not JSON is named as such."""
-    response = http.post("/v1/messages", content=b'{"model": ')
-    assert "not valid JSON" in refusal(response, 400, "invalid_request_error")
-
-
-def test_missing_max_tokens(http: httpx.Client) -> None:
-    """The missing field is named."""
-    incomplete = body(sentences=0)
-    del incomplete["max_tokens"]
-    response = http.post("/v1/messages", json=incomplete)
-    assert "max_tokens" in refusal(response, 400, "invalid_request_error")
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b'{"model": "any", "messages": [', "not valid JSON"),
+        (b"", "not valid JSON"),
+        (json.dumps({"model": "any", "messages": [user("hi")]}).encode(), "max_tokens"),
+        (json.dumps(body()).encode(), "messages"),
+        (json.dumps(body({"role": "robot", "content": "hi"})).encode(), "messages.0.role"),
+        (json.dumps(body(user("hi"), temperature=9)).encode(), "temperature"),
+        (json.dumps(body(user({"type": "image", "source": {}}))).encode(), "messages.0.content.0"),
+    ],
+)
+def test_a_malformed_request_is_named(http: httpx.Client, content: bytes, named: str) -> None:
+    """400 says which part of the request is wrong."""
+    answer = http.post("/v1/messages", content=content)
+    assert named in refusal(answer, 400, "invalid_request_error")
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_prompt_over_the_window_gets_the_sentence_that_compacts(
-    http: httpx.Client, stream: bool
-) -> None:
-    """Claude Code acts on these very words, so they come before any stream begins."""
-    long = body(sentences=400, stream=stream)
-    counted = {
-        key: value for key, value in long.items() if key in ("model", "system", "messages", "tools")
-    }
-    tokens = http.post("/v1/messages/count_tokens", json=counted).json()["input_tokens"]
-    message = refusal(http.post("/v1/messages", json=long), 400, "invalid_request_error")
-    assert message == f"prompt is too long: {tokens} tokens > {WINDOW} maximum"
+def test_a_prompt_over_the_window(http: httpx.Client, stream: bool) -> None:
+    """400 in the words on which Claude Code compacts the conversation, streaming or not."""
+    request = body(user(_LONG), tools=[BASH], stream=stream)
+    answer = http.post("/v1/messages", json=request)
+    counted = http.post(
+        "/v1/messages/count_tokens",
+        json={key: request[key] for key in ("model", "messages", "tools")},
+    )
+
+    message = refusal(answer, 400, "invalid_request_error")
+    tokens = counted.json()["input_tokens"]
+    assert tokens > _WINDOW_TOKENS
+    assert message == f"prompt is too long: {tokens} tokens > {_WINDOW_TOKENS} maximum"
 
 
-def test_a_body_of_40_mb_is_too_large(http: httpx.Client) -> None:
-    """413, as an answer that the client gets to read."""
-    response = http.post("/v1/messages", content=b'{"x": "' + b"a" * 40_000_000 + b'"}')
-    refusal(response, 413, "request_too_large")
+def test_an_answer_that_fills_the_window(http: httpx.Client) -> None:
+    """More max_tokens than there is room for is answered, and ends where the window does."""
+    answer = http.post("/v1/messages", json=body(user("Talk."), max_tokens=100_000)).json()
+    usage = answer["usage"]
+    assert answer["stop_reason"] == "model_context_window_exceeded"
+    assert sum(usage[key] for key in usage if key.endswith("_tokens")) == _WINDOW_TOKENS
+
+
+def test_a_body_of_40_megabytes(http: httpx.Client) -> None:
+    """413 names the limit, whether or not the client waits to send all of it."""
+    answer = http.post("/v1/messages", json=body(user("x" * 40_000_000)))
+    assert "33554432 bytes" in refusal(answer, 413, "request_too_large")
 
 
 def test_an_unknown_path(http: httpx.Client) -> None:
-    """Nothing is forwarded anywhere: what is not served is a 404."""
-    refusal(http.get("/v1/files"), 404, "not_found_error")
+    """404 in the envelope, for whatever method."""
+    assert "/v1/complete" in refusal(http.post("/v1/complete", json={}), 404, "not_found_error")
+    assert "/nothing" in refusal(http.get("/nothing"), 404, "not_found_error")
 
 
-def test_an_image_is_named(http: httpx.Client) -> None:
-    """A block that a text model cannot take is refused by its place, never dropped."""
-    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "x"}}
-    content: Any = [{"type": "text", "text": "look"}, image]
-    response = http.post("/v1/messages", json=body(content, sentences=0))
-    message = refusal(response, 400, "invalid_request_error")
-    assert message.startswith("messages.0.content.1: image")
+def test_an_unknown_mode(http: httpx.Client) -> None:
+    """A launch's mode that does not exist is refused with the names of those that do."""
+    answer = http.post("/v1/messages", json=body(user("hi")), headers={"x-anyclaude-mode": "warp"})
+    assert "mlx-lm" in refusal(answer, 400, "invalid_request_error")
 
 
-def test_an_unknown_model_name_is_answered_by_the_resident_model(
-    service: Service, http: httpx.Client
-) -> None:
-    """No name loads or unloads anything: the same process, the same model."""
-    before = service.status()
-    response = http.post("/v1/messages", json=body(sentences=0, model="claude-opus-99"))
-    assert response.status_code == 200
-    assert response.json()["model"] == "claude-opus-99"
-    after = service.status()
-    assert after.model == before.model
-    assert [worker.pid for worker in after.workers] == [worker.pid for worker in before.workers]
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("[server\nport = 1", "/config.toml is not valid TOML"),
+        ("[server]\nprot = 1", "/config.toml: unknown key server.prot. Did you mean server.port?"),
+        ('[cache]\nkv_bits = "many"', '/config.toml: cache.kv_bits = "many"'),
+        ('mode = "warp"', 'There is no mode "warp". Known modes: mlx-lm'),
+    ],
+)
+def test_a_broken_config(home: Path, config: str, said: str) -> None:
+    """The daemon leaves with 78 before it starts anything, and says what to mend."""
+    (home / "config.toml").write_text(config)
+    with Service(home=home) as service:
+        assert service.process.wait(WAIT_SECONDS) == 78
+        assert said in service.output
+        assert "Traceback" not in service.output
+        assert service.sockets() == []
 
 
-def test_a_broken_setting_is_named_with_what_would_fit() -> None:
-    """The daemon does not start, and says which key, from where, and the likely right one."""
-    with Service(ANYCLAUDE__SERVER__PROT="1") as service:
-        assert service.process.wait(30) == 78
-        assert "unknown key server.prot. Did you mean server.port?" in service.output
+def test_a_model_that_is_not_there_until_it_is(tmp_path: Path) -> None:
+    """Each wrong folder is said with what to do, by status, wait and messages alike; the service
+    lives on, and a restart of the worker takes the model that was put there meanwhile."""
+    folder = tmp_path / "model"
+    with Service(model=folder) as service:
+        waited = service.control("wait", "--ready", "--timeout", str(WAIT_SECONDS))
+        assert waited.code == 7
+        assert str(folder) in waited.stderr
+        given_up(service, f"There is no model at {folder}")
+
+        folder.mkdir()
+        restarted(service)
+        given_up(service, f"{folder} holds no config.json")
+
+        (folder / "config.json").write_text('{"model_type": "unheard-of"}')
+        restarted(service)
+        given_up(service, f"The model in {folder} cannot be loaded")
+
+        saved.save(folder, template="qwen3")
+        restarted(service)
+        with service.ready().http() as http:
+            answer = http.post("/v1/messages", json=body(user("hi"), max_tokens=2))
+        assert answer.status_code == 200
+        assert service.status().model.id == "anyclaude-model"
+        assert service.stop() == 0
 
 
-def test_a_missing_model_is_said_and_mended_without_a_restart_of_the_daemon(
-    tmp_path: Path,
-) -> None:
-    """Status is degraded with what to do; requests say the same; a good model brings it back."""
-    missing = tmp_path / "model"
-    with Service(model=missing) as service:
-        worker = service.wait_worker(control_pb2.WORKER_STATE_FATAL)
-        assert f"no model at {missing}" in worker.last_exit.reason
-        shown = service.control("status")
-        assert shown.code == 7
-        assert "ANYCLAUDE_MODEL" in shown.stdout
-        with service.http() as client:
-            message = refusal(
-                client.post("/v1/messages", json=body()), 400, "invalid_request_error"
-            )
-            assert "no model at" in message
-            saved.save(missing)
-            assert service.control("worker", "restart", "mlx").code == 0
-            service.ready()
-            assert client.post("/v1/messages", json=body()).status_code == 200
+def restarted(service: Service) -> None:
+    assert service.control("worker", "restart", "mlx").code == 0
 
 
-def test_a_folder_without_a_model_is_said(tmp_path: Path) -> None:
-    """A folder that holds something else is told apart from a missing one."""
-    with Service(model=tmp_path) as service:
-        worker = service.wait_worker(control_pb2.WORKER_STATE_FATAL)
-        assert "holds no config.json" in worker.last_exit.reason
+def given_up(service: Service, why: str) -> None:
+    """The worker gave up for this reason, and everybody is told."""
+    exit_ = service.wait_worker(control_pb2.WORKER_STATE_FATAL).last_exit
+    assert (exit_.code, why in exit_.reason) == (69, True), exit_.reason
+    status = service.control("status", "--json")
+    assert status.code == 7
+    assert status.json["readiness"] == "degraded"
+    (problem,) = status.json["problems"]
+    assert why in problem
+    assert "ANYCLAUDE_MODEL" in problem
+    assert "anyclaudectl worker restart mlx" in problem
+    with service.http() as http:
+        answer = http.post("/v1/messages", json=body(user("hi")))
+        assert http.get("/health/live").status_code == 200
+    assert why in refusal(answer, 400, "invalid_request_error")
+    assert answer.headers["x-should-retry"] == "false"

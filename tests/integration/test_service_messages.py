@@ -18,6 +18,7 @@ import pytest
 
 from anyclaude.control.v1 import control_pb2
 from anyclaude.worker.v1 import worker_pb2
+from tests.integration import prompts
 from tests.integration.conversation import (
     Talker,
     a_word_in,
@@ -25,6 +26,7 @@ from tests.integration.conversation import (
     body,
     instructions,
     prompt_tokens,
+    read_tokens,
     reused,
     text_of,
 )
@@ -99,7 +101,7 @@ def test_a_tool_loop_comes_to_its_end(demo: Service, open_session: Open) -> None
     assert str(use.input["command"]).startswith("echo")
     assert second.stop_reason == "end_turn"
     assert text_of(second)
-    assert second.usage.cache_read_input_tokens >= prompt_tokens(first)
+    assert read_tokens(second) >= prompt_tokens(first)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +155,7 @@ def test_a_follow_up_reuses_all_but_its_new_words(tiny: Service, open_session: O
 
     assert reused(first) < 0.1
     # The answer's text need not encode to the tokens it was sampled as, so only the prompt counts.
-    assert second.usage.cache_read_input_tokens >= prompt_tokens(first) - 8
+    assert read_tokens(second) >= prompt_tokens(first) - 8
     assert reused(second) > 0.9
 
 
@@ -210,7 +212,7 @@ def test_max_tokens_zero_fills_the_cache(tiny: Service, open_session: Open) -> N
 
     assert (warmed.content, warmed.stop_reason) == ([], "max_tokens")
     assert warmed.usage.output_tokens == 0
-    assert answer.usage.cache_read_input_tokens == prompt_tokens(answer) - 1
+    assert read_tokens(answer) == prompt_tokens(answer) - 1
 
 
 def test_sessions_do_not_see_one_another(tiny: Service, open_session: Open) -> None:
@@ -255,7 +257,7 @@ def test_the_attribution_block_loses_nothing(tiny: Service, open_session: Open) 
     )
 
     assert reused(first) < 0.1
-    assert same.usage.cache_read_input_tokens == prompt_tokens(same) - 1
+    assert read_tokens(same) == prompt_tokens(same) - 1
     assert reused(other) > 0.9
 
 
@@ -302,7 +304,7 @@ def test_leaving_during_prefill_keeps_what_was_computed(tiny: Service) -> None:
     session, question = "left-early", body(user("the quick brown fox " * 1200), stream=True)
     with tiny.http() as http, Talker(tiny, "in-between") as other:
         with http.stream(
-            "POST", "/v1/messages", json=question, headers=_session(session)
+            "POST", "/v1/messages", json=question, headers=prompts.session(session)
         ) as answer:
             # Held: the connection closes with its iterator.
             lines = answer.iter_lines()
@@ -312,7 +314,9 @@ def test_leaving_during_prefill_keeps_what_was_computed(tiny: Service) -> None:
         _wait_idle(tiny)
         kept = sum(cache.tokens for cache in _caches(tiny) if cache.session_id == session)
         retry = body(user("the quick brown fox " * 1200), max_tokens=1)
-        usage = http.post("/v1/messages", json=retry, headers=_session(session)).json()["usage"]
+        usage = http.post("/v1/messages", json=retry, headers=prompts.session(session)).json()[
+            "usage"
+        ]
 
     total = sum(usage[key] for key in usage if key.endswith("input_tokens"))
     assert 4 * _CHUNK_TOKENS <= kept < total / 2
@@ -334,10 +338,6 @@ def test_leaving_during_the_answer_frees_the_worker(tiny: Service) -> None:
             if record["outcome"] == "cancelled" and record["stream"]
         ][:1]
     assert record["status"] == 200
-
-
-def _session(name: str) -> dict[str, str]:
-    return {"x-claude-code-session-id": name}
 
 
 def _caches(service: Service) -> list[worker_pb2.Cache]:
