@@ -168,6 +168,22 @@ def test_a_server_that_is_away_changes_nothing(service: Service) -> None:
         assert http.post("/v1/messages", json=body(user("hi"))).headers[_MODE] == "mlx-lm"
 
 
+def test_auto_mode_says_why(service: Service) -> None:
+    """The mode that answered is in the header, the rule that chose it in the record."""
+    assert switch(service, "auto").mode == "auto"
+    with service.http() as http:
+        answer = http.post("/v1/messages", json=body(user("hi"), max_tokens=4))
+    record = service.control("requests", "-n", "1", "--json").json["requests"][0]
+    status = service.status()
+    switch(service, "mlx-lm")
+
+    assert answer.headers[_MODE] == "mlx-lm"
+    assert record["mode"] == "mlx-lm"
+    assert "servers of this machine" in record["route_reason"]
+    assert (status.mode, status.readiness) == ("auto", control_pb2.READINESS_READY)
+    assert status.model.id
+
+
 def test_two_terminals_can_differ(service: Service) -> None:
     """The header of a launch chooses its mode, whatever the service's is."""
     question = body(user("hi"), max_tokens=4)

@@ -62,7 +62,7 @@ def of(**tables):
 def test_each_preset_is_a_mode():
     """What DESIGN names can be chosen with no configuration at all; ours comes first."""
     assert list(MODES) == [
-        *("mlx-lm", "lmstudio", "vllm", "llama-cpp", "ollama", "openrouter", "claude"),
+        *("mlx-lm", "lmstudio", "vllm", "llama-cpp", "ollama", "openrouter", "claude", "auto"),
     ]
     assert not any(mode.missing for mode in MODES.values())
     assert {name for name, mode in MODES.items() if mode.is_remote} == {"openrouter", "claude"}

@@ -22,6 +22,7 @@ from anyclaude.runtime.upstreams import UpstreamKind, UpstreamSettings
 _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 OWN_MODE: Final = "mlx-lm"
+AUTO_MODE: Final = "auto"
 RELAY: Final = "relay"
 # The only worker that keeps caches of ours.
 CACHE_WORKER: Final = "mlx"
@@ -68,7 +69,11 @@ def catalog(settings: Settings) -> Modes:
     relayed = {name: _relayed(name, table) for name, table in tables.items()}
     if not tables[OWN_MODE].base_url:
         relayed.pop(OWN_MODE)
-    return {own.name: own} | relayed
+    # Of its own it has the readiness of the mode that it uses first.
+    first = relayed.get(OWN_MODE, own)
+    auto = Mode(AUTO_MODE, "a mode for each request, by the rules of [auto]", worker=first.worker)
+    modes = {own.name: own} | relayed
+    return modes | {auto.name: auto}
 
 
 def _relayed(name: str, table: UpstreamSettings) -> Mode:
@@ -136,6 +141,9 @@ def initial(loaded: LoadedSettings, mode_file: Path) -> Mode:
         ModeMissingError: the settings name one that nothing can serve.
     """
     modes = catalog(loaded.settings)
+    for word in (word for rule in loaded.settings.auto.rules for word in rule.use):
+        if word not in modes or word == AUTO_MODE:
+            raise UnknownModeError(f"auto.rules: {_explain_unknown(modes, word)}")
     configured, warning = servable(modes, loaded.settings.mode)
     if warning:
         _log.warning("historic mode name", hint=warning)

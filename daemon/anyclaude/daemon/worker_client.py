@@ -11,6 +11,7 @@ import structlog
 from anyclaude.daemon.changes import Changes
 from anyclaude.daemon.child import SupervisedChild
 from anyclaude.daemon.links import Link, NotReadyError
+from anyclaude.daemon.modes import AUTO_MODE, OWN_MODE
 from anyclaude.worker.v1 import worker_pb2, worker_pb2_grpc
 
 _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -55,7 +56,8 @@ class WorkerClient:
     def upstream(self, mode: str) -> worker_pb2.UpstreamStatus | None:
         """What was last heard of the server behind a relayed mode."""
         last = self._last_status()
-        found = (known for known in last.upstreams if known.name == mode) if last else ()
+        name = OWN_MODE if mode == AUTO_MODE else mode
+        found = (known for known in last.upstreams if known.name == name) if last else ()
         return next(iter(found), None)
 
     def _last_status(self) -> worker_pb2.GetStatusResponse | None:

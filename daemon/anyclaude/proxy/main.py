@@ -19,6 +19,7 @@ import uvloop
 from anyclaude.frontend.v1.frontend_pb2_grpc import add_FrontendServiceServicer_to_server
 from anyclaude.proxy.admission import Admission
 from anyclaude.proxy.app import App, build_router
+from anyclaude.proxy.auto import Policy
 from anyclaude.proxy.control import FrontendService
 from anyclaude.proxy.door import Door, TokenError, read_token
 from anyclaude.proxy.messages import MessagesEndpoint
@@ -62,7 +63,7 @@ class _Frontend:
         self.service = FrontendService(routes, workers, self.records)
         admission = Admission(server.max_requests)
         token = read_token(server.auth_token_file)
-        messages = MessagesEndpoint(server, routes, workers, admission)
+        messages = MessagesEndpoint(server, routes, workers, admission, Policy(birth.settings))
         passthrough = Passthrough(server, routes, workers, admission, token)
         router = build_router(server, birth.paths, routes, messages, passthrough)
         app = App(server, Door(token), router, self.records)

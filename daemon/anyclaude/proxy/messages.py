@@ -4,16 +4,18 @@ import asyncio
 from typing import Final
 
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
-from anyclaude.messages.errors import overloaded
+from anyclaude.messages.errors import ApiError, overloaded
 from anyclaude.messages.events import EventMachine, new_message_id
 from anyclaude.messages.identity import identify
 from anyclaude.messages.requests import (
+    CountTokensRequest,
     MessagesRequest,
     parse_count_tokens_request,
     parse_messages_request,
 )
 from anyclaude.proxy.admission import Admission
 from anyclaude.proxy.answer import Answer
+from anyclaude.proxy.auto import AUTO, Policy
 from anyclaude.proxy.exchange import Exchange
 from anyclaude.proxy.routes import MODE_HEADER, RouteTable
 from anyclaude.proxy.stream import EventStream
@@ -22,12 +24,20 @@ from anyclaude.runtime.settings import ServerSettings
 from anyclaude.worker.v1 import worker_pb2 as worker
 
 _SWITCHED_RETRY_AFTER_SECONDS: Final = 1
+# From here on the request is not to blame, and another server may do better.
+_SERVER_FAULT: Final = 500
 
 
 class MessagesEndpoint:
     def __init__(
-        self, settings: ServerSettings, routes: RouteTable, workers: Workers, admission: Admission
+        self,
+        settings: ServerSettings,
+        routes: RouteTable,
+        workers: Workers,
+        admission: Admission,
+        policy: Policy,
     ) -> None:
+        self._policy = policy
         self._settings = settings
         self._routes = routes
         self._workers = workers
@@ -47,12 +57,31 @@ class MessagesEndpoint:
         """Counts the tokens of a prompt exactly as generation would."""
         with self._admission.slot():
             body = await exchange.inbound.read(self._settings.max_body_bytes)
-            exchange.record.requested_model = parse_count_tokens_request(body).model
-            await exchange.while_connected(self._count(exchange, body))
+            request = parse_count_tokens_request(body)
+            exchange.record.requested_model = request.model
+            await exchange.while_connected(self._count(exchange, request, body))
 
     async def _generate(self, exchange: Exchange, request: MessagesRequest, body: bytes) -> None:
         deadline = self._accept_deadline()
-        route = await self._route(exchange, deadline)
+        modes = await self._modes(exchange, request, body, deadline)
+        while True:
+            route = await self._route(exchange, modes, deadline)
+            try:
+                return await self._attempt(exchange, route, request, body, deadline)
+            except ApiError as error:
+                modes = [mode for mode in modes if mode != route.mode]
+                if exchange.begun or not modes or error.status < _SERVER_FAULT:
+                    raise
+                exchange.record.route_reason += f"; {route.mode} failed ({error.type})"
+
+    async def _attempt(
+        self,
+        exchange: Exchange,
+        route: frontend.Route,
+        request: MessagesRequest,
+        body: bytes,
+        deadline: float,
+    ) -> None:
         call = worker.GenerateRequest(
             request_id=exchange.request_id,
             body_json=body,
@@ -69,20 +98,34 @@ class MessagesEndpoint:
             else:
                 await answer.whole()
 
-    async def _count(self, exchange: Exchange, body: bytes) -> None:
-        route = await self._route(exchange, self._accept_deadline())
+    async def _count(self, exchange: Exchange, request: CountTokensRequest, body: bytes) -> None:
+        deadline = self._accept_deadline()
+        modes = await self._modes(exchange, request, body, deadline)
+        route = await self._route(exchange, modes, deadline)
         call = worker.CountTokensRequest(
             request_id=exchange.request_id, body_json=body, mode=route.mode
         )
         tokens = await self._workers.count_tokens(route, call)
         await exchange.send_json(200, {"input_tokens": tokens})
 
-    async def _route(self, exchange: Exchange, deadline: float) -> frontend.Route:
-        mode = exchange.headers.get(MODE_HEADER, "").strip()
-        route = await self._routes.ready(mode, deadline)
+    async def _modes(
+        self, exchange: Exchange, request: CountTokensRequest, body: bytes, deadline: float
+    ) -> list[str]:
+        """The modes that may answer, in order: one, unless a policy chooses."""
+        await self._routes.known(deadline)
+        mode = exchange.headers.get(MODE_HEADER, "").strip() or self._routes.default_mode
+        if mode != AUTO:
+            return [mode]
+        choice = self._policy.choose(request, exchange.record.identity, len(body))
+        exchange.record.route_reason = choice.reason
+        return list(choice.modes)
+
+    async def _route(self, exchange: Exchange, modes: list[str], deadline: float) -> frontend.Route:
+        """The first of `modes` that is ready, or gets ready before the deadline."""
+        route = self._routes.first_ready(modes) or await self._routes.ready(modes[0], deadline)
         exchange.take(route)
         exchange.extra_headers[MODE_HEADER] = route.mode
-        if route.passthrough:
+        if route.passthrough and not exchange.record.route_reason:
             # It became one while the body arrived, which has been read and judged by now.
             raise overloaded(f"The mode is {route.mode} now.", _SWITCHED_RETRY_AFTER_SECONDS)
         return route

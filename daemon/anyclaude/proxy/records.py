@@ -77,6 +77,8 @@ def _fields(record: frontend.RequestRecord) -> dict[str, Any]:
         fields["ttft_seconds"] = record.time_to_first_token.ToNanoseconds() / 1e9
     if record.HasField("usage"):
         fields |= _usage_fields(record)
+    if record.route_reason:
+        fields["route_reason"] = record.route_reason
     if record.error_type:
         fields["error_type"] = record.error_type
     if record.error_message:

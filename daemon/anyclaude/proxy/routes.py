@@ -6,6 +6,7 @@ its end. Where no route can serve yet, the request waits a moment for the next p
 
 import asyncio
 import math
+from collections.abc import Iterable
 from typing import Final
 
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
@@ -39,6 +40,11 @@ class RouteTable:
         default = self._pushed.default_mode if self._pushed else ""
         return sorted(self._routes.values(), key=lambda route: route.mode != default)
 
+    @property
+    def default_mode(self) -> str:
+        """Empty before the first push."""
+        return self._pushed.default_mode if self._pushed else ""
+
     def find(self, mode: str = "") -> frontend.Route:
         """The route of `mode`, or of the default mode, whatever its state.
 
@@ -70,6 +76,11 @@ class RouteTable:
             return False
         route = self._routes.get(mode or self._pushed.default_mode)
         return route is not None and route.passthrough
+
+    def first_ready(self, modes: Iterable[str]) -> frontend.Route | None:
+        """The route of the first of `modes` that can serve now."""
+        known = (self._routes[mode] for mode in modes if mode in self._routes)
+        return next((r for r in known if r.state == frontend.ROUTE_STATE_READY), None)
 
     async def known(self, deadline: float) -> None:
         """Waits for the first push, at most to `deadline` (the loop's clock).

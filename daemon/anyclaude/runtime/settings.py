@@ -104,6 +104,24 @@ class RelaySettings(_Section):
     stop_grace_seconds: float = Field(5.0, ge=0)
 
 
+class AutoRule(_Section):
+    """`[[auto.rules]]`: requests for which all conditions hold use these modes, in this order."""
+
+    # Empty means every class.
+    classes: list[Literal["main", "subagent", "compaction", "utility"]] = []
+    tools_offered: bool | None = None
+    # Estimated from the request's length.
+    over_tokens: int = Field(0, ge=0)
+    # The next one is tried where one fails before its first byte.
+    use: list[str] = Field(min_length=1)
+
+
+class AutoSettings(_Section):
+    """Mode auto; a request that no rule fits uses the servers of this machine, mlx-lm first."""
+
+    rules: list[AutoRule] = []
+
+
 class SupervisorSettings(_Section):
     """How children are started again."""
 
@@ -135,6 +153,7 @@ class Settings(_Section):
     cache: CacheSettings = CacheSettings()
     mlx: MlxSettings = MlxSettings()
     relay: RelaySettings = RelaySettings()
+    auto: AutoSettings = AutoSettings()
     # By mode; the presets are always there.
     upstreams: dict[str, UpstreamSettings] = Field(default_factory=default_upstreams)
     supervisor: SupervisorSettings = SupervisorSettings()
