@@ -17,6 +17,7 @@ from anyclaude.messages.diagnostics import asks_for_diagnostics
 from anyclaude.messages.errors import ApiError, prompt_too_long
 from anyclaude.messages.requests import (
     MessagesRequest,
+    Tool,
     parse_count_tokens_request,
     parse_messages_request,
 )
@@ -26,6 +27,7 @@ from anyclaude.workers.mlx import memory
 from anyclaude.workers.mlx.adapter import TokenizerWrapper, opens_thinking
 from anyclaude.workers.mlx.caches import disk_status, list_caches, prune_caches
 from anyclaude.workers.mlx.decode import BlockStream, make_sampler
+from anyclaude.workers.mlx.decode.held import ConstraintCompiler, Held
 from anyclaude.workers.mlx.engine.engine import Engine
 from anyclaude.workers.mlx.engine.generation import failed
 from anyclaude.workers.mlx.engine.job import Job
@@ -57,6 +59,8 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         # Used on the MLX thread only; the renderer's own on the executor's only.
         self._decode_tokenizer = decode_tokenizer
         self._renderer = renderer
+        # Only asked on the executor's thread.
+        self._constraints = ConstraintCompiler.of(decode_tokenizer)
         self._rendering = ThreadPoolExecutor(1, thread_name_prefix="render")
 
     async def Generate(
@@ -155,16 +159,28 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         room = window - len(prompt.token_ids)
         if room < 1:
             raise prompt_too_long(len(prompt.token_ids), window)
+        max_tokens = min(body.max_tokens, room)
+        in_thinking = opens_thinking(self._decode_tokenizer, prompt.token_ids)
+        held = self._held(body, in_thinking=in_thinking)
+        sampler = self._sampler(body)
         return Job(
             request_id=request.request_id,
             lineage=_lineage(request.identity, prompt),
             token_ids=prompt.token_ids,
             marks=prompt.marks,
             stable_tokens=prompt.stable_tokens,
-            max_tokens=min(body.max_tokens, room),
+            max_tokens=max_tokens,
             window_limited=body.max_tokens > room,
-            sampler=self._sampler(body),
-            new_blocks=lambda: self._blocks(body, prompt),
+            sampler=held.constraint.sampler(sampler) if held else sampler,
+            new_blocks=lambda: BlockStream(
+                self._decode_tokenizer,
+                _client_tools(body),
+                body.stop_sequences,
+                tool_choice=body.tool_choice,
+                in_thinking=in_thinking,
+                held=held,
+                max_tokens=max_tokens,
+            ),
             emit=emit,
             keep=request.identity.request_class != pb.REQUEST_CLASS_UTILITY,
             asked=_asked(request, body, prompt),
@@ -180,14 +196,21 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
             own.top_k if body.top_k is None else body.top_k,
         )
 
-    def _blocks(self, body: MessagesRequest, prompt: Prompt) -> BlockStream:
-        return BlockStream(
-            self._decode_tokenizer,
-            [tool for tool in body.tools if tool.is_client_tool],
-            body.stop_sequences,
-            tool_choice=body.tool_choice,
-            in_thinking=opens_thinking(self._decode_tokenizer, prompt.token_ids),
+    def _held(self, body: MessagesRequest, *, in_thinking: bool) -> Held | None:
+        """What the answer's tokens are held to."""
+        if self._constraints is None:
+            return None
+        return self._constraints.compile(
+            _client_tools(body),
+            body.tool_choice,
+            body.answer_schema,
+            in_thinking=in_thinking,
+            may_think=(body.thinking or {}).get("type") in ("adaptive", "enabled"),
         )
+
+
+def _client_tools(body: MessagesRequest) -> list[Tool]:
+    return [tool for tool in body.tools if tool.is_client_tool]
 
 
 def _asked(request: pb.GenerateRequest, body: MessagesRequest, prompt: Prompt) -> Asked:
@@ -196,6 +219,7 @@ def _asked(request: pb.GenerateRequest, body: MessagesRequest, prompt: Prompt) -
         request.request_id,
         request.body_json,
         prompt.marks,
+        len(prompt.token_ids),
         message_id=request.message_id,
         wants_diagnostics=wants,
         previous_message_id=previous,

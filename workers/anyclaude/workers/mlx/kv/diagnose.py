@@ -134,12 +134,12 @@ class _Turn:
     def at(cls, offset: int, kept: Remembered, prompt: Came, voice: Voice) -> "_Turn":
         assert kept.asked is not None
         begin, came_end = _bounds(offset, prompt.asked.marks, prompt.tokens)
-        last, kept_end = _bounds(offset, kept.asked.marks, kept.tokens)
+        _, kept_end = _bounds(offset, kept.asked.marks, kept.tokens)
         return cls(
             voice.decode(_part(kept.tokens, begin, kept_end)),
             voice.decode(_part(prompt.tokens, begin, came_end)),
             voice.think_start,
-            last == max(kept.asked.marks, default=0),
+            offset >= max(kept.asked.marks, default=kept.asked.prompt_tokens),
         )
 
     def shows(self, messages: Sequence[MessageFacts]) -> bool:

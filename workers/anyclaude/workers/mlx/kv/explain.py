@@ -298,7 +298,10 @@ def _restored(lookup: Lookup) -> Remembered | None:
 
 
 def _rejoins(lookup: Lookup, shared: int, asked: Asked | None) -> bool:
-    """Whether a whole message behind the divergence was found in another branch."""
+    """Whether another branch was followed to its end, or over a whole message at least."""
+    nodes = lookup.match.nodes
+    if nodes and not nodes[-1].children and shared < lookup.match.length == nodes[-1].end:
+        return True
     beyond = max(shared, lookup.stable_tokens)
     marks = asked.marks if asked is not None else (beyond + 1,)
     return any(beyond < mark <= lookup.reused for mark in marks)

@@ -31,6 +31,7 @@ class Asked:
     body: bytes
     # Ends of messages, in tokens of the prompt.
     marks: tuple[int, ...]
+    prompt_tokens: int
     # The id that the answer goes out under.
     message_id: str = ""
     wants_diagnostics: bool = False
