@@ -110,6 +110,7 @@ class Load:
         return self.streams
 
 
+@pytest.mark.slow
 def test_nothing_breaks_while_the_mode_changes(service: Service) -> None:
     """Streams end where they began, none fails, and whoever asks after a switch gets its mode."""
     pid = service.worker().pid

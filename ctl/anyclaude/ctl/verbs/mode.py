@@ -39,7 +39,7 @@ def _show(*, json: bool) -> None:
                 "*" if known.name == answer.mode else "",
                 known.name,
                 Cell("ready", Tone.GOOD) if known.ready else Cell("not ready", Tone.WARN),
-                known.description if known.ready else known.reason or known.description,
+                ". ".join(filter(None, (known.description, known.reason))),
             )
             for known in answer.modes
         ],
