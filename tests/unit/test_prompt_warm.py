@@ -13,6 +13,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from anyclaude.messages.errors import ApiError
 from anyclaude.workers.mlx.kv.tokens import common_prefix
 from anyclaude.workers.mlx.prompt import Prompt, PromptRenderer
+from anyclaude.workers.mlx.prompt.canonical import TurnMemory
 from anyclaude.workers.mlx.prompt.memory import RenderedMemory
 from tests.models.requests import (
     BASH,
@@ -119,6 +120,7 @@ def _fresh(family: str) -> PromptRenderer:
     """One that has seen nothing; finding out about the template again would give the same."""
     renderer = _forgetful(family)
     renderer._memory = RenderedMemory()
+    renderer._turn_memory = TurnMemory()
     return renderer
 
 
@@ -176,11 +178,10 @@ def test_a_long_conversation_is_rendered_by_its_digest(family: str) -> None:
             tokens.rendered()
 
 
-def _renderer(template: str) -> tuple[PromptRenderer, _Counting]:
+def _renderer(template: str) -> PromptRenderer:
     special = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|endoftext|>")
     wrapper = wrap(byte_level(), template, special, markup_tokens("chatml"))
-    tokens = _Counting(wrapper._tokenizer)
-    return PromptRenderer(tokens, digest_messages=_SHORT_DIGEST), tokens
+    return PromptRenderer(wrapper, digest_messages=_SHORT_DIGEST)
 
 
 _ODD = {
@@ -201,14 +202,24 @@ _ODD = {
 @pytest.mark.parametrize("odd", _ODD)
 def test_templates_that_look_ahead_are_rendered_whole(odd: str) -> None:
     """Where earlier text depends on later messages in whatever way, ids are those of the whole."""
-    renderer, _ = _renderer(_ODD[odd])
-    whole, _ = _renderer(_ODD[odd])
+    renderer, whole = _renderer(_ODD[odd]), _renderer(_ODD[odd])
+    # As if the trial had found nothing: what is checked in every request has to hold alone.
+    renderer._can_continue = True
     for seed in range(4):
         conversation = _Conversation(random.Random(seed))
         for _ in range(12):
             conversation.change()
             whole._memory = RenderedMemory()
+            whole._turn_memory = TurnMemory()
             assert _outcome(renderer, conversation) == _outcome(whole, conversation)
+
+
+def test_the_trial_finds_templates_that_no_digest_stands_for() -> None:
+    """A template that writes otherwise from the ninth message on is always rendered whole."""
+    template = CHATML.replace("message.role ~ '\\n'", "message.role ~ '!' * (loop.index // 9)")
+    assert template != CHATML
+    assert not _renderer(template)._can_continue
+    assert _renderer(CHATML)._can_continue
 
 
 def _loops(renderer: PromptRenderer) -> list[Prompt]:

@@ -7,18 +7,19 @@ shows what they change. If they only add text at its end, they add the same text
 they change anything before, or the digest's end does not read like the whole's, the whole is
 rendered. A conversation that is still short is its own digest.
 
-Whether a template can be judged so is tried when the model is loaded (`trial.py`).
+Whether a template can be judged so is tried when the model is loaded (`trial.py`). Not found would
+be one that writes otherwise from some place on that only a conversation longer than the trial's
+reaches; its next turn is rendered whole.
 """
 
-import marshal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 from anyclaude.workers.mlx.prompt.canonical import TemplateMessage
+from anyclaude.workers.mlx.prompt.compare import exact_bytes, shared_characters
 from anyclaude.workers.mlx.prompt.control import ControlTokens
 from anyclaude.workers.mlx.prompt.marks import TurnTokens
-from anyclaude.workers.mlx.prompt.shared import shared_characters
 from anyclaude.workers.mlx.prompt.template import Template, TemplateRefused
 
 DIGEST_MESSAGES: Final = 32
@@ -31,11 +32,7 @@ _Shape = tuple[object, ...]
 
 @dataclass(frozen=True, eq=False)
 class Shaped:
-    """A conversation's messages as the template takes them, and each as exact bytes.
-
-    Comparing the messages themselves would miss what a template prints: the order of keys, and
-    whether a number is 1, 1.0 or true.
-    """
+    """A conversation's messages as the template takes them, and each as exact bytes."""
 
     messages: list[TemplateMessage]
     exact: list[bytes]
@@ -43,12 +40,6 @@ class Shaped:
     @classmethod
     def of(cls, messages: list[TemplateMessage]) -> Self:
         return cls(messages, [exact_bytes(message) for message in messages])
-
-
-def exact_bytes(value: Any) -> bytes:
-    """The same bytes for the same JSON value with its keys in the same order, and only then."""
-    # From version 3 on, the bytes depend on what else refers to the parts.
-    return marshal.dumps(value, 2)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,20 +11,24 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from anyclaude.messages.errors import invalid_request
 from anyclaude.messages.requests import CountTokensRequest
 from anyclaude.workers.mlx.kv.tokens import TokenArray
-from anyclaude.workers.mlx.prompt.canonical import Conversation, TemplateMessage, canonicalise
+from anyclaude.workers.mlx.prompt.canonical import (
+    Conversation,
+    TemplateMessage,
+    TurnMemory,
+    canonicalise,
+)
+from anyclaude.workers.mlx.prompt.compare import exact_bytes, shared_characters
 from anyclaude.workers.mlx.prompt.continuation import (
     DIGEST_MESSAGES,
     Continuation,
     Rendering,
     Shaped,
-    exact_bytes,
 )
 from anyclaude.workers.mlx.prompt.control import ControlTokens
 from anyclaude.workers.mlx.prompt.marks import last_cut, learn_turns
 from anyclaude.workers.mlx.prompt.memory import Rendered, RenderedMemory
 from anyclaude.workers.mlx.prompt.pieces import PieceEncoder
 from anyclaude.workers.mlx.prompt.probe import find_dialect, turns_rendered
-from anyclaude.workers.mlx.prompt.shared import shared_characters
 from anyclaude.workers.mlx.prompt.template import (
     Template,
     TemplateRefused,
@@ -82,6 +86,7 @@ class PromptRenderer:
             self._new_continuation(TRIAL_DIGEST_MESSAGES), self._dialect
         )
         self._memory = RenderedMemory()
+        self._turn_memory = TurnMemory()
         self._starts: OrderedDict[bytes, _Start] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -94,7 +99,7 @@ class PromptRenderer:
         Raises:
             ApiError: 400 naming what a local text model, or this model's template, cannot take.
         """
-        conversation = canonicalise(request)
+        conversation = canonicalise(request, self._turn_memory)
         thinking = self._can_think and _wants_thinking(request)
         try:
             return self._render(conversation, thinking)
