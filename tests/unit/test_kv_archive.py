@@ -112,3 +112,17 @@ def test_pruning_everything_empties_the_disk_too(tmp_path: Path) -> None:
         first.engine.store.prune(Selection(all=True))
     with stored(tmp_path, tiny.Family.DENSE) as second:
         assert second.start(conversation(), "a", stable=200).answer().reused == 0
+
+
+def test_a_fork_leaves_the_records_behind_it(tmp_path: Path) -> None:
+    """Splitting a stored segment keeps both branches on disk."""
+    prompt = conversation()
+    fork = prompt[:150] + words(random.Random(3), 50)
+    with stored(tmp_path, tiny.Family.DENSE) as first:
+        first.start(prompt, "a").answer()
+        first.start([*prompt, *words(random.Random(4), 40)], "a").answer()
+        first.start(fork, "b").answer()
+    with stored(tmp_path, tiny.Family.DENSE) as second:
+        assert second.start(fork, "b").answer().reused == len(fork) - 1
+        longer = [*prompt, *words(random.Random(4), 40)]
+        assert second.start(longer, "a").answer().reused == len(longer) - 1

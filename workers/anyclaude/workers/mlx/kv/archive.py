@@ -53,7 +53,9 @@ class Archive:
         ]
 
     def save(self, node: Node, prefix: TokenArray, key: LineageKey) -> None:
-        """Writes a node behind.
+        """Writes a node behind, in place of the record it had before a split or a new state.
+
+        After a split the upper part goes first: the lower one's record names it as its parent.
 
         Args:
             prefix: all token ids up to the node's end.
@@ -77,16 +79,7 @@ class Archive:
         node.on_disk = False
         node.stored_states = bool(node.states)
         node.disk_bytes = node.nbytes
-        self._tier.save(segment, partial(_saved, node, node.record_id))
-
-    def rewrite(self, node: Node, prefix: TokenArray, key: LineageKey) -> None:
-        """Replaces a node's record after a split, or when a state was added to it."""
-        self._tier.remove([record_id(prefix)])
-        self.save(node, prefix, key)
-
-    def holds(self, node: Node) -> bool:
-        """Whether there is a record of the node, sound or not."""
-        return self._tier.holds(node.record_id)
+        self._tier.save(segment, partial(_saved, node, node.record_id), replace=True)
 
     def load(self, node: Node) -> bool:
         """Brings a node's arrays back into memory; False if its record cannot be trusted."""
@@ -101,9 +94,16 @@ class Archive:
             return False
         return True
 
+    def holds(self, node: Node) -> bool:
+        """Whether the node can be read back; the tier drops records of its own for its budget."""
+        return node.on_disk and self._tier.holds(node.record_id)
+
+    def reap(self) -> None:
+        """Lets go of arrays that are written; MLX frees memory on its own thread only."""
+        self._tier.reap()
+
     def let_go(self, node: Node) -> None:
         """Takes a stored node's arrays out of memory."""
-        assert node.on_disk
         node.arrays = None
         node.states = {}
 

@@ -275,6 +275,8 @@ class KVStore:
 
     def drop_idle_live_caches(self) -> None:
         """Drops the live caches of conversations that have not been heard of for a while."""
+        if self.archive is not None:
+            self.archive.reap()
         oldest = self._clock() - self._limits.live_idle_seconds
         for lineage in self._lineages.values():
             if lineage.last_use < oldest:
@@ -371,10 +373,10 @@ class KVStore:
             return
         for node in path:
             if not node.record_id and node.in_memory:
-                self.archive.rewrite(node, tokens[: node.end], key)
+                self.archive.save(node, tokens[: node.end], key)
                 for child in node.children.values():
                     if child not in path and not child.record_id and child.in_memory:
-                        self.archive.rewrite(child, child.token_ids(), key)
+                        self.archive.save(child, child.token_ids(), key)
         self.archive.touch(path)
 
     def _thin_states(self, path: list[Node]) -> None:
@@ -398,7 +400,7 @@ class KVStore:
             if self.nbytes <= target_bytes:
                 return
             self.evictions += 1
-            if node.on_disk and self.archive is not None:
+            if self.archive is not None and self.archive.holds(node):
                 self.archive.let_go(node)
             else:
                 self._forget(node)
