@@ -7,8 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
+from anyclaude.control.v1 import control_pb2
 from tests.integration.prompts import body, session
-from tests.integration.service import Service
+from tests.integration.service import WAIT_SECONDS, Service
 from tests.models import saved
 
 
@@ -27,9 +28,15 @@ def http(service: Service) -> Iterator[httpx.Client]:
         yield client
 
 
+def answer(http: httpx.Client, name: str, words: str = "hi there") -> dict[str, Any]:
+    message: dict[str, Any] = http.post(
+        "/v1/messages", json=body(words), headers=session(name)
+    ).json()
+    return message
+
+
 def ask(http: httpx.Client, name: str, words: str = "hi there") -> dict[str, int]:
-    response = http.post("/v1/messages", json=body(words), headers=session(name))
-    usage: dict[str, int] = response.json()["usage"]
+    usage: dict[str, int] = answer(http, name, words)["usage"]
     return usage
 
 
@@ -55,24 +62,44 @@ def test_a_conversation_and_its_prefix_are_listed(service: Service, http: httpx.
     assert service.control("cache", "show", "lineages/none").code == 4
 
 
-def test_pruning_is_a_dry_run_without_yes(service: Service, http: httpx.Client) -> None:
-    """What would go is listed with its bytes, and stays."""
-    ask(http, "alpha")
-    planned = service.control("cache", "prune", "--session", "alpha", "--json").json
-    assert planned["freed_bytes"] > 0
-    assert lineages(service) == {"alpha"}
+@pytest.mark.parametrize(
+    "condition",
+    [("--session", "alpha"), ("--older-than", "0s"), ("--to", "300kB"), ("--all",)],
+)
+def test_a_dry_run_promises_what_is_then_freed(
+    service: Service, http: httpx.Client, condition: tuple[str, ...]
+) -> None:
+    """Without --yes nothing goes; with it just that goes, and the bytes are free."""
+    for name in ("alpha", "beta"):
+        ask(http, name, f"{name} begins otherwise")
+    before = _caches(service)
+    planned = service.control("cache", "prune", *condition, "--json").json
+    assert _caches(service) == before
+    done = service.control("cache", "prune", *condition, "--yes", "--json").json
+    after = _caches(service)
+
+    assert (planned.pop("dry_run"), done.pop("dry_run")) == (True, False)
+    assert done == planned
+    assert 0 < done["freed_bytes"] == before.memory.cache_bytes - after.memory.cache_bytes
+    assert done["remaining_bytes"] == after.memory.cache_bytes
+    removed = {cache["name"] for cache in done["caches"]}
+    names = {cache.name for cache in before.caches}
+    assert removed <= names
+    assert {cache.name for cache in after.caches} == names - removed
 
 
 def test_a_pruned_session_leaves_tools_and_instructions(
     service: Service, http: httpx.Client
 ) -> None:
     """The next conversation reuses the prefix, and the pruned one still gets its answer."""
-    first = ask(http, "alpha")
+    first = answer(http, "alpha")
     ask(http, "beta")
     service.control("cache", "prune", "--session", "alpha", "--yes")
     assert lineages(service) == {"beta"}
-    again = ask(http, "alpha")
-    assert again["cache_read_input_tokens"] > 0.9 * first["cache_creation_input_tokens"]
+    again = answer(http, "alpha")
+    kept = first["usage"]["cache_creation_input_tokens"]
+    assert again["usage"]["cache_read_input_tokens"] > 0.9 * kept
+    assert again["content"] == first["content"]
 
 
 def test_pruning_all_leaves_nothing(service: Service, http: httpx.Client) -> None:
@@ -111,6 +138,38 @@ def test_modes_are_shown_and_one_without_a_worker_is_refused(service: Service) -
     assert service.control("mode", "mlx-lm").code == 0
     assert service.control("mode", "nonsense").code == 2
     assert service.control("mode", "openrouter").code == 5
+
+
+def test_each_exit_code_says_what_happened(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0, 2, 4, 5, 6 and 3 by the real daemon, each with a word to the user; a worker that gave up
+    is 7, which the tests of broken models reach."""
+
+    def expect(code: int, *arguments: str) -> None:
+        ended = service.control(*arguments)
+        assert ended.code == code, (arguments, ended)
+        assert bool(ended.stderr) == bool(code)
+        assert "Traceback" not in ended.stderr
+
+    expect(0, "status")
+    expect(2, "cache", "prune")
+    expect(2, "cache", "prune", "--older-than", "a while")
+    expect(4, "cache", "show", "lineages/nobody/main")
+    expect(4, "worker", "restart", "nobody")
+    expect(0, "worker", "restart", "mlx")
+    expect(6, "wait", "--ready", "--timeout", "0")
+    expect(5, "cache", "list")
+    expect(0, "wait", "--ready", "--timeout", str(WAIT_SECONDS))
+    monkeypatch.setitem(service.environ, "ANYCLAUDE_HOME", str(service.home / "nothing-here"))
+    expect(3, "status")
+
+
+def _caches(service: Service) -> control_pb2.ListCachesResponse:
+    answered: control_pb2.ListCachesResponse = service.stub("CacheService").ListCaches(
+        control_pb2.ListCachesRequest()
+    )
+    return answered
 
 
 def _prefix_tokens(service: Service) -> dict[str, float]:

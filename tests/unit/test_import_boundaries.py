@@ -90,7 +90,14 @@ def test_every_module_belongs_to_a_layer() -> None:
 
 
 @pytest.mark.parametrize(
-    "entry", ["anyclaude.proxy.main", "anyclaude.daemon.main", "anyclaude.ctl.main"]
+    "entry",
+    [
+        "anyclaude.proxy.main",
+        "anyclaude.daemon.main",
+        "anyclaude.workers.relay.main",
+        "anyclaude.ctl.main",
+        "anyclaude.launcher.main",
+    ],
 )
 def test_a_process_without_mlx_never_loads_it(entry: str) -> None:
     """What counts is what is loaded, whoever asks for it."""
