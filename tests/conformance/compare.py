@@ -24,8 +24,10 @@ Without `BASE_URL` it starts this project's service on the demo model. The cases
 and through the official clients for Python and TypeScript, and none needs a clever model. What is
 asked for is what Claude Code needs of a local endpoint; the rows on privacy, on diagnostics and on
 how much is read from the cache go beyond what the API promises. A case is not applicable where the
-server does not serve its endpoint, or where the model did not give it anything to judge. Servers
-other than this one served a model of three layers with random weights, on two processor cores.
+server does not serve its endpoint, or where the model did not give it anything to judge. The
+demo model calls a tool of its own accord; every other model here has three layers of random weights
+and does nothing that it is not made to do. All ran on two processor cores that did other work too:
+the rows on pings and on disconnects may say as much of the machine as of a server.
 """
 
 

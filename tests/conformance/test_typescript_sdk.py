@@ -106,7 +106,7 @@ def test_models(endpoint: Endpoint, seen: Any) -> None:
 
 def test_leaving_a_stream(endpoint: Endpoint, seen: Any) -> None:
     """A stream that is left in the middle leaves the client and the server usable."""
-    assert value(endpoint, seen, "leave")["content"]
+    assert value(endpoint, seen, "leave")["stop_reason"]
 
 
 @pytest.mark.parametrize(
