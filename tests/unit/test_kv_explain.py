@@ -170,7 +170,8 @@ def tools_changed(rng: random.Random) -> Outcome:
     body = copy.deepcopy(last.next(user(sentence(rng))))
     tools = body["tools"]
     chosen = rng.choice(tools)
-    name, fields = chosen["name"], ()
+    name = chosen["name"]
+    fields: tuple[str, ...] = ()
     match rng.choice(("description", "property", "removed", "added", "moved")):
         case "description":
             chosen["description"] += " Or not."

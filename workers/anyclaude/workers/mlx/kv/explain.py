@@ -128,7 +128,7 @@ class Explainer:
 
     def explain(self, lookup: Lookup, asked: Asked | None) -> Cause:
         """Says why the prompt is reused as far as it is, and keeps the whole explanation."""
-        if asked is not None:
+        if asked is not None and lookup.keep:
             self._note_prefix(lookup, asked)
         finding = self._find(lookup, asked)
         if asked is not None and asked.request_id:

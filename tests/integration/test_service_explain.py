@@ -1,0 +1,181 @@
+"""The whole service says why a prompt was not reused: by the CLI and in the API's own answer."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import anthropic
+import httpx
+import pytest
+
+from anyclaude.messages.identity import SESSION_HEADER
+from tests.integration.conversation import Talker, body, instructions
+from tests.integration.service import Service, worker_of
+from tests.models.requests import BASH, Block, assistant, system, user
+
+# Told nowhere else, so that it is known again wherever it should not be.
+_SECRET: Final = "quicksilver heron"
+_READ: Final[Block] = BASH | {"name": "Read", "description": "Reads a file."}
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    with Service() as service:
+        yield service.ready()
+
+
+def _latest(service: Service) -> Any:
+    """The explanation of the newest request, as the CLI tells it."""
+    newest = service.control("requests", "-n", "1", "--json").json["requests"][0]
+    told = service.control("cache", "explain", newest["request_id"], "--json")
+    assert told.code == 0, told.stderr
+    explanation = told.json["explanation"]
+    assert explanation["cause"] == newest["reuse_cause"]
+    assert explanation["computed_tokens"] == (
+        newest["usage"]["input_tokens"] + newest["usage"]["cache_creation_tokens"]
+    )
+    return explanation
+
+
+def _turn(answer: anthropic.types.Message) -> Block:
+    return assistant(*(block.model_dump(exclude_none=True) for block in answer.content))
+
+
+def test_a_changed_line_in_the_instructions_is_named(service: Service) -> None:
+    """A resumed conversation reuses up to the changed line, and both lines are told."""
+    rules = instructions("Rules") + f"\nThe {_SECRET} rests.\n" + instructions("More", 5)
+    with Talker(service, "resumed") as talker:
+        first = [user("Hello."), system(rules)]
+        answer = talker.ask(*first, tools=[BASH])
+        goes_on = [*first, _turn(answer), user("And now?")]
+        talker.ask(*goes_on, tools=[BASH])
+        changed = [user("Hello."), system(rules.replace("heron rests", "heron flies"))]
+        resumed = talker.ask(*changed, *goes_on[2:], tools=[BASH])
+
+    told = _latest(service)
+    assert told["cause"] == "instructions_changed"
+    assert told["instructions"] == [0]
+    divergence = told["divergence"]
+    assert divergence["before"].endswith(_SECRET) or _SECRET in divergence["before"]
+    assert divergence["kept"].lstrip().startswith("rests")
+    assert divergence["came"].lstrip().startswith("flies")
+    assert resumed.usage.cache_read_input_tokens == divergence["offset"] > 500
+
+    people = service.control("cache", "explain", told["request_id"])
+    assert people.code == 0
+    assert "instructions_changed: the instructions changed" in people.stdout
+    assert "rests" in people.stdout
+    assert "flies" in people.stdout
+
+
+def test_a_changed_tool_is_named_with_its_field(service: Service) -> None:
+    """Of several tools the changed one is named, and what in it."""
+    louder = _READ | {"description": "Reads a file aloud."}
+    with Talker(service, "tools") as talker:
+        first = [user("Hello.")]
+        answer = talker.ask(*first, system=instructions("Tools"), tools=[BASH, _READ])
+        messages = [*first, _turn(answer), user("And now?")]
+        talker.ask(*messages, system=instructions("Tools"), tools=[BASH, louder])
+
+    told = _latest(service)
+    assert told["cause"] == "tools_changed"
+    assert told["tools"] == [{"name": "Read", "kind": "changed", "fields": ["description"]}]
+    assert "aloud" in told["divergence"]["came"]
+    table = service.control("requests", "-n", "1").stdout
+    assert "tools_changed" in table
+    assert told["request_id"] in table
+
+
+def test_a_change_is_named_across_a_restart() -> None:
+    """Digests outlive the worker; the words do not, neither on disk nor in the logs."""
+    with Service().ready() as service:
+        rules = instructions("Restart") + f"The {_SECRET} rests."
+        with Talker(service, "again") as talker:
+            first = [user("Hello.")]
+            answer = talker.ask(*first, system=rules, tools=[BASH])
+            old = worker_of(service.status(), "mlx").generation
+            assert service.control("worker", "restart", "mlx").code == 0
+            service.ready()
+            assert worker_of(service.status(), "mlx").generation > old
+            messages = [*first, _turn(answer), user("And now?")]
+            talker.ask(*messages, system=rules.replace("rests", "flies"), tools=[BASH])
+
+        told = _latest(service)
+        assert told["cause"] == "instructions_changed"
+        assert told["reused_disk_tokens"] + told["reused_memory_tokens"] > 500
+        files = [file for file in service.home.rglob("*") if file.is_file()]
+        assert any(file.suffix == ".prefix" for file in files)
+        assert not [file for file in files if _holds(file, _SECRET)]
+
+
+def _holds(file: Path, words: str) -> bool:
+    return words.encode() in file.read_bytes()
+
+
+def _diagnosed(http: httpx.Client, asked: Block) -> Any:
+    """What the answer says of its cache, with the answer's id."""
+    answer = http.post("/v1/messages", json=asked, headers={SESSION_HEADER: "diagnosed"})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_the_api_diagnoses_against_the_message_named(service: Service) -> None:
+    """`diagnostics` is answered in the API's words, and only where it is asked for."""
+    own = {"system": instructions("Diagnosis"), "tools": [BASH]}
+    with service.http() as http:
+        first = _diagnosed(http, body(user("Hello."), **own))
+        assert "diagnostics" not in first
+        named = {"diagnostics": {"previous_message_id": first["id"]}}
+        messages = [user("Hello."), assistant(*first["content"]), user("And now?")]
+
+        same = _diagnosed(http, body(user("Hello."), **own, **named))
+        assert same["diagnostics"] is None
+        named = {"diagnostics": {"previous_message_id": same["id"]}}
+        for changes, reason in (
+            ({"system": instructions("Another")}, "system_changed"),
+            ({"tools": [BASH | {"description": "Else."}]}, "tools_changed"),
+            ({"messages": [user("Good day."), *messages[1:]]}, "messages_changed"),
+        ):
+            fields = own | named | changes
+            asked = body(*fields.pop("messages", messages), **fields)
+            told = _diagnosed(http, asked)["diagnostics"]["cache_miss_reason"]
+            assert told["type"] == reason
+            assert told["cache_missed_input_tokens"] > 0
+            # Ask as before, so that the next change has something to be compared with.
+            named = {
+                "diagnostics": {
+                    "previous_message_id": _diagnosed(http, body(user("Hello."), **own))["id"]
+                }
+            }
+
+        unknown = {"diagnostics": {"previous_message_id": "msg_never"}}
+        told = _diagnosed(http, body(*messages, **own, **unknown))["diagnostics"]
+        assert told == {"cache_miss_reason": {"type": "previous_message_not_found"}}
+        opted_in = {"diagnostics": {"previous_message_id": None}}
+        assert _diagnosed(http, body(*messages, **own, **opted_in))["diagnostics"] is None
+
+
+def test_a_stream_carries_the_diagnosis_in_its_first_event(service: Service) -> None:
+    """`message_start` holds what the whole answer would hold."""
+    asked = body(user("Hello."), diagnostics={"previous_message_id": "msg_never"}, stream=True)
+    with service.http() as http, http.stream("POST", "/v1/messages", json=asked) as answer:
+        line = next(line for line in answer.iter_lines() if line.startswith("data: "))
+    message = json.loads(line.removeprefix("data: "))["message"]
+    reason = message["diagnostics"]["cache_miss_reason"]
+    assert reason == {"type": "previous_message_not_found"}
+
+
+def test_requests_not_remembered_are_not_found(service: Service) -> None:
+    """An unknown id ends with 4 and says where ids are shown."""
+    told = service.control("cache", "explain", "req_nobody")
+    assert told.code == 4
+    assert "anyclaudectl requests" in told.stderr
+
+
+def test_causes_are_counted_and_none_is_unknown(service: Service) -> None:
+    """The metrics count each cause; what nothing explains is shown, as 0."""
+    metrics = service.control("metrics", "--json").json["metrics"]
+    name = "anyclaude_prefix_reuse_causes_total"
+    causes = {m["labels"]["cause"]: m["value"] for m in metrics if m["name"] == name}
+    assert causes["unknown"] == 0
