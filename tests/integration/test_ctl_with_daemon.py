@@ -32,8 +32,9 @@ def test_status_is_the_daemons(daemon: DaemonProcess) -> None:
 
 
 def test_exit_codes_of_the_daemons_refusals(daemon: DaemonProcess) -> None:
-    """Unknown words 2, unknown names 4, what is not ready 5: each with the daemon's reason."""
+    """Failures 1, unknown words 2, unknown names 4, what is not ready 5: each with its reason."""
     for code, *arguments in (
+        (1, "cache", "prune", "--session", "broken"),
         (2, "mode", "warp"),
         (4, "worker", "restart", "nobody"),
         (4, "cache", "show", "lineages/nobody/main"),

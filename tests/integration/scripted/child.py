@@ -70,6 +70,8 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         return worker_pb2.ListCachesResponse(caches=self._caches)
 
     async def PruneCaches(self, request, context):
+        if request.filter.session_id == "broken":
+            raise RuntimeError("scripted to fail")
         gone = [c for c in self._caches if c.session_id == request.filter.session_id]
         if not request.dry_run:
             self._caches = [c for c in self._caches if c not in gone]

@@ -16,6 +16,8 @@ from anyclaude.daemon.worker_client import WorkerClient
 from anyclaude.worker.v1 import worker_pb2
 
 DEFAULT_PAGE_SIZE: Final = 1000
+# The process ended during the call, or was just being replaced.
+_GONE: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
 
 _Answer = TypeVar("_Answer")
 
@@ -116,13 +118,14 @@ class CacheService(control_pb2_grpc.CacheServiceServicer):
         if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
             message = str(error.details())
             return ControlError(grpc.StatusCode.INVALID_ARGUMENT, "BAD_FILTER", message)
-        return ControlError(
-            grpc.StatusCode.UNAVAILABLE,
-            "WORKER_FAILED",
-            f"The {name} worker failed: {error.details()}. `anyclaudectl logs` says more.",
-            {"worker": name},
-            retry_seconds=1.0,
-        )
+        if error.code() in _GONE:
+            message = f"The {name} worker went away; it is being started again."
+            return ControlError(
+                grpc.StatusCode.UNAVAILABLE, "WORKER_DOWN", message, {"worker": name}, 1.0
+            )
+        # Its own code failed: nothing the caller does or waits for mends that.
+        message = f"The {name} worker failed: {error.details()}. `anyclaudectl logs` says more."
+        return ControlError(grpc.StatusCode.INTERNAL, "WORKER_FAILED", message, {"worker": name})
 
 
 def _page(
