@@ -12,6 +12,7 @@ class MessageAccumulator:
     def __init__(self) -> None:
         self._message: dict[str, Any] = {}
         self._pieces: list[str] = []
+        self._is_open = False
 
     def add(self, event: Event) -> None:
         """Takes the next event of an `EventMachine`; pings and errors do not belong here."""
@@ -21,11 +22,16 @@ class MessageAccumulator:
             case "content_block_start":
                 self._message["content"].append(dict(event["content_block"]))
                 self._pieces = []
+                self._is_open = True
             case "content_block_delta":
                 self._extend(event["delta"])
             case "content_block_stop":
                 self._close(self._message["content"][-1])
+                self._is_open = False
             case "message_delta":
+                if self._is_open:
+                    # Half a call: its input is no object.
+                    self._message["content"].pop()
                 self._message |= event["delta"]
                 self._message["usage"] = event["usage"]
 

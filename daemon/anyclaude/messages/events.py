@@ -3,6 +3,9 @@
     message_start (content_block_start content_block_delta+ content_block_stop)* message_delta
     message_stop, or an `error` event in place of anything after message_start
 
+A tool_use block that `max_tokens` cut has no content_block_stop: clients run a call when its block
+stops, and half a call must not run.
+
 Invariants:
 - Only sentences of that grammar leave `EventMachine`: an event that does not fit raises
   `GrammarError` and emits nothing. Claude Code stops reading at the first misplaced event, and runs
@@ -35,6 +38,11 @@ _STOP_REASONS: Final = {
     worker.STOP_REASON_REFUSAL: "refusal",
     worker.STOP_REASON_MODEL_CONTEXT_WINDOW_EXCEEDED: "model_context_window_exceeded",
     worker.STOP_REASON_PAUSE_TURN: "pause_turn",
+}
+# Answers that something else than the model ended.
+_CUTS: Final = {
+    worker.STOP_REASON_MAX_TOKENS,
+    worker.STOP_REASON_MODEL_CONTEXT_WINDOW_EXCEEDED,
 }
 # Which deltas fit which block.
 _DELTAS: Final = {
@@ -206,7 +214,8 @@ class EventMachine:
         return events
 
     def _finish(self, finished: worker.Finished) -> list[Event]:
-        self._expect(_State.BETWEEN_BLOCKS, "Finished")
+        if not self._is_cut_call(finished):
+            self._expect(_State.BETWEEN_BLOCKS, "Finished")
         reason = self._stop_reason(finished)
         self._state = _State.ENDED
         sequence = finished.stop_sequence if reason == "stop_sequence" else None
@@ -218,6 +227,10 @@ class EventMachine:
             },
             {"type": "message_stop"},
         ]
+
+    def _is_cut_call(self, finished: worker.Finished) -> bool:
+        is_call = self._block is not None and self._block.kind == "tool_use"
+        return is_call and finished.stop_reason in _CUTS
 
     def _stop_reason(self, finished: worker.Finished) -> str:
         reason = _STOP_REASONS.get(finished.stop_reason)

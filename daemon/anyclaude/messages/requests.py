@@ -81,6 +81,15 @@ class CountTokensRequest(_Open):
     thinking: dict[str, Any] | None = None
     output_config: dict[str, Any] | None = None
 
+    @property
+    def answer_schema(self) -> dict[str, Any] | None:
+        """The JSON Schema that the answer's text has to fit."""
+        wanted = (self.output_config or {}).get("format")
+        if not isinstance(wanted, dict) or wanted.get("type") != "json_schema":
+            return None
+        schema = wanted.get("schema")
+        return schema if isinstance(schema, dict) else None
+
     @model_validator(mode="after")
     def _offers_the_chosen_tool(self) -> Self:
         chosen = self.tool_choice

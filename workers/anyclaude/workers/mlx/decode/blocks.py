@@ -24,6 +24,7 @@ _JSON_PIECE_CHARACTERS = 4096
 class _Kind(Enum):
     TEXT = "text"
     THINKING = "thinking"
+    TOOL_USE = "tool_use"
 
 
 class BlockWriter:
@@ -56,6 +57,21 @@ class BlockWriter:
             piece = input_json[at : at + _JSON_PIECE_CHARACTERS]
             self._delta(BlockDelta(index=self._index, partial_json=piece))
         self._stop()
+
+    def begin_tool_use(self, block_id: str, name: str) -> None:
+        """A tool call whose input comes in pieces."""
+        self.close()
+        self._start(BlockStart(index=self._index, tool_use=ToolUseBlock(id=block_id, name=name)))
+        self._open = _Kind.TOOL_USE
+
+    def input_json(self, piece: str) -> None:
+        """A piece of the open call's input; all of them are one JSON object."""
+        assert self._open is _Kind.TOOL_USE
+        self._delta(BlockDelta(index=self._index, partial_json=piece))
+
+    def abandon(self) -> None:
+        """Leaves the open block without an end, as the last of the answer."""
+        self._open = None
 
     def close(self) -> None:
         """Ends the open block, if one is."""

@@ -33,9 +33,9 @@ def coerce_arguments(
 
 
 def _coerce(value: Any, schema: Any, *, untyped: bool = False) -> Any:
-    types = _types(schema)
+    types = declared_types(schema)
     if untyped and isinstance(value, str):
-        return _read(value, schema, types)
+        return read_untyped(value, schema, types)
     if not types or _type_of(value) in types:
         return _coerce_inside(value, schema)
     if isinstance(value, str):
@@ -56,7 +56,7 @@ def _coerce_inside(value: Any, schema: Any) -> Any:
     return value
 
 
-def _read(text: str, schema: Any, types: frozenset[str]) -> Any:
+def read_untyped(text: str, schema: Any, types: frozenset[str]) -> Any:
     """The value of a text without a type of its own."""
     if "string" not in types:
         return _from_text(text, schema, types or frozenset({"object", "array"}))
@@ -100,7 +100,7 @@ def _structure(text: str, types: frozenset[str]) -> dict[str, Any] | list[Any] |
     return None
 
 
-def _types(schema: Any) -> frozenset[str]:
+def declared_types(schema: Any) -> frozenset[str]:
     """The types a schema allows; empty when it does not say."""
     schema = _mapping(schema)
     declared = schema.get("type")
@@ -110,7 +110,7 @@ def _types(schema: Any) -> frozenset[str]:
         return frozenset(name for name in declared if isinstance(name, str))
     for key in ("anyOf", "oneOf"):
         if isinstance(options := schema.get(key), list):
-            found = [_types(option) for option in options]
+            found = [declared_types(option) for option in options]
             return frozenset().union(*found) if all(found) else frozenset()
     if isinstance(values := schema.get("enum"), list):
         return frozenset(_type_of(value) for value in values)

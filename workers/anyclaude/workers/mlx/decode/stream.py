@@ -1,7 +1,10 @@
 """Turns one answer's tokens into block events.
 
-Text and thinking leave as they come; a call is gathered to its end and leaves whole, since half a
-call is of no use to anyone and a bad one must not begin.
+Text and thinking leave as they come. So does a call that a grammar holds, whose every piece is
+certain; any other is gathered to its end and leaves whole, since a bad one must not begin.
+
+A call that `max_tokens` cuts is never ended here: one that was given out in pieces is left open.
+Because half a call is of no use, one that begins when few tokens are left is gathered too.
 """
 
 import secrets
@@ -16,6 +19,7 @@ from anyclaude.worker.v1.worker_pb2 import GenerateResponse
 from anyclaude.workers.mlx.decode.blocks import BlockWriter
 from anyclaude.workers.mlx.decode.calls import Call, CallReader, Unreadable
 from anyclaude.workers.mlx.decode.grammar import Mode, grammar_of
+from anyclaude.workers.mlx.decode.held import Begin, CallReading, End, Held, Part, Piece
 from anyclaude.workers.mlx.decode.library import TokenizerWrapper
 from anyclaude.workers.mlx.decode.scanner import Event, Scanner, Stopped, Switch, Text
 
@@ -23,6 +27,9 @@ _ID_CHARACTERS = string.ascii_letters + string.digits
 _NOT_PARALLEL = "was not made: one call at a time was asked for"
 # What a detokenizer makes of a character whose bytes are not complete.
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+# A call that begins with fewer left may well be cut.
+ROOM_TO_STREAM_TOKENS = 512
 
 _log = structlog.get_logger(__name__)
 
@@ -39,6 +46,8 @@ class BlockStream:
             does not forbid them.
         stop_sequences: matched on decoded text, outside thinking and calls.
         in_thinking: the prompt has already opened the thinking block.
+        held: what the answer's tokens are held to.
+        max_tokens: after how many the answer will be cut, where that is known.
         new_id: makes the id of a tool_use block.
     """
 
@@ -50,6 +59,8 @@ class BlockStream:
         *,
         tool_choice: ToolChoice = ToolChoice(),  # noqa: B008 - frozen
         in_thinking: bool = False,
+        held: Held | None = None,
+        max_tokens: int | None = None,
         new_id: Callable[[], str] = new_tool_use_id,
     ) -> None:
         callable_tools = _callable_tools(tools, tool_choice, tokenizer)
@@ -59,6 +70,10 @@ class BlockStream:
         self._detokenizer = tokenizer.detokenizer
         self._reader = CallReader(tokenizer, callable_tools) if callable_tools else None
         self._parallel = not tool_choice.disable_parallel_tool_use
+        self._held = held
+        self._tokens_left = max_tokens
+        # The held call being written.
+        self._live: _Live | None = None
         self._new_id = new_id
         self._writer = BlockWriter()
         self._call = _Gathered()
@@ -83,6 +98,10 @@ class BlockStream:
 
     def push(self, token_id: int) -> list[GenerateResponse]:
         """Takes one token, no end-of-answer token, and returns what can leave."""
+        if self._held is not None:
+            self._held.constraint.observe(token_id)
+        if self._tokens_left is not None:
+            self._tokens_left -= 1
         self._detokenizer.add_token(token_id)
         self._feed(self._detokenizer.last_segment)
         return self._writer.take()
@@ -120,6 +139,8 @@ class BlockStream:
                 self._writer.text(text)
             case Mode.THINKING:
                 self._writer.thinking(text)
+            case Mode.CALL if self._live is not None:
+                self._give_out(self._live, self._live.reading.feed(text))
             case Mode.CALL:
                 self._call.add(text)
             case Mode.HEADER:
@@ -127,9 +148,66 @@ class BlockStream:
 
     def _switch(self, switch: Switch) -> None:
         if switch.left is Mode.CALL:
-            self._leave_call(switch)
-        elif switch.left is not switch.entered:
+            if self._live is not None:
+                self._leave_live(self._live, switch)
+            else:
+                self._leave_call(switch)
+            return
+        if switch.left is not switch.entered:
             self._writer.close()
+        if switch.entered is Mode.CALL:
+            self._live = self._begin_live()
+
+    def _begin_live(self) -> "_Live | None":
+        held = self._held
+        if held is None or held.new_reading is None or not held.constraint.holds:
+            return None
+        roomy = self._tokens_left is None or self._tokens_left >= ROOM_TO_STREAM_TOKENS
+        return _Live(held.new_reading(), in_pieces=roomy)
+
+    def _leave_live(self, live: "_Live", switch: Switch) -> None:
+        if not live.reading.may_end:
+            # The marker is part of a value.
+            self._give_out(live, live.reading.feed(switch.marker))
+            self._scanner.stay(Mode.CALL)
+            return
+        self._give_out(live, live.reading.finish())
+        self._live = None
+
+    def _end_live(self, live: "_Live", *, cut: bool) -> None:
+        """Ends a held call whose end marker did not come."""
+        self._live = None
+        if not cut:
+            self._give_out(live, live.reading.finish())
+            return
+        self._ended_in_tool_call = not (live.any_ended and live.reading.between_calls)
+        if live.in_pieces and live.name is not None:
+            self._writer.abandon()
+
+    def _give_out(self, live: "_Live", parts: Iterable[Part]) -> None:
+        for part in parts:
+            match part:
+                case Begin(name):
+                    live.name = name
+                    if live.in_pieces:
+                        self._writer.begin_tool_use(self._new_id(), name)
+                case Piece(piece):
+                    if live.in_pieces:
+                        self._writer.input_json(piece)
+                    else:
+                        live.pieces.append(piece)
+                case End():
+                    self._end_held_call(live)
+
+    def _end_held_call(self, live: "_Live") -> None:
+        assert live.name is not None
+        if live.in_pieces:
+            self._writer.close()
+        else:
+            self._writer.tool_use(self._new_id(), live.name, "".join(live.pieces))
+        live.name, live.any_ended = None, True
+        live.pieces.clear()
+        self._has_tool_use = True
 
     def _leave_call(self, switch: Switch) -> None:
         if self._call.may_go_on and self._is_open():
@@ -141,7 +219,9 @@ class BlockStream:
 
     def _end_open_call(self, *, cut: bool) -> None:
         """Ends a call whose end marker did not come."""
-        if cut:
+        if self._live is not None:
+            self._end_live(self._live, cut=cut)
+        elif cut:
             self._ended_in_tool_call = True
             self._call = _Gathered()
         elif not self._end_call():
@@ -193,6 +273,19 @@ class BlockStream:
 
     def _offered(self, name: str | None) -> str | None:
         return name if name in self._names else None
+
+
+@dataclass
+class _Live:
+    """A call that a grammar holds."""
+
+    reading: CallReading
+    # Whether its input leaves as it comes.
+    in_pieces: bool
+    # Of the call whose arguments are being written.
+    name: str | None = None
+    pieces: list[str] = field(default_factory=list)
+    any_ended: bool = False
 
 
 @dataclass

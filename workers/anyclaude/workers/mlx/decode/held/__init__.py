@@ -1,0 +1,16 @@
+"""Answers held to a grammar: which tokens may come, and reading what was held as it comes."""
+
+from anyclaude.workers.mlx.decode.held.compiler import ConstraintCompiler, Held
+from anyclaude.workers.mlx.decode.held.constraint import Constraint
+from anyclaude.workers.mlx.decode.held.reader import Begin, CallReading, End, Part, Piece
+
+__all__ = [
+    "Begin",
+    "CallReading",
+    "Constraint",
+    "ConstraintCompiler",
+    "End",
+    "Held",
+    "Part",
+    "Piece",
+]
