@@ -9,7 +9,7 @@ from anyclaude.worker.v1 import worker_pb2
 if TYPE_CHECKING:
     from anyclaude.worker.v1.worker_pb2 import Divergence, Explanation, ToolChange
 
-_SENTENCES: Final = {
+SENTENCES: Final = {
     worker_pb2.REUSE_CAUSE_FIRST_SIGHT: "nothing that is kept begins as this prompt does",
     worker_pb2.REUSE_CAUSE_NEW_LINEAGE: "a new conversation, begun from a kept prefix",
     worker_pb2.REUSE_CAUSE_EXTENDED: "the conversation goes on; only what is new was computed",
@@ -41,7 +41,7 @@ def lines(explanation: "Explanation") -> Iterator[tuple[str, str | Cell]]:
     from anyclaude.ctl.convert import word_of
 
     word = word_of(explanation, "cause")
-    yield "cause", f"{word}: {_SENTENCES.get(explanation.cause, 'see a newer anyclaudectl')}"
+    yield "cause", f"{word}: {SENTENCES.get(explanation.cause, 'see a newer anyclaudectl')}"
     yield "reused", _reused(explanation)
     yield "computed", f"{explanation.computed_tokens} tokens"
     if explanation.HasField("lost_time"):

@@ -6,6 +6,7 @@ import grpc
 import pytest
 
 from anyclaude.control.v1 import control_pb2
+from anyclaude.ctl.explanation import SENTENCES
 from anyclaude.frontend.v1 import frontend_pb2
 from anyclaude.worker.v1 import worker_pb2
 from tests.integration.ctl.conftest import Commands, ready_status
@@ -193,6 +194,45 @@ def test_metrics(commands: Commands, control: ScriptedControl) -> None:
     assert document["metrics"][1]["value"] is None
 
 
+def test_cache_explain(commands: Commands, control: ScriptedControl) -> None:
+    """Cause, tiers, changed fields and both texts are told to people and in the document."""
+    explanation = worker_pb2.Explanation(
+        request_id="req_1",
+        session_id="s1",
+        cause=worker_pb2.REUSE_CAUSE_TOOLS_CHANGED,
+        prompt_tokens=100,
+        reused_memory_tokens=20,
+        reused_disk_tokens=10,
+        computed_tokens=70,
+        divergence=worker_pb2.Divergence(offset=30, before="Runs", kept=" one\n", came=" two\n"),
+        tools=[
+            worker_pb2.ToolChange(
+                name="Bash", kind=worker_pb2.CHANGE_KIND_CHANGED, fields=["description"]
+            )
+        ],
+    )
+    control.answers["ExplainCache"] = control_pb2.ExplainCacheResponse(explanation=explanation)
+
+    for_people = commands.ctl("cache", "explain", "req_1").stdout
+    document = json.loads(commands.ctl("cache", "explain", "req_1", "--json").stdout)["explanation"]
+
+    assert control.requests("ExplainCache")[0].request_id == "req_1"
+    assert "tools_changed: the tools changed" in for_people
+    assert "30 of 100 tokens (20 memory, 10 disk)" in for_people
+    assert "Bash changed: description" in for_people
+    assert "' one\\n'" in for_people
+    assert document["cause"] == "tools_changed"
+    assert document["divergence"]["came"] == " two\n"
+    assert document["divergence"]["message"] is None
+
+
+def test_every_cause_has_its_sentence() -> None:
+    """What the worker can say, the CLI can put in words."""
+    causes = set(worker_pb2.ReuseCause.values())
+
+    assert causes - SENTENCES.keys() == {worker_pb2.REUSE_CAUSE_UNSPECIFIED}
+
+
 def test_requests(commands: Commands, control: ScriptedControl) -> None:
     """`requests -n N` asks for N and shows reused and computed tokens and times in seconds."""
     record = frontend_pb2.RequestRecord(
@@ -200,6 +240,7 @@ def test_requests(commands: Commands, control: ScriptedControl) -> None:
         status=200,
         outcome=frontend_pb2.OUTCOME_COMPLETED,
         identity=worker_pb2.Identity(request_class=worker_pb2.REQUEST_CLASS_MAIN),
+        reuse_cause=worker_pb2.REUSE_CAUSE_EXTENDED,
         usage=worker_pb2.Usage(
             input_tokens=1, cache_read_tokens=18_000, cache_creation_tokens=49, output_tokens=7
         ),
@@ -213,7 +254,7 @@ def test_requests(commands: Commands, control: ScriptedControl) -> None:
     document = json.loads(commands.ctl("requests", "--json").stdout)
 
     assert control.requests("ListRequests")[0].page_size == 5
-    assert "18000        50    7  0.31 s  1.50 s  completed" in for_people.stdout
+    assert "18000        50    7  0.31 s  1.50 s  extended  req_1    completed" in for_people.stdout
     assert document["requests"][0]["time_to_first_token"] == 0.31
     assert document["requests"][0]["outcome"] == "completed"
     assert document["requests"][0]["timings"] is None
