@@ -109,6 +109,7 @@ class Talk:
     checkpoints: int = 8
     limits: ExplainLimits = ExplainLimits()  # noqa: RUF009 - frozen
     counter: Iterator[int] = field(default_factory=itertools.count)
+    latest: int = 0
 
     def __post_init__(self) -> None:
         self.tokens = self.words or tokenizer(self.template)
@@ -158,10 +159,26 @@ class Talk:
         keep: bool = True,
         message_id: str = "",
     ) -> Outcome:
+        """One request to its end, with its explanation."""
+        events = self._run(body, answer, session, keep=keep, message_id=message_id)
+        explanation = self.explainer.get(f"req_{self.latest}")
+        assert explanation is not None
+        return Outcome(
+            body, events[-1].finished, events[0].started, explanation, list(_content(events))
+        )
+
+    def finish(self, body: Block) -> pb.Finished:
+        """One request to its end, explained or not."""
+        return self._run(body, "Done.", "main", keep=True, message_id="")[-1].finished
+
+    def _run(
+        self, body: Block, answer: str, session: str, *, keep: bool, message_id: str
+    ) -> list[pb.GenerateResponse]:
         raw = json.dumps(body).encode()
         request = parse_messages_request(raw)
         prompt = _renderer(self.tokens).render(request)
-        name = f"req_{next(self.counter)}"
+        self.latest = next(self.counter)
+        name = f"req_{self.latest}"
         events: list[pb.GenerateResponse] = []
         stable = token_digest(prompt.token_ids[: prompt.stable_tokens])
         diagnostics = body.get("diagnostics")
@@ -192,11 +209,7 @@ class Talk:
         while not events or not events[-1].HasField("finished"):
             assert not (events and events[-1].HasField("failed")), events[-1]
             self.engine.step()
-        explanation = self.explainer.get(name)
-        assert explanation is not None
-        return Outcome(
-            body, events[-1].finished, events[0].started, explanation, list(_content(events))
-        )
+        return events
 
     def _script(self, answer: str) -> Any:
         ids = self.tokens.encode(answer, add_special_tokens=False)

@@ -13,9 +13,12 @@ from unittest.mock import patch
 
 import pytest
 from mlx_lm.tokenizer_utils import TokenizerWrapper
+from structlog.testing import capture_logs
 
 from anyclaude.worker.v1 import worker_pb2 as pb
 from anyclaude.workers.mlx.adapter import load_tokenizer_from
+from anyclaude.workers.mlx.kv.diagnose import Voice
+from anyclaude.workers.mlx.kv.explain import ExplainLimits
 from anyclaude.workers.mlx.kv.prune import Selection
 from tests.models import tiny
 from tests.models.requests import Block, system, text, user
@@ -328,3 +331,59 @@ def test_every_cause_is_planted() -> None:
     }
     planted = {plant.__name__ for plant in PLANTS}
     assert named - planted == {"unspecified", "unknown"}
+
+
+def test_an_error_costs_the_explanation_and_not_the_answer(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The request is answered, its cause unknown, and the log says where, quoting no prompt."""
+
+    def broken(ids: object) -> str:
+        raise ValueError("words of a prompt")
+
+    rng = random.Random(1)
+    talk = Talk()
+    last = conversation(talk, rng, 2)
+    talk.explainer.voice = Voice(broken)
+    body, _ = edited(last.next(user(sentence(rng))), rng)
+    with capture_logs() as logs:
+        finished = talk.finish(body)
+    assert finished.reuse_cause == pb.REUSE_CAUSE_UNKNOWN
+    assert [entry["error"] for entry in logs] == ["ValueError"]
+    assert "words of a prompt" not in str(logs) + capsys.readouterr().out
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """Beyond the limits the conversation that was quiet longest is forgotten first."""
+    rng = random.Random(2)
+    talk = Talk(limits=ExplainLimits(max_conversations=2, max_explanations=3))
+    opening = start(rng)
+    for session in ("a", "b", "c"):
+        first = talk.send(opening, session=session)
+    again, body = talk.send(opening, session="c"), copy.deepcopy(opening)
+    assert again.cause == "extended"
+    body["messages"][0]["content"] += " Else."
+    # Its tokens are still in the tree; what was said is not known.
+    assert talk.send(body, session="a").cause == "forgotten"
+    body["messages"][0]["content"] = "Other words."
+    assert talk.send(body, session="c").cause == "edited_history"
+    assert talk.explainer.get(first.explanation.request_id) is None
+
+    small = Talk(limits=ExplainLimits(memory_bytes=10_000))
+    for session in "abcdefgh":
+        small.send(opening, session=session)
+    assert 0 < small.explainer.nbytes <= 10_000
+
+
+def test_notes_that_cannot_be_read_cost_nothing_else() -> None:
+    """A damaged or unwritable folder is logged, and requests are answered as ever."""
+    with folder() as path:
+        notes = path / "notes"
+        notes.mkdir()
+        (notes / "sessions.json").write_text("[broken")
+        (notes / "one-0123.prefix").write_text("{}")
+        with capture_logs() as logs:
+            talk = Talk(folder=path)
+        assert [entry["event"] for entry in logs] == ["cache notes cannot be read"]
+        assert talk.send(start(random.Random(3))).cause == "first_sight"
+        talk.close()

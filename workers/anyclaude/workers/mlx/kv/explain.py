@@ -10,11 +10,14 @@ a prompt leaves what was kept. Not thread-safe: the MLX thread owns it.
 """
 
 import time
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import structlog
 
 from anyclaude.messages.requests import parse_count_tokens_request
 from anyclaude.worker.v1 import worker_pb2 as pb
@@ -32,6 +35,8 @@ from anyclaude.workers.mlx.kv.remembered import Asked, Memories, Remembered, Tra
 from anyclaude.workers.mlx.kv.tokens import TokenArray, common_prefix
 from anyclaude.workers.mlx.kv.tree import Match, Node
 from anyclaude.workers.mlx.prompt.facts import PrefixFacts
+
+log = structlog.get_logger(__name__)
 
 _SIDE_CHARACTERS: Final = 80
 # A token is at least a byte, but for a few that say nothing.
@@ -127,7 +132,17 @@ class Explainer:
     # One request
 
     def explain(self, lookup: Lookup, asked: Asked | None) -> Cause:
-        """Says why the prompt is reused as far as it is, and keeps the whole explanation."""
+        """Says why the prompt is reused as far as it is, and keeps the whole explanation.
+
+        An error in here costs the explanation, which is then UNKNOWN, and never the answer.
+        """
+        try:
+            return self._explain(lookup, asked)
+        except Exception as error:  # noqa: BLE001 - see above
+            _report(error, asked)
+            return Cause.UNKNOWN
+
+    def _explain(self, lookup: Lookup, asked: Asked | None) -> Cause:
         if asked is not None and lookup.keep:
             self._note_prefix(lookup, asked)
         finding = self._find(lookup, asked)
@@ -254,6 +269,13 @@ class Explainer:
 
     def diagnostics(self, lookup: Lookup, asked: Asked) -> pb.Diagnostics:
         """How the prompt differs from the one whose answer the client names."""
+        try:
+            return self._diagnostics(lookup, asked)
+        except Exception as error:  # noqa: BLE001 - as in `explain`
+            _report(error, asked)
+            return _diagnostics(pb.CACHE_MISS_REASON_UNAVAILABLE, 0)
+
+    def _diagnostics(self, lookup: Lookup, asked: Asked) -> pb.Diagnostics:
         if not asked.previous_message_id:
             return pb.Diagnostics()
         kept = self._memories.by_message(asked.previous_message_id)
@@ -272,6 +294,17 @@ class Explainer:
             missed = len(lookup.prompt) - lookup.reused
             return _diagnostics(pb.CACHE_MISS_REASON_MODEL_CHANGED, missed)
         return _diagnostics(pb.CACHE_MISS_REASON_PREVIOUS_MESSAGE_NOT_FOUND, 0)
+
+
+def _report(error: Exception, asked: Asked | None) -> None:
+    # Its message may quote a prompt: where it was raised has to do.
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    log.error(
+        "request could not be explained",
+        request_id=asked.request_id if asked else "",
+        error=type(error).__name__,
+        where=f"{Path(at.filename).name}:{at.lineno} {at.name}",
+    )
 
 
 def _diagnostics(reason: pb.CacheMissReason, missed: int) -> pb.Diagnostics:
