@@ -86,7 +86,9 @@ def _schemas(bounded: bool) -> dict[str, Schema]:
             colour={"enum": ["rot", "grün", "青", "🟡", None]},
         ),
         "mcp__grüße__übersetzen": thing(
-            größe=whole(9), текст=text(10), 言語={"enum": ["日本語", "Русский"]},
+            größe=whole(9),
+            текст=text(10),
+            言語={"enum": ["日本語", "Русский"]},
             needs=3,
         ),
         "mcp__tree__insert": {
