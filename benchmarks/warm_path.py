@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,8 @@ class Bench:
         for messages in _tool_loop(self.rng):
             self.conversation.body["messages"] += messages
             self.prompt = self._rendered()
-            if len(self.prompt.token_ids) >= target_tokens:
+            # Reached in the middle of the turns to come.
+            if len(self.prompt.token_ids) >= target_tokens - TURNS * NEW_TOKENS.start // 2:
                 break
         self.release(self.acquire(self.prompt))
         self.times = Times()
@@ -198,11 +199,10 @@ def _body(rng: random.Random) -> dict[str, Any]:
 
 
 def _tool_loop(rng: random.Random) -> Iterator[list[dict[str, Any]]]:
-    """Calls and results, ten at a time, each with a part of a source file."""
+    """Calls and their results, each a part of a source file."""
     files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
-    pairs = (_read(rng, files, number) for number in iter(lambda: rng.getrandbits(64), None))
     while True:
-        yield [message for pair in islice(pairs, 5) for message in pair]
+        yield _read(rng, files, rng.getrandbits(64))
 
 
 def _read(rng: random.Random, files: list[Path], number: int) -> list[dict[str, Any]]:

@@ -13,8 +13,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from anyclaude.messages.errors import ApiError
 from anyclaude.workers.mlx.kv.tokens import common_prefix
 from anyclaude.workers.mlx.prompt import Prompt, PromptRenderer
-from anyclaude.workers.mlx.prompt.canonical import TurnMemory
-from anyclaude.workers.mlx.prompt.memory import RenderedMemory
+from anyclaude.workers.mlx.prompt.memory import Lately
 from tests.models.requests import (
     BASH,
     Block,
@@ -116,11 +115,15 @@ def _forgetful(family: str) -> PromptRenderer:
     return PromptRenderer(tokenizer(family))
 
 
+def _forget(renderer: PromptRenderer) -> None:
+    renderer._memory.clear()
+    renderer._turn_memory.clear()
+
+
 def _fresh(family: str) -> PromptRenderer:
     """One that has seen nothing; finding out about the template again would give the same."""
     renderer = _forgetful(family)
-    renderer._memory = RenderedMemory()
-    renderer._turn_memory = TurnMemory()
+    _forget(renderer)
     return renderer
 
 
@@ -209,8 +212,7 @@ def test_templates_that_look_ahead_are_rendered_whole(odd: str) -> None:
         conversation = _Conversation(random.Random(seed))
         for _ in range(12):
             conversation.change()
-            whole._memory = RenderedMemory()
-            whole._turn_memory = TurnMemory()
+            _forget(whole)
             assert _outcome(renderer, conversation) == _outcome(whole, conversation)
 
 
@@ -229,19 +231,19 @@ def _loops(renderer: PromptRenderer) -> list[Prompt]:
 def test_memory_is_bounded() -> None:
     """With room for nothing every prompt is rendered whole, and is the same."""
     bounded = PromptRenderer(tokenizer("qwen3"))
-    bounded._memory = RenderedMemory(limit_bytes=0)
+    bounded._memory, bounded._turn_memory = Lately(0), Lately(0)
     for one, other in zip(_loops(bounded), _loops(_fresh("qwen3")), strict=True):
         assert one.token_ids.tolist() == other.token_ids.tolist()
-    assert not bounded._memory._kept
+    assert not len(bounded._memory) + len(bounded._turn_memory)
 
 
 def test_a_conversation_that_goes_on_is_kept_once() -> None:
     """A prompt takes the place of the one it goes on from; a fork stands beside it."""
     renderer = _fresh("qwen3")
     _loops(renderer)
-    assert len(renderer._memory._kept) == 1
+    assert len(renderer._memory) == 1
     prompt = renderer.render(request(*_loop(3), assistant("done"), user("fork"), system="S"))
-    assert len(renderer._memory._kept) == 2
+    assert len(renderer._memory) == 2
     before = renderer.render(request(*_loop(3), system="S"))
     assert common_prefix(prompt.token_ids, before.token_ids) >= before.marks[-1]
 

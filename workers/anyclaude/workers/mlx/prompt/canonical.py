@@ -8,18 +8,17 @@ but its position decides, so it never moves later, and new conversations share i
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from itertools import chain
 from typing import Any, Final
 
 from anyclaude.messages.errors import ApiError, invalid_request
 from anyclaude.messages.requests import CountTokensRequest, Message, Tool
 from anyclaude.workers.mlx.prompt.blocks import block_text, content_text, join, system_text
-from anyclaude.workers.mlx.prompt.cache import ByteCache
 from anyclaude.workers.mlx.prompt.compare import exact_bytes
+from anyclaude.workers.mlx.prompt.memory import Lately, Made
 
-_MEMORY_BYTES: Final = 32 * 1024 * 1024
 _TURN_BYTES: Final = 1024
 
 # OpenAI-shaped, as chat templates read it; keys without a value are absent.
@@ -34,34 +33,15 @@ class Conversation:
     tools: tuple[dict[str, Any], ...]
 
 
-class TurnMemory:
-    """Turns translated before, by what they say, bounded in bytes."""
-
-    def __init__(self, limit_bytes: int = _MEMORY_BYTES) -> None:
-        self._cache: ByteCache[bytes, tuple[TemplateMessage, ...]] = ByteCache(
-            limit_bytes, _cost_bytes
-        )
-
-    def get(
-        self, turn: Message, translate: Callable[[], Iterable[TemplateMessage]]
-    ) -> Iterable[TemplateMessage]:
-        key = exact_bytes((turn.role, turn.content))
-        # What a reference stands for is not in the turn.
-        if b"tool_reference" in key:
-            return translate()
-        return self._cache.get(key, lambda: tuple(translate()))
-
-
-def _cost_bytes(key: bytes, messages: tuple[TemplateMessage, ...]) -> int:
-    """About as much text again, and the objects around it."""
-    return 2 * len(key) + _TURN_BYTES * (1 + len(messages))
+# For each turn, its messages.
+TurnMemory = Lately[list[tuple[TemplateMessage, ...]]]
 
 
 def canonicalise(request: CountTokensRequest, memory: TurnMemory | None = None) -> Conversation:
     """Translate `request`.
 
     Args:
-        memory: spares translating a turn again.
+        memory: spares translating turns again that stood where they stand.
 
     Raises:
         ApiError: 400 for content that a text model cannot take.
@@ -71,7 +51,7 @@ def canonicalise(request: CountTokensRequest, memory: TurnMemory | None = None) 
     texts += [content_text(turn.content, where) for where, turn in leading]
     offered = [tool for tool in request.tools if tool.is_client_tool]
     deferred = {tool.name: _function(tool) for tool in offered if _is_deferred(tool)}
-    messages = tuple(_Walk(deferred, memory or TurnMemory()).messages(turns))
+    messages = tuple(chain.from_iterable(_translated(turns, deferred, memory)))
     if not messages:
         raise invalid_request("messages: at least one message needs content")
     tools = tuple(_function(tool) for tool in offered if not _is_deferred(tool))
@@ -79,6 +59,27 @@ def canonicalise(request: CountTokensRequest, memory: TurnMemory | None = None) 
 
 
 _Placed = tuple[str, Message]
+
+
+def _translated(
+    turns: Sequence[_Placed],
+    deferred: Mapping[str, dict[str, Any]],
+    memory: TurnMemory | None,
+) -> list[tuple[TemplateMessage, ...]]:
+    walk = _Walk(deferred)
+    if memory is None:
+        return [walk.messages(turn, where) for where, turn in turns]
+    group = exact_bytes(deferred)
+    exact = [exact_bytes((turn.role, turn.content)) for _, turn in turns]
+    common, before = memory.find(group, exact)
+    result = before.value[:common] if before else []
+    for message in chain.from_iterable(result):
+        walk.learn_names(message)
+    result += [walk.messages(turn, where) for where, turn in turns[common:]]
+    # About as much text again, and the objects around it.
+    nbytes = 2 * sum(map(len, exact)) + _TURN_BYTES * len(exact)
+    memory.add(Made(group, exact, result, nbytes))
+    return result
 
 
 def _split_leading(messages: Sequence[Message]) -> tuple[list[_Placed], list[_Placed]]:
@@ -112,31 +113,20 @@ class _Walk:
 
     # Tools that stand where a result refers to them, by name.
     deferred: Mapping[str, dict[str, Any]]
-    memory: TurnMemory
     names: dict[str, str] = field(default_factory=dict)
 
-    def messages(self, turns: Sequence[_Placed]) -> Iterator[TemplateMessage]:
-        for where, turn in turns:
-            for message in self.memory.get(turn, partial(self._turn, turn, where)):
-                yield self._named(message)
-
-    def _named(self, message: TemplateMessage) -> TemplateMessage:
-        for call in message.get("tool_calls", ()):
-            self.names[call["id"]] = call["function"]["name"]
-        if message["role"] != "tool":
-            return message
-        name = self.names.get(message["tool_call_id"])
-        return message if name is None else {**message, "name": name}
-
-    def _turn(self, turn: Message, where: str) -> Iterator[TemplateMessage]:
-        """The turn's messages by themselves: what only others know is added later."""
+    def messages(self, turn: Message, where: str) -> tuple[TemplateMessage, ...]:
         match turn.role:
             case "system":
-                yield from _said("system", content_text(turn.content, where))
+                return tuple(_said("system", content_text(turn.content, where)))
             case "assistant":
-                yield from self._assistant(turn, where)
+                return tuple(self._assistant(turn, where))
             case "user":
-                yield from self._user(turn, where)
+                return tuple(self._user(turn, where))
+
+    def learn_names(self, message: TemplateMessage) -> None:
+        for call in message.get("tool_calls", ()):
+            self.names[call["id"]] = call["function"]["name"]
 
     def _assistant(self, turn: Message, where: str) -> Iterator[TemplateMessage]:
         blocks = list(enumerate(turn.blocks()))
@@ -161,6 +151,7 @@ class _Walk:
         arguments = block.get("input") or {}
         if not isinstance(arguments, dict):
             raise invalid_request(f"{where}.input: Input should be a valid dictionary")
+        self.names[call_id] = name
         function = {"name": name, "arguments": arguments}
         return {"id": call_id, "type": "function", "function": function}
 
@@ -189,7 +180,10 @@ class _Walk:
         text = content_text(content, f"{where}.content")
         if block.get("is_error"):
             text = f"Error: {text}"
-        return {"role": "tool", "tool_call_id": call_id, "content": text}
+        message = {"role": "tool", "tool_call_id": call_id, "content": text}
+        if call_id in self.names:
+            message["name"] = self.names[call_id]
+        return message
 
     def _resolved(self, content: str | list[dict[str, Any]]) -> str | list[dict[str, Any]]:
         """The content with references to deferred tools replaced by what they stand for."""

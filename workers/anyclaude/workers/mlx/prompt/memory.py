@@ -1,73 +1,63 @@
-"""What was rendered lately, so that a conversation that goes on is found again."""
+"""What was made lately of lists that grow, so that only what is new in them has to be made."""
 
-import sys
 import threading
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Generic, TypeVar
 
-from anyclaude.workers.mlx.prompt.continuation import Rendering
-from anyclaude.workers.mlx.prompt.marks import Cut
-from anyclaude.workers.mlx.prompt.pieces import Encoded
-
-_LIMIT_BYTES: Final = 64 * 1024 * 1024
 # Main conversations and their subagents; beyond, looking through them would cost.
 _LIMIT_COUNT: Final = 32
-_PIECE_BYTES: Final = 200
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, eq=False)
-class Rendered:
-    """A prompt as it was made."""
+class Made(Generic[Value]):
+    """One value and what it was made of."""
 
-    # What a rendering depends on beside the messages; compared by identity.
-    start: object
-    rendering: Rendering
-    encoded: Encoded
-    cuts: list[Cut]
-
-    @property
-    def nbytes(self) -> int:
-        """About what it holds: the messages, the text, its pieces and the token ids."""
-        pieces = _PIECE_BYTES * len(self.encoded.pieces)
-        return 3 * sys.getsizeof(self.encoded.text) + self.encoded.token_ids.nbytes + pieces
+    # What it depends on beside the items.
+    group: object
+    # As `exact_bytes`.
+    items: list[bytes]
+    value: Value
+    nbytes: int
 
 
-class RenderedMemory:
-    """The latest prompts, bounded in number and bytes; safe between threads."""
+class Lately(Generic[Value]):
+    """The latest values, bounded in number and bytes; safe between threads."""
 
-    def __init__(self, limit_bytes: int = _LIMIT_BYTES) -> None:
+    def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
-        # The latest used last.
-        self._kept: list[Rendered] = []
+        # The latest made last.
+        self._kept: list[Made[Value]] = []
         self._lock = threading.Lock()
 
-    def find(self, start: object, messages: list[bytes]) -> Rendered | None:
-        """The prompt that has most messages in common with these, and at least one.
+    def __len__(self) -> int:
+        return len(self._kept)
 
-        Args:
-            messages: as `Shaped.exact`.
-        """
+    def clear(self) -> None:
         with self._lock:
-            kept = [one for one in reversed(self._kept) if one.start is start]
-        counted = [(_common(one.rendering.messages, messages), one) for one in kept]
+            self._kept = []
+
+    def find(self, group: object, items: list[bytes]) -> tuple[int, Made[Value] | None]:
+        """What begins with most of these items, how many, and at least one."""
+        with self._lock:
+            kept = [one for one in reversed(self._kept) if one.group == group]
+        counted = ((_common(one.items, items), one) for one in kept)
         common, best = max(counted, key=lambda pair: pair[0], default=(0, None))
-        return best if common else None
+        return common, best if common else None
 
-    def add(self, rendered: Rendered) -> None:
-        """Keeps a prompt in place of the one that it goes on from."""
+    def add(self, made: Made[Value]) -> None:
+        """Keeps a value in place of those that it goes on from."""
         with self._lock:
-            kept = [one for one in self._kept if not _goes_on(rendered, one)]
-            kept = [*kept, rendered][-_LIMIT_COUNT:]
+            kept = [one for one in self._kept if not _goes_on(made, one)]
+            kept = [*kept, made][-_LIMIT_COUNT:]
             while kept and sum(one.nbytes for one in kept) > self._limit_bytes:
                 kept.pop(0)
             self._kept = kept
 
 
-def _goes_on(rendered: Rendered, before: Rendered) -> bool:
-    messages = before.rendering.messages
-    return (
-        rendered.start is before.start and rendered.rendering.messages[: len(messages)] == messages
-    )
+def _goes_on(made: Made[Value], before: Made[Value]) -> bool:
+    return made.group == before.group and made.items[: len(before.items)] == before.items
 
 
 def _common(first: list[bytes], second: list[bytes]) -> int:

@@ -6,7 +6,9 @@ pieces that an earlier text had are not even looked up.
 """
 
 import sys
+import threading
 from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
@@ -16,7 +18,6 @@ import numpy as np
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from anyclaude.workers.mlx.kv.tokens import TokenArray, token_array
-from anyclaude.workers.mlx.prompt.cache import ByteCache
 from anyclaude.workers.mlx.prompt.compare import shared_characters
 from anyclaude.workers.mlx.prompt.control import ControlTokens
 
@@ -56,7 +57,7 @@ class PieceEncoder:
         self._longest_control = max(map(len, control.texts), default=0)
         # The unknown token is what a tokenizer says of text that it cannot write.
         self._forbidden = frozenset(ids[text] for text in control.texts) - {tokenizer.unk_token_id}
-        self._cache = ByteCache(cache_bytes, _cost_bytes)
+        self._cache = _PieceCache(cache_bytes)
         self._anchor = self._find_anchor(ids)
 
     def _find_anchor(self, ids: dict[str, int]) -> str:
@@ -151,6 +152,35 @@ def _kept_pieces(before: Encoded, text: str, longest_control: int) -> int:
     alike = shared_characters(before.text, text)
     place = bisect_right(before.offsets, alike - longest_control, hi=len(before.pieces)) - 1
     return max(0, place - (place + 1) % 2)
+
+
+class _PieceCache:
+    """Ids by text, bounded in bytes, the least recently used going first."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._bytes = 0
+        self._ids: OrderedDict[str, TokenArray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, text: str, make: Callable[[], TokenArray]) -> TokenArray:
+        with self._lock:
+            ids = self._ids.get(text)
+            if ids is not None:
+                self._ids.move_to_end(text)
+                return ids
+        made = make()
+        with self._lock:
+            self._keep(text, made)
+        return made
+
+    def _keep(self, text: str, ids: TokenArray) -> None:
+        if text in self._ids:
+            return
+        self._ids[text] = ids
+        self._bytes += _cost_bytes(text, ids)
+        while self._bytes > self._limit_bytes:
+            self._bytes -= _cost_bytes(*self._ids.popitem(last=False))
 
 
 def _cost_bytes(text: str, ids: TokenArray) -> int:

@@ -1,5 +1,6 @@
 """From a Messages request to token ids with the places where they may be cut."""
 
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -25,9 +26,9 @@ from anyclaude.workers.mlx.prompt.continuation import (
     Shaped,
 )
 from anyclaude.workers.mlx.prompt.control import ControlTokens
-from anyclaude.workers.mlx.prompt.marks import last_cut, learn_turns
-from anyclaude.workers.mlx.prompt.memory import Rendered, RenderedMemory
-from anyclaude.workers.mlx.prompt.pieces import PieceEncoder
+from anyclaude.workers.mlx.prompt.marks import Cut, last_cut, learn_turns
+from anyclaude.workers.mlx.prompt.memory import Lately, Made
+from anyclaude.workers.mlx.prompt.pieces import Encoded, PieceEncoder
 from anyclaude.workers.mlx.prompt.probe import find_dialect, turns_rendered
 from anyclaude.workers.mlx.prompt.template import (
     Template,
@@ -37,6 +38,8 @@ from anyclaude.workers.mlx.prompt.template import (
 from anyclaude.workers.mlx.prompt.trial import TRIAL_DIGEST_MESSAGES, can_continue
 
 _REMEMBERED_STARTS: Final = 32
+_REMEMBERED_BYTES: Final = 64 * 1024 * 1024
+_PIECE_BYTES: Final = 200
 # First words that differ from the first character on.
 _FIRST_WORDS: Final = ("A", "B")
 
@@ -58,6 +61,21 @@ class _Start:
     tools: list[dict[str, Any]]
     # Text of the rendering up to the first user's words.
     text: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Rendered:
+    """A prompt as it was made."""
+
+    rendering: Rendering
+    encoded: Encoded
+    cuts: list[Cut]
+
+    @property
+    def nbytes(self) -> int:
+        """About what it holds: the messages, the text, its pieces and the token ids."""
+        pieces = _PIECE_BYTES * len(self.encoded.pieces)
+        return 3 * sys.getsizeof(self.encoded.text) + self.encoded.token_ids.nbytes + pieces
 
 
 class PromptRenderer:
@@ -85,8 +103,9 @@ class PromptRenderer:
         self._can_continue = can_continue(
             self._new_continuation(TRIAL_DIGEST_MESSAGES), self._dialect
         )
-        self._memory = RenderedMemory()
-        self._turn_memory = TurnMemory()
+        self._turn_memory = TurnMemory(_REMEMBERED_BYTES)
+        # Grouped by their start.
+        self._memory: Lately[_Rendered] = Lately(_REMEMBERED_BYTES)
         self._starts: OrderedDict[bytes, _Start] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -112,11 +131,13 @@ class PromptRenderer:
     def _render(self, conversation: Conversation, thinking: bool) -> Prompt:
         shaped = Shaped.of(self._dialect.shape(conversation))
         start = self._start(conversation, thinking)
-        before = self._memory.find(start, shaped.exact)
+        _, known = self._memory.find(start, shaped.exact)
+        before = known.value if known else None
         rendering = self._rendering(before, shaped, start, thinking)
         encoded = self._encoder.encode(rendering.text, before.encoded if before else None)
         cuts = self._turns.cuts(encoded, before.cuts if before else ())
-        self._memory.add(Rendered(start, rendering, encoded, cuts))
+        rendered = _Rendered(rendering, encoded, cuts)
+        self._memory.add(Made(start, shaped.exact, rendered, rendered.nbytes))
         total = len(encoded.token_ids)
         inner = cuts[:-1] if cuts and cuts[-1].tokens == total else cuts
         stable_tokens = 0
@@ -128,7 +149,7 @@ class PromptRenderer:
 
     def _rendering(
         self,
-        before: Rendered | None,
+        before: _Rendered | None,
         shaped: Shaped,
         start: _Start,
         thinking: bool,
