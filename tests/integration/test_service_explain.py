@@ -89,7 +89,8 @@ def test_a_changed_tool_is_named_with_its_field(service: Service) -> None:
 
 def test_a_change_is_named_across_a_restart() -> None:
     """Digests outlive the worker; the words do not, neither on disk nor in the logs."""
-    with Service().ready() as service:
+    with Service() as service:
+        service.ready()
         rules = instructions("Restart") + f"The {_SECRET} rests."
         with Talker(service, "again") as talker:
             first = [user("Hello.")]
