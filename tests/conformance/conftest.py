@@ -28,10 +28,7 @@ _OPTIONS = {
 }
 # Of this project's service: what it is known not to do yet. An entry that has come true fails.
 _OPEN = {
-    "test_forced_choice_among_tools": "decoding is not constrained to the demanded tool",
-    "test_no_call": "with tool_choice none the markup of a call is left in the text",
     "test_arguments_are_streamed": "arguments come in one piece, once the call is complete",
-    "test_json_schema": "decoding is not constrained to the schema",
 }
 _RECORDER = pytest.StashKey[Recorder]()
 
