@@ -87,8 +87,8 @@ class ConstraintCompiler:
 
     def __init__(self, tokenizer: TokenizerWrapper) -> None:
         self._tokenizer = tokenizer
-        eos = sorted(int(token) for token in tokenizer.eos_token_ids)
-        self._ll = LLTokenizer(tokenizer_json(tokenizer), eos_token=eos)
+        self.eos_token_ids = frozenset(int(token) for token in tokenizer.eos_token_ids)
+        self._ll = LLTokenizer(tokenizer_json(tokenizer), eos_token=sorted(self.eos_token_ids))
         self._words = mask_words(self._ll.vocab_size)
         self._shape = shape_of(tokenizer)
         self._marks = {

@@ -23,7 +23,8 @@ import structlog
 from llguidance import LLMatcher
 
 Sampler = Callable[[mx.array], mx.array]
-Bits = npt.NDArray[np.uint8]
+# One bit per token, 32 in each number, the lowest first.
+Mask = npt.NDArray[np.int32]
 
 _log = structlog.get_logger(__name__)
 _BYTES_PER_WORD: Final = 4
@@ -50,7 +51,7 @@ class Beginning:
 
     token_ids: tuple[int, ...]
     matcher: LLMatcher
-    mask: Bits
+    mask: Mask
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,22 @@ class Plan:
     banned: Sequence[int] = ()
 
 
-def mask_of(matcher: LLMatcher, words: int) -> Bits:
-    """Which tokens may come next: one byte per token, 0 or 1."""
-    bits = np.zeros(words, np.int32)
-    matcher.unsafe_compute_mask_ptr(bits.ctypes.data, words * _BYTES_PER_WORD)
-    return np.unpackbits(bits.view(np.uint8), bitorder="little")
+def mask_of(matcher: LLMatcher, words: int) -> Mask:
+    """Which tokens may come next."""
+    mask = np.zeros(words, np.int32)
+    matcher.unsafe_compute_mask_ptr(mask.ctypes.data, words * _BYTES_PER_WORD)
+    return mask
+
+
+def tokens_in(mask: Mask) -> npt.NDArray[np.intp]:
+    """The ids of the tokens in a mask."""
+    return np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little"))
+
+
+def expanded(mask: Mask, vocabulary: int) -> mx.array:
+    """A mask as one truth value per token; False for those that have no bit."""
+    bits = np.unpackbits(mask.view(np.uint8), bitorder="little", count=vocabulary)
+    return mx.array(bits.view(np.bool_))
 
 
 def mask_words(vocabulary: int) -> int:
@@ -103,14 +115,21 @@ class Constraint:
         self._last: mx.array | None = None
         # The token just sampled, where there was no choice.
         self._only: int | None = None
+        self._needs_probabilities = True
 
     @property
     def holds(self) -> bool:
         """Whether the tokens taken so far end inside a grammar."""
         return self._phase is Phase.HELD
 
-    def sampler(self, inner: Sampler) -> Sampler:
-        """`inner`, choosing only among the tokens that may come."""
+    def sampler(self, inner: Sampler, *, needs_probabilities: bool = True) -> Sampler:
+        """`inner`, choosing only among the tokens that may come.
+
+        Args:
+            needs_probabilities: `inner` compares with fixed probabilities, as top-p does, so what
+                it gets must add up to one.
+        """
+        self._needs_probabilities = needs_probabilities
 
         def sample(logprobs: mx.array) -> mx.array:
             self._last = self._sample(inner, logprobs)
@@ -130,10 +149,10 @@ class Constraint:
             self._take(self._read_last())
         self._only = None
         if self._matcher is not None:
-            return self._choose(inner, logprobs, self._matcher)
+            return self._choose(inner, logprobs)
         if self._last is not None and self._taken < self._sampled:
             for beginning in self._beginnings():
-                held = _masked(logprobs, beginning.mask)
+                held = self._masked(logprobs, beginning.mask)
                 logprobs = mx.where(self._last == beginning.token_ids[-1], held, logprobs)
         if self._plan.banned:
             logprobs[..., mx.array(list(self._plan.banned))] = -mx.inf
@@ -155,15 +174,26 @@ class Constraint:
         value: Any = self._last.item()
         return int(value)
 
-    def _choose(self, inner: Sampler, logprobs: mx.array, matcher: LLMatcher) -> mx.array:
-        mask = mask_of(matcher, self._words)
-        if self._sampled == 0 and self._plan.start_thinking is not None:
-            mask[self._plan.start_thinking] = 1
-        allowed = np.flatnonzero(mask[: logprobs.shape[-1]])
-        if len(allowed) == 1:
-            self._only = int(allowed[0])
+    def mask(self) -> Mask:
+        """The tokens that may come next, inside a grammar."""
+        assert self._matcher is not None
+        mask = mask_of(self._matcher, self._words)
+        if self._sampled == 0 and (think := self._plan.start_thinking) is not None:
+            mask.view(np.uint8)[think // 8] |= 1 << think % 8
+        return mask
+
+    def _choose(self, inner: Sampler, logprobs: mx.array) -> mx.array:
+        mask = self.mask()
+        self._only = only_token(mask)
+        if self._only is not None:
             return mx.array([self._only])
-        return inner(_masked(logprobs, mask))
+        return inner(self._masked(logprobs, mask))
+
+    def _masked(self, logprobs: mx.array, mask: Mask) -> mx.array:
+        held = mx.where(expanded(mask, logprobs.shape[-1]), logprobs, -mx.inf)
+        if self._needs_probabilities:
+            held = held - mx.logsumexp(held, axis=-1, keepdims=True)
+        return held
 
     def _take(self, token_id: int) -> None:
         self._taken += 1
@@ -194,10 +224,12 @@ class Constraint:
             self._matcher, self._phase = None, Phase.FREE
 
 
-def _masked(logprobs: mx.array, mask: Bits) -> mx.array:
-    """`logprobs` of the tokens in `mask` alone, which together are sure."""
-    width = logprobs.shape[-1]
-    if len(mask) < width:
-        mask = np.pad(mask, (0, width - len(mask)))
-    held = mx.where(mx.array(mask[:width]).astype(mx.bool_), logprobs, -mx.inf)
-    return held - mx.logsumexp(held, axis=-1, keepdims=True)
+def only_token(mask: Mask) -> int | None:
+    """The one token in a mask, if it is one."""
+    words = np.flatnonzero(mask)
+    if len(words) != 1:
+        return None
+    bits = int(mask[words[0]]) & 0xFFFFFFFF
+    if bits & (bits - 1):
+        return None
+    return int(words[0]) * _BITS_PER_WORD + bits.bit_length() - 1
