@@ -1,11 +1,13 @@
 """Reading a record: nothing leaves here that was not verified to the last byte.
 
-MLX's own reading threads call back for each array's bytes, which are summed as they arrive; both
-leave Python's lock to others meanwhile.
+MLX calls back for each array's bytes, one array at a time. Its chunks are read and summed by
+several threads: a read from the page cache keeps a processor busy, and both reading and summing
+leave Python's lock to others.
 """
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from xxhash import xxh3_64
 
 from anyclaude.workers.mlx.kv.disk.arrays import filled_arrays
 from anyclaude.workers.mlx.kv.disk.record import (
+    CHUNK_BYTES,
     PREAMBLE_BYTES,
     ArrayHeader,
     DoubtfulRecordError,
@@ -27,6 +30,8 @@ from anyclaude.workers.mlx.kv.disk.record import (
 
 # Fits the processor's second cache.
 PART_BYTES = 512 * 1024
+# More gain nothing: memory is then the limit.
+READERS = min(4, os.cpu_count() or 1)
 
 
 class OpenRecord:
@@ -50,21 +55,32 @@ class OpenRecord:
             DoubtfulRecordError: a byte is not what was written.
         """
         self._check_padding()
-        return filled_arrays(self.header.arrays, self._fill)
+        with ThreadPoolExecutor(READERS, thread_name_prefix="kv-read") as readers:
 
-    def _fill(self, header: ArrayHeader, memory: memoryview) -> None:
-        """Reads one array, summing each part while the processor still has it at hand."""
-        at = self._data_offset + header.offset
-        for number, chunk in enumerate(chunks(memory)):
-            digest = xxh3_64()
-            for part in parts(chunk, PART_BYTES):
-                self._read(part, at)
-                digest.update(part)
-                at += len(part)
-            if digest.intdigest() != header.checks[number]:
-                raise DoubtfulRecordError(
-                    f"the checksum of array {header.name}, chunk {number}, differs"
-                )
+            def fill(header: ArrayHeader, memory: memoryview) -> None:
+                reads = [
+                    readers.submit(self._read_chunk, header, number, chunk)
+                    for number, chunk in enumerate(chunks(memory))
+                ]
+                # Whatever one meets, `memory` must stay until all have ended.
+                wait(reads)
+                for read in reads:
+                    read.result()
+
+            return filled_arrays(self.header.arrays, fill)
+
+    def _read_chunk(self, header: ArrayHeader, number: int, chunk: memoryview) -> None:
+        """Reads one chunk, summing each part while the processor still has it at hand."""
+        at = self._data_offset + header.offset + number * CHUNK_BYTES
+        digest = xxh3_64()
+        for part in parts(chunk, PART_BYTES):
+            self._read(part, at)
+            digest.update(part)
+            at += len(part)
+        if digest.intdigest() != header.checks[number]:
+            raise DoubtfulRecordError(
+                f"the checksum of array {header.name}, chunk {number}, differs"
+            )
 
     def _read(self, memory: memoryview, at: int) -> None:
         while memory:
