@@ -1,9 +1,11 @@
 """An engine on a tiny model, driven turn by turn, and the fresh run it must equal."""
 
+import functools
 import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -122,7 +124,7 @@ def bench(
     clock: Callable[[], float] = time.time,
     archive: Archive | None = None,
 ) -> Bench:
-    model = tiny.build(family, VOCABULARY)
+    model = _model(family)
     limits = StoreLimits(
         limit,
         checkpoints_per_lineage=4,
@@ -138,6 +140,12 @@ def bench(
             eos_token_ids=frozenset(),
         )
     )
+
+
+@functools.cache
+def _model(family: tiny.Family) -> Any:
+    """One for all engines: nothing writes to a model."""
+    return tiny.build(family, VOCABULARY)
 
 
 def fresh(family: tiny.Family, prompt: list[int], *, kv_bits: int = 0) -> Answer:
