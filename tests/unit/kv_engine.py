@@ -70,13 +70,34 @@ class Bench:
     engine: Engine
     counter: Iterator[int] = field(default_factory=lambda: iter(range(10**9)))
 
-    def start(self, prompt: list[int], session: str, stable: int = 0) -> "Request":
-        return Request(self.engine, prompt, session, stable, str(next(self.counter)))
+    def start(
+        self,
+        prompt: list[int],
+        session: str,
+        stable: int = 0,
+        *,
+        agent: str = "",
+        keep: bool = True,
+    ) -> "Request":
+        """Submits a request.
+
+        Args:
+            keep: false for a utility call.
+        """
+        lineage = LineageKey(session, agent, str(prompt[:stable]))
+        return Request(self.engine, prompt, lineage, stable, str(next(self.counter)), keep=keep)
 
 
 class Request:
     def __init__(
-        self, engine: Engine, prompt: list[int], session: str, stable: int, name: str
+        self,
+        engine: Engine,
+        prompt: list[int],
+        lineage: LineageKey,
+        stable: int,
+        name: str,
+        *,
+        keep: bool,
     ) -> None:
         self.engine, self.name = engine, name
         self.recorder, self.tokens = Recorder(), Tokens()
@@ -85,7 +106,7 @@ class Request:
         engine.submit(
             Job(
                 request_id=name,
-                lineage=LineageKey(session, "", str(prompt[:stable])),
+                lineage=lineage,
                 token_ids=token_array(prompt),
                 marks=tuple(m for m in marks if m < len(prompt)),
                 stable_tokens=stable,
@@ -94,6 +115,7 @@ class Request:
                 sampler=self.recorder,
                 new_blocks=lambda: self.tokens,
                 emit=self.events.append,
+                keep=keep,
             )
         )
 
@@ -123,8 +145,9 @@ def bench(
     live_idle_seconds: float = 3600.0,
     clock: Callable[[], float] = time.time,
     archive: Archive | None = None,
+    model: Any = None,
 ) -> Bench:
-    model = _model(family)
+    model = model or _model(family)
     limits = StoreLimits(
         limit,
         checkpoints_per_lineage=4,

@@ -12,6 +12,7 @@ from tests.models import tiny
 from tests.unit.kv_engine import ANSWER_TOKENS, Bench, bench, fresh, same, words
 
 STABLE = 600
+REQUESTS = 500
 
 
 def shared_prefix(seed: int = 1) -> list[int]:
@@ -37,18 +38,27 @@ def stable_prefixes(store: KVStore) -> int:
 
 def test_idle_sessions_share_what_they_have_in_common() -> None:
     """16 idle sessions cost the bytes of their distinct tokens, by the ledger and by MLX."""
+    shared, own, sessions, rng = 18_490, 500, 16, random.Random(1)
+    # One layer with one wide head, so that a prompt of true length takes seconds; and wide, since
+    # MLX lets a small copy share the buffer it was cut from.
+    model = tiny.build(tiny.Family.WIDE, num_hidden_layers=1, num_attention_heads=1)
+    engine = bench(tiny.Family.WIDE, live_idle_seconds=-1, model=model)
     gc.collect()
-    # One wide head: MLX lets a small copy share the buffer it was cut from.
-    engine = bench(tiny.Family.WIDE, live_idle_seconds=-1)
     before = mx.get_active_memory()
-    conversations(engine, 16, own_tokens=200)
+    prefix = words(rng, shared)
+    for number in range(sessions):
+        engine.start(prefix + words(rng, own), f"s{number}", stable=shared).answer()
     store = engine.engine.store
     gc.collect()
-    distinct = STABLE + 16 * (200 + ANSWER_TOKENS)
+    distinct = shared + sessions * (own + ANSWER_TOKENS)
     # Sessions may begin with the same word by chance.
-    assert distinct - 16 <= sum(len(node.tokens) for node in store.tree.nodes()) <= distinct
-    assert store.nbytes <= 1.15 * distinct * store.bytes_per_token
-    assert mx.get_active_memory() - before == pytest.approx(store.nbytes, rel=0.02)
+    kept = sum(len(node.tokens) for node in store.tree.nodes())
+    assert distinct - sessions <= kept <= distinct
+    held = mx.get_active_memory() - before
+    needed = distinct * store.bytes_per_token
+    print(f"{held} bytes by MLX, {store.nbytes} by the ledger, {needed:.0f} for distinct tokens")
+    assert held <= 1.15 * needed
+    assert held == pytest.approx(store.nbytes, rel=0.02)
 
 
 def test_a_second_conversation_computes_only_its_own_words() -> None:
@@ -181,7 +191,7 @@ def test_the_byte_limit_holds_at_every_moment() -> None:
     store, weights = engine.engine.store, mx.get_active_memory()
     store.bytes_per_token = probe.engine.store.bytes_per_token
     running, peak = [], 0
-    for number in range(60):
+    for number in range(REQUESTS):
         prompt = shared_prefix() + words(rng, rng.randrange(10, 300))
         running.append(engine.start(prompt, f"s{number % 20}", stable=STABLE))
         for _ in range(rng.randrange(1, 30)):
@@ -191,5 +201,36 @@ def test_the_byte_limit_holds_at_every_moment() -> None:
             peak = max(peak, store.nbytes, mx.get_active_memory() - weights)
     for request in running:
         request.answer()
+    print(f"peak {peak} of {limit} bytes, {store.evictions} evictions")
     assert store.evictions > 0
     assert peak <= limit
+
+
+@pytest.mark.parametrize("family", tiny.Family)
+def test_a_main_conversation_computes_its_new_tokens_only(family: tiny.Family) -> None:
+    """30 turns, beside each three subagents and a title call, in little memory: nothing twice."""
+    turns, rng = 30, random.Random(14)
+    main = words(rng, STABLE)
+    agents = [words(rng, 200) for _ in range(3)]
+    probe = bench(family)
+    probe.start(words(rng, STABLE + turns * 30), "probe", stable=STABLE).answer()
+    engine = bench(family, 4 * probe.engine.store.nbytes)
+    engine.engine.store.bytes_per_token = probe.engine.store.bytes_per_token
+    seen = 0
+    for number in range(turns):
+        main += words(rng, rng.randrange(1, 20))
+        request = engine.start(main, "a", stable=STABLE)
+        others = [
+            engine.start(prompt, "a", stable=200, agent=f"agent{index}")
+            for index, prompt in enumerate(agents)
+        ]
+        title = engine.start(words(rng, 150), "a", stable=100, keep=False)
+        answer = request.answer()
+        computed = len(main) - answer.reused
+        assert number == 0 or computed <= len(main) - seen + 16, f"turn {number}"
+        for index, other in enumerate(others):
+            agents[index] = agents[index] + other.answer().tokens + words(rng, 60)
+        title.answer()
+        main += answer.tokens
+        seen = len(main)
+    assert engine.engine.store.evictions > 0
