@@ -1,0 +1,145 @@
+"""The cache folder of the whole service: other models, other services, and a disk that refuses."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.prompts import body
+from tests.integration.service import WAIT_SECONDS, Service
+from tests.models import saved
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    folder = tmp_path / "home"
+    folder.mkdir()
+    return folder
+
+
+@contextmanager
+def mounted(*arguments: str, at: Path) -> Iterator[None]:
+    """A mount below a test's own folder; skips where we may not make one."""
+    at.mkdir(mode=0o700, exist_ok=True)
+    command = ["mount", *arguments, str(at)]
+    if sys.platform != "linux" or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(at)], check=True)
+
+
+def ask(service: Service, **fields: Any) -> dict[str, Any]:
+    with service.http() as client:
+        answer: dict[str, Any] = client.post("/v1/messages", json=body(**fields)).json()
+    return answer
+
+
+def reused(answer: dict[str, Any]) -> int:
+    return int(answer["usage"]["cache_read_input_tokens"])
+
+
+def metric(service: Service, name: str) -> float:
+    text = service.control("metrics", "--prometheus").stdout
+    line = next(line for line in text.splitlines() if line.startswith(name + " "))
+    return float(line.split()[1])
+
+
+def test_models_do_not_answer_for_each_other(home: Path, tmp_path: Path) -> None:
+    """B reuses nothing of A and answers as if A had never been; back on A all comes from disk."""
+    model = {name: saved.save(tmp_path / name, seed=seed) for seed, name in enumerate("ab")}
+    with Service(model=model["b"]) as alone:
+        expected = ask(alone.ready())
+    answers = {}
+    for turn, name in enumerate("aba"):
+        with Service(model=model[name], home=home) as service:
+            answers[turn] = ask(service.ready())
+            assert service.stop() == 0
+    assert reused(answers[0]) == reused(answers[1]) == 0
+    assert answers[1]["content"] == expected["content"] != answers[0]["content"]
+    assert reused(answers[2]) == answers[0]["usage"]["cache_creation_input_tokens"] > 0
+    assert answers[2]["content"] == answers[0]["content"]
+
+
+def test_two_services_on_one_cache_folder(home: Path, tmp_path: Path) -> None:
+    """The second serves from memory alone, and status and metrics say whose folder it is."""
+    model, other = saved.save(tmp_path / "model"), tmp_path / "other"
+    other.mkdir()
+    with Service(model=model, home=home) as first:
+        ask(first.ready())
+        with (
+            mounted("--bind", str(home / "cache"), at=other / "cache"),
+            Service(model=model, home=other) as second,
+        ):
+            answer = ask(second.ready())
+            assert reused(answer) == 0
+            assert reused(ask(second)) > 0
+            status = second.control("status", "--json")
+            assert any("KV caches do not reach the disk" in p for p in status.json["problems"])
+            assert status.json["disk"]["state"] == "shared"
+            assert metric(second, "anyclaude_disk_skipped_writes") > 0
+            second.stop()
+        assert reused(ask(first)) > 0
+        assert first.status().disk.quarantined_records == 0
+
+
+def test_a_read_only_folder(home: Path, tmp_path: Path) -> None:
+    """Stored caches are still read; that no new ones are written shows, and serving goes on."""
+    model = saved.save(tmp_path / "model")
+    # The tier leaves a gigabyte to others; a tmpfs takes what is written, not its size.
+    with mounted("-t", "tmpfs", "-o", "size=3g,mode=700", "tmpfs", at=home / "cache"):
+        with Service(model=model, home=home) as service:
+            stored = ask(service.ready())
+            assert service.stop() == 0
+        subprocess.run(["mount", "-o", "remount,ro", str(home / "cache")], check=True)
+        with Service(model=model, home=home) as service:
+            again = ask(service.ready())
+            assert reused(again) == stored["usage"]["cache_creation_input_tokens"]
+            assert ask(service, words="something else")["type"] == "message"
+            status = service.control("status", "--json").json
+            assert any("Read-only file system" in problem for problem in status["problems"])
+            assert metric(service, "anyclaude_disk_skipped_writes") > 0
+
+
+def test_a_full_disk(home: Path, tmp_path: Path) -> None:
+    """A volume without room costs what would have been kept, and says so."""
+    model = saved.save(tmp_path / "model")
+    with (
+        mounted("-t", "tmpfs", "-o", "size=200k,mode=700", "tmpfs", at=home / "cache"),
+        Service(model=model, home=home) as service,
+    ):
+        first = ask(service.ready())
+        assert reused(first) == 0
+        assert reused(ask(service)) == first["usage"]["cache_creation_input_tokens"]
+        status = service.wait_for(lambda status: status.disk.skipped_writes > 0)
+        assert any("KV caches do not reach the disk" in problem for problem in status.problems)
+        assert metric(service, "anyclaude_disk_skipped_writes") > 0
+
+
+def test_damaged_records_are_put_aside(home: Path, tmp_path: Path) -> None:
+    """Flipped bits are noticed: the tokens are computed again, equal, and the damage is counted."""
+    model = saved.save(tmp_path / "model")
+    with Service(model=model, home=home) as service:
+        sound = ask(service.ready())
+        assert service.stop() == 0
+    records = list((home / "cache").rglob("*.kv"))
+    assert records
+    for record in records:
+        content = bytearray(record.read_bytes())
+        content[-100] ^= 1
+        record.write_bytes(content)
+    with Service(model=model, home=home) as service:
+        again = ask(service.ready())
+        assert reused(again) == 0
+        assert again["content"] == sound["content"]
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not metric(service, "anyclaude_disk_quarantined") and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert metric(service, "anyclaude_disk_quarantined") > 0
+        assert service.status().disk.quarantined_records > 0
