@@ -29,8 +29,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from anyclaude.messages.requests import parse_messages_request
 from anyclaude.workers.mlx.adapter import TokenizerWrapper
 from anyclaude.workers.mlx.kv.lineage import LineageKey
-from anyclaude.workers.mlx.kv.store import KVStore, Lease, StoreLimits, token_digest
-from anyclaude.workers.mlx.kv.tokens import TokenArray
+from anyclaude.workers.mlx.kv.store import KVStore, Lease, StoreLimits
+from anyclaude.workers.mlx.kv.tokens import TokenArray, token_digest
 from anyclaude.workers.mlx.prompt import Prompt, PromptRenderer
 from benchmarks.prompts import WORDS, tools
 from tests.models import tiny

@@ -9,6 +9,7 @@ import pytest
 
 from anyclaude.workers.mlx.kv.archive import Archive
 from anyclaude.workers.mlx.kv.disk import DiskTier
+from anyclaude.workers.mlx.kv.operations import prune
 from anyclaude.workers.mlx.kv.prune import Selection
 from tests.models import tiny
 from tests.unit.kv_engine import Bench, bench, fresh, same, words
@@ -87,7 +88,7 @@ def test_pruning_everything_empties_the_disk_too(tmp_path: Path) -> None:
     """What a user prunes does not come back after a restart."""
     with stored(tmp_path, tiny.Family.DENSE) as first:
         first.start(conversation(), "a", stable=200).answer()
-        first.engine.store.prune(Selection(all=True))
+        prune(first.engine.store, Selection(all=True))
     with stored(tmp_path, tiny.Family.DENSE) as second:
         assert second.start(conversation(), "a", stable=200).answer().reused == 0
 

@@ -19,6 +19,7 @@ from anyclaude.worker.v1 import worker_pb2 as pb
 from anyclaude.workers.mlx.adapter import load_tokenizer_from
 from anyclaude.workers.mlx.kv.diagnose import Voice
 from anyclaude.workers.mlx.kv.explain import ExplainLimits
+from anyclaude.workers.mlx.kv.operations import prune
 from anyclaude.workers.mlx.kv.prune import Selection
 from tests.models import tiny
 from tests.models.requests import Block, system, text, user
@@ -134,7 +135,7 @@ def pruned(rng: random.Random) -> Outcome:
     talk = Talk()
     last = conversation(talk, rng, rng.randint(2, 3))
     selection = rng.choice((Selection(session_id="main"), Selection(all=True)))
-    talk.store.prune(selection)
+    prune(talk.store, selection)
     if selection.all and rng.random() < 0.5:
         return talk.send(last.request | {"messages": [user(sentence(rng))]}, session="other")
     return talk.send(last.next(user(sentence(rng))))

@@ -6,6 +6,7 @@ import random
 import mlx.core as mx
 import pytest
 
+from anyclaude.workers.mlx.kv.operations import prune
 from anyclaude.workers.mlx.kv.prune import Selection
 from anyclaude.workers.mlx.kv.store import KVStore
 from tests.models import tiny
@@ -104,9 +105,9 @@ def test_pruning_a_session_keeps_the_prefix_for_the_next() -> None:
     engine = bench(tiny.Family.DENSE)
     conversations(engine, 2)
     store = engine.engine.store
-    store.prune(Selection(session_id="s0"))
+    prune(store, Selection(session_id="s0"))
     assert names(store) == {"s1"}
-    store.prune(Selection(session_id="s1"))
+    prune(store, Selection(session_id="s1"))
     assert names(store) == set()
     assert stable_prefixes(store) == 1
     assert sum(len(node.tokens) for node in store.tree.nodes()) == STABLE
@@ -118,9 +119,11 @@ def test_a_dry_run_changes_nothing_and_announces_the_bytes() -> None:
     conversations(engine, 3)
     store = engine.engine.store
     before = store.nbytes
-    planned = sum(removal.freed_bytes for removal in store.prune(Selection(all=True), dry_run=True))
+    planned = sum(
+        removal.freed_bytes for removal in prune(store, Selection(all=True), dry_run=True)
+    )
     assert store.nbytes == before
-    store.prune(Selection(all=True))
+    prune(store, Selection(all=True))
     assert planned == before - store.nbytes
     assert store.nbytes == 0
 
@@ -131,12 +134,12 @@ def test_a_byte_target_takes_the_oldest_first_and_the_prefix_last() -> None:
     conversations(engine, 4)
     store = engine.engine.store
     one = int((40 + ANSWER_TOKENS) * store.bytes_per_token)
-    store.prune(Selection(to_bytes=store.nbytes - one))
+    prune(store, Selection(to_bytes=store.nbytes - one))
     assert names(store) == {"s1", "s2", "s3"}
-    store.prune(Selection(to_bytes=int((STABLE + 1) * store.bytes_per_token)))
+    prune(store, Selection(to_bytes=int((STABLE + 1) * store.bytes_per_token)))
     assert names(store) == set()
     assert stable_prefixes(store) == 1
-    store.prune(Selection(to_bytes=0))
+    prune(store, Selection(to_bytes=0))
     assert store.nbytes == 0
 
 
@@ -148,7 +151,7 @@ def test_age_selects_by_last_use() -> None:
     now[0] += 100
     other = shared_prefix() + words(random.Random(5), 20)
     engine.start(other, "young", stable=STABLE).answer()
-    engine.engine.store.prune(Selection(older_than_seconds=50))
+    prune(engine.engine.store, Selection(older_than_seconds=50), clock=lambda: now[0])
     assert names(engine.engine.store) == {"young"}
 
 
@@ -159,7 +162,7 @@ def test_a_running_conversation_is_never_pruned() -> None:
     request = engine.start(prompt, "a", stable=STABLE)
     for _ in range(6):
         engine.engine.step()
-    engine.engine.store.prune(Selection(all=True))
+    prune(engine.engine.store, Selection(all=True))
     assert names(engine.engine.store) == {"a"}
     assert same(request.answer(), fresh(tiny.Family.DENSE, prompt))
 
@@ -168,7 +171,7 @@ def test_no_condition_selects_nothing() -> None:
     """A prune without conditions is a mistake, not a wish to lose everything."""
     engine = bench(tiny.Family.DENSE)
     conversations(engine, 1)
-    assert engine.engine.store.prune(Selection()) == []
+    assert prune(engine.engine.store, Selection()) == []
 
 
 @pytest.mark.parametrize("family", tiny.Family)

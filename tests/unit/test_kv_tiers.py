@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 from anyclaude.workers.mlx.kv.archive import Archive
 from anyclaude.workers.mlx.kv.disk import DiskState, DiskTier, Point
 from anyclaude.workers.mlx.kv.disk.failpoints import pass_by
+from anyclaude.workers.mlx.kv.operations import prune
 from anyclaude.workers.mlx.kv.prune import Selection
 from anyclaude.workers.mlx.kv.tree import SegmentArrays
 from tests.models import tiny
@@ -111,9 +112,9 @@ def disturb(engine: Bench, rng: random.Random) -> None:
             # Everything leaves memory that the disk holds.
             store.make_room(store.limit_bytes)
         case 4:
-            store.prune(Selection(session_id=f"s{rng.randrange(4)}"))
+            prune(store, Selection(session_id=f"s{rng.randrange(4)}"))
         case 5:
-            store.prune(Selection(to_bytes=store.nbytes // 2))
+            prune(store, Selection(to_bytes=store.nbytes // 2))
 
 
 @pytest.mark.timeout(600)

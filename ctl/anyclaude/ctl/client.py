@@ -123,6 +123,7 @@ class ControlClient:
                 self._caches.ListCaches, control_pb2.ListCachesRequest(page_token=token)
             )
             whole.caches.extend(page.caches)
+            whole.models.extend(page.models)
             if page.HasField("memory"):
                 whole.memory.CopyFrom(page.memory)
             token = page.next_page_token
@@ -145,6 +146,35 @@ class ControlClient:
             SLOW_CALL_SECONDS,
         )
         return response
+
+    def cache_tree(self) -> control_pb2.GetCacheTreeResponse:
+        """Every segment, parents before children."""
+        response: control_pb2.GetCacheTreeResponse = self._call(
+            self._caches.GetCacheTree, control_pb2.GetCacheTreeRequest()
+        )
+        return response
+
+    def pin(self, name: str, *, pinned: bool) -> worker_pb2.PinCacheResponse:
+        response: control_pb2.PinCacheResponse = self._call(
+            self._caches.PinCache, control_pb2.PinCacheRequest(name=name, pinned=pinned)
+        )
+        return response.result
+
+    def warm(self, body_json: bytes, seconds: float) -> worker_pb2.Usage:
+        """Computes a request's prompt for its cache; what it took."""
+        response: control_pb2.WarmCacheResponse = self._call(
+            self._caches.WarmCache, control_pb2.WarmCacheRequest(body_json=body_json), seconds
+        )
+        return response.usage
+
+    def verify(self, max_tokens: int, seconds: float) -> worker_pb2.VerifyCachesResponse:
+        """Compares kept segments with fresh runs."""
+        response: control_pb2.VerifyCachesResponse = self._call(
+            self._caches.VerifyCaches,
+            control_pb2.VerifyCachesRequest(max_tokens=max_tokens),
+            seconds,
+        )
+        return response.result
 
     def explain(self, request_id: str) -> worker_pb2.Explanation:
         """Why a request reused what it did."""

@@ -21,6 +21,8 @@ _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 GLANCE_SECONDS: Final = 1.0
 LIST_SECONDS: Final = 4.0
 PRUNE_SECONDS: Final = 30.0
+# Prefill of whole prompts, between the turns of other requests.
+COMPUTE_SECONDS: Final = 1800.0
 _RETRY_SECONDS: Final = 0.2
 
 
@@ -120,17 +122,45 @@ class WorkerClient:
         except (NotReadyError, grpc.aio.AioRpcError) as error:
             _log.debug("no worker metrics", worker=self.child.name, why=str(error))
             return None
-        return Sample(status, len(caches))
+        return Sample(status, len(caches.caches))
 
-    async def caches(self, timeout_seconds: float = LIST_SECONDS) -> list[worker_pb2.Cache]:
+    async def caches(self, timeout_seconds: float = LIST_SECONDS) -> worker_pb2.ListCachesResponse:
         stub = await self._stub()
-        answer = await stub.ListCaches(worker_pb2.ListCachesRequest(), timeout=timeout_seconds)
-        return list(answer.caches)
+        answer: worker_pb2.ListCachesResponse = await stub.ListCaches(
+            worker_pb2.ListCachesRequest(), timeout=timeout_seconds
+        )
+        return answer
 
     async def prune(self, request: worker_pb2.PruneCachesRequest) -> worker_pb2.PruneCachesResponse:
         stub = await self._stub()
         answer: worker_pb2.PruneCachesResponse = await stub.PruneCaches(
             request, timeout=PRUNE_SECONDS
+        )
+        return answer
+
+    async def cache_tree(self) -> list[worker_pb2.CacheSegment]:
+        stub = await self._stub()
+        answer = await stub.GetCacheTree(worker_pb2.GetCacheTreeRequest(), timeout=LIST_SECONDS)
+        return list(answer.segments)
+
+    async def pin(self, name: str, *, pinned: bool) -> worker_pb2.PinCacheResponse:
+        stub = await self._stub()
+        answer: worker_pb2.PinCacheResponse = await stub.PinCache(
+            worker_pb2.PinCacheRequest(name=name, pinned=pinned), timeout=LIST_SECONDS
+        )
+        return answer
+
+    async def warm(self, body_json: bytes) -> worker_pb2.WarmCacheResponse:
+        stub = await self._stub()
+        answer: worker_pb2.WarmCacheResponse = await stub.WarmCache(
+            worker_pb2.WarmCacheRequest(body_json=body_json), timeout=COMPUTE_SECONDS
+        )
+        return answer
+
+    async def verify(self, max_tokens: int) -> worker_pb2.VerifyCachesResponse:
+        stub = await self._stub()
+        answer: worker_pb2.VerifyCachesResponse = await stub.VerifyCaches(
+            worker_pb2.VerifyCachesRequest(max_tokens=max_tokens), timeout=COMPUTE_SECONDS
         )
         return answer
 

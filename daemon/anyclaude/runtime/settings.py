@@ -68,6 +68,8 @@ class CacheSettings(_Section):
     max_prefixes: int = Field(16, ge=1)
     # A prefix shorter than this is cheaper to compute than to keep.
     min_prefix_tokens: int = Field(256, ge=1)
+    # Part of memory_limit_bytes that pinned caches may take.
+    max_pinned_fraction: float = Field(0.5, ge=0, le=1)
     # A conversation not heard of for this long is kept in the shared prefix tree alone.
     live_idle_seconds: float = Field(120.0, ge=0)
     # For KV caches that outlive the worker, all models together; 0 stores none.

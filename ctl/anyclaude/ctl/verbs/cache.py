@@ -1,23 +1,23 @@
-"""`anyclaudectl cache list|show|prune|explain`: the KV caches."""
+"""`anyclaudectl cache`: the KV caches, looked at; what changes them is registered here as well."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
 from anyclaude.ctl.connect import connect
 from anyclaude.ctl.options import Json
-from anyclaude.ctl.output import Row, emit, facts, note, table
-from anyclaude.ctl.units import format_bytes, format_seconds, parse_bytes, parse_seconds
+from anyclaude.ctl.output import emit, facts, table
+from anyclaude.ctl.tables import branches, count, show_caches
+from anyclaude.ctl.units import format_bytes
+from anyclaude.ctl.verbs.cache_keep import pin, unpin, verify, warm
+from anyclaude.ctl.verbs.cache_prune import prune
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sized
-
-    from anyclaude.worker.v1.worker_pb2 import Cache, PruneFilter
-
-app = typer.Typer(help="List, show, prune and explain the KV caches.", no_args_is_help=True)
-
-_Parsed = TypeVar("_Parsed")
+app = typer.Typer(help="List, show, keep, prune and explain the KV caches.", no_args_is_help=True)
+app.command("prune")(prune)
+app.command("pin")(pin)
+app.command("unpin")(unpin)
+app.command("warm")(warm)
+app.command("verify")(verify)
 
 
 @app.command("list")
@@ -33,10 +33,13 @@ def list_caches(json: Json = False) -> None:
         del document["next_page_token"]
         emit(document)
         return
-    _show(answer.caches)
+    show_caches(answer.caches)
     memory = answer.memory
     limit = f" of {format_bytes(memory.cache_limit_bytes)}" if memory.cache_limit_bytes else ""
-    print(f"{_count(answer.caches)}, {format_bytes(memory.cache_bytes)}{limit}")
+    print(f"{count(answer.caches)}, {format_bytes(memory.cache_bytes)}{limit}")
+    for stored in answer.models:
+        whose = "this model" if stored.resident else f"model {stored.fingerprint}"
+        print(f"On disk, of {whose}: {stored.records} segments, {format_bytes(stored.bytes)}")
 
 
 @app.command("show")
@@ -55,43 +58,25 @@ def show_cache(
     facts([(key, "-" if value in (None, "") else str(value)) for key, value in document.items()])
 
 
-@app.command("prune")
-def prune(
-    session: Annotated[str, typer.Option(help="Only caches of this session.")] = "",
-    older_than: Annotated[
-        str, typer.Option(metavar="AGE", help="Only caches unused for this long, e.g. 2h.")
-    ] = "",
-    to: Annotated[
-        str,
-        typer.Option(metavar="BYTES", help="The least recently used until this remains: 2GB."),
-    ] = "",
-    every: Annotated[
-        bool, typer.Option("--all", help="Every cache, kept prefixes included.")
-    ] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Remove them; without it this is a dry run.")
-    ] = False,
-    json: Json = False,
-) -> None:
-    """Remove caches that meet every condition. A dry run unless --yes."""
+@app.command("tree")
+def tree(json: Json = False) -> None:
+    """Show how the caches build on one another: every distinct token once."""
     from anyclaude.ctl.convert import to_dict
 
-    if not (session or older_than or to or every):
-        raise typer.BadParameter("say what to prune: --session, --older-than, --to or --all")
-    prune_filter = _filter(session, older_than, to, every=every)
     with connect() as client:
-        answer = client.prune(prune_filter, force=yes)
+        answer = client.cache_tree()
     if json:
-        emit({"dry_run": not yes, **to_dict(answer)})
+        emit(to_dict(answer))
         return
-    _show(answer.caches)
-    verb = "Freed" if yes else "Would free"
+    rows = list(branches(answer.segments))
+    if rows:
+        table(("TOKENS", "FROM", "MEMORY", "DISK", "SEGMENT"), rows, right=(0, 1, 2, 3))
+    in_memory = sum(segment.bytes for segment in answer.segments)
+    on_disk = sum(segment.disk_bytes for segment in answer.segments)
     print(
-        f"{verb} {format_bytes(answer.freed_bytes)} in {_count(answer.caches)}; "
-        f"{format_bytes(answer.remaining_bytes)} remain."
+        f"{len(answer.segments)} segments, {format_bytes(in_memory)} in memory, "
+        f"{format_bytes(on_disk)} on disk"
     )
-    if not yes and answer.caches:
-        note("Nothing was removed. Run it again with --yes to remove them.")
 
 
 @app.command("explain")
@@ -109,46 +94,3 @@ def explain(
         emit({"explanation": to_dict(explanation)})
         return
     facts(list(lines(explanation)))
-
-
-def _filter(session: str, older_than: str, to: str, *, every: bool) -> "PruneFilter":
-    from anyclaude.worker.v1 import worker_pb2
-
-    chosen = worker_pb2.PruneFilter(session_id=session, all=every)
-    if older_than:
-        age = _parse(parse_seconds, older_than)
-        chosen.older_than.FromMilliseconds(round(age * 1000))
-    if to:
-        chosen.to_bytes = _parse(parse_bytes, to)
-    return chosen
-
-
-def _parse(parser: Callable[[str], _Parsed], text: str) -> _Parsed:
-    try:
-        return parser(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-def _show(caches: "Iterable[Cache]") -> None:
-    rows = [_row(cache) for cache in caches]
-    if rows:
-        table(("KIND", "TOKENS", "SIZE", "HITS", "USED", "NAME"), rows, right=(1, 2, 3, 4))
-
-
-def _count(caches: "Sized") -> str:
-    return "1 cache" if len(caches) == 1 else f"{len(caches)} caches"
-
-
-def _row(cache: "Cache") -> Row:
-    from anyclaude.ctl.convert import seconds_since, word_of
-
-    used = "now" if cache.in_use else f"{format_seconds(seconds_since(cache.last_use_time))} ago"
-    return (
-        word_of(cache, "kind"),
-        str(cache.tokens),
-        format_bytes(cache.bytes),
-        str(cache.hits),
-        used,
-        cache.name,
-    )

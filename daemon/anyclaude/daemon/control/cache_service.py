@@ -18,6 +18,12 @@ from anyclaude.worker.v1 import worker_pb2
 DEFAULT_PAGE_SIZE: Final = 1000
 # The process ended during the call, or was just being replaced.
 _GONE: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
+# What the worker says of what it was asked, rather than of itself.
+_REFUSALS: Final = {
+    grpc.StatusCode.INVALID_ARGUMENT: "BAD_FILTER",
+    grpc.StatusCode.NOT_FOUND: "UNKNOWN_CACHE",
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "PINNED_TOO_MUCH",
+}
 
 _Answer = TypeVar("_Answer")
 
@@ -31,16 +37,19 @@ class CacheService(control_pb2_grpc.CacheServiceServicer):
         self, request: control_pb2.ListCachesRequest
     ) -> control_pb2.ListCachesResponse:
         worker = self._worker()
-        caches = await self._ask(worker.caches())
-        page, next_token = _page(caches, request.page_size, request.page_token)
+        listed = await self._ask(worker.caches())
+        page, next_token = _page(list(listed.caches), request.page_size, request.page_token)
         seen = await worker.glance()
         return control_pb2.ListCachesResponse(
-            caches=page, next_page_token=next_token, memory=seen.memory if seen else None
+            caches=page,
+            next_page_token=next_token,
+            memory=seen.memory if seen else None,
+            models=() if request.page_token else listed.models,
         )
 
     @answers
     async def GetCache(self, request: control_pb2.GetCacheRequest) -> control_pb2.GetCacheResponse:
-        for cache in await self._ask(self._worker().caches()):
+        for cache in (await self._ask(self._worker().caches())).caches:
             if cache.name == request.name:
                 return control_pb2.GetCacheResponse(cache=cache)
         raise ControlError(
@@ -62,6 +71,36 @@ class CacheService(control_pb2_grpc.CacheServiceServicer):
             freed_bytes=answer.freed_bytes,
             remaining_bytes=answer.remaining_bytes,
         )
+
+    @answers
+    async def GetCacheTree(
+        self, request: control_pb2.GetCacheTreeRequest
+    ) -> control_pb2.GetCacheTreeResponse:
+        segments = await self._ask(self._worker().cache_tree())
+        return control_pb2.GetCacheTreeResponse(segments=segments)
+
+    @answers
+    async def PinCache(self, request: control_pb2.PinCacheRequest) -> control_pb2.PinCacheResponse:
+        result = await self._ask(self._worker().pin(request.name, pinned=request.pinned))
+        return control_pb2.PinCacheResponse(result=result)
+
+    @answers
+    async def WarmCache(
+        self, request: control_pb2.WarmCacheRequest
+    ) -> control_pb2.WarmCacheResponse:
+        answer = await self._ask(self._worker().warm(request.body_json))
+        if answer.HasField("failed"):
+            raise ControlError(
+                grpc.StatusCode.INVALID_ARGUMENT, "BAD_REQUEST_BODY", answer.failed.message
+            )
+        return control_pb2.WarmCacheResponse(usage=answer.usage)
+
+    @answers
+    async def VerifyCaches(
+        self, request: control_pb2.VerifyCachesRequest
+    ) -> control_pb2.VerifyCachesResponse:
+        result = await self._ask(self._worker().verify(request.max_tokens))
+        return control_pb2.VerifyCachesResponse(result=result)
 
     @answers
     async def ExplainCache(
@@ -115,9 +154,8 @@ class CacheService(control_pb2_grpc.CacheServiceServicer):
             return ControlError(
                 grpc.StatusCode.DEADLINE_EXCEEDED, "WORKER_BUSY", message, {"worker": name}
             )
-        if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
-            message = str(error.details())
-            return ControlError(grpc.StatusCode.INVALID_ARGUMENT, "BAD_FILTER", message)
+        if error.code() in _REFUSALS:
+            return ControlError(error.code(), _REFUSALS[error.code()], str(error.details()))
         if error.code() in _GONE:
             message = f"The {name} worker went away; it is being started again."
             return ControlError(
@@ -139,6 +177,19 @@ def _page(
 
 def _check(chosen: worker_pb2.PruneFilter) -> None:
     if chosen.HasField("older_than") and chosen.older_than.ToNanoseconds() < 0:
-        raise ControlError(
-            grpc.StatusCode.INVALID_ARGUMENT, "BAD_FILTER", "older_than must not be negative."
-        )
+        raise _bad_filter("older_than must not be negative.")
+    if chosen.HasField("percent") and not 1 <= chosen.percent <= 100:
+        raise _bad_filter("percent must be from 1 to 100.")
+    if chosen.HasField("percent") and chosen.HasField("to_bytes"):
+        raise _bad_filter("percent and to_bytes say the same thing in two ways: give one.")
+    others = ("session_id", "older_than", "to_bytes", "percent", "all")
+    if chosen.model and (chosen.tier or any(_is_given(chosen, name) for name in others)):
+        raise _bad_filter("model takes all that is stored of a model: give it alone.")
+
+
+def _is_given(chosen: worker_pb2.PruneFilter, name: str) -> bool:
+    return name in {field.name for field, _ in chosen.ListFields()}
+
+
+def _bad_filter(message: str) -> ControlError:
+    return ControlError(grpc.StatusCode.INVALID_ARGUMENT, "BAD_FILTER", message)

@@ -27,7 +27,7 @@ from anyclaude.worker.v1 import worker_pb2 as anyclaude_dot_worker_dot_v1_dot_wo
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"anyclaude/control/v1/control.proto\x12\x14\x61nyclaude.control.v1\x1a$anyclaude/frontend/v1/frontend.proto\x1a anyclaude/worker/v1/worker.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x85\x01\n\x08LastExit\x12\x11\n\x04\x63ode\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06signal\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x13\n\x0bstderr_tail\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x07\n\x05_code\"\xc8\x02\n\x06Worker\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x05state\x18\x02 \x01(\x0e\x32!.anyclaude.control.v1.WorkerState\x12\x0b\n\x03pid\x18\x03 \x01(\r\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nready_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rrestart_count\x18\x06 \x01(\r\x12\x12\n\ngeneration\x18\x07 \x01(\r\x12\x31\n\tlast_exit\x18\x08 \x01(\x0b\x32\x1e.anyclaude.control.v1.LastExit\x12\x33\n\x0fnext_retry_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x12\n\x10GetStatusRequest\"A\n\x11GetStatusResponse\x12,\n\x06status\x18\x01 \x01(\x0b\x32\x1c.anyclaude.control.v1.Status\"\xa4\x03\n\x06Status\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\treadiness\x18\x04 \x01(\x0e\x32\x1f.anyclaude.control.v1.Readiness\x12\x10\n\x08problems\x18\x05 \x03(\t\x12\x0c\n\x04mode\x18\x06 \x01(\t\x12\x10\n\x08\x62\x61se_url\x18\x07 \x01(\t\x12-\n\x07workers\x18\x08 \x03(\x0b\x32\x1c.anyclaude.control.v1.Worker\x12-\n\x05model\x18\t \x01(\x0b\x32\x1e.anyclaude.worker.v1.ModelInfo\x12\x31\n\x06memory\x18\n \x01(\x0b\x32!.anyclaude.worker.v1.MemoryStatus\x12\x18\n\x10running_requests\x18\x0b \x01(\r\x12\x0c\n\x04home\x18\x0c \x01(\t\x12-\n\x04\x64isk\x18\r \x01(\x0b\x32\x1f.anyclaude.worker.v1.DiskStatus\"\x14\n\x12WatchStatusRequest\"C\n\x13WatchStatusResponse\x12,\n\x06status\x18\x01 \x01(\x0b\x32\x1c.anyclaude.control.v1.Status\">\n\x0b\x43onfigEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x12\n\nvalue_json\x18\x02 \x01(\t\x12\x0e\n\x06origin\x18\x03 \x01(\t\"\x12\n\x10GetConfigRequest\"U\n\x11GetConfigResponse\x12\x32\n\x07\x65ntries\x18\x01 \x03(\x0b\x32!.anyclaude.control.v1.ConfigEntry\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\"\x11\n\x0fShutdownRequest\"\x12\n\x10ShutdownResponse\"w\n\x04Mode\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\r\n\x05ready\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12-\n\x05model\x18\x05 \x01(\x0b\x32\x1e.anyclaude.worker.v1.ModelInfo\"\x10\n\x0eGetModeRequest\"J\n\x0fGetModeResponse\x12\x0c\n\x04mode\x18\x01 \x01(\t\x12)\n\x05modes\x18\x02 \x03(\x0b\x32\x1a.anyclaude.control.v1.Mode\"\x1e\n\x0eSetModeRequest\x12\x0c\n\x04mode\x18\x01 \x01(\t\"G\n\x0fSetModeResponse\x12\x0c\n\x04mode\x18\x01 \x01(\t\x12\x15\n\rprevious_mode\x18\x02 \x01(\t\x12\x0f\n\x07warning\x18\x03 \x01(\t\"\x14\n\x12ListWorkersRequest\"D\n\x13ListWorkersResponse\x12-\n\x07workers\x18\x01 \x03(\x0b\x32\x1c.anyclaude.control.v1.Worker\"$\n\x14RestartWorkerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"E\n\x15RestartWorkerResponse\x12,\n\x06worker\x18\x01 \x01(\x0b\x32\x1c.anyclaude.control.v1.Worker\":\n\x11ListCachesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"\x8c\x01\n\x12ListCachesResponse\x12*\n\x06\x63\x61\x63hes\x18\x01 \x03(\x0b\x32\x1a.anyclaude.worker.v1.Cache\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x31\n\x06memory\x18\x03 \x01(\x0b\x32!.anyclaude.worker.v1.MemoryStatus\"\x1f\n\x0fGetCacheRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"=\n\x10GetCacheResponse\x12)\n\x05\x63\x61\x63he\x18\x01 \x01(\x0b\x32\x1a.anyclaude.worker.v1.Cache\"U\n\x12PruneCachesRequest\x12\x30\n\x06\x66ilter\x18\x01 \x01(\x0b\x32 .anyclaude.worker.v1.PruneFilter\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"o\n\x13PruneCachesResponse\x12*\n\x06\x63\x61\x63hes\x18\x01 \x03(\x0b\x32\x1a.anyclaude.worker.v1.Cache\x12\x13\n\x0b\x66reed_bytes\x18\x02 \x01(\x04\x12\x17\n\x0fremaining_bytes\x18\x03 \x01(\x04\")\n\x13\x45xplainCacheRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"M\n\x14\x45xplainCacheResponse\x12\x35\n\x0b\x65xplanation\x18\x01 \x01(\x0b\x32 .anyclaude.worker.v1.Explanation\"\x13\n\x11GetMetricsRequest\"Q\n\x12GetMetricsResponse\x12\x0c\n\x04text\x18\x01 \x01(\x0c\x12-\n\x07metrics\x18\x02 \x03(\x0b\x32\x1c.anyclaude.control.v1.Metric\"\x8e\x01\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x38\n\x06labels\x18\x02 \x03(\x0b\x32(.anyclaude.control.v1.Metric.LabelsEntry\x12\r\n\x05value\x18\x03 \x01(\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"(\n\x13ListRequestsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\"M\n\x14ListRequestsResponse\x12\x35\n\x07records\x18\x01 \x03(\x0b\x32$.anyclaude.frontend.v1.RequestRecord*\xc5\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14WORKER_STATE_STOPPED\x10\x01\x12\x19\n\x15WORKER_STATE_STARTING\x10\x02\x12\x16\n\x12WORKER_STATE_READY\x10\x03\x12\x19\n\x15WORKER_STATE_STOPPING\x10\x04\x12\x18\n\x14WORKER_STATE_BACKOFF\x10\x05\x12\x16\n\x12WORKER_STATE_FATAL\x10\x06*k\n\tReadiness\x12\x19\n\x15READINESS_UNSPECIFIED\x10\x00\x12\x13\n\x0fREADINESS_READY\x10\x01\x12\x16\n\x12READINESS_STARTING\x10\x02\x12\x16\n\x12READINESS_DEGRADED\x10\x03\x32\x8c\x03\n\rDaemonService\x12\\\n\tGetStatus\x12&.anyclaude.control.v1.GetStatusRequest\x1a\'.anyclaude.control.v1.GetStatusResponse\x12\x64\n\x0bWatchStatus\x12(.anyclaude.control.v1.WatchStatusRequest\x1a).anyclaude.control.v1.WatchStatusResponse0\x01\x12\\\n\tGetConfig\x12&.anyclaude.control.v1.GetConfigRequest\x1a\'.anyclaude.control.v1.GetConfigResponse\x12Y\n\x08Shutdown\x12%.anyclaude.control.v1.ShutdownRequest\x1a&.anyclaude.control.v1.ShutdownResponse2\xbd\x01\n\x0bModeService\x12V\n\x07GetMode\x12$.anyclaude.control.v1.GetModeRequest\x1a%.anyclaude.control.v1.GetModeResponse\x12V\n\x07SetMode\x12$.anyclaude.control.v1.SetModeRequest\x1a%.anyclaude.control.v1.SetModeResponse2\xe4\x01\n\x14WorkerControlService\x12\x62\n\x0bListWorkers\x12(.anyclaude.control.v1.ListWorkersRequest\x1a).anyclaude.control.v1.ListWorkersResponse\x12h\n\rRestartWorker\x12*.anyclaude.control.v1.RestartWorkerRequest\x1a+.anyclaude.control.v1.RestartWorkerResponse2\x95\x03\n\x0c\x43\x61\x63heService\x12_\n\nListCaches\x12\'.anyclaude.control.v1.ListCachesRequest\x1a(.anyclaude.control.v1.ListCachesResponse\x12Y\n\x08GetCache\x12%.anyclaude.control.v1.GetCacheRequest\x1a&.anyclaude.control.v1.GetCacheResponse\x12\x62\n\x0bPruneCaches\x12(.anyclaude.control.v1.PruneCachesRequest\x1a).anyclaude.control.v1.PruneCachesResponse\x12\x65\n\x0c\x45xplainCache\x12).anyclaude.control.v1.ExplainCacheRequest\x1a*.anyclaude.control.v1.ExplainCacheResponse2\xd8\x01\n\x0eMetricsService\x12_\n\nGetMetrics\x12\'.anyclaude.control.v1.GetMetricsRequest\x1a(.anyclaude.control.v1.GetMetricsResponse\x12\x65\n\x0cListRequests\x12).anyclaude.control.v1.ListRequestsRequest\x1a*.anyclaude.control.v1.ListRequestsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"anyclaude/control/v1/control.proto\x12\x14\x61nyclaude.control.v1\x1a$anyclaude/frontend/v1/frontend.proto\x1a anyclaude/worker/v1/worker.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x85\x01\n\x08LastExit\x12\x11\n\x04\x63ode\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06signal\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x13\n\x0bstderr_tail\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x07\n\x05_code\"\xc8\x02\n\x06Worker\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x05state\x18\x02 \x01(\x0e\x32!.anyclaude.control.v1.WorkerState\x12\x0b\n\x03pid\x18\x03 \x01(\r\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nready_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rrestart_count\x18\x06 \x01(\r\x12\x12\n\ngeneration\x18\x07 \x01(\r\x12\x31\n\tlast_exit\x18\x08 \x01(\x0b\x32\x1e.anyclaude.control.v1.LastExit\x12\x33\n\x0fnext_retry_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x12\n\x10GetStatusRequest\"A\n\x11GetStatusResponse\x12,\n\x06status\x18\x01 \x01(\x0b\x32\x1c.anyclaude.control.v1.Status\"\xa4\x03\n\x06Status\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\treadiness\x18\x04 \x01(\x0e\x32\x1f.anyclaude.control.v1.Readiness\x12\x10\n\x08problems\x18\x05 \x03(\t\x12\x0c\n\x04mode\x18\x06 \x01(\t\x12\x10\n\x08\x62\x61se_url\x18\x07 \x01(\t\x12-\n\x07workers\x18\x08 \x03(\x0b\x32\x1c.anyclaude.control.v1.Worker\x12-\n\x05model\x18\t \x01(\x0b\x32\x1e.anyclaude.worker.v1.ModelInfo\x12\x31\n\x06memory\x18\n \x01(\x0b\x32!.anyclaude.worker.v1.MemoryStatus\x12\x18\n\x10running_requests\x18\x0b \x01(\r\x12\x0c\n\x04home\x18\x0c \x01(\t\x12-\n\x04\x64isk\x18\r \x01(\x0b\x32\x1f.anyclaude.worker.v1.DiskStatus\"\x14\n\x12WatchStatusRequest\"C\n\x13WatchStatusResponse\x12,\n\x06status\x18\x01 \x01(\x0b\x32\x1c.anyclaude.control.v1.Status\">\n\x0b\x43onfigEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x12\n\nvalue_json\x18\x02 \x01(\t\x12\x0e\n\x06origin\x18\x03 \x01(\t\"\x12\n\x10GetConfigRequest\"U\n\x11GetConfigResponse\x12\x32\n\x07\x65ntries\x18\x01 \x03(\x0b\x32!.anyclaude.control.v1.ConfigEntry\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\"\x11\n\x0fShutdownRequest\"\x12\n\x10ShutdownResponse\"w\n\x04Mode\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\r\n\x05ready\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12-\n\x05model\x18\x05 \x01(\x0b\x32\x1e.anyclaude.worker.v1.ModelInfo\"\x10\n\x0eGetModeRequest\"J\n\x0fGetModeResponse\x12\x0c\n\x04mode\x18\x01 \x01(\t\x12)\n\x05modes\x18\x02 \x03(\x0b\x32\x1a.anyclaude.control.v1.Mode\"\x1e\n\x0eSetModeRequest\x12\x0c\n\x04mode\x18\x01 \x01(\t\"G\n\x0fSetModeResponse\x12\x0c\n\x04mode\x18\x01 \x01(\t\x12\x15\n\rprevious_mode\x18\x02 \x01(\t\x12\x0f\n\x07warning\x18\x03 \x01(\t\"\x14\n\x12ListWorkersRequest\"D\n\x13ListWorkersResponse\x12-\n\x07workers\x18\x01 \x03(\x0b\x32\x1c.anyclaude.control.v1.Worker\"$\n\x14RestartWorkerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"E\n\x15RestartWorkerResponse\x12,\n\x06worker\x18\x01 \x01(\x0b\x32\x1c.anyclaude.control.v1.Worker\":\n\x11ListCachesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"\xbe\x01\n\x12ListCachesResponse\x12*\n\x06\x63\x61\x63hes\x18\x01 \x03(\x0b\x32\x1a.anyclaude.worker.v1.Cache\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x31\n\x06memory\x18\x03 \x01(\x0b\x32!.anyclaude.worker.v1.MemoryStatus\x12\x30\n\x06models\x18\x04 \x03(\x0b\x32 .anyclaude.worker.v1.StoredModel\"\x1f\n\x0fGetCacheRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"=\n\x10GetCacheResponse\x12)\n\x05\x63\x61\x63he\x18\x01 \x01(\x0b\x32\x1a.anyclaude.worker.v1.Cache\"U\n\x12PruneCachesRequest\x12\x30\n\x06\x66ilter\x18\x01 \x01(\x0b\x32 .anyclaude.worker.v1.PruneFilter\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"o\n\x13PruneCachesResponse\x12*\n\x06\x63\x61\x63hes\x18\x01 \x03(\x0b\x32\x1a.anyclaude.worker.v1.Cache\x12\x13\n\x0b\x66reed_bytes\x18\x02 \x01(\x04\x12\x17\n\x0fremaining_bytes\x18\x03 \x01(\x04\")\n\x13\x45xplainCacheRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"M\n\x14\x45xplainCacheResponse\x12\x35\n\x0b\x65xplanation\x18\x01 \x01(\x0b\x32 .anyclaude.worker.v1.Explanation\"\x15\n\x13GetCacheTreeRequest\"K\n\x14GetCacheTreeResponse\x12\x33\n\x08segments\x18\x01 \x03(\x0b\x32!.anyclaude.worker.v1.CacheSegment\"/\n\x0fPinCacheRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06pinned\x18\x02 \x01(\x08\"I\n\x10PinCacheResponse\x12\x35\n\x06result\x18\x01 \x01(\x0b\x32%.anyclaude.worker.v1.PinCacheResponse\"%\n\x10WarmCacheRequest\x12\x11\n\tbody_json\x18\x01 \x01(\x0c\">\n\x11WarmCacheResponse\x12)\n\x05usage\x18\x01 \x01(\x0b\x32\x1a.anyclaude.worker.v1.Usage\")\n\x13VerifyCachesRequest\x12\x12\n\nmax_tokens\x18\x01 \x01(\r\"Q\n\x14VerifyCachesResponse\x12\x39\n\x06result\x18\x01 \x01(\x0b\x32).anyclaude.worker.v1.VerifyCachesResponse\"\x13\n\x11GetMetricsRequest\"Q\n\x12GetMetricsResponse\x12\x0c\n\x04text\x18\x01 \x01(\x0c\x12-\n\x07metrics\x18\x02 \x03(\x0b\x32\x1c.anyclaude.control.v1.Metric\"\x8e\x01\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x38\n\x06labels\x18\x02 \x03(\x0b\x32(.anyclaude.control.v1.Metric.LabelsEntry\x12\r\n\x05value\x18\x03 \x01(\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"(\n\x13ListRequestsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\"M\n\x14ListRequestsResponse\x12\x35\n\x07records\x18\x01 \x03(\x0b\x32$.anyclaude.frontend.v1.RequestRecord*\xc5\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14WORKER_STATE_STOPPED\x10\x01\x12\x19\n\x15WORKER_STATE_STARTING\x10\x02\x12\x16\n\x12WORKER_STATE_READY\x10\x03\x12\x19\n\x15WORKER_STATE_STOPPING\x10\x04\x12\x18\n\x14WORKER_STATE_BACKOFF\x10\x05\x12\x16\n\x12WORKER_STATE_FATAL\x10\x06*k\n\tReadiness\x12\x19\n\x15READINESS_UNSPECIFIED\x10\x00\x12\x13\n\x0fREADINESS_READY\x10\x01\x12\x16\n\x12READINESS_STARTING\x10\x02\x12\x16\n\x12READINESS_DEGRADED\x10\x03\x32\x8c\x03\n\rDaemonService\x12\\\n\tGetStatus\x12&.anyclaude.control.v1.GetStatusRequest\x1a\'.anyclaude.control.v1.GetStatusResponse\x12\x64\n\x0bWatchStatus\x12(.anyclaude.control.v1.WatchStatusRequest\x1a).anyclaude.control.v1.WatchStatusResponse0\x01\x12\\\n\tGetConfig\x12&.anyclaude.control.v1.GetConfigRequest\x1a\'.anyclaude.control.v1.GetConfigResponse\x12Y\n\x08Shutdown\x12%.anyclaude.control.v1.ShutdownRequest\x1a&.anyclaude.control.v1.ShutdownResponse2\xbd\x01\n\x0bModeService\x12V\n\x07GetMode\x12$.anyclaude.control.v1.GetModeRequest\x1a%.anyclaude.control.v1.GetModeResponse\x12V\n\x07SetMode\x12$.anyclaude.control.v1.SetModeRequest\x1a%.anyclaude.control.v1.SetModeResponse2\xe4\x01\n\x14WorkerControlService\x12\x62\n\x0bListWorkers\x12(.anyclaude.control.v1.ListWorkersRequest\x1a).anyclaude.control.v1.ListWorkersResponse\x12h\n\rRestartWorker\x12*.anyclaude.control.v1.RestartWorkerRequest\x1a+.anyclaude.control.v1.RestartWorkerResponse2\x9c\x06\n\x0c\x43\x61\x63heService\x12_\n\nListCaches\x12\'.anyclaude.control.v1.ListCachesRequest\x1a(.anyclaude.control.v1.ListCachesResponse\x12Y\n\x08GetCache\x12%.anyclaude.control.v1.GetCacheRequest\x1a&.anyclaude.control.v1.GetCacheResponse\x12\x62\n\x0bPruneCaches\x12(.anyclaude.control.v1.PruneCachesRequest\x1a).anyclaude.control.v1.PruneCachesResponse\x12\x65\n\x0c\x45xplainCache\x12).anyclaude.control.v1.ExplainCacheRequest\x1a*.anyclaude.control.v1.ExplainCacheResponse\x12\x65\n\x0cGetCacheTree\x12).anyclaude.control.v1.GetCacheTreeRequest\x1a*.anyclaude.control.v1.GetCacheTreeResponse\x12Y\n\x08PinCache\x12%.anyclaude.control.v1.PinCacheRequest\x1a&.anyclaude.control.v1.PinCacheResponse\x12\\\n\tWarmCache\x12&.anyclaude.control.v1.WarmCacheRequest\x1a\'.anyclaude.control.v1.WarmCacheResponse\x12\x65\n\x0cVerifyCaches\x12).anyclaude.control.v1.VerifyCachesRequest\x1a*.anyclaude.control.v1.VerifyCachesResponse2\xd8\x01\n\x0eMetricsService\x12_\n\nGetMetrics\x12\'.anyclaude.control.v1.GetMetricsRequest\x1a(.anyclaude.control.v1.GetMetricsResponse\x12\x65\n\x0cListRequests\x12).anyclaude.control.v1.ListRequestsRequest\x1a*.anyclaude.control.v1.ListRequestsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,10 +36,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_METRIC_LABELSENTRY']._loaded_options = None
   _globals['_METRIC_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_WORKERSTATE']._serialized_start=2956
-  _globals['_WORKERSTATE']._serialized_end=3153
-  _globals['_READINESS']._serialized_start=3155
-  _globals['_READINESS']._serialized_end=3262
+  _globals['_WORKERSTATE']._serialized_start=3459
+  _globals['_WORKERSTATE']._serialized_end=3656
+  _globals['_READINESS']._serialized_start=3658
+  _globals['_READINESS']._serialized_end=3765
   _globals['_LASTEXIT']._serialized_start=166
   _globals['_LASTEXIT']._serialized_end=299
   _globals['_WORKER']._serialized_start=302
@@ -85,39 +85,55 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTCACHESREQUEST']._serialized_start=1964
   _globals['_LISTCACHESREQUEST']._serialized_end=2022
   _globals['_LISTCACHESRESPONSE']._serialized_start=2025
-  _globals['_LISTCACHESRESPONSE']._serialized_end=2165
-  _globals['_GETCACHEREQUEST']._serialized_start=2167
-  _globals['_GETCACHEREQUEST']._serialized_end=2198
-  _globals['_GETCACHERESPONSE']._serialized_start=2200
-  _globals['_GETCACHERESPONSE']._serialized_end=2261
-  _globals['_PRUNECACHESREQUEST']._serialized_start=2263
-  _globals['_PRUNECACHESREQUEST']._serialized_end=2348
-  _globals['_PRUNECACHESRESPONSE']._serialized_start=2350
-  _globals['_PRUNECACHESRESPONSE']._serialized_end=2461
-  _globals['_EXPLAINCACHEREQUEST']._serialized_start=2463
-  _globals['_EXPLAINCACHEREQUEST']._serialized_end=2504
-  _globals['_EXPLAINCACHERESPONSE']._serialized_start=2506
-  _globals['_EXPLAINCACHERESPONSE']._serialized_end=2583
-  _globals['_GETMETRICSREQUEST']._serialized_start=2585
-  _globals['_GETMETRICSREQUEST']._serialized_end=2604
-  _globals['_GETMETRICSRESPONSE']._serialized_start=2606
-  _globals['_GETMETRICSRESPONSE']._serialized_end=2687
-  _globals['_METRIC']._serialized_start=2690
-  _globals['_METRIC']._serialized_end=2832
-  _globals['_METRIC_LABELSENTRY']._serialized_start=2787
-  _globals['_METRIC_LABELSENTRY']._serialized_end=2832
-  _globals['_LISTREQUESTSREQUEST']._serialized_start=2834
-  _globals['_LISTREQUESTSREQUEST']._serialized_end=2874
-  _globals['_LISTREQUESTSRESPONSE']._serialized_start=2876
-  _globals['_LISTREQUESTSRESPONSE']._serialized_end=2953
-  _globals['_DAEMONSERVICE']._serialized_start=3265
-  _globals['_DAEMONSERVICE']._serialized_end=3661
-  _globals['_MODESERVICE']._serialized_start=3664
-  _globals['_MODESERVICE']._serialized_end=3853
-  _globals['_WORKERCONTROLSERVICE']._serialized_start=3856
-  _globals['_WORKERCONTROLSERVICE']._serialized_end=4084
-  _globals['_CACHESERVICE']._serialized_start=4087
-  _globals['_CACHESERVICE']._serialized_end=4492
-  _globals['_METRICSSERVICE']._serialized_start=4495
-  _globals['_METRICSSERVICE']._serialized_end=4711
+  _globals['_LISTCACHESRESPONSE']._serialized_end=2215
+  _globals['_GETCACHEREQUEST']._serialized_start=2217
+  _globals['_GETCACHEREQUEST']._serialized_end=2248
+  _globals['_GETCACHERESPONSE']._serialized_start=2250
+  _globals['_GETCACHERESPONSE']._serialized_end=2311
+  _globals['_PRUNECACHESREQUEST']._serialized_start=2313
+  _globals['_PRUNECACHESREQUEST']._serialized_end=2398
+  _globals['_PRUNECACHESRESPONSE']._serialized_start=2400
+  _globals['_PRUNECACHESRESPONSE']._serialized_end=2511
+  _globals['_EXPLAINCACHEREQUEST']._serialized_start=2513
+  _globals['_EXPLAINCACHEREQUEST']._serialized_end=2554
+  _globals['_EXPLAINCACHERESPONSE']._serialized_start=2556
+  _globals['_EXPLAINCACHERESPONSE']._serialized_end=2633
+  _globals['_GETCACHETREEREQUEST']._serialized_start=2635
+  _globals['_GETCACHETREEREQUEST']._serialized_end=2656
+  _globals['_GETCACHETREERESPONSE']._serialized_start=2658
+  _globals['_GETCACHETREERESPONSE']._serialized_end=2733
+  _globals['_PINCACHEREQUEST']._serialized_start=2735
+  _globals['_PINCACHEREQUEST']._serialized_end=2782
+  _globals['_PINCACHERESPONSE']._serialized_start=2784
+  _globals['_PINCACHERESPONSE']._serialized_end=2857
+  _globals['_WARMCACHEREQUEST']._serialized_start=2859
+  _globals['_WARMCACHEREQUEST']._serialized_end=2896
+  _globals['_WARMCACHERESPONSE']._serialized_start=2898
+  _globals['_WARMCACHERESPONSE']._serialized_end=2960
+  _globals['_VERIFYCACHESREQUEST']._serialized_start=2962
+  _globals['_VERIFYCACHESREQUEST']._serialized_end=3003
+  _globals['_VERIFYCACHESRESPONSE']._serialized_start=3005
+  _globals['_VERIFYCACHESRESPONSE']._serialized_end=3086
+  _globals['_GETMETRICSREQUEST']._serialized_start=3088
+  _globals['_GETMETRICSREQUEST']._serialized_end=3107
+  _globals['_GETMETRICSRESPONSE']._serialized_start=3109
+  _globals['_GETMETRICSRESPONSE']._serialized_end=3190
+  _globals['_METRIC']._serialized_start=3193
+  _globals['_METRIC']._serialized_end=3335
+  _globals['_METRIC_LABELSENTRY']._serialized_start=3290
+  _globals['_METRIC_LABELSENTRY']._serialized_end=3335
+  _globals['_LISTREQUESTSREQUEST']._serialized_start=3337
+  _globals['_LISTREQUESTSREQUEST']._serialized_end=3377
+  _globals['_LISTREQUESTSRESPONSE']._serialized_start=3379
+  _globals['_LISTREQUESTSRESPONSE']._serialized_end=3456
+  _globals['_DAEMONSERVICE']._serialized_start=3768
+  _globals['_DAEMONSERVICE']._serialized_end=4164
+  _globals['_MODESERVICE']._serialized_start=4167
+  _globals['_MODESERVICE']._serialized_end=4356
+  _globals['_WORKERCONTROLSERVICE']._serialized_start=4359
+  _globals['_WORKERCONTROLSERVICE']._serialized_end=4587
+  _globals['_CACHESERVICE']._serialized_start=4590
+  _globals['_CACHESERVICE']._serialized_end=5386
+  _globals['_METRICSSERVICE']._serialized_start=5389
+  _globals['_METRICSSERVICE']._serialized_end=5605
 # @@protoc_insertion_point(module_scope)

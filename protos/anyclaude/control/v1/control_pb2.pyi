@@ -229,14 +229,16 @@ class ListCachesRequest(_message.Message):
     def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListCachesResponse(_message.Message):
-    __slots__ = ("caches", "next_page_token", "memory")
+    __slots__ = ("caches", "next_page_token", "memory", "models")
     CACHES_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
     caches: _containers.RepeatedCompositeFieldContainer[_worker_pb2.Cache]
     next_page_token: str
     memory: _worker_pb2.MemoryStatus
-    def __init__(self, caches: _Optional[_Iterable[_Union[_worker_pb2.Cache, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., memory: _Optional[_Union[_worker_pb2.MemoryStatus, _Mapping]] = ...) -> None: ...
+    models: _containers.RepeatedCompositeFieldContainer[_worker_pb2.StoredModel]
+    def __init__(self, caches: _Optional[_Iterable[_Union[_worker_pb2.Cache, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., memory: _Optional[_Union[_worker_pb2.MemoryStatus, _Mapping]] = ..., models: _Optional[_Iterable[_Union[_worker_pb2.StoredModel, _Mapping]]] = ...) -> None: ...
 
 class GetCacheRequest(_message.Message):
     __slots__ = ("name",)
@@ -279,6 +281,54 @@ class ExplainCacheResponse(_message.Message):
     EXPLANATION_FIELD_NUMBER: _ClassVar[int]
     explanation: _worker_pb2.Explanation
     def __init__(self, explanation: _Optional[_Union[_worker_pb2.Explanation, _Mapping]] = ...) -> None: ...
+
+class GetCacheTreeRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetCacheTreeResponse(_message.Message):
+    __slots__ = ("segments",)
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    segments: _containers.RepeatedCompositeFieldContainer[_worker_pb2.CacheSegment]
+    def __init__(self, segments: _Optional[_Iterable[_Union[_worker_pb2.CacheSegment, _Mapping]]] = ...) -> None: ...
+
+class PinCacheRequest(_message.Message):
+    __slots__ = ("name", "pinned")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PINNED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    pinned: bool
+    def __init__(self, name: _Optional[str] = ..., pinned: bool = ...) -> None: ...
+
+class PinCacheResponse(_message.Message):
+    __slots__ = ("result",)
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    result: _worker_pb2.PinCacheResponse
+    def __init__(self, result: _Optional[_Union[_worker_pb2.PinCacheResponse, _Mapping]] = ...) -> None: ...
+
+class WarmCacheRequest(_message.Message):
+    __slots__ = ("body_json",)
+    BODY_JSON_FIELD_NUMBER: _ClassVar[int]
+    body_json: bytes
+    def __init__(self, body_json: _Optional[bytes] = ...) -> None: ...
+
+class WarmCacheResponse(_message.Message):
+    __slots__ = ("usage",)
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    usage: _worker_pb2.Usage
+    def __init__(self, usage: _Optional[_Union[_worker_pb2.Usage, _Mapping]] = ...) -> None: ...
+
+class VerifyCachesRequest(_message.Message):
+    __slots__ = ("max_tokens",)
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    max_tokens: int
+    def __init__(self, max_tokens: _Optional[int] = ...) -> None: ...
+
+class VerifyCachesResponse(_message.Message):
+    __slots__ = ("result",)
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    result: _worker_pb2.VerifyCachesResponse
+    def __init__(self, result: _Optional[_Union[_worker_pb2.VerifyCachesResponse, _Mapping]] = ...) -> None: ...
 
 class GetMetricsRequest(_message.Message):
     __slots__ = ()

@@ -489,6 +489,26 @@ class CacheServiceStub(object):
                 request_serializer=anyclaude_dot_control_dot_v1_dot_control__pb2.ExplainCacheRequest.SerializeToString,
                 response_deserializer=anyclaude_dot_control_dot_v1_dot_control__pb2.ExplainCacheResponse.FromString,
                 _registered_method=True)
+        self.GetCacheTree = channel.unary_unary(
+                '/anyclaude.control.v1.CacheService/GetCacheTree',
+                request_serializer=anyclaude_dot_control_dot_v1_dot_control__pb2.GetCacheTreeRequest.SerializeToString,
+                response_deserializer=anyclaude_dot_control_dot_v1_dot_control__pb2.GetCacheTreeResponse.FromString,
+                _registered_method=True)
+        self.PinCache = channel.unary_unary(
+                '/anyclaude.control.v1.CacheService/PinCache',
+                request_serializer=anyclaude_dot_control_dot_v1_dot_control__pb2.PinCacheRequest.SerializeToString,
+                response_deserializer=anyclaude_dot_control_dot_v1_dot_control__pb2.PinCacheResponse.FromString,
+                _registered_method=True)
+        self.WarmCache = channel.unary_unary(
+                '/anyclaude.control.v1.CacheService/WarmCache',
+                request_serializer=anyclaude_dot_control_dot_v1_dot_control__pb2.WarmCacheRequest.SerializeToString,
+                response_deserializer=anyclaude_dot_control_dot_v1_dot_control__pb2.WarmCacheResponse.FromString,
+                _registered_method=True)
+        self.VerifyCaches = channel.unary_unary(
+                '/anyclaude.control.v1.CacheService/VerifyCaches',
+                request_serializer=anyclaude_dot_control_dot_v1_dot_control__pb2.VerifyCachesRequest.SerializeToString,
+                response_deserializer=anyclaude_dot_control_dot_v1_dot_control__pb2.VerifyCachesResponse.FromString,
+                _registered_method=True)
 
 
 class CacheServiceServicer(object):
@@ -519,6 +539,30 @@ class CacheServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCacheTree(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PinCache(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WarmCache(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyCaches(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CacheServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -541,6 +585,26 @@ def add_CacheServiceServicer_to_server(servicer, server):
                     servicer.ExplainCache,
                     request_deserializer=anyclaude_dot_control_dot_v1_dot_control__pb2.ExplainCacheRequest.FromString,
                     response_serializer=anyclaude_dot_control_dot_v1_dot_control__pb2.ExplainCacheResponse.SerializeToString,
+            ),
+            'GetCacheTree': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCacheTree,
+                    request_deserializer=anyclaude_dot_control_dot_v1_dot_control__pb2.GetCacheTreeRequest.FromString,
+                    response_serializer=anyclaude_dot_control_dot_v1_dot_control__pb2.GetCacheTreeResponse.SerializeToString,
+            ),
+            'PinCache': grpc.unary_unary_rpc_method_handler(
+                    servicer.PinCache,
+                    request_deserializer=anyclaude_dot_control_dot_v1_dot_control__pb2.PinCacheRequest.FromString,
+                    response_serializer=anyclaude_dot_control_dot_v1_dot_control__pb2.PinCacheResponse.SerializeToString,
+            ),
+            'WarmCache': grpc.unary_unary_rpc_method_handler(
+                    servicer.WarmCache,
+                    request_deserializer=anyclaude_dot_control_dot_v1_dot_control__pb2.WarmCacheRequest.FromString,
+                    response_serializer=anyclaude_dot_control_dot_v1_dot_control__pb2.WarmCacheResponse.SerializeToString,
+            ),
+            'VerifyCaches': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyCaches,
+                    request_deserializer=anyclaude_dot_control_dot_v1_dot_control__pb2.VerifyCachesRequest.FromString,
+                    response_serializer=anyclaude_dot_control_dot_v1_dot_control__pb2.VerifyCachesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -651,6 +715,114 @@ class CacheService(object):
             '/anyclaude.control.v1.CacheService/ExplainCache',
             anyclaude_dot_control_dot_v1_dot_control__pb2.ExplainCacheRequest.SerializeToString,
             anyclaude_dot_control_dot_v1_dot_control__pb2.ExplainCacheResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCacheTree(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anyclaude.control.v1.CacheService/GetCacheTree',
+            anyclaude_dot_control_dot_v1_dot_control__pb2.GetCacheTreeRequest.SerializeToString,
+            anyclaude_dot_control_dot_v1_dot_control__pb2.GetCacheTreeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PinCache(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anyclaude.control.v1.CacheService/PinCache',
+            anyclaude_dot_control_dot_v1_dot_control__pb2.PinCacheRequest.SerializeToString,
+            anyclaude_dot_control_dot_v1_dot_control__pb2.PinCacheResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WarmCache(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anyclaude.control.v1.CacheService/WarmCache',
+            anyclaude_dot_control_dot_v1_dot_control__pb2.WarmCacheRequest.SerializeToString,
+            anyclaude_dot_control_dot_v1_dot_control__pb2.WarmCacheResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyCaches(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anyclaude.control.v1.CacheService/VerifyCaches',
+            anyclaude_dot_control_dot_v1_dot_control__pb2.VerifyCachesRequest.SerializeToString,
+            anyclaude_dot_control_dot_v1_dot_control__pb2.VerifyCachesResponse.FromString,
             options,
             channel_credentials,
             insecure,

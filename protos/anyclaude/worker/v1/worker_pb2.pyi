@@ -103,6 +103,12 @@ class CacheKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CACHE_KIND_UNSPECIFIED: _ClassVar[CacheKind]
     CACHE_KIND_LINEAGE: _ClassVar[CacheKind]
     CACHE_KIND_PREFIX: _ClassVar[CacheKind]
+
+class CacheTier(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CACHE_TIER_UNSPECIFIED: _ClassVar[CacheTier]
+    CACHE_TIER_MEMORY: _ClassVar[CacheTier]
+    CACHE_TIER_DISK: _ClassVar[CacheTier]
 REQUEST_CLASS_UNSPECIFIED: RequestClass
 REQUEST_CLASS_MAIN: RequestClass
 REQUEST_CLASS_SUBAGENT: RequestClass
@@ -166,6 +172,9 @@ REACHABILITY_UNREACHABLE: Reachability
 CACHE_KIND_UNSPECIFIED: CacheKind
 CACHE_KIND_LINEAGE: CacheKind
 CACHE_KIND_PREFIX: CacheKind
+CACHE_TIER_UNSPECIFIED: CacheTier
+CACHE_TIER_MEMORY: CacheTier
+CACHE_TIER_DISK: CacheTier
 
 class Identity(_message.Message):
     __slots__ = ("session_id", "agent_id", "parent_agent_id", "request_class")
@@ -600,7 +609,7 @@ class TokenTotals(_message.Message):
     def __init__(self, reused_tokens: _Optional[int] = ..., computed_tokens: _Optional[int] = ..., generated_tokens: _Optional[int] = ..., evictions: _Optional[int] = ...) -> None: ...
 
 class Cache(_message.Message):
-    __slots__ = ("name", "kind", "session_id", "agent_id", "tokens", "bytes", "create_time", "last_use_time", "hits", "in_use", "request_class", "checkpoints")
+    __slots__ = ("name", "kind", "session_id", "agent_id", "tokens", "bytes", "create_time", "last_use_time", "hits", "in_use", "request_class", "checkpoints", "pinned", "disk_bytes")
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
@@ -613,6 +622,8 @@ class Cache(_message.Message):
     IN_USE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_CLASS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
+    PINNED_FIELD_NUMBER: _ClassVar[int]
+    DISK_BYTES_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: CacheKind
     session_id: str
@@ -625,29 +636,53 @@ class Cache(_message.Message):
     in_use: bool
     request_class: RequestClass
     checkpoints: int
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[CacheKind, str]] = ..., session_id: _Optional[str] = ..., agent_id: _Optional[str] = ..., tokens: _Optional[int] = ..., bytes: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_use_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., hits: _Optional[int] = ..., in_use: bool = ..., request_class: _Optional[_Union[RequestClass, str]] = ..., checkpoints: _Optional[int] = ...) -> None: ...
+    pinned: bool
+    disk_bytes: int
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[CacheKind, str]] = ..., session_id: _Optional[str] = ..., agent_id: _Optional[str] = ..., tokens: _Optional[int] = ..., bytes: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_use_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., hits: _Optional[int] = ..., in_use: bool = ..., request_class: _Optional[_Union[RequestClass, str]] = ..., checkpoints: _Optional[int] = ..., pinned: bool = ..., disk_bytes: _Optional[int] = ...) -> None: ...
 
 class ListCachesRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class ListCachesResponse(_message.Message):
-    __slots__ = ("caches",)
+    __slots__ = ("caches", "models")
     CACHES_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
     caches: _containers.RepeatedCompositeFieldContainer[Cache]
-    def __init__(self, caches: _Optional[_Iterable[_Union[Cache, _Mapping]]] = ...) -> None: ...
+    models: _containers.RepeatedCompositeFieldContainer[StoredModel]
+    def __init__(self, caches: _Optional[_Iterable[_Union[Cache, _Mapping]]] = ..., models: _Optional[_Iterable[_Union[StoredModel, _Mapping]]] = ...) -> None: ...
+
+class StoredModel(_message.Message):
+    __slots__ = ("fingerprint", "records", "bytes", "resident")
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    RESIDENT_FIELD_NUMBER: _ClassVar[int]
+    fingerprint: str
+    records: int
+    bytes: int
+    resident: bool
+    def __init__(self, fingerprint: _Optional[str] = ..., records: _Optional[int] = ..., bytes: _Optional[int] = ..., resident: bool = ...) -> None: ...
 
 class PruneFilter(_message.Message):
-    __slots__ = ("session_id", "older_than", "to_bytes", "all")
+    __slots__ = ("session_id", "older_than", "to_bytes", "all", "percent", "tier", "model", "pinned")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     OLDER_THAN_FIELD_NUMBER: _ClassVar[int]
     TO_BYTES_FIELD_NUMBER: _ClassVar[int]
     ALL_FIELD_NUMBER: _ClassVar[int]
+    PERCENT_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PINNED_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     older_than: _duration_pb2.Duration
     to_bytes: int
     all: bool
-    def __init__(self, session_id: _Optional[str] = ..., older_than: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., to_bytes: _Optional[int] = ..., all: bool = ...) -> None: ...
+    percent: int
+    tier: CacheTier
+    model: str
+    pinned: bool
+    def __init__(self, session_id: _Optional[str] = ..., older_than: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., to_bytes: _Optional[int] = ..., all: bool = ..., percent: _Optional[int] = ..., tier: _Optional[_Union[CacheTier, str]] = ..., model: _Optional[str] = ..., pinned: bool = ...) -> None: ...
 
 class PruneCachesRequest(_message.Message):
     __slots__ = ("filter", "dry_run")
@@ -666,3 +701,95 @@ class PruneCachesResponse(_message.Message):
     freed_bytes: int
     remaining_bytes: int
     def __init__(self, caches: _Optional[_Iterable[_Union[Cache, _Mapping]]] = ..., freed_bytes: _Optional[int] = ..., remaining_bytes: _Optional[int] = ...) -> None: ...
+
+class GetCacheTreeRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class CacheSegment(_message.Message):
+    __slots__ = ("name", "parent", "start", "tokens", "bytes", "disk_bytes", "on_disk", "has_state", "pinned", "prefix", "lineages", "hits", "last_use_time")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    DISK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ON_DISK_FIELD_NUMBER: _ClassVar[int]
+    HAS_STATE_FIELD_NUMBER: _ClassVar[int]
+    PINNED_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    LINEAGES_FIELD_NUMBER: _ClassVar[int]
+    HITS_FIELD_NUMBER: _ClassVar[int]
+    LAST_USE_TIME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    parent: str
+    start: int
+    tokens: int
+    bytes: int
+    disk_bytes: int
+    on_disk: bool
+    has_state: bool
+    pinned: bool
+    prefix: str
+    lineages: _containers.RepeatedScalarFieldContainer[str]
+    hits: int
+    last_use_time: _timestamp_pb2.Timestamp
+    def __init__(self, name: _Optional[str] = ..., parent: _Optional[str] = ..., start: _Optional[int] = ..., tokens: _Optional[int] = ..., bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., on_disk: bool = ..., has_state: bool = ..., pinned: bool = ..., prefix: _Optional[str] = ..., lineages: _Optional[_Iterable[str]] = ..., hits: _Optional[int] = ..., last_use_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class GetCacheTreeResponse(_message.Message):
+    __slots__ = ("segments",)
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    segments: _containers.RepeatedCompositeFieldContainer[CacheSegment]
+    def __init__(self, segments: _Optional[_Iterable[_Union[CacheSegment, _Mapping]]] = ...) -> None: ...
+
+class PinCacheRequest(_message.Message):
+    __slots__ = ("name", "pinned")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PINNED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    pinned: bool
+    def __init__(self, name: _Optional[str] = ..., pinned: bool = ...) -> None: ...
+
+class PinCacheResponse(_message.Message):
+    __slots__ = ("segments", "tokens", "pinned_bytes", "pinned_limit_bytes")
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PINNED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PINNED_LIMIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    segments: int
+    tokens: int
+    pinned_bytes: int
+    pinned_limit_bytes: int
+    def __init__(self, segments: _Optional[int] = ..., tokens: _Optional[int] = ..., pinned_bytes: _Optional[int] = ..., pinned_limit_bytes: _Optional[int] = ...) -> None: ...
+
+class WarmCacheRequest(_message.Message):
+    __slots__ = ("body_json",)
+    BODY_JSON_FIELD_NUMBER: _ClassVar[int]
+    body_json: bytes
+    def __init__(self, body_json: _Optional[bytes] = ...) -> None: ...
+
+class WarmCacheResponse(_message.Message):
+    __slots__ = ("usage", "failed")
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    usage: Usage
+    failed: Failed
+    def __init__(self, usage: _Optional[_Union[Usage, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ...) -> None: ...
+
+class VerifyCachesRequest(_message.Message):
+    __slots__ = ("max_tokens",)
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    max_tokens: int
+    def __init__(self, max_tokens: _Optional[int] = ...) -> None: ...
+
+class VerifyCachesResponse(_message.Message):
+    __slots__ = ("segments", "computed_tokens", "total_segments", "wrong")
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    COMPUTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    WRONG_FIELD_NUMBER: _ClassVar[int]
+    segments: int
+    computed_tokens: int
+    total_segments: int
+    wrong: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, segments: _Optional[int] = ..., computed_tokens: _Optional[int] = ..., total_segments: _Optional[int] = ..., wrong: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -69,6 +69,26 @@ class WorkerServiceStub(object):
                 request_serializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.ExplainRequestRequest.SerializeToString,
                 response_deserializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.ExplainRequestResponse.FromString,
                 _registered_method=True)
+        self.GetCacheTree = channel.unary_unary(
+                '/anyclaude.worker.v1.WorkerService/GetCacheTree',
+                request_serializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.GetCacheTreeRequest.SerializeToString,
+                response_deserializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.GetCacheTreeResponse.FromString,
+                _registered_method=True)
+        self.PinCache = channel.unary_unary(
+                '/anyclaude.worker.v1.WorkerService/PinCache',
+                request_serializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.PinCacheRequest.SerializeToString,
+                response_deserializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.PinCacheResponse.FromString,
+                _registered_method=True)
+        self.WarmCache = channel.unary_unary(
+                '/anyclaude.worker.v1.WorkerService/WarmCache',
+                request_serializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.WarmCacheRequest.SerializeToString,
+                response_deserializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.WarmCacheResponse.FromString,
+                _registered_method=True)
+        self.VerifyCaches = channel.unary_unary(
+                '/anyclaude.worker.v1.WorkerService/VerifyCaches',
+                request_serializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.VerifyCachesRequest.SerializeToString,
+                response_deserializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.VerifyCachesResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerServiceServicer(object):
@@ -121,6 +141,35 @@ class WorkerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCacheTree(self, request, context):
+        """Every segment of the prefix tree, parents before children.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PinCache(self, request, context):
+        """Keeps a cache from eviction, or no longer. NOT_FOUND: there is none of that name.
+        RESOURCE_EXHAUSTED: pinned caches would take more than they may.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WarmCache(self, request, context):
+        """Computes a prompt for its cache alone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyCaches(self, request, context):
+        """Computes kept segments anew, between the turns of requests, and compares.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -158,6 +207,26 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.ExplainRequest,
                     request_deserializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.ExplainRequestRequest.FromString,
                     response_serializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.ExplainRequestResponse.SerializeToString,
+            ),
+            'GetCacheTree': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCacheTree,
+                    request_deserializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.GetCacheTreeRequest.FromString,
+                    response_serializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.GetCacheTreeResponse.SerializeToString,
+            ),
+            'PinCache': grpc.unary_unary_rpc_method_handler(
+                    servicer.PinCache,
+                    request_deserializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.PinCacheRequest.FromString,
+                    response_serializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.PinCacheResponse.SerializeToString,
+            ),
+            'WarmCache': grpc.unary_unary_rpc_method_handler(
+                    servicer.WarmCache,
+                    request_deserializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.WarmCacheRequest.FromString,
+                    response_serializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.WarmCacheResponse.SerializeToString,
+            ),
+            'VerifyCaches': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyCaches,
+                    request_deserializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.VerifyCachesRequest.FromString,
+                    response_serializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.VerifyCachesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -349,6 +418,114 @@ class WorkerService(object):
             '/anyclaude.worker.v1.WorkerService/ExplainRequest',
             anyclaude_dot_worker_dot_v1_dot_worker__pb2.ExplainRequestRequest.SerializeToString,
             anyclaude_dot_worker_dot_v1_dot_worker__pb2.ExplainRequestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCacheTree(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anyclaude.worker.v1.WorkerService/GetCacheTree',
+            anyclaude_dot_worker_dot_v1_dot_worker__pb2.GetCacheTreeRequest.SerializeToString,
+            anyclaude_dot_worker_dot_v1_dot_worker__pb2.GetCacheTreeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PinCache(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anyclaude.worker.v1.WorkerService/PinCache',
+            anyclaude_dot_worker_dot_v1_dot_worker__pb2.PinCacheRequest.SerializeToString,
+            anyclaude_dot_worker_dot_v1_dot_worker__pb2.PinCacheResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WarmCache(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anyclaude.worker.v1.WorkerService/WarmCache',
+            anyclaude_dot_worker_dot_v1_dot_worker__pb2.WarmCacheRequest.SerializeToString,
+            anyclaude_dot_worker_dot_v1_dot_worker__pb2.WarmCacheResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyCaches(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anyclaude.worker.v1.WorkerService/VerifyCaches',
+            anyclaude_dot_worker_dot_v1_dot_worker__pb2.VerifyCachesRequest.SerializeToString,
+            anyclaude_dot_worker_dot_v1_dot_worker__pb2.VerifyCachesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -139,6 +139,7 @@ def _engine(
         min_prefix_tokens=cache.min_prefix_tokens,
         live_idle_seconds=cache.live_idle_seconds,
         kv_bits=cache.kv_bits,
+        max_pinned_fraction=cache.max_pinned_fraction,
     )
     store = KVStore(model.weights, limits, archive=archive, explainer=explainer)
     store.bytes_per_token = warm_up(model.weights, cache.kv_bits)

@@ -6,10 +6,12 @@ with a tokenizer of its own), the overflow decision. A refused request is a Fail
 
 import asyncio
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
+import grpc
 import grpc.aio
 import structlog
 
@@ -25,20 +27,29 @@ from anyclaude.worker.v1 import worker_pb2 as pb
 from anyclaude.worker.v1 import worker_pb2_grpc
 from anyclaude.workers.mlx import memory
 from anyclaude.workers.mlx.adapter import TokenizerWrapper, opens_thinking
-from anyclaude.workers.mlx.caches import disk_status, list_caches, prune_caches
+from anyclaude.workers.mlx.caches import (
+    cache_tree,
+    disk_status,
+    list_caches,
+    pin_cache,
+    prune_caches,
+)
 from anyclaude.workers.mlx.decode import BlockStream, make_sampler
 from anyclaude.workers.mlx.decode.held import ConstraintCompiler, Held
 from anyclaude.workers.mlx.engine.engine import Engine
 from anyclaude.workers.mlx.engine.generation import failed
 from anyclaude.workers.mlx.engine.job import Job
 from anyclaude.workers.mlx.kv.lineage import LineageKey
+from anyclaude.workers.mlx.kv.operations import PinnedTooMuchError
 from anyclaude.workers.mlx.kv.remembered import Asked
-from anyclaude.workers.mlx.kv.store import token_digest
-from anyclaude.workers.mlx.kv.tokens import token_array
+from anyclaude.workers.mlx.kv.tokens import token_array, token_digest
 from anyclaude.workers.mlx.model import Model
 from anyclaude.workers.mlx.prompt import Prompt, PromptRenderer
+from anyclaude.workers.mlx.warming import warm_up_body
 
 log = structlog.get_logger(__name__)
+
+Result = TypeVar("Result")
 
 
 class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
@@ -126,16 +137,74 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
     async def ListCaches(
         self, request: pb.ListCachesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListCachesResponse:
-        return await asyncio.wrap_future(self._engine.call(lambda: list_caches(self._engine.store)))
+        return await self._on_engine(lambda: list_caches(self._engine.store))
 
     async def PruneCaches(
         self, request: pb.PruneCachesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.PruneCachesResponse:
-        return await asyncio.wrap_future(
-            self._engine.call(
-                lambda: prune_caches(self._engine.store, request.filter, dry_run=request.dry_run)
+        store = self._engine.store
+        try:
+            return await self._on_engine(
+                lambda: prune_caches(store, request.filter, dry_run=request.dry_run)
             )
+        except LookupError as error:
+            await context.abort(grpc.StatusCode.NOT_FOUND, str(error))
+            raise
+
+    async def GetCacheTree(
+        self, request: pb.GetCacheTreeRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.GetCacheTreeResponse:
+        return await self._on_engine(lambda: cache_tree(self._engine.store))
+
+    async def PinCache(
+        self, request: pb.PinCacheRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.PinCacheResponse:
+        store = self._engine.store
+        try:
+            answer = await self._on_engine(
+                lambda: pin_cache(store, request.name, pinned=request.pinned)
+            )
+        except PinnedTooMuchError as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+            raise
+        except LookupError as error:
+            await context.abort(grpc.StatusCode.NOT_FOUND, str(error))
+            raise
+        return answer
+
+    async def WarmCache(
+        self, request: pb.WarmCacheRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.WarmCacheResponse:
+        """A request whose answer has no tokens, as the API's own warm-up."""
+        try:
+            body = warm_up_body(request.body_json)
+        except ApiError as error:
+            return pb.WarmCacheResponse(failed=failed(error).failed)
+        asked = pb.GenerateRequest(request_id=f"warm_{uuid.uuid4().hex}", body_json=body)
+        async for event in self.Generate(asked, context):
+            if event.HasField("failed"):
+                return pb.WarmCacheResponse(failed=event.failed)
+            if event.HasField("finished"):
+                return pb.WarmCacheResponse(usage=event.finished.usage)
+        raise AssertionError("a generation ends in one of the two")
+
+    async def VerifyCaches(
+        self, request: pb.VerifyCachesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.VerifyCachesResponse:
+        run = self._engine.verification(request.max_tokens)
+        total = await self._on_engine(lambda: sum(1 for _ in self._engine.store.tree.nodes()))
+        while await self._on_engine(run.step):
+            pass
+        return pb.VerifyCachesResponse(
+            segments=run.findings.segments,
+            computed_tokens=run.findings.computed_tokens,
+            total_segments=total,
+            wrong=run.findings.wrong,
         )
+
+    async def _on_engine(self, function: Callable[[], Result]) -> Result:
+        """Runs it on the MLX thread, between two turns."""
+        return await asyncio.wrap_future(self._engine.call(function))
 
     async def ExplainRequest(
         self, request: pb.ExplainRequestRequest, context: grpc.aio.ServicerContext[Any, Any]

@@ -25,6 +25,7 @@ from anyclaude.workers.mlx.engine.generation import DecodingError, Generation, f
 from anyclaude.workers.mlx.engine.job import Job
 from anyclaude.workers.mlx.kv.store import KVStore
 from anyclaude.workers.mlx.kv.tokens import common_prefix
+from anyclaude.workers.mlx.kv.verify import Verification
 
 log = structlog.get_logger(__name__)
 
@@ -102,6 +103,15 @@ class Engine:
 
         self._commands.put(run)
         return future
+
+    def verification(self, max_tokens: int) -> Verification:
+        """A comparison of kept caches with fresh runs; its steps are for the MLX thread."""
+        return Verification(
+            self._model,
+            self.store,
+            chunk_tokens=self._settings.shared_prefill_chunk_tokens,
+            max_tokens=max_tokens,
+        )
 
     def stop(self, grace_seconds: float) -> None:
         """Lets running requests go on for `grace_seconds`, then fails what is left."""

@@ -15,7 +15,7 @@ from anyclaude.workers.mlx.kv.disk import DiskStatus, DiskTier, RecordInfo, Segm
 from anyclaude.workers.mlx.kv.lineage import Lineage, LineageKey
 from anyclaude.workers.mlx.kv.records import Label, decode, encode, record_id
 from anyclaude.workers.mlx.kv.tokens import TokenArray
-from anyclaude.workers.mlx.kv.tree import Node, PrefixTree
+from anyclaude.workers.mlx.kv.tree import Node, PrefixTree, SegmentArrays, States
 
 log = structlog.get_logger(__name__)
 
@@ -83,16 +83,35 @@ class Archive:
 
     def load(self, node: Node) -> bool:
         """Brings a node's arrays back into memory; False if its record cannot be trusted."""
-        content = self._tier.load(node.record_id)
+        content = self.read(node)
         if content is None:
             return False
+        node.arrays, node.states = content
+        return True
+
+    def read(self, node: Node) -> tuple[SegmentArrays, States] | None:
+        """A node's arrays as its record has them, verified; None if it cannot be trusted."""
+        content = self._tier.load(node.record_id)
+        if content is None:
+            return None
         try:
-            node.arrays, node.states = decode(*content)
+            return decode(*content)
         except (KeyError, TypeError, ValueError) as error:
             log.warning("cache record does not fit", record=node.record_id, error=str(error))
             self._tier.remove([node.record_id])
-            return False
-        return True
+            return None
+
+    def quarantine(self, node: Node, reason: str) -> None:
+        """Puts a node's record aside: its bytes are sound and its content is not."""
+        self._tier.quarantine(node.record_id, reason)
+
+    def models(self) -> dict[str, tuple[int, int]]:
+        """Records and bytes on disk by model fingerprint, the resident one first."""
+        return self._tier.models()
+
+    def remove_model(self, fingerprint: str) -> int:
+        """Removes another model's records; returns their bytes."""
+        return self._tier.remove_model(fingerprint)
 
     def holds(self, node: Node) -> bool:
         """Whether the node can be read back; the tier drops records of its own for its budget."""

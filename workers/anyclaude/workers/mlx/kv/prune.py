@@ -2,14 +2,25 @@
 
 A prune removes names and the segments that only they hold. The segments of a stable prefix stay for
 the next conversation, unless everything is pruned or a byte target cannot be met without them.
-Pinned segments and conversations with a running request stay always.
+Conversations with a running request stay always, and what is pinned unless it is asked for.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 from anyclaude.workers.mlx.kv.lineage import Lineage
 from anyclaude.workers.mlx.kv.tree import Node, PrefixTree
+
+
+class Tier(Enum):
+    """Where a prune takes from."""
+
+    BOTH = auto()
+    # Out of memory; what the disk holds stays there.
+    MEMORY = auto()
+    # Off the disk; what is in memory stays there.
+    DISK = auto()
 
 
 @dataclass(frozen=True)
@@ -18,10 +29,13 @@ class Selection:
 
     session_id: str | None = None
     older_than_seconds: float | None = None
-    # Stop once this many bytes or fewer remain in memory.
+    # Stop once this many bytes or fewer remain in memory, or on disk for that tier.
     to_bytes: int | None = None
     # Everything, stable prefixes included.
     all: bool = False
+    # Pinned caches as well.
+    pinned: bool = False
+    tier: Tier = Tier.BOTH
 
     @property
     def is_empty(self) -> bool:
@@ -89,7 +103,12 @@ class _Planner:
         wanted = self.selection.session_id
         if lineage.running or (wanted is not None and lineage.key.session_id != wanted):
             return False
+        if lineage.tip is not None and self._is_spared(lineage.tip):
+            return False
         return self._is_old(lineage.last_use)
+
+    def _is_spared(self, node: Node) -> bool:
+        return node.pinned and not self.selection.pinned
 
     def _is_old(self, last_use: float) -> bool:
         limit = self.selection.older_than_seconds
@@ -98,8 +117,14 @@ class _Planner:
     def _lineage(self, lineage: Lineage) -> Removal:
         self.gone_lineages.add(lineage)
         nodes = self._release(lineage.tip, keep_stable=True)
-        live = lineage.live.nbytes if lineage.live else 0
-        return Removal(nodes, live + sum(node.nbytes for node in nodes), lineage=lineage)
+        in_memory = self.selection.tier is not Tier.DISK
+        live = lineage.live.nbytes if lineage.live and in_memory else 0
+        return Removal(nodes, live + self._size(nodes), lineage=lineage)
+
+    def _size(self, nodes: Sequence[Node]) -> int:
+        if self.selection.tier is Tier.DISK:
+            return sum(node.disk_bytes for node in nodes if node.on_disk)
+        return sum(node.nbytes for node in nodes)
 
     def _ends(self, wanted: Callable[[Node], bool], *, keep_stable: bool) -> Iterator[Removal]:
         """Removes from the ends of branches upward, least recently used end first."""
@@ -110,9 +135,8 @@ class _Planner:
                 continue
             released = self._release(node, keep_stable=keep_stable)
             if released:
-                freed = sum(part.nbytes for part in released)
                 prefix = next((part for part in released if part.stable_digest), None)
-                yield Removal(released, freed, prefix=prefix)
+                yield Removal(released, self._size(released), prefix=prefix)
 
     def _next_up(self, node: Node) -> Node | None:
         """The lowest ancestor that is still there."""
@@ -127,7 +151,7 @@ class _Planner:
         released: list[Node] = []
         node = tip
         while node is not None and not node.is_root and node not in self.gone_nodes:
-            if node in held or node.pinned or (keep_stable and node.stable_digest):
+            if node in held or self._is_spared(node) or (keep_stable and node.stable_digest):
                 break
             if any(child not in self.gone_nodes for child in node.children.values()):
                 break

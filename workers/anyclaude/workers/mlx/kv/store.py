@@ -12,7 +12,6 @@ Invariants:
 Not thread-safe: the MLX thread owns it.
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ from anyclaude.workers.mlx.kv.explain import Explainer, Lookup
 from anyclaude.workers.mlx.kv.lineage import Lineage, LineageKey
 from anyclaude.workers.mlx.kv.live import LiveCache
 from anyclaude.workers.mlx.kv.memory import leaves_first
-from anyclaude.workers.mlx.kv.prune import Removal, Selection, plan
 from anyclaude.workers.mlx.kv.remembered import Asked
 from anyclaude.workers.mlx.kv.segments import assemble, extract
 from anyclaude.workers.mlx.kv.tokens import TokenArray, common_prefix
@@ -49,6 +47,7 @@ class StoreLimits:
     min_prefix_tokens: int = 256
     live_idle_seconds: float = 120.0
     kv_bits: int = 0
+    max_pinned_fraction: float = 0.5
 
 
 @dataclass(eq=False)
@@ -109,6 +108,19 @@ class KVStore:
     @property
     def limit_bytes(self) -> int:
         return self._limits.memory_limit_bytes
+
+    @property
+    def kv_bits(self) -> int:
+        return self._limits.kv_bits
+
+    @property
+    def pinned_limit_bytes(self) -> int:
+        return int(self._limits.max_pinned_fraction * self._limits.memory_limit_bytes)
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes of this model's records."""
+        return sum(node.disk_bytes for node in self.tree.nodes() if node.on_disk)
 
     def lineages(self) -> list[Lineage]:
         return list(self._lineages.values())
@@ -193,7 +205,7 @@ class KVStore:
         held = self.archive.holds(node)
         if node.in_memory or self.archive.load(node):
             return True
-        self._forget(node, Cause.CORRUPT_RECORD if held else Cause.EVICTED)
+        self.forget(node, Cause.CORRUPT_RECORD if held else Cause.EVICTED)
         return False
 
     def keep_prefix(self, lease: Lease) -> None:
@@ -296,19 +308,22 @@ class KVStore:
                 tokens += prefix.end
         return tokens
 
-    def prune(self, selection: Selection, *, dry_run: bool = False) -> list[Removal]:
-        """Removes what `selection` takes, or only says what that would be."""
-        removals = plan(
-            self.tree,
-            self.lineages(),
-            selection,
-            now=self._clock(),
-            held_bytes=self.nbytes,
-        )
-        if not dry_run:
-            for removal in removals:
-                self._remove(removal)
-        return removals
+    def forget(self, node: Node, cause: Cause = Cause.EVICTED) -> None:
+        """Takes a segment and all behind it out of every tier; what ends there ends above it."""
+        gone = {node, *self.tree.nodes_below(node)}
+        above = None if node.parent is self.tree.root else node.parent
+        for lineage in self._lineages.values():
+            if lineage.tip in gone:
+                lineage.tip = above
+        self.explainer.left(gone, cause)
+        self.tree.remove(node)
+        if self.archive is not None:
+            self.archive.forget(gone)
+        self._drop_empty_lineages()
+
+    def drop_lineage(self, key: LineageKey) -> None:
+        """Forgets a conversation's name and live cache; its segments stay."""
+        self._lineages.pop(key, None)
 
     # Parts
 
@@ -403,20 +418,7 @@ class KVStore:
             if self.archive is not None and self.archive.holds(node):
                 self.archive.let_go(node)
             else:
-                self._forget(node)
-
-    def _forget(self, node: Node, cause: Cause = Cause.EVICTED) -> None:
-        """Takes a segment and all behind it out of the tree; what ends there ends above it."""
-        gone = {node, *self.tree.nodes_below(node)}
-        above = None if node.parent is self.tree.root else node.parent
-        for lineage in self._lineages.values():
-            if lineage.tip in gone:
-                lineage.tip = above
-        self.explainer.left(gone, cause)
-        self.tree.remove(node)
-        if self.archive is not None:
-            self.archive.forget(gone)
-        self._drop_empty_lineages()
+                self.forget(node)
 
     def _drop_empty_lineages(self) -> None:
         self._lineages = {
@@ -424,16 +426,6 @@ class KVStore:
             for key, lineage in self._lineages.items()
             if lineage.tip is not None or lineage.running
         }
-
-    def _remove(self, removal: Removal) -> None:
-        if removal.lineage is not None:
-            self._lineages.pop(removal.lineage.key, None)
-        self.explainer.left(removal.nodes, Cause.PRUNED)
-        # From the end of a branch upward, so each is a leaf when it goes.
-        for node in removal.nodes:
-            self.tree.remove(node)
-        if self.archive is not None:
-            self.archive.forget(removal.nodes)
 
     def _use(self, match: Match, reused: int) -> None:
         used = tuple(node for node in match.nodes if node.start < reused)
@@ -452,11 +444,6 @@ class KVStore:
             kv_bits=self._limits.kv_bits,
             max_checkpoints=self._limits.checkpoints_per_lineage,
         )
-
-
-def token_digest(token_ids: TokenArray) -> str:
-    """Names a run of tokens."""
-    return hashlib.sha256(token_ids.astype("<i4").tobytes()).hexdigest()[:12]
 
 
 def _reusable(live: LiveCache | None, prompt: TokenArray, limit: int) -> int:

@@ -1,5 +1,6 @@
 """Token ids as flat 32-bit arrays: comparing 100,000 of them costs microseconds."""
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +19,11 @@ def common_prefix(a: TokenArray, b: TokenArray) -> int:
     differs = a[:n] != b[:n]
     first = int(differs.argmax()) if n else 0
     return first if n and differs[first] else n
+
+
+def token_digest(token_ids: TokenArray) -> str:
+    """Names a run of tokens."""
+    return hashlib.sha256(token_ids.astype("<i4").tobytes()).hexdigest()[:12]
 
 
 class TokenBuffer:

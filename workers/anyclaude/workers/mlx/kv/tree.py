@@ -19,7 +19,7 @@ import numpy as np
 
 from anyclaude.workers.mlx.adapter import Layer
 from anyclaude.workers.mlx.kv import layers as kinds
-from anyclaude.workers.mlx.kv.tokens import TokenArray, common_prefix
+from anyclaude.workers.mlx.kv.tokens import TokenArray, common_prefix, token_digest
 
 # For each full-attention leaf in order, its arrays; the token axis is the last but one.
 SegmentArrays = list[tuple[mx.array, ...]]
@@ -57,6 +57,11 @@ class Node:
         return self.start + len(self.tokens)
 
     @property
+    def name(self) -> str:
+        """For people: the digest of all tokens up to its end."""
+        return f"segments/{token_digest(self.token_ids())}"
+
+    @property
     def is_root(self) -> bool:
         return self.parent is None
 
@@ -74,6 +79,11 @@ class Node:
         """Bytes in memory."""
         kv = sum(array.nbytes for leaf in self.arrays or () for array in leaf)
         return kv + sum(kinds.nbytes(state) for state in self.states.values())
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes that it takes in memory, wherever it is now."""
+        return self.nbytes if self.in_memory else self.disk_bytes
 
     def path(self) -> "list[Node]":
         """The nodes from below the root down to this one."""

@@ -74,6 +74,14 @@ class Ledger:
     def own_count(self) -> int:
         return sum(key.fingerprint == self._fingerprint for key in self._records)
 
+    def models(self) -> dict[str, tuple[int, int]]:
+        """Records and bytes by fingerprint, the one in use first."""
+        found = {self._fingerprint: (0, 0)}
+        for key, stored in self._records.items():
+            records, nbytes = found.get(key.fingerprint, (0, 0))
+            found[key.fingerprint] = records + 1, nbytes + stored.nbytes
+        return found
+
     def add(self, stored: Stored) -> None:
         """Adds a record, or replaces the one of the same name."""
         self.discard(stored.key)

@@ -187,6 +187,28 @@ class DiskTier:
             self._queue.poke()
         return sum(stored.nbytes for stored in gone)
 
+    def models(self) -> dict[str, tuple[int, int]]:
+        """Records and bytes by fingerprint, this model first."""
+        with self._shelf.lock:
+            return self._shelf.ledger.models()
+
+    def remove_model(self, fingerprint: str) -> int:
+        """Removes all records of another model; returns their bytes on disk."""
+        with self._shelf.lock:
+            own = [s.key for s in self._shelf.ledger.all() if s.key.fingerprint == fingerprint]
+            gone = self._shelf.drop(own)
+        if gone:
+            self._queue.poke()
+        return sum(stored.nbytes for stored in gone)
+
+    def quarantine(self, record_id: str, reason: str) -> None:
+        """Puts a record that is not what it should be aside, with all below it."""
+        with self._shelf.lock:
+            stored = self._shelf.ledger.get(self._key(record_id))
+        if stored is not None:
+            self._shelf.quarantine(stored, reason)
+            self._queue.poke()
+
     def reap(self) -> None:
         """Frees the memory of arrays that were written; every `save` and `load` does, too."""
         self._queue.reap()

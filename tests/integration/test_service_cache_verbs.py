@@ -1,0 +1,229 @@
+"""What operators do to the caches of the real service, through `anyclaudectl`."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.integration.prompts import body, session
+from tests.integration.service import WAIT_SECONDS, Service
+from tests.models import saved
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    model = saved.save(Path(tmp_path_factory.mktemp("model")))
+    with Service(model=model, ANYCLAUDE__CACHE__MEMORY_LIMIT_BYTES="8000000") as started:
+        yield started.ready()
+
+
+@pytest.fixture
+def http(service: Service) -> Iterator[httpx.Client]:
+    """A client, over empty caches."""
+    assert service.control("cache", "prune", "--all", "--pinned", "--yes").code == 0
+    with service.http() as client:
+        yield client
+
+
+def ask(http: httpx.Client, name: str, words: str = "hi there", **fields: Any) -> dict[str, int]:
+    request = body(words, **fields)
+    usage: dict[str, int] = http.post("/v1/messages", json=request, headers=session(name)).json()[
+        "usage"
+    ]
+    return usage
+
+
+def caches(service: Service) -> dict[str, dict[str, Any]]:
+    listed = service.control("cache", "list", "--json").json["caches"]
+    return {cache["name"]: cache for cache in listed}
+
+
+def named(service: Service, kind: str) -> dict[str, Any]:
+    return next(cache for cache in caches(service).values() if cache["kind"] == kind)
+
+
+def written(service: Service, count: int) -> None:
+    """Waits until so many records are on disk."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while service.status().disk.records < count:
+        assert time.monotonic() < deadline, "nothing was written to disk"
+        time.sleep(0.05)
+
+
+def prune(service: Service, *conditions: str) -> Any:
+    return service.control("cache", "prune", *conditions, "--json").json
+
+
+def test_the_tree_shows_every_segment_once(service: Service, http: httpx.Client) -> None:
+    """Two conversations with one prefix: three segments, joined where they part."""
+    ask(http, "one", "First words of one conversation.")
+    ask(http, "two", "Other words.")
+    segments = service.control("cache", "tree", "--json").json["segments"]
+    names = {segment["name"] for segment in segments}
+    assert all(segment["parent"] in names | {""} for segment in segments)
+    assert sum(bool(segment["prefix"]) for segment in segments) == 1
+    ends = [name for segment in segments for name in segment["lineages"]]
+    assert len(ends) == 2
+    assert set(ends) == {name for name in caches(service) if name.startswith("lineages/")}
+    memory = service.control("cache", "list", "--json").json["memory"]
+    assert sum(segment["bytes"] for segment in segments) <= memory["cache_bytes"]
+    people = service.control("cache", "tree").stdout
+    assert f"{len(segments)} segments" in people
+    assert all(name in people for name in ends)
+
+
+def test_a_pinned_cache_stays(service: Service, http: httpx.Client) -> None:
+    """Pinned, a conversation survives a prune of all; asked for by name, it goes."""
+    ask(http, "kept")
+    ask(http, "lost", "other words")
+    kept = next(name for name in caches(service) if name.startswith("lineages/kept/"))
+    pinned = service.control("cache", "pin", kept, "--json").json
+    assert pinned["tokens"] == caches(service)[kept]["tokens"]
+    assert caches(service)[kept]["pinned"]
+    prune(service, "--all", "--yes")
+    assert {name for name in caches(service) if name.startswith("lineages/")} == {kept}
+    assert ask(http, "kept")["cache_read_input_tokens"] > 0
+    assert service.control("cache", "unpin", kept).code == 0
+    prune(service, "--all", "--yes")
+    assert caches(service) == {}
+
+
+def test_pinned_caches_go_when_asked_for(service: Service, http: httpx.Client) -> None:
+    """`--pinned` takes them as well."""
+    ask(http, "kept")
+    service.control("cache", "pin", named(service, "prefix")["name"])
+    assert named(service, "prefix")["pinned"]
+    prune(service, "--all", "--pinned", "--yes")
+    assert caches(service) == {}
+
+
+def test_pins_may_not_fill_the_memory(service: Service, http: httpx.Client) -> None:
+    """Beyond the fraction that may be pinned, the refusal says both numbers."""
+    ask(http, "large", sentences=130)
+    large = named(service, "lineage")["name"]
+    refused = service.control("cache", "pin", large)
+    assert refused.code == 5
+    assert "cache.max_pinned_fraction" in refused.stderr
+    assert not caches(service)[large]["pinned"]
+    assert service.control("cache", "pin", "segments/none").code == 4
+
+
+def test_a_part_of_the_bytes_goes(service: Service, http: httpx.Client) -> None:
+    """`--percent` takes the least recently used until that part is gone."""
+    for number in range(8):
+        ask(http, f"s{number}", f"{number} " * 300)
+    before = service.control("cache", "list", "--json").json["memory"]["cache_bytes"]
+    answer = prune(service, "--percent", "30", "--yes")
+    assert answer["freed_bytes"] >= 0.3 * before
+    assert answer["remaining_bytes"] > 0.4 * before
+    gone = {cache["session_id"] for cache in answer["caches"]}
+    assert "s0" in gone
+    assert "s7" not in gone
+
+
+def test_memory_is_emptied_and_the_disk_keeps(service: Service, http: httpx.Client) -> None:
+    """`--tier memory` costs no token: the disk gives them back."""
+    first = ask(http, "tiers")
+    written(service, 2)
+    answer = prune(service, "--all", "--tier", "memory", "--yes")
+    assert answer["remaining_bytes"] == 0
+    assert named(service, "lineage")["disk_bytes"] > 0
+    again = ask(http, "tiers")
+    assert again["cache_read_input_tokens"] == first["cache_creation_input_tokens"]
+
+
+def test_the_disk_is_emptied_and_memory_keeps(service: Service, http: httpx.Client) -> None:
+    """`--tier disk` takes the records alone."""
+    first = ask(http, "tiers")
+    written(service, 2)
+    assert prune(service, "--all", "--tier", "disk")["freed_bytes"] > 0
+    assert service.status().disk.records == 2
+    prune(service, "--all", "--tier", "disk", "--yes")
+    assert service.status().disk.records == 0
+    again = ask(http, "tiers")
+    assert again["cache_read_input_tokens"] == first["cache_creation_input_tokens"]
+
+
+def test_another_models_records_go_by_name(tmp_path: Path) -> None:
+    """`cache list` names stored models; `--model` takes one of them, and nothing of another."""
+    home = tmp_path / "home"
+    home.mkdir()
+    for seed in (1, 2):
+        model = saved.save(tmp_path / f"model{seed}", seed=seed)
+        with Service(model=model, home=home) as service, service.ready().http() as http:
+            ask(http, "any")
+            written(service, 2)
+            if seed == 2:
+                models = service.control("cache", "list", "--json").json["models"]
+                assert [stored["resident"] for stored in models] == [True, False]
+                other = models[1]["fingerprint"]
+                assert prune(service, "--model", other)["freed_bytes"] == models[1]["bytes"]
+                assert prune(service, "--model", other, "--yes")["freed_bytes"] > 0
+                left = service.control("cache", "list", "--json").json["models"]
+                assert [stored["fingerprint"] for stored in left] == [models[0]["fingerprint"]]
+                assert service.control("cache", "prune", "--model", other).code == 4
+            service.stop()
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        (),
+        ("--percent", "0"),
+        ("--percent", "101"),
+        ("--percent", "10", "--to", "1GB"),
+        ("--model", "abc", "--all"),
+        ("--tier", "tape", "--all"),
+        ("--to", "many"),
+    ],
+)
+def test_senseless_conditions_are_refused(service: Service, conditions: tuple[str, ...]) -> None:
+    """Each is a usage error that says what is wrong."""
+    refused = service.control("cache", "prune", *conditions, "--yes")
+    assert refused.code == 2
+    assert refused.stderr
+
+
+def test_a_file_warms_the_next_conversation(
+    service: Service, http: httpx.Client, tmp_path: Path
+) -> None:
+    """Tools and instructions of a file are computed now and stored; a new session reuses them."""
+    request = body("Hello.")
+    del request["messages"]
+    file = tmp_path / "request.json"
+    file.write_text(json.dumps(request))
+    usage = service.control("cache", "warm", str(file), "--json").json["usage"]
+    assert usage["cache_creation_tokens"] > 500
+    prefix = named(service, "prefix")
+    written(service, 1)
+    first = ask(http, "new", "Something else.")
+    assert first["cache_read_input_tokens"] >= prefix["tokens"]
+
+
+def test_a_file_that_is_no_request(service: Service, tmp_path: Path) -> None:
+    """Missing, not JSON, not a request: each is told, with the exit code that fits."""
+    file = tmp_path / "request.json"
+    assert service.control("cache", "warm", str(file)).code == 4
+    for content, said in (
+        ("{", "not JSON"),
+        ("[]", "JSON object"),
+        ('{"messages": 3}', "messages"),
+    ):
+        file.write_text(content)
+        refused = service.control("cache", "warm", str(file))
+        assert refused.code == 2
+        assert said in refused.stderr
+
+
+def test_sound_caches_are_found_sound(service: Service, http: httpx.Client) -> None:
+    """Every segment is computed anew, and equal."""
+    ask(http, "one")
+    ask(http, "two", "Other words.")
+    answer = service.control("cache", "verify", "--max-tokens", "0", "--json")
+    assert answer.code == 0
+    assert answer.json["segments"] == answer.json["total_segments"] > 2
+    assert answer.json["wrong"] == []
