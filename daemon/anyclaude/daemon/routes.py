@@ -70,12 +70,14 @@ def why_not_ready(child: SupervisedChild, now: float) -> str:
     ended = supervisor.last_exit.reason if supervisor.last_exit else "unknown"
     if child.state is State.FATAL:
         return (
-            f"The {name} worker gave up: {ended}. "
+            f"The {name} worker gave up: {ended.removesuffix('.')}. "
             f"Mend that, then run `anyclaudectl worker restart {name}`."
         )
     if child.state is State.BACKOFF:
         seconds = math.ceil(max(0.0, (supervisor.retry_at or now) - now))
-        return f"The {name} worker ended ({ended}) and starts again in {seconds} s."
+        return (
+            f"The {name} worker ended ({ended.removesuffix('.')}) and starts again in {seconds} s."
+        )
     if child.state is State.STOPPED:
         return f"The {name} worker is stopped."
     return f"The {name} worker is starting."

@@ -66,12 +66,13 @@ def _refusal(reason: str) -> bytes:
     request_id = f"req_{secrets.token_hex(12)}"
     error = ApiError(529, reason, should_retry=False)
     body = json.dumps(error.envelope(request_id)).encode()
+    hints = "".join(f"{name}: {value}\r\n" for name, value in error.headers().items())
     head = (
         "HTTP/1.1 529 Overloaded\r\n"
         "content-type: application/json\r\n"
         f"content-length: {len(body)}\r\n"
         f"request-id: {request_id}\r\n"
-        "x-should-retry: false\r\n"
+        f"{hints}"
         "connection: close\r\n\r\n"
     )
     return head.encode() + body

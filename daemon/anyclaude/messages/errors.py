@@ -22,6 +22,10 @@ TYPE_BY_STATUS: Final = {
     529: "overloaded_error",
 }
 
+# Clients wait at least this long; both statuses always say how long.
+_RETRY_AFTER_SECONDS: Final = 2
+_ALWAYS_WITH_RETRY_AFTER: Final = (429, 529)
+
 
 @dataclass(eq=False)
 class ApiError(Exception):
@@ -29,7 +33,7 @@ class ApiError(Exception):
 
     status: int
     message: str
-    # Whole seconds; None sends no retry-after header.
+    # Whole seconds; None sends a retry-after header with 429 and 529 alone.
     retry_after_seconds: int | None = None
     # Tells the client's SDK not to retry what cannot get better by itself.
     should_retry: bool | None = None
@@ -38,6 +42,18 @@ class ApiError(Exception):
     @property
     def type(self) -> str:
         return self.error_type or TYPE_BY_STATUS.get(self.status, "api_error")
+
+    def headers(self) -> dict[str, str]:
+        """What a client's retries go by; whole seconds, since it reads no others."""
+        told: dict[str, str] = {}
+        seconds = self.retry_after_seconds
+        if seconds is None and self.status in _ALWAYS_WITH_RETRY_AFTER:
+            seconds = _RETRY_AFTER_SECONDS
+        if seconds is not None:
+            told["retry-after"] = str(seconds)
+        if self.should_retry is not None:
+            told["x-should-retry"] = "true" if self.should_retry else "false"
+        return told
 
     def envelope(self, request_id: str) -> dict[str, Any]:
         """The JSON body, and the data of a mid-stream `error` event."""

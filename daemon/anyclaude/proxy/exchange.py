@@ -84,7 +84,7 @@ class Exchange:
         """Answers with an error in the API's envelope."""
         self.note_error(error)
         await self.inbound.drain()
-        headers = _error_headers(error)
+        headers = error.headers()
         if self.inbound.has_unread_body:
             headers["connection"] = "close"
         await self.send_json(error.status, error.envelope(self.request_id), headers)
@@ -158,12 +158,3 @@ class Exchange:
 
     def _elapsed_ns(self) -> int:
         return time.monotonic_ns() - self._started_ns
-
-
-def _error_headers(error: ApiError) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    if error.retry_after_seconds is not None:
-        headers["retry-after"] = str(error.retry_after_seconds)
-    if error.should_retry is not None:
-        headers["x-should-retry"] = "true" if error.should_retry else "false"
-    return headers

@@ -1,0 +1,70 @@
+"""Writes docs/errors.md from what the service answers.
+
+python -m tests.integration.errors_page.page > docs/errors.md
+"""
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from anyclaude.messages.errors import TYPE_BY_STATUS
+from tests.integration.errors_page.examples import CHAPTERS, EXAMPLES, Example
+from tests.integration.errors_page.stage import open_stage
+
+PAGE: Final = Path(__file__).parents[3] / "docs" / "errors.md"
+
+_HEAD: Final = """\
+# Errors
+
+Written by `python -m tests.integration.errors_page.page`, which brings about each error in a real
+service and shows what came; a test compares it with this page. Ids, addresses and paths are made
+alike.
+
+Every error is JSON in the Messages API's envelope, and every answer has a `request-id`, by which
+`anyclaudectl requests` and the logs know it. A 429 or 529 always says in `retry-after` how many
+whole seconds to wait. `x-should-retry: false` says that trying again would not help. Once a stream
+has begun with 200, an error is an event, and nothing follows it. In mode `claude`, and from any
+server that speaks the Messages API, refusals come as that server wrote them. There is no 415: a
+body is read as JSON whatever its `content-type` says.
+
+| Status | `error.type` |
+|---|---|
+"""
+# The API has no word for these.
+_BESIDE: Final = {
+    405: "invalid_request_error",
+    408: "timeout_error",
+    503: "overloaded_error` or `api_error",
+}
+
+
+def answers() -> dict[str, str]:
+    """What came, by the title of the example."""
+    with open_stage() as stage:
+        return {example.title: example.ask(stage) for example in EXAMPLES}
+
+
+def page(answered: Mapping[str, str]) -> str:
+    """The whole document."""
+    return _HEAD + "\n".join(_lines(answered)) + "\n"
+
+
+def _lines(answered: Mapping[str, str]) -> Iterator[str]:
+    for status, kind in sorted((TYPE_BY_STATUS | _BESIDE).items()):
+        yield f"| {status} | `{kind}` |"
+    for chapter in CHAPTERS:
+        yield f"\n## {chapter.title}"
+        for example in chapter.examples:
+            yield from _section(example, answered[example.title])
+
+
+def _section(example: Example, answer: str) -> Iterator[str]:
+    yield f"\n### {example.title}\n"
+    yield example.when
+    yield f"\n```http\n{answer}\n```\n"
+    yield f"**Do:** {example.do}"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page(answers()))
