@@ -31,6 +31,11 @@ class Usage:
         """Share of the prompt that came from the cache, 0 to 1."""
         return self.cache_read_input_tokens / self.prompt_tokens if self.prompt_tokens else 0.0
 
+    @property
+    def computed(self) -> float:
+        """Share of the prompt that did not, 0 to 1."""
+        return 1 - self.reused
+
 
 @dataclass(frozen=True, slots=True)
 class ToolUse:
