@@ -1,5 +1,6 @@
 """The interactive Claude Code: what only a person at a terminal brings about."""
 
+import json
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from anyclaude.worker.v1 import worker_pb2 as worker
+from anyclaude.workers.mlx.demo.words import ANSWERS, Cue
 from tests import worker_events as say
 from tests.e2e.claude_code import ClaudeCode
 from tests.e2e.conftest import unavailable
 from tests.e2e.scripted import Script, ScriptedService, text
+from tests.e2e.service import Service
 from tests.e2e.terminal import WAIT_SECONDS, Terminal, TerminalUnavailable, open_terminal
 
+DEMO_TITLE = json.loads(ANSWERS[Cue.TITLE])["title"]
 PROMPT = "\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}"
 
 
@@ -23,10 +27,20 @@ def terminal(
 ) -> Iterator[Terminal]:
     """The client waiting for a first word; its start asks nothing of the script of a test."""
     scripted.play(Script())
+    yield from _terminal(scripted_claude, project)
+
+
+@pytest.fixture
+def service_terminal(claude: ClaudeCode, project: Path) -> Iterator[Terminal]:
+    """The same, talking to a whole service with the demo model."""
+    yield from _terminal(claude, project)
+
+
+def _terminal(claude: ClaudeCode, project: Path) -> Iterator[Terminal]:
     # With it set there is no title call.
     environment = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": ""}
     try:
-        with open_terminal(replace(scripted_claude, environment=environment), project) as terminal:
+        with open_terminal(replace(claude, environment=environment), project) as terminal:
             terminal.wait_for(PROMPT)
             yield terminal
     except TerminalUnavailable as missing:
@@ -47,6 +61,18 @@ def test_title_call(terminal: Terminal, scripted: ScriptedService) -> None:
     assert not asked.body.get("tools")
     assert asked.identity.request_class == worker.REQUEST_CLASS_UTILITY
     terminal.wait_until(lambda: "Foxes and titles" in terminal.title, "title of the terminal")
+
+
+def test_the_worker_names_the_conversation(service_terminal: Terminal, service: Service) -> None:
+    """The MLX worker holds the title to its schema, and the client shows it."""
+    service_terminal.type("How quick is a fox?")
+    service_terminal.press("Enter")
+    service_terminal.wait_until(lambda: DEMO_TITLE in service_terminal.title, "title")
+    # The turn itself, which runs beside it, has not been answered by now.
+    requests = service.control("requests", "--json").json["requests"]
+    (asked,) = (r for r in requests if r["identity"]["request_class"] == "utility")
+    assert (asked["outcome"], asked["stop_reason"]) == ("completed", "end_turn")
+    assert asked["usage"]["cache_creation_tokens"] == 0
 
 
 def test_escape(terminal: Terminal, scripted: ScriptedService) -> None:

@@ -43,6 +43,7 @@ CALL_TURN: Message = {
 }
 SAY_TURN: Message = {"role": "assistant", "content": ANSWERS[Cue.SAY]}
 RAN_TURN: Message = {"role": "assistant", "content": ANSWERS[Cue.RAN]}
+TITLE_TURN: Message = {"role": "assistant", "content": ANSWERS[Cue.TITLE]}
 RESULT: Message = {"role": "tool", "content": "hello from anyclaude"}
 HELLO: Message = {"role": "user", "content": "Please help me with this folder."}
 
@@ -191,6 +192,29 @@ def test_sentence_without_tools(loaded: tuple[Any, Any], filler: str, length_tok
     assert session.margin_nats >= SMALLEST_MARGIN_NATS
 
 
+TITLED: Message = {"role": "system", "content": 'Return JSON with a single "title" field.'}
+
+
+@pytest.mark.parametrize("length_tokens", [20, 2_000])
+def test_a_title_is_named(loaded: tuple[Any, Any], filler: str, length_tokens: int) -> None:
+    """Asked for a title, as the client does beside a first turn, it gives one and stops."""
+    model, tokenizer = loaded
+    text = tokenizer.decode(tokenizer.encode(filler)[-length_tokens:])
+    session = Session(model, tokenizer)
+    said = session.answer([TITLED, {"role": "user", "content": text}])
+    assert said == ANSWERS[Cue.TITLE]
+    assert json.loads(said).keys() == {"title"}
+    assert session.margin_nats >= SMALLEST_MARGIN_NATS
+
+
+def test_a_title_is_named_for_nothing_else(loaded: tuple[Any, Any]) -> None:
+    """With tools on offer, or without the word for it, the conversation goes on as ever."""
+    model, tokenizer = loaded
+    assert Session(model, tokenizer, TOOLS).answer([TITLED, HELLO]) == ANSWERS[Cue.CALL]
+    asked = {**TITLED, "content": "Return JSON with a single field."}
+    assert Session(model, tokenizer).answer([asked, HELLO]) == ANSWERS[Cue.SAY]
+
+
 def test_answers_name_the_way_to_a_real_model() -> None:
     """Both sentences tell the user what this is and what to set."""
     for cue in (Cue.SAY, Cue.RAN):
@@ -265,8 +289,9 @@ def test_answers_render_to_the_tokens_generated(loaded: tuple[Any, Any], cue: Cu
         Cue.CALL: ([HELLO], CALL_TURN),
         Cue.RAN: ([HELLO, CALL_TURN, RESULT], RAN_TURN),
         Cue.SAY: ([HELLO, CALL_TURN, RESULT, RAN_TURN, NOTE], SAY_TURN),
+        Cue.TITLE: ([TITLED, HELLO], TITLE_TURN),
     }[cue]
-    session = Session(model, tokenizer, TOOLS)
+    session = Session(model, tokenizer, () if cue is Cue.TITLE else TOOLS)
     assert session.answer(messages) == ANSWERS[cue]
     again = session.prompt([*messages, turn, NOTE])
     assert again[: len(session.tokens)] == session.tokens

@@ -15,6 +15,7 @@ class Cue(Enum):
     CALL = "<|demo_call|>"
     RAN = "<|demo_ran|>"
     SAY = "<|demo_say|>"
+    TITLE = "<|demo_title|>"
 
 
 PAD = "<|endoftext|>"
@@ -46,6 +47,8 @@ ANSWERS = {
     "That is all anyclaude's embedded demo model can show. " + _REAL_MODEL,
     Cue.SAY: "I am anyclaude's embedded demo model: I prove that everything runs, "
     "but I cannot think. " + _REAL_MODEL,
+    # `json.dumps` spaces it as an answer that is held to a schema.
+    Cue.TITLE: json.dumps({"title": "Talk with the demo model"}),
 }
 
 
