@@ -9,6 +9,7 @@ import pytest
 from anyclaude.workers.mlx.kv.operations import prune
 from anyclaude.workers.mlx.kv.prune import Selection
 from anyclaude.workers.mlx.kv.store import KVStore
+from anyclaude.workers.mlx.kv.tree import PrefixTree
 from tests.models import tiny
 from tests.unit.kv_engine import ANSWER_TOKENS, Bench, bench, fresh, same, words
 
@@ -182,6 +183,40 @@ def test_a_small_edit_near_the_end_costs_the_tail(family: tiny.Family) -> None:
     engine.start(prompt, "a", stable=STABLE).answer()
     edited = prompt[:-5] + words(rng, 5)
     assert engine.start(edited, "a", stable=STABLE).answer().reused >= len(prompt) - 60
+
+
+def test_making_room_counts_everything_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many segments and conversations there are, evicting them all does not count all the
+    bytes again for each."""
+    engine = bench(tiny.Family.DENSE, live_idle_seconds=-1)
+    conversations(engine, 40)
+    store, counts = engine.engine.store, 0
+    whole = PrefixTree.nbytes.fget
+    assert whole is not None
+
+    def counted(tree: PrefixTree) -> int:
+        nonlocal counts
+        counts += 1
+        return int(whole(tree))
+
+    monkeypatch.setattr(PrefixTree, "nbytes", property(counted))
+    assert store.make_room(store.limit_bytes)
+    assert store.evictions > 40
+    assert store.nbytes == 0
+    assert counts <= 6
+
+
+def test_the_bytes_of_a_segment_follow_what_it_holds() -> None:
+    """They are counted once, and anew when arrays or states are replaced."""
+    engine = bench(tiny.Family.SLIDING)
+    conversations(engine, 1)
+    (node, *_) = engine.engine.store.tree.nodes()
+    before = node.nbytes
+    assert before > 0
+    node.states = {}
+    assert node.nbytes <= before
+    node.arrays = None
+    assert node.nbytes == 0
 
 
 def test_the_byte_limit_holds_at_every_moment() -> None:

@@ -277,7 +277,8 @@ class KVStore:
         needed_bytes += self._promised()
         if self.nbytes + needed_bytes <= limit:
             return True
-        for lineage in sorted(self._lineages.values(), key=lambda lineage: lineage.last_use):
+        idle = [lineage for lineage in self._lineages.values() if lineage.live is not None]
+        for lineage in sorted(idle, key=lambda lineage: lineage.last_use):
             lineage.live = None
             if self.nbytes + needed_bytes <= limit:
                 return True
@@ -411,9 +412,15 @@ class KVStore:
         """Takes segments out of memory, least valuable first, until `target_bytes` remain."""
         if self.archive is not None:
             self.archive.flush()
+        held = self.nbytes
         for node in list(leaves_first(self.tree)):
-            if self.nbytes <= target_bytes:
+            if held <= target_bytes:
+                # What a live cache shares with a segment that left is the cache's now.
+                held = self.nbytes
+            if held <= target_bytes:
                 return
+            # Counting everything for each would take longer than the request that waits.
+            held -= node.nbytes
             self.evictions += 1
             if self.archive is not None and self.archive.holds(node):
                 self.archive.let_go(node)

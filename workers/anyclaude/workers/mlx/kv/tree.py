@@ -26,6 +26,9 @@ SegmentArrays = list[tuple[mx.array, ...]]
 # By leaf index, the state of a layer that only a saved state brings back.
 States = dict[int, Layer]
 
+# What a node's bytes are of; both are replaced, never changed in place.
+_HELD = frozenset({"arrays", "states"})
+
 
 @dataclass(eq=False)
 class Node:
@@ -51,6 +54,13 @@ class Node:
     # Of the record: whether it holds states, and its size.
     stored_states: bool = False
     disk_bytes: int = 0
+    # Of what is held; None until it is asked for.
+    _nbytes: int | None = field(default=None, init=False, repr=False)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in _HELD:
+            super().__setattr__("_nbytes", None)
+        super().__setattr__(name, value)
 
     @property
     def end(self) -> int:
@@ -76,9 +86,11 @@ class Node:
 
     @property
     def nbytes(self) -> int:
-        """Bytes in memory."""
-        kv = sum(array.nbytes for leaf in self.arrays or () for array in leaf)
-        return kv + sum(kinds.nbytes(state) for state in self.states.values())
+        """Bytes in memory; counted once, since every request asks for those of all segments."""
+        if self._nbytes is None:
+            kv = sum(array.nbytes for leaf in self.arrays or () for array in leaf)
+            self._nbytes = kv + sum(kinds.nbytes(state) for state in self.states.values())
+        return self._nbytes
 
     @property
     def kv_bytes(self) -> int:
