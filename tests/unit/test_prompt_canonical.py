@@ -1,11 +1,15 @@
 """Messages requests as template messages: what reaches the model, in which order, as what."""
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from anyclaude.messages.errors import ApiError
 from anyclaude.workers.mlx.prompt.canonical import Conversation, canonicalise
+from tests.models.odd_blocks import BLOCKS
 from tests.models.requests import (
     BASH,
     Block,
@@ -292,3 +296,31 @@ def test_a_deferred_tool_stands_where_it_was_found() -> None:
     after = _canonical(*turns, tools=[later, BASH])
     assert after.tools == before.tools
     assert '"name": "WebFetch"' in _roles(after)[-1][1]
+
+
+@pytest.mark.parametrize(
+    ("block", "where"),
+    [
+        ({"type": "search_result", "content": [None]}, "messages.0.content.0.content.0"),
+        (result("t1", content=[{"type": ["text"]}]), "messages.0.content.0.content.0"),
+        ({**result("t1"), "content": 7}, "messages.0.content.0.content"),
+    ],
+)
+def test_what_is_no_block_inside_a_block_is_named(block: Block, where: str) -> None:
+    """A request's shape says nothing about the blocks within blocks."""
+    assert _refusal(user(block)).startswith(f"{where}: ")
+
+
+def test_a_reference_to_no_name_is_refused() -> None:
+    """Also where tools are deferred, by whose names references are looked up."""
+    later = {**BASH, "defer_loading": True}
+    odd = result("t1", content=[{"type": "tool_reference", "tool_name": ["Bash"]}])
+    assert "tool_name" in _refusal(user(odd), tools=[later])
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(BLOCKS, min_size=1, max_size=3), st.sampled_from(["user", "assistant", "system"]))
+def test_odd_blocks_are_translated_or_refused(blocks: list[Block], role: str) -> None:
+    """Whatever stands in a block, nothing fails but the request, in words."""
+    with suppress(ApiError):
+        _canonical(user("hi"), {"role": role, "content": blocks})

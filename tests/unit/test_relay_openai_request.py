@@ -1,8 +1,11 @@
 """Messages requests as chat completions."""
 
 import json
+from contextlib import suppress
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from anyclaude.messages.errors import ApiError
 from anyclaude.messages.requests import parse_messages_request
@@ -10,6 +13,7 @@ from anyclaude.runtime.upstreams import UpstreamSettings
 from anyclaude.workers.relay.openai.request import build
 from anyclaude.workers.relay.quirks import Quirk, Quirks
 from anyclaude.workers.relay.target import Target
+from tests.models.odd_blocks import BLOCKS
 
 HI = {"role": "user", "content": "hi"}
 TOOL = {"name": "Bash", "description": "Runs.", "input_schema": {"type": "object"}}
@@ -261,3 +265,11 @@ def test_a_refused_field_is_learned_only_when_it_was_sent():
     assert learned is not None
     assert learned.dropped == {"top_k"}
     assert Quirks().learn("Unrecognized request argument: top_k", {}) is None
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(BLOCKS, min_size=1, max_size=3), st.sampled_from(["user", "assistant", "system"]))
+def test_odd_blocks_are_translated_or_refused(blocks, role):
+    """Whatever stands in a block, nothing fails but the request, in words."""
+    with suppress(ApiError):
+        body(HI, {"role": role, "content": blocks})

@@ -27,6 +27,22 @@ def _has_type(block: dict[str, Any]) -> dict[str, Any]:
 Block = Annotated[dict[str, Any], AfterValidator(_has_type)]
 
 
+def inner_blocks(content: object, where: str) -> list[dict[str, Any]]:
+    """The content of a block, as blocks: what a request's shape says nothing about.
+
+    Raises:
+        ApiError: 400 naming what is no block, and where it stands.
+    """
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    if not isinstance(content, list):
+        raise invalid_request(f"{where}: Input should be a string or a list of blocks")
+    for index, block in enumerate(content):
+        if not isinstance(block, dict) or not isinstance(block.get("type"), str):
+            raise invalid_request(f"{where}.{index}: a content block needs a string `type`")
+    return content
+
+
 _Request = TypeVar("_Request", bound=BaseModel)
 
 

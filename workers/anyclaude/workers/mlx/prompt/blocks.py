@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from anyclaude.messages.errors import ApiError, invalid_request
+from anyclaude.messages.requests import inner_blocks
 
 _BOUNDARY: Final = "\n\n"
 _ATTRIBUTION: Final = "x-anthropic-billing-header:"
@@ -90,10 +91,9 @@ def _string(block: Mapping[str, Any], key: str, where: str) -> str:
 
 def _search_result(block: Mapping[str, Any], where: str) -> str:
     head = [_string(block, "title", where), _string(block, "source", where)]
-    content = block.get("content", [])
-    if not isinstance(content, str | list):
-        raise invalid_request(f"{where}.content: Input should be a valid list")
-    return join(["\n".join(part for part in head if part), content_text(content, where)])
+    content = inner_blocks(block.get("content", []), f"{where}.content")
+    words = content_text(content, f"{where}.content")
+    return join(["\n".join(part for part in head if part), words])
 
 
 def _web_results(results: object) -> str:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Final
 
-from anyclaude.messages.errors import ApiError, invalid_request
-from anyclaude.messages.requests import CountTokensRequest, Message, Tool
+from anyclaude.messages.errors import invalid_request
+from anyclaude.messages.requests import CountTokensRequest, Message, Tool, inner_blocks
 from anyclaude.workers.mlx.prompt.blocks import block_text, content_text, join, system_text
 from anyclaude.workers.mlx.prompt.compare import exact_bytes
 from anyclaude.workers.mlx.prompt.memory import Lately, Made
@@ -192,23 +192,15 @@ class _Walk:
         return [self._tool_text(part) or part for part in content]
 
     def _tool_text(self, part: dict[str, Any]) -> dict[str, Any] | None:
-        if part.get("type") != "tool_reference" or part.get("tool_name") not in self.deferred:
+        name = part.get("tool_name") if part["type"] == "tool_reference" else None
+        if not isinstance(name, str) or name not in self.deferred:
             return None
-        tool = self.deferred[part["tool_name"]]
-        return {"type": "text", "text": json.dumps(tool, ensure_ascii=False)}
+        return {"type": "text", "text": json.dumps(self.deferred[name], ensure_ascii=False)}
 
 
 def _result_content(block: dict[str, Any], where: str) -> str | list[dict[str, Any]]:
     content = block.get("content") or ""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list) and all(isinstance(part, dict) for part in content):
-        return content
-    raise _not_content(where)
-
-
-def _not_content(where: str) -> ApiError:
-    return invalid_request(f"{where}.content: Input should be a string or a list of blocks")
+    return content if isinstance(content, str) else inner_blocks(content, f"{where}.content")
 
 
 def _said(role: str, text: str) -> Iterator[TemplateMessage]:

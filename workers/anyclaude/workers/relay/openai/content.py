@@ -4,11 +4,11 @@ Nothing is dropped silently: a block is text, an image, is known to carry no wor
 """
 
 import base64
-import binascii
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from anyclaude.messages.errors import ApiError, invalid_request
+from anyclaude.messages.requests import inner_blocks
 
 Content = str | list[dict[str, Any]]
 
@@ -61,12 +61,7 @@ def merged(first: Content, second: Content) -> Content:
 
 def result_blocks(block: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     """The content of a tool result, as blocks."""
-    content = block.get("content") or []
-    if isinstance(content, str):
-        return [{"type": "text", "text": content}]
-    if isinstance(content, list) and all(isinstance(part, dict) for part in content):
-        return content
-    raise invalid_request(f"{where}.content: Input should be a string or a list of blocks")
+    return inner_blocks(block.get("content") or [], f"{where}.content")
 
 
 def _as_parts(content: Content) -> list[dict[str, Any]]:
@@ -137,10 +132,7 @@ def _document(block: Mapping[str, Any], where: str) -> str:
         case "base64", "text/plain":
             return join((title, _decoded(_string(source, "data", f"{where}.source"), where)))
         case "content", _:
-            content = source.get("content")
-            blocks = [_text(content)] if isinstance(content, str) else content
-            if not isinstance(blocks, list):
-                raise invalid_request(f"{where}.source.content: Input should be a list")
+            blocks = inner_blocks(source.get("content"), f"{where}.source.content")
             return join((title, split_images(content_of(blocks, f"{where}.source.content"))[0]))
         case _, kind:
             raise _refused(f"{kind or 'this kind of'} document", where)
@@ -149,7 +141,7 @@ def _document(block: Mapping[str, Any], where: str) -> str:
 def _decoded(data: str, where: str) -> str:
     try:
         return base64.b64decode(data).decode(errors="replace")
-    except binascii.Error:
+    except ValueError:
         raise invalid_request(f"{where}.source.data: Input should be base64") from None
 
 
