@@ -10,6 +10,9 @@ from anyclaude.workers.mlx.decode.grammar import Edge, Grammar, Mode
 from anyclaude.workers.mlx.decode.scanner import Event, Scanner, Stopped, Switch, Text
 from tests.models.decode_answers import TOOLS, Answer, answer
 from tests.models.decode_tokenizers import encode, encode_bytes, tokenizer
+from tests.models.templates import TEMPLATES
+from tests.models.tokenizers import special_tokens
+from tests.models.tokenizers import tokenizer as family
 
 CALL = '<tool_call>\n{"name": "Bash", "arguments": {"command": "ls"}}\n</tool_call>'
 # Words whose beginnings and ends meet in many ways.
@@ -236,3 +239,24 @@ def test_call_markers_are_text_when_no_call_is_possible(choice: ToolChoice | Non
     tools = TOOLS if choice else []
     result = answer(tokenizer("json_tools"), text, tools=tools, tool_choice=choice or ToolChoice())
     assert result.brief() == [("text", "", text)]
+
+
+def test_control_tokens_out_of_place_are_no_text() -> None:
+    """A token that opens or ends a turn says nothing where the model writes it by itself; the same
+    characters as words are words."""
+    wrapper = family("chatml")
+    start = wrapper.convert_tokens_to_ids("<|im_start|>")
+    words = encode(wrapper, "Hello")
+    spelled = [token for sign in "<|im_start|>" for token in encode(wrapper, sign)]
+    assert start not in spelled
+    assert answer(wrapper, [start, *words, start, start, *words]).text == "HelloHello"
+    assert answer(wrapper, [*words, *spelled]).text == "Hello<|im_start|>"
+
+
+@pytest.mark.parametrize("name", sorted(set(TEMPLATES) - {"bare"}))
+def test_no_control_token_of_any_template_is_text(name: str) -> None:
+    """Whatever a family's control tokens are, none of them is left in words."""
+    wrapper = family(name)
+    tokens = [wrapper.convert_tokens_to_ids(text) for text in special_tokens(name)]
+    said = answer(wrapper, [*encode(wrapper, "a"), *tokens], cut=True)
+    assert not [text for text in special_tokens(name) if text in said.text]

@@ -65,6 +65,20 @@ def grammar_of(
     return Grammar(edges, _initial(tokenizer, edges, in_thinking), tokenizer.think_end)
 
 
+def silent_tokens(tokenizer: TokenizerWrapper, grammar: Grammar) -> frozenset[int]:
+    """Control tokens that divide nothing here, and are no words either.
+
+    A model that writes one out of place, such as the start of another turn, says nothing by it.
+    Inside a call they stay: some families' arguments are made of them.
+    """
+    markers = "\n".join(edge.marker for row in grammar.edges.values() for edge in row)
+    return frozenset(
+        int(token_id)
+        for token_id, token in tokenizer.added_tokens_decoder.items()
+        if token.special and token.content not in markers
+    )
+
+
 def _add_calls(
     edges: dict[Mode, list[Edge]], tokenizer: TokenizerWrapper, tool_names: Sequence[str]
 ) -> None:

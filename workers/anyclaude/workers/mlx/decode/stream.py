@@ -18,7 +18,7 @@ from anyclaude.messages.requests import Tool, ToolChoice
 from anyclaude.worker.v1.worker_pb2 import GenerateResponse
 from anyclaude.workers.mlx.decode.blocks import BlockWriter
 from anyclaude.workers.mlx.decode.calls import Call, CallReader, Unreadable
-from anyclaude.workers.mlx.decode.grammar import Mode, grammar_of
+from anyclaude.workers.mlx.decode.grammar import Mode, grammar_of, silent_tokens
 from anyclaude.workers.mlx.decode.held import Begin, CallReading, End, Held, Part, Piece
 from anyclaude.workers.mlx.decode.library import TokenizerWrapper
 from anyclaude.workers.mlx.decode.scanner import Event, Scanner, Stopped, Switch, Text
@@ -67,6 +67,7 @@ class BlockStream:
         self._names = [tool.name for tool in callable_tools]
         grammar = grammar_of(tokenizer, self._names, in_thinking=in_thinking)
         self._scanner = Scanner(grammar, stop_sequences, grammar.initial)
+        self._silent = silent_tokens(tokenizer, grammar)
         self._detokenizer = tokenizer.detokenizer
         self._reader = CallReader(tokenizer, callable_tools) if callable_tools else None
         self._parallel = not tool_choice.disable_parallel_tool_use
@@ -102,6 +103,8 @@ class BlockStream:
             self._held.constraint.observe(token_id)
         if self._tokens_left is not None:
             self._tokens_left -= 1
+        if token_id in self._silent and self._scanner.mode is not Mode.CALL:
+            return self._writer.take()
         self._detokenizer.add_token(token_id)
         self._feed(self._detokenizer.last_segment)
         return self._writer.take()
