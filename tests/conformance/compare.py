@@ -2,6 +2,8 @@
 
     python -m tests.conformance.compare RESULTS.json... > docs/conformance.md
 
+The results that the page was made from lie in `tests/conformance/results`.
+
 Cases of one row share a line of the first table; every case that did not pass somewhere has a line
 in the second one.
 """
@@ -25,8 +27,10 @@ and through the official clients for Python and TypeScript, and none needs a cle
 asked for is what Claude Code needs of a local endpoint; the rows on privacy, on diagnostics and on
 how much is read from the cache go beyond what the API promises. A case is not applicable where the
 server does not serve its endpoint, or where the model did not give it anything to judge. The
-demo model calls a tool of its own accord; every other model here has three layers of random weights
-and does nothing that it is not made to do. All ran on two processor cores that did other work too:
+demo model calls a tool of its own accord; every other model here has random weights behind a
+template like Qwen3-Coder's, and does nothing that it is not made to do: that it writes a call's
+marker where no tool was offered is left as the text it may be. vllm-mlx ran with its parser for
+that template. All ran on two processor cores that did other work too:
 the rows on pings and on disconnects may say as much of the machine as of a server.
 """
 

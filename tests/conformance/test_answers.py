@@ -255,7 +255,8 @@ def test_streamed_call(endpoint: Endpoint) -> None:
 @row(Row.TOOL_STREAM)
 def test_arguments_are_streamed(endpoint: Endpoint) -> None:
     """Arguments come while they are written, not in one piece at the end."""
-    streamed = called(endpoint, tool_choice={"type": "any"})
+    # A server may hold a call back that its limit may well cut.
+    streamed = called(endpoint, tool_choice={"type": "any"}, max_tokens=1000)
     pieces = [
         e["delta"]["partial_json"]
         for e in streamed.events
