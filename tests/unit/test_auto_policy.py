@@ -43,11 +43,39 @@ def request(*, tools=False):
 def test_the_first_rule_that_fits_decides(tmp_path):
     """Class, tools and length are looked at in the order of the file; the reason names the rule."""
     policy = Policy(loaded(tmp_path, RULES).settings)
-    assert policy.choose(request(tools=True), UTILITY, 10).modes == ("ollama",)
-    assert policy.choose(request(), MAIN, 40_000).modes == ("claude", "mlx-lm")
-    tools = policy.choose(request(tools=True), MAIN, 40_000)
+    assert policy.choose(request(tools=True), UTILITY, 10, {}).modes == ("ollama",)
+    assert policy.choose(request(), MAIN, 40_000, {}).modes == ("claude", "mlx-lm")
+    tools = policy.choose(request(tools=True), MAIN, 40_000, {})
     assert tools.modes == ("mlx-lm", "lmstudio")
-    assert tools.reason == "rule 3 (class main, 1 tools, about 10000 tokens)"
+    assert tools.reason == "rule 3 (class main, 1 tools, 0 calls, about 10000 tokens)"
+
+
+def test_a_rule_may_ask_for_tools_used(tmp_path):
+    """A call in the history, not a tool merely offered, is what `tools_used` is about."""
+    text = '[[auto.rules]]\ntools_used = true\nuse = ["lmstudio"]\n'
+    policy = Policy(loaded(tmp_path, text).settings)
+    offered = request(tools=True)
+    assert policy.choose(offered, MAIN, 40, {}).modes[0] == "mlx-lm"
+    call = {"type": "tool_use", "id": "t", "name": "Bash", "input": {}}
+    turn = {"role": "assistant", "content": [call]}
+    used = CountTokensRequest.model_validate(
+        {"model": "m", "messages": [{"role": "user", "content": "hi"}, turn]}
+    )
+    choice = policy.choose(used, MAIN, 40, {})
+    assert choice.modes == ("lmstudio",)
+    assert choice.reason == "rule 1 (class main, 0 tools, 1 calls, about 10 tokens)"
+
+
+def test_a_window_too_short_comes_last(tmp_path):
+    """By a rule or without one, who has room answers first; nobody is added or left out."""
+    windows = {"mlx-lm": 8_000, "lmstudio": 32_000, "ollama": 0}
+    policy = Policy(loaded(tmp_path, RULES).settings)
+    choice = policy.choose(request(tools=True), MAIN, 40_000, windows)
+    assert choice.modes == ("lmstudio", "mlx-lm")
+    assert choice.reason.endswith("tokens); window of mlx-lm is 8000")
+    assert policy.choose(request(tools=True), MAIN, 4_000, windows).modes == ("mlx-lm", "lmstudio")
+    default = Policy(Settings()).choose(request(), MAIN, 40_000, windows).modes
+    assert default == ("lmstudio", "vllm", "llama-cpp", "ollama", "mlx-lm")
 
 
 def test_without_a_rule_nothing_leaves_the_machine(tmp_path):
@@ -55,11 +83,11 @@ def test_without_a_rule_nothing_leaves_the_machine(tmp_path):
     far = '[upstreams.lmstudio]\nbase_url = "http://10.0.0.9:1234"\n'
     for text in ("", far, far + RULES):
         settings = loaded(tmp_path, text).settings
-        found = Policy(settings).choose(request(), MAIN, 10).modes
+        found = Policy(settings).choose(request(), MAIN, 10, {}).modes
         assert found[0] == "mlx-lm"
         table = settings.upstreams
         assert all(table[name].is_loopback for name in found[1:])
-    assert Policy(Settings()).choose(request(), MAIN, 10).modes == (
+    assert Policy(Settings()).choose(request(), MAIN, 10, {}).modes == (
         *("mlx-lm", "lmstudio", "vllm", "llama-cpp", "ollama"),
     )
 

@@ -116,7 +116,9 @@ class MessagesEndpoint:
         mode = exchange.headers.get(MODE_HEADER, "").strip() or self._routes.default_mode
         if mode != AUTO:
             return [mode]
-        choice = self._policy.choose(request, exchange.record.identity, len(body))
+        choice = self._policy.choose(
+            request, exchange.record.identity, len(body), self._routes.windows()
+        )
         exchange.record.route_reason = choice.reason
         return list(choice.modes)
 

@@ -82,6 +82,10 @@ class RouteTable:
         known = (self._routes[mode] for mode in modes if mode in self._routes)
         return next((r for r in known if r.state == frontend.ROUTE_STATE_READY), None)
 
+    def windows(self) -> dict[str, int]:
+        """The context window of each mode in tokens; 0 where unknown."""
+        return {mode: route.model.context_window_tokens for mode, route in self._routes.items()}
+
     async def known(self, deadline: float) -> None:
         """Waits for the first push, at most to `deadline` (the loop's clock).
 

@@ -112,6 +112,8 @@ class AutoRule(_Section):
     # Empty means every class.
     classes: list[Literal["main", "subagent", "compaction", "utility"]] = []
     tools_offered: bool | None = None
+    # Whether the conversation holds a call already.
+    tools_used: bool | None = None
     # Estimated from the request's length.
     over_tokens: int = Field(0, ge=0)
     # The next one is tried where one fails before its first byte.
