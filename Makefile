@@ -1,4 +1,4 @@
-.PHONY: setup run test lint proto demo bench conformance fuzz
+.PHONY: setup run test lint proto demo bench conformance fuzz calls
 
 setup: ; @deploy/setup
 run: setup ; @exec .venv/bin/anyclauded
@@ -9,3 +9,4 @@ demo: ; @deploy/setup dev && .venv/bin/python -m anyclaude.workers.mlx.demo.buil
 bench: ; @deploy/setup dev && .venv/bin/python -m benchmarks.warm_path && .venv/bin/python -m benchmarks.prefix_cache
 conformance: ; @deploy/setup dev && .venv/bin/python -m pytest tests/conformance -q --base-url="$(BASE_URL)" --api-key="$(API_KEY)" --model="$(MODEL)" --server="$(SERVER)" --table="$(TABLE)"
 fuzz: ; @deploy/setup dev && .venv/bin/python -m tests.conformance.fuzz --count="$(COUNT)" --base-url="$(BASE_URL)" --seed="$(SEED)"
+calls: ; @deploy/setup dev && .venv/bin/python -m benchmarks.held_calls $(COUNT)

@@ -1,5 +1,6 @@
 """Random damage: nothing raises, nothing breaks the stream's grammar, nothing is lost unsaid."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -76,6 +77,15 @@ def test_damaged_calls_are_made_whole_or_told(data: st.DataObject, family: str) 
     assert result.blocks
     kept = SENTINEL in result.text or any(SENTINEL in block.text for block in result.of("tool_use"))
     assert kept or "The model's call to" in result.text
+
+
+@pytest.mark.parametrize("family", ["qwen3_coder", "glm47", "minimax_m2"])
+def test_an_argument_given_twice_is_told(family: str) -> None:
+    """Neither value is dropped for the other: there is no call, and a text says why."""
+    twice = tagged(family, command=SENTINEL, timeout="5").replace("timeout", "command")
+    result = answer(tokenizer(family), twice)
+    assert not result.of("tool_use")
+    assert "The model's call to" in result.text
 
 
 @settings(max_examples=200, deadline=None)

@@ -231,7 +231,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         max_tokens = min(body.max_tokens, room)
         in_thinking = opens_thinking(self._decode_tokenizer, prompt.token_ids)
         held = self._held(body, in_thinking=in_thinking)
-        sampler = self._sampler(body)
+        sampler = self._sampler(body, held)
         return Job(
             request_id=request.request_id,
             lineage=_lineage(request.identity, prompt),
@@ -240,7 +240,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
             stable_tokens=prompt.stable_tokens,
             max_tokens=max_tokens,
             window_limited=body.max_tokens > room,
-            sampler=held.constraint.sampler(sampler) if held else sampler,
+            sampler=sampler,
             new_blocks=lambda: BlockStream(
                 self._decode_tokenizer,
                 _client_tools(body),
@@ -257,13 +257,18 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
             created=began,
         )
 
-    def _sampler(self, body: MessagesRequest) -> Callable[[Any], Any]:
+    def _sampler(self, body: MessagesRequest, held: Held | None) -> Callable[[Any], Any]:
         own = self._model.sampling
-        return make_sampler(
+        top_p = own.top_p if body.top_p is None else body.top_p
+        sampler = make_sampler(
             own.temperature if body.temperature is None else body.temperature,
-            own.top_p if body.top_p is None else body.top_p,
+            top_p,
             own.top_k if body.top_k is None else body.top_k,
         )
+        if held is None:
+            return sampler
+        # Only a nucleus is measured in probability.
+        return held.constraint.sampler(sampler, needs_probabilities=top_p not in (None, 0, 1))
 
     def _held(self, body: MessagesRequest, *, in_thinking: bool) -> Held | None:
         """What the answer's tokens are held to."""

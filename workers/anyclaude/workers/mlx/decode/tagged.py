@@ -124,9 +124,19 @@ def _call(dialect: Dialect, name: str, body: str) -> TaggedCall:
         [arguments] = read_values(body)
         return TaggedCall(name, dict(arguments), untyped=False)
     try:
-        return TaggedCall(name, dict(_pairs(dialect.argument, body)))
+        return TaggedCall(name, _arguments(dialect.argument, body))
     except ValueError:
-        return TaggedCall(name, dict(_pairs(dialect.unclosed, body)))
+        return TaggedCall(name, _arguments(dialect.unclosed, body))
+
+
+def _arguments(argument: Pattern[str], body: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, value in _pairs(argument, body):
+        if key in found:
+            # Which one was meant is not ours to choose.
+            raise ValueError("an argument given twice")
+        found[key] = value
+    return found
 
 
 def _pairs(argument: Pattern[str], body: str) -> Iterator[tuple[str, str]]:

@@ -173,6 +173,7 @@ class ConstraintCompiler:
             thinking=thinking,
             single=single,
             banned=banned,
+            ends=sorted(self.eos_token_ids),
         )
 
     def _beginnings(

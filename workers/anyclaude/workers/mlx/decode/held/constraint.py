@@ -65,6 +65,7 @@ class Plan:
         free, thinking: what begins a grammar in these phases.
         single: one call ends the answer.
         banned: tokens that must not come in the free phase.
+        ends: tokens that end an answer; with some banned, none of these comes first.
     """
 
     start: LLMatcher | None
@@ -74,6 +75,7 @@ class Plan:
     thinking: Sequence[Beginning]
     single: bool
     banned: Sequence[int] = ()
+    ends: Sequence[int] = ()
 
 
 def mask_of(matcher: LLMatcher, words: int) -> Mask:
@@ -156,6 +158,9 @@ class Constraint:
                 logprobs = mx.where(self._last == beginning.token_ids[-1], held, logprobs)
         if self._plan.banned:
             logprobs[..., mx.array(list(self._plan.banned))] = -mx.inf
+            if self._sampled == 0:
+                # A model that may not call has words instead, not silence.
+                logprobs[..., mx.array(list(self._plan.ends))] = -mx.inf
         return inner(logprobs)
 
     def _beginnings(self) -> Sequence[Beginning]:

@@ -27,7 +27,9 @@ def arguments_schema(input_schema: Schema | None) -> dict[str, Any]:
     """What a tool's arguments must be: an object, closed unless it says otherwise."""
     schema = closed(input_schema or {})
     schema["type"] = "object"
-    if not any(key in schema for key in (*_COMBINERS, "properties", "additionalProperties")):
+    # A tool that lists no property takes none, whether it says so by an empty list or by silence.
+    is_open = any(key in schema for key in (*_COMBINERS, "additionalProperties"))
+    if not is_open and not schema.get("properties"):
         schema |= {"properties": {}, "additionalProperties": False}
     return schema
 

@@ -1,0 +1,111 @@
+"""Answers of a model with random weights, held to tools: from prompt to blocks."""
+
+import functools
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+
+from anyclaude.messages.requests import Tool, ToolChoice
+from anyclaude.runtime.settings import MlxSettings
+from anyclaude.worker.v1 import worker_pb2 as pb
+from anyclaude.workers.mlx.decode import BlockStream, make_sampler
+from anyclaude.workers.mlx.decode.held import ConstraintCompiler
+from anyclaude.workers.mlx.engine.engine import Engine
+from anyclaude.workers.mlx.engine.job import Job
+from anyclaude.workers.mlx.kv.lineage import LineageKey
+from anyclaude.workers.mlx.kv.store import KVStore, StoreLimits
+from anyclaude.workers.mlx.kv.tokens import token_array
+from tests.models import tiny
+from tests.models.decode_tokenizers import tokenizer
+
+# Of the families' tokenizers the largest fits.
+VOCABULARY = 320
+# Those whose calls a grammar describes, by mlx-lm's parser.
+FAMILIES = (
+    "json_tools",
+    "qwen3_coder",
+    "glm47",
+    "minimax_m2",
+    "mistral",
+    "kimi_k2",
+    "kimi_k3",
+    "longcat",
+    "pythonic",
+)
+ANY = ToolChoice(type="any", disable_parallel_tool_use=True)
+
+
+@dataclass(frozen=True)
+class HeldAnswer:
+    events: list[pb.GenerateResponse]
+
+    @property
+    def stop_reason(self) -> pb.StopReason:
+        return self.events[-1].finished.stop_reason
+
+    @property
+    def blocks(self) -> list[pb.GenerateResponse]:
+        kinds = ("block_start", "block_delta", "block_stop")
+        return [event for event in self.events if event.WhichOneof("event") in kinds]
+
+    @property
+    def ended_calls(self) -> int:
+        """Calls that a client would run: those whose block ended."""
+        return sum(event.HasField("block_stop") for event in self.events)
+
+
+class Generator:
+    """One family's answers."""
+
+    def __init__(self, family: str, *, thinking: bool = False) -> None:
+        self.wrapper = tokenizer(family, thinking=thinking)
+        self._compiler = ConstraintCompiler(self.wrapper)
+        model = _model()
+        limits = StoreLimits(1 << 28, 4, 16, 0, 3600.0)
+        self._engine = Engine(
+            model, KVStore(model, limits), MlxSettings(), eos_token_ids=self._compiler.eos_token_ids
+        )
+
+    def answer(
+        self,
+        offered: Sequence[Tool],
+        seed: int,
+        *,
+        choice: ToolChoice = ANY,
+        max_tokens: int = 2000,
+        may_think: bool = False,
+    ) -> HeldAnswer:
+        rng = random.Random(seed)
+        mx.random.seed(seed)
+        held = self._compiler.compile(offered, choice, None, in_thinking=False, may_think=may_think)
+        sampler = make_sampler(1.0)
+        events: list[pb.GenerateResponse] = []
+        self._engine.submit(
+            Job(
+                request_id=str(seed),
+                lineage=LineageKey(str(seed), "", ""),
+                token_ids=token_array([rng.randrange(256) for _ in range(8)]),
+                marks=(),
+                stable_tokens=0,
+                max_tokens=max_tokens,
+                window_limited=False,
+                sampler=held.constraint.sampler(sampler) if held else sampler,
+                new_blocks=lambda: BlockStream(
+                    self.wrapper, offered, [], tool_choice=choice, held=held, max_tokens=max_tokens
+                ),
+                emit=events.append,
+                keep=False,
+            )
+        )
+        while not (events and events[-1].WhichOneof("event") in ("finished", "failed")):
+            self._engine.step()
+        assert events[-1].HasField("finished"), events[-1]
+        return HeldAnswer(events)
+
+
+@functools.cache
+def _model() -> Any:
+    return tiny.build(tiny.Family.DENSE, VOCABULARY)
