@@ -130,11 +130,13 @@ def test_cached_equals_fresh_through_every_tier(kind: Kind, tmp_path: Path) -> N
             crashes = talk.rng.random() < 0.5
             while done < ends_at:
                 if crashes and done == ends_at - 2:
-                    fuse.light(talk.rng.randrange(1, 12))
+                    fuse.light(talk.rng.randrange(1, 7))
                 disturb(engine, talk.rng)
                 mine, asked = turn(engine, talk, kind)
                 reused, total, done = reused + mine, total + asked, done + 1
                 assert engine.engine.store.nbytes <= limit
+            # The writer works behind: let it come as far as it does.
+            engine.engine.store.archive.flush()
             status = engine.engine.store.archive.status()
             loaded, crashed = loaded + status.loaded, crashed + (status.state is DiskState.STOPPED)
         starts += 1
@@ -143,6 +145,32 @@ def test_cached_equals_fresh_through_every_tier(kind: Kind, tmp_path: Path) -> N
     assert min(starts, loaded) > 8
     assert crashed > 1
     assert reused / total > 0.4
+
+
+STEPS_OF_A_WRITE = 8
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_a_crash_between_the_parts_of_a_split(kind: Kind, tmp_path: Path) -> None:
+    """The upper part is stored and the whole is not yet replaced: the whole is found again."""
+    rng, fuse = random.Random(3), Fuse()
+    prompt = words(rng, 200)
+    with capture_logs(), engine_on(tmp_path, kind, fuse=fuse) as engine:
+        engine.start(prompt, "a", stable=200).answer()
+        engine.engine.store.archive.flush()
+        fuse.light(STEPS_OF_A_WRITE + 1)
+        engine.start(prompt[:110] + words(rng, 30), "b", stable=110).answer()
+        engine.engine.store.archive.flush()
+        assert engine.engine.store.archive.status().state is DiskState.STOPPED
+    with engine_on(tmp_path, kind) as engine:
+        store = engine.engine.store
+        answer = engine.start(prompt, "a", stable=200).answer()
+        assert answer.reused >= 160
+        assert same(answer, fresh(kind.family, prompt, kv_bits=kind.kv_bits))
+        prune(store, Selection(all=True))
+        assert list(store.tree.nodes()) == []
+    with engine_on(tmp_path, kind) as engine:
+        assert list(engine.engine.store.tree.nodes()) == []
 
 
 def zeroed(arrays: SegmentArrays) -> SegmentArrays:

@@ -6,7 +6,7 @@ it, and a record that is in doubt is as good as none: the tokens are computed ag
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import structlog
@@ -37,20 +37,44 @@ class Archive:
         """Hangs every stored segment into the empty `tree`; returns the conversations they were."""
         nodes: dict[str, Node] = {"": tree.root}
         keys: dict[Node, LineageKey] = {}
+        places: dict[tuple[Node, int], list[Node]] = {}
         for info in self._tier.records():
             parent = nodes.get(info.parent_id)
             if parent is None or parent.end != info.start or not len(info.token_ids):
                 continue
             node, keys_of = _node(info, parent)
-            parent.children[int(info.token_ids[0])] = node
+            place = parent, int(info.token_ids[0])
+            places.setdefault(place, []).append(node)
+            parent.children[place[1]] = node
             nodes[info.record_id] = node
             if info.session_id:
                 keys[node] = LineageKey(info.session_id, *keys_of)
+        gone = self._one_for_each_place(tree, places)
         return [
             Lineage(key, node.create_time, node.last_use, tip=node)
             for node, key in keys.items()
-            if not node.children
+            if not node.children and node not in gone
         ]
+
+    def _one_for_each_place(
+        self, tree: PrefixTree, places: Mapping[tuple[Node, int], list[Node]]
+    ) -> set[Node]:
+        """Where a crash in a split left the upper part beside the whole, the larger branch stays.
+
+        Returns the nodes that are not in the tree.
+        """
+        gone: set[Node] = set()
+        # From the ends upward, so that a branch is decided before it is compared.
+        for (parent, first), rivals in reversed(list(places.items())):
+            if len(rivals) == 1:
+                continue
+            best = max(rivals, key=lambda node: node.end + _tokens_below(tree, node))
+            parent.children[first] = best
+            lost = [node for node in rivals if node is not best]
+            log.info("segments left by a crash", records=[node.record_id for node in lost])
+            gone.update(*([node, *tree.nodes_below(node)] for node in lost))
+            self.forget(lost)
+        return gone
 
     def save(self, node: Node, prefix: TokenArray, key: LineageKey) -> None:
         """Writes a node behind, in place of the record it had before a split or a new state.
@@ -142,6 +166,10 @@ class Archive:
 
     def close(self) -> None:
         self._tier.close()
+
+
+def _tokens_below(tree: PrefixTree, node: Node) -> int:
+    return sum(len(below.tokens) for below in tree.nodes_below(node))
 
 
 def _saved(node: Node, written_id: str, ok: bool) -> None:
