@@ -192,3 +192,16 @@ def openai_server(answer: Script) -> Script:
         return [response(404, {"detail": "Not Found"})]
 
     return script
+
+
+def messages_server(answer: Script) -> Script:
+    """The same of a server of the Anthropic dialect."""
+
+    def script(request: Request) -> Sequence[Step]:
+        if request.path == "/v1/models":
+            return [response(200, {"data": [{"id": "served"}]})]
+        if request.path.split("?")[0] == "/v1/messages":
+            return answer(request)
+        return [response(404, {"detail": "Not Found"})]
+
+    return script

@@ -92,6 +92,24 @@ def test_a_name_that_does_not_resolve():
         assert "does not resolve" in error.value.message
 
 
+def test_an_address_that_does_not_answer():
+    """Without a word in the settings a connection is given up after two seconds."""
+    with socket.socket() as full, socket.socket() as waiting:
+        full.bind(("127.0.0.1", 0))
+        # Room for one connection that nobody takes: the next one gets no answer.
+        full.listen(0)
+        waiting.connect(full.getsockname())
+        url = f"http://127.0.0.1:{full.getsockname()[1]}"
+        table = {"base_url": url, "dialect": "openai", "model": "m"}
+        with RelayProcess({"it": table}) as relay:
+            begin = time.monotonic()
+            with pytest.raises(ApiError) as error:
+                relay.message("it", ASK)
+            assert 1.9 < time.monotonic() - begin < 4
+            assert error.value.status == 529
+            assert "2 s" in error.value.message
+
+
 def test_the_breaker_opens_after_five_and_closes_by_itself():
     """Five failures in a row and the sixth request is refused at once; then one may try."""
     with served(response(500, {"error": "boom"}), breaker_open_seconds=0.5) as it:

@@ -7,22 +7,16 @@ import pytest
 
 from anyclaude.worker.v1 import worker_pb2 as pb
 from tests.integration.frontend_process import FrontendProcess, route
+from tests.integration.relay_chain import Chain
 from tests.integration.relay_process import RelayProcess
 from tests.integration.scripted_upstream import (
     STREAM,
     Reset,
-    ScriptedUpstream,
     chunk,
     event,
     openai_server,
     response,
 )
-
-TOOL = {
-    "name": "Bash",
-    "description": "Runs a command.",
-    "input_schema": {"type": "object", "properties": {"command": {"type": "string"}}},
-}
 
 
 def loop(request):
@@ -41,44 +35,10 @@ def loop(request):
     ]
 
 
-class Chain:
-    """Client, front end, relay, server."""
-
-    def __init__(self, script):
-        self.upstream = ScriptedUpstream(openai_server(script))
-
-    def __enter__(self):
-        self.upstream.__enter__()
-        table = {"kind": "other", "dialect": "openai", "base_url": self.upstream.base_url}
-        self.relay = RelayProcess({"it": table}).__enter__()
-        self.frontend = FrontendProcess().__enter__()
-        self.frontend.push(route(self.relay.socket_path, mode="it"), default_mode="it")
-        url = self.frontend.base_url
-        self.client = anthropic.Anthropic(base_url=url, api_key="any", max_retries=0)
-        return self
-
-    def __exit__(self, *error):
-        self.client.close()
-        self.frontend.__exit__(*error)
-        self.relay.__exit__(*error)
-        self.upstream.__exit__(*error)
-
-    def stream(self, messages):
-        with self.client.messages.stream(
-            model="claude-x", max_tokens=100, messages=messages, tools=[TOOL]
-        ) as running:
-            return running.get_final_message()
-
-    def whole(self, messages):
-        return self.client.messages.create(
-            model="claude-x", max_tokens=100, messages=messages, tools=[TOOL]
-        )
-
-
 @pytest.mark.parametrize("way", ["stream", "whole"])
 def test_a_tool_loop(way):
     """Thought, call, result, answer: the official client understands every step."""
-    with Chain(loop) as chain:
+    with Chain(openai_server(loop)) as chain:
         ask = getattr(chain, way)
         turns = [{"role": "user", "content": "Run it."}]
         call = ask(turns)
@@ -100,7 +60,8 @@ def test_a_tool_loop(way):
 def test_a_refusal_is_a_status():
     """Before the first byte an error is HTTP, with what the client needs to act."""
     words = "This model's maximum context length is 10 tokens. However, your request has 20 input "
-    with Chain(lambda _: [response(400, {"error": {"message": words + "tokens."}})]) as chain:
+    refusal = response(400, {"error": {"message": words + "tokens."}})
+    with Chain(openai_server(lambda _: [refusal])) as chain:
         with pytest.raises(anthropic.BadRequestError) as error:
             chain.stream([{"role": "user", "content": "hi"}])
         assert "prompt is too long: 20 tokens > 10 maximum" in str(error.value)
@@ -108,7 +69,7 @@ def test_a_refusal_is_a_status():
 
 def test_a_break_is_an_error_event():
     """After the first byte it is an event, and never a message that looks whole."""
-    with Chain(lambda _: [STREAM, chunk(content="half"), Reset()]) as chain:
+    with Chain(openai_server(lambda _: [STREAM, chunk(content="half"), Reset()])) as chain:
         with pytest.raises(anthropic.APIStatusError):
             chain.stream([{"role": "user", "content": "hi"}])
         record = chain.frontend.next_record()
@@ -131,7 +92,7 @@ def test_no_retry_where_a_person_must_act():
 
 def test_counts():
     """count_tokens answers in every mode; the guess is marked in the contract."""
-    with Chain(loop) as chain:
+    with Chain(openai_server(loop)) as chain:
         messages = [{"role": "user", "content": "hi " * 100}]
         counted = chain.client.messages.count_tokens(model="claude-x", messages=messages)
         assert 10 < counted.input_tokens < 1000

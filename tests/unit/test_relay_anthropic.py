@@ -198,17 +198,27 @@ def test_a_whole_answer():
 
 @given(st.data())
 def test_chunks_of_bytes_do_not_matter(data):
-    """Any cut of the stream gives the same message."""
-    events = [START, *TEXT, close(), STOP]
+    """Any cut of a stream of thoughts, words and a call gives the same message."""
+    thought = begin(0, type="thinking", thinking=""), delta(0, thinking="größe 🦊"), end(0)
+    words = begin(1, type="text", text=""), delta(1, text="a\u2028b"), end(1)
+    pieces = [delta(2, partial_json=piece) for piece in ('{"a"', ': "é"', "}")]
+    call = begin(2, type="tool_use", id="toolu_1", name="Bash", input={}), *pieces, end(2)
+    events = [START, *thought, *words, *call, close("tool_use"), STOP]
+    line_end = data.draw(st.sampled_from(["\n", "\r\n", "\r"]))
     stream = b"".join(
-        f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in events
+        f"event: {event['type']}{line_end}data: {written}{line_end}{line_end}".encode()
+        for event in events
+        for written in [json.dumps(event, ensure_ascii=False)]
     )
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
     parser, read, told = SseParser(), MessageReader(42), []
     for i, j in zip([0, *cuts], [*cuts, len(stream)], strict=True):
         for event in parser.feed(stream[i:j]):
             told += read.feed(event)
-    assert fold([*told, *read.finish()]) == answer(*events)
+    message = fold([*told, *read.finish()])
+    assert message == answer(*events)
+    assert [block["type"] for block in message["content"]] == ["thinking", "text", "tool_use"]
+    assert message["content"][2]["input"] == {"a": "é"}
 
 
 def test_local_servers_get_only_what_they_know():

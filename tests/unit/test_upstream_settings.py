@@ -26,6 +26,14 @@ def test_the_presets_are_there_without_a_word(file):
     assert found["mlx-lm"].base_url == ""
 
 
+def test_how_long_a_local_server_is_waited_for(file):
+    """A connection within 2 s, and no silence of more than 120 s once an answer has begun."""
+    for name in ("lmstudio", "vllm", "llama-cpp", "ollama"):
+        found = upstreams(file)[name]
+        assert (found.connect_timeout_seconds, found.idle_timeout_seconds) == (2, 120)
+        assert found.breaker_failures == 5
+
+
 def test_a_table_keeps_what_its_preset_says_and_it_does_not(file):
     """Naming one key of a preset leaves the others."""
     found = upstreams(file, '[upstreams.lmstudio]\nmodel = "qwen3"\n')
