@@ -199,7 +199,8 @@ def test_a_whole_answer():
 @given(st.data())
 def test_chunks_of_bytes_do_not_matter(data):
     """Any cut of a stream of thoughts, words and a call gives the same message."""
-    thought = begin(0, type="thinking", thinking=""), delta(0, thinking="größe 🦊"), end(0)
+    thoughts = [delta(0, thinking="größe 🦊"), delta(0, signature="theirs")]
+    thought = begin(0, type="thinking", thinking=""), *thoughts, end(0)
     words = begin(1, type="text", text=""), delta(1, text="a\u2028b"), end(1)
     pieces = [delta(2, partial_json=piece) for piece in ('{"a"', ': "é"', "}")]
     call = begin(2, type="tool_use", id="toolu_1", name="Bash", input={}), *pieces, end(2)
