@@ -34,6 +34,8 @@ FAMILIES = (
     "kimi_k3",
     "longcat",
     "pythonic",
+    "gemma4",
+    "function_gemma",
 )
 ANY = ToolChoice(type="any", disable_parallel_tool_use=True)
 

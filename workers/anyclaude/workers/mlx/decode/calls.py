@@ -1,9 +1,9 @@
 """From a call's text to the calls it makes.
 
-Order: tagged dialects, whose values only our reader keeps whole; JSON; the parser that mlx-lm chose
-for the model; then tolerant readings. Nothing is guessed: what cannot be read, and what calls a
-tool that was not offered, comes back as `Unreadable` with a reason, and a call is never given with
-fewer arguments than were written.
+Order: tagged dialects and Gemma's notation, whose values only our readers keep whole; JSON; the
+parser that mlx-lm chose for the model; then tolerant readings. Nothing is guessed: what cannot be
+read, and what calls a tool that was not offered, comes back as `Unreadable` with a reason, and a
+call is never given with fewer arguments than were written.
 """
 
 import json
@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from anyclaude.messages.requests import Tool
+from anyclaude.workers.mlx.decode import notation
 from anyclaude.workers.mlx.decode.lenient import ends_inside_string, is_json, read_values
 from anyclaude.workers.mlx.decode.library import TokenizerWrapper, parser_family
 from anyclaude.workers.mlx.decode.schema import coerce_arguments
 from anyclaude.workers.mlx.decode.tagged import ends_inside_value, is_tagged, read_tagged
 
-# Parsers of mlx-lm that pass over what they do not understand; the tagged reader stands for them.
-_REPLACED = frozenset({"qwen3_coder", "minimax_m2", "longcat"})
+# Parsers of mlx-lm that pass over what they do not understand; readers of ours stand for them.
+_REPLACED = frozenset({"qwen3_coder", "minimax_m2", "longcat", *notation.QUOTES})
 _NAME_KEYS = ("name", "function", "tool", "tool_name")
 _ARGUMENT_KEYS = ("arguments", "parameters", "input", "args")
 _PLAIN_NAME = re.compile(r"[\w.:/-]{1,128}")
@@ -69,6 +70,8 @@ class CallReader:
     def __init__(self, tokenizer: TokenizerWrapper, tools: Sequence[Tool]) -> None:
         self._parse: Callable[[str, Any], Any] = tokenizer.tool_parser
         self._family = parser_family(tokenizer)
+        # The mark around strings, in a family that has one.
+        self._quote = notation.QUOTES.get(self._family)
         self._start: str = tokenizer.tool_call_start
         self._schemas = {tool.name: tool.input_schema or {} for tool in tools}
         # The parser sees every argument as a string, so that types are decided in one place: here.
@@ -76,6 +79,8 @@ class CallReader:
 
     def is_open(self, text: str) -> bool:
         """Whether `text` breaks off inside a value: the end marker behind it is part of that."""
+        if self._quote is not None and notation.ends_inside_string(text, self._quote):
+            return True
         return ends_inside_value(text) if is_tagged(text) else ends_inside_string(text)
 
     def read(self, text: str) -> list[Call | Unreadable]:
@@ -121,6 +126,8 @@ class CallReader:
             # Whatever the family: GLM's parser would spell such values as Python does.
             yield _from_json
             return
+        if self._quote is not None:
+            yield self._from_notation
         if self._family not in _REPLACED and not (self._family == "glm47" and "<arg_" in text):
             yield self._by_parser
         yield _from_json
@@ -129,6 +136,10 @@ class CallReader:
     def _by_parser(self, text: str) -> list[_Written]:
         parsed = self._parse(text, self._tools)
         return [_from_object(call) for call in (parsed if isinstance(parsed, list) else [parsed])]
+
+    def _from_notation(self, text: str) -> list[_Written]:
+        assert self._quote is not None
+        return [_Written(*call) for call in notation.read_notation(text, self._quote)]
 
     def _from_name_and_json(self, text: str) -> list[_Written]:
         """`NAME{...}` with nothing but a template's own marks before and between."""

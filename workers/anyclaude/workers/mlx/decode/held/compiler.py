@@ -16,6 +16,8 @@ import structlog
 from llguidance import LLMatcher, LLTokenizer
 
 from anyclaude.messages.requests import Tool, ToolChoice
+from anyclaude.workers.mlx.decode.held.call import call, calls
+from anyclaude.workers.mlx.decode.held.combined import NotExpressible
 from anyclaude.workers.mlx.decode.held.constraint import (
     Beginning,
     Constraint,
@@ -23,7 +25,7 @@ from anyclaude.workers.mlx.decode.held.constraint import (
     mask_of,
     mask_words,
 )
-from anyclaude.workers.mlx.decode.held.lark import Lark, call, calls
+from anyclaude.workers.mlx.decode.held.lark import Lark
 from anyclaude.workers.mlx.decode.held.parameters import Parameter, parameters
 from anyclaude.workers.mlx.decode.held.reader import CallReading, KnownTool, needs_check
 from anyclaude.workers.mlx.decode.held.schemas import (
@@ -285,7 +287,11 @@ class ConstraintCompiler:
         if isinstance(shape, TaggedShape):
             known = parameters(schema, plain_strings=shape.plain_strings)
         lark = Lark(self._marks, coerce=coerce)
-        matcher, error = self._matcher(lark.text(call(lark, shape, name, schema, known)))
+        try:
+            text = lark.text(call(lark, shape, name, schema, known))
+        except NotExpressible as reason:
+            return str(reason)
+        matcher, error = self._matcher(text)
         if matcher is None:
             return error
         by_name = None if known is None else {parameter.name: parameter for parameter in known}

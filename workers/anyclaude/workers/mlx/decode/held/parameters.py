@@ -110,7 +110,7 @@ def _forms(schema: Schema, definitions: Schema) -> Sequence[Form]:
     if "string" not in types:
         return [Json({**schema, **definitions})]
     if types == {"string"} and not any(key in schema for key in _COMBINERS):
-        return [_plain(schema)]
+        return [plain_string(schema)]
     return _union(schema, definitions, types)
 
 
@@ -121,7 +121,10 @@ def _union(schema: Schema, definitions: Schema, types: frozenset[str]) -> Sequen
         forms = [form for option in resolved for form in _forms(option, definitions)]
     else:
         rest = sorted(types - {"string"})
-        forms = [_plain(schema), *[Json({**schema, **definitions, "type": rest})] * bool(rest)]
+        forms = [
+            plain_string(schema),
+            *[Json({**schema, **definitions, "type": rest})] * bool(rest),
+        ]
     # Text that may be anything covers all other forms.
     return [Plain()] if Plain() in forms else forms
 
@@ -133,7 +136,8 @@ def _choice(values: Sequence[Any]) -> Choice:
     return Choice(written)
 
 
-def _plain(schema: Schema) -> Plain:
+def plain_string(schema: Schema) -> Plain:
+    """How a string may read."""
     least, most = schema.get("minLength") or 0, schema.get("maxLength")
     constraints = []
     if least or most is not None:

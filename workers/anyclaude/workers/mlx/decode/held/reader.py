@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from anyclaude.workers.mlx.decode.held.lark import endings
 from anyclaude.workers.mlx.decode.held.parameters import (
     ITEM_SEPARATOR,
     KEY_SEPARATOR,
@@ -21,7 +20,16 @@ from anyclaude.workers.mlx.decode.held.parameters import (
     Plain,
     dump,
 )
-from anyclaude.workers.mlx.decode.held.shapes import JsonShape, Parts, Pattern, Shape, TaggedShape
+from anyclaude.workers.mlx.decode.held.shapes import (
+    JsonShape,
+    NotationShape,
+    Parts,
+    Pattern,
+    Shape,
+    TaggedShape,
+)
+from anyclaude.workers.mlx.decode.held.tags import endings
+from anyclaude.workers.mlx.decode.notation import NotationReader, begun
 from anyclaude.workers.mlx.decode.schema import declared_types, read_untyped
 
 Accepts = Callable[[str], bool]
@@ -69,7 +77,7 @@ class CallReading:
         self._bare_name = re.compile(f"(?P<name>{_names(self._tools)})")
         self._held = ""
         # The arguments being read; None between calls.
-        self._arguments: _Object | _Arguments | None = None
+        self._arguments: _Object | _Notation | _Arguments | None = None
 
     @property
     def may_end(self) -> bool:
@@ -120,7 +128,9 @@ class CallReading:
         self._held = self._held[match.end() :]
         return self._tools[match["name"]]
 
-    def _new_arguments(self, tool: KnownTool) -> "_Object | _Arguments":
+    def _new_arguments(self, tool: KnownTool) -> "_Object | _Notation | _Arguments":
+        if isinstance(self._shape, NotationShape):
+            return _Notation(self._shape.quote)
         if isinstance(self._shape, JsonShape) or tool.parameters is None:
             return _Object()
         return _Arguments(self._shape, tool)
@@ -164,6 +174,16 @@ class _Object:
         elif character in "}]":
             self._depth -= 1
             self.done = not self._depth
+
+
+class _Notation(NotationReader):
+    """Follows an object in a notation of its own to its end."""
+
+    # Only its last bracket ends it.
+    may_end = False
+
+    def finish(self) -> str:
+        raise ReadingError("an end marker inside the arguments")
 
 
 class _Arguments:
@@ -222,7 +242,7 @@ class _Arguments:
         hits = [(text.find(closer) + len(closer), closer) for closer in self._plain_closers]
         found = [(end, closer) for end, closer in hits if end >= len(closer)]
         if not found:
-            safe = len(text) - max(_begun(text, closer) for closer in self._plain_closers)
+            safe = len(text) - max(begun(text, closer) for closer in self._plain_closers)
             return _escaped(text[:safe]), text[safe:]
         end, closer = min(found)
         self._current = None
@@ -278,6 +298,8 @@ def needs_check(parameter: Parameter) -> bool:
 
 def _name_pattern(shape: Shape, tools: Mapping[str, KnownTool]) -> re.Pattern[str]:
     name = f"{re.escape(shape.before_name)}(?P<name>{_names(tools)})"
+    if isinstance(shape, NotationShape):
+        return re.compile(name + r"(?=\{)")
     if isinstance(shape, JsonShape):
         return re.compile(name + _pattern(shape.before_arguments))
     return re.compile(name + (_pattern(shape.after_name) or f"(?={re.escape(shape.before_key)})"))
@@ -294,12 +316,6 @@ def _names(names: Iterable[str]) -> str:
 
 def _pattern(parts: Parts) -> str:
     return "".join(p.regex if isinstance(p, Pattern) else re.escape(p) for p in parts)
-
-
-def _begun(text: str, closer: str) -> int:
-    """The length of the longest end of `text` that may become `closer`."""
-    lengths = range(min(len(text), len(closer) - 1), 0, -1)
-    return next((n for n in lengths if text.endswith(closer[:n])), 0)
 
 
 def _escaped(text: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from anyclaude.workers.mlx.decode.library import TokenizerWrapper, parser_family
+from anyclaude.workers.mlx.decode.notation import QUOTES
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,20 @@ class TaggedShape:
     section: bool = False
 
 
-Shape = JsonShape | TaggedShape
+@dataclass(frozen=True)
+class NotationShape:
+    """A call whose arguments are one object of a notation like JSON.
+
+    Keys stand bare, strings between marks and without escapes, and keys come in the order of
+    their letters, as templates sort them.
+    """
+
+    before_name: str
+    quote: str
+    section: bool = False
+
+
+Shape = JsonShape | TaggedShape | NotationShape
 
 _HERMES: Final = JsonShape('\n{"name": "', ('", "arguments": ',), "}\n")
 _MISTRAL: Final = JsonShape("", ("[ARGS]",), "")
@@ -100,6 +114,7 @@ _SHAPES: Final[dict[str, Shape]] = {
         after_arguments="<|close|>call<|sep|>",
         section=True,
     ),
+    **{family: NotationShape("call:", quote) for family, quote in QUOTES.items()},
     "pythonic": TaggedShape(
         before_name="[",
         after_name=("(",),
@@ -116,8 +131,8 @@ _SHAPES: Final[dict[str, Shape]] = {
 def shape_of(tokenizer: TokenizerWrapper) -> Shape | None:
     """How the model writes calls; None for a family whose form no grammar here describes.
 
-    Those are: gemma4 and function_gemma (values in a notation of their own), minicpm5 (two ways to
-    write a string) and muse_spark (calls are routed by message headers).
+    Those are: minicpm5 (two ways to write a string) and muse_spark (calls are routed by message
+    headers).
     """
     if not tokenizer.has_tool_calling:
         return None
