@@ -13,7 +13,8 @@ from typing import NoReturn
 from anyclaude.ctl.bundle import ADVICE, Endpoint, contradicting, environment_for
 from anyclaude.ctl.client import ControlClient
 from anyclaude.ctl.exits import CommandError, ExitCode, leave_on_interrupt
-from anyclaude.launcher.ready import ensure_ready
+from anyclaude.launcher.chooser import choose, is_asked_for
+from anyclaude.launcher.ready import ensure_ready, reach
 from anyclaude.launcher.settings import combine, split_arguments, write_settings
 from anyclaude.runtime.paths import find_paths
 
@@ -38,7 +39,10 @@ def launch(arguments: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
     claude = _find_claude(environ)
     split = split_arguments(arguments)
     paths = find_paths(environ)
-    ensure_ready(paths, environ)
+    with reach(paths, environ) as client:
+        if is_asked_for(split, environ, is_terminal=sys.stdin.isatty() and sys.stdout.isatty()):
+            environ = {**environ, **choose(client, paths.chooser_file)}
+        ensure_ready(client, paths, environ)
     with ControlClient(paths.control_socket) as client:
         endpoint = Endpoint.of(client, environ)
     unwanted = contradicting(endpoint)

@@ -23,14 +23,29 @@ from anyclaude.runtime.paths import Paths
 _READY_SECONDS: Final = 600.0
 
 
-def ensure_ready(paths: Paths, environ: Mapping[str, str]) -> None:
+def reach(paths: Paths, environ: Mapping[str, str]) -> ControlClient:
+    """A connection to the daemon, for which an installed service is started.
+
+    Raises:
+        CommandError: NOT_RUNNING or TIMEOUT, saying what to do.
+    """
+    try:
+        return ControlClient(paths.control_socket)
+    except CommandError as error:
+        if error.code is not ExitCode.NOT_RUNNING:
+            raise
+        _start_service(paths, environ, error)
+    return ControlClient(paths.control_socket)
+
+
+def ensure_ready(client: ControlClient, paths: Paths, environ: Mapping[str, str]) -> None:
     """Returns once the mode of this launch answers requests.
 
     Raises:
         CommandError: NOT_RUNNING, DEGRADED, PRECONDITION or TIMEOUT, saying what to do.
     """
     wanted = _launch_mode(environ)
-    status, modes = _ask(paths, environ)
+    status, modes = client.status(), client.modes()
     if wanted and wanted != status.mode:
         _refuse_unready(wanted, modes)
         return
@@ -38,20 +53,6 @@ def ensure_ready(paths: Paths, environ: Mapping[str, str]) -> None:
         return
     print(f"{describe(status)} Waiting until it is ready ...", file=sys.stderr)
     wait_for_service(paths.control_socket, ready=True, timeout_seconds=_READY_SECONDS)
-
-
-def _ask(
-    paths: Paths, environ: Mapping[str, str]
-) -> tuple[control_pb2.Status, control_pb2.GetModeResponse]:
-    try:
-        client = ControlClient(paths.control_socket)
-    except CommandError as error:
-        if error.code is not ExitCode.NOT_RUNNING:
-            raise
-        _start_service(paths, environ, error)
-        client = ControlClient(paths.control_socket)
-    with client:
-        return client.status(), client.modes()
 
 
 def _start_service(paths: Paths, environ: Mapping[str, str], why: CommandError) -> None:

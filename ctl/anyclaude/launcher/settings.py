@@ -18,29 +18,34 @@ from anyclaude.ctl.files import write_if_changed
 from anyclaude.runtime.paths import make_private_folder
 
 _FLAG: Final = "--settings"
+_NO_CHOOSER: Final = "--no-chooser"
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """The command line for `claude`, its `--settings` apart."""
+    """The command line for `claude`, its `--settings` and what is ours apart."""
 
     rest: list[str]
     # A file name or JSON text; None when not given.
     settings: str | None
+    no_chooser: bool
 
 
 def split_arguments(arguments: Sequence[str]) -> Arguments:
-    """Takes `--settings X` or `--settings=X` out; what follows `--` is not looked at.
+    """Takes `--settings X`, `--settings=X`, `--no-chooser` out; what follows `--` is not looked at.
 
     Raises:
         CommandError: USAGE when it is given twice or has no value.
     """
     rest: list[str] = []
     found: list[str] = []
+    no_chooser = False
     pending = iter(arguments)
     for argument in pending:
         if argument == "--":
             rest += [argument, *pending]
+        elif argument == _NO_CHOOSER:
+            no_chooser = True
         elif argument == _FLAG:
             value = next(pending, None)
             if value is None:
@@ -52,7 +57,7 @@ def split_arguments(arguments: Sequence[str]) -> Arguments:
             rest.append(argument)
     if len(found) > 1:
         raise CommandError(ExitCode.USAGE, f"{_FLAG} is given {len(found)} times; give it once.")
-    return Arguments(rest, found[0] if found else None)
+    return Arguments(rest, found[0] if found else None, no_chooser)
 
 
 def combine(

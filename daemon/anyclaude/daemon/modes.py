@@ -7,7 +7,7 @@ default.
 import difflib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,7 +16,7 @@ import structlog
 
 from anyclaude.daemon.changes import Changes
 from anyclaude.runtime.mode_names import HISTORIC, current_name
-from anyclaude.runtime.settings import LoadedSettings, Origin, Settings
+from anyclaude.runtime.settings import AutoRule, LoadedSettings, Origin, Settings
 from anyclaude.runtime.upstreams import UpstreamKind, UpstreamSettings
 
 _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -93,6 +93,14 @@ def _relayed(name: str, table: UpstreamSettings) -> Mode:
     )
 
 
+def leaves_machine(mode: Mode, modes: Modes, rules: Iterable[AutoRule]) -> bool:
+    """Whether what requests of `mode` hold may leave this machine."""
+    if mode.name != AUTO_MODE:
+        return mode.is_remote
+    named = {word for rule in rules for word in rule.use}
+    return any(known.is_remote for known in modes.values() if known.name in named)
+
+
 class UnknownModeError(Exception):
     """No mode has this name; the message names those that exist."""
 
@@ -144,6 +152,10 @@ def initial(loaded: LoadedSettings, mode_file: Path) -> Mode:
     for word in (word for rule in loaded.settings.auto.rules for word in rule.use):
         if word not in modes or word == AUTO_MODE:
             raise UnknownModeError(f"auto.rules: {_explain_unknown(modes, word)}")
+    chooser = loaded.settings.chooser
+    for word in (chooser.analysis, chooser.edit, chooser.cloud):
+        if word not in modes:
+            raise UnknownModeError(f"chooser: {_explain_unknown(modes, word)}")
     configured, warning = servable(modes, loaded.settings.mode)
     if warning:
         _log.warning("historic mode name", hint=warning)

@@ -4,6 +4,7 @@ Open by design: unknown fields, block types and betas are kept and never refused
 adds some with every release. Only what no answer can be given without is checked.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
@@ -41,6 +42,14 @@ def inner_blocks(content: object, where: str) -> list[dict[str, Any]]:
         if not isinstance(block, dict) or not isinstance(block.get("type"), str):
             raise invalid_request(f"{where}.{index}: a content block needs a string `type`")
     return content
+
+
+def _images(block: Mapping[str, Any]) -> int:
+    if block.get("type") == "image":
+        return 1
+    inner = block.get("content")
+    parts = inner if isinstance(inner, list) else []
+    return sum(isinstance(part, dict) and part.get("type") == "image" for part in parts)
 
 
 _Request = TypeVar("_Request", bound=BaseModel)
@@ -105,6 +114,11 @@ class CountTokensRequest(_Open):
             return None
         schema = wanted.get("schema")
         return schema if isinstance(schema, dict) else None
+
+    @property
+    def image_count(self) -> int:
+        """Image blocks in the messages, those within tool results included."""
+        return sum(_images(block) for message in self.messages for block in message.blocks())
 
     @model_validator(mode="after")
     def _offers_the_chosen_tool(self) -> Self:

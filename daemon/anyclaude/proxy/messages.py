@@ -50,6 +50,7 @@ class MessagesEndpoint:
             request = parse_messages_request(body)
             exchange.record.requested_model = request.model
             exchange.record.stream = request.stream
+            exchange.record.images = request.image_count
             exchange.record.identity.CopyFrom(identify(exchange.headers, request))
             await exchange.while_connected(self._generate(exchange, request, body))
 

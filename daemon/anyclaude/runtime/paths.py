@@ -50,6 +50,11 @@ class Paths:
         return self.state / "mode.json"
 
     @property
+    def chooser_file(self) -> Path:
+        """What was last chosen when `anyclaude` asked."""
+        return self.state / "chooser.json"
+
+    @property
     def log_file(self) -> Path:
         return self.logs / "anyclauded.log"
 

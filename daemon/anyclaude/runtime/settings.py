@@ -126,6 +126,16 @@ class AutoSettings(_Section):
     rules: list[AutoRule] = []
 
 
+class ChooserSettings(_Section):
+    """What `anyclaude` asks on a terminal where no mode is given."""
+
+    show: bool = True
+    # The mode behind each workflow.
+    analysis: str = "mlx-lm"
+    edit: str = "lmstudio"
+    cloud: str = "claude"
+
+
 class SupervisorSettings(_Section):
     """How children are started again."""
 
@@ -158,6 +168,7 @@ class Settings(_Section):
     mlx: MlxSettings = MlxSettings()
     relay: RelaySettings = RelaySettings()
     auto: AutoSettings = AutoSettings()
+    chooser: ChooserSettings = ChooserSettings()
     # By mode; the presets are always there.
     upstreams: dict[str, UpstreamSettings] = Field(default_factory=default_upstreams)
     supervisor: SupervisorSettings = SupervisorSettings()

@@ -13,6 +13,7 @@ from anyclaude.daemon import modes
 from anyclaude.daemon.control.errors import ControlError, answers
 from anyclaude.daemon.daemon import Daemon
 from anyclaude.daemon.links import NotReadyError
+from anyclaude.daemon.measured import RECENT, recent_needs, speed
 from anyclaude.daemon.modes import RELAY, Mode
 from anyclaude.daemon.upstreams import CHECK_SECONDS, why_not
 
@@ -33,6 +34,7 @@ class ModeService(control_pb2_grpc.ModeServiceServicer):
         return control_pb2.GetModeResponse(
             mode=self._daemon.mode.get().name,
             modes=[self._show(mode) for mode in self._daemon.modes.values()],
+            recent_needs=recent_needs(self._daemon.journal.newest(RECENT)),
         )
 
     @answers
@@ -107,12 +109,16 @@ class ModeService(control_pb2_grpc.ModeServiceServicer):
     def _show(self, mode: Mode) -> control_pb2.Mode:
         reason = why_not(self._daemon, mode)
         worker = self._daemon.workers.get(mode.worker)
+        settings = self._daemon.loaded.settings
         return control_pb2.Mode(
             name=mode.name,
             description=mode.description,
             ready=not reason,
             reason=reason,
             model=worker.model(mode.name) if worker else None,
+            is_remote=modes.leaves_machine(mode, self._daemon.modes, settings.auto.rules),
+            keeps_caches=mode.worker == modes.CACHE_WORKER,
+            speed=speed(self._daemon.journal.newest(settings.log.max_records), mode.name),
         )
 
     def _find(self, word: str) -> tuple[Mode, str]:

@@ -2,6 +2,7 @@ import datetime
 
 from anyclaude.frontend.v1 import frontend_pb2 as _frontend_pb2
 from anyclaude.worker.v1 import worker_pb2 as _worker_pb2
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -157,30 +158,58 @@ class ShutdownResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class Mode(_message.Message):
-    __slots__ = ("name", "description", "ready", "reason", "model")
+    __slots__ = ("name", "description", "ready", "reason", "model", "is_remote", "keeps_caches", "speed")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    IS_REMOTE_FIELD_NUMBER: _ClassVar[int]
+    KEEPS_CACHES_FIELD_NUMBER: _ClassVar[int]
+    SPEED_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     ready: bool
     reason: str
     model: _worker_pb2.ModelInfo
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., ready: bool = ..., reason: _Optional[str] = ..., model: _Optional[_Union[_worker_pb2.ModelInfo, _Mapping]] = ...) -> None: ...
+    is_remote: bool
+    keeps_caches: bool
+    speed: Speed
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., ready: bool = ..., reason: _Optional[str] = ..., model: _Optional[_Union[_worker_pb2.ModelInfo, _Mapping]] = ..., is_remote: bool = ..., keeps_caches: bool = ..., speed: _Optional[_Union[Speed, _Mapping]] = ...) -> None: ...
+
+class Speed(_message.Message):
+    __slots__ = ("requests", "time_to_first_token", "tokens_per_second")
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    TIME_TO_FIRST_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    requests: int
+    time_to_first_token: _duration_pb2.Duration
+    tokens_per_second: float
+    def __init__(self, requests: _Optional[int] = ..., time_to_first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., tokens_per_second: _Optional[float] = ...) -> None: ...
+
+class Needs(_message.Message):
+    __slots__ = ("longest_prompt_tokens", "tools", "images")
+    LONGEST_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TOOLS_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    longest_prompt_tokens: int
+    tools: bool
+    images: bool
+    def __init__(self, longest_prompt_tokens: _Optional[int] = ..., tools: bool = ..., images: bool = ...) -> None: ...
 
 class GetModeRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class GetModeResponse(_message.Message):
-    __slots__ = ("mode", "modes")
+    __slots__ = ("mode", "modes", "recent_needs")
     MODE_FIELD_NUMBER: _ClassVar[int]
     MODES_FIELD_NUMBER: _ClassVar[int]
+    RECENT_NEEDS_FIELD_NUMBER: _ClassVar[int]
     mode: str
     modes: _containers.RepeatedCompositeFieldContainer[Mode]
-    def __init__(self, mode: _Optional[str] = ..., modes: _Optional[_Iterable[_Union[Mode, _Mapping]]] = ...) -> None: ...
+    recent_needs: Needs
+    def __init__(self, mode: _Optional[str] = ..., modes: _Optional[_Iterable[_Union[Mode, _Mapping]]] = ..., recent_needs: _Optional[_Union[Needs, _Mapping]] = ...) -> None: ...
 
 class SetModeRequest(_message.Message):
     __slots__ = ("mode",)

@@ -563,7 +563,7 @@ class UpstreamStatus(_message.Message):
     def __init__(self, name: _Optional[str] = ..., base_url: _Optional[str] = ..., is_loopback: bool = ..., dialect: _Optional[_Union[Dialect, str]] = ..., breaker: _Optional[_Union[BreakerState, str]] = ..., reachability: _Optional[_Union[Reachability, str]] = ..., model: _Optional[_Union[ModelInfo, _Mapping]] = ..., has_key: bool = ..., last_error: _Optional[str] = ..., last_error_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., running_requests: _Optional[int] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
-    __slots__ = ("id", "display_name", "path", "fingerprint", "context_window_tokens", "is_demo", "has_tools", "has_thinking")
+    __slots__ = ("id", "display_name", "path", "fingerprint", "context_window_tokens", "is_demo", "has_tools", "has_thinking", "takes_images")
     ID_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
@@ -572,6 +572,7 @@ class ModelInfo(_message.Message):
     IS_DEMO_FIELD_NUMBER: _ClassVar[int]
     HAS_TOOLS_FIELD_NUMBER: _ClassVar[int]
     HAS_THINKING_FIELD_NUMBER: _ClassVar[int]
+    TAKES_IMAGES_FIELD_NUMBER: _ClassVar[int]
     id: str
     display_name: str
     path: str
@@ -580,7 +581,8 @@ class ModelInfo(_message.Message):
     is_demo: bool
     has_tools: bool
     has_thinking: bool
-    def __init__(self, id: _Optional[str] = ..., display_name: _Optional[str] = ..., path: _Optional[str] = ..., fingerprint: _Optional[str] = ..., context_window_tokens: _Optional[int] = ..., is_demo: bool = ..., has_tools: bool = ..., has_thinking: bool = ...) -> None: ...
+    takes_images: bool
+    def __init__(self, id: _Optional[str] = ..., display_name: _Optional[str] = ..., path: _Optional[str] = ..., fingerprint: _Optional[str] = ..., context_window_tokens: _Optional[int] = ..., is_demo: bool = ..., has_tools: bool = ..., has_thinking: bool = ..., takes_images: bool = ...) -> None: ...
 
 class MemoryStatus(_message.Message):
     __slots__ = ("active_bytes", "peak_bytes", "weights_bytes", "cache_bytes", "cache_limit_bytes")

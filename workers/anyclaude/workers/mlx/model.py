@@ -159,6 +159,8 @@ def _info(
         is_demo=is_demo,
         has_tools=bool(tokenizer.has_tool_calling),
         has_thinking=bool(tokenizer.has_thinking),
+        # The renderer refuses them.
+        takes_images=False,
     )
 
 

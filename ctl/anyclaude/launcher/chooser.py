@@ -1,0 +1,167 @@
+"""Asks on a terminal which workflow this launch is for, and remembers the answer.
+
+Never in the way of a script: no terminal, a print run, a subcommand of `claude`, a mode that is
+given, the flag or the setting, and nothing is asked.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from anyclaude.control.v1 import control_pb2
+from anyclaude.ctl.client import ControlClient
+from anyclaude.ctl.exits import CommandError, ExitCode
+from anyclaude.ctl.files import write_if_changed
+from anyclaude.launcher.settings import Arguments
+from anyclaude.launcher.suggestion import Suggestion, suggest
+from anyclaude.launcher.workflows import Kept, Workflow, describe, workflows
+from anyclaude.runtime.paths import make_private_folder
+
+_SWITCH: Final = "chooser.show"
+# Of `claude`: they end without a conversation, or bring their own words from a pipe.
+_QUIET: Final = frozenset({"--print", "--help", "-h", "--version", "-v"})
+_PRINT_AMONG_OTHERS: Final = re.compile(r"-[a-zA-Z]*p[a-zA-Z]*")
+_SUBCOMMANDS: Final = frozenset(
+    {
+        *("agents", "auth", "auto-mode", "config", "doctor", "install", "mcp", "plugin"),
+        *("plugins", "setup-token", "update", "upgrade"),
+    }
+)
+
+
+def is_asked_for(arguments: Arguments, environ: Mapping[str, str], *, is_terminal: bool) -> bool:
+    """Whether a person waits at a terminal for a conversation without a mode."""
+    return (
+        is_terminal
+        and not arguments.no_chooser
+        and not environ.get("ANYCLAUDE_MODE")
+        and not _is_quiet(arguments.rest)
+    )
+
+
+def _is_quiet(arguments: Sequence[str]) -> bool:
+    if arguments and arguments[0] in _SUBCOMMANDS:
+        return True
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return any(word in _QUIET or _PRINT_AMONG_OTHERS.fullmatch(word) for word in options)
+
+
+def choose(client: ControlClient, file: Path) -> dict[str, str]:
+    """Asks; returns what the choice adds to the environment of this launch.
+
+    Nothing where the service's own mode was chosen: such a launch follows later switches.
+
+    Raises:
+        CommandError: INTERRUPTED, nothing was chosen; or the daemon gave no answer.
+    """
+    config = client.config()
+    if any(entry.key == _SWITCH and entry.value_json == "false" for entry in config.entries):
+        return {}
+    answer = client.modes()
+    offered = workflows(answer, config)
+    if not offered:
+        return {}
+    print(menu(offered, _kept(client)))
+    usual = _usual(offered, _remembered(file), answer.mode)
+    chosen = _settled(offered, usual, answer)
+    _remember(file, chosen)
+    name = chosen.mode.name
+    print(f"{chosen.title}: mode {name}. Another time: ANYCLAUDE_MODE={name} anyclaude.")
+    return {} if name == answer.mode else {"ANYCLAUDE_MODE": name}
+
+
+def menu(offered: Sequence[Workflow], kept: Kept | None) -> str:
+    """The whole page."""
+    pages = [describe(number, flow, kept) for number, flow in enumerate(offered, 1)]
+    return "\n\n".join(["Choose your workflow:", *pages]) + "\n"
+
+
+def _kept(client: ControlClient) -> Kept | None:
+    try:
+        caches, disk = client.caches(), client.status().disk
+    except CommandError:
+        # The page says so; the worker's trouble is for `ensure_ready` to tell.
+        return None
+    lineages = [cache for cache in caches.caches if cache.session_id]
+    return Kept(
+        conversations=len(lineages),
+        tokens=sum(cache.tokens for cache in lineages),
+        memory_bytes=caches.memory.cache_bytes,
+        disk_bytes=disk.bytes,
+    )
+
+
+def _settled(
+    offered: Sequence[Workflow], usual: int, answer: control_pb2.GetModeResponse
+) -> Workflow:
+    """Asks until a workflow is chosen that can be, once more where another one fits better."""
+    told: set[str] = set()
+    while True:
+        number = _ask(len(offered), usual)
+        chosen = offered[number - 1]
+        # The service's own mode is waited for afterwards: its model may be loading.
+        if not chosen.mode.ready and chosen.mode.name != answer.mode:
+            print(f"{chosen.title} cannot be chosen now. {chosen.mode.reason}")
+            continue
+        advice = suggest(chosen, offered, answer.recent_needs)
+        if advice is None or chosen.key in told:
+            return chosen
+        told.add(chosen.key)
+        print(advise(chosen, advice, offered))
+        if advice.other is None:
+            return chosen
+        # Never the other one: it may lie elsewhere.
+        usual = number
+
+
+def advise(chosen: Workflow, advice: Suggestion, offered: Sequence[Workflow]) -> str:
+    """What the chosen workflow lacks, and which one does not."""
+    lacks = " ".join([f"{chosen.title} ({chosen.mode.name}) may not do.", *advice.reasons])
+    if advice.other is None:
+        return f"{lacks} Nothing else that is ready has it."
+    number = offered.index(advice.other) + 1
+    return f"{lacks} {number}, {advice.other.title} ({advice.other.mode.name}), has it."
+
+
+def _ask(count: int, usual: int) -> int:
+    """A number from 1 to `count`.
+
+    Raises:
+        CommandError: INTERRUPTED, the terminal ended or the person left.
+    """
+    while True:
+        try:
+            word = input(f"Selection [1-{count}, Enter for {usual}, q to leave]: ").strip().lower()
+        except EOFError:
+            word = "q"
+        if word in ("q", "quit"):
+            raise CommandError(ExitCode.INTERRUPTED, "Nothing was chosen.")
+        if not word:
+            return usual
+        if word.isdecimal() and 1 <= int(word) <= count:
+            return int(word)
+        print(f"Please type a number from 1 to {count}.")
+
+
+def _usual(offered: Sequence[Workflow], remembered: str, service_mode: str) -> int:
+    """What Enter alone takes: the last choice, else what the service does by itself."""
+    keys = [flow.key for flow in offered]
+    if remembered in keys:
+        return keys.index(remembered) + 1
+    names = [flow.mode.name for flow in offered]
+    return names.index(service_mode) + 1 if service_mode in names else 1
+
+
+def _remembered(file: Path) -> str:
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8"))["workflow"])
+    except (OSError, ValueError, KeyError, TypeError):
+        # Missing or damaged: asking without it costs one key.
+        return ""
+
+
+def _remember(file: Path, chosen: Workflow) -> None:
+    make_private_folder(file.parent)
+    write_if_changed(file, json.dumps({"workflow": chosen.key}).encode(), 0o600)

@@ -1,0 +1,119 @@
+"""The workflows that the chooser offers: what each is for, and today's facts about its mode.
+
+Pure text from what the daemon says; nothing is measured or decided here.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from anyclaude.control.v1 import control_pb2
+from anyclaude.ctl.units import format_bytes, format_seconds
+from anyclaude.worker.v1 import worker_pb2
+
+NOT_MEASURED: Final = "not measured yet"
+# The mode of the service, where no workflow has it.
+AS_SET: Final = "service"
+_WHAT_FOR: Final[Mapping[str, tuple[str, str]]] = {
+    "analysis": ("Analysis", "code review, questions, documentation, planning"),
+    "edit": ("Edit", "editing files, refactoring, git operations"),
+    "cloud": ("Cloud", "the real Claude, paid: critical work, maximum capability"),
+}
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """One line to choose."""
+
+    # What is remembered.
+    key: str
+    title: str
+    what_for: str
+    mode: control_pb2.Mode
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What our own caches hold."""
+
+    conversations: int
+    tokens: int
+    memory_bytes: int
+    disk_bytes: int
+
+
+def workflows(
+    answer: control_pb2.GetModeResponse, config: control_pb2.GetConfigResponse
+) -> list[Workflow]:
+    """The three of the settings, and the service's mode where it is none of them."""
+    modes = {mode.name: mode for mode in answer.modes}
+    values = {entry.key: entry.value_json for entry in config.entries}
+    found = [
+        Workflow(key, title, what_for, modes[name])
+        for key, (title, what_for) in _WHAT_FOR.items()
+        if (name := json.loads(values.get(f"chooser.{key}", '""'))) in modes
+    ]
+    if answer.mode in modes and answer.mode not in {flow.mode.name for flow in found}:
+        mode = modes[answer.mode]
+        found.append(Workflow(AS_SET, "As set", f"mode {mode.name} of the service", mode))
+    return found
+
+
+def describe(number: int, flow: Workflow, kept: Kept | None) -> str:
+    """Several lines: what it is for, and each fact under its name."""
+    facts = (
+        ("Mode", f"{flow.mode.name}: {state_of(flow.mode)}"),
+        ("Model", _model(flow.mode.model)),
+        ("Cache", _cache(flow.mode, kept)),
+        ("Speed", _speed(flow.mode)),
+        ("Privacy", _privacy(flow.mode)),
+    )
+    lines = [f"{number}. {flow.title} - {flow.what_for}"]
+    return "\n".join(lines + [f"   {name + ':':9}{fact}" for name, fact in facts])
+
+
+def state_of(mode: control_pb2.Mode) -> str:
+    if not mode.ready:
+        return f"not ready. {mode.reason}".strip()
+    return "asked when it is chosen" if mode.is_remote else "ready"
+
+
+def _model(model: worker_pb2.ModelInfo) -> str:
+    if not model.id:
+        return "what the client asks for, or not known yet"
+    window = model.context_window_tokens
+    return ", ".join(
+        (
+            model.id,
+            f"window {window:,} tokens" if window else "window not known",
+            "calls tools" if model.has_tools else "cannot call tools",
+        )
+    )
+
+
+def _cache(mode: control_pb2.Mode, kept: Kept | None) -> str:
+    if not mode.keeps_caches:
+        return "the server's own, if it keeps one"
+    if kept is None:
+        return "ours; what it holds is not known while its worker is away"
+    return (
+        f"ours: {kept.conversations} conversations with {kept.tokens:,} tokens; "
+        f"{format_bytes(kept.memory_bytes)} in memory, {format_bytes(kept.disk_bytes)} on disk"
+    )
+
+
+def _speed(mode: control_pb2.Mode) -> str:
+    if not mode.HasField("speed"):
+        return NOT_MEASURED
+    speed = mode.speed
+    first = format_seconds(speed.time_to_first_token.ToTimedelta().total_seconds())
+    rate = ""
+    if speed.HasField("tokens_per_second"):
+        rate = f", {speed.tokens_per_second:.0f} tokens/s"
+    requests = "1 request" if speed.requests == 1 else f"median of {speed.requests} requests"
+    return f"first token after {first}{rate} ({requests})"
+
+
+def _privacy(mode: control_pb2.Mode) -> str:
+    return "prompts leave this machine" if mode.is_remote else "nothing leaves this machine"

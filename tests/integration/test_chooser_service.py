@@ -1,0 +1,61 @@
+"""`anyclaude` on a terminal against a whole service: the page shows what the daemon measured."""
+
+import json
+import sys
+
+from tests.integration.conversation import body
+from tests.integration.service import Service
+from tests.models.requests import user
+from tests.terminal_process import TerminalProcess
+
+_FAKE_CLAUDE = f"""#!{sys.executable}
+import json, sys
+settings = json.load(open(sys.argv[sys.argv.index("--settings") + 1]))
+print("CLAUDE", settings["env"]["ANTHROPIC_MODEL"])
+"""
+_PROMPT = "q to leave]: "
+_IMAGE = {
+    "type": "image",
+    "source": {"type": "base64", "media_type": "image/png", "data": "aGk="},
+}
+
+
+def test_the_page_shows_what_was_measured() -> None:
+    """Not measured before the first answer, then speed and caches; an image is remembered."""
+    with Service(LMSTUDIO_URL="http://127.0.0.1:9") as service:
+        service.ready()
+        program = service.home / "bin" / "claude"
+        program.parent.mkdir()
+        program.write_text(_FAKE_CLAUDE)
+        program.chmod(0o755)
+        environ = service.environ | {"PATH": str(program.parent)}
+        command = [sys.executable, "-m", "anyclaude.launcher"]
+
+        with TerminalProcess(command, environ, service.home) as terminal:
+            before = terminal.wait_for(_PROMPT)
+        with service.http() as http:
+            told = http.post("/v1/messages", json=body(user("Tell me of this."), stream=True))
+            seen = http.post("/v1/messages", json=body(user(_IMAGE)))
+        with TerminalProcess(command, environ, service.home) as terminal:
+            after = terminal.wait_for(_PROMPT)
+            terminal.type("\n")
+            advice = terminal.wait_for(_PROMPT)
+            terminal.type("1\n")
+            code, rest = terminal.wait_end()
+            remembered = json.loads(service.paths.chooser_file.read_text())
+        own = service.control("mode", "--json").json["modes"][0]
+
+    assert (told.status_code, seen.status_code) == (200, 400)
+    assert "Speed:   not measured yet" in before.split("2. Edit")[0]
+    assert "lmstudio: not ready. " in before
+    analysis = after.split("2. Edit")[0]
+    assert "mlx-lm: ready" in analysis
+    assert "anyclaude-demo, window" in analysis
+    assert "Speed:   first token after" in analysis
+    assert "(1 request)" in analysis
+    assert "ours: 1 conversations" in analysis or "ours: 0 conversations" in analysis
+    assert "held images, which its model does not take" in advice
+    assert (code, "CLAUDE anyclaude-demo" in rest) == (0, True), rest
+    assert remembered == {"workflow": "analysis"}
+    assert own["speed"]["requests"] == 1
+    assert own["speed"]["time_to_first_token"] > 0

@@ -1,0 +1,155 @@
+"""The chooser's text and rules, from what a daemon says."""
+
+import json
+
+import pytest
+
+from anyclaude.control.v1 import control_pb2
+from anyclaude.launcher.chooser import advise, is_asked_for, menu
+from anyclaude.launcher.settings import split_arguments
+from anyclaude.launcher.suggestion import suggest
+from anyclaude.launcher.workflows import Kept, workflows
+from anyclaude.worker.v1 import worker_pb2
+
+CONFIG = control_pb2.GetConfigResponse(
+    entries=[
+        control_pb2.ConfigEntry(key=f"chooser.{key}", value_json=json.dumps(mode))
+        for key, mode in (("analysis", "mlx-lm"), ("edit", "lmstudio"), ("cloud", "claude"))
+    ]
+)
+KEPT = Kept(conversations=3, tokens=45_310, memory_bytes=1_200_000_000, disk_bytes=3_400_000_000)
+
+
+def model(window=32_768, **facts):
+    facts = {"id": "anyclaude-m", "has_tools": True, "takes_images": False} | facts
+    return worker_pb2.ModelInfo(context_window_tokens=window, **facts)
+
+
+def modes(*more, current="mlx-lm", own=None, far=None):
+    """What the daemon says: ours, LM Studio, the real API, and more."""
+    return control_pb2.GetModeResponse(
+        mode=current,
+        modes=[
+            control_pb2.Mode(name="mlx-lm", ready=True, keeps_caches=True, model=own or model()),
+            control_pb2.Mode(name="lmstudio", ready=True, model=far or model(65_536)),
+            control_pb2.Mode(name="claude", ready=True, is_remote=True),
+            *more,
+        ],
+    )
+
+
+def test_the_page_says_what_each_is_for_and_todays_facts():
+    """The three workflows with mode, state, model, window, cache, speed and privacy."""
+    answer = modes()
+    speed = answer.modes[0].speed
+    speed.requests, speed.tokens_per_second = 12, 41.6
+    speed.time_to_first_token.FromMilliseconds(310)
+    answer.modes[1].ready, answer.modes[1].reason = False, "Nobody listens there."
+
+    page = menu(workflows(answer, CONFIG), KEPT)
+
+    assert page == (
+        "Choose your workflow:\n"
+        "\n"
+        "1. Analysis - code review, questions, documentation, planning\n"
+        "   Mode:    mlx-lm: ready\n"
+        "   Model:   anyclaude-m, window 32,768 tokens, calls tools\n"
+        "   Cache:   ours: 3 conversations with 45,310 tokens; "
+        "1.2 GB in memory, 3.4 GB on disk\n"
+        "   Speed:   first token after 0.31 s, 42 tokens/s (median of 12 requests)\n"
+        "   Privacy: nothing leaves this machine\n"
+        "\n"
+        "2. Edit - editing files, refactoring, git operations\n"
+        "   Mode:    lmstudio: not ready. Nobody listens there.\n"
+        "   Model:   anyclaude-m, window 65,536 tokens, calls tools\n"
+        "   Cache:   the server's own, if it keeps one\n"
+        "   Speed:   not measured yet\n"
+        "   Privacy: nothing leaves this machine\n"
+        "\n"
+        "3. Cloud - the real Claude, paid: critical work, maximum capability\n"
+        "   Mode:    claude: asked when it is chosen\n"
+        "   Model:   what the client asks for, or not known yet\n"
+        "   Cache:   the server's own, if it keeps one\n"
+        "   Speed:   not measured yet\n"
+        "   Privacy: prompts leave this machine\n"
+    )
+
+
+def test_the_services_mode_is_offered_where_no_workflow_has_it():
+    """Somebody whose service answers by vllm can stay with it."""
+    answer = modes(control_pb2.Mode(name="vllm", ready=True), current="vllm")
+    assert [flow.mode.name for flow in workflows(answer, CONFIG)][3:] == ["vllm"]
+    assert len(workflows(modes(), CONFIG)) == 3
+
+
+def suggested(chosen, answer, **needs):
+    offered = workflows(answer, CONFIG)
+    return suggest(offered[chosen], offered, control_pb2.Needs(**needs))
+
+
+def test_nothing_is_suggested_to_who_lacks_nothing():
+    """No recent request, or none that needed more than there is."""
+    assert suggested(0, modes()) is None
+    assert suggested(0, modes(), longest_prompt_tokens=32_768, tools=True) is None
+
+
+@pytest.mark.parametrize(
+    ("own", "needs", "said"),
+    [
+        (model(has_tools=False), {"tools": True}, "called tools, which its model cannot"),
+        (model(), {"longest_prompt_tokens": 40_000}, "40,000 tokens long; its window holds 32,768"),
+        (model(), {"images": True}, "held images, which its model does not take"),
+    ],
+)
+def test_the_other_mode_is_suggested_for_what_is_lacking(own, needs, said):
+    """Tools, window, images: each from what recent requests needed."""
+    answer = modes(own=own, far=worker_pb2.ModelInfo(id="far", has_tools=True))
+    advice = suggested(0, answer, **needs)
+    assert said in advice.reasons[0]
+    assert advice.other.key == "edit"
+    offered = workflows(answer, CONFIG)
+    told = advise(offered[0], advice, offered)
+    assert told.startswith("Analysis (mlx-lm) may not do.")
+    assert told.endswith("2, Edit (lmstudio), has it.")
+
+
+def test_this_machine_comes_first_and_what_is_away_is_not_suggested():
+    """The cloud only where nothing near does; nothing at all where nobody does."""
+    answer = modes()
+    needs = {"longest_prompt_tokens": 50_000}
+    assert suggested(0, answer, **needs).other.key == "edit"
+    answer.modes[1].ready = False
+    assert suggested(0, answer, **needs).other.key == "cloud"
+    answer.modes[2].ready = False
+    assert suggested(0, answer, **needs).other is None
+
+
+def test_what_nobody_knows_is_not_held_against_a_mode():
+    """Without a model, a window or a word about images, nothing is called missing."""
+    needs = {"longest_prompt_tokens": 10**6, "tools": True, "images": True}
+    assert suggested(2, modes(), **needs) is None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-p", "hi"],
+        ["hi", "--print"],
+        ["-cp", "hi"],
+        ["--version"],
+        ["mcp", "list"],
+        ["--no-chooser"],
+    ],
+)
+def test_scripts_are_not_asked(arguments):
+    """Print runs, subcommands and the flag."""
+    assert not is_asked_for(split_arguments(arguments), {}, is_terminal=True)
+
+
+def test_people_are_asked_once_they_sit_at_a_terminal_without_a_mode():
+    """Neither without a terminal nor with a mode; words after -- are no options."""
+    arguments = split_arguments(["--model", "x", "--", "-p"])
+    assert is_asked_for(arguments, {}, is_terminal=True)
+    assert not is_asked_for(arguments, {}, is_terminal=False)
+    assert not is_asked_for(arguments, {"ANYCLAUDE_MODE": "mlx-lm"}, is_terminal=True)
+    assert is_asked_for(arguments, {"ANYCLAUDE_MODE": ""}, is_terminal=True)
