@@ -1,5 +1,6 @@
 """`model check`: what Claude Code can expect of a model, before it is served."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ def test_a_model_without_problems_gets_no_advice() -> None:
     report = check("")
     assert report.tools
     assert report.tool_parser == "json_tools"
+    assert report.tools_held
     assert report.tool_loop.stable
     assert report.new_question.stable
     assert report.advice == []
@@ -35,6 +37,18 @@ def test_a_template_without_tools_and_a_small_window_are_pointed_out(tmp_path: P
     advice = " ".join(check(str(path)).advice)
     assert "No tool calls" in advice
     assert "8192 tokens leaves little" in advice
+
+
+def test_calls_without_a_grammar_are_pointed_out(tmp_path: Path) -> None:
+    """A family whose calls no grammar describes is told as such."""
+    path = saved.save(tmp_path / "m", template="qwen3")
+    settings = path / "tokenizer_config.json"
+    known = json.loads(settings.read_text()) | {"tool_parser_type": "muse_spark"}
+    settings.write_text(json.dumps(known))
+    report = check(str(path))
+    assert report.tools
+    assert not report.tools_held
+    assert any("not held to their schemas" in advice for advice in report.advice)
 
 
 def test_a_template_that_drops_thinking_is_measured(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from anyclaude.messages.requests import MessagesRequest
 from anyclaude.runtime.settings import ModelSettings
 from anyclaude.workers.mlx.adapter import LanguageModel, load_tokenizer_from, map_weights
+from anyclaude.workers.mlx.decode.held import holds_calls
 from anyclaude.workers.mlx.kv import layers as kinds
 from anyclaude.workers.mlx.kv.tokens import common_prefix, token_array
 from anyclaude.workers.mlx.kv.window import WindowKVCache
@@ -45,6 +46,8 @@ class Report:
     context_window_tokens: int
     tools: bool
     tool_parser: str
+    # Calls are written by a grammar of their tools' schemas.
+    tools_held: bool
     thinking: bool
     layers: dict[str, int]
     weights_bytes: int
@@ -70,13 +73,15 @@ def check(path: str) -> Report:
         raise ModelMissingError(f"{folder}: {type(error).__name__}: {error}") from error
     per_token = _kv_bytes_per_token(model, config)
     window = window_tokens(ModelSettings(), config)
-    tools, loop = bool(tokenizer.has_tool_calling), _stability(renderer, _tool_loop())
+    tools, held = bool(tokenizer.has_tool_calling), holds_calls(tokenizer)
+    loop = _stability(renderer, _tool_loop())
     return Report(
         folder=str(folder),
         architecture=str(config.get("model_type", "")),
         context_window_tokens=window,
         tools=tools,
         tool_parser=getattr(tokenizer.tool_parser, "__module__", "").rpartition(".")[2],
+        tools_held=held,
         thinking=bool(tokenizer.has_thinking),
         layers=_layer_kinds(model),
         weights_bytes=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
@@ -84,13 +89,18 @@ def check(path: str) -> Report:
         kv_bytes_at_claude_code_prompt=per_token * PROMPT_TOKENS,
         tool_loop=loop,
         new_question=_stability(renderer, _questions()),
-        advice=list(_advice(tools=tools, window=window, loop=loop)),
+        advice=list(_advice(tools=tools, held=held, window=window, loop=loop)),
     )
 
 
-def _advice(*, tools: bool, window: int, loop: Stability) -> Iterator[str]:
+def _advice(*, tools: bool, held: bool, window: int, loop: Stability) -> Iterator[str]:
     if not tools:
         yield "No tool calls: Claude Code can talk to it but not let it read or change anything."
+    elif not held:
+        yield (
+            "Tool calls are read and repaired, not held to their schemas: one that is malformed "
+            "is told in words, and a call that a client demands may not come."
+        )
     if window < MIN_WINDOW_TOKENS:
         yield (
             f"The window of {window} tokens leaves little beside Claude Code's "

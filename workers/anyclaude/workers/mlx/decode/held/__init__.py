@@ -1,6 +1,6 @@
 """Answers held to a grammar: which tokens may come, and reading what was held as it comes."""
 
-from anyclaude.workers.mlx.decode.held.compiler import ConstraintCompiler, Held
+from anyclaude.workers.mlx.decode.held.compiler import ConstraintCompiler, Held, holds_calls
 from anyclaude.workers.mlx.decode.held.constraint import Constraint
 from anyclaude.workers.mlx.decode.held.reader import Begin, CallReading, End, Part, Piece
 
@@ -13,4 +13,5 @@ __all__ = [
     "Held",
     "Part",
     "Piece",
+    "holds_calls",
 ]

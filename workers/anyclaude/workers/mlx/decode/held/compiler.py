@@ -75,6 +75,11 @@ class Held:
     new_reading: Callable[[], CallReading] | None
 
 
+def holds_calls(tokenizer: TokenizerWrapper) -> bool:
+    """Whether a model's calls can be held to their tools' schemas; else they are only read."""
+    return shape_of(tokenizer) is not None and hasattr(tokenizer, "backend_tokenizer")
+
+
 class ConstraintCompiler:
     """One tokenizer's; used on one thread."""
 
