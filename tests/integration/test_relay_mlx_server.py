@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from anyclaude.messages.errors import ApiError
 from anyclaude.worker.v1 import worker_pb2 as pb
 from anyclaude.workers.mlx.demo import MODEL_PATH
 from tests.integration.mlx_server import MlxServer
@@ -34,6 +35,7 @@ def relay() -> Iterator[RelayProcess]:
             # It lists what the hub cache holds, not what it has loaded.
             "found": {"kind": "other", "model": "default_model", **url},
             "whole": {"kind": "mlx-lm", "stream": False, **url},
+            "narrow": {"kind": "mlx-lm", "context_window_tokens": 1000, **url},
         }
         with RelayProcess(upstreams) as process:
             yield process
@@ -115,3 +117,15 @@ def test_a_cancelled_call_leaves_the_server_free(relay):
     call.cancel()
     assert relay.message("mlx-lm", ask())["stop_reason"] == "end_turn"
     assert relay.status("mlx-lm").running_requests == 0
+
+
+def test_a_prompt_too_long_is_refused_here(relay):
+    """This server takes any length: the relay says of it what a client compacts by."""
+    assert relay.message("narrow", ask())["stop_reason"] == "end_turn"
+    question = ask({"role": "user", "content": "Far too many words. " * 1000})
+    with pytest.raises(ApiError, match=r"prompt is too long: \d+ tokens > 1000 maximum") as error:
+        relay.message("narrow", question)
+    assert (error.value.status, error.value.type) == (400, "invalid_request_error")
+    assert relay.status("narrow").breaker == pb.BREAKER_STATE_CLOSED
+    # Nothing is refused where no window is set.
+    assert relay.message("mlx-lm", question)["usage"]["input_tokens"] > 1000

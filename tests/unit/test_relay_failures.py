@@ -149,6 +149,15 @@ def test_estimates_learn_from_true_counts():
     assert estimator.estimate(request, body) == pytest.approx(2000, rel=0.01)
 
 
+def test_what_is_refused_by_an_estimate_is_surely_too_long():
+    """Before a true count is known the guess is a low one; afterwards it is the usual one."""
+    estimator = Estimator()
+    request, body = counted("words " * 500)
+    assert estimator.at_least(request, body) < 0.7 * estimator.estimate(request, body)
+    estimator.learn(request, body, 1000)
+    assert estimator.at_least(request, body) == estimator.estimate(request, body)
+
+
 def test_images_do_not_count_by_their_bytes():
     """A megabyte of picture is not three hundred thousand tokens."""
     request, body = counted("see", "A" * 1_000_000)

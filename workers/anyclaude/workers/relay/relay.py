@@ -15,8 +15,9 @@ from typing import Any, Final
 
 import structlog
 
-from anyclaude.messages.errors import ApiError
+from anyclaude.messages.errors import ApiError, prompt_too_long
 from anyclaude.messages.requests import MessagesRequest, parse_messages_request
+from anyclaude.runtime.upstreams import UpstreamKind
 from anyclaude.worker.v1 import worker_pb2 as pb
 from anyclaude.workers.relay.dialect import Dialect
 from anyclaude.workers.relay.failures import (
@@ -41,6 +42,8 @@ _MAX_ATTEMPTS: Final = 6
 _MIN_ROOM_TOKENS: Final = 1024
 # Refusals that another form of the same request does not change.
 _FINAL: Final = frozenset({401, 402, 403, 409, 413, 429, 502, 503, 504, 529})
+# These take a prompt of any length and cut it, or go on past what their model was made for.
+_TAKING_ANY_LENGTH: Final = frozenset({UpstreamKind.MLX_LM, UpstreamKind.OLLAMA})
 # A complete answer's connection is worth keeping if its end comes at once.
 _END_SECONDS: Final = 0.05
 # What still follows the last word, token counts mostly, comes soon or not at all.
@@ -88,6 +91,7 @@ class _Generation:
         self._passed_on = False
 
     async def run(self) -> Events:
+        self._check_window()
         dialect = await self._upstream.dialect()
         target = await self._upstream.target(self._request.model)
         for _ in range(_MAX_ATTEMPTS):
@@ -103,6 +107,19 @@ class _Generation:
                     raise self._explained(refusal, target) from None
                 dialect, target = mended
         raise broken_answer(self._upstream.party, "it refuses every form of the request")
+
+    def _check_window(self) -> None:
+        """Says of a prompt what its server would not.
+
+        Raises:
+            ApiError: it is longer than the settings' window.
+        """
+        settings = self._upstream.settings
+        if not settings.context_window_tokens or settings.kind not in _TAKING_ANY_LENGTH:
+            return
+        tokens = self._upstream.estimator.at_least(self._request, self._raw)
+        if tokens > settings.context_window_tokens:
+            raise prompt_too_long(tokens, settings.context_window_tokens)
 
     async def _attempt(self, dialect: Dialect, target: Target) -> Events:
         self._sent = dialect.body(self._request, self._raw, target)

@@ -9,6 +9,8 @@ from anyclaude.worker.v1.worker_pb2 import Usage
 
 # Of English and code in JSON; replaced by what the server's own counts show.
 _CHARACTERS_PER_TOKEN: Final = 3.6
+# Of what packs best.
+_MOST_CHARACTERS_PER_TOKEN: Final = 6.0
 _TOKENS_PER_IMAGE: Final = 1500
 # Shorter prompts are mostly template.
 _TELLING_TOKENS: Final = 200
@@ -18,21 +20,26 @@ class Estimator:
     """How many tokens a prompt probably has, learned from prompts whose count is known."""
 
     def __init__(self) -> None:
-        self._characters_per_token = _CHARACTERS_PER_TOKEN
+        self._learned: float | None = None
 
     def estimate(self, request: CountTokensRequest, body: bytes) -> int:
         """A guess; the server's own count always replaces it."""
-        images = list(_images(request))
-        characters = len(body) - sum(images)
-        return max(
-            1,
-            math.ceil(characters / self._characters_per_token) + len(images) * _TOKENS_PER_IMAGE,
-        )
+        return _tokens(request, body, self._learned or _CHARACTERS_PER_TOKEN)
+
+    def at_least(self, request: CountTokensRequest, body: bytes) -> int:
+        """A guess that is not too high, for what must not be refused in error."""
+        return _tokens(request, body, self._learned or _MOST_CHARACTERS_PER_TOKEN)
 
     def learn(self, request: CountTokensRequest, body: bytes, prompt_tokens: int) -> None:
         if prompt_tokens < _TELLING_TOKENS or any(_images(request)):
             return
-        self._characters_per_token = min(max(len(body) / prompt_tokens, 1.0), 10.0)
+        self._learned = min(max(len(body) / prompt_tokens, 1.0), 10.0)
+
+
+def _tokens(request: CountTokensRequest, body: bytes, characters_per_token: float) -> int:
+    images = list(_images(request))
+    characters = len(body) - sum(images)
+    return max(1, math.ceil(characters / characters_per_token) + len(images) * _TOKENS_PER_IMAGE)
 
 
 def _images(request: CountTokensRequest) -> Iterator[int]:
