@@ -28,9 +28,8 @@ asked for is what Claude Code needs of a local endpoint; the rows on privacy, on
 how much is read from the cache go beyond what the API promises. A case is not applicable where the
 server does not serve its endpoint, or where the model did not give it anything to judge. The
 demo model calls a tool of its own accord; every other model here has random weights behind a
-template like Qwen3-Coder's, and does nothing that it is not made to do: that it writes a call's
-marker where no tool was offered is left as the text it may be. vllm-mlx ran with its parser for
-that template. All ran on two processor cores that did other work too:
+template like Qwen3-Coder's, and does nothing that it is not made to do. vllm-mlx ran with its
+parser for that template. All ran on two processor cores that did other work too:
 the rows on pings and on disconnects may say as much of the machine as of a server.
 """
 

@@ -1,10 +1,14 @@
 """Text and thinking: streaming, hold-back, stop sequences, whitespace."""
 
+import itertools
+import re
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anyclaude.messages.requests import ToolChoice
+from anyclaude.messages.requests import Tool, ToolChoice
 from anyclaude.workers.mlx.decode import BlockStream
 from anyclaude.workers.mlx.decode.grammar import Edge, Grammar, Mode
 from anyclaude.workers.mlx.decode.scanner import Event, Scanner, Stopped, Switch, Text
@@ -27,6 +31,14 @@ PIECES = st.lists(
     ),
     max_size=14,
 ).map(lambda parts: "x" + "".join(parts))
+
+
+# Markers where they divide something.
+IN_PLACE = st.lists(
+    st.sampled_from(["Hello", " ", "\n", "🙂", "<tool", "</", CALL, "<think>hm</think>"]),
+    max_size=14,
+).map(lambda parts: "x" + "".join(parts))
+MARKERS = ("<think>", "</think>", "<tool_call>", "</tool_call>")
 
 
 def test_plain_text_is_one_block_of_exactly_that_text() -> None:
@@ -68,19 +80,31 @@ def test_half_a_character_at_the_end_is_left_out() -> None:
 def test_tokenisation_does_not_change_the_answer(
     text: str, thinking: bool, in_thinking: bool, fast: bool
 ) -> None:
-    """The same text gives the same blocks whether markers come as one token or byte by byte."""
+    """The same text gives the same blocks, whether words come in large tokens or byte by byte."""
     wrapper = tokenizer("json_tools", thinking=thinking, fast=fast)
     whole = answer(wrapper, text, in_thinking=in_thinking)
-    bytewise = answer(wrapper, encode_bytes(wrapper, text), in_thinking=in_thinking)
+    pieces = re.split(f"({'|'.join(MARKERS)})", text)
+    each = [(encode if at % 2 else encode_bytes)(wrapper, p) for at, p in enumerate(pieces)]
+    bytewise = answer(wrapper, list(itertools.chain(*each)), in_thinking=in_thinking)
     assert whole.brief() == bytewise.brief()
     assert whole.stream.has_tool_use == bytewise.stream.has_tool_use
 
 
 @settings(max_examples=150, deadline=None)
+@given(text=IN_PLACE, thinking=st.booleans(), fast=st.booleans())
+def test_markers_in_place_may_be_spelled_out(text: str, thinking: bool, fast: bool) -> None:
+    """Where a marker divides something, it does so as one token and byte by byte alike."""
+    wrapper = tokenizer("json_tools", thinking=thinking, fast=fast)
+    bytewise = answer(wrapper, encode_bytes(wrapper, text))
+    assert answer(wrapper, text).brief() == bytewise.brief()
+
+
+@settings(max_examples=150, deadline=None)
 @given(text=PIECES)
 def test_text_without_whole_markers_is_never_lost(text: str) -> None:
-    """With no thinking and no tools every answer comes out exactly as it went in."""
-    assert answer(tokenizer("json_tools"), text, tools=[]).text == text
+    """With no thinking and no tools every answer spelled in words comes out as it went in."""
+    wrapper = tokenizer("json_tools")
+    assert answer(wrapper, encode_bytes(wrapper, text), tools=[]).text == text
 
 
 def _grammar() -> Grammar:
@@ -233,12 +257,41 @@ def test_line_ends_before_a_call_belong_to_the_template() -> None:
 
 
 @pytest.mark.parametrize("choice", [None, ToolChoice(type="none")])
-def test_call_markers_are_text_when_no_call_is_possible(choice: ToolChoice | None) -> None:
-    """Without tools, or with tool_choice none, a marker in prose is prose."""
-    text = f"Write {CALL} to call."
-    tools = TOOLS if choice else []
-    result = answer(tokenizer("json_tools"), text, tools=tools, tool_choice=choice or ToolChoice())
-    assert result.brief() == [("text", "", text)]
+def test_call_markers_where_no_call_is_possible(choice: ToolChoice | None) -> None:
+    """Without tools, or with tool_choice none, a marker spelled in words is prose; the token that
+    is the marker says nothing, since text never holds raw markup."""
+    wrapper, text = tokenizer("json_tools"), f"Write {CALL} to call."
+    fields = {"tools": TOOLS if choice else [], "tool_choice": choice or ToolChoice()}
+    spelled = answer(wrapper, encode_bytes(wrapper, text), **fields)
+    assert spelled.brief() == [("text", "", text)]
+    silent = text.replace("<tool_call>", "").replace("</tool_call>", "")
+    assert answer(wrapper, text, **fields).brief() == [("text", "", silent)]
+
+
+@pytest.mark.parametrize("tools", [(), TOOLS])
+def test_markers_out_of_place_are_no_text(tools: Sequence[Tool]) -> None:
+    """An end without a beginning, or a thought begun within a thought, divides nothing."""
+    wrapper = tokenizer("json_tools", thinking=True)
+    assert answer(wrapper, "one</tool_call></think>two", tools=tools).text == "onetwo"
+    thought = answer(wrapper, "a<think>b</tool_call></think>said", tools=tools, in_thinking=True)
+    assert thought.brief() == [("thinking", "", "ab"), ("text", "", "said")]
+
+
+def test_a_marker_that_the_client_waits_for_stops_the_answer() -> None:
+    """A stop sequence is found although the model has a token for it."""
+    result = answer(
+        tokenizer("json_tools"), "one<tool_call>", tools=[], stop_sequences=["<tool_call>"]
+    )
+    assert (result.text, result.stream.stop_sequence) == ("one", "<tool_call>")
+
+
+def test_markup_of_the_template_is_no_text() -> None:
+    """What a template writes around results is left out; tokens of other kinds are words."""
+    wrapper = family("qwen3_coder")
+    said = answer(wrapper, encode(wrapper, "one<tool_response>two</tool_response>"), tools=[])
+    assert said.text == "onetwo"
+    # In the vocabulary, but not of this template.
+    assert answer(wrapper, encode(wrapper, "<arg_key>"), tools=[]).text == "<arg_key>"
 
 
 def test_control_tokens_out_of_place_are_no_text() -> None:

@@ -5,11 +5,16 @@ needs to know neither. The edges are those of `make_text_state_machine` in mlx-l
 not serve: it holds back more text than it must and does not tell which stop word matched.
 """
 
+import functools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 from anyclaude.workers.mlx.decode.library import TokenizerWrapper, parser_family
+
+_MARKUP: Final = re.compile(r"<\S+>|\[\S+\]")
 
 
 class Mode(Enum):
@@ -65,18 +70,50 @@ def grammar_of(
     return Grammar(edges, _initial(tokenizer, edges, in_thinking), tokenizer.think_end)
 
 
-def silent_tokens(tokenizer: TokenizerWrapper, grammar: Grammar) -> frozenset[int]:
-    """Control tokens that divide nothing here, and are no words either.
+def silent_tokens(
+    tokenizer: TokenizerWrapper, grammar: Grammar, stop_sequences: Sequence[str]
+) -> Mapping[Mode, frozenset[int]]:
+    """For each mode the control tokens that divide nothing in it, and are no words either.
 
-    A model that writes one out of place, such as the start of another turn, says nothing by it.
-    Inside a call they stay: some families' arguments are made of them.
+    A model that writes one out of place, such as the start of another turn, or of a call where no
+    tool is offered, says nothing by it; the same letters in ordinary tokens are words. Inside a
+    call they stay: some families' arguments are made of them. So do those that a client waits for.
     """
-    markers = "\n".join(edge.marker for row in grammar.edges.values() for edge in row)
-    return frozenset(
-        int(token_id)
+    edges = {mode: "\n".join(edge.marker for edge in row) for mode, row in grammar.edges.items()}
+    anywhere, stops = "\n".join(edges.values()), "\n".join(stop_sequences)
+
+    def silent(mode: Mode) -> frozenset[int]:
+        return frozenset(
+            token.id
+            for token in _control_tokens(tokenizer)
+            # Markers of several tokens may begin in one mode and end in another.
+            if token.text not in (anywhere if token.special else edges[mode])
+            and token.text not in stops
+        )
+
+    return {mode: silent(mode) for mode in edges if mode is not Mode.CALL}
+
+
+@dataclass(frozen=True)
+class _ControlToken:
+    id: int
+    text: str
+    special: bool
+
+
+@functools.lru_cache(maxsize=4)
+def _control_tokens(tokenizer: TokenizerWrapper) -> Sequence[_ControlToken]:
+    """Tokens of their own that are special, or markup of the template.
+
+    Not all added tokens are: some tokenizers have added blanks, or the tags of web pages.
+    """
+    template = f"{tokenizer.chat_template}\n{tokenizer.tool_call_start}\n{tokenizer.tool_call_end}"
+    template += f"\n{tokenizer.think_start}\n{tokenizer.think_end}"
+    return [
+        _ControlToken(int(token_id), token.content, bool(token.special))
         for token_id, token in tokenizer.added_tokens_decoder.items()
-        if token.special and token.content not in markers
-    )
+        if token.special or (_MARKUP.fullmatch(token.content) and token.content in template)
+    ]
 
 
 def _add_calls(

@@ -95,7 +95,7 @@ class Scanner:
         # Just behind a marker, where line ends are dropped.
         self._at_border = mode is Mode.THINKING
         # A call was opened inside thinking, so the end of thinking may come after it.
-        self._owes_think_end = False
+        self.owes_think_end = False
 
     def feed(self, text: str) -> Iterator[Event]:
         """Takes the next piece; the iterator must be exhausted before the next call."""
@@ -135,7 +135,7 @@ class Scanner:
             self._at_border = not self._held
 
     def _markers(self) -> _Markers:
-        key = (self.mode, self._owes_think_end)
+        key = (self.mode, self.owes_think_end)
         if key not in self._prepared:
             stops = self._stop_sequences if self.mode is Mode.TEXT else ()
             self._prepared[key] = _Markers(stops, self._edges())
@@ -143,7 +143,7 @@ class Scanner:
 
     def _edges(self) -> Sequence[Edge]:
         edges = self._grammar.edges.get(self.mode, ())
-        if self._owes_think_end and self.mode is Mode.TEXT and self._grammar.think_end:
+        if self.owes_think_end and self.mode is Mode.TEXT and self._grammar.think_end:
             return [*edges, Edge(self._grammar.think_end, Mode.TEXT)]
         return edges
 
@@ -163,7 +163,7 @@ class Scanner:
         left, self.mode = self.mode, edge.to
         self._at_border = True
         if Mode.THINKING in (left, edge.to) or edge.marker == self._grammar.think_end:
-            self._owes_think_end = left is Mode.THINKING and edge.to is Mode.CALL
+            self.owes_think_end = left is Mode.THINKING and edge.to is Mode.CALL
         return Switch(left, edge.to, edge.marker)
 
     def _safe_length(self) -> int:

@@ -67,7 +67,11 @@ class BlockStream:
         self._names = [tool.name for tool in callable_tools]
         grammar = grammar_of(tokenizer, self._names, in_thinking=in_thinking)
         self._scanner = Scanner(grammar, stop_sequences, grammar.initial)
-        self._silent = silent_tokens(tokenizer, grammar)
+        self._silent = silent_tokens(tokenizer, grammar, stop_sequences)
+        self._think_end = _only_token(tokenizer.think_end_tokens)
+        # Where it is a token, its text is never the model's words.
+        is_token = _only_token(tokenizer.tool_call_end_tokens) is not None
+        self._call_end = str(tokenizer.tool_call_end) if is_token else None
         self._detokenizer = tokenizer.detokenizer
         self._reader = CallReader(tokenizer, callable_tools) if callable_tools else None
         self._parallel = not tool_choice.disable_parallel_tool_use
@@ -103,7 +107,7 @@ class BlockStream:
             self._held.constraint.observe(token_id)
         if self._tokens_left is not None:
             self._tokens_left -= 1
-        if token_id in self._silent and self._scanner.mode is not Mode.CALL:
+        if self._is_silent(token_id):
             return self._writer.take()
         self._detokenizer.add_token(token_id)
         self._feed(self._detokenizer.last_segment)
@@ -122,6 +126,11 @@ class BlockStream:
         self._handle(self._scanner.flush())
         self._writer.close()
         return self._writer.take()
+
+    def _is_silent(self, token_id: int) -> bool:
+        if self._scanner.owes_think_end and token_id == self._think_end:
+            return False
+        return token_id in self._silent.get(self._scanner.mode, ())
 
     def _feed(self, text: str) -> None:
         self._handle(self._scanner.feed(text))
@@ -247,7 +256,8 @@ class BlockStream:
         call, rest = self._call.divided()
         self._call = _Gathered(may_go_on=False)
         self._emit(self._calls_in(call))
-        self._scanner.back_up(rest + marker)
+        text = rest + marker
+        self._scanner.back_up(text.replace(self._call_end, "") if self._call_end else text)
 
     def _is_open(self) -> bool:
         return self._reader is not None and self._reader.is_open(self._call.text)
@@ -324,6 +334,10 @@ class _Gathered:
         assert self._first_end is not None
         end, behind = self._first_end
         return self.text[:end], self.text[behind:]
+
+
+def _only_token(token_ids: Sequence[int] | None) -> int | None:
+    return int(token_ids[0]) if token_ids is not None and len(token_ids) == 1 else None
 
 
 def _is_call(result: Call | Unreadable) -> bool:
