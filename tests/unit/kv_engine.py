@@ -17,7 +17,7 @@ from anyclaude.workers.mlx.engine.job import Job
 from anyclaude.workers.mlx.kv.archive import Archive
 from anyclaude.workers.mlx.kv.lineage import LineageKey
 from anyclaude.workers.mlx.kv.store import KVStore, StoreLimits
-from anyclaude.workers.mlx.kv.tokens import token_array
+from anyclaude.workers.mlx.kv.tokens import token_array, token_digest
 from tests.models import tiny
 
 VOCABULARY = 300
@@ -84,7 +84,7 @@ class Bench:
         Args:
             keep: false for a utility call.
         """
-        lineage = LineageKey(session, agent, str(prompt[:stable]))
+        lineage = LineageKey(session, agent, token_digest(token_array(prompt[:stable])))
         return Request(self.engine, prompt, lineage, stable, str(next(self.counter)), keep=keep)
 
 

@@ -176,6 +176,24 @@ class ControlClient:
         )
         return response.result
 
+    def export(
+        self, request: worker_pb2.ExportCachesRequest, seconds: float
+    ) -> worker_pb2.ExportCachesResponse:
+        """Writes caches to a file."""
+        response: control_pb2.ExportCachesResponse = self._call(
+            self._caches.ExportCaches, control_pb2.ExportCachesRequest(request=request), seconds
+        )
+        return response.result
+
+    def take_over(
+        self, request: worker_pb2.ImportCachesRequest, seconds: float
+    ) -> worker_pb2.ImportCachesResponse:
+        """Takes the caches of an export over."""
+        response: control_pb2.ImportCachesResponse = self._call(
+            self._caches.ImportCaches, control_pb2.ImportCachesRequest(request=request), seconds
+        )
+        return response.result
+
     def explain(self, request_id: str) -> worker_pb2.Explanation:
         """Why a request reused what it did."""
         response: control_pb2.ExplainCacheResponse = self._call(

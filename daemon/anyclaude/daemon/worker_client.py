@@ -21,7 +21,7 @@ _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 GLANCE_SECONDS: Final = 1.0
 LIST_SECONDS: Final = 4.0
 PRUNE_SECONDS: Final = 30.0
-# Prefill of whole prompts, between the turns of other requests.
+# Prefill of whole prompts, or every cache to a file, between the turns of other requests.
 COMPUTE_SECONDS: Final = 1800.0
 _RETRY_SECONDS: Final = 0.2
 
@@ -161,6 +161,24 @@ class WorkerClient:
         stub = await self._stub()
         answer: worker_pb2.VerifyCachesResponse = await stub.VerifyCaches(
             worker_pb2.VerifyCachesRequest(max_tokens=max_tokens), timeout=COMPUTE_SECONDS
+        )
+        return answer
+
+    async def export(
+        self, request: worker_pb2.ExportCachesRequest
+    ) -> worker_pb2.ExportCachesResponse:
+        stub = await self._stub()
+        answer: worker_pb2.ExportCachesResponse = await stub.ExportCaches(
+            request, timeout=COMPUTE_SECONDS
+        )
+        return answer
+
+    async def take_over(
+        self, request: worker_pb2.ImportCachesRequest
+    ) -> worker_pb2.ImportCachesResponse:
+        stub = await self._stub()
+        answer: worker_pb2.ImportCachesResponse = await stub.ImportCaches(
+            request, timeout=COMPUTE_SECONDS
         )
         return answer
 

@@ -9,6 +9,7 @@ from anyclaude.ctl.options import Json
 from anyclaude.ctl.output import emit, facts, table
 from anyclaude.ctl.tables import branches, count, show_caches
 from anyclaude.ctl.units import format_bytes
+from anyclaude.ctl.verbs.cache_file import export_caches, import_caches
 from anyclaude.ctl.verbs.cache_keep import pin, unpin, verify, warm
 from anyclaude.ctl.verbs.cache_prune import prune
 
@@ -18,6 +19,8 @@ app.command("pin")(pin)
 app.command("unpin")(unpin)
 app.command("warm")(warm)
 app.command("verify")(verify)
+app.command("export")(export_caches)
+app.command("import")(import_caches)
 
 
 @app.command("list")

@@ -1,6 +1,7 @@
 """CacheService: the MLX worker's caches, asked of it anew at each call."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
+from pathlib import PurePath
 from typing import Final, TypeVar
 
 import grpc
@@ -23,6 +24,13 @@ _REFUSALS: Final = {
     grpc.StatusCode.INVALID_ARGUMENT: "BAD_FILTER",
     grpc.StatusCode.NOT_FOUND: "UNKNOWN_CACHE",
     grpc.StatusCode.RESOURCE_EXHAUSTED: "PINNED_TOO_MUCH",
+}
+# The same of a file that it was to write or read.
+_FILE_REFUSALS: Final = {
+    grpc.StatusCode.NOT_FOUND: "NOTHING_THERE",
+    grpc.StatusCode.DATA_LOSS: "DAMAGED_EXPORT",
+    grpc.StatusCode.FAILED_PRECONDITION: "EXPORT_REFUSED",
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "EXPORT_TOO_LARGE",
 }
 
 _Answer = TypeVar("_Answer")
@@ -103,6 +111,24 @@ class CacheService(control_pb2_grpc.CacheServiceServicer):
         return control_pb2.VerifyCachesResponse(result=result)
 
     @answers
+    async def ExportCaches(
+        self, request: control_pb2.ExportCachesRequest
+    ) -> control_pb2.ExportCachesResponse:
+        _check_path(request.request.path)
+        if request.request.prefixes and request.request.session_id:
+            raise _bad_filter("prefixes belong to no session: ask for them or for a session.")
+        result = await self._ask(self._worker().export(request.request), _FILE_REFUSALS)
+        return control_pb2.ExportCachesResponse(result=result)
+
+    @answers
+    async def ImportCaches(
+        self, request: control_pb2.ImportCachesRequest
+    ) -> control_pb2.ImportCachesResponse:
+        _check_path(request.request.path)
+        result = await self._ask(self._worker().take_over(request.request), _FILE_REFUSALS)
+        return control_pb2.ImportCachesResponse(result=result)
+
+    @answers
     async def ExplainCache(
         self, request: control_pb2.ExplainCacheRequest
     ) -> control_pb2.ExplainCacheResponse:
@@ -129,13 +155,17 @@ class CacheService(control_pb2_grpc.CacheServiceServicer):
             )
         return worker
 
-    async def _ask(self, call: Awaitable[_Answer]) -> _Answer:
+    async def _ask(
+        self,
+        call: Awaitable[_Answer],
+        refusals: Mapping[grpc.StatusCode, str] = _REFUSALS,
+    ) -> _Answer:
         try:
             return await call
         except NotReadyError:
             raise self._down() from None
         except grpc.aio.AioRpcError as error:
-            raise self._failed(error) from None
+            raise self._failed(error, refusals) from None
 
     def _down(self) -> ControlError:
         child, now = self._worker().child, self._daemon.clock()
@@ -147,15 +177,17 @@ class CacheService(control_pb2_grpc.CacheServiceServicer):
             retry_seconds=seconds_to_ready(child, now),
         )
 
-    def _failed(self, error: grpc.aio.AioRpcError) -> ControlError:
+    def _failed(
+        self, error: grpc.aio.AioRpcError, refusals: Mapping[grpc.StatusCode, str]
+    ) -> ControlError:
         name = self._worker().child.name
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             message = f"The {name} worker gave no answer in time. Try again."
             return ControlError(
                 grpc.StatusCode.DEADLINE_EXCEEDED, "WORKER_BUSY", message, {"worker": name}
             )
-        if error.code() in _REFUSALS:
-            return ControlError(error.code(), _REFUSALS[error.code()], str(error.details()))
+        if error.code() in refusals:
+            return ControlError(error.code(), refusals[error.code()], str(error.details()))
         if error.code() in _GONE:
             message = f"The {name} worker went away; it is being started again."
             return ControlError(
@@ -173,6 +205,14 @@ def _page(
     rest = sorted((c for c in caches if c.name > token), key=lambda c: c.name)
     page = rest[: size or DEFAULT_PAGE_SIZE]
     return page, page[-1].name if len(page) < len(rest) else ""
+
+
+def _check_path(path: str) -> None:
+    """The worker has a working folder of its own."""
+    if not PurePath(path).is_absolute():
+        raise ControlError(
+            grpc.StatusCode.INVALID_ARGUMENT, "BAD_PATH", f"{path!r} is not an absolute path."
+        )
 
 
 def _check(chosen: worker_pb2.PruneFilter) -> None:

@@ -359,6 +359,30 @@ class VerifyCachesResponse(_message.Message):
     result: _worker_pb2.VerifyCachesResponse
     def __init__(self, result: _Optional[_Union[_worker_pb2.VerifyCachesResponse, _Mapping]] = ...) -> None: ...
 
+class ExportCachesRequest(_message.Message):
+    __slots__ = ("request",)
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    request: _worker_pb2.ExportCachesRequest
+    def __init__(self, request: _Optional[_Union[_worker_pb2.ExportCachesRequest, _Mapping]] = ...) -> None: ...
+
+class ExportCachesResponse(_message.Message):
+    __slots__ = ("result",)
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    result: _worker_pb2.ExportCachesResponse
+    def __init__(self, result: _Optional[_Union[_worker_pb2.ExportCachesResponse, _Mapping]] = ...) -> None: ...
+
+class ImportCachesRequest(_message.Message):
+    __slots__ = ("request",)
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    request: _worker_pb2.ImportCachesRequest
+    def __init__(self, request: _Optional[_Union[_worker_pb2.ImportCachesRequest, _Mapping]] = ...) -> None: ...
+
+class ImportCachesResponse(_message.Message):
+    __slots__ = ("result",)
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    result: _worker_pb2.ImportCachesResponse
+    def __init__(self, result: _Optional[_Union[_worker_pb2.ImportCachesResponse, _Mapping]] = ...) -> None: ...
+
 class GetMetricsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

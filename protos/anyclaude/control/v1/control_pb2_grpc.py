@@ -509,6 +509,16 @@ class CacheServiceStub(object):
                 request_serializer=anyclaude_dot_control_dot_v1_dot_control__pb2.VerifyCachesRequest.SerializeToString,
                 response_deserializer=anyclaude_dot_control_dot_v1_dot_control__pb2.VerifyCachesResponse.FromString,
                 _registered_method=True)
+        self.ExportCaches = channel.unary_unary(
+                '/anyclaude.control.v1.CacheService/ExportCaches',
+                request_serializer=anyclaude_dot_control_dot_v1_dot_control__pb2.ExportCachesRequest.SerializeToString,
+                response_deserializer=anyclaude_dot_control_dot_v1_dot_control__pb2.ExportCachesResponse.FromString,
+                _registered_method=True)
+        self.ImportCaches = channel.unary_unary(
+                '/anyclaude.control.v1.CacheService/ImportCaches',
+                request_serializer=anyclaude_dot_control_dot_v1_dot_control__pb2.ImportCachesRequest.SerializeToString,
+                response_deserializer=anyclaude_dot_control_dot_v1_dot_control__pb2.ImportCachesResponse.FromString,
+                _registered_method=True)
 
 
 class CacheServiceServicer(object):
@@ -563,6 +573,18 @@ class CacheServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportCaches(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportCaches(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CacheServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -605,6 +627,16 @@ def add_CacheServiceServicer_to_server(servicer, server):
                     servicer.VerifyCaches,
                     request_deserializer=anyclaude_dot_control_dot_v1_dot_control__pb2.VerifyCachesRequest.FromString,
                     response_serializer=anyclaude_dot_control_dot_v1_dot_control__pb2.VerifyCachesResponse.SerializeToString,
+            ),
+            'ExportCaches': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportCaches,
+                    request_deserializer=anyclaude_dot_control_dot_v1_dot_control__pb2.ExportCachesRequest.FromString,
+                    response_serializer=anyclaude_dot_control_dot_v1_dot_control__pb2.ExportCachesResponse.SerializeToString,
+            ),
+            'ImportCaches': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportCaches,
+                    request_deserializer=anyclaude_dot_control_dot_v1_dot_control__pb2.ImportCachesRequest.FromString,
+                    response_serializer=anyclaude_dot_control_dot_v1_dot_control__pb2.ImportCachesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -823,6 +855,60 @@ class CacheService(object):
             '/anyclaude.control.v1.CacheService/VerifyCaches',
             anyclaude_dot_control_dot_v1_dot_control__pb2.VerifyCachesRequest.SerializeToString,
             anyclaude_dot_control_dot_v1_dot_control__pb2.VerifyCachesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportCaches(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anyclaude.control.v1.CacheService/ExportCaches',
+            anyclaude_dot_control_dot_v1_dot_control__pb2.ExportCachesRequest.SerializeToString,
+            anyclaude_dot_control_dot_v1_dot_control__pb2.ExportCachesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportCaches(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anyclaude.control.v1.CacheService/ImportCaches',
+            anyclaude_dot_control_dot_v1_dot_control__pb2.ImportCachesRequest.SerializeToString,
+            anyclaude_dot_control_dot_v1_dot_control__pb2.ImportCachesResponse.FromString,
             options,
             channel_credentials,
             insecure,

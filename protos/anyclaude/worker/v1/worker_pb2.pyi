@@ -795,3 +795,53 @@ class VerifyCachesResponse(_message.Message):
     total_segments: int
     wrong: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, segments: _Optional[int] = ..., computed_tokens: _Optional[int] = ..., total_segments: _Optional[int] = ..., wrong: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ExportCachesRequest(_message.Message):
+    __slots__ = ("path", "session_id", "prefixes", "overwrite")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    PREFIXES_FIELD_NUMBER: _ClassVar[int]
+    OVERWRITE_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    session_id: str
+    prefixes: bool
+    overwrite: bool
+    def __init__(self, path: _Optional[str] = ..., session_id: _Optional[str] = ..., prefixes: bool = ..., overwrite: bool = ...) -> None: ...
+
+class ExportCachesResponse(_message.Message):
+    __slots__ = ("segments", "tokens", "lineages", "bytes", "left_out_segments")
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    LINEAGES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    segments: int
+    tokens: int
+    lineages: int
+    bytes: int
+    left_out_segments: int
+    def __init__(self, segments: _Optional[int] = ..., tokens: _Optional[int] = ..., lineages: _Optional[int] = ..., bytes: _Optional[int] = ..., left_out_segments: _Optional[int] = ...) -> None: ...
+
+class ImportCachesRequest(_message.Message):
+    __slots__ = ("path",)
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    def __init__(self, path: _Optional[str] = ...) -> None: ...
+
+class ImportCachesResponse(_message.Message):
+    __slots__ = ("segments", "tokens", "lineages", "bytes", "known_segments", "left_out_segments", "unpinned_segments")
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    LINEAGES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    UNPINNED_SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    segments: int
+    tokens: int
+    lineages: int
+    bytes: int
+    known_segments: int
+    left_out_segments: int
+    unpinned_segments: int
+    def __init__(self, segments: _Optional[int] = ..., tokens: _Optional[int] = ..., lineages: _Optional[int] = ..., bytes: _Optional[int] = ..., known_segments: _Optional[int] = ..., left_out_segments: _Optional[int] = ..., unpinned_segments: _Optional[int] = ...) -> None: ...

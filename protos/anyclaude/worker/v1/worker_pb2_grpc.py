@@ -89,6 +89,16 @@ class WorkerServiceStub(object):
                 request_serializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.VerifyCachesRequest.SerializeToString,
                 response_deserializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.VerifyCachesResponse.FromString,
                 _registered_method=True)
+        self.ExportCaches = channel.unary_unary(
+                '/anyclaude.worker.v1.WorkerService/ExportCaches',
+                request_serializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.ExportCachesRequest.SerializeToString,
+                response_deserializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.ExportCachesResponse.FromString,
+                _registered_method=True)
+        self.ImportCaches = channel.unary_unary(
+                '/anyclaude.worker.v1.WorkerService/ImportCaches',
+                request_serializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.ImportCachesRequest.SerializeToString,
+                response_deserializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.ImportCachesResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerServiceServicer(object):
@@ -170,6 +180,22 @@ class WorkerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportCaches(self, request, context):
+        """Writes caches to one file, or takes them over from one. Errors of both: NOT_FOUND, there is no
+        such cache or file; DATA_LOSS, the file is damaged; FAILED_PRECONDITION, it is not for this
+        model or cannot be written; RESOURCE_EXHAUSTED, there is no room for it. After an error nothing
+        was written and nothing taken over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportCaches(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -227,6 +253,16 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.VerifyCaches,
                     request_deserializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.VerifyCachesRequest.FromString,
                     response_serializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.VerifyCachesResponse.SerializeToString,
+            ),
+            'ExportCaches': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportCaches,
+                    request_deserializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.ExportCachesRequest.FromString,
+                    response_serializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.ExportCachesResponse.SerializeToString,
+            ),
+            'ImportCaches': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportCaches,
+                    request_deserializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.ImportCachesRequest.FromString,
+                    response_serializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.ImportCachesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -526,6 +562,60 @@ class WorkerService(object):
             '/anyclaude.worker.v1.WorkerService/VerifyCaches',
             anyclaude_dot_worker_dot_v1_dot_worker__pb2.VerifyCachesRequest.SerializeToString,
             anyclaude_dot_worker_dot_v1_dot_worker__pb2.VerifyCachesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportCaches(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anyclaude.worker.v1.WorkerService/ExportCaches',
+            anyclaude_dot_worker_dot_v1_dot_worker__pb2.ExportCachesRequest.SerializeToString,
+            anyclaude_dot_worker_dot_v1_dot_worker__pb2.ExportCachesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportCaches(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anyclaude.worker.v1.WorkerService/ImportCaches',
+            anyclaude_dot_worker_dot_v1_dot_worker__pb2.ImportCachesRequest.SerializeToString,
+            anyclaude_dot_worker_dot_v1_dot_worker__pb2.ImportCachesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -29,6 +29,7 @@ from anyclaude.workers.mlx.adapter import (
     prefill,
 )
 from anyclaude.workers.mlx.engine.engine import Engine
+from anyclaude.workers.mlx.exchange import Exchange
 from anyclaude.workers.mlx.kv import layers as kinds
 from anyclaude.workers.mlx.kv.archive import Archive
 from anyclaude.workers.mlx.kv.diagnose import Voice
@@ -54,7 +55,8 @@ def main() -> NoReturn:
     except (ModelMissingError, ValueError) as error:
         child.leave(ExitCode.UNAVAILABLE, str(error))
     weights_bytes = memory.active_bytes()
-    archive = _archive(model, settings, child.birth.paths)
+    fingerprint = _fingerprint(model, settings)
+    archive = _archive(fingerprint, settings, child.birth.paths)
     # Used on the MLX thread only.
     tokenizer = model.new_tokenizer()
     explainer = _explainer(model, settings, child.birth.paths, tokenizer)
@@ -65,6 +67,7 @@ def main() -> NoReturn:
         weights_bytes=weights_bytes,
         decode_tokenizer=tokenizer,
         renderer=renderer,
+        exchange=Exchange(engine, fingerprint, model.info.id),
     )
     serving = Serving(service, child)
     serving.start()
@@ -92,12 +95,16 @@ def _serve(engine: Engine) -> ExitCode:
     return ExitCode.OK
 
 
-def _archive(model: Model, settings: Settings, paths: Paths) -> Archive | None:
-    """The disk tier for this model, these settings and this version of MLX."""
+def _fingerprint(model: Model, settings: Settings) -> str:
+    """Of this model, these settings and this version of MLX: what caches are valid under."""
+    facts = (model.info.fingerprint, settings.cache.kv_bits, MLX_VERSIONS, RECORD_LAYOUT)
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+
+
+def _archive(fingerprint: str, settings: Settings, paths: Paths) -> Archive | None:
+    """The disk tier."""
     if not settings.cache.disk_limit_bytes:
         return None
-    facts = (model.info.fingerprint, settings.cache.kv_bits, MLX_VERSIONS, RECORD_LAYOUT)
-    fingerprint = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
     # Half of what the daemon grants for stopping: the rest is the running requests'.
     bounds = Bounds(close_seconds=settings.supervisor.stop_timeout_seconds / 2)
     limit = settings.cache.disk_limit_bytes

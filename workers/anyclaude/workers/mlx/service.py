@@ -7,9 +7,9 @@ with a tokenizer of its own), the overflow decision. A refused request is a Fail
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import grpc
 import grpc.aio
@@ -39,6 +39,8 @@ from anyclaude.workers.mlx.decode.held import ConstraintCompiler, Held
 from anyclaude.workers.mlx.engine.engine import Engine
 from anyclaude.workers.mlx.engine.generation import failed
 from anyclaude.workers.mlx.engine.job import Job
+from anyclaude.workers.mlx.exchange import Exchange
+from anyclaude.workers.mlx.kv.exchange.faults import ExchangeError, Fault
 from anyclaude.workers.mlx.kv.lineage import LineageKey
 from anyclaude.workers.mlx.kv.operations import PinnedTooMuchError
 from anyclaude.workers.mlx.kv.remembered import Asked
@@ -50,6 +52,13 @@ from anyclaude.workers.mlx.warming import warm_up_body
 log = structlog.get_logger(__name__)
 
 Result = TypeVar("Result")
+
+_FAULTS: Final[Mapping[Fault, grpc.StatusCode]] = {
+    Fault.MISSING: grpc.StatusCode.NOT_FOUND,
+    Fault.DAMAGED: grpc.StatusCode.DATA_LOSS,
+    Fault.REFUSED: grpc.StatusCode.FAILED_PRECONDITION,
+    Fault.TOO_LARGE: grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
 
 
 class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
@@ -63,6 +72,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         weights_bytes: int,
         decode_tokenizer: TokenizerWrapper,
         renderer: PromptRenderer,
+        exchange: Exchange,
     ) -> None:
         self._model = model
         self._engine = engine
@@ -70,6 +80,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         # Used on the MLX thread only; the renderer's own on the executor's only.
         self._decode_tokenizer = decode_tokenizer
         self._renderer = renderer
+        self._exchange = exchange
         # Only asked on the executor's thread.
         self._constraints = ConstraintCompiler.of(decode_tokenizer)
         self._rendering = ThreadPoolExecutor(1, thread_name_prefix="render")
@@ -201,6 +212,24 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
             total_segments=total,
             wrong=run.findings.wrong,
         )
+
+    async def ExportCaches(
+        self, request: pb.ExportCachesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ExportCachesResponse:
+        try:
+            return await self._exchange.export(request)
+        except ExchangeError as error:
+            await context.abort(_FAULTS[error.fault], str(error))
+            raise
+
+    async def ImportCaches(
+        self, request: pb.ImportCachesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ImportCachesResponse:
+        try:
+            return await self._exchange.take_over(request)
+        except ExchangeError as error:
+            await context.abort(_FAULTS[error.fault], str(error))
+            raise
 
     async def _on_engine(self, function: Callable[[], Result]) -> Result:
         """Runs it on the MLX thread, between two turns."""

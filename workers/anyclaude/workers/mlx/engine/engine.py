@@ -23,6 +23,7 @@ from anyclaude.runtime.settings import MlxSettings
 from anyclaude.workers.mlx.adapter import LanguageModel
 from anyclaude.workers.mlx.engine.generation import DecodingError, Generation, failed
 from anyclaude.workers.mlx.engine.job import Job
+from anyclaude.workers.mlx.kv.exchange.mold import Mold
 from anyclaude.workers.mlx.kv.store import KVStore
 from anyclaude.workers.mlx.kv.tokens import common_prefix
 from anyclaude.workers.mlx.kv.verify import Verification
@@ -112,6 +113,10 @@ class Engine:
             chunk_tokens=self._settings.shared_prefill_chunk_tokens,
             max_tokens=max_tokens,
         )
+
+    def mold(self) -> Mold | None:
+        """What a segment of the model looks like; MLX thread only."""
+        return Mold.of(self._model, self.store.kv_bits)
 
     def stop(self, grace_seconds: float) -> None:
         """Lets running requests go on for `grace_seconds`, then fails what is left."""

@@ -13,7 +13,7 @@ Not thread-safe: the MLX thread owns it.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -322,6 +322,21 @@ class KVStore:
             self.archive.forget(gone)
         self._drop_empty_lineages()
 
+    def adopt(self, lineages: Iterable[Lineage], prefixes: Iterable[Node]) -> None:
+        """Takes conversations and stable prefixes over that came from elsewhere.
+
+        One that is known here goes on from where it came furthest.
+        """
+        adopted = []
+        for lineage in lineages:
+            known = self._lineages.setdefault(lineage.key, lineage)
+            if known is not lineage and lineage.tip is not None and not known.running:
+                if known.tip is not None and known.tip not in lineage.tip.path():
+                    continue
+                known.tip, known.live = lineage.tip, None
+            adopted.append(known)
+        self.explainer.restored(prefixes, adopted)
+
     def drop_lineage(self, key: LineageKey) -> None:
         """Forgets a conversation's name and live cache; its segments stay."""
         self._lineages.pop(key, None)
@@ -360,7 +375,7 @@ class KVStore:
         stable = lease.stable_tokens
         cuts = {n for n in states if n <= length} | ({stable} if 0 < stable <= length else set())
         tokens = live.tokens.ids[:length]
-        self._make_splittable(tokens)
+        self.make_splittable(tokens)
         tip = self.tree.insert(tokens, cuts, lambda start, end: extract(live, start, end))
         path = tip.path()
         self._touch(tuple(path))
@@ -372,18 +387,18 @@ class KVStore:
                 node.record_id = ""
             if node.end == stable >= self._limits.min_prefix_tokens:
                 node.stable_digest = lease.key.stable_digest
-        self._save(path, tokens, lease.key)
+        self.save(path, tokens, lease.key)
         self._thin_states(path)
         self._drop_surplus_prefixes()
         return tip
 
-    def _make_splittable(self, tokens: TokenArray) -> None:
+    def make_splittable(self, tokens: TokenArray) -> None:
         """Brings the segment that `tokens` leaves in its middle into memory, or drops it."""
         match = self.tree.match(tokens)
         if match.nodes and match.length < match.nodes[-1].end and not match.nodes[-1].in_memory:
             self._load(match.nodes[-1])
 
-    def _save(self, path: list[Node], tokens: TokenArray, key: LineageKey) -> None:
+    def save(self, path: list[Node], tokens: TokenArray, key: LineageKey) -> None:
         """Writes behind what has no record yet: new segments, split ones, ones with a new state."""
         if self.archive is None:
             return

@@ -145,6 +145,14 @@ class PrefixTree:
             yield node
             waiting.extend(node.children.values())
 
+    def __contains__(self, node: Node) -> bool:
+        """Whether the node still hangs below the root."""
+        while node.parent is not None:
+            if node.parent.children.get(int(node.tokens[0])) is not node:
+                return False
+            node = node.parent
+        return node is self.root
+
     @property
     def nbytes(self) -> int:
         return sum(node.nbytes for node in self.nodes())

@@ -81,18 +81,11 @@ class Verification:
                 prefill(self._model, layers, chunk)
                 self.findings.computed_tokens += len(chunk)
                 yield True
-            if not self._is_kept(node) or node.end - node.start != len(tokens):
+            if node not in self._store.tree or node.end - node.start != len(tokens):
                 # It was evicted or split meanwhile.
                 return
             if node not in self._seen and not self._compare(node, layers):
                 return
-
-    def _is_kept(self, node: Node) -> bool:
-        top = node.path()[0]
-        return self._store.tree.root.children.get(int(top.tokens[0])) is top and all(
-            above.children.get(int(below.tokens[0])) is below
-            for above, below in zip(node.path(), node.path()[1:], strict=False)
-        )
 
     def _compare(self, node: Node, layers: list[object]) -> bool:
         """Compares one segment; one that is wrong goes, with all that is behind it."""

@@ -35,18 +35,34 @@ READERS = min(4, os.cpu_count() or 1)
 
 
 class OpenRecord:
-    """A record's file with its verified header."""
+    """A record in a file, with its verified header."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, at: int, nbytes: int, max_header_bytes: int) -> None:
+        """Reads the header of the record that takes `nbytes` from `at`."""
         self._descriptor = descriptor
-        file_bytes = os.fstat(descriptor).st_size
-        raw = os.pread(descriptor, PREAMBLE_BYTES, 0)
-        preamble: Preamble = decode_preamble(raw, file_bytes)
-        text = os.pread(descriptor, preamble.header_bytes, PREAMBLE_BYTES)
+        raw = os.pread(descriptor, PREAMBLE_BYTES, at)
+        preamble: Preamble = decode_preamble(raw, nbytes)
+        if preamble.header_bytes > max_header_bytes:
+            raise DoubtfulRecordError(f"its header takes {preamble.header_bytes} bytes")
+        text = os.pread(descriptor, preamble.header_bytes, at + PREAMBLE_BYTES)
         self.header: Header = decode_header(raw, text, preamble.check)
-        self._data_offset = preamble.data_offset
-        if file_bytes != self._data_offset + self.header.data_bytes:
+        self.header_bytes = preamble.header_bytes
+        self._data_offset = at + preamble.data_offset
+        if nbytes != preamble.data_offset + self.header.data_bytes:
             raise DoubtfulRecordError("its size is not what its header says")
+
+    def verify(self) -> None:
+        """Reads every byte and keeps none; any thread may.
+
+        Raises:
+            DoubtfulRecordError: a byte is not what was written.
+        """
+        self._check_padding()
+        memory = memoryview(bytearray(CHUNK_BYTES))
+        for header in self.header.arrays:
+            for number in range(len(header.checks)):
+                left = header.nbytes - number * CHUNK_BYTES
+                self._read_chunk(header, number, memory[: min(left, CHUNK_BYTES)])
 
     def arrays(self) -> dict[str, mx.array]:
         """All arrays, verified and evaluated.
@@ -110,7 +126,8 @@ def opened(path: Path) -> Iterator[OpenRecord]:
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        yield OpenRecord(descriptor)
+        nbytes = os.fstat(descriptor).st_size
+        yield OpenRecord(descriptor, 0, nbytes, max_header_bytes=nbytes)
     finally:
         os.close(descriptor)
 

@@ -49,12 +49,17 @@ class PreparedRecord:
         except OSError as error:
             raise FolderSyncError(str(error)) from error
 
+    def write_into(self, descriptor: int) -> None:
+        """Puts the record's bytes where an open file stands."""
+        write_all(descriptor, memoryview(self._head))
+        self._write_data(descriptor)
+
     def _write_temp(self, temp: Path, reach: Failpoint) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(temp, flags, 0o600)
         try:
             reach(Point.TEMP_CREATED)
-            _write_all(descriptor, memoryview(self._head))
+            write_all(descriptor, memoryview(self._head))
             reach(Point.HALF_WRITTEN)
             self._write_data(descriptor)
             reach(Point.WRITTEN)
@@ -66,9 +71,9 @@ class PreparedRecord:
     def _write_data(self, descriptor: int) -> None:
         end = 0
         for header, array in zip(self.header.arrays, self._arrays, strict=True):
-            _write_all(descriptor, memoryview(bytes(header.offset - end)))
+            write_all(descriptor, memoryview(bytes(header.offset - end)))
             for chunk in chunks(array.data):
-                _write_all(descriptor, chunk)
+                write_all(descriptor, chunk)
             end = header.offset + header.nbytes
 
 
@@ -87,7 +92,7 @@ def make_folder(folder: Path) -> None:
         sync_folder(folder.parent)
 
 
-def _write_all(descriptor: int, data: memoryview) -> None:
+def write_all(descriptor: int, data: memoryview) -> None:
     while data:
         data = data[os.write(descriptor, data) :]
 
