@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from anthropic import Anthropic
+from anthropic import Anthropic, types
 
 from tests.conformance import bodies as b
 from tests.conformance.endpoint import (
@@ -163,6 +163,16 @@ def test_whole_is_the_stream(endpoint: Endpoint, shape: str) -> None:
     assert whole["stop_reason"] == message.stop_reason
     assert whole["usage"]["output_tokens"] == message.usage["output_tokens"]
     assert prompt_tokens(whole["usage"]) == prompt_tokens(message.usage)
+
+
+@row(Row.WHOLE)
+@pytest.mark.parametrize("stream", [False, True])
+def test_only_fields_of_the_api(endpoint: Endpoint, stream: bool) -> None:
+    """An answer has the API's fields, and none of the server's own."""
+    message = endpoint.stream().message.start if stream else endpoint.create()
+    assert message.keys() <= types.Message.model_fields.keys()
+    assert message["usage"].keys() <= types.Usage.model_fields.keys()
+    assert message["role"] == "assistant"
 
 
 def _without_ids(content: list[dict[str, Any]]) -> list[dict[str, Any]]:

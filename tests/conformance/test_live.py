@@ -48,6 +48,20 @@ def test_never_silent(endpoint: Endpoint, address: Address) -> None:
     assert streamed.message.pings
 
 
+@row(Row.PING)
+def test_never_silent_in_the_queue(endpoint: Endpoint, address: Address) -> None:
+    """A stream that waits for others is no more silent than one that is computed."""
+    allowed = OWN_SILENCE_SECONDS if address.own else SILENCE_SECONDS
+    prompts = [secrets.token_hex(8) + " The quick brown fox reads." * 250 for _ in range(4)]
+
+    def ask(prompt: str) -> list[float]:
+        return endpoint.stream(messages=[b.user(prompt)], max_tokens=2).arrivals
+
+    with ThreadPoolExecutor(len(prompts)) as pool:
+        for arrivals in pool.map(ask, prompts):
+            assert max(after - before for before, after in pairwise(arrivals)) <= allowed
+
+
 @row(Row.DISCONNECT)
 @pytest.mark.heavy
 @pytest.mark.parametrize("when", ["prefill", "decode"])

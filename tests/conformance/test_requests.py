@@ -1,6 +1,8 @@
 """What a request may hold: everything that Claude Code sends is taken, and means what it says."""
 
 import json
+import re
+import secrets
 from typing import Any
 
 import pytest
@@ -285,6 +287,19 @@ def test_any_schema(endpoint: Endpoint) -> None:
 
 
 @row(Row.TOOL_SCHEMA)
+def test_whole_schema_is_read(endpoint: Endpoint) -> None:
+    """What a schema says deep inside reaches the model."""
+
+    def tool(words: str) -> b.Json:
+        item = {"type": "object", "properties": {"n": {"type": "integer", "description": words}}}
+        properties = {"list": {"type": "array", "items": item}}
+        return {"name": "T", "input_schema": {"type": "object", "properties": properties}}
+
+    brief, long = (endpoint.count(tools=[tool(words)]) for words in ("x", "x " * 40))
+    assert long - brief > 30
+
+
+@row(Row.TOOL_SCHEMA)
 def test_flags_are_not_prompt(endpoint: Endpoint) -> None:
     """cache_control and other flags of a tool are no part of the prompt: they move."""
     marked = {**b.BASH, "cache_control": {"type": "ephemeral"}, "defer_loading": False}
@@ -330,6 +345,22 @@ def test_server_tool_history(endpoint: Endpoint) -> None:
     turn = b.assistant([use, got, b.text("It says so.")])
     other = b.assistant([use, lost, b.text("No luck.")])
     endpoint.create(messages=[b.user("Search."), turn, b.user("More."), other, b.user("Ok.")])
+
+
+@row(Row.SERVER_TOOLS)
+@pytest.mark.parametrize("choice", [None, {"type": "tool", "name": "web_search"}], ids=str)
+def test_web_search(endpoint: Endpoint, choice: Any) -> None:
+    """Claude Code's search, a request of its own, is run or said to be unavailable: not made up."""
+    search = {"type": "web_search_20250305", "name": "web_search", "max_uses": 8}
+    message = endpoint.stream(
+        messages=[b.user("Perform a web search for the query: tides today")],
+        system="You are an assistant for performing a web search tool use",
+        tools=[search],
+        tool_choice=choice,
+        max_tokens=300,
+    ).message
+    if not message.of_type("web_search_tool_result"):
+        assert re.search("not available|unavailable", message.text), message.text
 
 
 @row(Row.TOOL_CHOICE)
@@ -453,6 +484,26 @@ def test_json_schema(endpoint: Endpoint, stream: bool) -> None:
     assert len(answer["title"]) <= 40
 
 
+@row(Row.OUTPUT_CONFIG)
+def test_title(endpoint: Endpoint) -> None:
+    """Claude Code's title call, which leaves room for far more than a title, ends with it."""
+    schema = {
+        "type": "object",
+        "properties": {"title": {"type": "string", "maxLength": 40}},
+        "required": ["title"],
+        "additionalProperties": False,
+    }
+    message = endpoint.stream(
+        system=[b.text(b.ATTRIBUTION.format("571")), b.text("Write a title for the session.")],
+        messages=[b.user([b.text("<session>\nSort a list, please.\n</session>")])],
+        tools=[],
+        output_config={"format": {"type": "json_schema", "schema": schema}},
+        max_tokens=32_000,
+    ).message
+    assert message.stop_reason == "end_turn"
+    assert json.loads(message.text).keys() == {"title"}
+
+
 @row(Row.CONTEXT_MANAGEMENT)
 @pytest.mark.parametrize(
     "edit",
@@ -503,6 +554,23 @@ def test_first_of_several(endpoint: Endpoint) -> None:
 
 
 @row(Row.STOP_SEQUENCES)
+def test_classifier(endpoint: Endpoint) -> None:
+    """The call by which Claude Code has an action judged ends before its stop sequence."""
+    message = endpoint.stream(
+        system=[b.text("You judge actions. Answer <block>yes</block> or <block>no</block>.")],
+        messages=[
+            b.user([b.text("<transcript>"), b.text('{"Bash":"ls"}'), b.text("</transcript>")])
+        ],
+        max_tokens=64,
+        temperature=0,
+        thinking={"type": "disabled"},
+        stop_sequences=["</block>"],
+    ).message
+    assert "</block>" not in message.text
+    assert message.stop_sequence in (None, "</block>")
+
+
+@row(Row.STOP_SEQUENCES)
 def test_no_stop_sequence(endpoint: Endpoint) -> None:
     """Without a match the field is null, and no character of a partial match is lost."""
     free = endpoint.create(max_tokens=12, temperature=0)
@@ -545,12 +613,14 @@ def test_wrong_sampling(endpoint: Endpoint, fields: Any) -> None:
 
 
 @row(Row.IMAGES)
-@pytest.mark.parametrize("place", ["user", "tool_result", "document"])
+@pytest.mark.parametrize("place", ["user", "by address", "tool_result", "document"])
 def test_image(endpoint: Endpoint, place: str) -> None:
     """An image or document is read, or refused by naming where it stands; never dropped."""
+    address = {"type": "url", "url": "https://example.com/a.png"}
     pdf = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0xLjQK"}
     content = {
         "user": [b.image(), b.text("What is it?")],
+        "by address": [{"type": "image", "source": address}, b.text("What is it?")],
         "tool_result": [b.result("toolu_1", [b.image()])],
         "document": [{"type": "document", "source": pdf}, b.text("Read.")],
     }[place]
@@ -598,9 +668,14 @@ def test_unicode(endpoint: Endpoint) -> None:
 
 @row(Row.DIAGNOSTICS)
 def test_diagnostics(endpoint: Endpoint) -> None:
-    """A question about the previous message's cache is taken, and answered by an object."""
-    first = endpoint.create()
-    answer = endpoint.create(diagnostics={"previous_message_id": first["id"]})
-    if answer.get("diagnostics") is None:
+    """A question about the previous message's cache is answered by what changed since."""
+    words = secrets.token_hex(8) + " Words of the conversation. " * 40
+    first = endpoint.create(messages=[b.user(words)], system="Be brief.")
+    asked = {"diagnostics": {"previous_message_id": first["id"]}, "messages": [b.user(words)]}
+    answer = endpoint.create(**asked, system="Be long, and never brief.")
+    if "diagnostics" not in answer:
         pytest.skip("the server has no diagnostics")
-    assert isinstance(answer["diagnostics"], dict)
+    reason = answer["diagnostics"]["cache_miss_reason"]
+    assert reason["type"] == "system_changed"
+    assert isinstance(reason["cache_missed_input_tokens"], int)
+    assert endpoint.create(**asked, system="Be brief.")["diagnostics"] is None

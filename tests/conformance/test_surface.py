@@ -22,6 +22,15 @@ def test_any_query(endpoint: Endpoint, path: str) -> None:
 
 
 @row(Row.PATH)
+def test_body_in_chunks(endpoint: Endpoint) -> None:
+    """A body without a length, in chunks and of no named type, is read to its end."""
+    raw = json.dumps(endpoint.body()).encode()
+    accepted(
+        endpoint.http.post(MESSAGES, content=(raw[at : at + 7] for at in range(0, len(raw), 7)))
+    )
+
+
+@row(Row.PATH)
 @pytest.mark.parametrize("path", ["/v1/nothing", "/v1/messages/nothing", "/nothing"])
 def test_unknown_path(endpoint: Endpoint, path: str) -> None:
     """An unknown path is a 404 in the API's envelope."""
@@ -107,9 +116,10 @@ def test_discovered(surface: Endpoint) -> None:
 
 @row(Row.MODELS)
 def test_window(surface: Endpoint) -> None:
-    """The list says how long a prompt may be."""
+    """The list says how long a prompt and an answer may be."""
     (model, *_) = surface.http.get("/v1/models").json()["data"]
     assert model["max_input_tokens"] > 0
+    assert model["max_tokens"] > 0
 
 
 @row(Row.MODELS)
@@ -189,6 +199,13 @@ def test_nothing_is_forwarded(surface: Endpoint, path: str) -> None:
 def test_user_id(endpoint: Endpoint, user_id: str | None) -> None:
     """Both forms of metadata.user_id are taken, and so is any other."""
     endpoint.create(metadata={"user_id": user_id})
+
+
+@row(Row.METADATA)
+def test_user_id_is_not_prompt(endpoint: Endpoint) -> None:
+    """Who asks is no part of the prompt."""
+    named = {"user_id": json.dumps({"device_id": "d" * 64, "session_id": "1111-2222"})}
+    assert endpoint.count(metadata=named) == endpoint.count()
 
 
 @row(Row.METADATA)

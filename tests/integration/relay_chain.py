@@ -38,13 +38,13 @@ class Chain:
         self.relay.__exit__(*error)
         self.upstream.__exit__(*error)
 
-    def stream(self, messages: Any) -> anthropic.types.Message:
+    def stream(self, messages: Any, tools: Any = (TOOL,)) -> anthropic.types.Message:
         with self.client.messages.stream(
-            model="claude-x", max_tokens=100, messages=messages, tools=[TOOL]
+            model="claude-x", max_tokens=100, messages=messages, tools=list(tools)
         ) as running:
             return running.get_final_message()
 
-    def whole(self, messages: Any) -> anthropic.types.Message:
+    def whole(self, messages: Any, tools: Any = (TOOL,)) -> anthropic.types.Message:
         return self.client.messages.create(
-            model="claude-x", max_tokens=100, messages=messages, tools=[TOOL]
+            model="claude-x", max_tokens=100, messages=messages, tools=list(tools)
         )

@@ -5,6 +5,7 @@ import json
 import anthropic
 import pytest
 
+from anyclaude.messages.websearch import NOT_SEARCHED
 from anyclaude.worker.v1 import worker_pb2 as pb
 from tests.integration.frontend_process import FrontendProcess, route
 from tests.integration.relay_chain import Chain
@@ -55,6 +56,18 @@ def test_a_tool_loop(way):
         assert (answer.stop_reason, answer.usage.input_tokens) == ("end_turn", 50)
         sent = chain.upstream.posts("/v1/chat/completions")[-1].json["messages"]
         assert sent[1]["tool_calls"][0]["id"] == sent[2]["tool_call_id"] == "call_1"
+
+
+@pytest.mark.parametrize("way", ["stream", "whole"])
+def test_a_web_search_is_not_made_up(way):
+    """A server without a search tool is not asked to search: the answer says that nothing was."""
+    search = {"type": "web_search_20250305", "name": "web_search", "max_uses": 8}
+    with Chain(openai_server(loop)) as chain:
+        asked = [{"role": "user", "content": "Perform a web search for the query: x"}]
+        answer = getattr(chain, way)(asked, tools=[search])
+        assert answer.content[0].text == NOT_SEARCHED
+        assert answer.stop_reason == "end_turn"
+        assert chain.upstream.posts("/v1/chat/completions") == []
 
 
 def test_a_refusal_is_a_status():

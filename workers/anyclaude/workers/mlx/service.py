@@ -23,6 +23,7 @@ from anyclaude.messages.requests import (
     parse_count_tokens_request,
     parse_messages_request,
 )
+from anyclaude.messages.websearch import not_searched, only_searches
 from anyclaude.worker.v1 import worker_pb2 as pb
 from anyclaude.worker.v1 import worker_pb2_grpc
 from anyclaude.workers.mlx import memory
@@ -59,6 +60,14 @@ _FAULTS: Final[Mapping[Fault, grpc.StatusCode]] = {
     Fault.REFUSED: grpc.StatusCode.FAILED_PRECONDITION,
     Fault.TOO_LARGE: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
+
+
+class _NothingToGenerate(Exception):
+    """The request asks for what nothing here can do, and its answer says so."""
+
+    def __init__(self, prompt_tokens: int) -> None:
+        super().__init__(prompt_tokens)
+        self.prompt_tokens = prompt_tokens
 
 
 class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
@@ -98,6 +107,10 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
             job = await loop.run_in_executor(self._rendering, self._job, request, emit)
         except ApiError as error:
             yield failed(error)
+            return
+        except _NothingToGenerate as answer:
+            for event in not_searched(answer.prompt_tokens):
+                yield event
             return
         self._engine.submit(job)
         try:
@@ -249,6 +262,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
 
         Raises:
             ApiError: the request cannot be answered as it is.
+            _NothingToGenerate: it can, without the model.
         """
         began = time.monotonic()
         body = parse_messages_request(request.body_json)
@@ -257,6 +271,8 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         room = window - len(prompt.token_ids)
         if room < 1:
             raise prompt_too_long(len(prompt.token_ids), window)
+        if only_searches(body):
+            raise _NothingToGenerate(len(prompt.token_ids))
         max_tokens = min(body.max_tokens, room)
         in_thinking = opens_thinking(self._decode_tokenizer, prompt.token_ids)
         held = self._held(body, in_thinking=in_thinking)

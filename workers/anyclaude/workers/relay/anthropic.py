@@ -50,6 +50,7 @@ _REASONS: Final = {
 class AnthropicDialect:
     name: Final = pb.DIALECT_ANTHROPIC
     path: Final = "/v1/messages"
+    knows_server_tools: Final = True
 
     def headers(self, key: str, *, is_api: bool) -> list[tuple[bytes, bytes]]:
         headers = [(b"anthropic-version", VERSION)]

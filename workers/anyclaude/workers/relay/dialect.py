@@ -18,6 +18,11 @@ class Dialect(Protocol):
         """Where generations are posted, below the server's root."""
         ...
 
+    @property
+    def knows_server_tools(self) -> bool:
+        """Whether tools that the server runs itself, such as a web search, are passed on to it."""
+        ...
+
     def headers(self, key: str, *, is_api: bool) -> list[tuple[bytes, bytes]]:
         """What the dialect sends with every request.
 

@@ -17,6 +17,7 @@ import structlog
 
 from anyclaude.messages.errors import ApiError, prompt_too_long
 from anyclaude.messages.requests import MessagesRequest, parse_messages_request
+from anyclaude.messages.websearch import not_searched, only_searches
 from anyclaude.runtime.upstreams import UpstreamKind
 from anyclaude.worker.v1 import worker_pb2 as pb
 from anyclaude.workers.relay.dialect import Dialect
@@ -93,6 +94,11 @@ class _Generation:
     async def run(self) -> Events:
         self._check_window()
         dialect = await self._upstream.dialect()
+        if not dialect.knows_server_tools and only_searches(self._request):
+            estimate = self._upstream.estimator.estimate(self._request, self._raw)
+            for event in not_searched(estimate):
+                yield event
+            return
         target = await self._upstream.target(self._request.model)
         for _ in range(_MAX_ATTEMPTS):
             try:

@@ -14,6 +14,7 @@ from anyclaude.workers.relay.target import Target
 class OpenAiDialect:
     name: Final = pb.DIALECT_OPENAI
     path: Final = "/v1/chat/completions"
+    knows_server_tools: Final = False
 
     def headers(self, key: str, *, is_api: bool) -> list[tuple[bytes, bytes]]:
         return [(b"authorization", f"Bearer {key}".encode())] if key else []
