@@ -1,5 +1,6 @@
 """The cache folder of the whole service: other models, other services, and a disk that refuses."""
 
+import struct
 import subprocess
 import sys
 import time
@@ -120,6 +121,38 @@ def test_a_full_disk(home: Path, tmp_path: Path) -> None:
         status = service.wait_for(lambda status: status.disk.skipped_writes > 0)
         assert any("KV caches do not reach the disk" in problem for problem in status.problems)
         assert metric(service, "anyclaude_disk_skipped_writes") > 0
+
+
+def test_records_of_an_older_format(home: Path, tmp_path: Path) -> None:
+    """Never read: the tokens are computed again, equal, and written anew; status counts them."""
+    model = saved.save(tmp_path / "model")
+    with Service(model=model, home=home) as service:
+        sound = ask(service.ready())
+        ask(service, words="something else")
+        assert service.stop() == 0
+    records = list((home / "cache").rglob("*.kv"))
+    for record in records:
+        with record.open("r+b") as content:
+            content.seek(8)
+            content.write(struct.pack("<I", 0))
+    with Service(model=model, home=home) as service:
+        service.ready()
+        assert service.control("status", "--json").json["disk"]["other_version_records"] == len(
+            records
+        )
+        assert metric(service, "anyclaude_disk_other_versions") == len(records)
+        assert f"{len(records)} of another format, not read" in service.control("status").stdout
+        again = ask(service)
+        assert reused(again) == 0
+        assert again["content"] == sound["content"]
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not (status := service.status()).disk.records and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert status.disk.quarantined_records == status.disk.skipped_writes == 0
+        assert 0 < status.disk.other_version_records < len(records)
+        assert service.stop() == 0
+    with Service(model=model, home=home) as service:
+        assert reused(ask(service.ready())) == sound["usage"]["cache_creation_input_tokens"]
 
 
 def test_damaged_records_are_put_aside(home: Path, tmp_path: Path) -> None:

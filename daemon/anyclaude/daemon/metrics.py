@@ -196,6 +196,11 @@ def _of_worker(sample: Sample) -> Iterator[Metric]:
         yield _gauge("anyclaude_disk_failed_writes", "Writes that failed.", disk.failed_writes)
         yield _gauge("anyclaude_disk_skipped_writes", "Writes left out.", disk.skipped_writes)
         yield _gauge("anyclaude_disk_quarantined", "Records in doubt.", disk.quarantined_records)
+        yield _gauge(
+            "anyclaude_disk_other_versions",
+            "Records of another format, which are not read.",
+            disk.other_version_records,
+        )
 
 
 def _gauge(name: str, help_: str, value: float, **labels: str) -> Metric:

@@ -113,10 +113,17 @@ def _model(model: "ModelInfo") -> str | Cell:
 
 
 def _disk(disk: "DiskStatus") -> str:
-    return (
-        f"{format_bytes(disk.bytes)} of {format_bytes(disk.budget_bytes)}, "
-        f"{disk.records} segments of this model"
+    unusual = (
+        (disk.other_version_records, "of another format, not read"),
+        (disk.quarantined_records, "put aside in doubt"),
+        (disk.failed_writes + disk.skipped_writes, "not written"),
     )
+    words = [
+        f"{format_bytes(disk.bytes)} of {format_bytes(disk.budget_bytes)}",
+        f"{disk.records} segments of this model",
+        *(f"{records} {what}" for records, what in unusual if records),
+    ]
+    return ", ".join(words)
 
 
 def _memory(memory: "MemoryStatus") -> str:

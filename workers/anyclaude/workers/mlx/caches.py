@@ -154,6 +154,7 @@ def disk_status(store: KVStore) -> pb.DiskStatus | None:
         skipped_writes=status.skipped_writes,
         quarantined_records=status.quarantined,
         last_error=status.last_error,
+        other_version_records=status.other_versions,
     )
 
 

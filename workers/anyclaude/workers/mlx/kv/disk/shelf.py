@@ -48,7 +48,6 @@ class Counts:
     evicted: int = 0
     quarantined: int = 0
     orphans: int = 0
-    other_versions: int = 0
     index_failures: int = 0
     last_error: str = ""
 
@@ -99,6 +98,12 @@ class Shelf:
             leftovers = sum(doomed.nbytes for doomed in (*self._doomed, *self._other_versions))
             own = self._in_flight_bytes + self._index_bytes + self._quarantine_bytes
             return self.ledger.nbytes + leftovers + own
+
+    @property
+    def other_versions(self) -> int:
+        """Records of another format that still lie there."""
+        with self.lock:
+            return len(self._other_versions)
 
     @property
     def unsettled(self) -> bool:
@@ -192,7 +197,6 @@ class Shelf:
             self._other_versions = [_doomed(file) for file in found.other_versions]
             self.counts.orphans += len(orphans)
             self.counts.quarantined += len(found.doubtful)
-            self.counts.other_versions += len(found.other_versions)
             for file, reason in (*found.doubtful, *found.unread):
                 self.counts.last_error = f"{file.path}: {reason}"
 

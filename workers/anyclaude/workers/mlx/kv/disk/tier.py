@@ -233,6 +233,7 @@ class DiskTier:
                 budget_bytes=self._budget_bytes,
                 pending_writes=self._queue.unfinished_writes,
                 pending_bytes=self._queue.held_bytes,
+                other_versions=self._shelf.other_versions,
                 **vars(counts),
             )
 
