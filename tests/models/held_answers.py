@@ -11,7 +11,7 @@ import mlx.core as mx
 from anyclaude.messages.requests import Tool, ToolChoice
 from anyclaude.runtime.settings import MlxSettings
 from anyclaude.worker.v1 import worker_pb2 as pb
-from anyclaude.workers.mlx.decode import BlockStream, make_sampler
+from anyclaude.workers.mlx.decode import BlockStream, ThinkingBudget, make_sampler
 from anyclaude.workers.mlx.decode.held import ConstraintCompiler
 from anyclaude.workers.mlx.engine.engine import Engine
 from anyclaude.workers.mlx.engine.job import Job
@@ -79,11 +79,24 @@ class Generator:
         choice: ToolChoice = ANY,
         max_tokens: int = 2000,
         may_think: bool = False,
+        thinking_tokens: int | None = None,
     ) -> HeldAnswer:
+        """
+        Args:
+            may_think: the answer may begin with thinking.
+            thinking_tokens: the prompt has opened the thinking, which ends after so many.
+        """
         rng = random.Random(seed)
         mx.random.seed(seed)
-        held = self._compiler.compile(offered, choice, None, in_thinking=False, may_think=may_think)
-        sampler = make_sampler(1.0)
+        in_thinking = thinking_tokens is not None
+        held = self._compiler.compile(
+            offered, choice, None, in_thinking=in_thinking, may_think=may_think
+        )
+        sampler, budget = make_sampler(1.0), None
+        if thinking_tokens is not None:
+            end = self.wrapper.think_end_tokens
+            budget = ThinkingBudget(thinking_tokens, end, in_thinking=True)
+            sampler = budget.sampler(sampler)
         events: list[pb.GenerateResponse] = []
         self._engine.submit(
             Job(
@@ -96,7 +109,14 @@ class Generator:
                 window_limited=False,
                 sampler=held.constraint.sampler(sampler) if held else sampler,
                 new_blocks=lambda: BlockStream(
-                    self.wrapper, offered, [], tool_choice=choice, held=held, max_tokens=max_tokens
+                    self.wrapper,
+                    offered,
+                    [],
+                    tool_choice=choice,
+                    in_thinking=in_thinking,
+                    held=held,
+                    budget=budget,
+                    max_tokens=max_tokens,
                 ),
                 emit=events.append,
                 keep=False,

@@ -35,7 +35,7 @@ from anyclaude.workers.mlx.caches import (
     pin_cache,
     prune_caches,
 )
-from anyclaude.workers.mlx.decode import BlockStream, make_sampler
+from anyclaude.workers.mlx.decode import BlockStream, ThinkingBudget, make_sampler
 from anyclaude.workers.mlx.decode.held import ConstraintCompiler, Held
 from anyclaude.workers.mlx.engine.engine import Engine
 from anyclaude.workers.mlx.engine.generation import failed
@@ -276,7 +276,8 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         max_tokens = min(body.max_tokens, room)
         in_thinking = opens_thinking(self._decode_tokenizer, prompt.token_ids)
         held = self._held(body, in_thinking=in_thinking)
-        sampler = self._sampler(body, held)
+        budget = self._budget(body, in_thinking=in_thinking)
+        sampler = self._sampler(body, held, budget)
         return Job(
             request_id=request.request_id,
             lineage=_lineage(request.identity, prompt),
@@ -293,6 +294,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
                 tool_choice=body.tool_choice,
                 in_thinking=in_thinking,
                 held=held,
+                budget=budget,
                 max_tokens=max_tokens,
             ),
             emit=emit,
@@ -302,7 +304,17 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
             created=began,
         )
 
-    def _sampler(self, body: MessagesRequest, held: Held | None) -> Callable[[Any], Any]:
+    def _budget(self, body: MessagesRequest, *, in_thinking: bool) -> ThinkingBudget | None:
+        """What ends the answer's thinking, where the client bounds it."""
+        asked = body.thinking or {}
+        tokens, end = asked.get("budget_tokens"), self._decode_tokenizer.think_end_tokens
+        if asked.get("type") != "enabled" or not isinstance(tokens, int) or not end:
+            return None
+        return ThinkingBudget(tokens, end, in_thinking=in_thinking)
+
+    def _sampler(
+        self, body: MessagesRequest, held: Held | None, budget: ThinkingBudget | None
+    ) -> Callable[[Any], Any]:
         own = self._model.sampling
         top_p = own.top_p if body.top_p is None else body.top_p
         sampler = make_sampler(
@@ -310,6 +322,8 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
             top_p,
             own.top_k if body.top_k is None else body.top_k,
         )
+        if budget is not None:
+            sampler = budget.sampler(sampler)
         if held is None:
             return sampler
         # Only a nucleus is measured in probability.

@@ -2,5 +2,6 @@
 
 from anyclaude.workers.mlx.decode.sampling import make_sampler
 from anyclaude.workers.mlx.decode.stream import BlockStream
+from anyclaude.workers.mlx.decode.thinking import ThinkingBudget
 
-__all__ = ["BlockStream", "make_sampler"]
+__all__ = ["BlockStream", "ThinkingBudget", "make_sampler"]

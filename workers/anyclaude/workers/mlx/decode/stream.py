@@ -22,6 +22,7 @@ from anyclaude.workers.mlx.decode.grammar import Mode, grammar_of, silent_tokens
 from anyclaude.workers.mlx.decode.held import Begin, CallReading, End, Held, Part, Piece
 from anyclaude.workers.mlx.decode.library import TokenizerWrapper
 from anyclaude.workers.mlx.decode.scanner import Event, Scanner, Stopped, Switch, Text
+from anyclaude.workers.mlx.decode.thinking import ThinkingBudget
 
 _ID_CHARACTERS = string.ascii_letters + string.digits
 _NOT_PARALLEL = "was not made: one call at a time was asked for"
@@ -47,6 +48,7 @@ class BlockStream:
         stop_sequences: matched on decoded text, outside thinking and calls.
         in_thinking: the prompt has already opened the thinking block.
         held: what the answer's tokens are held to.
+        budget: ends the thinking in time.
         max_tokens: after how many the answer will be cut, where that is known.
         new_id: makes the id of a tool_use block.
     """
@@ -60,6 +62,7 @@ class BlockStream:
         tool_choice: ToolChoice = ToolChoice(),  # noqa: B008 - frozen
         in_thinking: bool = False,
         held: Held | None = None,
+        budget: ThinkingBudget | None = None,
         max_tokens: int | None = None,
         new_id: Callable[[], str] = new_tool_use_id,
     ) -> None:
@@ -76,6 +79,7 @@ class BlockStream:
         self._reader = CallReader(tokenizer, callable_tools) if callable_tools else None
         self._parallel = not tool_choice.disable_parallel_tool_use
         self._held = held
+        self._budget = budget
         self._tokens_left = max_tokens
         # The held call being written.
         self._live: _Live | None = None
@@ -107,10 +111,11 @@ class BlockStream:
             self._held.constraint.observe(token_id)
         if self._tokens_left is not None:
             self._tokens_left -= 1
-        if self._is_silent(token_id):
-            return self._writer.take()
-        self._detokenizer.add_token(token_id)
-        self._feed(self._detokenizer.last_segment)
+        if not self._is_silent(token_id):
+            self._detokenizer.add_token(token_id)
+            self._feed(self._detokenizer.last_segment)
+        if self._budget is not None:
+            self._budget.observe(token_id, thinking=self._scanner.mode is Mode.THINKING)
         return self._writer.take()
 
     def finish(self, *, cut: bool) -> list[GenerateResponse]:
