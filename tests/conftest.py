@@ -1,10 +1,31 @@
-"""Settings of the whole suite."""
+"""Settings of the whole suite, and the figures that tests measured, shown at its end.
+
+A test says `record_property(FIGURES, "what it measured")`; equal lines are shown once, counted.
+"""
 
 import os
+from collections import Counter
 
+import pytest
 from hypothesis import settings
+
+from tests.figures import FIGURES
 
 # A build is judged on its change, not on the luck of a draw; at a desk new examples are wanted.
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("desk", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "desk")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    lines = Counter(
+        str(value)
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+        if name == FIGURES
+    )
+    if lines:
+        terminalreporter.section("figures")
+    for line, count in lines.items():
+        terminalreporter.line(line if count == 1 else f"{count} times: {line}")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.figures import FIGURES, RecordProperty
 from tests.integration.prompts import body
 from tests.integration.service import WAIT_SECONDS, Service
 from tests.models import saved
@@ -68,7 +69,9 @@ def test_models_do_not_answer_for_each_other(home: Path, tmp_path: Path) -> None
     assert answers[2]["content"] == answers[0]["content"]
 
 
-def test_two_services_on_one_cache_folder(home: Path, tmp_path: Path) -> None:
+def test_two_services_on_one_cache_folder(
+    home: Path, tmp_path: Path, record_property: RecordProperty
+) -> None:
     """The second serves from memory alone, and status and metrics say whose folder it is."""
     model, other = saved.save(tmp_path / "model"), tmp_path / "other"
     other.mkdir()
@@ -84,13 +87,17 @@ def test_two_services_on_one_cache_folder(home: Path, tmp_path: Path) -> None:
             status = second.control("status", "--json")
             assert any("KV caches do not reach the disk" in p for p in status.json["problems"])
             assert status.json["disk"]["state"] == "shared"
-            assert metric(second, "anyclaude_disk_skipped_writes") > 0
+            skipped = metric(second, "anyclaude_disk_skipped_writes")
+            assert skipped > 0
+            record_property(
+                FIGURES, f"second service on a cache folder: served, {skipped:.0f} writes left out"
+            )
             second.stop()
         assert reused(ask(first)) > 0
         assert first.status().disk.quarantined_records == 0
 
 
-def test_a_read_only_folder(home: Path, tmp_path: Path) -> None:
+def test_a_read_only_folder(home: Path, tmp_path: Path, record_property: RecordProperty) -> None:
     """Stored caches are still read; that no new ones are written shows, and serving goes on."""
     model = saved.save(tmp_path / "model")
     # The tier leaves a gigabyte to others; a tmpfs takes what is written, not its size.
@@ -105,10 +112,16 @@ def test_a_read_only_folder(home: Path, tmp_path: Path) -> None:
             assert ask(service, words="something else")["type"] == "message"
             status = service.control("status", "--json").json
             assert any("Read-only file system" in problem for problem in status["problems"])
-            assert metric(service, "anyclaude_disk_skipped_writes") > 0
+            skipped = metric(service, "anyclaude_disk_skipped_writes")
+            assert skipped > 0
+            record_property(
+                FIGURES,
+                f"read-only cache folder: {reused(again)} tokens read, {skipped:.0f} writes left "
+                "out",
+            )
 
 
-def test_a_full_disk(home: Path, tmp_path: Path) -> None:
+def test_a_full_disk(home: Path, tmp_path: Path, record_property: RecordProperty) -> None:
     """A volume without room costs what would have been kept, and says so."""
     model = saved.save(tmp_path / "model")
     with (
@@ -120,10 +133,14 @@ def test_a_full_disk(home: Path, tmp_path: Path) -> None:
         assert reused(ask(service)) == first["usage"]["cache_creation_input_tokens"]
         status = service.wait_for(lambda status: status.disk.skipped_writes > 0)
         assert any("KV caches do not reach the disk" in problem for problem in status.problems)
-        assert metric(service, "anyclaude_disk_skipped_writes") > 0
+        skipped = metric(service, "anyclaude_disk_skipped_writes")
+        assert skipped > 0
+        record_property(FIGURES, f"full disk: served, {skipped:.0f} writes left out")
 
 
-def test_records_of_an_older_format(home: Path, tmp_path: Path) -> None:
+def test_records_of_an_older_format(
+    home: Path, tmp_path: Path, record_property: RecordProperty
+) -> None:
     """Never read: the tokens are computed again, equal, and written anew; status counts them."""
     model = saved.save(tmp_path / "model")
     with Service(model=model, home=home) as service:
@@ -150,6 +167,7 @@ def test_records_of_an_older_format(home: Path, tmp_path: Path) -> None:
             time.sleep(0.05)
         assert status.disk.quarantined_records == status.disk.skipped_writes == 0
         assert 0 < status.disk.other_version_records < len(records)
+        record_property(FIGURES, f"records of an older format: {len(records)}, 0 loaded")
         assert service.stop() == 0
     with Service(model=model, home=home) as service:
         assert reused(ask(service.ready())) == sound["usage"]["cache_creation_input_tokens"]

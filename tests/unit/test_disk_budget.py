@@ -6,6 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from anyclaude.workers.mlx.kv.disk import DiskTier, Point, Segment
 from anyclaude.workers.mlx.kv.disk.index import JOURNAL_BYTES
+from tests.figures import FIGURES, RecordProperty
 from tests.unit import disk_records as disk
 
 # One record of 1,000 pairs of floats, its header included.
@@ -266,7 +267,7 @@ TestRandomLoad.settings = settings(
 )
 
 
-def test_every_byte_is_counted_while_many_are_written():
+def test_every_byte_is_counted_while_many_are_written(record_property: RecordProperty):
     """Two hundred saves over a budget of a few records: never above it, by the file system."""
     most = [0]
 
@@ -289,5 +290,7 @@ def test_every_byte_is_counted_while_many_are_written():
         status = tier.status()
         assert status.written + status.skipped_writes == 200
         assert status.written > 190
-    print(f"most bytes: {most[0]} of {budget}")
+    record_property(
+        FIGURES, f"cache folder, 200 records over its budget: {most[0]} of {budget} bytes"
+    )
     assert most[0] <= budget

@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from anyclaude.workers.mlx.kv.disk import DiskState, Point, Segment
+from tests.figures import FIGURES, RecordProperty
 from tests.unit import disk_records as disk
 
 REMOVING = {Point.UNLINKED}
@@ -74,7 +75,9 @@ def _check_state(path: Path, scenario: str, point: Point) -> None:
 
 
 @pytest.mark.parametrize(("scenario", "point"), CASES)
-def test_an_unexpected_end_of_the_writer(scenario: str, point: Point):
+def test_an_unexpected_end_of_the_writer(
+    scenario: str, point: Point, record_property: RecordProperty
+):
     """The writer dies at a step: the tier says so and refuses, and the next opening is whole."""
     told: list[bool] = []
     with disk.folder() as path:
@@ -96,6 +99,7 @@ def test_an_unexpected_end_of_the_writer(scenario: str, point: Point):
             assert not tier.save(disk.segment("ff"), told.append)
             assert told == []
         _check_state(path, scenario, point)
+    record_property(FIGURES, "the writer ended at a step of writing: 0 records lost or wrong")
 
 
 # A process takes a second, so an exchange is cut where it differs from an addition.
@@ -104,7 +108,7 @@ KILLS += [("replace", point) for point in (Point.FILE_SYNCED, Point.RENAMED, Poi
 
 
 @pytest.mark.parametrize(("scenario", "point"), KILLS)
-def test_a_killed_process(scenario: str, point: Point):
+def test_a_killed_process(scenario: str, point: Point, record_property: RecordProperty):
     """SIGKILL of a real process at a step: the next one finds the old state or the new, whole."""
     with disk.folder() as path:
         _prepared(path)
@@ -112,10 +116,11 @@ def test_a_killed_process(scenario: str, point: Point):
         victim = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert victim.returncode == -9, victim.stdout + victim.stderr
         _check_state(path, scenario, point)
+    record_property(FIGURES, "SIGKILL at a step of writing: 0 records lost or wrong")
 
 
 @pytest.mark.parametrize("point", [point for point in Point if point not in REMOVING])
-def test_an_error_of_the_disk_leaves_no_trace(point: Point):
+def test_an_error_of_the_disk_leaves_no_trace(point: Point, record_property: RecordProperty):
     """EIO at a step: counted and visible, no partial file, and a later write works."""
     clock = disk.Clock()
     told: list[bool] = []
@@ -143,3 +148,4 @@ def test_an_error_of_the_disk_leaves_no_trace(point: Point):
         assert tier.save(saved, wait=True)
         assert tier.status().state is DiskState.SERVING
         assert disk.same(tier.load("ab"), saved)
+    record_property(FIGURES, "the disk failed at a step of writing: seen, 0 bytes left behind")

@@ -10,6 +10,7 @@ import pytest
 
 from anyclaude.workers.mlx.kv.disk import Bounds, DiskTier, Segment
 from anyclaude.workers.mlx.kv.disk.index import JOURNAL_BYTES
+from tests.figures import FIGURES, RecordProperty
 from tests.unit import disk_records as disk
 
 SEED = 20_250_711
@@ -29,7 +30,7 @@ def _tree(tier: DiskTier) -> dict[str, Segment]:
     return saved
 
 
-def test_no_truncation_is_loaded():
+def test_no_truncation_is_loaded(record_property: RecordProperty):
     """A record cut at every 4 KiB, at 0 and 1 byte and one short, while open and before opening."""
     with disk.folder() as path:
         saved = disk.segment("ab", floats=20_000)
@@ -49,10 +50,13 @@ def test_no_truncation_is_loaded():
             with disk.tier(path) as tier:
                 assert tier.load("ab") is None
                 assert tier.records() == []
-    print(f"truncations: {len(lengths)} of {len(whole)} bytes, each twice, 0 loaded")
+    record_property(
+        FIGURES,
+        f"record of {len(whole)} bytes cut at {len(lengths)} places, each twice: 0 loaded",
+    )
 
 
-def test_no_bit_flip_is_loaded():
+def test_no_bit_flip_is_loaded(record_property: RecordProperty):
     """1,000 random bit flips, half of them in the data: never wrong data."""
     dice = random.Random(SEED)
     refused_open, refused_load, in_data = 0, 0, 0
@@ -81,9 +85,10 @@ def test_no_bit_flip_is_loaded():
                 loaded = tier.load("ab")
                 assert loaded is None, f"seed {SEED}, bit {bit}"
                 refused_open += 1
-    print(
-        f"bit flips: seed {SEED}, {refused_load} while open ({in_data} in data or padding), "
-        f"{refused_open} before opening, 0 loaded"
+    record_property(
+        FIGURES,
+        f"bit flips in a record, seed {SEED}: {refused_load} while open ({in_data} in data or "
+        f"padding), {refused_open} before opening, 0 loaded",
     )
 
 

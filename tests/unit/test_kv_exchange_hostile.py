@@ -17,6 +17,7 @@ from anyclaude.workers.mlx.kv.exchange.layout import HEAD_BYTES, ReadBounds
 from anyclaude.workers.mlx.kv.exchange.outgoing import Choice, Outgoing
 from anyclaude.workers.mlx.kv.exchange.reading import opened
 from anyclaude.workers.mlx.kv.exchange.writing import ExportWriter
+from tests.figures import FIGURES, RecordProperty
 from tests.models import tiny
 from tests.unit.forged_export import (
     BOUNDS,
@@ -76,17 +77,23 @@ def test_the_forger_tells_the_truth_when_it_changes_nothing(
         assert len(reader.contents(mold).entries) == len(forged.records)
 
 
-def test_no_truncated_file_is_taken(engine: Bench, sound: Path, tmp_path: Path) -> None:
+def test_no_truncated_file_is_taken(
+    engine: Bench, sound: Path, tmp_path: Path, record_property: RecordProperty
+) -> None:
     """Cut at every 4 KiB, within every head and frame, and one byte short."""
     whole = sound.read_bytes()
     lengths = {0, 1, 8, HEAD_BYTES, len(whole) - 1, len(whole) - 16, *range(0, len(whole), 4096)}
     for length in lengths:
         (tmp_path / "cut").write_bytes(whole[:length])
         assert refused(engine, tmp_path / "cut").fault is Fault.DAMAGED
-    print(f"truncations: {len(lengths)} of {len(whole)} bytes, 0 taken over")
+    record_property(
+        FIGURES, f"export of {len(whole)} bytes cut at {len(lengths)} places: 0 taken over"
+    )
 
 
-def test_no_flipped_bit_is_taken(engine: Bench, sound: Path, tmp_path: Path) -> None:
+def test_no_flipped_bit_is_taken(
+    engine: Bench, sound: Path, tmp_path: Path, record_property: RecordProperty
+) -> None:
     """1,000 random bits, anywhere in the file."""
     whole, dice = sound.read_bytes(), random.Random(SEED)
     for _ in range(FLIPS):
@@ -95,7 +102,9 @@ def test_no_flipped_bit_is_taken(engine: Bench, sound: Path, tmp_path: Path) -> 
         flipped[bit // 8] ^= 1 << bit % 8
         (tmp_path / "flipped").write_bytes(flipped)
         refused(engine, tmp_path / "flipped")
-    print(f"bit flips: seed {SEED}, {FLIPS} of {8 * len(whole)} bits, 0 taken over")
+    record_property(
+        FIGURES, f"bit flips in an export of {len(whole)} bytes, seed {SEED}: {FLIPS}, 0 taken over"
+    )
 
 
 def _duplicate(forged: Forged) -> None:

@@ -10,6 +10,7 @@ from anyclaude.workers.mlx.kv.operations import prune
 from anyclaude.workers.mlx.kv.prune import Selection
 from anyclaude.workers.mlx.kv.store import KVStore
 from anyclaude.workers.mlx.kv.tree import PrefixTree
+from tests.figures import FIGURES, RecordProperty
 from tests.models import tiny
 from tests.unit.kv_engine import ANSWER_TOKENS, Bench, bench, fresh, same, words
 
@@ -38,7 +39,7 @@ def stable_prefixes(store: KVStore) -> int:
     return sum(bool(node.stable_digest) for node in store.tree.nodes())
 
 
-def test_idle_sessions_share_what_they_have_in_common() -> None:
+def test_idle_sessions_share_what_they_have_in_common(record_property: RecordProperty) -> None:
     """16 idle sessions cost the bytes of their distinct tokens, by the ledger and by MLX."""
     shared, own, sessions, rng = 18_490, 500, 16, random.Random(1)
     # One layer with one wide head, so that a prompt of true length takes seconds; and wide, since
@@ -58,7 +59,11 @@ def test_idle_sessions_share_what_they_have_in_common() -> None:
     assert distinct - sessions <= kept <= distinct
     held = mx.get_active_memory() - before
     needed = distinct * store.bytes_per_token
-    print(f"{held} bytes by MLX, {store.nbytes} by the ledger, {needed:.0f} for distinct tokens")
+    record_property(
+        FIGURES,
+        f"{sessions} idle sessions: {held} bytes by MLX, {store.nbytes} by the ledger, "
+        f"{needed:.0f} for distinct tokens",
+    )
     assert held <= 1.15 * needed
     assert held == pytest.approx(store.nbytes, rel=0.02)
 
@@ -219,7 +224,7 @@ def test_the_bytes_of_a_segment_follow_what_it_holds() -> None:
     assert node.nbytes == 0
 
 
-def test_the_byte_limit_holds_at_every_moment() -> None:
+def test_the_byte_limit_holds_at_every_moment(record_property: RecordProperty) -> None:
     """Under random load, running requests and what they add included, nothing passes the limit."""
     probe = bench(tiny.Family.WIDE)
     conversations(probe, 1, own_tokens=200)
@@ -239,7 +244,11 @@ def test_the_byte_limit_holds_at_every_moment() -> None:
             peak = max(peak, store.nbytes, mx.get_active_memory() - weights)
     for request in running:
         request.answer()
-    print(f"peak {peak} of {limit} bytes, {store.evictions} evictions")
+    record_property(
+        FIGURES,
+        f"{REQUESTS} requests at the limit: peak {peak} of {limit} bytes, "
+        f"{store.evictions} evictions",
+    )
     assert store.evictions > 0
     assert peak <= limit
 

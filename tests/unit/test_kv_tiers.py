@@ -21,6 +21,7 @@ from anyclaude.workers.mlx.kv.disk.failpoints import pass_by
 from anyclaude.workers.mlx.kv.operations import prune
 from anyclaude.workers.mlx.kv.prune import Selection
 from anyclaude.workers.mlx.kv.tree import SegmentArrays
+from tests.figures import FIGURES, RecordProperty
 from tests.models import tiny
 from tests.unit.conversations import Conversations
 from tests.unit.kv_engine import Bench, bench, fresh, same, words
@@ -119,7 +120,9 @@ def disturb(engine: Bench, rng: random.Random) -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_cached_equals_fresh_through_every_tier(kind: Kind, tmp_path: Path) -> None:
+def test_cached_equals_fresh_through_every_tier(
+    kind: Kind, tmp_path: Path, record_property: RecordProperty
+) -> None:
     """Whatever happened before, each of 200 answers is the fresh one, and most of it was reused."""
     talk, limit = Conversations(2026), memory_for(3, kind)
     done = reused = total = loaded = starts = crashed = 0
@@ -140,8 +143,11 @@ def test_cached_equals_fresh_through_every_tier(kind: Kind, tmp_path: Path) -> N
             status = engine.engine.store.archive.status()
             loaded, crashed = loaded + status.loaded, crashed + (status.state is DiskState.STOPPED)
         starts += 1
-    print(f"{kind}: {done} turns, {starts} starts, {crashed} crashed, {loaded} records read back,")
-    print(f"{reused} of {total} tokens reused")
+    record_property(
+        FIGURES,
+        f"{kind}: {done} turns equal, {starts} starts, {crashed} crashed, {loaded} records read "
+        f"back, {reused} of {total} tokens reused",
+    )
     assert min(starts, loaded) > 8
     assert crashed > 1
     assert reused / total > 0.4
