@@ -21,8 +21,10 @@ from anyclaude.worker.v1 import worker_pb2
 
 CONNECT_SECONDS: Final = 2.0
 CALL_SECONDS: Final = 5.0
-# A worker drains before it restarts; pruning may wait for the disk; a mode may have to come up.
+# A worker drains before it restarts; pruning may wait for the disk.
 SLOW_CALL_SECONDS: Final = 60.0
+# Running answers may have to end and a model to load; each has a bound of its own in the daemon.
+MODE_CALL_SECONDS: Final = 1800.0
 
 # Generated without annotations.
 _stubs: Any = control_pb2_grpc
@@ -94,9 +96,12 @@ class ControlClient:
         )
         return response
 
-    def set_mode(self, name: str) -> control_pb2.SetModeResponse:
+    def set_mode(self, name: str, ready_seconds: float = 0.0) -> control_pb2.SetModeResponse:
+        """Switches; a stop-first mode's server may take `ready_seconds` to come up."""
+        request = control_pb2.SetModeRequest(mode=name)
+        request.ready_timeout.FromMilliseconds(round(ready_seconds * 1000))
         response: control_pb2.SetModeResponse = self._call(
-            self._modes.SetMode, control_pb2.SetModeRequest(mode=name), SLOW_CALL_SECONDS
+            self._modes.SetMode, request, MODE_CALL_SECONDS
         )
         return response
 

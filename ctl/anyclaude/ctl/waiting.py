@@ -64,7 +64,7 @@ def switch_when_ready(
     deadline = clock.now() + timeout_seconds
     while True:
         try:
-            return client.set_mode(mode)
+            return client.set_mode(mode, max(deadline - clock.now(), 0.0))
         except CommandError as error:
             if error.code is not ExitCode.PRECONDITION:
                 raise

@@ -35,6 +35,15 @@ class World:
     changed: Callable[[], None]
 
 
+@dataclass(frozen=True)
+class Room:
+    """A child ends, or has ended, for a mode to have its memory."""
+
+    mode: str
+    # The child is gone and stays so while that is the service's mode.
+    is_made: bool = False
+
+
 class SupervisedChild:
     """Implements `supervisor.Actions`; ask `supervisor` for the state."""
 
@@ -45,6 +54,8 @@ class SupervisedChild:
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = asyncio.Event()
         self._is_last_run = False
+        # None: it is there for requests.
+        self.room: Room | None = None
         self.supervisor = Supervisor(
             world.settings.supervisor,
             self,
@@ -69,6 +80,11 @@ class SupervisedChild:
     def socket_path(self) -> Path:
         """Where the current process serves its contract."""
         return self._world.paths.worker_socket(self.name, self.supervisor.generation)
+
+    def make_room(self, room: Room | None) -> None:
+        """Notes what the child is stopped for; stopping it is another call."""
+        self.room = room
+        self._world.changed()
 
     def begin_last_run(self) -> None:
         """The process may finish what it does; once it is gone, none follows."""

@@ -39,8 +39,10 @@ class Crew:
             raise UnknownChildError(f'There is no worker "{name}". Workers: {known}.') from None
 
     def start(self) -> None:
+        """Starts all but those that have made room for the mode to start in."""
         for child in self:
-            child.supervisor.handle(Event.SPAWN)
+            if child.room is None:
+                child.supervisor.handle(Event.SPAWN)
 
     def restart(self, name: str) -> SupervisedChild:
         """Stops the child if it runs and starts it again; forgets its deaths.
@@ -52,6 +54,7 @@ class Crew:
         child = self[name]
         if self._stopping:
             raise StoppingError("anyclauded is stopping; no worker starts any more.")
+        child.make_room(None)
         child.supervisor.handle(Event.RESTART)
         return child
 

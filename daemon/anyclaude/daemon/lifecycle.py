@@ -31,6 +31,7 @@ from anyclaude.daemon.records import Journal, Record, RecordFollower
 from anyclaude.daemon.routes import RoutePusher
 from anyclaude.daemon.sockets import clear_stale
 from anyclaude.daemon.stand_in import stand_in
+from anyclaude.daemon.switch import make_room_at_start
 from anyclaude.daemon.upstreams import watch_current
 from anyclaude.daemon.worker_client import WorkerClient
 from anyclaude.runtime.paths import Paths
@@ -98,6 +99,7 @@ class Server:
         for worker in self._daemon.workers.values():
             self._begin(worker.follow())
         self._begin(stand_in(self._listener, _frontend(self._daemon.crew), self._daemon.changes))
+        make_room_at_start(self._daemon)
         self._daemon.crew.start()
         _log.info("anyclauded started", pid=os.getpid(), url=self._daemon.base_url)
 

@@ -17,7 +17,7 @@ import structlog
 from anyclaude.daemon.changes import Changes
 from anyclaude.runtime.mode_names import HISTORIC, current_name
 from anyclaude.runtime.settings import AutoRule, LoadedSettings, Origin, Settings
-from anyclaude.runtime.upstreams import UpstreamKind, UpstreamSettings
+from anyclaude.runtime.upstreams import SwitchPolicy, UpstreamKind, UpstreamSettings
 
 _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -42,6 +42,9 @@ class Mode:
     is_remote: bool = False
     # Its server answers nobody without a key.
     key_variable: str = ""
+    policy: SwitchPolicy = SwitchPolicy.START_FIRST
+    # Of stop-first, for its server.
+    ready_seconds: float = 0.0
 
     @property
     def is_relayed(self) -> bool:
@@ -82,6 +85,8 @@ def _relayed(name: str, table: UpstreamSettings) -> Mode:
         missing = f"it has no address. Set upstreams.{name}.base_url in `anyclaudectl config path`"
         return Mode(name, what, missing=missing)
     where = f"at {table.base_url}" + ("" if table.is_loopback else "; prompts leave this machine")
+    if table.switch is SwitchPolicy.STOP_FIRST:
+        where += "; stop-first: our own worker ends to make room"
     needs_key = table.kind is UpstreamKind.OPENROUTER
     return Mode(
         name,
@@ -90,6 +95,8 @@ def _relayed(name: str, table: UpstreamSettings) -> Mode:
         is_passthrough=table.kind is UpstreamKind.CLAUDE,
         is_remote=not table.is_loopback,
         key_variable=table.api_key_env if needs_key else "",
+        policy=table.switch,
+        ready_seconds=table.switch_ready_seconds,
     )
 
 

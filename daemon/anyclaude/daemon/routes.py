@@ -15,7 +15,7 @@ import structlog
 from anyclaude.daemon.changes import Changes
 from anyclaude.daemon.child import SupervisedChild
 from anyclaude.daemon.links import Link, NotReadyError
-from anyclaude.daemon.modes import Mode, Modes
+from anyclaude.daemon.modes import OWN_MODE, Mode, Modes
 from anyclaude.daemon.supervisor import State
 from anyclaude.daemon.worker_client import WorkerClient
 from anyclaude.frontend.v1 import frontend_pb2, frontend_pb2_grpc
@@ -56,6 +56,9 @@ def route(mode: Mode, worker: WorkerClient, now: float) -> frontend_pb2.Route:
 
 
 def _route_state(worker: WorkerClient, mode: Mode) -> frontend_pb2.RouteState:
+    # Whoever asks now is answered by the next mode, or by this one if that fails.
+    if worker.child.room is not None and not worker.child.room.is_made:
+        return frontend_pb2.ROUTE_STATE_STARTING
     if worker.child.state in (State.FATAL, State.STOPPED):
         return frontend_pb2.ROUTE_STATE_UNAVAILABLE
     # A worker that has not yet said what it serves is still starting.
@@ -67,6 +70,8 @@ def _route_state(worker: WorkerClient, mode: Mode) -> frontend_pb2.RouteState:
 def why_not_ready(child: SupervisedChild, now: float) -> str:
     """A sentence for people: what is the matter and what to do."""
     name, supervisor = child.name, child.supervisor
+    if child.room is not None and not child.room.is_made:
+        return f"The {name} worker is being stopped to make room for mode {child.room.mode}."
     ended = supervisor.last_exit.reason if supervisor.last_exit else "unknown"
     if child.state is State.FATAL:
         return (
@@ -77,6 +82,11 @@ def why_not_ready(child: SupervisedChild, now: float) -> str:
         seconds = math.ceil(max(0.0, (supervisor.retry_at or now) - now))
         return (
             f"The {name} worker ended ({ended.removesuffix('.')}) and starts again in {seconds} s."
+        )
+    if child.state is State.STOPPED and child.room is not None:
+        return (
+            f"The {name} worker is stopped (stop-first) while {child.room.mode} is the mode. "
+            f"Run `anyclaudectl mode {OWN_MODE}` to start it."
         )
     if child.state is State.STOPPED:
         return f"The {name} worker is stopped."
@@ -129,6 +139,11 @@ class RoutePusher:
             and current in routes
         )
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the front end that runs now has heard of the state as it is now."""
+        return self._accepted == self._wanted()
+
     async def run(self) -> None:
         """Pushes until cancelled."""
         while True:
@@ -143,13 +158,11 @@ class RoutePusher:
 
     async def _push(self) -> bool:
         """False when it has to be tried again."""
-        generation = self._frontend.supervisor.generation
-        routes = table(self._modes, self._workers, asyncio.get_running_loop().time())
-        wanted = (generation, self._mode().name, routes)
+        wanted = self._wanted()
         if wanted == self._accepted:
             return True
         try:
-            await self._set(wanted[1], routes)
+            await self._set(wanted[1], wanted[2])
         except NotReadyError:
             return True
         except grpc.aio.AioRpcError as error:
@@ -158,6 +171,10 @@ class RoutePusher:
         self._accepted = wanted
         self._changes.notify()
         return True
+
+    def _wanted(self) -> tuple[int, str, list[frontend_pb2.Route]]:
+        routes = table(self._modes, self._workers, asyncio.get_running_loop().time())
+        return self._frontend.supervisor.generation, self._mode().name, routes
 
     async def _set(self, default: str, routes: list[frontend_pb2.Route]) -> None:
         stub = frontend_pb2_grpc.FrontendServiceStub(await self._link.channel())  # type: ignore[no-untyped-call]

@@ -129,6 +129,7 @@ def worker(child: SupervisedChild, clock: Callable[[], float]) -> control_pb2.Wo
         generation=supervisor.generation,
         last_exit=_last_exit(supervisor.last_exit, wall(supervisor.last_exit_at)),
         next_retry_time=wall(supervisor.retry_at),
+        makes_room_for=child.room.mode if child.room else "",
     )
 
 

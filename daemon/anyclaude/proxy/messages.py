@@ -70,7 +70,7 @@ class MessagesEndpoint:
             try:
                 return await self._attempt(exchange, route, request, body, deadline)
             except ApiError as error:
-                modes = [mode for mode in modes if mode != route.mode]
+                modes = [mode for mode in modes if mode != route.mode] if len(modes) > 1 else []
                 if exchange.begun or not modes or error.status < _SERVER_FAULT:
                     raise
                 exchange.record.route_reason += f"; {route.mode} failed ({error.type})"
@@ -125,7 +125,10 @@ class MessagesEndpoint:
 
     async def _route(self, exchange: Exchange, modes: list[str], deadline: float) -> frontend.Route:
         """The first of `modes` that is ready, or gets ready before the deadline."""
-        route = self._routes.first_ready(modes) or await self._routes.ready(modes[0], deadline)
+        # Who named no mode is answered by the service's, which may change during the wait.
+        named = exchange.headers.get(MODE_HEADER, "").strip() or exchange.record.route_reason
+        waited = modes[0] if named else ""
+        route = self._routes.first_ready(modes) or await self._routes.ready(waited, deadline)
         exchange.take(route)
         exchange.extra_headers[MODE_HEADER] = route.mode
         if route.passthrough and not exchange.record.route_reason:

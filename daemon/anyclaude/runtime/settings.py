@@ -141,6 +141,8 @@ class SupervisorSettings(_Section):
 
     start_timeout_seconds: float = Field(600.0, gt=0)
     stop_timeout_seconds: float = Field(15.0, gt=0)
+    # How long running requests and pending writes may take when a stop-first mode wants room.
+    make_room_timeout_seconds: float = Field(300.0, gt=0)
     backoff_initial_seconds: float = Field(0.5, gt=0)
     backoff_max_seconds: float = Field(30.0, gt=0)
     # Ready for this long resets the backoff.

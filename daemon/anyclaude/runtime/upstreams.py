@@ -30,6 +30,15 @@ class UpstreamKind(StrEnum):
     OTHER = "other"
 
 
+class SwitchPolicy(StrEnum):
+    """What becomes of our own worker while a mode is the service's."""
+
+    # It keeps its process and caches: two models in memory.
+    START_FIRST = "start-first"
+    # It ends, so that the mode's server can have its memory; its caches come back from disk.
+    STOP_FIRST = "stop-first"
+
+
 class UpstreamSettings(BaseModel):
     """One server; empty `base_url` means that there is none."""
 
@@ -53,6 +62,9 @@ class UpstreamSettings(BaseModel):
     context_window_tokens: int = Field(0, ge=0)
     # A client's larger max_tokens is cut to this; 0 leaves it.
     max_output_tokens: int = Field(0, ge=0)
+    switch: SwitchPolicy = SwitchPolicy.START_FIRST
+    # Of stop-first: how long the server may take to answer once our worker has ended.
+    switch_ready_seconds: float = Field(10.0, ge=0)
     # Sent with every request.
     headers: dict[str, str] = {}
     # Merged into the body of every generation, e.g. {top_k = 20}.

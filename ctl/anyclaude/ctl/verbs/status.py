@@ -84,10 +84,11 @@ def _row(worker: "Worker") -> Row:
     from anyclaude.ctl.convert import seconds_since, word_of
 
     word = word_of(worker, "state")
+    told = f"{word} (stop-first)" if worker.makes_room_for else word
     up = worker.HasField("ready_time") and word == "ready"
     return (
         worker.name,
-        Cell(word, TONES.get(word, Tone.DIM)),
+        Cell(told, TONES.get(word, Tone.DIM)),
         str(worker.pid or "-"),
         format_seconds(seconds_since(worker.ready_time)) if up else "-",
         str(worker.restart_count),

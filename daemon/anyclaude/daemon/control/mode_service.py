@@ -7,24 +7,31 @@ from typing import Final
 
 import grpc
 import grpc.aio
+import structlog
 
 from anyclaude.control.v1 import control_pb2, control_pb2_grpc
 from anyclaude.daemon import modes
 from anyclaude.daemon.control.errors import ControlError, answers
 from anyclaude.daemon.daemon import Daemon
-from anyclaude.daemon.links import NotReadyError
 from anyclaude.daemon.measured import RECENT, recent_needs, speed
 from anyclaude.daemon.modes import RELAY, Mode
-from anyclaude.daemon.upstreams import CHECK_SECONDS, why_not
+from anyclaude.daemon.switch import Switcher, SwitchError
+from anyclaude.daemon.upstreams import why_not
+from anyclaude.runtime.upstreams import SwitchPolicy
 
-# For the front end to take the new routes; one that is away gets them before its first request.
-_TAKEN_SECONDS: Final = 5.0
+_log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+_POLICIES: Final = {
+    SwitchPolicy.START_FIRST: control_pb2.SWITCH_POLICY_START_FIRST,
+    SwitchPolicy.STOP_FIRST: control_pb2.SWITCH_POLICY_STOP_FIRST,
+}
 
 
 class ModeService(control_pb2_grpc.ModeServiceServicer):
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._target = ""
+        self._switcher = Switcher(daemon)
 
     @answers
     async def GetMode(self, request: control_pb2.GetModeRequest) -> control_pb2.GetModeResponse:
@@ -41,20 +48,34 @@ class ModeService(control_pb2_grpc.ModeServiceServicer):
     async def SetMode(self, request: control_pb2.SetModeRequest) -> control_pb2.SetModeResponse:
         """Answers once the front end sends new requests to the new mode's worker."""
         mode, warning = self._find(request.mode)
-        with self._transition(mode):
-            previous = self._daemon.mode.get()
-            if reason := await self._ask_why_not(mode):
-                raise ControlError(
-                    grpc.StatusCode.FAILED_PRECONDITION,
-                    "MODE_NOT_READY",
-                    f"The mode stays {previous.name}: {mode.name} is not ready. {reason}",
-                    {"mode": mode.name},
-                )
-            self._set(mode)
-            await self._taken(mode)
+        wait_seconds = request.ready_timeout.ToNanoseconds() / 1e9
+        # A caller that gives up must not leave a change half done.
+        change = asyncio.ensure_future(self._change(mode, wait_seconds))
+        change.add_done_callback(_take_note)
+        previous = await asyncio.shield(change)
         return control_pb2.SetModeResponse(
             mode=mode.name, previous_mode=previous.name, warning=warning
         )
+
+    async def _change(self, mode: Mode, wait_seconds: float) -> Mode:
+        with self._transition(mode):
+            previous = self._daemon.mode.get()
+            try:
+                await self._switcher.to(mode, wait_seconds)
+            except SwitchError as error:
+                raise ControlError(
+                    grpc.StatusCode.FAILED_PRECONDITION,
+                    "MODE_NOT_READY",
+                    f"The mode stays {previous.name}: {mode.name} is not ready. {error}",
+                    {"mode": mode.name},
+                ) from None
+            except OSError as error:
+                raise ControlError(
+                    grpc.StatusCode.UNAVAILABLE,
+                    "MODE_NOT_KEPT",
+                    f"The mode could not be written to disk and stays as it was: {error}.",
+                ) from None
+        return previous
 
     @contextmanager
     def _transition(self, mode: Mode) -> Iterator[None]:
@@ -73,39 +94,6 @@ class ModeService(control_pb2_grpc.ModeServiceServicer):
         finally:
             self._target = ""
 
-    async def _ask_why_not(self, mode: Mode) -> str:
-        """As `why_not`, with news from the mode's server."""
-        if not mode.is_relayed or mode.worker not in self._daemon.workers:
-            return why_not(self._daemon, mode)
-        try:
-            await self._daemon.workers[mode.worker].status(CHECK_SECONDS, check_mode=mode.name)
-        except NotReadyError:
-            return why_not(self._daemon, mode)
-        except grpc.aio.AioRpcError as error:
-            return f"The {mode.worker} worker gave no answer ({error.code().name}). Try again."
-        return why_not(self._daemon, mode)
-
-    async def _taken(self, mode: Mode) -> None:
-        changes, serves = self._daemon.changes, self._daemon.routes.serves
-        try:
-            async with asyncio.timeout(_TAKEN_SECONDS):
-                version = changes.version
-                while not serves(mode):
-                    version = await changes.after(version)
-        except TimeoutError:
-            # The choice is kept and pushed as soon as there is a front end; status says more.
-            return
-
-    def _set(self, mode: Mode) -> None:
-        try:
-            self._daemon.mode.set(mode)
-        except OSError as error:
-            raise ControlError(
-                grpc.StatusCode.UNAVAILABLE,
-                "MODE_NOT_KEPT",
-                f"The mode could not be written to disk and stays as it was: {error}.",
-            ) from None
-
     def _show(self, mode: Mode) -> control_pb2.Mode:
         reason = why_not(self._daemon, mode)
         worker = self._daemon.workers.get(mode.worker)
@@ -118,6 +106,7 @@ class ModeService(control_pb2_grpc.ModeServiceServicer):
             model=worker.model(mode.name) if worker else None,
             is_remote=modes.leaves_machine(mode, self._daemon.modes, settings.auto.rules),
             keeps_caches=mode.worker == modes.CACHE_WORKER,
+            switch_policy=_POLICIES[mode.policy],
             speed=speed(self._daemon.journal.newest(settings.log.max_records), mode.name),
         )
 
@@ -128,3 +117,9 @@ class ModeService(control_pb2_grpc.ModeServiceServicer):
             raise ControlError(
                 grpc.StatusCode.INVALID_ARGUMENT, "UNKNOWN_MODE", str(error), {"mode": word}
             ) from None
+
+
+def _take_note(change: "asyncio.Future[Mode]") -> None:
+    """Of an error that nobody waits for any more; whoever still waits gets it too."""
+    if not change.cancelled() and (error := change.exception()) is not None:
+        _log.info("mode not changed", why=str(error))

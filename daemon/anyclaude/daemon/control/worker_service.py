@@ -24,6 +24,16 @@ class WorkerControlService(control_pb2_grpc.WorkerControlServiceServicer):
         self, request: control_pb2.RestartWorkerRequest
     ) -> control_pb2.RestartWorkerResponse:
         try:
+            room = self._daemon.crew[request.name].room
+            if room is not None and not room.is_made:
+                raise ControlError(
+                    grpc.StatusCode.ABORTED,
+                    "MODE_CHANGING",
+                    f"The {request.name} worker is being stopped for mode {room.mode} just now. "
+                    "Try again in a moment.",
+                    {"worker": request.name},
+                    retry_seconds=1.0,
+                )
             child = self._daemon.crew.restart(request.name)
         except UnknownChildError as error:
             raise ControlError(

@@ -29,6 +29,12 @@ class Readiness(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     READINESS_READY: _ClassVar[Readiness]
     READINESS_STARTING: _ClassVar[Readiness]
     READINESS_DEGRADED: _ClassVar[Readiness]
+
+class SwitchPolicy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SWITCH_POLICY_UNSPECIFIED: _ClassVar[SwitchPolicy]
+    SWITCH_POLICY_START_FIRST: _ClassVar[SwitchPolicy]
+    SWITCH_POLICY_STOP_FIRST: _ClassVar[SwitchPolicy]
 WORKER_STATE_UNSPECIFIED: WorkerState
 WORKER_STATE_STOPPED: WorkerState
 WORKER_STATE_STARTING: WorkerState
@@ -40,6 +46,9 @@ READINESS_UNSPECIFIED: Readiness
 READINESS_READY: Readiness
 READINESS_STARTING: Readiness
 READINESS_DEGRADED: Readiness
+SWITCH_POLICY_UNSPECIFIED: SwitchPolicy
+SWITCH_POLICY_START_FIRST: SwitchPolicy
+SWITCH_POLICY_STOP_FIRST: SwitchPolicy
 
 class LastExit(_message.Message):
     __slots__ = ("code", "signal", "reason", "stderr_tail", "time")
@@ -56,7 +65,7 @@ class LastExit(_message.Message):
     def __init__(self, code: _Optional[int] = ..., signal: _Optional[str] = ..., reason: _Optional[str] = ..., stderr_tail: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Worker(_message.Message):
-    __slots__ = ("name", "state", "pid", "start_time", "ready_time", "restart_count", "generation", "last_exit", "next_retry_time")
+    __slots__ = ("name", "state", "pid", "start_time", "ready_time", "restart_count", "generation", "last_exit", "next_retry_time", "makes_room_for")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -66,6 +75,7 @@ class Worker(_message.Message):
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     LAST_EXIT_FIELD_NUMBER: _ClassVar[int]
     NEXT_RETRY_TIME_FIELD_NUMBER: _ClassVar[int]
+    MAKES_ROOM_FOR_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: WorkerState
     pid: int
@@ -75,7 +85,8 @@ class Worker(_message.Message):
     generation: int
     last_exit: LastExit
     next_retry_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[WorkerState, str]] = ..., pid: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ready_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., restart_count: _Optional[int] = ..., generation: _Optional[int] = ..., last_exit: _Optional[_Union[LastExit, _Mapping]] = ..., next_retry_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    makes_room_for: str
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[WorkerState, str]] = ..., pid: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ready_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., restart_count: _Optional[int] = ..., generation: _Optional[int] = ..., last_exit: _Optional[_Union[LastExit, _Mapping]] = ..., next_retry_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., makes_room_for: _Optional[str] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()
@@ -158,7 +169,7 @@ class ShutdownResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class Mode(_message.Message):
-    __slots__ = ("name", "description", "ready", "reason", "model", "is_remote", "keeps_caches", "speed")
+    __slots__ = ("name", "description", "ready", "reason", "model", "is_remote", "keeps_caches", "speed", "switch_policy")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
@@ -167,6 +178,7 @@ class Mode(_message.Message):
     IS_REMOTE_FIELD_NUMBER: _ClassVar[int]
     KEEPS_CACHES_FIELD_NUMBER: _ClassVar[int]
     SPEED_FIELD_NUMBER: _ClassVar[int]
+    SWITCH_POLICY_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     ready: bool
@@ -175,7 +187,8 @@ class Mode(_message.Message):
     is_remote: bool
     keeps_caches: bool
     speed: Speed
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., ready: bool = ..., reason: _Optional[str] = ..., model: _Optional[_Union[_worker_pb2.ModelInfo, _Mapping]] = ..., is_remote: bool = ..., keeps_caches: bool = ..., speed: _Optional[_Union[Speed, _Mapping]] = ...) -> None: ...
+    switch_policy: SwitchPolicy
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., ready: bool = ..., reason: _Optional[str] = ..., model: _Optional[_Union[_worker_pb2.ModelInfo, _Mapping]] = ..., is_remote: bool = ..., keeps_caches: bool = ..., speed: _Optional[_Union[Speed, _Mapping]] = ..., switch_policy: _Optional[_Union[SwitchPolicy, str]] = ...) -> None: ...
 
 class Speed(_message.Message):
     __slots__ = ("requests", "time_to_first_token", "tokens_per_second")
@@ -212,10 +225,12 @@ class GetModeResponse(_message.Message):
     def __init__(self, mode: _Optional[str] = ..., modes: _Optional[_Iterable[_Union[Mode, _Mapping]]] = ..., recent_needs: _Optional[_Union[Needs, _Mapping]] = ...) -> None: ...
 
 class SetModeRequest(_message.Message):
-    __slots__ = ("mode",)
+    __slots__ = ("mode", "ready_timeout")
     MODE_FIELD_NUMBER: _ClassVar[int]
+    READY_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     mode: str
-    def __init__(self, mode: _Optional[str] = ...) -> None: ...
+    ready_timeout: _duration_pb2.Duration
+    def __init__(self, mode: _Optional[str] = ..., ready_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class SetModeResponse(_message.Message):
     __slots__ = ("mode", "previous_mode", "warning")

@@ -509,7 +509,7 @@ class GetStatusResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[ModelInfo, _Mapping]] = ..., memory: _Optional[_Union[MemoryStatus, _Mapping]] = ..., running_requests: _Optional[int] = ..., queued_requests: _Optional[int] = ..., totals: _Optional[_Union[TokenTotals, _Mapping]] = ..., upstreams: _Optional[_Iterable[_Union[UpstreamStatus, _Mapping]]] = ..., disk: _Optional[_Union[DiskStatus, _Mapping]] = ...) -> None: ...
 
 class DiskStatus(_message.Message):
-    __slots__ = ("folder", "state", "records", "bytes", "budget_bytes", "pending_bytes", "written_records", "loaded_records", "failed_writes", "skipped_writes", "quarantined_records", "last_error", "other_version_records")
+    __slots__ = ("folder", "state", "records", "bytes", "budget_bytes", "pending_bytes", "written_records", "loaded_records", "failed_writes", "skipped_writes", "quarantined_records", "last_error", "other_version_records", "pending_writes")
     FOLDER_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
@@ -523,6 +523,7 @@ class DiskStatus(_message.Message):
     QUARANTINED_RECORDS_FIELD_NUMBER: _ClassVar[int]
     LAST_ERROR_FIELD_NUMBER: _ClassVar[int]
     OTHER_VERSION_RECORDS_FIELD_NUMBER: _ClassVar[int]
+    PENDING_WRITES_FIELD_NUMBER: _ClassVar[int]
     folder: str
     state: DiskState
     records: int
@@ -536,7 +537,8 @@ class DiskStatus(_message.Message):
     quarantined_records: int
     last_error: str
     other_version_records: int
-    def __init__(self, folder: _Optional[str] = ..., state: _Optional[_Union[DiskState, str]] = ..., records: _Optional[int] = ..., bytes: _Optional[int] = ..., budget_bytes: _Optional[int] = ..., pending_bytes: _Optional[int] = ..., written_records: _Optional[int] = ..., loaded_records: _Optional[int] = ..., failed_writes: _Optional[int] = ..., skipped_writes: _Optional[int] = ..., quarantined_records: _Optional[int] = ..., last_error: _Optional[str] = ..., other_version_records: _Optional[int] = ...) -> None: ...
+    pending_writes: int
+    def __init__(self, folder: _Optional[str] = ..., state: _Optional[_Union[DiskState, str]] = ..., records: _Optional[int] = ..., bytes: _Optional[int] = ..., budget_bytes: _Optional[int] = ..., pending_bytes: _Optional[int] = ..., written_records: _Optional[int] = ..., loaded_records: _Optional[int] = ..., failed_writes: _Optional[int] = ..., skipped_writes: _Optional[int] = ..., quarantined_records: _Optional[int] = ..., last_error: _Optional[str] = ..., other_version_records: _Optional[int] = ..., pending_writes: _Optional[int] = ...) -> None: ...
 
 class UpstreamStatus(_message.Message):
     __slots__ = ("name", "base_url", "is_loopback", "dialect", "breaker", "reachability", "model", "has_key", "last_error", "last_error_time", "running_requests")

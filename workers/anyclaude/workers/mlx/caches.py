@@ -148,6 +148,7 @@ def disk_status(store: KVStore) -> pb.DiskStatus | None:
         bytes=status.nbytes,
         budget_bytes=status.budget_bytes,
         pending_bytes=status.pending_bytes,
+        pending_writes=status.pending_writes,
         written_records=status.written,
         loaded_records=status.loaded,
         failed_writes=status.failed_writes,

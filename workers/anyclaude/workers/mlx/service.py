@@ -93,10 +93,20 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         # Only asked on the executor's thread.
         self._constraints = ConstraintCompiler.of(decode_tokenizer)
         self._rendering = ThreadPoolExecutor(1, thread_name_prefix="render")
+        # Calls of Generate that are not over, those still being rendered included.
+        self._calls = 0
 
     async def Generate(
         self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.GenerateResponse]:
+        self._calls += 1
+        try:
+            async for event in self._generate(request):
+                yield event
+        finally:
+            self._calls -= 1
+
+    async def _generate(self, request: pb.GenerateRequest) -> AsyncIterator[pb.GenerateResponse]:
         events: asyncio.Queue[pb.GenerateResponse] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
@@ -148,7 +158,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
                 cache_limit_bytes=self._engine.store.limit_bytes,
             ),
             running_requests=load.running,
-            queued_requests=load.queued,
+            queued_requests=max(load.queued, self._calls - load.running),
             totals=pb.TokenTotals(
                 reused_tokens=totals.reused,
                 computed_tokens=totals.computed,
