@@ -99,6 +99,31 @@ def test_an_import_outlives_a_restart(tmp_path: Path) -> None:
     archive.close()
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_a_crash_in_an_import_leaves_what_is_right(steps: int, tmp_path: Path) -> None:
+    """What was taken over until then is whole, and the rest is computed, or imported again."""
+    engine, prompts = spoken(tiny.Family.HYBRID)
+    taken = export(engine, tmp_path / "caches")
+    archive = Archive(DiskTier(tmp_path / "kv", FINGERPRINT, 1 << 30))
+    other = bench(tiny.Family.HYBRID, archive=archive)
+    mold = other.engine.mold()
+    assert mold is not None
+    with opened(tmp_path / "caches", FINGERPRINT) as reader:
+        incoming = Incoming(other.engine.store, reader, reader.contents(mold), 1e9)
+        for _ in range(steps):
+            incoming.step()
+    archive.close()
+    archive = Archive(DiskTier(tmp_path / "kv", FINGERPRINT, 1 << 30))
+    after = bench(tiny.Family.HYBRID, archive=archive)
+    answer = after.start(prompts[0], "s0", stable=160).answer()
+    assert same(answer, fresh(tiny.Family.HYBRID, prompts[0]))
+    brought = take_over(after, tmp_path / "caches")
+    assert brought.left_out == 0
+    assert brought.known + brought.segments == taken.segments
+    assert after.start(prompts[1], "s1", stable=160).answer().reused == len(prompts[1]) - 1
+    archive.close()
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_import_joins_what_is_there(family: tiny.Family, tmp_path: Path) -> None:
     """Where local caches part from imported ones, both stay; twice imported changes nothing."""
