@@ -1,4 +1,4 @@
-.PHONY: setup run test lint proto demo bench conformance fuzz calls
+.PHONY: setup run test lint proto demo bench conformance fuzz calls upstreams
 
 setup: ; @deploy/setup
 run: setup ; @exec .venv/bin/anyclauded
@@ -10,3 +10,4 @@ bench: ; @deploy/setup dev && .venv/bin/python -m benchmarks.warm_path && .venv/
 conformance: ; @deploy/setup dev && .venv/bin/python -m pytest tests/conformance -q --base-url="$(BASE_URL)" --api-key="$(API_KEY)" --model="$(MODEL)" --server="$(SERVER)" --table="$(TABLE)"
 fuzz: ; @deploy/setup dev && .venv/bin/python -m tests.conformance.fuzz --count="$(COUNT)" --base-url="$(BASE_URL)" --seed="$(SEED)"
 calls: ; @deploy/setup dev && .venv/bin/python -m benchmarks.held_calls $(COUNT)
+upstreams: ; @deploy/setup dev && tests/upstreams/install .upstreams && .venv/bin/python -m pytest tests/upstreams -q --page=docs/upstreams.md

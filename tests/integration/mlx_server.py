@@ -26,7 +26,7 @@ class MlxServer:
         self._within = within
 
     def __enter__(self) -> "MlxServer":
-        port = _free_port()
+        port = free_port()
         self.base_url = f"http://127.0.0.1:{port}"
         self._log = tempfile.TemporaryFile("w+")
         command = [
@@ -61,7 +61,7 @@ class MlxServer:
         return self._log.read()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

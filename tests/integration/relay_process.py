@@ -33,6 +33,7 @@ class RelayProcess:
         environ: Mapping[str, str] | None = None,
         log_level: str = "debug",
     ) -> None:
+        self.modes = list(upstreams)
         self.home = Path(tempfile.mkdtemp(dir="/tmp", prefix="ac-r-"))
         self._log_file = (self.home / "log").open("w+")
         paths = find_paths({"ANYCLAUDE_HOME": str(self.home)})

@@ -213,6 +213,29 @@ def test_an_answer_too_long_for_the_window_is_asked_shorter():
         assert [r.json["max_tokens"] for r in it.generations()] == [2000, 1096]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "max_tokens exceeds server limit (1000)",
+        "max_tokens is too large: 2000. This model supports at most 1000 completion tokens, "
+        "whereas you provided 2000.",
+        "max_tokens: 2000 > 1000, which is the maximum allowed number of output tokens for m",
+    ],
+)
+def test_the_longest_answer_of_a_server_is_learned(words):
+    """More than it gives is asked for once, and an answer cut there says what it is."""
+
+    def answer(request):
+        if request.json["max_tokens"] > 1000:
+            return [response(400, {"error": {"message": words}})]
+        return [STREAM, chunk("length", content="as long as it gets")]
+
+    with Served(openai_server(answer), {}) as it:
+        for _ in range(2):
+            assert it.message()["stop_reason"] == "max_tokens"
+        assert [r.json["max_tokens"] for r in it.generations()] == [2000, 1000, 1000]
+
+
 def test_what_a_server_does_not_take_is_learned():
     """A refused field and a refused role cost one request each, once."""
 

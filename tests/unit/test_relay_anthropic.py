@@ -140,6 +140,15 @@ def test_input_that_comes_with_the_start():
     assert message["content"][0]["input"] == {"a": 1}
 
 
+@pytest.mark.parametrize(("max_tokens", "reason"), [(7, "max_tokens"), (8, "end_turn")])
+def test_an_end_where_the_tokens_are_used_up_is_a_cut(max_tokens, reason):
+    """A server that calls every end the model's own does not make half an answer whole."""
+    read = MessageReader(42, max_tokens=max_tokens)
+    events = [START, *TEXT, close("end_turn"), STOP]
+    told = [one for event in events for one in read.feed(ServerEvent("", json.dumps(event)))]
+    assert fold([*told, *read.finish()])["stop_reason"] == reason
+
+
 def test_missing_counts_are_estimated():
     """A message without counts would look like an empty window."""
     start = {"type": "message_start", "message": {"content": []}}

@@ -58,7 +58,8 @@ class UpstreamSettings(BaseModel):
     model: str = ""
     # By the model the client asks for, `*` allowed; wins over `model`.
     models: dict[str, str] = {}
-    # 0 asks the server. What mlx-lm and ollama, which refuse no length, are not asked beyond.
+    # 0 asks the server. Of the kinds mlx-lm, ollama and other, which may refuse no length, the
+    # relay refuses what is longer.
     context_window_tokens: int = Field(0, ge=0)
     # A client's larger max_tokens is cut to this; 0 leaves it.
     max_output_tokens: int = Field(0, ge=0)

@@ -64,10 +64,7 @@ class AnthropicDialect:
     def body(self, request: MessagesRequest, raw: bytes, target: Target) -> dict[str, Any]:
         body: dict[str, Any] = json.loads(raw)
         body |= {"model": target.model, "stream": target.settings.stream}
-        if target.max_tokens is not None:
-            body["max_tokens"] = target.max_tokens
-        elif target.settings.max_output_tokens:
-            body["max_tokens"] = min(request.max_tokens, target.settings.max_output_tokens)
+        body["max_tokens"] = target.answer_tokens(request.max_tokens)
         if target.settings.kind is UpstreamKind.CLAUDE:
             return body
         # 0 only fills a cache, which local servers do while they make one token.
@@ -87,8 +84,8 @@ class AnthropicDialect:
         return MessageReader(
             estimated_tokens,
             on_usage,
+            max_tokens=target.answer_tokens(request.max_tokens),
             window_limited=target.max_tokens is not None,
-            is_warm_up=request.max_tokens == 0,
         )
 
 
@@ -129,20 +126,21 @@ class MessageReader:
         estimated_tokens: int,
         on_usage: Callable[[int | None], None] = lambda _: None,
         *,
+        max_tokens: int | None = None,
         window_limited: bool = False,
-        is_warm_up: bool = False,
     ) -> None:
         """
         Args:
             estimated_tokens: of the prompt, until the server says.
             on_usage: called at the end with the prompt's true count, None where it was not told.
+            max_tokens: asked for; with 0, only for the prompt's cache, what was made is not told.
             window_limited: we asked for a shorter answer, since the window ends there.
-            is_warm_up: only the prompt's cache was asked for; a token that was made is not told.
         """
         self._estimated_tokens = estimated_tokens
         self._on_usage = on_usage
         self._window_limited = window_limited
-        self._is_warm_up = is_warm_up
+        self._max_tokens = max_tokens
+        self._is_warm_up = max_tokens == 0
         self._writer = BlockWriter()
         self._started = False
         self._has_content = False
@@ -315,9 +313,19 @@ class MessageReader:
             self._stop_sequence = sequence
         self._usage |= {key: value for key, value in usage.items() if value is not None}
 
+    @property
+    def _is_used_up(self) -> bool:
+        """As many tokens came as were asked for."""
+        if self._max_tokens is None:
+            return False
+        return anthropic_usage(self._usage).output_tokens >= self._max_tokens
+
     def _stop_reason(self, reason: str) -> pb.StopReason:
         if self._is_warm_up:
             return pb.STOP_REASON_MAX_TOKENS
+        if reason == "end_turn" and self._is_used_up:
+            # vllm-mlx calls every end of a stream the model's own.
+            reason = "max_tokens"
         if reason == "max_tokens" and self._window_limited:
             return pb.STOP_REASON_MODEL_CONTEXT_WINDOW_EXCEEDED
         if reason in _REASONS:

@@ -7,7 +7,7 @@ without it, and later ones never carry it.
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
@@ -46,12 +46,22 @@ OPTIONAL_FIELDS: Final = (
 )
 
 
+# The longest answer that may be asked for, in the words of vllm-mlx, OpenAI and the real API.
+_LONGEST_ANSWER: Final = re.compile(
+    r"max_tokens exceeds server limit \((\d+)\)|supports at most (\d+) completion tokens|"
+    r"max_tokens: \d+ > (\d+), which is the maximum",
+    re.IGNORECASE,
+)
+
+
 @dataclass(frozen=True)
 class Quirks:
     """Everything learned of one server so far."""
 
     known: frozenset[Quirk] = frozenset()
     dropped: frozenset[str] = frozenset()
+    # The most that may be asked for; 0 is not known.
+    max_output_tokens: int = 0
 
     def learn(self, refusal: str, sent: Collection[str]) -> "Quirks | None":
         """With what `refusal` teaches; None when that is nothing new.
@@ -62,8 +72,15 @@ class Quirks:
         """
         for quirk in Quirk:
             if quirk not in self.known and quirk.value.search(refusal):
-                return Quirks(self.known | {quirk}, self.dropped)
+                return replace(self, known=self.known | {quirk})
+        if (longest := _longest_answer(refusal)) and longest != self.max_output_tokens:
+            return replace(self, max_output_tokens=longest)
         for field in OPTIONAL_FIELDS:
             if field in sent and re.search(rf"\b{field}\b", refusal):
-                return Quirks(self.known, self.dropped | {field})
+                return replace(self, dropped=self.dropped | {field})
         return None
+
+
+def _longest_answer(refusal: str) -> int:
+    found = _LONGEST_ANSWER.search(refusal)
+    return next(int(tokens) for tokens in found.groups() if tokens) if found else 0

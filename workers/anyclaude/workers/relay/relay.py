@@ -43,8 +43,11 @@ _MAX_ATTEMPTS: Final = 6
 _MIN_ROOM_TOKENS: Final = 1024
 # Refusals that another form of the same request does not change.
 _FINAL: Final = frozenset({401, 402, 403, 409, 413, 429, 502, 503, 504, 529})
-# These take a prompt of any length and cut it, or go on past what their model was made for.
-_TAKING_ANY_LENGTH: Final = frozenset({UpstreamKind.MLX_LM, UpstreamKind.OLLAMA})
+# These take a prompt of any length and cut it, or go on past what their model was made for; of
+# others, nobody knows.
+_TAKING_ANY_LENGTH: Final = frozenset(
+    {UpstreamKind.MLX_LM, UpstreamKind.OLLAMA, UpstreamKind.OTHER}
+)
 # A complete answer's connection is worth keeping if its end comes at once.
 _END_SECONDS: Final = 0.05
 # What still follows the last word, token counts mostly, comes soon or not at all.

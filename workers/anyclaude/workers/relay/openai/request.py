@@ -66,10 +66,8 @@ def _limit_name(target: Target) -> str:
 
 
 def _max_tokens(request: MessagesRequest, target: Target) -> int:
-    wanted = request.max_tokens if target.max_tokens is None else target.max_tokens
-    limit = target.settings.max_output_tokens
     # 0 only fills a cache, which servers of this dialect do while they make one token.
-    return max(1, min(wanted, limit) if limit else wanted)
+    return max(1, target.answer_tokens(request.max_tokens))
 
 
 def _sampling(request: MessagesRequest) -> dict[str, Any]:

@@ -1,0 +1,57 @@
+"""What a run against the real servers showed, as a page: a line for each case."""
+
+from pathlib import Path
+
+import pytest
+
+_HEAD = """# The relay against real servers
+
+Written by `make upstreams`, which installs the servers, runs `tests/upstreams` and ends with this
+page. Every case asks through the official Python client, the front end and the relay; the model is
+the demo model of this repository, for llama.cpp written as GGUF with its own tokenizer and chat
+template. `stream` and `whole` are asked of the client and of the server alike.
+"""
+
+
+class Reporter:
+    """A pytest plugin that gathers outcomes and writes the page at the end."""
+
+    def __init__(self, page: Path, date: str) -> None:
+        self._page = page
+        self._date = date
+        self.versions: dict[str, str] = {}
+        # By case, then by how it was asked: the outcome and what was noted.
+        self._rows: dict[str, dict[str, str]] = {}
+        self._sentences: dict[str, str] = {}
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        for item in items:
+            function = getattr(item, "function", None)
+            self._sentences[item.nodeid] = " ".join((function.__doc__ or "").split())
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when != "call" and report.outcome == "passed":
+            return
+        notes = ", ".join(f"{name} {value}" for name, value in report.user_properties)
+        row = self._rows.setdefault(self._sentences[report.nodeid], {})
+        _, _, asked = report.nodeid.removesuffix("]").partition("[")
+        row[asked] = _outcome(report) + (f" ({notes})" if notes else "")
+
+    def pytest_sessionfinish(self) -> None:
+        self._page.write_text("\n".join(self._lines()))
+
+    def _lines(self) -> list[str]:
+        outcomes = [outcome for row in self._rows.values() for outcome in row.values()]
+        passed = sum(outcome.startswith("passed") for outcome in outcomes)
+        names = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        lines = [_HEAD, f"{self._date}: {passed} of {len(outcomes)} passed. Asked: {names}."]
+        for sentence, row in self._rows.items():
+            lines += ["", f"**{sentence}**", ""]
+            lines += [f"- {asked or 'all'}: {outcome}" for asked, outcome in row.items()]
+        return [*lines, ""]
+
+
+def _outcome(report: pytest.TestReport) -> str:
+    if report.outcome == "skipped" and isinstance(report.longrepr, tuple):
+        return report.longrepr[2].removeprefix("Skipped: ")
+    return report.outcome

@@ -1,0 +1,106 @@
+"""The real servers as child processes: llama.cpp's and vllm-mlx, on free ports."""
+
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Self
+
+import httpx
+
+from anyclaude.workers.mlx.demo import MODEL_PATH
+from tests.integration.mlx_server import free_port
+
+INSTALLED: Final = Path(__file__).parents[2] / ".upstreams"
+LLAMA_WINDOW_TOKENS: Final = 32768
+_LLAMA_SLOTS: Final = 2
+_START_SECONDS: Final = 120
+_LLAMA: Final = INSTALLED / "llama-cpp"
+_VLLM_MLX: Final = INSTALLED / "vllm-mlx" / "bin"
+
+
+class Server:
+    """Runs a command that serves HTTP on a port; a context manager that always ends it."""
+
+    def __init__(self, command: Sequence[str | Path], version: str) -> None:
+        self.port = free_port()
+        self.base_url = f"http://127.0.0.1:{self.port}"
+        self.version = version
+        self._command = [*map(str, command), "--host", "127.0.0.1", "--port", str(self.port)]
+
+    def __enter__(self) -> Self:
+        self._log = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(
+            self._command,
+            stdout=self._log,
+            stderr=self._log,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        )
+        self._wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait(10)
+        self._log.close()
+
+    def get(self, path: str) -> Any:
+        return httpx.get(f"{self.base_url}{path}", trust_env=False).json()
+
+    def _wait(self) -> None:
+        end = time.monotonic() + _START_SECONDS
+        while time.monotonic() < end and self._process.poll() is None:
+            try:
+                if httpx.get(f"{self.base_url}/health", trust_env=False).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.1)
+        self._log.seek(0)
+        raise AssertionError(f"{self._command[0]} did not start: {self._log.read()[-2000:]}")
+
+    def running(self) -> int:
+        """How many answers it computes right now."""
+        raise NotImplementedError
+
+
+class LlamaCpp(Server):
+    """llama.cpp's own server on the demo model, written as GGUF."""
+
+    def __init__(self, file: Path, *change: str) -> None:
+        script = Path(__file__).with_name("gguf_demo.py")
+        subprocess.run([_LLAMA / "bin" / "python", script, MODEL_PATH, file, *change], check=True)
+        window = str(LLAMA_WINDOW_TOKENS * _LLAMA_SLOTS)
+        # As the model's own settings say, which llama.cpp does not read.
+        greedy = ("--temp", "0")
+        options = ("--ctx-size", window, "--parallel", str(_LLAMA_SLOTS), "--no-ui", *greedy)
+        program = _LLAMA / "llama-server"
+        super().__init__([program, "--model", file, *options], _version(program))
+
+    def running(self) -> int:
+        return sum(slot["is_processing"] for slot in self.get("/slots"))
+
+
+class VllmMlx(Server):
+    """vllm-mlx on a model folder."""
+
+    def __init__(self, model: Path, *options: str) -> None:
+        program = _VLLM_MLX / "vllm-mlx"
+        command = [program, "serve", model, "--served-model-name", "served", "--offline", *options]
+        super().__init__(command, _package_version(_VLLM_MLX / "python", "vllm-mlx"))
+
+    def running(self) -> int:
+        return int(self.get("/v1/status")["num_running"])
+
+
+def _version(program: Path) -> str:
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    return (done.stdout + done.stderr).strip().splitlines()[0].removeprefix("version: ")
+
+
+def _package_version(python: Path, package: str) -> str:
+    code = f"import importlib.metadata as m; print(m.version({package!r}))"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
