@@ -10,7 +10,6 @@ touched by one thread at a time (the opening one, then the writer), which holds 
 
 import contextlib
 import shutil
-import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import structlog
 from anyclaude.workers.mlx.kv.disk.failpoints import Failpoint, Point
 from anyclaude.workers.mlx.kv.disk.folder import RecordFile, RecordFolder, SharedFolderError
 from anyclaude.workers.mlx.kv.disk.index import JOURNAL_BYTES, Index
+from anyclaude.workers.mlx.kv.disk.keeper import IndexKeeper
 from anyclaude.workers.mlx.kv.disk.ledger import Key, Ledger, Stored
 from anyclaude.workers.mlx.kv.disk.scan import Found, scan
 from anyclaude.workers.mlx.kv.disk.values import Bounds
@@ -79,14 +79,13 @@ class Shelf:
         self._bounds = bounds
         self._quarantine_limit = min(bounds.quarantine_bytes, budget_bytes // 10)
         self._reach = reach
-        self._index: Index | None = None
-        # The index lacks something that the ledger has; it is written anew when it can be.
-        self._index_is_behind = False
+        self._index = IndexKeeper(
+            self._folder.index_path, lambda: self.ledger.all(), self._note_index
+        )
         self._marked: set[Key] = set()
         self._doomed: list[_Doomed] = []
         self._other_versions: list[_Doomed] = []
         self._in_flight_bytes = 0
-        self._index_bytes = 0
         self._quarantine_bytes = 0
 
     # --- What any thread may ask ---
@@ -96,7 +95,7 @@ class Shelf:
         """Everything in the folder; an upper bound while files come and go."""
         with self.lock:
             leftovers = sum(doomed.nbytes for doomed in (*self._doomed, *self._other_versions))
-            own = self._in_flight_bytes + self._index_bytes + self._quarantine_bytes
+            own = self._in_flight_bytes + self._index.nbytes + self._quarantine_bytes
             return self.ledger.nbytes + leftovers + own
 
     @property
@@ -152,6 +151,11 @@ class Shelf:
             doomed = _Doomed(stored.key, self.path_of(stored.key), stored.nbytes, reason)
             self._doomed.append(doomed)
 
+    def _note_index(self, error: str) -> None:
+        with self.lock:
+            self.counts.index_failures += 1
+            self.counts.last_error = error
+
     # --- The opening thread, then the writer ---
 
     def open(self) -> None:
@@ -170,9 +174,9 @@ class Shelf:
             self._folder.let_go()
             self._take_over(self._scan_alone())
             raise
-        rows = self._rows()
+        rows = self._index.rows()
         found = scan(self._folder, rows)
-        self._index_is_behind |= set(rows) != set(found.records)
+        self._index.compare(rows, found.records)
         self._take_over(found)
         self.attached = True
         self._settle_opening()
@@ -205,7 +209,7 @@ class Shelf:
         if self._quarantine_bytes > self._quarantine_limit:
             self._folder.empty_quarantine()
             self._quarantine_bytes = 0
-        self._use_index(lambda _: None)
+        self._index.change(lambda _: None)
         with self.lock:
             self._make_room(0, ())
         self.settle()
@@ -241,7 +245,7 @@ class Shelf:
             with self.lock:
                 self._in_flight_bytes = 0
         if entered:
-            self._use_index(lambda index: self._put_row(index, stored))
+            self._index.change(lambda index: self._put_row(index, stored))
         return entered
 
     def settle(self, *, strictly: bool = False) -> None:
@@ -259,8 +263,7 @@ class Shelf:
         self._write_marks()
 
     def close(self) -> None:
-        if self._index is not None:
-            self._index.close()
+        self._index.close()
         self._folder.let_go()
         self.attached = False
 
@@ -339,7 +342,7 @@ class Shelf:
         finally:
             if removed:
                 self._reach(Point.UNLINKED)
-                self._use_index(lambda index: index.delete(removed))
+                self._index.change(lambda index: index.delete(removed))
 
     def _next_doomed(self) -> _Doomed | None:
         with self.lock:
@@ -362,41 +365,7 @@ class Shelf:
             marked = [stored for key in self._marked if (stored := self.ledger.get(key))]
             self._marked = set()
         if marked:
-            self._use_index(lambda index: index.mark(marked))
-
-    def _use_index(self, change: Callable[[Index], None]) -> None:
-        """Changes the index. What fails is made up for at the next change, from the ledger."""
-        try:
-            if self._index is None or self._index_is_behind:
-                self._open_index().replace_all(self.ledger.all())
-                self._index_is_behind = False
-            else:
-                change(self._index)
-        except (sqlite3.Error, OSError) as error:
-            self._index_failed(error)
-        if self._index is not None:
-            self._index_bytes = self._index.nbytes
-
-    def _open_index(self) -> Index:
-        if self._index is not None:
-            self._index.close()
-            self._index = None
-        self._index = Index(self._folder.index_path)
-        return self._index
-
-    def _rows(self) -> list[Stored]:
-        try:
-            return self._open_index().rows()
-        except (sqlite3.Error, OSError) as error:
-            self._index_failed(error)
-            return []
-
-    def _index_failed(self, error: Exception) -> None:
-        log.warning("cache index failed", error=str(error))
-        self._index_is_behind = True
-        with self.lock:
-            self.counts.index_failures += 1
-            self.counts.last_error = f"{self._folder.index_path}: {error}"
+            self._index.change(lambda index: index.mark(marked))
 
 
 def _doomed(file: RecordFile, reason: str = "") -> _Doomed:

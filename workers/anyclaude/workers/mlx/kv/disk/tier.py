@@ -10,7 +10,6 @@ Invariants:
 
 import errno
 import json
-import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,14 +17,9 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-import structlog
 
 from anyclaude.workers.mlx.kv.disk.failpoints import Failpoint, pass_by
-from anyclaude.workers.mlx.kv.disk.folder import (
-    SharedFolderError,
-    check_fingerprint,
-    check_record_id,
-)
+from anyclaude.workers.mlx.kv.disk.folder import check_fingerprint, check_record_id
 from anyclaude.workers.mlx.kv.disk.jobs import Done, JobQueue, Marker, WriteJob
 from anyclaude.workers.mlx.kv.disk.ledger import Key, Stored
 from anyclaude.workers.mlx.kv.disk.reading import opened
@@ -36,16 +30,14 @@ from anyclaude.workers.mlx.kv.disk.record import (
     tokens_to_text,
 )
 from anyclaude.workers.mlx.kv.disk.scan import check_name
-from anyclaude.workers.mlx.kv.disk.shelf import NoRoomError, Shelf, VolumeFullError
+from anyclaude.workers.mlx.kv.disk.shelf import Shelf
 from anyclaude.workers.mlx.kv.disk.values import (
     Bounds,
-    DiskState,
     DiskStatus,
     RecordInfo,
     Segment,
 )
-
-log = structlog.get_logger(__name__)
+from anyclaude.workers.mlx.kv.disk.writer import Writer
 
 Loaded = tuple[dict[str, mx.array], dict[str, Any]]
 
@@ -79,13 +71,7 @@ class DiskTier:
         self._bounds = bounds or Bounds()
         self._shelf = Shelf(folder, fingerprint, budget_bytes, self._bounds, failpoint)
         self._queue = JobQueue(self._bounds.queue_bytes)
-        # Guarded by the shelf's lock, as are the two below.
-        self._pending: dict[Key, WriteJob] = {}
-        self._state = DiskState.SERVING
-        self._retry_at = 0.0
-        self._open()
-        self._thread = threading.Thread(target=self._run, name="kv-disk", daemon=True)
-        self._thread.start()
+        self._writer = Writer(self._shelf, self._queue, self._bounds, clock)
 
     def records(self) -> list[RecordInfo]:
         """This model's complete records, parents before children."""
@@ -96,7 +82,7 @@ class DiskTier:
         """Whether the record is on disk or on its way there."""
         key = self._key(record_id)
         with self._shelf.lock:
-            return key in self._pending or key in self._shelf.ledger
+            return key in self._writer.pending or key in self._shelf.ledger
 
     def save(
         self,
@@ -128,7 +114,7 @@ class DiskTier:
         if segment.parent_id:
             check_record_id(segment.parent_id)
         with self._shelf.lock:
-            pending = self._pending.get(self._key(segment.record_id))
+            pending = self._writer.pending.get(self._key(segment.record_id))
             stored = self._shelf.ledger.get(self._key(segment.record_id))
             job = None
             if not replace and pending is not None and _is_same(pending.stored, segment):
@@ -150,7 +136,7 @@ class DiskTier:
         self.reap()
         key = self._key(record_id)
         with self._shelf.lock:
-            job = self._pending.get(key)
+            job = self._writer.pending.get(key)
             if job is not None and job.segment is not None:
                 return dict(job.segment.arrays), json.loads(job.meta)
             stored = self._shelf.ledger.get(key)
@@ -181,7 +167,7 @@ class DiskTier:
         keys = [self._key(record_id) for record_id in record_ids]
         with self._shelf.lock:
             for key in keys:
-                self._pending.pop(key, None)
+                self._writer.pending.pop(key, None)
             gone = self._shelf.drop(keys)
         if gone:
             self._queue.poke()
@@ -227,7 +213,7 @@ class DiskTier:
             counts = self._shelf.counts
             return DiskStatus(
                 folder=self._path,
-                state=self._state,
+                state=self._writer.state,
                 records=self._shelf.ledger.own_count(),
                 nbytes=self._shelf.held_bytes,
                 budget_bytes=self._budget_bytes,
@@ -239,12 +225,9 @@ class DiskTier:
 
     def close(self) -> None:
         """Writes what waits, as long as the bound allows, and lets the folder go."""
-        if self._thread.is_alive():
+        if self._writer.is_running:
             self.flush(self._bounds.close_seconds)
-        self._end()
-        self._thread.join(self._bounds.close_seconds)
-        if not self._thread.is_alive():
-            self._shelf.close()
+        self._writer.end()
         self.reap()
 
     def _key(self, record_id: str) -> Key:
@@ -254,8 +237,8 @@ class DiskTier:
         keys = [self._key(record_id) for record_id in record_ids]
         with self._shelf.lock:
             for key in keys:
-                if key in self._pending:
-                    change(self._pending[key].stored)
+                if key in self._writer.pending:
+                    change(self._writer.pending[key].stored)
             self._shelf.mark(keys, change)
             unsettled = self._shelf.unsettled
         if unsettled:
@@ -285,44 +268,26 @@ class DiskTier:
         if done is not None:
             job.callbacks.append(done)
         if not self._queue.reserve(job.nbytes, wait_seconds):
-            self._skip(f"{self._queue.held_bytes} bytes wait to be written")
+            self._writer.skip(f"{self._queue.held_bytes} bytes wait to be written")
             return None
-        with self._shelf.lock:
-            if not self._queue.put(job):
-                self._queue.finished(job)
-                return None
-            earlier = self._pending.get(job.stored.key)
-            if earlier is not None:
-                earlier.superseded = True
-            self._pending[job.stored.key] = job
-        return job
+        return job if self._writer.accept(job) else None
 
     def _expects_room(self, segment: Segment) -> bool:
         """Refuses at once what cannot be written now."""
         nbytes = sum(array.nbytes for array in segment.arrays.values())
         parent = self._key(segment.parent_id)
         with self._shelf.lock:
-            if self._is_backing_off():
-                self._skip(self._shelf.counts.last_error)
+            if self._writer.is_backing_off():
+                self._writer.skip(self._shelf.counts.last_error)
             elif nbytes > self._budget_bytes:
-                self._skip(f"{nbytes} bytes are more than the budget of {self._budget_bytes}")
+                self._writer.skip(
+                    f"{nbytes} bytes are more than the budget of {self._budget_bytes}"
+                )
             elif segment.parent_id and not self.holds(parent.record_id):
-                self._skip(f"its parent {parent.record_id} is not on disk")
+                self._writer.skip(f"its parent {parent.record_id} is not on disk")
             else:
                 return True
         return False
-
-    def _skip(self, reason: str) -> None:
-        with self._shelf.lock:
-            self._shelf.counts.skipped_writes += 1
-            self._shelf.counts.last_error = reason
-
-    def _is_backing_off(self) -> bool:
-        if self._state is DiskState.SERVING:
-            return False
-        # Bounded from both sides, so that a clock set back does not stop writing for long.
-        until = self._retry_at - self._clock()
-        return self._state is DiskState.STOPPED or 0 < until <= self._bounds.retry_seconds
 
     # --- Loading, on the caller's thread ---
 
@@ -355,111 +320,6 @@ class DiskTier:
             self._queue.poke()
         else:
             self._shelf.note(str(error))
-
-    # --- The writing thread ---
-
-    def _run(self) -> None:
-        try:
-            for item in self._queue.items():
-                if isinstance(item, WriteJob):
-                    self._write(item)
-                if self._shelf.attached and self._shelf.unsettled:
-                    self._shelf.settle()
-                if isinstance(item, Marker):
-                    item.reached.set()
-        except BaseException as error:  # Whatever it was: serving goes on without us.
-            log.exception("the disk tier's writer ended")
-            self._shelf.note(f"the writer ended: {error!r}")
-            self._end()
-
-    def _write(self, job: WriteJob) -> None:
-        ok = False
-        try:
-            if self._is_wanted(job):
-                ok = self._try(job)
-        finally:
-            with self._shelf.lock:
-                if self._is_wanted(job):
-                    del self._pending[job.stored.key]
-            self._queue.finished(job)
-            job.finish(ok)
-
-    def _try(self, job: WriteJob) -> bool:
-        """Writes a job and draws the consequences of what the disk says to it."""
-        with self._shelf.lock:
-            if self._is_backing_off():
-                self._skip(self._shelf.counts.last_error)
-                return False
-        try:
-            if not self._shelf.attached:
-                self._shelf.open()
-            ok = self._shelf.store(job.prepare(), job.stored, lambda: self._claim(job))
-        except SharedFolderError as error:
-            self._refused(DiskState.SHARED, error)
-        except VolumeFullError as error:
-            self._refused(DiskState.FAILING, error)
-            self._retry_at = 0.0
-        except NoRoomError as error:
-            self._skip(str(error))
-        except OSError as error:
-            self._refused(DiskState.FAILING, error, failed=True)
-        else:
-            self._state = DiskState.SERVING
-            return ok and not job.superseded
-        return False
-
-    def _refused(self, state: DiskState, error: Exception, *, failed: bool = False) -> None:
-        log.warning("cache record not written", error=str(error))
-        with self._shelf.lock:
-            self._state = state
-            self._retry_at = self._clock() + self._bounds.retry_seconds
-            self._shelf.counts.last_error = str(error)
-            if failed:
-                self._shelf.counts.failed_writes += 1
-            else:
-                self._shelf.counts.skipped_writes += 1
-
-    def _is_wanted(self, job: WriteJob) -> bool:
-        """False once it was removed or replaced."""
-        with self._shelf.lock:
-            return self._pending.get(job.stored.key) is job
-
-    def _claim(self, job: WriteJob) -> bool:
-        """Under the shelf's lock: from here on it is stored, not pending.
-
-        One that was superseded while it was written stands in until its successor is there.
-        """
-        if self._is_wanted(job):
-            del self._pending[job.stored.key]
-            return True
-        return job.superseded and job.stored.key in self._pending
-
-    def _open(self) -> None:
-        try:
-            self._shelf.open()
-        except SharedFolderError as error:
-            self._opened_without(DiskState.SHARED, error)
-        except OSError as error:
-            self._opened_without(DiskState.FAILING, error)
-
-    def _opened_without(self, state: DiskState, error: Exception) -> None:
-        log.warning("the disk tier is off for now", state=state.value, error=str(error))
-        self._state = state
-        self._retry_at = self._clock() + self._bounds.retry_seconds
-        self._shelf.note(str(error))
-
-    def _end(self) -> None:
-        """Takes no more work, and says so to whoever waits for some."""
-        with self._shelf.lock:
-            self._state = DiskState.STOPPED
-            left = self._queue.close()
-            self._pending.clear()
-        for item in left:
-            if isinstance(item, Marker):
-                item.reached.set()
-            else:
-                self._queue.finished(item)
-                item.finish(False)
 
 
 def _is_same(stored: Stored, segment: Segment) -> bool:
