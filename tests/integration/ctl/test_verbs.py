@@ -258,3 +258,55 @@ def test_requests(commands: Commands, control: ScriptedControl) -> None:
     assert document["requests"][0]["time_to_first_token"] == 0.31
     assert document["requests"][0]["outcome"] == "completed"
     assert document["requests"][0]["timings"] is None
+
+
+def test_cache_export(commands: Commands, control: ScriptedControl) -> None:
+    """A file is named from where the command runs; what was left out is said beside the data."""
+    result = worker_pb2.ExportCachesResponse(
+        segments=3, tokens=500, lineages=2, bytes=1_500_000, left_out_segments=1
+    )
+    control.answers["ExportCaches"] = control_pb2.ExportCachesResponse(result=result)
+
+    done = commands.ctl("cache", "export", "caches", "--session", "s1", "--force", "--json")
+    for_people = commands.ctl("cache", "export", "caches")
+
+    asked = control.requests("ExportCaches")[0].request
+    path = str(commands.home / "caches")
+    assert (asked.path, asked.session_id, asked.overwrite) == (path, "s1", True)
+    assert (done.returncode, json.loads(done.stdout)["path"]) == (0, path)
+    assert "Segments left out: 1." in done.stderr
+    assert "500 tokens in 3 segments of 2 conversations, 1.5 MB" in for_people.stdout
+
+
+def test_cache_import_without_room_exits_1(commands: Commands, control: ScriptedControl) -> None:
+    """What found no room, or came without its pin, is counted and named with the setting."""
+    result = worker_pb2.ImportCachesResponse(segments=1, left_out_segments=2, unpinned_segments=1)
+    control.answers["ImportCaches"] = control_pb2.ImportCachesResponse(result=result)
+
+    done = commands.ctl("cache", "import", "caches", "--json")
+
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["left_out_segments"] == 2
+    assert "Segments without room: 2." in done.stderr
+    assert "cache.max_pinned_fraction" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code"),
+    [
+        (grpc.StatusCode.NOT_FOUND, 4),
+        (grpc.StatusCode.DATA_LOSS, 1),
+        (grpc.StatusCode.FAILED_PRECONDITION, 5),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, 5),
+    ],
+)
+def test_cache_import_refused(
+    commands: Commands, control: ScriptedControl, code: grpc.StatusCode, exit_code: int
+) -> None:
+    """Each refusal has its exit code and the daemon's own sentence."""
+    control.answers["ImportCaches"] = Failure(code, "It is not for here.", "EXPORT_REFUSED")
+
+    done = commands.ctl("cache", "import", "caches")
+
+    assert (done.returncode, done.stdout) == (exit_code, "")
+    assert "It is not for here." in done.stderr

@@ -50,8 +50,8 @@ def export_caches(
         print(_exported(answer, path))
     if answer.left_out_segments:
         note(
-            f"{answer.left_out_segments} segments were left out: they were evicted meanwhile, or "
-            "their records are in doubt. `anyclaudectl logs` says more."
+            f"Segments left out: {answer.left_out_segments}. They were evicted meanwhile, or their "
+            "records are in doubt; `anyclaudectl logs` says more."
         )
 
 
@@ -69,13 +69,13 @@ def import_caches(file: _File, timeout: _Timeout = _SECONDS, json: Json = False)
         print(_imported(answer))
     if answer.unpinned_segments:
         note(
-            f"{answer.unpinned_segments} pins were left out: pinned caches may take no more here "
+            f"Pins left out: {answer.unpinned_segments}. Pinned caches may take no more here "
             "(cache.max_pinned_fraction)."
         )
     if answer.left_out_segments:
         raise CommandError(
             ExitCode.FAILED,
-            f"{answer.left_out_segments} segments found no room. Raise cache.memory_limit_bytes or "
+            f"Segments without room: {answer.left_out_segments}. Raise cache.memory_limit_bytes or "
             "cache.disk_limit_bytes, or prune others, and import again.",
         )
 
