@@ -1,5 +1,8 @@
 """start-first and stop-first: what becomes of our own worker when the mode changes."""
 
+import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +18,7 @@ from anyclaude.workers.mlx.demo import MODEL_PATH
 from tests.integration.conversation import Talker, arguments, body, instructions, prompt_tokens
 from tests.integration.conversation import text_of as said
 from tests.integration.mlx_server import MlxServer
-from tests.integration.service import WAIT_SECONDS, Service
+from tests.integration.service import WAIT_SECONDS, Service, wait_ended, worker_of
 from tests.models import saved
 from tests.models.requests import BASH, assistant, user
 
@@ -200,6 +203,70 @@ def test_a_restart_in_a_stop_first_mode_starts_no_worker(server: MlxServer, mode
         assert (answer.status_code, answer.headers[_MODE]) == (200, "big")
         assert service.control("mode", "mlx-lm").code == 0
         assert service.worker().state == _READY
+
+
+def test_a_worker_that_cannot_come_back_changes_nothing(
+    server: MlxServer, model: Path, tmp_path: Path
+) -> None:
+    """Its model is gone: big answers on, with the reason; mended, the same command works."""
+    here, away = tmp_path / "model", tmp_path / "elsewhere"
+    shutil.copytree(model, here)
+    with Service("--mode", "big", model=here, **_environ(server)) as service:
+        service.wait_ready()
+        here.rename(away)
+        refused = service.control("mode", "mlx-lm")
+        status, worker = service.wait_ready(), service.worker()
+        away.rename(here)
+        mended = service.control("mode", "mlx-lm")
+
+    assert refused.code == 5
+    assert "stays big" in refused.stderr
+    assert "The mlx worker does not start" in refused.stderr
+    assert (status.mode, list(status.problems)) == ("big", [])
+    assert (worker.state, worker.makes_room_for) == (_STOPPED, "big")
+    assert mended.code == 0, mended.stderr
+
+
+def test_while_room_is_made(server: MlxServer, model: Path) -> None:
+    """No second change, no restart of the worker; who asked may leave, and the change goes on."""
+    with (
+        Service(model=model, **_environ(server)) as service,
+        Talker(service.ready(), "a") as talker,
+    ):
+        asked = [sys.executable, "-m", "anyclaude.ctl", "mode", "big"]
+        with talker.messages.stream(**arguments(user("Go on."), max_tokens=3000)) as stream:
+            next(iter(stream.text_stream))
+            with subprocess.Popen(asked, env=service.environ) as asking:
+                service.wait_for(lambda status: worker_of(status, "mlx").makes_room_for == "big")
+                second = service.control("mode", "lmstudio")
+                restart = service.control("worker", "restart", "mlx")
+                asking.kill()
+            answer = stream.get_final_message()
+        status = service.wait_for(lambda status: status.mode == "big")
+
+    assert answer.usage.output_tokens == 3000
+    assert (second.code, restart.code) == (5, 5), (second.stderr, restart.stderr)
+    assert "being stopped for mode big" in restart.stderr
+    assert worker_of(status, "mlx").state == _STOPPED
+
+
+def test_a_stop_while_room_is_made(server: MlxServer, model: Path) -> None:
+    """The service leaves as ever, and begins again in the old mode."""
+    with (
+        Service(model=model, **_environ(server)) as service,
+        Talker(service.ready(), "a") as talker,
+    ):
+        asked = [sys.executable, "-m", "anyclaude.ctl", "mode", "big"]
+        with talker.messages.stream(**arguments(user("Go on."), max_tokens=30_000)) as stream:
+            next(iter(stream.text_stream))
+            with subprocess.Popen(asked, env=service.environ, stderr=subprocess.DEVNULL) as asking:
+                service.wait_for(lambda status: worker_of(status, "mlx").makes_room_for == "big")
+                children = service.children()
+                code = service.stop()
+                asking.wait(WAIT_SECONDS)
+        assert wait_ended(children, WAIT_SECONDS) == []
+        assert code == 0
+        assert not service.paths.mode_file.exists()
 
 
 def test_work_that_does_not_end_in_time_is_not_cut(server: MlxServer, model: Path) -> None:

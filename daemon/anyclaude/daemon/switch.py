@@ -213,7 +213,7 @@ class Switcher:
                 version = changes.version
                 while own.state is not State.READY or worker.model(mode.name) is None:
                     if own.state in (State.FATAL, *_GONE):
-                        raise SwitchError(why_not_ready(own, self._daemon.clock()))
+                        raise SwitchError(_why_it_ended(own))
                     version = await changes.after(version)
         except TimeoutError:
             raise SwitchError(why_not_ready(own, self._daemon.clock())) from None
@@ -228,3 +228,9 @@ class Switcher:
         except TimeoutError:
             # The choice is kept and pushed as soon as there is a front end; status says more.
             return
+
+
+def _why_it_ended(own: SupervisedChild) -> str:
+    exit_ = own.supervisor.last_exit
+    reason = exit_.reason.removesuffix(".") if exit_ else "it was stopped"
+    return f"The {own.name} worker does not start: {reason}. Mend that, then try again."
