@@ -252,8 +252,9 @@ def test_while_room_is_made(server: MlxServer, model: Path) -> None:
 
 def test_a_stop_while_room_is_made(server: MlxServer, model: Path) -> None:
     """The service leaves as ever, and begins again in the old mode."""
+    environ = _environ(server) | {"ANYCLAUDE__SERVER__DRAIN_TIMEOUT_SECONDS": "1"}
     with (
-        Service(model=model, **_environ(server)) as service,
+        Service(model=model, **environ) as service,
         Talker(service.ready(), "a") as talker,
     ):
         asked = [sys.executable, "-m", "anyclaude.ctl", "mode", "big"]

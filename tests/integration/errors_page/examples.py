@@ -94,6 +94,12 @@ def _no_model(stage: Stage) -> str:
         return stage.show(http.post("/v1/messages", json=body(user("Hi"))))
 
 
+def _makes_room(stage: Stage) -> str:
+    with stage.making_room() as http:
+        headers = {"x-anyclaude-mode": "mlx-lm"}
+        return stage.show(http.post("/v1/messages", json=body(user("Hi")), headers=headers))
+
+
 def _not_ready(stage: Stage) -> str:
     with stage.without_model() as http:
         return stage.show(http.get("/health/ready"))
@@ -222,6 +228,12 @@ _WRONG = Chapter(
             "the worker's own, the same as in `anyclaudectl status`.",
             "Do what it says.",
             _no_model,
+        ),
+        Example(
+            "The local model makes room",
+            "A launch asked for `mlx-lm` while the service's mode is a stop-first one.",
+            "Run the command in the message, or start this launch in the service's mode.",
+            _makes_room,
         ),
         Example(
             "A server refuses the request",

@@ -205,6 +205,13 @@ class Stage:
                 yield http
 
     @contextmanager
+    def making_room(self) -> Iterator[httpx.Client]:
+        """A service in a mode whose server has the memory of the local model."""
+        big = _upstream("BIG", self._server.base_url, SWITCH="stop-first")
+        with Service("--mode", "big", **big) as service, service.ready().http() as http:
+            yield http
+
+    @contextmanager
     def without_front_end(self) -> Iterator[httpx.Client]:
         """A service whose front end cannot start: its token file is not there."""
         token = str(self._folder / "no-token")
