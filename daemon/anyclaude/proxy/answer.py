@@ -12,8 +12,8 @@ from anyclaude.messages.accumulator import MessageAccumulator
 from anyclaude.messages.errors import ApiError
 from anyclaude.messages.events import Event, EventMachine, GrammarError
 from anyclaude.proxy.exchange import Exchange
+from anyclaude.proxy.generation import Generation
 from anyclaude.proxy.stream import EventStream
-from anyclaude.proxy.workers import Generation
 from anyclaude.worker.v1 import worker_pb2 as worker
 
 log = structlog.get_logger("anyclaude.proxy.answer")
@@ -28,6 +28,8 @@ class Answer:
         self._exchange = exchange
         self._generation = generation
         self._machine = machine
+        # What comes after the events before it.
+        self._broken: ApiError | None = None
 
     async def whole(self) -> None:
         """The non-streaming answer: one Message, once it is complete.
@@ -83,16 +85,25 @@ class Answer:
         await stream.send(self._machine.fail(error, self._exchange.request_id))
 
     async def _next(self, timeout: float | None) -> list[Event] | None:
-        """What the next worker event becomes; None when `timeout` seconds pass first."""
+        """What the next worker event becomes; None when `timeout` seconds pass first.
+
+        What else is here already comes with it: it then shares one write.
+        """
+        if self._broken is not None:
+            raise self._broken
         event = await self._generation.next(timeout)
         if event is None:
             return None
-        try:
-            messages = self._machine.feed(event)
-        except GrammarError as error:
-            log.error("worker broke the grammar", why=str(error))
-            raise ApiError(500, f"The model worker sent a broken answer: {error}.") from None
-        self._note(event)
+        messages: list[Event] = []
+        while event is not None:
+            try:
+                messages += self._machine.feed(event)
+            except GrammarError as error:
+                log.error("worker broke the grammar", why=str(error))
+                self._broken = ApiError(500, f"The model worker sent a broken answer: {error}.")
+                break
+            self._note(event)
+            event = None if self._machine.ended else self._generation.ready()
         if any(message["type"].startswith("content_block") for message in messages):
             self._exchange.note_first_content()
         return messages

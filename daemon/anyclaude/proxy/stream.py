@@ -6,6 +6,7 @@ filling memory. The clock of the pings is the loop's: it runs while the worker i
 
 import asyncio
 import json
+from typing import Final
 
 from starlette.types import Send
 
@@ -15,6 +16,9 @@ _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
 ]
+
+# Made once: `dumps` makes one for each call that differs from its defaults.
+_JSON: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 class EventStream:
@@ -53,5 +57,4 @@ class EventStream:
 
 def encode(event: Event) -> bytes:
     """One frame. ASCII only: some clients split lines at every line end that Unicode knows."""
-    data = json.dumps(event, separators=(",", ":"))
-    return f"event: {event['type']}\ndata: {data}\n\n".encode()
+    return f"event: {event['type']}\ndata: {_JSON.encode(event)}\n\n".encode()

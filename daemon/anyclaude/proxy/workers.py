@@ -13,25 +13,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
-import structlog
 
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
-from anyclaude.messages.errors import ApiError, overloaded
+from anyclaude.messages.errors import overloaded
+from anyclaude.proxy.failures import lost, refused, restarting
+from anyclaude.proxy.generation import Generation
 from anyclaude.proxy.routes import retry_after_seconds
 from anyclaude.runtime.channels import aio_channel
 from anyclaude.worker.v1 import worker_pb2 as worker
 from anyclaude.worker.v1.worker_pb2_grpc import WorkerServiceStub
 
-log = structlog.get_logger("anyclaude.proxy.workers")
-
 _COUNT_TIMEOUT_SECONDS: Final = 60.0
-_DRAIN_RETRY_AFTER_SECONDS: Final = 2
-# The worker is gone, rather than broken.
-_GONE: Final = {
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.CANCELLED,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-}
 
 
 @dataclass
@@ -63,7 +55,7 @@ class Workers:
     @asynccontextmanager
     async def generate(
         self, route: frontend.Route, request: worker.GenerateRequest
-    ) -> AsyncIterator["Generation"]:
+    ) -> AsyncIterator[Generation]:
         """Starts a generation and cancels what is left of it at the end."""
         with self._stub(route) as stub:
             generation = Generation(stub.Generate(request), route, self._stopping)
@@ -92,9 +84,9 @@ class Workers:
             try:
                 response = await stub.CountTokens(request, timeout=_COUNT_TIMEOUT_SECONDS)
             except grpc.aio.AioRpcError as error:
-                raise _lost(error, route) from None
+                raise lost(error, route) from None
         if response.WhichOneof("result") != "input_tokens":
-            raise _refused(response.failed)
+            raise refused(response.failed)
         return int(response.input_tokens)
 
     @contextmanager
@@ -117,58 +109,6 @@ class Workers:
         task = asyncio.ensure_future(link.channel.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
-
-
-class Generation:
-    """One running Generate call."""
-
-    def __init__(self, call: Any, route: frontend.Route, stopping: asyncio.Event) -> None:
-        self._call = call
-        self._route = route
-        self._stopping = asyncio.ensure_future(stopping.wait())
-        self._reading: asyncio.Future[Any] | None = None
-
-    async def next(self, timeout: float | None) -> worker.GenerateResponse | None:
-        """The next event, or None when `timeout` seconds pass first.
-
-        Raises:
-            ApiError: the worker failed the request, is gone, or this process is stopping.
-        """
-        if self._reading is None:
-            self._reading = asyncio.ensure_future(self._call.read())
-        await asyncio.wait(
-            {self._reading, self._stopping}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
-        )
-        if self._reading.done():
-            reading, self._reading = self._reading, None
-            return self._event(reading)
-        if self._stopping.done():
-            raise overloaded("anyclaude is restarting.", _DRAIN_RETRY_AFTER_SECONDS)
-        return None
-
-    def _event(self, reading: asyncio.Future[Any]) -> worker.GenerateResponse:
-        try:
-            event = reading.result()
-        except grpc.aio.AioRpcError as error:
-            raise _lost(error, self._route) from None
-        except asyncio.CancelledError:
-            # Nobody here cancels a read that is then awaited: the channel did.
-            raise overloaded(
-                "The model worker went away.", retry_after_seconds(self._route)
-            ) from None
-        if event is grpc.aio.EOF:
-            raise ApiError(500, "The model worker ended its answer before it was complete.")
-        assert isinstance(event, worker.GenerateResponse)
-        if event.WhichOneof("event") == "failed":
-            raise _refused(event.failed)
-        return event
-
-    async def close(self) -> None:
-        self._call.cancel()
-        left = [task for task in (self._reading, self._stopping) if task is not None]
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
 
 
 class Forwarding:
@@ -206,53 +146,23 @@ class Forwarding:
         try:
             await asyncio.wait({reading, self._stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not reading.done():
-                raise overloaded("anyclaude is restarting.", _DRAIN_RETRY_AFTER_SECONDS)
+                raise restarting()
             if reading.cancelled():
                 # Nobody here did that: the channel did.
                 raise overloaded("The relay worker went away.", retry_after_seconds(self._route))
             part = reading.result()
         except grpc.aio.AioRpcError as error:
-            raise _lost(error, self._route) from None
+            raise lost(error, self._route) from None
         finally:
             reading.cancel()
         if part is grpc.aio.EOF:
             return None
         assert isinstance(part, worker.ForwardResponse)
         if part.WhichOneof("part") == "failed":
-            raise _refused(part.failed)
+            raise refused(part.failed)
         return part
 
     async def close(self) -> None:
         self._call.cancel()
         self._stopping.cancel()
         await asyncio.gather(self._stopping, return_exceptions=True)
-
-
-def _refused(failed: worker.Failed) -> ApiError:
-    status = failed.status if 400 <= failed.status <= 599 else 500
-    return ApiError(
-        status,
-        failed.message or "The model worker gave no reason.",
-        retry_after_seconds=failed.retry_after_seconds or None,
-        should_retry=failed.should_retry if failed.HasField("should_retry") else None,
-        error_type=failed.type,
-    )
-
-
-def _lost(error: grpc.aio.AioRpcError, route: frontend.Route) -> ApiError:
-    code = error.code()
-    log.warning(
-        "worker call failed",
-        mode=route.mode,
-        generation=route.generation,
-        code=code.name,
-        # Other codes come from the worker's own code, whose words may quote a prompt.
-        details=error.details() if code in _GONE else None,
-    )
-    if code in _GONE:
-        return overloaded(
-            "The model worker went away; it is being started again.", retry_after_seconds(route)
-        )
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return ApiError(413, "The request is too large for the model worker.")
-    return ApiError(500, f"The model worker failed ({code.name}). `anyclaudectl logs` says more.")

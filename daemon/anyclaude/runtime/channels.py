@@ -1,8 +1,9 @@
 """gRPC over unix sockets: one set of channel and server options for every contract.
 
 Why each option: back-pressure must reach the sender (the default lets a server run 20,000 messages
-ahead), a restarted worker must be found again within a quarter of a second, and a prompt with
-images is larger than gRPC's 4 MiB default.
+ahead), a prompt of Claude Code's usual size must not wait half-way for room, a restarted worker
+must be found again within a quarter of a second, and a prompt with images is larger than gRPC's
+4 MiB default.
 """
 
 import os
@@ -24,12 +25,12 @@ Option = tuple[str, int]
 _COMMON: Final[tuple[Option, ...]] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.http2.lookahead_bytes", 65_536),
     ("grpc.http2.bdp_probe", 0),
 )
 
 CHANNEL_OPTIONS: Final[tuple[Option, ...]] = (
     *_COMMON,
+    ("grpc.http2.lookahead_bytes", 65_536),
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 250),
@@ -39,7 +40,11 @@ CHANNEL_OPTIONS: Final[tuple[Option, ...]] = (
     ("grpc.use_local_subchannel_pool", 1),
 )
 
-SERVER_OPTIONS: Final[tuple[Option, ...]] = (*_COMMON, ("grpc.so_reuseport", 0))
+SERVER_OPTIONS: Final[tuple[Option, ...]] = (
+    *_COMMON,
+    ("grpc.http2.lookahead_bytes", 4 * 1024 * 1024),
+    ("grpc.so_reuseport", 0),
+)
 
 
 def target(socket_path: Path | str) -> str:

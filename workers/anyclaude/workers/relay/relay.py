@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 import structlog
+from pydantic_core import to_json
 
 from anyclaude.messages.errors import ApiError, prompt_too_long
 from anyclaude.messages.requests import MessagesRequest, parse_messages_request
@@ -135,7 +136,8 @@ class _Generation:
         estimate = self._upstream.estimator.estimate(self._request, self._raw)
         reader = dialect.reader(self._request, target, estimate, self._note_prompt_tokens)
         headers = [(b"content-type", b"application/json"), *self._upstream.headers(dialect)]
-        body = json.dumps(self._sent, ensure_ascii=False, separators=(",", ":")).encode()
+        # A tenth of a megabyte and more: several times faster than json's.
+        body = to_json(self._sent)
         async with self._upstream.wire.send("POST", dialect.path, headers, body) as answer:
             if not answer.is_ok:
                 raise self._refusal(answer.status, await answer.read(), answer.headers)

@@ -2,7 +2,8 @@
 
 Invariants:
 - Nothing of the environment has a say: no proxy, no netrc; no redirect is followed, since it could
-  carry a prompt and a key to another host.
+  carry a prompt and a key to another host; no cookie is kept. Those are a client's work: here is
+  its transport alone.
 - A request is sent again only when its connection broke before the first byte of the answer.
 - Leaving `send` closes the connection unless the answer was read to its end: the server learns at
   once that nobody listens.
@@ -106,11 +107,11 @@ class Wire:
         """
         self._party = party
         self._make_transport = transport or self._real_transport
-        self._client: httpx.AsyncClient | None = None
+        self._transport: httpx.AsyncBaseTransport | None = None
 
     async def close(self) -> None:
-        if self._client is not None:
-            await self._client.aclose()
+        if self._transport is not None:
+            await self._transport.aclose()
 
     @asynccontextmanager
     async def send(
@@ -155,8 +156,8 @@ class Wire:
             tries -= 1
             try:
                 async with asyncio.timeout(seconds):
-                    return await self._open().send(
-                        self._request(method, path, headers, body), stream=True
+                    return await self._open().handle_async_request(
+                        self._request(method, path, headers, body)
                     )
             except TimeoutError:
                 raise silence(self._party, seconds, begun=False) from None
@@ -175,7 +176,7 @@ class Wire:
         headers: Headers,
         body: bytes | AsyncIterator[bytes] | None,
     ) -> httpx.Request:
-        """Built by hand: a client's own `build_request` adds headers that nobody asked for."""
+        """With the headers given and no others, as a client would add."""
         timeout = httpx.Timeout(None, connect=self._party.settings.connect_timeout_seconds)
         return httpx.Request(
             method,
@@ -185,13 +186,11 @@ class Wire:
             extensions={"timeout": timeout.as_dict()},
         )
 
-    def _open(self) -> httpx.AsyncClient:
+    def _open(self) -> httpx.AsyncBaseTransport:
         # Late: a context for TLS takes a while, and most servers are never asked.
-        if self._client is None:
-            self._client = httpx.AsyncClient(
-                transport=self._make_transport(), trust_env=False, follow_redirects=False
-            )
-        return self._client
+        if self._transport is None:
+            self._transport = self._make_transport()
+        return self._transport
 
     def _real_transport(self) -> httpx.AsyncBaseTransport:
         settings = self._party.settings

@@ -1,0 +1,58 @@
+"""Calls to a worker that fail, as the errors that a client gets."""
+
+from typing import Final
+
+import grpc
+import structlog
+
+from anyclaude.frontend.v1 import frontend_pb2 as frontend
+from anyclaude.messages.errors import ApiError, overloaded
+from anyclaude.proxy.routes import retry_after_seconds
+from anyclaude.worker.v1 import worker_pb2 as worker
+
+log = structlog.get_logger("anyclaude.proxy.workers")
+
+_DRAIN_RETRY_AFTER_SECONDS: Final = 2
+# The worker is gone, rather than broken.
+_GONE: Final = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+
+
+def restarting() -> ApiError:
+    """This process ends before the answer does."""
+    return overloaded("anyclaude is restarting.", _DRAIN_RETRY_AFTER_SECONDS)
+
+
+def refused(failed: worker.Failed) -> ApiError:
+    """The worker said no."""
+    status = failed.status if 400 <= failed.status <= 599 else 500
+    return ApiError(
+        status,
+        failed.message or "The model worker gave no reason.",
+        retry_after_seconds=failed.retry_after_seconds or None,
+        should_retry=failed.should_retry if failed.HasField("should_retry") else None,
+        error_type=failed.type,
+    )
+
+
+def lost(error: grpc.aio.AioRpcError, route: frontend.Route) -> ApiError:
+    """The worker, or the way to it, broke."""
+    code = error.code()
+    log.warning(
+        "worker call failed",
+        mode=route.mode,
+        generation=route.generation,
+        code=code.name,
+        # Other codes come from the worker's own code, whose words may quote a prompt.
+        details=error.details() if code in _GONE else None,
+    )
+    if code in _GONE:
+        return overloaded(
+            "The model worker went away; it is being started again.", retry_after_seconds(route)
+        )
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return ApiError(413, "The request is too large for the model worker.")
+    return ApiError(500, f"The model worker failed ({code.name}). `anyclaudectl logs` says more.")
