@@ -3,7 +3,7 @@
 - Signals are handled by the process, not here; the listening socket is inherited.
 - Requests too broken for HTTP parsing get the JSON envelope and a `request-id` too.
 - A client that takes no byte for long while some wait for it is dropped; one that takes them slowly
-  is not.
+  is not. One whose request's head does not come to its end in that time is refused.
 - At shutdown a connection that was accepted but has not asked yet is given a moment to ask.
 """
 
@@ -14,6 +14,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Generator
+from http import HTTPStatus
 from typing import Any, Final, cast
 
 import h11
@@ -21,7 +22,7 @@ import structlog
 from uvicorn import Config, Server
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from anyclaude.messages.errors import invalid_request
+from anyclaude.messages.errors import ApiError, invalid_request
 
 log = structlog.get_logger("anyclaude.proxy.server")
 
@@ -81,16 +82,37 @@ class _Protocol(H11Protocol):
         self._stall = StallWatch(self._meter, self.client_stall_seconds, time.monotonic)
         self._stopping = False
         self._broken = False
+        # Since when a request's head has been awaited; None while there is none to wait for.
+        self._head_since: float | None = time.monotonic()
         super().connection_made(cast(asyncio.Transport, self._meter))
 
     def data_received(self, data: bytes) -> None:
         if not self._broken:
             super().data_received(data)
+            self._note_head()
+
+    def _note_head(self) -> None:
+        begun, _ = self.conn.trailing_data
+        if self.conn.their_state is not h11.IDLE or not begun:
+            self._head_since = None
+        elif self._head_since is None:
+            self._head_since = time.monotonic()
 
     def drop_if_stalled(self) -> None:
+        since = self._head_since
+        if since is not None and time.monotonic() - since >= self.client_stall_seconds:
+            self._head_since = None
+            self._drop_unasked()
         if self._stall.has_stalled():
             log.warning("client dropped", why="it took no byte", seconds=self.client_stall_seconds)
             self._meter.abort()
+
+    def _drop_unasked(self) -> None:
+        if self.conn.trailing_data[0]:
+            self._refuse(_late_head(self.client_stall_seconds))
+        else:
+            # Who has asked nothing might take a refusal for the answer to what it asks next.
+            self.transport.close()
 
     def handle_events(self) -> None:
         super().handle_events()
@@ -109,28 +131,38 @@ class _Protocol(H11Protocol):
             super().shutdown()
 
     def send_400_response(self, msg: str) -> None:
+        self._refuse(invalid_request(msg))
+
+    def _refuse(self, error: ApiError) -> None:
+        """Answers in the place of the application, and ends the connection."""
         self._broken = True
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             # An answer is under way: nothing else can be said on this connection.
             self.transport.close()
             return
-        for event in _bad_request(msg):
+        for event in _refusal(error):
             self.transport.write(self.conn.send(event) or b"")
         # Closing on unread bytes would reset the connection before the client has read this.
         self.transport.write_eof()
         self.loop.call_later(_LINGER_SECONDS, self.transport.close)
 
 
-def _bad_request(msg: str) -> tuple[h11.Event, ...]:
+def _late_head(seconds: float) -> ApiError:
+    said = f"The request's head did not come to its end within {seconds:g} seconds."
+    return ApiError(408, said, error_type="timeout_error")
+
+
+def _refusal(error: ApiError) -> tuple[h11.Event, ...]:
     request_id = "req_" + secrets.token_hex(12)
-    body = json.dumps(invalid_request(msg).envelope(request_id)).encode()
+    body = json.dumps(error.envelope(request_id)).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"request-id", request_id.encode()),
         (b"connection", b"close"),
     ]
-    head = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
+    reason = HTTPStatus(error.status).phrase.encode()
+    head = h11.Response(status_code=error.status, headers=headers, reason=reason)
     return head, h11.Data(data=body), h11.EndOfMessage()
 
 

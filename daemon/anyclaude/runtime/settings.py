@@ -38,7 +38,8 @@ class ServerSettings(_Section):
     # Requests the front end holds at once; more are answered 529.
     max_requests: int = Field(64, ge=1)
     drain_timeout_seconds: float = Field(10.0, ge=0, le=300)
-    # A client that takes no byte for this long while we have some for it is dropped.
+    # A client that takes no byte for this long while we have some for it is dropped, and so is one
+    # whose request does not arrive.
     client_stall_seconds: float = Field(60.0, gt=0)
 
 

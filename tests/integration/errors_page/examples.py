@@ -67,6 +67,15 @@ def _large(stage: Stage) -> str:
 
 def _stalled(stage: Stage) -> str:
     head = b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{"
+    return _broken_off(stage, head)
+
+
+def _late(stage: Stage) -> str:
+    return _broken_off(stage, b"POST /v1/messages HTTP/1.1\r\nhost: ")
+
+
+def _broken_off(stage: Stage, head: bytes) -> str:
+    """What a client is told that sends this and no more."""
     with stage.without_daemon(client_stall_seconds=0.2) as http:
         port = http.base_url.port
         with socket.create_connection(("127.0.0.1", port or 0)) as connection:
@@ -315,8 +324,14 @@ _PLACE = Chapter(
     ),
 )
 _BODY = Chapter(
-    "The body: 408, 413",
+    "The request does not come whole: 408, 413",
     (
+        Example(
+            "The head stops arriving",
+            "Its end did not come for `server.client_stall_seconds`.",
+            "Send it again.",
+            _late,
+        ),
         Example(
             "The body stops arriving",
             "Nothing more of it came for `server.client_stall_seconds`.",

@@ -321,6 +321,32 @@ def test_unfinished_body(scripted: ScriptedWorker) -> None:
             assert connection.recv(65536).startswith(b"HTTP/1.1 408")
 
 
+@pytest.mark.parametrize(
+    "begun", [b"", b"POST /v1/messages HT", b"GET / HTTP/1.1\r\nhost: localho"]
+)
+def test_a_head_that_does_not_come_is_not_waited_for(
+    scripted: ScriptedWorker, begun: bytes
+) -> None:
+    """A connection on which no request comes to be is ended, and told why."""
+    with FrontendProcess(client_stall_seconds=0.3) as front:
+        front.push(route(scripted.socket_path))
+        with socket.create_connection(front.listener.getsockname()) as connection:
+            connection.sendall(begun)
+            connection.settimeout(PATIENCE_SECONDS)
+            answer = connection.makefile("rb").read()
+            assert answer.startswith(b"HTTP/1.1 408") == bool(begun)
+            assert (b'"timeout_error"' in answer) == bool(begun)
+
+
+def test_a_connection_kept_alive_is_not_refused(scripted: ScriptedWorker) -> None:
+    """Between two requests a client may wait longer than within one."""
+    with FrontendProcess(client_stall_seconds=0.3) as front, httpx.Client() as client:
+        front.push(route(scripted.socket_path))
+        for _ in range(2):
+            assert client.get(f"{front.base_url}/health/live").status_code == 200
+            time.sleep(1.5)
+
+
 def test_requests_run_side_by_side(
     http: httpx.Client, scripted: ScriptedWorker, body: dict[str, Any], gate: Gate
 ) -> None:
