@@ -27,9 +27,10 @@ and through the official clients for Python and TypeScript, and none needs a cle
 asked for is what Claude Code needs of a local endpoint; the rows on privacy, on diagnostics and on
 how much is read from the cache go beyond what the API promises. A case is not applicable where the
 server does not serve its endpoint, or where the model did not give it anything to judge; a case
-that is newer than a server's run is not counted for it. The demo model calls a tool of its own accord; every other model here has random weights behind a
-template like Qwen3-Coder's, and does nothing that it is not made to do. vllm-mlx ran with its
-parser for that template. All ran on two processor cores that did other work too:
+that is newer than a server's run is not counted for it. The demo model calls a tool of its own
+accord; every other model here has random weights behind a template like Qwen3-Coder's, and does
+nothing that it is not made to do. vllm-mlx ran with its parser for that template. All ran on two
+processor cores that did other work too:
 the rows on pings and on disconnects may say as much of the machine as of a server.
 """
 
