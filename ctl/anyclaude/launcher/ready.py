@@ -50,6 +50,8 @@ def ensure_ready(client: ControlClient, paths: Paths, environ: Mapping[str, str]
         _refuse_unready(wanted, modes)
         return
     if status.readiness == control_pb2.READINESS_READY:
+        for problem in status.problems:
+            print(f"Note: {problem}", file=sys.stderr)
         return
     print(f"{describe(status)} Waiting until it is ready ...", file=sys.stderr)
     wait_for_service(paths.control_socket, ready=True, timeout_seconds=_READY_SECONDS)

@@ -50,6 +50,8 @@ async def status(daemon: Daemon) -> control_pb2.Status:
     # In whatever mode, the caches stay and are worth showing.
     if CACHE_WORKER in seen:
         _add_caches(answer, seen[CACHE_WORKER])
+    if mode.worker == CACHE_WORKER:
+        answer.problems.extend(memory_problems(answer.memory))
     return answer
 
 
@@ -105,6 +107,28 @@ def _disk_problems(disk: worker_pb2.DiskStatus) -> list[str]:
         return []
     why = disk.last_error or "another service uses the folder"
     return [f"KV caches do not reach the disk ({why}); serving goes on. Folder: {disk.folder}"]
+
+
+def memory_problems(memory: worker_pb2.MemoryStatus) -> list[str]:
+    """Whether one Claude Code prompt fits, with the numbers."""
+    needed = f"The KV cache of one Claude Code prompt takes about {_gigabytes(memory.prompt_bytes)}"
+    smaller = "a smaller model, cache.kv_bits = 8, or `anyclaudectl mode lmstudio` takes less"
+    if memory.prompt_bytes > memory.cache_limit_bytes:
+        return [
+            f"{needed}, and all caches may take {_gigabytes(memory.cache_limit_bytes)}: it is "
+            f"computed again for each request. Raise cache.memory_limit_bytes; {smaller}."
+        ]
+    # What the caches hold already needs no room, or can be made to leave.
+    if memory.prompt_bytes > memory.available_bytes + memory.cache_bytes:
+        return [
+            f"{needed}, and {_gigabytes(memory.available_bytes)} of this machine's memory are "
+            f"available: it may become slow. Close other programs; {smaller}."
+        ]
+    return []
+
+
+def _gigabytes(nbytes: int) -> str:
+    return f"{nbytes / 1e9:.1f} GB"
 
 
 def workers(daemon: Daemon) -> list[control_pb2.Worker]:

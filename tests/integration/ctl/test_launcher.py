@@ -243,3 +243,15 @@ def test_loading_service_is_waited_for(commands: Commands, control: ScriptedCont
 
     assert done.returncode == 42
     assert "Waiting until it is ready" in done.stderr
+
+
+def test_problems_of_a_ready_service_are_told(commands: Commands, control: ScriptedControl) -> None:
+    """What is wrong with a service that answers all the same reaches the user at the start."""
+    status = ready_status()
+    status.problems.append("1.0 GB of this machine's memory are available: it may become slow.")
+    control.answers["GetStatus"] = control_pb2.GetStatusResponse(status=status)
+
+    done = commands.run("anyclaude.launcher")
+
+    assert done.returncode == 42
+    assert "Note: 1.0 GB of this machine's memory are available" in done.stderr

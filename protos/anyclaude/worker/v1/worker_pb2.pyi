@@ -589,18 +589,22 @@ class ModelInfo(_message.Message):
     def __init__(self, id: _Optional[str] = ..., display_name: _Optional[str] = ..., path: _Optional[str] = ..., fingerprint: _Optional[str] = ..., context_window_tokens: _Optional[int] = ..., is_demo: bool = ..., has_tools: bool = ..., has_thinking: bool = ..., takes_images: bool = ...) -> None: ...
 
 class MemoryStatus(_message.Message):
-    __slots__ = ("active_bytes", "peak_bytes", "weights_bytes", "cache_bytes", "cache_limit_bytes")
+    __slots__ = ("active_bytes", "peak_bytes", "weights_bytes", "cache_bytes", "cache_limit_bytes", "available_bytes", "prompt_bytes")
     ACTIVE_BYTES_FIELD_NUMBER: _ClassVar[int]
     PEAK_BYTES_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_BYTES_FIELD_NUMBER: _ClassVar[int]
     CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
     CACHE_LIMIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    AVAILABLE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_BYTES_FIELD_NUMBER: _ClassVar[int]
     active_bytes: int
     peak_bytes: int
     weights_bytes: int
     cache_bytes: int
     cache_limit_bytes: int
-    def __init__(self, active_bytes: _Optional[int] = ..., peak_bytes: _Optional[int] = ..., weights_bytes: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., cache_limit_bytes: _Optional[int] = ...) -> None: ...
+    available_bytes: int
+    prompt_bytes: int
+    def __init__(self, active_bytes: _Optional[int] = ..., peak_bytes: _Optional[int] = ..., weights_bytes: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., cache_limit_bytes: _Optional[int] = ..., available_bytes: _Optional[int] = ..., prompt_bytes: _Optional[int] = ...) -> None: ...
 
 class TokenTotals(_message.Message):
     __slots__ = ("reused_tokens", "computed_tokens", "generated_tokens", "evictions")

@@ -17,11 +17,10 @@ from anyclaude.workers.mlx.decode.held import holds_calls
 from anyclaude.workers.mlx.kv import layers as kinds
 from anyclaude.workers.mlx.kv.tokens import common_prefix, token_array
 from anyclaude.workers.mlx.kv.window import WindowKVCache
+from anyclaude.workers.mlx.memory import PROMPT_TOKENS
 from anyclaude.workers.mlx.model import ModelMissingError, find_folder, window_tokens
 from anyclaude.workers.mlx.prompt import PromptRenderer
 
-# What Claude Code sends with every request.
-PROMPT_TOKENS: Final = 18_490
 MIN_WINDOW_TOKENS: Final = 32_768
 _TOOL: Final = {"name": "Bash", "input_schema": {"type": "object", "properties": {}}}
 

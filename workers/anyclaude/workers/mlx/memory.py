@@ -7,6 +7,8 @@ import mlx.core as mx
 import psutil
 
 MIN_LIMIT_BYTES: Final = 512 * 1024**2
+# What Claude Code sends with every request.
+PROMPT_TOKENS: Final = 18_490
 # What the rest of the machine keeps: on Linux caches share memory with everything else; on macOS
 # the working set that Metal recommends already leaves the system its part.
 LINUX_SHARE: Final = 0.5
@@ -16,6 +18,11 @@ MACOS_SHARE: Final = 0.9
 def default_cache_limit(weights_bytes: int) -> int:
     """Bytes for KV caches when the settings give no limit."""
     return max(MIN_LIMIT_BYTES, _usable_bytes() - weights_bytes)
+
+
+def available_bytes() -> int:
+    """Bytes of the machine's memory that could be taken before other programs are swapped out."""
+    return int(psutil.virtual_memory().available)
 
 
 def active_bytes() -> int:

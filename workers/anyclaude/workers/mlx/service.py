@@ -156,6 +156,8 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
                 weights_bytes=self._weights_bytes,
                 cache_bytes=self._engine.cache_bytes,
                 cache_limit_bytes=self._engine.store.limit_bytes,
+                available_bytes=memory.available_bytes(),
+                prompt_bytes=int(memory.PROMPT_TOKENS * self._engine.store.bytes_per_token),
             ),
             running_requests=load.running,
             queued_requests=max(load.queued, self._calls - load.running),
