@@ -301,7 +301,7 @@ def test_eight_requests_take_turns(tiny: Service) -> None:
 
 def test_leaving_during_prefill_keeps_what_was_computed(tiny: Service) -> None:
     """A client that goes away stops its prefill within a chunk; its retry goes on from there."""
-    session, question = "left-early", body(user("the quick brown fox " * 1200), stream=True)
+    session, question = "left-early", body(user("the quick brown fox " * 2400), stream=True)
     with tiny.http() as http, Talker(tiny, "in-between") as other:
         with http.stream(
             "POST", "/v1/messages", json=question, headers=prompts.session(session)
@@ -313,7 +313,7 @@ def test_leaving_during_prefill_keeps_what_was_computed(tiny: Service) -> None:
             assert other.ask(user("And me?"), max_tokens=64).usage.output_tokens == 64
         _wait_idle(tiny)
         kept = sum(cache.tokens for cache in _caches(tiny) if cache.session_id == session)
-        retry = body(user("the quick brown fox " * 1200), max_tokens=1)
+        retry = body(user("the quick brown fox " * 2400), max_tokens=1)
         usage = http.post("/v1/messages", json=retry, headers=prompts.session(session)).json()[
             "usage"
         ]
