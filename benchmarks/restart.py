@@ -108,8 +108,8 @@ def _ask(
 def _killed(model: Path, home: Path, *, warm: bool) -> Iterator[tuple[Service, float]]:
     began = time.perf_counter()
     with Service(model=model, home=home, ANYCLAUDE__CACHE__WARM_AT_START=str(warm)) as service:
-        ready_seconds = time.perf_counter() - began if service.ready() else 0.0
-        yield service, ready_seconds
+        service.ready()
+        yield service, time.perf_counter() - began
         for child in service.children():
             child.kill()
         service.process.kill()

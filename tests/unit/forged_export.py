@@ -16,7 +16,7 @@ from anyclaude.workers.mlx.kv.tokens import token_array
 
 
 class _Text(dict[str, Any]):
-    """Stands in for a header that no model would let pass."""
+    """Stands in for a header that no model would let pass: the writers only ask for its JSON."""
 
     def model_dump_json(self) -> str:
         return json.dumps(self, separators=(",", ":"))

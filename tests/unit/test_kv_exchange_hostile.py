@@ -361,7 +361,7 @@ def test_a_file_that_changes_meanwhile(sound: Path, tmp_path: Path) -> None:
         with path.open("r+b") as file:
             file.seek(incoming.contents.entries[1].at + 5000)
             file.write(b"changed")
-        with pytest.raises(ExchangeError):
+        with pytest.raises(ExchangeError, match="imported before is sound and stays"):
             incoming.step()
     assert incoming.brought.segments == 1
     run = other.engine.verification(0)

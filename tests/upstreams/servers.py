@@ -4,6 +4,7 @@ import os
 import subprocess
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Self
@@ -21,7 +22,7 @@ _LLAMA: Final = INSTALLED / "llama-cpp"
 _VLLM_MLX: Final = INSTALLED / "vllm-mlx" / "bin"
 
 
-class Server:
+class Server(ABC):
     """Runs a command that serves HTTP on a port; a context manager that always ends it."""
 
     def __init__(self, command: Sequence[str | Path], version: str) -> None:
@@ -61,9 +62,9 @@ class Server:
         self._log.seek(0)
         raise AssertionError(f"{self._command[0]} did not start: {self._log.read()[-2000:]}")
 
+    @abstractmethod
     def running(self) -> int:
         """How many answers it computes right now."""
-        raise NotImplementedError
 
 
 class LlamaCpp(Server):

@@ -176,8 +176,8 @@ def test_claude_code(frontend, server, tmp_path, record_property):
     """The real Claude Code completes a tool loop."""
     try:
         binary = find_binary()
-    except ClaudeCodeMissing:
-        pytest.skip("no Claude Code; .ci/install-claude-code .venv/claude-code installs it")
+    except ClaudeCodeMissing as missing:
+        pytest.skip(str(missing))
     home, project = tmp_path / "home", tmp_path / "project"
     home.mkdir()
     project.mkdir()

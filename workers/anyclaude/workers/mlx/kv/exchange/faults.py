@@ -15,7 +15,7 @@ class Fault(Enum):
 
 
 class ExchangeError(Exception):
-    """Nothing was exported or imported; the message says why and what to do."""
+    """The export or import did not come about; the message says why, what stays, what to do."""
 
     def __init__(self, fault: Fault, message: str) -> None:
         super().__init__(message)

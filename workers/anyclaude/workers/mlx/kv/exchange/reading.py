@@ -134,7 +134,11 @@ class ExportReader:
         try:
             return self._record(entry.at, entry.nbytes).arrays()
         except (DoubtfulRecordError, OtherVersionError, OSError) as error:
-            raise self._damaged(f"it changed while it was read ({error})") from error
+            raise ExchangeError(
+                Fault.DAMAGED,
+                f"{self._path} changed while it was imported ({error}). What was imported before "
+                "is sound and stays. Import it again once nothing writes to it.",
+            ) from error
 
     def _header(self) -> tuple[ExportHeader, int]:
         raw = os.pread(self._descriptor, HEAD_BYTES, 0)
