@@ -4,6 +4,7 @@ A test says `record_property(FIGURES, "what it measured")`; equal lines are show
 """
 
 import os
+import signal
 from collections import Counter
 
 import pytest
@@ -15,6 +16,9 @@ from tests.figures import FIGURES
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("desk", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "desk")
+
+# Started in the background, a suite ignores SIGINT, and so would the commands that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
