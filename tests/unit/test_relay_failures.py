@@ -5,7 +5,7 @@ import json
 import socket
 import ssl
 
-import httpx
+import aiohttp
 import pytest
 
 from anyclaude.messages.errors import ApiError
@@ -21,14 +21,14 @@ def party(kind="lmstudio", url="http://192.168.1.7:1234"):
     return Party(kind, UpstreamSettings.model_validate({"kind": kind, "base_url": url}))
 
 
-def raised_from(cause: BaseException) -> httpx.ConnectError:
+def raised_from(cause: BaseException) -> aiohttp.ClientConnectionError:
     """As the HTTP library wraps it, a group of all addresses tried in between."""
     try:
         try:
             raise OSError("All connection attempts failed") from ExceptionGroup("", [cause])
         except OSError as error:
-            raise httpx.ConnectError("failed") from error
-    except httpx.ConnectError as error:
+            raise aiohttp.ClientConnectionError("failed") from error
+    except aiohttp.ClientConnectionError as error:
         return error
 
 

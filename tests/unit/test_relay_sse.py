@@ -60,7 +60,9 @@ def test_single_bytes_do_not_matter(stream):
     assert parse(*(bytes([byte]) for byte in stream)) == parse(stream)
 
 
-@given(st.lists(st.text(alphabet=st.characters(exclude_characters="\r\n")), min_size=1))
+@given(
+    st.lists(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\r\n")), min_size=1)
+)
 def test_line_ends_are_alike(texts):
     """LF, CR and CRLF say the same, and no other character ends a line."""
     expected = [ServerEvent("", text) for text in texts]

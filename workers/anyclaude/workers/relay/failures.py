@@ -211,7 +211,7 @@ def _not_an_answer(status: int, said: str, party: Party) -> ApiError:
     )
 
 
-def explain_transport(error: Exception, party: Party) -> UpstreamFault:
+def explain_transport(error: BaseException, party: Party) -> UpstreamFault:
     """The fault behind a connection that could not be made, or broke."""
     causes = list(_causes(error))
     numbers = {cause.errno for cause in causes if isinstance(cause, OSError) and cause.errno}

@@ -62,11 +62,13 @@ async def _exchange(
 ) -> Parts:
     headers = _request_headers(upstream, head.headers)
     path = f"{head.path}?{head.query}" if head.query else head.path
-    async with upstream.wire.send(head.method, path, headers, _body(head, rest)) as answer:
+    async with upstream.wire.send(
+        head.method, path, headers, _body(head, rest), decompress=False
+    ) as answer:
         upstream.note_answering()
         yield pb.ForwardResponse(head=_response_head(answer))
         answer.begun = True
-        async with aclosing(answer.chunks(raw=True)) as chunks:
+        async with aclosing(answer.chunks()) as chunks:
             async for chunk in chunks:
                 yield pb.ForwardResponse(body=chunk)
 

@@ -49,13 +49,12 @@ class Upstream:
         settings: UpstreamSettings,
         key: Key,
         *,
-        wire: Wire | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.party = Party(name, settings)
         self.settings = settings
         self.key = key
-        self.wire = wire or Wire(self.party)
+        self.wire = Wire(self.party)
         self.breaker = Breaker(settings.breaker_failures, settings.breaker_open_seconds, clock)
         self.quirks = Quirks()
         self.estimator = Estimator()
