@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from anyclaude.messages.accumulator import MessageAccumulator
+from anyclaude.messages.batches import apart
 from anyclaude.messages.errors import ApiError
 from anyclaude.messages.events import EventMachine
 from anyclaude.runtime.channels import sync_channel
@@ -22,6 +23,20 @@ from anyclaude.worker.v1 import worker_pb2 as pb
 from anyclaude.worker.v1.worker_pb2_grpc import WorkerServiceStub
 
 CALL_SECONDS = 60
+
+
+class Call:
+    """The events of a running generation, one by one."""
+
+    def __init__(self, call: Any) -> None:
+        self.cancel = call.cancel
+        self._events = (event for message in call for event in apart(message))
+
+    def __iter__(self) -> Iterator[pb.GenerateResponse]:
+        return self._events
+
+    def __next__(self) -> pb.GenerateResponse:
+        return next(self._events)
 
 
 class RelayProcess:
@@ -77,11 +92,11 @@ class RelayProcess:
         self._log_file.close()
         shutil.rmtree(self.home)
 
-    def call(self, mode: str, body: Mapping[str, Any]) -> Any:
+    def call(self, mode: str, body: Mapping[str, Any]) -> Call:
         request = pb.GenerateRequest(
             request_id="req_test", body_json=json.dumps(body).encode(), mode=mode
         )
-        return self.stub.Generate(request, timeout=CALL_SECONDS)
+        return Call(self.stub.Generate(request, timeout=CALL_SECONDS))
 
     def events(self, mode: str, body: Mapping[str, Any]) -> list[pb.GenerateResponse]:
         return list(self.call(mode, body))

@@ -2,7 +2,7 @@
 
 Invariants:
 - Events come in the worker's order, and how the call ended after the last of them.
-- No more than `_AHEAD_BYTES`, and one event, are held for a client that takes nothing: then the
+- No more than `_AHEAD_BYTES`, and one message, are held for a client that takes nothing: then the
   worker is not read, and waits.
 """
 
@@ -13,6 +13,7 @@ from typing import Any, Final
 import grpc
 
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
+from anyclaude.messages.batches import apart
 from anyclaude.messages.errors import ApiError, overloaded
 from anyclaude.proxy.failures import lost, refused, restarting
 from anyclaude.proxy.routes import retry_after_seconds
@@ -83,14 +84,15 @@ class Generation:
         """Reads until the call ends; how it did."""
         try:
             while True:
-                event = await self._call.read()
-                if event is grpc.aio.EOF:
+                message = await self._call.read()
+                if message is grpc.aio.EOF:
                     return ApiError(
                         500, "The model worker ended its answer before it was complete."
                     )
-                if event.WhichOneof("event") == "failed":
-                    return refused(event.failed)
-                self._keep(event)
+                for event in apart(message):
+                    if event.WhichOneof("event") == "failed":
+                        return refused(event.failed)
+                    self._keep(event)
                 await self._room.wait()
         except grpc.aio.AioRpcError as error:
             return lost(error, self._route)

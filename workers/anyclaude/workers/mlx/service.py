@@ -15,6 +15,7 @@ import grpc
 import grpc.aio
 import structlog
 
+from anyclaude.messages.batches import apart, joined
 from anyclaude.messages.diagnostics import asks_for_diagnostics
 from anyclaude.messages.errors import ApiError, prompt_too_long
 from anyclaude.messages.requests import (
@@ -125,9 +126,13 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         self._engine.submit(job)
         try:
             while True:
-                event = await events.get()
-                yield event
-                if event.HasField("finished") or event.HasField("failed"):
+                ready = [await events.get()]
+                while not events.empty():
+                    ready.append(events.get_nowait())
+                is_over = ready[-1].HasField("finished") or ready[-1].HasField("failed")
+                for message in joined(ready):
+                    yield message
+                if is_over:
                     return
         finally:
             # Does nothing to a request that is over. A handler blocked in a write is closed
@@ -217,11 +222,12 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         except ApiError as error:
             return pb.WarmCacheResponse(failed=failed(error).failed)
         asked = pb.GenerateRequest(request_id=f"warm_{uuid.uuid4().hex}", body_json=body)
-        async for event in self.Generate(asked, context):
-            if event.HasField("failed"):
-                return pb.WarmCacheResponse(failed=event.failed)
-            if event.HasField("finished"):
-                return pb.WarmCacheResponse(usage=event.finished.usage)
+        async for message in self.Generate(asked, context):
+            last = apart(message)[-1]
+            if last.HasField("failed"):
+                return pb.WarmCacheResponse(failed=last.failed)
+            if last.HasField("finished"):
+                return pb.WarmCacheResponse(usage=last.finished.usage)
         raise AssertionError("a generation ends in one of the two")
 
     async def VerifyCaches(

@@ -7,8 +7,9 @@ Invariants:
 """
 
 import asyncio
+import itertools
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Final
@@ -16,6 +17,7 @@ from typing import Any, Final
 import structlog
 from pydantic_core import to_json
 
+from anyclaude.messages.batches import joined
 from anyclaude.messages.errors import ApiError, prompt_too_long
 from anyclaude.messages.requests import MessagesRequest, parse_messages_request
 from anyclaude.messages.websearch import not_searched, only_searches
@@ -31,7 +33,7 @@ from anyclaude.workers.relay.failures import (
 )
 from anyclaude.workers.relay.overflow import find_overflow
 from anyclaude.workers.relay.reader import BrokenAnswerError, Reader, RefusedInStreamError
-from anyclaude.workers.relay.sse import SseParser, StreamTooLargeError
+from anyclaude.workers.relay.sse import ServerEvent, SseParser, StreamTooLargeError
 from anyclaude.workers.relay.target import Target
 from anyclaude.workers.relay.upstream import Upstream
 from anyclaude.workers.relay.wire import Answer
@@ -153,15 +155,15 @@ class _Generation:
 
     async def _read(self, answer: Answer, reader: Reader) -> Events:
         if "json" in answer.headers.get("content-type", "") and not answer.is_event_stream:
-            for event in reader.whole(self._document(await answer.read())):
-                yield event
+            for message in joined(reader.whole(self._document(await answer.read()))):
+                yield message
         elif "html" in answer.headers.get("content-type", ""):
             raise Refusal(answer.status, "an HTML page instead of an answer")
         else:
             async for event in self._read_stream(answer, reader):
                 yield event
-        for event in reader.finish():
-            yield event
+        for message in joined(reader.finish()):
+            yield message
 
     async def _read_stream(self, answer: Answer, reader: Reader) -> Events:
         parser = SseParser()
@@ -176,9 +178,8 @@ class _Generation:
     async def _parse_stream(self, parser: SseParser, answer: Answer, reader: Reader) -> Events:
         async with aclosing(answer.chunks()) as chunks:
             async for chunk in chunks:
-                for told in parser.feed(chunk):
-                    for event in reader.feed(told):
-                        yield event
+                for message in joined(_read_by(reader, parser.feed(chunk))):
+                    yield message
                 if reader.has_begun and not answer.begun:
                     answer.begun = True
                     self._upstream.note_answering()
@@ -187,9 +188,8 @@ class _Generation:
                     return
                 if reader.is_complete:
                     answer.patience_seconds = _COUNTS_SECONDS
-        for told in parser.finish():
-            for event in reader.feed(told):
-                yield event
+        for message in joined(_read_by(reader, parser.finish())):
+            yield message
 
     def _document(self, body: bytes) -> Any:
         try:
@@ -253,6 +253,10 @@ class _Generation:
             self._upstream.estimator.learn(self._request, self._raw, tokens)
         else:
             self._upstream.note_no_counts()
+
+
+def _read_by(reader: Reader, told: Iterable[ServerEvent]) -> Iterator[pb.GenerateResponse]:
+    return itertools.chain.from_iterable(map(reader.feed, told))
 
 
 def _names(body: Mapping[str, Any]) -> set[str]:

@@ -126,9 +126,10 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
             self._checks[name] = task
         return task
 
-    def _note(self, event: pb.GenerateResponse) -> None:
-        if event.HasField("finished"):
-            usage = event.finished.usage
+    def _note(self, message: pb.GenerateResponse) -> None:
+        last = message.then[-1] if message.then else message
+        if last.HasField("finished"):
+            usage = last.finished.usage
             self._generated_tokens += usage.output_tokens
             self._reused_tokens += usage.cache_read_tokens
             self._computed_tokens += usage.input_tokens + usage.cache_creation_tokens
