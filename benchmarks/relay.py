@@ -3,7 +3,9 @@
     python -m benchmarks.relay [--streams N]
 
 Each piece of the server's answer is the moment at which it was sent, so every reader knows how old
-it is. Direct and relayed streams take turns. The prompt has the size of Claude Code's.
+it is. Three ways take turns: direct, through two processes that only pass bytes on (the least that
+a front end and a worker can cost on the machine at hand), and relayed. The prompt has the size of
+Claude Code's. In an unpaced stream the server sends all words at once.
 """
 
 import argparse
@@ -19,31 +21,28 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from benchmarks.forwarding import forwarded
 from tests.integration.frontend_process import FrontendProcess, route
 from tests.integration.relay_process import RelayProcess
 
 PIECES = 100
 PAUSE_SECONDS = 0.005
+_PACED, _UNPACED = "paced", "unpaced"
 _TOOLS = [
     {"name": f"Tool{i}", "description": "d" * 2700, "input_schema": {"type": "object"}}
     for i in range(25)
 ]
-_MESSAGES = [{"role": "user", "content": "Hello."}]
-_RELAYED = {"model": "m", "max_tokens": 500, "stream": True, "messages": _MESSAGES, "tools": _TOOLS}
-_DIRECT = {
-    **_RELAYED,
-    "tools": [
-        {
-            "type": "function",
-            "function": {
-                "name": tool["name"],
-                "description": tool["description"],
-                "parameters": tool["input_schema"],
-            },
-        }
-        for tool in _TOOLS
-    ],
-}
+_OPENAI_TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": tool["name"],
+            "description": tool["description"],
+            "parameters": tool["input_schema"],
+        },
+    }
+    for tool in _TOOLS
+]
 
 
 @dataclass
@@ -52,6 +51,23 @@ class Samples:
 
     first: list[float] = field(default_factory=list)
     ages: list[float] = field(default_factory=list)
+    # Of whole unpaced streams.
+    unpaced: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Way:
+    name: str
+    url: str
+    is_relayed: bool
+    samples: Samples = field(default_factory=Samples)
+
+    def body(self, pace: str) -> bytes:
+        """The model's name tells the server how to send."""
+        asked = {"model": pace, "max_tokens": 500, "stream": True}
+        messages = [{"role": "user", "content": "Hello."}]
+        tools = _TOOLS if self.is_relayed else _OPENAI_TOOLS
+        return json.dumps({**asked, "messages": messages, "tools": tools}).encode()
 
 
 async def serve() -> None:
@@ -66,18 +82,19 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
         while True:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
             length = next((line for line in head.split("\r\n") if "content-length" in line), ":0")
-            await reader.readexactly(int(length.partition(":")[2]))
-            await _stream(writer)
+            body = await reader.readexactly(int(length.partition(":")[2]))
+            await _stream(writer, is_paced=f'"{_UNPACED}"'.encode() not in body)
     writer.close()
 
 
-async def _stream(writer: asyncio.StreamWriter) -> None:
+async def _stream(writer: asyncio.StreamWriter, *, is_paced: bool) -> None:
     writer.write(
         b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
     )
     for _ in range(PIECES):
         _send(writer, {"content": f"{time.monotonic_ns()} "}, None)
-        await asyncio.sleep(PAUSE_SECONDS)
+        if is_paced:
+            await asyncio.sleep(PAUSE_SECONDS)
     _send(writer, {}, "stop")
     writer.write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
     await writer.drain()
@@ -100,16 +117,23 @@ async def _words(response: httpx.Response) -> AsyncIterator[str]:
             yield event["delta"]["text"]
 
 
-async def _read(client: httpx.AsyncClient, url: str, body: bytes, samples: Samples) -> None:
-    began, first = time.perf_counter(), 0.0
+async def _read(client: httpx.AsyncClient, way: Way, pace: str) -> None:
     headers = {"content-type": "application/json"}
-    async with client.stream("POST", url, content=body, headers=headers) as response:
+    body = way.body(pace)
+    began, first = time.perf_counter(), 0.0
+    async with client.stream("POST", way.url, content=body, headers=headers) as response:
         response.raise_for_status()
+        ages = []
         async for words in _words(response):
             now = time.monotonic_ns()
             first = first or time.perf_counter() - began
-            samples.ages += [(now - int(sent)) / 1e9 for sent in words.split()]
-    samples.first.append(first)
+            ages += [(now - int(sent)) / 1e9 for sent in words.split()]
+    assert len(ages) == PIECES, f"{way.name}: {len(ages)} words"
+    if pace == _PACED:
+        way.samples.first.append(first)
+        way.samples.ages += ages
+    else:
+        way.samples.unpaced.append(time.perf_counter() - began)
 
 
 @contextlib.contextmanager
@@ -123,29 +147,34 @@ def _server() -> Iterator[str]:
             process.kill()
 
 
-async def _measure(direct_url: str, relayed_url: str, streams: int) -> tuple[Samples, Samples]:
-    direct, relayed = Samples(), Samples()
-    ways = (
-        (f"{direct_url}/v1/chat/completions", json.dumps(_DIRECT).encode(), direct),
-        (f"{relayed_url}/v1/messages", json.dumps(_RELAYED).encode(), relayed),
-    )
+async def _measure(ways: list[Way], streams: int) -> None:
     async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
-        for url, body, _ in ways:
-            await _read(client, url, body, Samples())
+        for way in ways:
+            await _read(client, way, _PACED)
+            vars(way.samples).update(vars(Samples()))
         for _ in range(streams):
-            for url, body, samples in ways:
-                await _read(client, url, body, samples)
-    return direct, relayed
+            for way in ways:
+                await _read(client, way, _PACED)
+        for _ in range(streams):
+            for way in ways:
+                await _read(client, way, _UNPACED)
 
 
-def _report(direct: Samples, relayed: Samples) -> None:
-    print(f"{'median, ms':<24}{'direct':>10}{'relayed':>10}{'added':>10}{'ratio':>10}")
-    for name, one, other in (
-        ("to the first word", direct.first, relayed.first),
-        ("age of a word", direct.ages, relayed.ages),
+def _report(direct: Samples, passed: Samples, relayed: Samples) -> None:
+    head = ("direct", "passed on", "relayed", "added", "ratio", "over passed on")
+    print(f"{'median, ms':<30}" + "".join(f"{name:>16}" for name in head))
+    for name, samples in (
+        ("to the first word", (direct.first, passed.first, relayed.first)),
+        ("age of a word", (direct.ages, passed.ages, relayed.ages)),
+        ("unpaced stream, per word", _per_word(direct, passed, relayed)),
     ):
-        a, b = statistics.median(one) * 1e3, statistics.median(other) * 1e3
-        print(f"{name:<24}{a:>10.3f}{b:>10.3f}{b - a:>10.3f}{b / a:>10.2f}")
+        a, b, c = (statistics.median(each) * 1e3 for each in samples)
+        figures = (a, b, c, c - a, c / a, c - b)
+        print(f"{name:<30}" + "".join(f"{figure:>16.3f}" for figure in figures))
+
+
+def _per_word(*ways: Samples) -> tuple[list[float], ...]:
+    return tuple([whole / PIECES for whole in samples.unpaced] for samples in ways)
 
 
 def main() -> None:
@@ -156,11 +185,21 @@ def main() -> None:
     if arguments.serve:
         asyncio.run(serve())
         return
-    with _server() as url:
-        table = {"kind": "other", "dialect": "openai", "model": "m", "base_url": url}
-        with RelayProcess({"it": table}, log_level="info") as relay, FrontendProcess() as frontend:
+    with _server() as url, forwarded(url) as passing:
+        table = {"kind": "other", "dialect": "openai", "base_url": url}
+        models = {"models": {_PACED: _PACED, _UNPACED: _UNPACED}}
+        with (
+            RelayProcess({"it": {**table, **models}}, log_level="info") as relay,
+            FrontendProcess() as frontend,
+        ):
             frontend.push(route(relay.socket_path, mode="it"), default_mode="it")
-            _report(*asyncio.run(_measure(url, frontend.base_url, arguments.streams)))
+            ways = [
+                Way("direct", f"{url}/v1/chat/completions", is_relayed=False),
+                Way("passed on", f"{passing}/v1/chat/completions", is_relayed=False),
+                Way("relayed", f"{frontend.base_url}/v1/messages", is_relayed=True),
+            ]
+            asyncio.run(_measure(ways, arguments.streams))
+            _report(*(way.samples for way in ways))
 
 
 if __name__ == "__main__":

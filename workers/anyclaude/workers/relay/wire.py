@@ -8,8 +8,8 @@ Invariants:
 - Leaving `send` closes the connection unless the answer was read to its end: the server learns at
   once that nobody listens.
 
-aiohttp, since it reads and parses in C: a word of a stream costs a third of what httpx takes for it
-(anyio, httpcore and h11, all in Python).
+aiohttp, since it parses in C: each word of a stream takes this process a third less time than with
+httpx, whose layers are all in Python, and the first word comes 0.4 ms sooner.
 """
 
 import asyncio
