@@ -1,7 +1,8 @@
 """Logs: console on a terminal, one JSON object a line anywhere else.
 
-Library logs (grpc, uvicorn, aiohttp, httpx, mlx-lm) go through the same renderer. Prompts and credentials
-are never passed to a logger; `redact` is the second line of defence and blanks known keys.
+Library logs (grpc, uvicorn, aiohttp, httpx, mlx-lm) go through the same renderer. Prompts and
+credentials are never passed to a logger; `redact` is the second line of defence and blanks known
+keys.
 """
 
 import logging
