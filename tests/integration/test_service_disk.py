@@ -58,15 +58,22 @@ def test_models_do_not_answer_for_each_other(home: Path, tmp_path: Path) -> None
     model = {name: saved.save(tmp_path / name, seed=seed) for seed, name in enumerate("ab")}
     with Service(model=model["b"]) as alone:
         expected = ask(alone.ready())
-    answers = {}
+    answers, notices = {}, {}
     for turn, name in enumerate("aba"):
         with Service(model=model[name], home=home) as service:
             answers[turn] = ask(service.ready())
+            notices[turn] = service.control("status", "--json").json["notices"]
             assert service.stop() == 0
     assert reused(answers[0]) == reused(answers[1]) == 0
     assert answers[1]["content"] == expected["content"] != answers[0]["content"]
     assert reused(answers[2]) == answers[0]["usage"]["cache_creation_input_tokens"] > 0
     assert answers[2]["content"] == answers[0]["content"]
+    assert notices[0] == []
+    assert [notice.split(" segments")[0].rpartition("; ")[0] for notice in notices[1]] == [
+        "The model is anyclaude-b now. KV caches of anyclaude-a have left memory"
+    ]
+    assert "are on disk, unused until that one serves again" in notices[1][0]
+    assert notices[2][0].startswith("The model is anyclaude-a now. KV caches of anyclaude-b ")
 
 
 def test_two_services_on_one_cache_folder(

@@ -2,6 +2,7 @@
 
 import pytest
 
+from anyclaude.control.v1 import control_pb2
 from tests.integration.service import Service
 
 
@@ -16,3 +17,24 @@ def test_a_limit_below_one_prompt_is_told(limit: str, is_told: bool) -> None:
     assert bool(told) is is_told
     assert status.json["memory"]["prompt_bytes"] > 1_000_000
     assert status.json["memory"]["available_bytes"] > 0
+    assert status.json["memory"]["footprint_bytes"] > 1_000_000
+    assert status.json["memory"]["pressure"] in {"normal", "warn", "critical"}
+    assert status.json["memory"]["refused_requests"] == 0
+
+
+def test_a_model_that_does_not_fit_is_told_instead_of_loaded() -> None:
+    """The service stays up and says why with the numbers, and what to do; overruled, it serves."""
+    too_much = str(1 << 50)
+    with Service(ANYCLAUDE__MLX__MEMORY_RESERVE_BYTES=too_much) as service:
+        service.wait_worker(control_pb2.WORKER_STATE_FATAL)
+        status = service.control("status", "--json")
+    assert status.code == 7
+    told = " ".join(status.json["problems"])
+    assert "GB are available" in told
+    assert "mlx.memory_reserve_bytes" in told
+    assert "mode lmstudio" in told
+
+    with Service(
+        ANYCLAUDE__MLX__MEMORY_RESERVE_BYTES=too_much, ANYCLAUDE__MLX__MEMORY_CHECK="false"
+    ) as service:
+        service.ready()

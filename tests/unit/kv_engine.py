@@ -14,6 +14,7 @@ from anyclaude.runtime.settings import MlxSettings
 from anyclaude.worker.v1.worker_pb2 import GenerateResponse
 from anyclaude.workers.mlx.engine.engine import Engine
 from anyclaude.workers.mlx.engine.job import Job
+from anyclaude.workers.mlx.engine.preflight import Preflight
 from anyclaude.workers.mlx.kv.archive import Archive
 from anyclaude.workers.mlx.kv.lineage import LineageKey
 from anyclaude.workers.mlx.kv.store import KVStore, StoreLimits
@@ -146,6 +147,7 @@ def bench(
     clock: Callable[[], float] = time.time,
     archive: Archive | None = None,
     model: Any = None,
+    preflight: Preflight | None = None,
 ) -> Bench:
     model = model or _model(family)
     limits = StoreLimits(
@@ -161,6 +163,7 @@ def bench(
             KVStore(model, limits, archive=archive, clock=clock),
             SETTINGS,
             eos_token_ids=frozenset(),
+            preflight=preflight,
         )
     )
 

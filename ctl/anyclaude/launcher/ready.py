@@ -50,11 +50,17 @@ def ensure_ready(client: ControlClient, paths: Paths, environ: Mapping[str, str]
         _refuse_unready(wanted, modes)
         return
     if status.readiness == control_pb2.READINESS_READY:
-        for problem in status.problems:
-            print(f"Note: {problem}", file=sys.stderr)
+        _tell(status)
         return
     print(f"{describe(status)} Waiting until it is ready ...", file=sys.stderr)
     wait_for_service(paths.control_socket, ready=True, timeout_seconds=_READY_SECONDS)
+    _tell(client.status())
+
+
+def _tell(status: control_pb2.Status) -> None:
+    """What is good to know before a session begins."""
+    for sentence in [*status.notices, *status.problems]:
+        print(f"Note: {sentence}", file=sys.stderr)
 
 
 def _start_service(paths: Paths, environ: Mapping[str, str], why: CommandError) -> None:

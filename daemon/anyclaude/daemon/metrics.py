@@ -189,6 +189,26 @@ def _of_worker(sample: Sample) -> Iterator[Metric]:
     yield _gauge("anyclaude_memory_active_bytes", "MLX arrays alive.", memory.active_bytes)
     yield _gauge("anyclaude_memory_peak_bytes", "Highest so far.", memory.peak_bytes)
     yield _gauge("anyclaude_memory_weights_bytes", "The model's weights.", memory.weights_bytes)
+    yield _gauge(
+        "anyclaude_memory_available_bytes",
+        "Of the machine's memory, what programs could take.",
+        memory.available_bytes,
+    )
+    yield _gauge(
+        "anyclaude_memory_footprint_bytes",
+        "Of the machine's memory, what the worker takes.",
+        memory.footprint_bytes,
+    )
+    yield _gauge(
+        "anyclaude_memory_pressure",
+        "Of the whole machine: 0 normal, 1 warning, 2 critical.",
+        max(0, memory.pressure - worker_pb2.MEMORY_PRESSURE_NORMAL),
+    )
+    yield _gauge(
+        "anyclaude_memory_refused_requests",
+        "Requests that did not fit into the machine's memory.",
+        memory.refused_requests,
+    )
     if status.HasField("disk"):
         disk = status.disk
         yield _gauge("anyclaude_disk_bytes", "Stored KV caches.", disk.bytes)

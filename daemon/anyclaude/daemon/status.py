@@ -50,6 +50,7 @@ async def status(daemon: Daemon) -> control_pb2.Status:
     # In whatever mode, the caches stay and are worth showing.
     if CACHE_WORKER in seen:
         _add_caches(answer, seen[CACHE_WORKER])
+        answer.notices.extend(_notices(seen[CACHE_WORKER]))
     if mode.worker == CACHE_WORKER:
         answer.problems.extend(memory_problems(answer.memory))
     return answer
@@ -118,6 +119,11 @@ def memory_problems(memory: worker_pb2.MemoryStatus) -> list[str]:
             f"{needed}, and all caches may take {_gigabytes(memory.cache_limit_bytes)}: it is "
             f"computed again for each request. Raise cache.memory_limit_bytes; {smaller}."
         ]
+    if memory.pressure == worker_pb2.MEMORY_PRESSURE_CRITICAL:
+        return [
+            f"This machine is short of memory: {_gigabytes(memory.available_bytes)} are available. "
+            f"Idle KV caches have left memory for the disk. Close other programs; {smaller}."
+        ]
     # What the caches hold already needs no room, or can be made to leave.
     if memory.prompt_bytes > memory.available_bytes + memory.cache_bytes:
         return [
@@ -125,6 +131,23 @@ def memory_problems(memory: worker_pb2.MemoryStatus) -> list[str]:
             f"available: it may become slow. Close other programs; {smaller}."
         ]
     return []
+
+
+def _notices(seen: worker_pb2.GetStatusResponse) -> list[str]:
+    """What a change of model did to the caches."""
+    if not seen.HasField("model_change"):
+        return []
+    change, model = seen.model_change, seen.model.id
+    whose = f"KV caches of {change.previous_model}"
+    if change.previous_model == model:
+        whose = f"KV caches of {model} with other settings or another MLX"
+    kept = "none of them is on disk"
+    if change.disk_records:
+        kept = (
+            f"{change.disk_records} segments of them ({_gigabytes(change.disk_bytes)}) are on "
+            "disk, unused until that one serves again"
+        )
+    return [f"The model is {model} now. {whose} have left memory; {kept}."]
 
 
 def _gigabytes(nbytes: int) -> str:

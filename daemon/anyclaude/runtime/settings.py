@@ -82,6 +82,10 @@ class CacheSettings(_Section):
     explain_conversations: int = Field(256, ge=1)
     explain_memory_bytes: int = Field(64 * 1024**2, ge=0)
     explain_requests: int = Field(1000, ge=1)
+    # Between two looks at the machine's memory pressure.
+    pressure_check_seconds: float = Field(5.0, gt=0)
+    # How long status and `anyclaude` tell what a change of model did to the caches.
+    notice_seconds: float = Field(3600.0, ge=0)
     # 0 keeps KV in the model's own type; 8 and 4 quantise it from the first token.
     kv_bits: Literal[0, 4, 8] = 0
 
@@ -97,6 +101,10 @@ class MlxSettings(_Section):
     max_queued_requests: int = Field(64, ge=0)
     # MLX's pool of freed buffers.
     buffer_cache_limit_bytes: int = Field(2 * 1024**3, ge=0)
+    # Whether a model, and each request, is refused that does not fit into the machine's memory.
+    memory_check: bool = True
+    # Of that memory, left to everything else, a prefill's intermediate results included.
+    memory_reserve_bytes: int = Field(256 * 1024**2, ge=0)
     stop_grace_seconds: float = Field(5.0, ge=0)
 
 

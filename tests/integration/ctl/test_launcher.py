@@ -249,9 +249,11 @@ def test_problems_of_a_ready_service_are_told(commands: Commands, control: Scrip
     """What is wrong with a service that answers all the same reaches the user at the start."""
     status = ready_status()
     status.problems.append("1.0 GB of this machine's memory are available: it may become slow.")
+    status.notices.append("The model is b now.")
     control.answers["GetStatus"] = control_pb2.GetStatusResponse(status=status)
 
     done = commands.run("anyclaude.launcher")
 
     assert done.returncode == 42
     assert "Note: 1.0 GB of this machine's memory are available" in done.stderr
+    assert "Note: The model is b now." in done.stderr

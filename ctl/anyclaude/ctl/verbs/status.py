@@ -66,6 +66,9 @@ def _show(answer: "Status") -> None:
     if answer.workers:
         print()
         show_workers(answer.workers)
+    if answer.notices:
+        print()
+        facts([("Notice", notice) for notice in answer.notices])
     if answer.problems:
         print()
         facts([("Problem", Cell(problem, Tone.BAD)) for problem in answer.problems])
@@ -129,8 +132,12 @@ def _disk(disk: "DiskStatus") -> str:
 
 def _memory(memory: "MemoryStatus") -> str:
     limit = format_bytes(memory.cache_limit_bytes) if memory.cache_limit_bytes else "no limit"
-    return (
-        f"{format_bytes(memory.active_bytes)} active, "
-        f"weights {format_bytes(memory.weights_bytes)}, "
-        f"caches {format_bytes(memory.cache_bytes)} of {limit}"
-    )
+    words = [
+        f"{format_bytes(memory.active_bytes)} active",
+        f"weights {format_bytes(memory.weights_bytes)}",
+        f"caches {format_bytes(memory.cache_bytes)} of {limit}",
+        f"{format_bytes(memory.available_bytes)} available",
+    ]
+    if memory.refused_requests:
+        words.append(f"{memory.refused_requests} requests refused for want of it")
+    return ", ".join(words)

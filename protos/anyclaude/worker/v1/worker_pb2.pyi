@@ -98,6 +98,13 @@ class Reachability(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REACHABILITY_REACHABLE: _ClassVar[Reachability]
     REACHABILITY_UNREACHABLE: _ClassVar[Reachability]
 
+class MemoryPressure(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MEMORY_PRESSURE_UNSPECIFIED: _ClassVar[MemoryPressure]
+    MEMORY_PRESSURE_NORMAL: _ClassVar[MemoryPressure]
+    MEMORY_PRESSURE_WARN: _ClassVar[MemoryPressure]
+    MEMORY_PRESSURE_CRITICAL: _ClassVar[MemoryPressure]
+
 class CacheKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     CACHE_KIND_UNSPECIFIED: _ClassVar[CacheKind]
@@ -169,6 +176,10 @@ BREAKER_STATE_HALF_OPEN: BreakerState
 REACHABILITY_UNSPECIFIED: Reachability
 REACHABILITY_REACHABLE: Reachability
 REACHABILITY_UNREACHABLE: Reachability
+MEMORY_PRESSURE_UNSPECIFIED: MemoryPressure
+MEMORY_PRESSURE_NORMAL: MemoryPressure
+MEMORY_PRESSURE_WARN: MemoryPressure
+MEMORY_PRESSURE_CRITICAL: MemoryPressure
 CACHE_KIND_UNSPECIFIED: CacheKind
 CACHE_KIND_LINEAGE: CacheKind
 CACHE_KIND_PREFIX: CacheKind
@@ -493,7 +504,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self, check_mode: _Optional[str] = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("model", "memory", "running_requests", "queued_requests", "totals", "upstreams", "disk")
+    __slots__ = ("model", "memory", "running_requests", "queued_requests", "totals", "upstreams", "disk", "model_change")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FIELD_NUMBER: _ClassVar[int]
     RUNNING_REQUESTS_FIELD_NUMBER: _ClassVar[int]
@@ -501,6 +512,7 @@ class GetStatusResponse(_message.Message):
     TOTALS_FIELD_NUMBER: _ClassVar[int]
     UPSTREAMS_FIELD_NUMBER: _ClassVar[int]
     DISK_FIELD_NUMBER: _ClassVar[int]
+    MODEL_CHANGE_FIELD_NUMBER: _ClassVar[int]
     model: ModelInfo
     memory: MemoryStatus
     running_requests: int
@@ -508,7 +520,20 @@ class GetStatusResponse(_message.Message):
     totals: TokenTotals
     upstreams: _containers.RepeatedCompositeFieldContainer[UpstreamStatus]
     disk: DiskStatus
-    def __init__(self, model: _Optional[_Union[ModelInfo, _Mapping]] = ..., memory: _Optional[_Union[MemoryStatus, _Mapping]] = ..., running_requests: _Optional[int] = ..., queued_requests: _Optional[int] = ..., totals: _Optional[_Union[TokenTotals, _Mapping]] = ..., upstreams: _Optional[_Iterable[_Union[UpstreamStatus, _Mapping]]] = ..., disk: _Optional[_Union[DiskStatus, _Mapping]] = ...) -> None: ...
+    model_change: ModelChange
+    def __init__(self, model: _Optional[_Union[ModelInfo, _Mapping]] = ..., memory: _Optional[_Union[MemoryStatus, _Mapping]] = ..., running_requests: _Optional[int] = ..., queued_requests: _Optional[int] = ..., totals: _Optional[_Union[TokenTotals, _Mapping]] = ..., upstreams: _Optional[_Iterable[_Union[UpstreamStatus, _Mapping]]] = ..., disk: _Optional[_Union[DiskStatus, _Mapping]] = ..., model_change: _Optional[_Union[ModelChange, _Mapping]] = ...) -> None: ...
+
+class ModelChange(_message.Message):
+    __slots__ = ("previous_model", "time", "disk_records", "disk_bytes")
+    PREVIOUS_MODEL_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    DISK_RECORDS_FIELD_NUMBER: _ClassVar[int]
+    DISK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    previous_model: str
+    time: _timestamp_pb2.Timestamp
+    disk_records: int
+    disk_bytes: int
+    def __init__(self, previous_model: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., disk_records: _Optional[int] = ..., disk_bytes: _Optional[int] = ...) -> None: ...
 
 class DiskStatus(_message.Message):
     __slots__ = ("folder", "state", "records", "bytes", "budget_bytes", "pending_bytes", "written_records", "loaded_records", "failed_writes", "skipped_writes", "quarantined_records", "last_error", "other_version_records", "pending_writes")
@@ -591,7 +616,7 @@ class ModelInfo(_message.Message):
     def __init__(self, id: _Optional[str] = ..., display_name: _Optional[str] = ..., path: _Optional[str] = ..., fingerprint: _Optional[str] = ..., context_window_tokens: _Optional[int] = ..., is_demo: bool = ..., has_tools: bool = ..., has_thinking: bool = ..., takes_images: bool = ...) -> None: ...
 
 class MemoryStatus(_message.Message):
-    __slots__ = ("active_bytes", "peak_bytes", "weights_bytes", "cache_bytes", "cache_limit_bytes", "available_bytes", "prompt_bytes")
+    __slots__ = ("active_bytes", "peak_bytes", "weights_bytes", "cache_bytes", "cache_limit_bytes", "available_bytes", "prompt_bytes", "footprint_bytes", "pressure", "refused_requests")
     ACTIVE_BYTES_FIELD_NUMBER: _ClassVar[int]
     PEAK_BYTES_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -599,6 +624,9 @@ class MemoryStatus(_message.Message):
     CACHE_LIMIT_BYTES_FIELD_NUMBER: _ClassVar[int]
     AVAILABLE_BYTES_FIELD_NUMBER: _ClassVar[int]
     PROMPT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FOOTPRINT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PRESSURE_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     active_bytes: int
     peak_bytes: int
     weights_bytes: int
@@ -606,7 +634,10 @@ class MemoryStatus(_message.Message):
     cache_limit_bytes: int
     available_bytes: int
     prompt_bytes: int
-    def __init__(self, active_bytes: _Optional[int] = ..., peak_bytes: _Optional[int] = ..., weights_bytes: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., cache_limit_bytes: _Optional[int] = ..., available_bytes: _Optional[int] = ..., prompt_bytes: _Optional[int] = ...) -> None: ...
+    footprint_bytes: int
+    pressure: MemoryPressure
+    refused_requests: int
+    def __init__(self, active_bytes: _Optional[int] = ..., peak_bytes: _Optional[int] = ..., weights_bytes: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., cache_limit_bytes: _Optional[int] = ..., available_bytes: _Optional[int] = ..., prompt_bytes: _Optional[int] = ..., footprint_bytes: _Optional[int] = ..., pressure: _Optional[_Union[MemoryPressure, str]] = ..., refused_requests: _Optional[int] = ...) -> None: ...
 
 class TokenTotals(_message.Message):
     __slots__ = ("reused_tokens", "computed_tokens", "generated_tokens", "evictions")

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from types import FrameType
 from typing import NoReturn
 
@@ -29,6 +30,7 @@ from anyclaude.workers.mlx.adapter import (
     prefill,
 )
 from anyclaude.workers.mlx.engine.engine import Engine
+from anyclaude.workers.mlx.engine.preflight import Preflight
 from anyclaude.workers.mlx.exchange import Exchange
 from anyclaude.workers.mlx.kv import layers as kinds
 from anyclaude.workers.mlx.kv.archive import Archive
@@ -37,8 +39,11 @@ from anyclaude.workers.mlx.kv.disk import Bounds, DiskTier
 from anyclaude.workers.mlx.kv.explain import Explainer, ExplainLimits
 from anyclaude.workers.mlx.kv.records import RECORD_LAYOUT
 from anyclaude.workers.mlx.kv.store import KVStore, StoreLimits
-from anyclaude.workers.mlx.model import Model, ModelMissingError, load
+from anyclaude.workers.mlx.machine import Machine
+from anyclaude.workers.mlx.model import Model, ModelMissingError, find_folder, load
+from anyclaude.workers.mlx.pressure import PressureWatch
 from anyclaude.workers.mlx.prompt import PromptRenderer
+from anyclaude.workers.mlx.served import note_model
 from anyclaude.workers.mlx.service import WorkerService
 
 log = structlog.get_logger(__name__)
@@ -49,10 +54,14 @@ def main() -> NoReturn:
     settings = child.birth.settings
     logs.configure(settings.log.level, console=False)
     mx.set_cache_limit(settings.mlx.buffer_cache_limit_bytes)
+    machine = Machine()
     try:
+        if settings.mlx.memory_check:
+            folder = find_folder(settings.model.path)
+            memory.check_weights(folder, machine, settings.mlx.memory_reserve_bytes)
         model = load(settings.model)
         renderer = PromptRenderer(model.new_tokenizer())
-    except (ModelMissingError, ValueError) as error:
+    except (ModelMissingError, memory.TooLargeError, ValueError) as error:
         child.leave(ExitCode.UNAVAILABLE, str(error))
     weights_bytes = memory.active_bytes()
     fingerprint = _fingerprint(model, settings)
@@ -60,7 +69,8 @@ def main() -> NoReturn:
     # Used on the MLX thread only.
     tokenizer = model.new_tokenizer()
     explainer = _explainer(model, settings, child.birth.paths, tokenizer)
-    engine = _engine(model, settings, weights_bytes, archive, explainer)
+    engine = _engine(model, settings, weights_bytes, archive, explainer, machine)
+    pressure = PressureWatch(machine, settings.cache.pressure_check_seconds, engine.relieve)
     service = WorkerService(
         model,
         engine,
@@ -68,7 +78,18 @@ def main() -> NoReturn:
         decode_tokenizer=tokenizer,
         renderer=renderer,
         exchange=Exchange(engine, fingerprint, model.info.id),
+        machine=machine,
+        pressure=pressure,
+        change=note_model(
+            child.birth.paths.cache / "served.json",
+            model.info.id,
+            fingerprint,
+            archive.models() if archive else {},
+            time.time(),
+        ),
+        notice_seconds=settings.cache.notice_seconds,
     )
+    pressure.start()
     serving = Serving(service, child)
     serving.start()
 
@@ -136,6 +157,7 @@ def _engine(
     weights_bytes: int,
     archive: Archive | None,
     explainer: Explainer,
+    machine: Machine,
 ) -> Engine:
     cache = settings.cache
     limits = StoreLimits(
@@ -153,7 +175,14 @@ def _engine(
     if cache.warm_at_start and (warmed := store.warm()):
         log.info("stored prefixes are in memory", tokens=warmed)
     eos = frozenset(int(token) for token in model.new_tokenizer().eos_token_ids)
-    return Engine(model.weights, store, settings.mlx, eos_token_ids=eos)
+    preflight = Preflight(machine, settings.mlx.memory_reserve_bytes)
+    return Engine(
+        model.weights,
+        store,
+        settings.mlx,
+        eos_token_ids=eos,
+        preflight=preflight if settings.mlx.memory_check else None,
+    )
 
 
 def warm_up(weights: LanguageModel, kv_bits: int) -> float:

@@ -47,8 +47,11 @@ from anyclaude.workers.mlx.kv.lineage import LineageKey
 from anyclaude.workers.mlx.kv.operations import PinnedTooMuchError
 from anyclaude.workers.mlx.kv.remembered import Asked
 from anyclaude.workers.mlx.kv.tokens import token_array, token_digest
+from anyclaude.workers.mlx.machine import Machine
 from anyclaude.workers.mlx.model import Model
+from anyclaude.workers.mlx.pressure import PressureWatch
 from anyclaude.workers.mlx.prompt import Prompt, PromptRenderer
+from anyclaude.workers.mlx.served import ModelChange
 from anyclaude.workers.mlx.warming import warm_up_body
 
 log = structlog.get_logger(__name__)
@@ -83,6 +86,10 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         decode_tokenizer: TokenizerWrapper,
         renderer: PromptRenderer,
         exchange: Exchange,
+        machine: Machine,
+        pressure: PressureWatch,
+        change: ModelChange | None,
+        notice_seconds: float,
     ) -> None:
         self._model = model
         self._engine = engine
@@ -91,6 +98,11 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         self._decode_tokenizer = decode_tokenizer
         self._renderer = renderer
         self._exchange = exchange
+        self._machine = machine
+        self._pressure = pressure
+        # The latest one, whenever it was.
+        self._change = change
+        self._notice_seconds = notice_seconds
         # Only asked on the executor's thread.
         self._constraints = ConstraintCompiler.of(decode_tokenizer)
         self._rendering = ThreadPoolExecutor(1, thread_name_prefix="render")
@@ -161,8 +173,11 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
                 weights_bytes=self._weights_bytes,
                 cache_bytes=self._engine.cache_bytes,
                 cache_limit_bytes=self._engine.store.limit_bytes,
-                available_bytes=memory.available_bytes(),
+                available_bytes=self._machine.available_bytes(),
                 prompt_bytes=int(memory.PROMPT_TOKENS * self._engine.store.bytes_per_token),
+                footprint_bytes=self._machine.footprint_bytes(),
+                pressure=f"MEMORY_PRESSURE_{self._pressure.level.name}",
+                refused_requests=self._engine.refused,
             ),
             running_requests=load.running,
             queued_requests=max(load.queued, self._calls - load.running),
@@ -173,7 +188,20 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
                 evictions=self._engine.store.evictions,
             ),
             disk=disk_status(self._engine.store),
+            model_change=self._model_change(),
         )
+
+    def _model_change(self) -> pb.ModelChange | None:
+        change = self._change
+        if change is None or time.time() - change.at > self._notice_seconds:
+            return None
+        told = pb.ModelChange(
+            previous_model=change.previous_model,
+            disk_records=change.disk_records,
+            disk_bytes=change.disk_bytes,
+        )
+        told.time.FromMilliseconds(int(change.at * 1000))
+        return told
 
     async def ListCaches(
         self, request: pb.ListCachesRequest, context: grpc.aio.ServicerContext[Any, Any]

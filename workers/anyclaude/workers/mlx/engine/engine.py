@@ -20,13 +20,16 @@ import structlog
 
 from anyclaude.messages.errors import ApiError, overloaded
 from anyclaude.runtime.settings import MlxSettings
+from anyclaude.workers.mlx import memory
 from anyclaude.workers.mlx.adapter import LanguageModel
 from anyclaude.workers.mlx.engine.generation import DecodingError, Generation, failed
 from anyclaude.workers.mlx.engine.job import Job
+from anyclaude.workers.mlx.engine.preflight import Preflight
 from anyclaude.workers.mlx.kv.exchange.mold import Mold
 from anyclaude.workers.mlx.kv.store import KVStore
 from anyclaude.workers.mlx.kv.tokens import common_prefix
 from anyclaude.workers.mlx.kv.verify import Verification
+from anyclaude.workers.mlx.machine import Pressure
 
 log = structlog.get_logger(__name__)
 
@@ -64,8 +67,10 @@ class Engine:
         settings: MlxSettings,
         *,
         eos_token_ids: frozenset[int],
+        preflight: Preflight | None = None,
     ) -> None:
         self.store = store
+        self._preflight = preflight
         self._model = model
         self._settings = settings
         self._eos = eos_token_ids
@@ -117,6 +122,23 @@ class Engine:
     def mold(self) -> Mold | None:
         """What a segment of the model looks like; MLX thread only."""
         return Mold.of(self._model, self.store.kv_bits)
+
+    def relieve(self, pressure: Pressure) -> None:
+        """Moves idle caches out of memory: the oldest part, or all when that is critical."""
+        fraction = 1.0 if pressure is Pressure.CRITICAL else self.store.prune_fraction
+
+        def shed() -> None:
+            held = self.store.nbytes
+            self.store.shed(int(fraction * held))
+            memory.release_pool()
+            log.info("caches left memory", bytes=held - self.store.nbytes)
+
+        self._commands.put(shed)
+
+    @property
+    def refused(self) -> int:
+        """Requests that did not fit into the machine's memory, since the start."""
+        return self._preflight.refused if self._preflight else 0
 
     def stop(self, grace_seconds: float) -> None:
         """Lets running requests go on for `grace_seconds`, then fails what is left."""
@@ -188,8 +210,40 @@ class Engine:
             # A request that runs alone is let in whatever it needs: waiting would not help it.
             if not fits and self._running:
                 return
+            missing = self._missing_bytes(job)
+            if missing and self._running:
+                return
             self._waiting.remove(job)
-            self._running.append(self._generation(job))
+            if missing:
+                self._refuse(job)
+            else:
+                self._start(job)
+
+    def _start(self, job: Job) -> None:
+        generation = self._generation(job)
+        self._running.append(generation)
+        # At once: its cache is then lent out, and counted before the next job is let in.
+        self._advance(generation)
+
+    def _missing_bytes(self, job: Job) -> int:
+        """What the machine lacks for the job once idle caches have left memory for it."""
+        if self._preflight is None:
+            return 0
+        missing = self._preflight.missing_bytes(self._needed_bytes(job))
+        if not missing:
+            return 0
+        self.store.shed(missing)
+        memory.release_pool()
+        return self._preflight.missing_bytes(self._needed_bytes(job))
+
+    def _needed_bytes(self, job: Job) -> int:
+        return self.store.needed_bytes(job.lineage, job.token_ids, keep=job.keep)
+
+    def _refuse(self, job: Job) -> None:
+        assert self._preflight is not None
+        error = self._preflight.refusal(self._needed_bytes(job))
+        log.warning("request does not fit into memory", request_id=job.request_id)
+        job.emit(failed(error))
 
     def _is_being_computed(self, job: Job) -> bool:
         """Whether a running request is prefilling tokens that the job could soon reuse.
@@ -233,6 +287,9 @@ class Engine:
             return
         generation = self._running[0]
         self._running.rotate(-1)
+        self._advance(generation)
+
+    def _advance(self, generation: Generation) -> None:
         try:
             goes_on = generation.turn()
         except DecodingError as error:

@@ -168,14 +168,15 @@ _DONE = object()
 
 def failed(error: ApiError) -> pb.GenerateResponse:
     """The event that ends a request in an error."""
-    return pb.GenerateResponse(
-        failed=pb.Failed(
-            status=error.status,
-            type=error.type,
-            message=error.message,
-            retry_after_seconds=error.retry_after_seconds or 0,
-        )
+    told = pb.Failed(
+        status=error.status,
+        type=error.type,
+        message=error.message,
+        retry_after_seconds=error.retry_after_seconds or 0,
     )
+    if error.should_retry is not None:
+        told.should_retry = error.should_retry
+    return pb.GenerateResponse(failed=told)
 
 
 def _prompt_usage(job: Job, lease: Lease) -> pb.Usage:

@@ -110,6 +110,10 @@ class KVStore:
         return self._limits.memory_limit_bytes
 
     @property
+    def prune_fraction(self) -> float:
+        return self._limits.prune_fraction
+
+    @property
     def kv_bits(self) -> int:
         return self._limits.kv_bits
 
@@ -251,12 +255,21 @@ class KVStore:
         match = self.tree.match(prompt)
         self._touch(match.nodes)
         lineage = self._lineages.get(key) if keep else None
-        own_bytes = 0
         if lineage is not None and lineage.live is not None:
             lineage.last_use = self._clock()
-            own_bytes = lineage.live.nbytes
-        cost = self._cost(len(prompt), len(prompt) - match.length)
-        return self.make_room(max(0, cost - own_bytes))
+        return self.make_room(self._added_bytes(match, prompt, lineage))
+
+    def needed_bytes(self, key: LineageKey, prompt: TokenArray, *, keep: bool = True) -> int:
+        """What is yet to be taken of the machine for a request and for those that run already."""
+        match = self.tree.match(prompt)
+        read = sum(node.disk_bytes for node in match.nodes if not node.in_memory)
+        lineage = self._lineages.get(key) if keep else None
+        return self._added_bytes(match, prompt, lineage) + read + self._promised()
+
+    def _added_bytes(self, match: Match, prompt: TokenArray, lineage: Lineage | None) -> int:
+        """What a request adds to what is held: a conversation's own live cache is there already."""
+        own = lineage.live.nbytes if lineage is not None and lineage.live is not None else 0
+        return max(0, self._cost(len(prompt), len(prompt) - match.length) - own)
 
     def _cost(self, prompt_tokens: int, new_tokens: int) -> int:
         """Bytes of a request: its live cache, and what it adds to the tree."""
@@ -285,6 +298,14 @@ class KVStore:
         fraction_less = int(limit * (1 - self._limits.prune_fraction))
         self._evict_to(max(0, min(fraction_less, limit - needed_bytes)))
         return self.nbytes + needed_bytes <= limit
+
+    def shed(self, nbytes: int) -> None:
+        """Takes at least `nbytes` of idle caches out of memory, if there are as many."""
+        target = self.nbytes - nbytes
+        for lineage in self._lineages.values():
+            lineage.live = None
+        if self.nbytes > target:
+            self._evict_to(max(0, target))
 
     def drop_idle_live_caches(self) -> None:
         """Drops the live caches of conversations that have not been heard of for a while."""
