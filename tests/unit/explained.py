@@ -18,6 +18,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from anyclaude.messages.requests import MessagesRequest, parse_messages_request
 from anyclaude.runtime.settings import MlxSettings
 from anyclaude.worker.v1 import worker_pb2 as pb
+from anyclaude.workers.mlx.adapter import opens_thinking
 from anyclaude.workers.mlx.decode import BlockStream
 from anyclaude.workers.mlx.engine.engine import Engine
 from anyclaude.workers.mlx.engine.job import Job
@@ -29,7 +30,7 @@ from anyclaude.workers.mlx.kv.lineage import LineageKey
 from anyclaude.workers.mlx.kv.remembered import Asked
 from anyclaude.workers.mlx.kv.store import KVStore, StoreLimits
 from anyclaude.workers.mlx.kv.tokens import token_digest
-from anyclaude.workers.mlx.prompt import PromptRenderer
+from anyclaude.workers.mlx.prompt import Prompt, PromptRenderer
 from tests.models import tiny
 from tests.models.requests import Block, assistant, call, result, user
 from tests.models.tokenizers import tokenizer
@@ -108,6 +109,8 @@ class Talk:
     words: TokenizerWrapper | None = None
     model: str = "one"
     checkpoints: int = 8
+    # Whether answers stand in later prompts as the model wrote them.
+    spliced: bool = False
     limits: ExplainLimits = ExplainLimits()  # noqa: RUF009 - frozen
     counter: Iterator[int] = field(default_factory=itertools.count)
     latest: int = 0
@@ -120,6 +123,11 @@ class Talk:
             self.tokens.think_start if self.tokens.has_thinking else "",
         )
         notes = self.folder / "notes" if self.folder else None
+        self.renderer = (
+            PromptRenderer(self.tokens, spliced_bytes=1 << 26)
+            if self.spliced
+            else _renderer(self.tokens)
+        )
         self.explainer = Explainer(
             voice, replace(self.limits, notes_folder=notes), model=self.model
         )
@@ -177,12 +185,21 @@ class Talk:
     ) -> list[pb.GenerateResponse]:
         raw = json.dumps(body).encode()
         request = parse_messages_request(raw)
-        prompt = _renderer(self.tokens).render(request)
+        prompt = self.renderer.render(request)
         self.latest = next(self.counter)
         name = f"req_{self.latest}"
         events: list[pb.GenerateResponse] = []
         stable = token_digest(prompt.token_ids[: prompt.stable_tokens])
         diagnostics = body.get("diagnostics")
+        asked = Asked(
+            name,
+            raw,
+            prompt.marks,
+            len(prompt.token_ids),
+            message_id=message_id,
+            wants_diagnostics=diagnostics is not None,
+            previous_message_id=(diagnostics or {}).get("previous_message_id") or "",
+        )
         self.engine.submit(
             Job(
                 request_id=name,
@@ -193,24 +210,25 @@ class Talk:
                 max_tokens=request.max_tokens,
                 window_limited=False,
                 sampler=self._script(answer),
-                new_blocks=lambda: self._blocks(request, opened=False),
+                new_blocks=lambda: self._blocks(
+                    request, opened=opens_thinking(self.tokens, prompt.token_ids)
+                ),
                 emit=events.append,
                 keep=keep,
-                asked=Asked(
-                    name,
-                    raw,
-                    prompt.marks,
-                    len(prompt.token_ids),
-                    message_id=message_id,
-                    wants_diagnostics=diagnostics is not None,
-                    previous_message_id=(diagnostics or {}).get("previous_message_id") or "",
-                ),
+                asked=asked,
+                answered=self._keeping(prompt, asked),
             )
         )
         while not events or not events[-1].HasField("finished"):
             assert not (events and events[-1].HasField("failed")), events[-1]
             self.engine.step()
         return events
+
+    def _keeping(self, prompt: Prompt, asked: Asked) -> Any:
+        if prompt.place is None:
+            return None
+        place = prompt.place
+        return lambda ids: self.renderer.keep_answer(place, ids, asked.answer.echo())
 
     def _script(self, answer: str) -> Any:
         ids = self.tokens.encode(answer, add_special_tokens=False)

@@ -45,6 +45,7 @@ class Tokens:
 
     stop_sequence = None
     has_tool_use = False
+    is_verbatim = True
 
     def __init__(self) -> None:
         self.ids: list[int] = []
@@ -133,6 +134,9 @@ class Request:
 
     def cancel_after(self, turns: int) -> None:
         for _ in range(turns):
+            if self.done:
+                # An idle engine would wait for a command.
+                return
             self.engine.step()
         self.engine.cancel(self.name)
         self.engine.step()

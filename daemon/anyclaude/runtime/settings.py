@@ -52,6 +52,10 @@ class ModelSettings(_Section):
     name: str = ""
     # Smaller than the model's own window to save memory; 0 takes the model's.
     context_window_tokens: int = Field(0, ge=0)
+    # Answers stand in later prompts in the tokens that the model wrote, not as its template writes
+    # them; `python -m benchmarks.spliced_turns` compares both for a model. In memory only.
+    spliced_turns: bool = False
+    spliced_bytes: int = Field(64 * 1024**2, ge=1)
     # Used when the client gives none (Claude Code always does).
     temperature: float = Field(0.7, ge=0, le=2)
 

@@ -60,7 +60,10 @@ def main() -> NoReturn:
             folder = find_folder(settings.model.path)
             memory.check_weights(folder, machine, settings.mlx.memory_reserve_bytes)
         model = load(settings.model)
-        renderer = PromptRenderer(model.new_tokenizer())
+        renderer = PromptRenderer(
+            model.new_tokenizer(),
+            spliced_bytes=settings.model.spliced_bytes if settings.model.spliced_turns else 0,
+        )
     except (ModelMissingError, memory.TooLargeError, ValueError) as error:
         child.leave(ExitCode.UNAVAILABLE, str(error))
     weights_bytes = memory.active_bytes()

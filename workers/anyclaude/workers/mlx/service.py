@@ -46,11 +46,13 @@ from anyclaude.workers.mlx.kv.exchange.faults import ExchangeError, Fault
 from anyclaude.workers.mlx.kv.lineage import LineageKey
 from anyclaude.workers.mlx.kv.operations import PinnedTooMuchError
 from anyclaude.workers.mlx.kv.remembered import Asked
-from anyclaude.workers.mlx.kv.tokens import token_array, token_digest
+from anyclaude.workers.mlx.kv.tokens import TokenArray, token_array, token_digest
 from anyclaude.workers.mlx.machine import Machine
 from anyclaude.workers.mlx.model import Model
 from anyclaude.workers.mlx.pressure import PressureWatch
 from anyclaude.workers.mlx.prompt import Prompt, PromptRenderer
+from anyclaude.workers.mlx.prompt.facts import AnswerFacts
+from anyclaude.workers.mlx.prompt.splice import Place
 from anyclaude.workers.mlx.served import ModelChange
 from anyclaude.workers.mlx.warming import warm_up_body
 
@@ -324,6 +326,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         held = self._held(body, in_thinking=in_thinking)
         budget = self._budget(body, in_thinking=in_thinking)
         sampler = self._sampler(body, held, budget)
+        asked = _asked(request, body, prompt)
         return Job(
             request_id=request.request_id,
             lineage=_lineage(request.identity, prompt),
@@ -345,10 +348,14 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
             ),
             emit=emit,
             keep=request.identity.request_class != pb.REQUEST_CLASS_UTILITY,
-            asked=_asked(request, body, prompt),
+            asked=asked,
+            answered=self._keeping(prompt.place, asked.answer) if prompt.place else None,
             render_seconds=time.monotonic() - began,
             created=began,
         )
+
+    def _keeping(self, place: Place, answer: AnswerFacts) -> Callable[[TokenArray], None]:
+        return lambda generated: self._renderer.keep_answer(place, generated, answer.echo())
 
     def _budget(self, body: MessagesRequest, *, in_thinking: bool) -> ThinkingBudget | None:
         """What ends the answer's thinking, where the client bounds it."""

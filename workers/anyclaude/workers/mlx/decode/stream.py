@@ -89,6 +89,7 @@ class BlockStream:
         self._stop_sequence: str | None = None
         self._has_tool_use = False
         self._ended_in_tool_call = False
+        self._is_verbatim = True
 
     @property
     def stop_sequence(self) -> str | None:
@@ -101,6 +102,11 @@ class BlockStream:
         return self._has_tool_use
 
     @property
+    def is_verbatim(self) -> bool:
+        """Whether the client was given what the model wrote, and nothing else."""
+        return self._is_verbatim
+
+    @property
     def ended_in_tool_call(self) -> bool:
         """Whether the answer was cut inside a call, which was therefore not given out."""
         return self._ended_in_tool_call
@@ -111,7 +117,9 @@ class BlockStream:
             self._held.constraint.observe(token_id)
         if self._tokens_left is not None:
             self._tokens_left -= 1
-        if not self._is_silent(token_id):
+        if self._is_silent(token_id):
+            self._is_verbatim = False
+        else:
             self._detokenizer.add_token(token_id)
             self._feed(self._detokenizer.last_segment)
         if self._budget is not None:
@@ -284,6 +292,7 @@ class BlockStream:
         """Says in the answer that a call was lost, so that neither model nor user misses it."""
         # A name that was not offered is the model's text, and text is never logged.
         _log.warning("tool_call_not_made", tool=self._offered(call.name), reason=call.reason)
+        self._is_verbatim = False
         whom = f"`{call.name}`" if call.name else "a tool"
         self._writer.close()
         self._writer.text(f"[The model's call to {whom} {call.reason}.]")

@@ -129,6 +129,8 @@ class Generation:
             evaluate(live.layers)
         cut = reason == pb.STOP_REASON_MAX_TOKENS
         self._emit_all(partial(blocks.finish, cut=cut))
+        if job.answered and reason == pb.STOP_REASON_END_TURN and blocks.is_verbatim:
+            job.answered(live.tokens.ids[len(job.token_ids) :].copy())
         self._timings.decode.FromMilliseconds(_ms(time.monotonic() - started))
         if blocks.has_tool_use and not cut:
             reason = pb.STOP_REASON_TOOL_USE

@@ -25,6 +25,9 @@ class Blocks(Protocol):
     @property
     def has_tool_use(self) -> bool: ...
 
+    @property
+    def is_verbatim(self) -> bool: ...
+
 
 @dataclass(frozen=True)
 class Job:
@@ -49,5 +52,8 @@ class Job:
     keep: bool = True
     # For explaining what was reused.
     asked: Asked | None = None
+    # Told the tokens of an answer that ended by itself and left as the model wrote it, on the MLX
+    # thread, before its Finished.
+    answered: Callable[[TokenArray], None] | None = None
     render_seconds: float = 0.0
     created: float = field(default_factory=time.monotonic)

@@ -58,6 +58,11 @@ def canonicalise(request: CountTokensRequest, memory: TurnMemory | None = None) 
     return Conversation(tuple(text for text in texts if text), messages, tools)
 
 
+def translated(answer: Message) -> tuple[TemplateMessage, ...]:
+    """An assistant's message by itself."""
+    return _Walk({}).messages(answer, "answer")
+
+
 _Placed = tuple[str, Message]
 
 

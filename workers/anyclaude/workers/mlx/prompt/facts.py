@@ -190,9 +190,13 @@ class AnswerFacts:
             if kind != "signature":
                 self._blocks[-1][1].append(getattr(delta, kind))
 
-    def message(self) -> MessageFacts:
+    def echo(self) -> Message:
+        """The message that the answer becomes."""
         blocks = [_echoed(start, "".join(pieces)) for start, pieces in self._blocks]
-        return MessageFacts.of(Message(role="assistant", content=blocks))
+        return Message(role="assistant", content=blocks)
+
+    def message(self) -> MessageFacts:
+        return MessageFacts.of(self.echo())
 
     @property
     def size(self) -> int:

@@ -10,13 +10,14 @@ from typing import Any, Final
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from anyclaude.messages.errors import invalid_request
-from anyclaude.messages.requests import CountTokensRequest
+from anyclaude.messages.requests import CountTokensRequest, Message
 from anyclaude.workers.mlx.kv.tokens import TokenArray
 from anyclaude.workers.mlx.prompt.canonical import (
     Conversation,
     TemplateMessage,
     TurnMemory,
     canonicalise,
+    translated,
 )
 from anyclaude.workers.mlx.prompt.compare import exact_bytes, shared_characters
 from anyclaude.workers.mlx.prompt.continuation import (
@@ -30,6 +31,7 @@ from anyclaude.workers.mlx.prompt.marks import Cut, last_cut, learn_turns
 from anyclaude.workers.mlx.prompt.memory import Lately, Made
 from anyclaude.workers.mlx.prompt.pieces import Encoded, PieceEncoder
 from anyclaude.workers.mlx.prompt.probe import find_dialect, turns_rendered
+from anyclaude.workers.mlx.prompt.splice import Place, SplicedTurns
 from anyclaude.workers.mlx.prompt.template import (
     Template,
     TemplateRefused,
@@ -52,6 +54,8 @@ class Prompt:
     marks: tuple[int, ...]
     # Tokens of tools and instructions, which every new conversation shares; 0 if there are none.
     stable_tokens: int
+    # Where the answer will stand; None where answers are not spliced.
+    place: Place | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,11 +86,16 @@ class PromptRenderer:
     """Renders requests for one model; what the model's template takes is found out at the start."""
 
     def __init__(
-        self, tokenizer: TokenizerWrapper, *, digest_messages: int = DIGEST_MESSAGES
+        self,
+        tokenizer: TokenizerWrapper,
+        *,
+        digest_messages: int = DIGEST_MESSAGES,
+        spliced_bytes: int = 0,
     ) -> None:
         """
         Args:
             digest_messages: as for `Continuation`.
+            spliced_bytes: for answers that are put back as the model wrote them; 0 keeps none.
 
         Raises:
             ValueError: the model has no chat template.
@@ -106,6 +115,7 @@ class PromptRenderer:
         self._turn_memory = TurnMemory(_REMEMBERED_BYTES)
         # Grouped by their start.
         self._memory: Lately[_Rendered] = Lately(_REMEMBERED_BYTES)
+        self._spliced = SplicedTurns(spliced_bytes) if spliced_bytes else None
         self._starts: OrderedDict[bytes, _Start] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -144,8 +154,24 @@ class PromptRenderer:
         if conversation.leading or conversation.tools:
             shared = self._shared_characters(conversation, thinking, start, rendering.text)
             stable_tokens = last_cut(inner, encoded, shared)
-        marks = {stable_tokens, *(cut.tokens for cut in inner)} - {0}
-        return Prompt(encoded.token_ids, tuple(sorted(marks)), stable_tokens)
+        marks = tuple(sorted({stable_tokens, *(cut.tokens for cut in inner)} - {0}))
+        if self._spliced is None or _is_unfinished(shaped.messages):
+            return Prompt(encoded.token_ids, marks, stable_tokens)
+        place = self._spliced.place(start, shaped.exact, encoded, cuts, marks, stable_tokens)
+        return Prompt(place.token_ids, place.marks, stable_tokens, place)
+
+    def keep_answer(self, place: Place, generated: TokenArray, answer: Message) -> None:
+        """Keeps the tokens of an answer for the prompts that will hold it.
+
+        Args:
+            place: of the prompt that was answered.
+            generated: all tokens of the answer, the end-of-turn token last.
+            answer: as its client will send it back.
+        """
+        shaped = self._dialect.shape(Conversation((), translated(answer), ()))
+        # Some templates take a call and its result in turns of their own.
+        if self._spliced is not None and len(shaped) == 1:
+            self._spliced.keep(place, generated, exact_bytes(shaped[0]))
 
     def _rendering(
         self,
