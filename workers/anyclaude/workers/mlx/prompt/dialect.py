@@ -45,12 +45,13 @@ class Dialect:
 
     def shape(self, conversation: Conversation) -> list[TemplateMessage]:
         """The conversation's messages in a form that the template takes."""
-        messages = self._leading(conversation.leading)
+        messages = self.leading(conversation.leading)
         for message in conversation.messages:
-            self._add(messages, self._spelled(message))
+            self.add(messages, message)
         return messages if self.parallel_calls else list(_one_call_each(messages))
 
-    def _leading(self, texts: tuple[str, ...]) -> list[TemplateMessage]:
+    def leading(self, texts: tuple[str, ...]) -> list[TemplateMessage]:
+        """The system texts ahead of the first turn."""
         role = "system" if self.leading_system else "user"
         if not (self.leading_system and self.second_system):
             texts = (join(texts),)
@@ -78,7 +79,9 @@ class Dialect:
             function = {**function, "arguments": text}
         return {**call, "id": call_id, "function": function}
 
-    def _add(self, messages: list[TemplateMessage], message: TemplateMessage) -> None:
+    def add(self, messages: list[TemplateMessage], message: TemplateMessage) -> None:
+        """Puts a message behind those before it, or joins it with the last of them."""
+        message = self._spelled(message)
         before = messages[-1]["role"] if messages else ""
         reminds = message["role"] == "system" and not self.late_system
         if reminds:

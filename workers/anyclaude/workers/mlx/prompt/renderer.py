@@ -31,6 +31,7 @@ from anyclaude.workers.mlx.prompt.marks import Cut, last_cut, learn_turns
 from anyclaude.workers.mlx.prompt.memory import Lately, Made
 from anyclaude.workers.mlx.prompt.pieces import Encoded, PieceEncoder
 from anyclaude.workers.mlx.prompt.probe import find_dialect, turns_rendered
+from anyclaude.workers.mlx.prompt.shaping import Shaping
 from anyclaude.workers.mlx.prompt.splice import Place, SplicedTurns
 from anyclaude.workers.mlx.prompt.template import (
     Template,
@@ -113,6 +114,7 @@ class PromptRenderer:
             self._new_continuation(TRIAL_DIGEST_MESSAGES), self._dialect
         )
         self._turn_memory = TurnMemory(_REMEMBERED_BYTES)
+        self._shaping = Shaping(self._dialect, _REMEMBERED_BYTES)
         # Grouped by their start.
         self._memory: Lately[_Rendered] = Lately(_REMEMBERED_BYTES)
         self._spliced = SplicedTurns(spliced_bytes) if spliced_bytes else None
@@ -139,7 +141,7 @@ class PromptRenderer:
             ) from refusal
 
     def _render(self, conversation: Conversation, thinking: bool) -> Prompt:
-        shaped = Shaped.of(self._dialect.shape(conversation))
+        shaped = self._shaping.shaped(conversation)
         start = self._start(conversation, thinking)
         _, known = self._memory.find(start, shaped.exact)
         before = known.value if known else None
