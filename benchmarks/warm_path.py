@@ -28,8 +28,10 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from anyclaude.messages.requests import parse_messages_request
 from anyclaude.workers.mlx.adapter import TokenizerWrapper
+from anyclaude.workers.mlx.kv.lease import Lease
 from anyclaude.workers.mlx.kv.lineage import LineageKey
-from anyclaude.workers.mlx.kv.store import KVStore, Lease, StoreLimits
+from anyclaude.workers.mlx.kv.room import StoreLimits
+from anyclaude.workers.mlx.kv.store import KVStore
 from anyclaude.workers.mlx.kv.tokens import TokenArray, token_digest
 from anyclaude.workers.mlx.prompt import Prompt, PromptRenderer
 from benchmarks.prompts import WORDS, tools
@@ -112,7 +114,7 @@ class Bench:
         """As the engine does."""
         ids, stable = prompt.token_ids, prompt.stable_tokens
         key = LineageKey(self.conversation.session, "", token_digest(ids[:stable]))
-        self.store.make_room_for(key, ids)
+        self.store.room.make_for(key, ids)
         return self.store.acquire(key, ids, stable)
 
     def release(self, lease: Lease) -> None:

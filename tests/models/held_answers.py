@@ -16,7 +16,8 @@ from anyclaude.workers.mlx.decode.held import ConstraintCompiler
 from anyclaude.workers.mlx.engine.engine import Engine
 from anyclaude.workers.mlx.engine.job import Job
 from anyclaude.workers.mlx.kv.lineage import LineageKey
-from anyclaude.workers.mlx.kv.store import KVStore, StoreLimits
+from anyclaude.workers.mlx.kv.room import StoreLimits
+from anyclaude.workers.mlx.kv.store import KVStore
 from anyclaude.workers.mlx.kv.tokens import token_array
 from tests.models import tiny
 from tests.models.decode_tokenizers import tokenizer

@@ -28,7 +28,8 @@ from anyclaude.workers.mlx.kv.disk import Bounds, DiskTier
 from anyclaude.workers.mlx.kv.explain import Explainer, ExplainLimits
 from anyclaude.workers.mlx.kv.lineage import LineageKey
 from anyclaude.workers.mlx.kv.remembered import Asked
-from anyclaude.workers.mlx.kv.store import KVStore, StoreLimits
+from anyclaude.workers.mlx.kv.room import StoreLimits
+from anyclaude.workers.mlx.kv.store import KVStore
 from anyclaude.workers.mlx.kv.tokens import token_digest
 from anyclaude.workers.mlx.prompt import Prompt, PromptRenderer
 from tests.models import tiny

@@ -17,7 +17,8 @@ from anyclaude.workers.mlx.engine.job import Job
 from anyclaude.workers.mlx.engine.preflight import Preflight
 from anyclaude.workers.mlx.kv.archive import Archive
 from anyclaude.workers.mlx.kv.lineage import LineageKey
-from anyclaude.workers.mlx.kv.store import KVStore, StoreLimits
+from anyclaude.workers.mlx.kv.room import StoreLimits
+from anyclaude.workers.mlx.kv.store import KVStore
 from anyclaude.workers.mlx.kv.tokens import token_array, token_digest
 from tests.models import tiny
 

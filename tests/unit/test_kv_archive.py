@@ -42,7 +42,7 @@ def test_a_restart_finds_what_was_computed(family: tiny.Family, tmp_path: Path) 
         first.start(prompt, "a", stable=200).answer()
     longer = prompt + words(random.Random(2), 20)
     with stored(tmp_path, family) as second:
-        assert second.engine.store.nbytes == 0
+        assert second.engine.store.room.nbytes == 0
         answer = second.start(longer, "a", stable=200).answer()
     assert answer.reused >= len(prompt) - 1
     assert same(answer, fresh(family, longer))
@@ -55,7 +55,7 @@ def test_warming_brings_the_stable_prefix_into_memory(tmp_path: Path) -> None:
     with stored(tmp_path, tiny.Family.DENSE) as second:
         store = second.engine.store
         assert store.warm() == 200
-        assert store.nbytes >= int(200 * store.tree.nbytes / 200)
+        assert store.room.nbytes >= int(200 * store.tree.nbytes / 200)
         assert all(node.in_memory for node in store.tree.nodes() if node.end <= 200)
 
 

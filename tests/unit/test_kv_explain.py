@@ -122,9 +122,9 @@ def not_kept(rng: random.Random) -> Outcome:
 def evicted(rng: random.Random) -> Outcome:
     talk = Talk()
     last = conversation(talk, rng, rng.randint(2, 3))
-    talk.store.make_room(LIMIT_BYTES - rng.choice((0, talk.store.nbytes // 3)))
+    talk.store.room.make(LIMIT_BYTES - rng.choice((0, talk.store.room.nbytes // 3)))
     if rng.random() < 0.5:
-        talk.store.make_room(LIMIT_BYTES)
+        talk.store.room.make(LIMIT_BYTES)
         return talk.send(last.request | {"messages": [user(sentence(rng))]}, session="other")
     outcome = talk.send(last.next(user(sentence(rng))))
     assert outcome.explanation.HasField("lost_time")

@@ -27,14 +27,14 @@ def test_eviction_takes_pinned_segments_last() -> None:
     """With room for one conversation, the oldest stays because it is pinned."""
     probe = bench(tiny.Family.DENSE)
     spoken(probe, 1)
-    engine = bench(tiny.Family.DENSE, 3 * probe.engine.store.nbytes, live_idle_seconds=-1)
+    engine = bench(tiny.Family.DENSE, 3 * probe.engine.store.room.nbytes, live_idle_seconds=-1)
     store = engine.engine.store
     first, *_ = spoken(engine, 1)
     (lineage,) = store.lineages()
     assert lineage.tip is not None
     pin(store, lineage.tip, pinned=True)
     spoken(engine, 30)
-    assert store.evictions > 0
+    assert store.room.evictions > 0
     assert engine.start(first, "s0").answer().reused == len(first) - 1
 
 

@@ -87,7 +87,7 @@ def engine_on(
 def memory_for(conversations: int, kind: Kind) -> int:
     probe = bench(kind.family, kv_bits=kind.kv_bits)
     probe.start(words(random.Random(0), 250), "probe").answer()
-    return conversations * probe.engine.store.nbytes
+    return conversations * probe.engine.store.room.nbytes
 
 
 def turn(engine: Bench, talk: Conversations, kind: Kind) -> tuple[int, int]:
@@ -111,11 +111,11 @@ def disturb(engine: Bench, rng: random.Random) -> None:
                 lineage.live = None
         case 3:
             # Everything leaves memory that the disk holds.
-            store.make_room(store.limit_bytes)
+            store.room.make(store.room.limit_bytes)
         case 4:
             prune(store, Selection(session_id=f"s{rng.randrange(4)}"))
         case 5:
-            prune(store, Selection(to_bytes=store.nbytes // 2))
+            prune(store, Selection(to_bytes=store.room.nbytes // 2))
 
 
 @pytest.mark.timeout(600)
@@ -137,7 +137,7 @@ def test_cached_equals_fresh_through_every_tier(
                 disturb(engine, talk.rng)
                 mine, asked = turn(engine, talk, kind)
                 reused, total, done = reused + mine, total + asked, done + 1
-                assert engine.engine.store.nbytes <= limit
+                assert engine.engine.store.room.nbytes <= limit
             # The writer works behind: let it come as far as it does.
             engine.engine.store.archive.flush()
             status = engine.engine.store.archive.status()
@@ -204,7 +204,7 @@ def test_a_wrong_segment_would_be_noticed(
         engine.start(prompt, "a").answer()
         store = engine.engine.store
         if tier == "disk":
-            store.make_room(store.limit_bytes)
+            store.room.make(store.room.limit_bytes)
             assert not any(node.in_memory for node in store.tree.nodes())
             for node in store.tree.nodes():
                 assert store.archive.load(node)

@@ -50,7 +50,7 @@ def engine(machine: Machine, *, archive: Archive | None = None) -> Bench:
     # As the worker measures it at its start.
     warm = bench(tiny.Family.DENSE)
     warm.start(words(random.Random(0), 100), "warm").answer()
-    it.engine.store.bytes_per_token = warm.engine.store.bytes_per_token
+    it.engine.store.room.bytes_per_token = warm.engine.store.room.bytes_per_token
     return it
 
 
@@ -61,7 +61,7 @@ def prompt(seed: int = 1) -> list[int]:
 def enough(it: Bench, prompt_tokens: int = 300) -> int:
     """Bytes with which one request is let in: its live cache, and its tokens in the tree."""
     tokens = 2 * prompt_tokens + 1024
-    return RESERVE + int(tokens * it.engine.store.bytes_per_token)
+    return RESERVE + int(tokens * it.engine.store.room.bytes_per_token)
 
 
 def refusal(request: Request) -> str:
@@ -91,10 +91,10 @@ def test_a_request_that_does_not_fit_is_refused_with_the_numbers() -> None:
     told = refusal(request)
     assert "mode lmstudio" in told
     assert "mlx.memory_reserve_bytes" in told
-    needed = int(1624 * it.engine.store.bytes_per_token)
+    needed = int(1624 * it.engine.store.room.bytes_per_token)
     assert f"{needed / 1e9:.2f} GB" in told
     assert it.engine.refused == 1
-    assert it.engine.store.nbytes == 0
+    assert it.engine.store.room.nbytes == 0
 
     machine.available = 10 * GB
     assert same(it.start(prompt(), "a").answer(), fresh(tiny.Family.DENSE, prompt()))
@@ -108,12 +108,12 @@ def test_idle_caches_leave_before_anybody_is_refused(tmp_path: Path) -> None:
         it = engine(machine, archive=archive)
         for seed in range(2, 8):
             it.start(prompt(seed), f"idle {seed}").answer()
-        held = it.engine.store.nbytes
+        held = it.engine.store.room.nbytes
         machine.available = enough(it) - 1
         request = it.start(prompt(), "a")
         # What leaves is the machine's again.
-        it.engine.store.shed(0)
-        machine.available += held - it.engine.store.nbytes
+        it.engine.store.room.shed(0)
+        machine.available += held - it.engine.store.room.nbytes
 
         assert same(request.answer(), fresh(tiny.Family.DENSE, prompt()))
         machine.available = 10 * GB
@@ -152,12 +152,12 @@ def test_pressure_makes_idle_caches_leave(level: Pressure, stays: bool) -> None:
     store = it.engine.store
     for lineage in store.lineages():
         lineage.live = None
-    held = store.nbytes
+    held = store.room.nbytes
     watch = PressureWatch(machine, 1.0, it.engine.relieve)
     watch.look()
     it.engine.call(lambda: None)
     it.engine.step()
-    assert store.nbytes == held
+    assert store.room.nbytes == held
 
     machine.level = level
     for _ in range(3):
@@ -166,12 +166,12 @@ def test_pressure_makes_idle_caches_leave(level: Pressure, stays: bool) -> None:
         it.engine.step()
     assert watch.level is level
     if stays:
-        fifth = int(held * (1 - store.prune_fraction))
-        assert held * 0.5 < store.nbytes <= fifth
+        fifth = int(held * (1 - store.room.prune_fraction))
+        assert held * 0.5 < store.room.nbytes <= fifth
         kept = it.start([*prompt(7), 1, 2], "idle 7").answer()
         assert kept.reused >= 300
     else:
-        assert store.nbytes == 0
+        assert store.room.nbytes == 0
 
 
 def test_a_model_that_does_not_fit_is_not_loaded(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def prune_caches(
 
 
 def _held(store: KVStore, chosen: Selection) -> int:
-    return store.disk_bytes if chosen.tier is Tier.DISK else store.nbytes
+    return store.disk_bytes if chosen.tier is Tier.DISK else store.room.nbytes
 
 
 def _is_resident(store: KVStore, fingerprint: str) -> bool:
@@ -164,7 +164,7 @@ def selection(wanted: pb.PruneFilter, store: KVStore) -> Selection:
     tier = _TIERS[wanted.tier]
     to_bytes = wanted.to_bytes if wanted.HasField("to_bytes") else None
     if wanted.HasField("percent"):
-        held = store.disk_bytes if tier is Tier.DISK else store.nbytes
+        held = store.disk_bytes if tier is Tier.DISK else store.room.nbytes
         to_bytes = held * (100 - wanted.percent) // 100
     return Selection(
         session_id=wanted.session_id or None,

@@ -113,7 +113,7 @@ class Exchange:
     def _check_size(self, reader: ExportReader) -> None:
         """Refuses what would push out everything else and then itself."""
         archive = self._store.archive
-        name, limit = "cache.memory_limit_bytes", self._store.limit_bytes
+        name, limit = "cache.memory_limit_bytes", self._store.room.limit_bytes
         if archive is not None:
             name, limit = "cache.disk_limit_bytes", archive.status().budget_bytes
         if reader.nbytes > limit:

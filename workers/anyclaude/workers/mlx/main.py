@@ -38,7 +38,8 @@ from anyclaude.workers.mlx.kv.diagnose import Voice
 from anyclaude.workers.mlx.kv.disk import Bounds, DiskTier
 from anyclaude.workers.mlx.kv.explain import Explainer, ExplainLimits
 from anyclaude.workers.mlx.kv.records import RECORD_LAYOUT
-from anyclaude.workers.mlx.kv.store import KVStore, StoreLimits
+from anyclaude.workers.mlx.kv.room import StoreLimits
+from anyclaude.workers.mlx.kv.store import KVStore
 from anyclaude.workers.mlx.machine import Machine
 from anyclaude.workers.mlx.model import Model, ModelMissingError, find_folder, load
 from anyclaude.workers.mlx.pressure import PressureWatch
@@ -174,7 +175,7 @@ def _engine(
         max_pinned_fraction=cache.max_pinned_fraction,
     )
     store = KVStore(model.weights, limits, archive=archive, explainer=explainer)
-    store.bytes_per_token = warm_up(model.weights, cache.kv_bits)
+    store.room.bytes_per_token = warm_up(model.weights, cache.kv_bits)
     if cache.warm_at_start and (warmed := store.warm()):
         log.info("stored prefixes are in memory", tokens=warmed)
     eos = frozenset(int(token) for token in model.new_tokenizer().eos_token_ids)

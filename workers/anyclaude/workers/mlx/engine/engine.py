@@ -125,13 +125,13 @@ class Engine:
 
     def relieve(self, pressure: Pressure) -> None:
         """Moves idle caches out of memory: the oldest part, or all when that is critical."""
-        fraction = 1.0 if pressure is Pressure.CRITICAL else self.store.prune_fraction
+        fraction = 1.0 if pressure is Pressure.CRITICAL else self.store.room.prune_fraction
 
         def shed() -> None:
-            held = self.store.nbytes
-            self.store.shed(int(fraction * held))
+            held = self.store.room.nbytes
+            self.store.room.shed(int(fraction * held))
             memory.release_pool()
-            log.info("caches left memory", bytes=held - self.store.nbytes)
+            log.info("caches left memory", bytes=held - self.store.room.nbytes)
 
         self._commands.put(shed)
 
@@ -169,8 +169,8 @@ class Engine:
         now = time.monotonic()
         if not self._running or now - self._published > PUBLISH_SECONDS:
             self._published = now
-            self.store.drop_idle_live_caches()
-            self.cache_bytes = self.store.nbytes
+            self.store.room.drop_idle_live_caches()
+            self.cache_bytes = self.store.room.nbytes
 
     def _finished(self) -> bool:
         if self._stop_at is None:
@@ -206,7 +206,7 @@ class Engine:
                 return
             if self._is_being_computed(job):
                 continue
-            fits = self.store.make_room_for(job.lineage, job.token_ids, keep=job.keep)
+            fits = self.store.room.make_for(job.lineage, job.token_ids, keep=job.keep)
             # A request that runs alone is let in whatever it needs: waiting would not help it.
             if not fits and self._running:
                 return
@@ -232,12 +232,12 @@ class Engine:
         missing = self._preflight.missing_bytes(self._needed_bytes(job))
         if not missing:
             return 0
-        self.store.shed(missing)
+        self.store.room.shed(missing)
         memory.release_pool()
         return self._preflight.missing_bytes(self._needed_bytes(job))
 
     def _needed_bytes(self, job: Job) -> int:
-        return self.store.needed_bytes(job.lineage, job.token_ids, keep=job.keep)
+        return self.store.room.needed_bytes(job.lineage, job.token_ids, keep=job.keep)
 
     def _refuse(self, job: Job) -> None:
         assert self._preflight is not None
@@ -305,7 +305,7 @@ class Engine:
         self.totals.reused += usage.cache_read_tokens
         self.totals.computed += usage.input_tokens + usage.cache_creation_tokens
         self.totals.generated += usage.output_tokens
-        self.store.make_room(0)
+        self.store.room.make(0)
 
     def _cancel(self, request_id: str) -> None:
         for job in [job for job in self._waiting if job.request_id == request_id]:

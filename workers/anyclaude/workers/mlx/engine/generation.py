@@ -15,7 +15,8 @@ from anyclaude.messages.errors import ApiError
 from anyclaude.worker.v1 import worker_pb2 as pb
 from anyclaude.workers.mlx.adapter import LanguageModel, decode, evaluate, prefill
 from anyclaude.workers.mlx.engine.job import Job
-from anyclaude.workers.mlx.kv.store import ANSWER_ROOM_TOKENS, KVStore, Lease
+from anyclaude.workers.mlx.kv.lease import ANSWER_ROOM_TOKENS, Lease
+from anyclaude.workers.mlx.kv.store import KVStore
 
 log = structlog.get_logger(__name__)
 

@@ -34,7 +34,7 @@ def prune(
         store.lineages(),
         selection,
         now=clock(),
-        held_bytes=store.disk_bytes if selection.tier is Tier.DISK else store.nbytes,
+        held_bytes=store.disk_bytes if selection.tier is Tier.DISK else store.room.nbytes,
     )
     if not dry_run:
         for removal in removals:

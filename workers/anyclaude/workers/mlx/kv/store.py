@@ -14,58 +14,22 @@ Not thread-safe: the MLX thread owns it.
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from anyclaude.workers.mlx.adapter import LanguageModel
-from anyclaude.workers.mlx.kv import layers as kinds
 from anyclaude.workers.mlx.kv.causes import Cause
 from anyclaude.workers.mlx.kv.explain import Explainer, Lookup
+from anyclaude.workers.mlx.kv.lease import ANSWER_ROOM_TOKENS, Lease
 from anyclaude.workers.mlx.kv.lineage import Lineage, LineageKey
 from anyclaude.workers.mlx.kv.live import LiveCache
-from anyclaude.workers.mlx.kv.memory import leaves_first
 from anyclaude.workers.mlx.kv.remembered import Asked
+from anyclaude.workers.mlx.kv.room import Room, StoreLimits
 from anyclaude.workers.mlx.kv.segments import assemble, extract
 from anyclaude.workers.mlx.kv.tokens import TokenArray, common_prefix
 from anyclaude.workers.mlx.kv.tree import Match, Node, PrefixTree
 
 if TYPE_CHECKING:
     from anyclaude.workers.mlx.kv.archive import Archive
-
-# Room left behind a prompt so that an answer of usual length grows no buffer.
-ANSWER_ROOM_TOKENS = 512
-
-
-@dataclass(frozen=True)
-class StoreLimits:
-    """The cache settings that the store keeps to."""
-
-    memory_limit_bytes: int
-    prune_fraction: float = 0.2
-    checkpoints_per_lineage: int = 8
-    max_prefixes: int = 16
-    min_prefix_tokens: int = 256
-    live_idle_seconds: float = 120.0
-    kv_bits: int = 0
-    max_pinned_fraction: float = 0.5
-
-
-@dataclass(eq=False)
-class Lease:
-    """A live cache lent to one request."""
-
-    key: LineageKey
-    live: LiveCache
-    reused_tokens: int
-    stable_tokens: int
-    # Utility calls borrow and give nothing back.
-    keep: bool
-    # What the request was let in for: its live cache and its new tokens in the tree.
-    expected_bytes: int
-    # Why no more was reused, and what was asked, as the explainer takes it.
-    lookup: Lookup
-    cause: Cause
-    asked: Asked | None = None
 
 
 class KVStore:
@@ -89,29 +53,18 @@ class KVStore:
         self._lineages: dict[LineageKey, Lineage] = {}
         self._leases: set[Lease] = set()
         self._needs_states = self._empty().needs_checkpoints
-        # Measured on the first cache; 0 until then.
-        self.bytes_per_token = 0.0
-        self.evictions = 0
+        self.room = Room(
+            limits,
+            self.tree,
+            self._lineages,
+            self._leases,
+            archive,
+            forget=self.forget,
+            clock=clock,
+        )
         for lineage in archive.restore(self.tree) if archive else ():
             self._lineages[lineage.key] = lineage
         self.explainer.restored(self.tree.nodes(), self._lineages.values())
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the tree and of all live caches, states that they share counted once."""
-        leaves = {id(leaf): leaf for live in self._live_caches() for leaf in live.leaves()}
-        for node in self.tree.nodes():
-            for state in node.states.values():
-                leaves.pop(id(state), None)
-        return self.tree.nbytes + sum(map(kinds.nbytes, leaves.values()))
-
-    @property
-    def limit_bytes(self) -> int:
-        return self._limits.memory_limit_bytes
-
-    @property
-    def prune_fraction(self) -> float:
-        return self._limits.prune_fraction
 
     @property
     def kv_bits(self) -> int:
@@ -119,7 +72,7 @@ class KVStore:
 
     @property
     def pinned_limit_bytes(self) -> int:
-        return int(self._limits.max_pinned_fraction * self._limits.memory_limit_bytes)
+        return int(self._limits.max_pinned_fraction * self.room.limit_bytes)
 
     @property
     def disk_bytes(self) -> int:
@@ -174,7 +127,7 @@ class KVStore:
             lineages=self._lineages.values(),
         )
         cause = self.explainer.explain(lookup, asked)
-        expected = self._cost(len(prompt), len(prompt) - match.length)
+        expected = self.room.cost_bytes(len(prompt), len(prompt) - match.length)
         lease = Lease(key, live, reused, stable_tokens, keep, expected, lookup, cause, asked)
         self._leases.add(lease)
         if keep:
@@ -205,7 +158,7 @@ class KVStore:
         """Reads a segment back from disk; one that is in doubt leaves the tree."""
         assert self.archive is not None
         self._touch((node,))
-        self.make_room(node.disk_bytes)
+        self.room.make(node.disk_bytes)
         held = self.archive.holds(node)
         if node.in_memory or self.archive.load(node):
             return True
@@ -223,7 +176,7 @@ class KVStore:
     def release(self, lease: Lease) -> None:
         """Takes a cache back: what is new in it goes into the tree."""
         self._leases.remove(lease)
-        self.bytes_per_token = kinds.bytes_per_token(lease.live.layers) or self.bytes_per_token
+        self.room.learn(lease.live)
         if not lease.keep:
             return
         lineage = self._lineage(lease.key)
@@ -240,7 +193,7 @@ class KVStore:
         """How many tokens of `prompt` any cache could give now."""
         limit = len(prompt) - 1
         in_tree = self.tree.match(prompt).reusable(limit, needs_states=self._needs_states)
-        return max([in_tree, *(_reusable(live, prompt, limit) for live in self._live_caches())])
+        return max([in_tree, *(_reusable(live, prompt, limit) for live in self.room.live_caches())])
 
     def reusable_part(self, marks: Sequence[int], length: int) -> int:
         """How much of the first `length` tokens will be reusable once they are computed."""
@@ -248,73 +201,7 @@ class KVStore:
             return length
         return max((mark for mark in marks if mark <= length), default=0)
 
-    # Memory
-
-    def make_room_for(self, key: LineageKey, prompt: TokenArray, *, keep: bool = True) -> bool:
-        """Evicts until the request fits; False if it cannot. What it will reuse goes last."""
-        match = self.tree.match(prompt)
-        self._touch(match.nodes)
-        lineage = self._lineages.get(key) if keep else None
-        if lineage is not None and lineage.live is not None:
-            lineage.last_use = self._clock()
-        return self.make_room(self._added_bytes(match, prompt, lineage))
-
-    def needed_bytes(self, key: LineageKey, prompt: TokenArray, *, keep: bool = True) -> int:
-        """What is yet to be taken of the machine for a request and for those that run already."""
-        match = self.tree.match(prompt)
-        read = sum(node.disk_bytes for node in match.nodes if not node.in_memory)
-        lineage = self._lineages.get(key) if keep else None
-        return self._added_bytes(match, prompt, lineage) + read + self._promised()
-
-    def _added_bytes(self, match: Match, prompt: TokenArray, lineage: Lineage | None) -> int:
-        """What a request adds to what is held: a conversation's own live cache is there already."""
-        own = lineage.live.nbytes if lineage is not None and lineage.live is not None else 0
-        return max(0, self._cost(len(prompt), len(prompt) - match.length) - own)
-
-    def _cost(self, prompt_tokens: int, new_tokens: int) -> int:
-        """Bytes of a request: its live cache, and what it adds to the tree."""
-        tokens = prompt_tokens + new_tokens + 2 * ANSWER_ROOM_TOKENS
-        return int(tokens * self.bytes_per_token)
-
-    def _promised(self) -> int:
-        """Bytes that running requests have been let in for and do not hold yet."""
-        return sum(max(0, lease.expected_bytes - lease.live.nbytes) for lease in self._leases)
-
-    def make_room(self, needed_bytes: int) -> bool:
-        """Evicts until `needed_bytes` more fit; False if they cannot.
-
-        Idle live caches go first, since the tree holds all of them. If that is not enough, a whole
-        fraction of the limit goes, so that evicting is rare.
-        """
-        limit = self._limits.memory_limit_bytes
-        needed_bytes += self._promised()
-        if self.nbytes + needed_bytes <= limit:
-            return True
-        idle = [lineage for lineage in self._lineages.values() if lineage.live is not None]
-        for lineage in sorted(idle, key=lambda lineage: lineage.last_use):
-            lineage.live = None
-            if self.nbytes + needed_bytes <= limit:
-                return True
-        fraction_less = int(limit * (1 - self._limits.prune_fraction))
-        self._evict_to(max(0, min(fraction_less, limit - needed_bytes)))
-        return self.nbytes + needed_bytes <= limit
-
-    def shed(self, nbytes: int) -> None:
-        """Takes at least `nbytes` of idle caches out of memory, if there are as many."""
-        target = self.nbytes - nbytes
-        for lineage in self._lineages.values():
-            lineage.live = None
-        if self.nbytes > target:
-            self._evict_to(max(0, target))
-
-    def drop_idle_live_caches(self) -> None:
-        """Drops the live caches of conversations that have not been heard of for a while."""
-        if self.archive is not None:
-            self.archive.reap()
-        oldest = self._clock() - self._limits.live_idle_seconds
-        for lineage in self._lineages.values():
-            if lineage.last_use < oldest:
-                lineage.live = None
+    # What is kept
 
     def warm(self, share: float = 0.5) -> int:
         """Brings stored stable prefixes into memory, latest used first; returns their tokens.
@@ -326,7 +213,8 @@ class KVStore:
         for prefix in sorted(prefixes, key=lambda node: node.last_use, reverse=True):
             missing = [node for node in prefix.path() if not node.in_memory]
             needed = sum(node.disk_bytes for node in missing)
-            if self.nbytes + needed <= share * self.limit_bytes and all(map(self._load, missing)):
+            fits = self.room.nbytes + needed <= share * self.room.limit_bytes
+            if fits and all(map(self._load, missing)):
                 tokens += prefix.end
         return tokens
 
@@ -367,10 +255,6 @@ class KVStore:
     def _lineage(self, key: LineageKey) -> Lineage:
         now = self._clock()
         return self._lineages.setdefault(key, Lineage(key, create_time=now, last_use=now))
-
-    def _live_caches(self) -> list[LiveCache]:
-        idle = [lineage.live for lineage in self._lineages.values() if lineage.live is not None]
-        return [*idle, *(lease.live for lease in self._leases)]
 
     def _longest_running(self, prompt: TokenArray, limit: int) -> tuple[LiveCache | None, int]:
         """The running request's cache that holds most of `prompt`, between two of its turns."""
@@ -444,31 +328,10 @@ class KVStore:
         for node in stable[: max(0, len(stable) - self._limits.max_prefixes)]:
             node.stable_digest = ""
 
-    def _evict_to(self, target_bytes: int) -> None:
-        """Takes segments out of memory, least valuable first, until `target_bytes` remain."""
-        if self.archive is not None:
-            self.archive.flush()
-        held = self.nbytes
-        for node in list(leaves_first(self.tree)):
-            if held <= target_bytes:
-                # What a live cache shares with a segment that left is the cache's now.
-                held = self.nbytes
-            if held <= target_bytes:
-                return
-            # Counting everything for each would take longer than the request that waits.
-            held -= node.nbytes
-            self.evictions += 1
-            if self.archive is not None and self.archive.holds(node):
-                self.archive.let_go(node)
-            else:
-                self.forget(node)
-
     def _drop_empty_lineages(self) -> None:
-        self._lineages = {
-            key: lineage
-            for key, lineage in self._lineages.items()
-            if lineage.tip is not None or lineage.running
-        }
+        for key, lineage in list(self._lineages.items()):
+            if lineage.tip is None and not lineage.running:
+                del self._lineages[key]
 
     def _use(self, match: Match, reused: int) -> None:
         used = tuple(node for node in match.nodes if node.start < reused)

@@ -101,7 +101,7 @@ class Incoming:
         store = self.store
         for node in store.tree.match(tokens).nodes:
             node.last_use = self.now
-        if not store.make_room(entry.nbytes):
+        if not store.room.make(entry.nbytes):
             return None
         store.make_splittable(tokens)
         before = store.tree.match(tokens).length

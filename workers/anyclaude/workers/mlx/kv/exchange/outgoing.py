@@ -124,7 +124,7 @@ class Outgoing:
         arrays, states = node.arrays, node.states
         if arrays is None:
             assert self.store.archive is not None
-            self.store.make_room(node.disk_bytes)
+            self.store.room.make(node.disk_bytes)
             read = self.store.archive.read(node)
             if read is None:
                 return None
