@@ -47,7 +47,7 @@ def ensure_ready(client: ControlClient, paths: Paths, environ: Mapping[str, str]
     wanted = _launch_mode(environ)
     status, modes = client.status(), client.modes()
     if wanted and wanted != status.mode:
-        _refuse_unready(wanted, modes)
+        _check_launch_mode(wanted, modes)
         return
     if status.readiness == control_pb2.READINESS_READY:
         _tell(status)
@@ -78,7 +78,7 @@ def _launch_mode(environ: Mapping[str, str]) -> str:
     return launch_mode_of(environ)
 
 
-def _refuse_unready(wanted: str, modes: control_pb2.GetModeResponse) -> None:
+def _check_launch_mode(wanted: str, modes: control_pb2.GetModeResponse) -> None:
     found = next((mode for mode in modes.modes if mode.name == wanted), None)
     if found is None:
         known = ", ".join(mode.name for mode in modes.modes)
@@ -89,4 +89,10 @@ def _refuse_unready(wanted: str, modes: control_pb2.GetModeResponse) -> None:
         raise CommandError(
             ExitCode.PRECONDITION,
             f"Mode {wanted} (ANYCLAUDE_MODE) is not ready: {found.reason or 'no reason given'}",
+        )
+    if found.switch_policy == control_pb2.SWITCH_POLICY_STOP_FIRST:
+        print(
+            f"Note: Mode {wanted} is stop-first, but a mode of one launch stops nothing: its model "
+            f"and ours share the memory. `anyclaudectl mode {wanted}` makes room.",
+            file=sys.stderr,
         )

@@ -114,6 +114,21 @@ def test_mode_of_one_launch_that_is_not_ready(commands: Commands, control: Scrip
     assert "LM Studio does not run." in done.stderr
 
 
+def test_a_stop_first_mode_of_one_launch(commands: Commands, control: ScriptedControl) -> None:
+    """It starts, and says that nothing was stopped for it, and what would."""
+    commands.environ["ANYCLAUDE_MODE"] = "lmstudio"
+    policy = control_pb2.SWITCH_POLICY_STOP_FIRST
+    control.answers["GetMode"] = _modes(
+        control_pb2.Mode(name="lmstudio", ready=True, switch_policy=policy)
+    )
+
+    done = commands.run("anyclaude.launcher")
+
+    assert done.returncode == 42
+    assert "stops nothing" in done.stderr
+    assert "`anyclaudectl mode lmstudio` makes room" in done.stderr
+
+
 def test_unknown_mode_of_one_launch(commands: Commands, control: ScriptedControl) -> None:
     """A word that names no mode is refused before claude starts, with those that exist; exit 2."""
     commands.environ["ANYCLAUDE_MODE"] = "warp"
