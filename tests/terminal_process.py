@@ -45,6 +45,16 @@ class TerminalProcess:
     def type(self, keys: str) -> None:
         os.write(self._ours, keys.encode())
 
+    def interrupt(self) -> None:
+        """Ctrl-C until it is heeded, each second, as a person would.
+
+        A signal that comes just before a process waits for a line is noticed with the next key.
+        """
+        deadline = time.monotonic() + WAIT_SECONDS
+        while self.process.poll() is None and time.monotonic() < deadline:
+            self.type("\x03")
+            self._read(time.monotonic() + 1.0)
+
     def wait_for(self, words: str) -> str:
         """Returns what was drawn up to and with `words`, which later calls no longer see."""
         deadline = time.monotonic() + WAIT_SECONDS
