@@ -1,0 +1,64 @@
+"""Answers that the model wrote otherwise than its template does, on the whole service."""
+
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import pytest
+
+from tests.integration.prompts import body, session
+from tests.integration.service import Service
+from tests.models import saved
+from tests.models.requests import assistant, user
+from tests.models.tokenizers import tokenizer
+
+_QUESTIONS = 4
+# What the next question adds with its markup, and the answer's end.
+_NEW_TOKENS = 24
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that writes at random and ends soon: its tokens are hardly ever the tokenizer's."""
+    folder = saved.save(Path(tmp_path_factory.mktemp("model")))
+    end = tokenizer("chatml").convert_tokens_to_ids("<|im_end|>")
+    file = str(folder / "model.safetensors")
+    weights: Any = mx.load(file)
+    embedded = weights["model.embed_tokens.weight"]
+    # A longer row is the greatest logit wherever it is positive.
+    embedded[end] = 20 * embedded[end]
+    mx.save_safetensors(file, weights, metadata={"format": "mlx"})
+    return folder
+
+
+def _ask(service: Service, name: str, messages: list[Any]) -> Any:
+    asked = body(max_tokens=200, messages=messages)
+    with service.http() as client:
+        return client.post("/v1/messages", json=asked, headers=session(name)).json()
+
+
+def _costs(service: Service) -> list[int]:
+    """Tokens that were computed for each second turn whose first answer ended by itself."""
+    costs = []
+    for number in range(_QUESTIONS):
+        asked = [user(f"Question {number}: what now?")]
+        answer = _ask(service, f"talk-{number}", asked)
+        if answer["stop_reason"] != "end_turn" or not answer["content"]:
+            continue
+        again = [*asked, assistant(*answer["content"]), user("And now?")]
+        usage = _ask(service, f"talk-{number}", again)["usage"]
+        costs.append(usage["input_tokens"] + usage["cache_creation_input_tokens"])
+    return costs
+
+
+def test_an_answer_is_computed_once(model: Path) -> None:
+    """With the setting a turn costs its new tokens; without, some cost the answer as well."""
+    with Service(model=model, ANYCLAUDE__MODEL__SPLICED_TURNS="true") as service:
+        spliced = _costs(service.ready())
+    with Service(model=model) as service:
+        rendered = _costs(service.ready())
+
+    assert len(spliced) == len(rendered) > 1
+    assert max(spliced) <= _NEW_TOKENS
+    assert max(rendered) > _NEW_TOKENS
+    assert sum(rendered) > sum(spliced)
