@@ -15,6 +15,7 @@ def joined(events: Iterable[worker.GenerateResponse]) -> Iterator[worker.Generat
     try:
         ready.extend(events)
     except Exception:
+        # Whatever it is, what was read before it has been read.
         yield from _message(ready)
         raise
     yield from _message(ready)
@@ -30,8 +31,7 @@ def apart(message: worker.GenerateResponse) -> list[worker.GenerateResponse]:
     """The events of a message, in order."""
     if not message.then:
         return [message]
-    events = [message, *message.then]
     first = worker.GenerateResponse()
     first.CopyFrom(message)
-    del first.then[:]
-    return [first, *events[1:]]
+    first.ClearField("then")
+    return [first, *message.then]

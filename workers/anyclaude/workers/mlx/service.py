@@ -1,7 +1,7 @@
 """The worker contract, served from a side thread; MLX work goes to the engine on the main one.
 
-Everything before the engine happens here: parsing, rendering, tokenising (in one executor thread,
-with a tokenizer of its own), the overflow decision. A refused request is a Failed event.
+Jobs are made in one executor thread, with a tokenizer of its own (`jobs`). A refused request is a
+Failed event.
 """
 
 import asyncio
@@ -16,19 +16,15 @@ import grpc.aio
 import structlog
 
 from anyclaude.messages.batches import apart, joined
-from anyclaude.messages.diagnostics import asks_for_diagnostics
-from anyclaude.messages.errors import ApiError, prompt_too_long
+from anyclaude.messages.errors import ApiError
 from anyclaude.messages.requests import (
-    MessagesRequest,
-    Tool,
     parse_count_tokens_request,
-    parse_messages_request,
 )
-from anyclaude.messages.websearch import not_searched, only_searches
+from anyclaude.messages.websearch import not_searched
 from anyclaude.worker.v1 import worker_pb2 as pb
 from anyclaude.worker.v1 import worker_pb2_grpc
 from anyclaude.workers.mlx import memory
-from anyclaude.workers.mlx.adapter import TokenizerWrapper, opens_thinking
+from anyclaude.workers.mlx.adapter import TokenizerWrapper
 from anyclaude.workers.mlx.caches import (
     cache_tree,
     disk_status,
@@ -36,23 +32,16 @@ from anyclaude.workers.mlx.caches import (
     pin_cache,
     prune_caches,
 )
-from anyclaude.workers.mlx.decode import BlockStream, ThinkingBudget, make_sampler
-from anyclaude.workers.mlx.decode.held import ConstraintCompiler, Held
 from anyclaude.workers.mlx.engine.engine import Engine
 from anyclaude.workers.mlx.engine.generation import failed
-from anyclaude.workers.mlx.engine.job import Job
 from anyclaude.workers.mlx.exchange import Exchange
+from anyclaude.workers.mlx.jobs import JobMaker, NothingToGenerate
 from anyclaude.workers.mlx.kv.exchange.faults import ExchangeError, Fault
-from anyclaude.workers.mlx.kv.lineage import LineageKey
 from anyclaude.workers.mlx.kv.operations import PinnedTooMuchError
-from anyclaude.workers.mlx.kv.remembered import Asked
-from anyclaude.workers.mlx.kv.tokens import TokenArray, token_array, token_digest
 from anyclaude.workers.mlx.machine import Machine
 from anyclaude.workers.mlx.model import Model
 from anyclaude.workers.mlx.pressure import PressureWatch
 from anyclaude.workers.mlx.prompt import Prompt, PromptRenderer
-from anyclaude.workers.mlx.prompt.facts import AnswerFacts
-from anyclaude.workers.mlx.prompt.splice import Place
 from anyclaude.workers.mlx.served import ModelChange
 from anyclaude.workers.mlx.warming import warm_up_body
 
@@ -66,14 +55,6 @@ _FAULTS: Final[Mapping[Fault, grpc.StatusCode]] = {
     Fault.REFUSED: grpc.StatusCode.FAILED_PRECONDITION,
     Fault.TOO_LARGE: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
-
-
-class _NothingToGenerate(Exception):
-    """The request asks for what nothing here can do, and its answer says so."""
-
-    def __init__(self, prompt_tokens: int) -> None:
-        super().__init__(prompt_tokens)
-        self.prompt_tokens = prompt_tokens
 
 
 class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
@@ -96,17 +77,14 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         self._model = model
         self._engine = engine
         self._weights_bytes = weights_bytes
-        # Used on the MLX thread only; the renderer's own on the executor's only.
-        self._decode_tokenizer = decode_tokenizer
         self._renderer = renderer
+        self._jobs = JobMaker(model, renderer, decode_tokenizer)
         self._exchange = exchange
         self._machine = machine
         self._pressure = pressure
         # The latest one, whenever it was.
         self._change = change
         self._notice_seconds = notice_seconds
-        # Only asked on the executor's thread.
-        self._constraints = ConstraintCompiler.of(decode_tokenizer)
         self._rendering = ThreadPoolExecutor(1, thread_name_prefix="render")
         # Calls of Generate that are not over, those still being rendered included.
         self._calls = 0
@@ -129,11 +107,11 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
             loop.call_soon_threadsafe(events.put_nowait, event)
 
         try:
-            job = await loop.run_in_executor(self._rendering, self._job, request, emit)
+            job = await loop.run_in_executor(self._rendering, self._jobs.job, request, emit)
         except ApiError as error:
             yield failed(error)
             return
-        except _NothingToGenerate as answer:
+        except NothingToGenerate as answer:
             for event in not_searched(answer.prompt_tokens):
                 yield event
             return
@@ -304,122 +282,3 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
 
     def _counted(self, body: bytes) -> Prompt:
         return self._renderer.render(parse_count_tokens_request(body))
-
-    def _job(self, request: pb.GenerateRequest, emit: Callable[[pb.GenerateResponse], None]) -> Job:
-        """Renders a request; runs on the executor's thread.
-
-        Raises:
-            ApiError: the request cannot be answered as it is.
-            _NothingToGenerate: it can, without the model.
-        """
-        began = time.monotonic()
-        body = parse_messages_request(request.body_json)
-        prompt = self._renderer.render(body)
-        window = self._model.info.context_window_tokens
-        room = window - len(prompt.token_ids)
-        if room < 1:
-            raise prompt_too_long(len(prompt.token_ids), window)
-        if only_searches(body):
-            raise _NothingToGenerate(len(prompt.token_ids))
-        max_tokens = min(body.max_tokens, room)
-        in_thinking = opens_thinking(self._decode_tokenizer, prompt.token_ids)
-        held = self._held(body, in_thinking=in_thinking)
-        budget = self._budget(body, in_thinking=in_thinking)
-        sampler = self._sampler(body, held, budget)
-        asked = _asked(request, body, prompt)
-        return Job(
-            request_id=request.request_id,
-            lineage=_lineage(request.identity, prompt),
-            token_ids=prompt.token_ids,
-            marks=prompt.marks,
-            stable_tokens=prompt.stable_tokens,
-            max_tokens=max_tokens,
-            window_limited=body.max_tokens > room,
-            sampler=sampler,
-            new_blocks=lambda: BlockStream(
-                self._decode_tokenizer,
-                _client_tools(body),
-                body.stop_sequences,
-                tool_choice=body.tool_choice,
-                in_thinking=in_thinking,
-                held=held,
-                budget=budget,
-                max_tokens=max_tokens,
-            ),
-            emit=emit,
-            keep=request.identity.request_class != pb.REQUEST_CLASS_UTILITY,
-            asked=asked,
-            answered=self._keeping(prompt.place, asked.answer) if prompt.place else None,
-            render_seconds=time.monotonic() - began,
-            created=began,
-        )
-
-    def _keeping(self, place: Place, answer: AnswerFacts) -> Callable[[TokenArray], None]:
-        return lambda generated: self._renderer.keep_answer(place, generated, answer.echo())
-
-    def _budget(self, body: MessagesRequest, *, in_thinking: bool) -> ThinkingBudget | None:
-        """What ends the answer's thinking, where the client bounds it."""
-        asked = body.thinking or {}
-        tokens, end = asked.get("budget_tokens"), self._decode_tokenizer.think_end_tokens
-        if asked.get("type") != "enabled" or not isinstance(tokens, int) or not end:
-            return None
-        return ThinkingBudget(tokens, end, in_thinking=in_thinking)
-
-    def _sampler(
-        self, body: MessagesRequest, held: Held | None, budget: ThinkingBudget | None
-    ) -> Callable[[Any], Any]:
-        own = self._model.sampling
-        top_p = own.top_p if body.top_p is None else body.top_p
-        sampler = make_sampler(
-            own.temperature if body.temperature is None else body.temperature,
-            top_p,
-            own.top_k if body.top_k is None else body.top_k,
-        )
-        if budget is not None:
-            sampler = budget.sampler(sampler)
-        if held is None:
-            return sampler
-        # Only a nucleus is measured in probability.
-        return held.constraint.sampler(sampler, needs_probabilities=top_p not in (None, 0, 1))
-
-    def _held(self, body: MessagesRequest, *, in_thinking: bool) -> Held | None:
-        """What the answer's tokens are held to."""
-        if self._constraints is None:
-            return None
-        return self._constraints.compile(
-            _client_tools(body),
-            body.tool_choice,
-            body.answer_schema,
-            in_thinking=in_thinking,
-            may_think=(body.thinking or {}).get("type") in ("adaptive", "enabled"),
-        )
-
-
-def _client_tools(body: MessagesRequest) -> list[Tool]:
-    return [tool for tool in body.tools if tool.is_client_tool]
-
-
-def _asked(request: pb.GenerateRequest, body: MessagesRequest, prompt: Prompt) -> Asked:
-    wants, previous = asks_for_diagnostics(body)
-    return Asked(
-        request.request_id,
-        request.body_json,
-        prompt.marks,
-        len(prompt.token_ids),
-        message_id=request.message_id,
-        wants_diagnostics=wants,
-        previous_message_id=previous,
-    )
-
-
-def _lineage(identity: pb.Identity, prompt: Prompt) -> LineageKey:
-    """The conversation a request belongs to.
-
-    A client that names no session is told apart by its first message.
-    """
-    tokens = token_array(prompt.token_ids)
-    session = identity.session_id
-    if not session:
-        first = next((mark for mark in prompt.marks if mark > prompt.stable_tokens), 0)
-        session = f"anonymous-{token_digest(tokens[:first])}"
-    return LineageKey(session, identity.agent_id, token_digest(tokens[: prompt.stable_tokens]))

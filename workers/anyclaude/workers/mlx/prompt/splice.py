@@ -12,7 +12,7 @@ Invariants:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -85,28 +85,28 @@ class SplicedTurns:
             marks, stable_tokens: as of the `Prompt` that would be without splicing.
         """
         header = _first_line(encoded.text[cuts[-1].characters :]) if cuts else ""
+        rendered = Place(
+            encoded.token_ids, marks, start, items, points=(), ends=len(cuts), header=header
+        )
         common, made = self._kept.find(start, items)
         points = made.value.points if made else ()
-        reached = [point for point in points if point.messages <= common]
+        reached = tuple(point for point in points if point.messages <= common)
         if made is None or not reached:
-            return Place(encoded.token_ids, marks, start, items, (), len(cuts), header)
+            return rendered
         last, written = reached[-1], made.value
         behind = _behind(last, written, encoded, cuts)
         alike = np.array_equal(written.token_ids[:stable_tokens], encoded.token_ids[:stable_tokens])
-        if not behind or not alike:
-            return Place(encoded.token_ids, marks, start, items, (), len(cuts), header)
-        shift = last.tokens - behind
-        return Place(
-            np.concatenate([written.token_ids[: last.tokens], encoded.token_ids[behind:]]),
-            (
-                *(mark for mark in written.marks if mark <= last.tokens),
-                *(mark + shift for mark in marks if mark > behind),
-            ),
-            start,
-            items,
-            tuple(reached),
-            len(cuts),
-            header,
+        # The template may have written another date into the instructions.
+        if behind is None or not alike:
+            return rendered
+        before, shift = written.token_ids[: last.tokens], last.tokens - behind
+        kept = (mark for mark in written.marks if mark <= last.tokens)
+        moved = (mark + shift for mark in marks if mark > behind)
+        return replace(
+            rendered,
+            token_ids=np.concatenate([before, encoded.token_ids[behind:]]),
+            marks=(*kept, *moved),
+            points=reached,
         )
 
     def keep(self, place: Place, generated: TokenArray, answer: bytes) -> None:
