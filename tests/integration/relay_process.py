@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from anyclaude.messages.accumulator import MessageAccumulator
-from anyclaude.messages.batches import apart
 from anyclaude.messages.errors import ApiError
 from anyclaude.messages.events import EventMachine
 from anyclaude.runtime.channels import sync_channel
@@ -21,22 +20,9 @@ from anyclaude.runtime.paths import find_paths
 from anyclaude.runtime.settings import Settings
 from anyclaude.worker.v1 import worker_pb2 as pb
 from anyclaude.worker.v1.worker_pb2_grpc import WorkerServiceStub
+from tests.integration.generate_call import Call
 
 CALL_SECONDS = 60
-
-
-class Call:
-    """The events of a running generation, one by one."""
-
-    def __init__(self, call: Any) -> None:
-        self.cancel = call.cancel
-        self._events = (event for message in call for event in apart(message))
-
-    def __iter__(self) -> Iterator[pb.GenerateResponse]:
-        return self._events
-
-    def __next__(self) -> pb.GenerateResponse:
-        return next(self._events)
 
 
 class RelayProcess:
@@ -49,6 +35,7 @@ class RelayProcess:
         log_level: str = "debug",
     ) -> None:
         self.modes = list(upstreams)
+        self._calls: list[Call] = []
         self.home = Path(tempfile.mkdtemp(dir="/tmp", prefix="ac-r-"))
         self._log_file = (self.home / "log").open("w+")
         paths = find_paths({"ANYCLAUDE_HOME": str(self.home)})
@@ -83,6 +70,8 @@ class RelayProcess:
 
     def __exit__(self, *_: object) -> None:
         self.channel.close()
+        for call in self._calls:
+            call.cancel()
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(10)
@@ -96,7 +85,9 @@ class RelayProcess:
         request = pb.GenerateRequest(
             request_id="req_test", body_json=json.dumps(body).encode(), mode=mode
         )
-        return Call(self.stub.Generate(request, timeout=CALL_SECONDS))
+        call = Call(self.socket_path, request, CALL_SECONDS)
+        self._calls.append(call)
+        return call
 
     def events(self, mode: str, body: Mapping[str, Any]) -> list[pb.GenerateResponse]:
         return list(self.call(mode, body))

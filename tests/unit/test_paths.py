@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from anyclaude.runtime.paths import MAX_SOCKET_PATH_BYTES, UnsafeFolderError, find_paths
+from anyclaude.runtime.streams import stream_socket
 
 
 @pytest.fixture
@@ -48,7 +49,11 @@ def test_long_homes_fall_back_to_one_short_folder(home):
     assert first == second
     assert first.run.parent == Path("/tmp")
     assert first.state.is_relative_to(home)
-    assert len(os.fsencode(first.worker_socket("frontend", 999_999))) <= MAX_SOCKET_PATH_BYTES
+    for longest in (
+        first.worker_socket("frontend", 999_999),
+        stream_socket(first.worker_socket("relay", 999_999)),
+    ):
+        assert len(os.fsencode(longest)) <= MAX_SOCKET_PATH_BYTES
     other = find_paths({"ANYCLAUDE_HOME": str(home / ("y" * 120))})
     assert other.run != first.run
 

@@ -15,6 +15,7 @@ from anyclaude.daemon.supervisor import Event, Exit, State, Supervisor
 from anyclaude.runtime.child import Birth
 from anyclaude.runtime.paths import Paths
 from anyclaude.runtime.settings import Settings
+from anyclaude.runtime.streams import stream_socket
 
 _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -165,7 +166,8 @@ class SupervisedChild:
         socket_path = self.socket_path
         self._process = None
         self.supervisor.handle(Event.EXITED, exit_)
-        socket_path.unlink(missing_ok=True)
+        for path in (socket_path, stream_socket(socket_path)):
+            path.unlink(missing_ok=True)
         self._rest_if_gone()
         self._log_exit()
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from anyclaude.runtime.paths import Paths
 
-_CHILD_SOCKET: Final = re.compile(r"[a-z]+-(\d+)\.sock")
+_CHILD_SOCKET: Final = re.compile(r"[a-z]+-(\d+)\.(sock|stream)")
 
 
 def clear_stale(paths: Paths) -> int:
@@ -16,7 +16,7 @@ def clear_stale(paths: Paths) -> int:
     """
     paths.control_socket.unlink(missing_ok=True)
     last = 0
-    for path in paths.run.glob("*.sock"):
+    for path in paths.run.iterdir():
         match = _CHILD_SOCKET.fullmatch(path.name)
         if match:
             last = max(last, int(match[1]))

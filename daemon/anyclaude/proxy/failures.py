@@ -38,21 +38,30 @@ def refused(failed: worker.Failed) -> ApiError:
     )
 
 
+def gone(route: frontend.Route, why: str) -> ApiError:
+    """The worker ended before its answer did, or is not there."""
+    log.warning("worker gone", mode=route.mode, generation=route.generation, why=why)
+    return overloaded(
+        "The model worker went away; it is being started again.", retry_after_seconds(route)
+    )
+
+
+def too_large() -> ApiError:
+    return ApiError(413, "The request is too large for the model worker.")
+
+
 def lost(error: grpc.aio.AioRpcError, route: frontend.Route) -> ApiError:
     """The worker, or the way to it, broke."""
     code = error.code()
+    if code in _GONE:
+        return gone(route, f"{code.name}: {error.details()}")
     log.warning(
         "worker call failed",
         mode=route.mode,
         generation=route.generation,
+        # Its details come from the worker's own code, whose words may quote a prompt.
         code=code.name,
-        # Other codes come from the worker's own code, whose words may quote a prompt.
-        details=error.details() if code in _GONE else None,
     )
-    if code in _GONE:
-        return overloaded(
-            "The model worker went away; it is being started again.", retry_after_seconds(route)
-        )
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return ApiError(413, "The request is too large for the model worker.")
+        return too_large()
     return ApiError(500, f"The model worker failed ({code.name}). `anyclaudectl logs` says more.")

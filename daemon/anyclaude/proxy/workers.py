@@ -1,8 +1,8 @@
 """Calls to workers: one channel per worker socket, and each call ended whatever happens.
 
 Invariants:
-- A `Generation` that is left is cancelled: dropping a gRPC call, or breaking out of its iteration,
-  leaves the worker computing for nobody.
+- A call that is left is cancelled: dropping a gRPC call, or breaking out of its iteration, leaves
+  the worker working for nobody.
 - A channel lives as long as a route names its socket or a call runs on it.
 """
 
@@ -16,8 +16,8 @@ import grpc
 
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.messages.errors import overloaded
+from anyclaude.proxy.connections import Connections
 from anyclaude.proxy.failures import lost, refused, restarting
-from anyclaude.proxy.generation import Generation
 from anyclaude.proxy.routes import retry_after_seconds
 from anyclaude.runtime.channels import aio_channel
 from anyclaude.worker.v1 import worker_pb2 as worker
@@ -39,30 +39,22 @@ class Workers:
     def __init__(self, stopping: asyncio.Event) -> None:
         # Set when running calls must end now.
         self._stopping = stopping
+        connections = Connections(stopping)
+        self.generate = connections.generate
+        self._connections = connections
         self._links: dict[str, _Link] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     def keep(self, sockets: set[str]) -> None:
         """Closes channels to every other socket, each after its last call."""
+        self._connections.keep(sockets)
         for socket, link in list(self._links.items()):
             link.wanted = socket in sockets
             self._close_if_unused(socket, link)
 
     async def close(self) -> None:
         self.keep(set())
-        await asyncio.gather(*self._closing)
-
-    @asynccontextmanager
-    async def generate(
-        self, route: frontend.Route, request: worker.GenerateRequest
-    ) -> AsyncIterator[Generation]:
-        """Starts a generation and cancels what is left of it at the end."""
-        with self._stub(route) as stub:
-            generation = Generation(stub.Generate(request), route, self._stopping)
-            try:
-                yield generation
-            finally:
-                await generation.close()
+        await asyncio.gather(self._connections.close(), *self._closing)
 
     @asynccontextmanager
     async def forward(self, route: frontend.Route) -> AsyncIterator["Forwarding"]:

@@ -34,11 +34,6 @@ class WorkerServiceStub(object):
         Args:
             channel: A grpc.Channel.
         """
-        self.Generate = channel.unary_stream(
-                '/anyclaude.worker.v1.WorkerService/Generate',
-                request_serializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.GenerateRequest.SerializeToString,
-                response_deserializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.GenerateResponse.FromString,
-                _registered_method=True)
         self.Forward = channel.stream_stream(
                 '/anyclaude.worker.v1.WorkerService/Forward',
                 request_serializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.ForwardRequest.SerializeToString,
@@ -103,14 +98,6 @@ class WorkerServiceStub(object):
 
 class WorkerServiceServicer(object):
     """Missing associated documentation comment in .proto file."""
-
-    def Generate(self, request, context):
-        """Answers one Messages request as a stream of events. A refused request is a Failed event, not a
-        gRPC error: gRPC errors mean that the worker itself is gone. Cancelling the call cancels the work.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
 
     def Forward(self, request_iterator, context):
         """Passes one HTTP request through unchanged. The first message each way carries the head.
@@ -199,11 +186,6 @@ class WorkerServiceServicer(object):
 
 def add_WorkerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'Generate': grpc.unary_stream_rpc_method_handler(
-                    servicer.Generate,
-                    request_deserializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.GenerateRequest.FromString,
-                    response_serializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.GenerateResponse.SerializeToString,
-            ),
             'Forward': grpc.stream_stream_rpc_method_handler(
                     servicer.Forward,
                     request_deserializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.ForwardRequest.FromString,
@@ -274,33 +256,6 @@ def add_WorkerServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class WorkerService(object):
     """Missing associated documentation comment in .proto file."""
-
-    @staticmethod
-    def Generate(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_stream(
-            request,
-            target,
-            '/anyclaude.worker.v1.WorkerService/Generate',
-            anyclaude_dot_worker_dot_v1_dot_worker__pb2.GenerateRequest.SerializeToString,
-            anyclaude_dot_worker_dot_v1_dot_worker__pb2.GenerateResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
 
     @staticmethod
     def Forward(request_iterator,

@@ -1,7 +1,7 @@
 """The MLX worker's process: load, warm up, serve, leave.
 
-The engine runs on the main thread (see `engine`), gRPC on a side thread. The process leaves by
-`os._exit` so that no MLX teardown races the interpreter's.
+The engine runs on the main thread (see `engine`), the sockets' loop on a side thread. The process
+leaves by `os._exit` so that no MLX teardown races the interpreter's.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from anyclaude.runtime import channels, logs
 from anyclaude.runtime.child import Child, ExitCode, begin
 from anyclaude.runtime.paths import Paths
 from anyclaude.runtime.settings import Settings
+from anyclaude.runtime.streams import StreamServer, stream_socket
 from anyclaude.worker.v1 import worker_pb2_grpc
 from anyclaude.workers.mlx import memory
 from anyclaude.workers.mlx.adapter import (
@@ -198,7 +199,7 @@ def warm_up(weights: LanguageModel, kv_bits: int) -> float:
 
 
 class Serving:
-    """The gRPC server on its side thread."""
+    """The two sockets, on their side thread."""
 
     def __init__(self, service: WorkerService, child: Child) -> None:
         self._service = service
@@ -226,7 +227,9 @@ class Serving:
         register(self._service, server)  # type: ignore[no-untyped-call]
         channels.bind(server, self._socket)
         await server.start()
+        streams = StreamServer(stream_socket(self._socket), self._service.generate)
+        await streams.start()
         self._listening.set()
         await self._stop.wait()
-        await server.stop(grace=1.0)
+        await asyncio.gather(server.stop(grace=1.0), streams.stop(1.0))
         self._socket.unlink(missing_ok=True)

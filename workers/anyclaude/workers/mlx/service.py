@@ -7,8 +7,9 @@ Failed event.
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -89,17 +90,21 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         # Calls of Generate that are not over, those still being rendered included.
         self._calls = 0
 
-    async def Generate(
-        self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[pb.GenerateResponse]:
+    async def generate(
+        self, request: pb.GenerateRequest
+    ) -> AsyncGenerator[pb.GenerateResponse, None]:
+        """Answers one Messages request as a stream of events."""
         self._calls += 1
         try:
-            async for event in self._generate(request):
-                yield event
+            async with aclosing(self._generate(request)) as events:
+                async for event in events:
+                    yield event
         finally:
             self._calls -= 1
 
-    async def _generate(self, request: pb.GenerateRequest) -> AsyncIterator[pb.GenerateResponse]:
+    async def _generate(
+        self, request: pb.GenerateRequest
+    ) -> AsyncGenerator[pb.GenerateResponse, None]:
         events: asyncio.Queue[pb.GenerateResponse] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
@@ -127,8 +132,8 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
                 if is_over:
                     return
         finally:
-            # Does nothing to a request that is over. A handler blocked in a write is closed
-            # without CancelledError, so this must not be in an `except`.
+            # Does nothing to a request that is over. A generator that is left in a `yield` is
+            # closed without CancelledError, so this must not be in an `except`.
             self._engine.cancel(request.request_id)
 
     async def CountTokens(
@@ -230,7 +235,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         except ApiError as error:
             return pb.WarmCacheResponse(failed=failed(error).failed)
         asked = pb.GenerateRequest(request_id=f"warm_{uuid.uuid4().hex}", body_json=body)
-        async for message in self.Generate(asked, context):
+        async for message in self.generate(asked):
             last = apart(message)[-1]
             if last.HasField("failed"):
                 return pb.WarmCacheResponse(failed=last.failed)

@@ -1,4 +1,4 @@
-"""The relay worker's process: one event loop, one gRPC socket, many servers.
+"""The relay worker's process: one event loop, two sockets, many servers.
 
 Stopping (SIGTERM): no new call is taken, answers in progress have `relay.stop_grace_seconds`, and
 the process leaves with 0.
@@ -14,6 +14,7 @@ import uvloop
 
 from anyclaude.runtime import channels, logs
 from anyclaude.runtime.child import Child, ExitCode, begin
+from anyclaude.runtime.streams import StreamServer, stream_socket
 from anyclaude.runtime.upstreams import UpstreamSettings
 from anyclaude.worker.v1 import worker_pb2_grpc
 from anyclaude.workers.relay.keys import Key
@@ -43,11 +44,14 @@ async def _serve(child: Child) -> None:
     worker_pb2_grpc.add_WorkerServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     channels.bind(server, birth.socket_path)
     await server.start()
+    streams = StreamServer(stream_socket(birth.socket_path), service.generate)
+    await streams.start()
     child.ready({"upstreams": list(upstreams)})
     log.info("relay ready", upstreams=list(upstreams), generation=birth.generation)
     await stop.wait()
     log.info("relay stopping", grace_seconds=birth.settings.relay.stop_grace_seconds)
-    await server.stop(birth.settings.relay.stop_grace_seconds)
+    grace_seconds = birth.settings.relay.stop_grace_seconds
+    await asyncio.gather(server.stop(grace_seconds), streams.stop(grace_seconds))
     await asyncio.gather(*(upstream.wire.close() for upstream in upstreams.values()))
     birth.socket_path.unlink(missing_ok=True)
 

@@ -1,7 +1,7 @@
 """The worker contract for all relayed modes. A refused request is a Failed event."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -31,9 +31,10 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         self._computed_tokens = 0
         self._checks: dict[str, asyncio.Task[None]] = {}
 
-    async def Generate(
-        self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[pb.GenerateResponse]:
+    async def generate(
+        self, request: pb.GenerateRequest
+    ) -> AsyncGenerator[pb.GenerateResponse, None]:
+        """Answers one Messages request as a stream of events."""
         try:
             upstream = self._find(request.mode)
             async with aclosing(generate(upstream, request.body_json)) as events:
@@ -42,9 +43,6 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
                     yield event
         except ApiError as error:
             yield pb.GenerateResponse(failed=failed(error))
-        except Exception:
-            log.exception("relaying failed", mode=request.mode)
-            yield pb.GenerateResponse(failed=failed(_BUG))
 
     async def CountTokens(
         self, request: pb.CountTokensRequest, context: grpc.aio.ServicerContext[Any, Any]
