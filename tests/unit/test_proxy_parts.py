@@ -1,6 +1,7 @@
 """Small parts of the front end: stalled clients, the record buffer, admission, frames."""
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
@@ -8,8 +9,8 @@ import pytest
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.messages.errors import ApiError
 from anyclaude.proxy.admission import Admission
+from anyclaude.proxy.meter import Meter, StallWatch
 from anyclaude.proxy.records import RecordFeed
-from anyclaude.proxy.server import Meter, StallWatch
 from anyclaude.proxy.stream import encode
 
 
@@ -18,9 +19,18 @@ class FakeTransport:
 
     def __init__(self) -> None:
         self.waiting = 0
+        self.writes: list[bytes] = []
+        self.is_closed = False
 
     def write(self, data: bytes) -> None:
+        self.writes.append(data)
         self.waiting += len(data)
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def close(self) -> None:
+        self.is_closed = True
 
     def get_write_buffer_size(self) -> int:
         return self.waiting
@@ -44,8 +54,15 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def meter(transport: FakeTransport) -> Meter:
-    return Meter(cast(asyncio.Transport, transport))
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    made = asyncio.new_event_loop()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def meter(transport: FakeTransport, loop: asyncio.AbstractEventLoop) -> Meter:
+    return Meter(cast(asyncio.Transport, transport), loop)
 
 
 @pytest.fixture
@@ -81,6 +98,50 @@ def test_idle_connection_has_not_stalled(watch: StallWatch, clock: Clock) -> Non
     """Nothing to take is no stall, however long."""
     clock.seconds = 3600
     assert not watch.has_stalled()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
+
+
+def turn(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_until_complete(asyncio.sleep(0))
+
+
+def test_a_head_leaves_with_what_follows_it(
+    meter: Meter, transport: FakeTransport, loop: asyncio.AbstractEventLoop
+) -> None:
+    """One write for both; what comes after is its own."""
+    meter.write(HEAD)
+    meter.write(b"first")
+    meter.write(b"second")
+    turn(loop)
+    assert transport.writes == [HEAD + b"first", b"second"]
+
+
+def test_a_head_that_nothing_follows_leaves_by_itself(
+    meter: Meter, transport: FakeTransport, loop: asyncio.AbstractEventLoop
+) -> None:
+    """In the same turn of the loop; until then the client has not taken it."""
+    meter.write(HEAD)
+    assert meter.taken_bytes == 0
+    turn(loop)
+    assert transport.writes == [HEAD]
+
+
+def test_a_head_leaves_before_the_connection_closes(
+    meter: Meter, transport: FakeTransport, loop: asyncio.AbstractEventLoop
+) -> None:
+    """An answer without a body is no less an answer."""
+    meter.write(HEAD)
+    meter.close()
+    turn(loop)
+    assert (transport.writes, transport.is_closed) == ([HEAD], True)
+
+
+def test_a_go_on_is_no_head(meter: Meter, transport: FakeTransport) -> None:
+    """A client that waits for it sends nothing before."""
+    meter.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    assert len(transport.writes) == 1
 
 
 def record(name: str) -> frontend.RequestRecord:

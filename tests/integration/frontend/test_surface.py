@@ -148,7 +148,12 @@ def talk(front: FrontendProcess, data: bytes) -> bytes:
         b"nonsense\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\n",
         b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: ten\r\n\r\n",
+        b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 200_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 200_000,
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 50_000 + b"\r\n",
+        b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ],
 )
 def test_broken_http(front: FrontendProcess, request_bytes: bytes) -> None:
@@ -168,6 +173,39 @@ def test_body_longer_than_declared(front: FrontendProcess, body: dict[str, Any])
     received = talk(front, head.encode() + content + b"x" * 1000 + b"\r\n\r\n")
     assert received.startswith(b"HTTP/1.1 200")
     assert b"HTTP/1.1 400" in received
+
+
+def test_another_protocol_is_declined(front: FrontendProcess, body: dict[str, Any]) -> None:
+    """A request that offers one is read whole and answered, and so is what follows it."""
+    content = json.dumps(body).encode()
+    offer = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+    first = f"GET /health/live HTTP/1.1\r\nHost: localhost\r\n{offer}\r\n"
+    second = f"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}"
+    received = talk(front, f"{first}{second}\r\n{offer}\r\n".encode() + content + first.encode())
+    assert received.count(b"HTTP/1.1 200") == 3
+    assert b"Hello there" in received
+
+
+def test_what_follows_a_body_is_no_header(front: FrontendProcess, body: dict[str, Any]) -> None:
+    """A mode that stands after the last chunk is not taken for the request's."""
+    content = json.dumps(body).encode()
+    received = talk(
+        front,
+        b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + f"{len(content):x}\r\n".encode()
+        + content
+        + b"\r\n0\r\nx-anyclaude-mode: nonsense\r\n\r\n",
+    )
+    assert received.startswith(b"HTTP/1.1 200")
+
+
+def test_requests_in_a_row(front: FrontendProcess, body: dict[str, Any]) -> None:
+    """Sent at once, they are answered one after the other."""
+    content = json.dumps(body).encode()
+    head = f"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}"
+    received = talk(front, (head.encode() + b"\r\n\r\n" + content) * 3)
+    assert received.count(b"HTTP/1.1 200") == 3
+    assert received.count(b"Hello there") == 3
 
 
 def test_foreign_host(http: httpx.Client) -> None:
