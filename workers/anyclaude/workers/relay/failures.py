@@ -97,10 +97,10 @@ def error_details(body: bytes | str) -> dict[str, Any]:
 
 def details_of(document: Any) -> dict[str, Any]:
     """As `error_details`, of parsed JSON; empty when it tells no error."""
-    if not isinstance(document, Mapping):
+    if not isinstance(document, dict):
         return {}
     error = document.get("error")
-    if isinstance(error, Mapping):
+    if isinstance(error, dict):
         return {**error, "message": str(error.get("message") or json.dumps(error))}
     if isinstance(error, str) and error:
         return {"message": error}

@@ -9,8 +9,7 @@ text holds those. Invariants:
 """
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 MAX_EVENT_BYTES: Final = 64 * 1024 * 1024
 _LINE_END: Final = re.compile(rb"\r\n|\r|\n")
@@ -21,8 +20,7 @@ class StreamTooLargeError(Exception):
     """One event is larger than any answer can be."""
 
 
-@dataclass(frozen=True)
-class ServerEvent:
+class ServerEvent(NamedTuple):
     # Empty where the stream names none.
     name: str
     data: str

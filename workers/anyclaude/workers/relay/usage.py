@@ -51,12 +51,12 @@ def _images(request: CountTokensRequest) -> Iterator[int]:
 
 def _block_images(block: Mapping[str, Any]) -> Iterator[int]:
     source = block.get("source")
-    if block.get("type") == "image" and isinstance(source, Mapping):
+    if block.get("type") == "image" and isinstance(source, dict):
         yield len(str(source.get("data") or ""))
     content = block.get("content")
     if isinstance(content, list):
         for part in content:
-            if isinstance(part, Mapping):
+            if isinstance(part, dict):
                 yield from _block_images(part)
 
 
@@ -71,7 +71,7 @@ def openai_usage(usage: Mapping[str, Any], timings: Mapping[str, Any]) -> Usage 
     if prompt is None:
         return None
     details = usage.get("prompt_tokens_details")
-    cached = _count(details, "cached_tokens") if isinstance(details, Mapping) else None
+    cached = _count(details, "cached_tokens") if isinstance(details, dict) else None
     if cached is None:
         cached = _count(usage, "prompt_cache_hit_tokens") or _count(timings, "cache_n") or 0
     # The API counts at least one token as new.

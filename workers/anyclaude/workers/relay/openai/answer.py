@@ -88,7 +88,7 @@ class ChatReader:
         yield from self._take(chunk, "delta")
 
     def whole(self, document: Any) -> Events:
-        if not isinstance(document, Mapping):
+        if not isinstance(document, dict):
             raise BrokenAnswerError("it is not a JSON object")
         self._check("", document)
         if not document.get("choices"):
@@ -123,11 +123,11 @@ class ChatReader:
             yield pb.GenerateResponse(started=pb.Started(usage=self._known_usage()))
         delta = choice.get(where)
         # Some end a stream by telling the message once more, whole.
-        if not isinstance(delta, Mapping) and not self._characters:
+        if not isinstance(delta, dict) and not self._characters:
             delta = choice.get("message")
         reason = choice.get("finish_reason")
         is_over = self._is_warm_up or (self._reason and not _object(delta).get("tool_calls"))
-        if isinstance(delta, Mapping) and not is_over:
+        if isinstance(delta, dict) and not is_over:
             yield from self._content(delta, is_last=bool(reason))
         self._note_reason(choice, reason)
 
@@ -235,7 +235,7 @@ def _parse(data: str) -> Mapping[str, Any]:
         chunk = json.loads(data)
     except (ValueError, RecursionError):
         raise BrokenAnswerError("a piece of it is not JSON") from None
-    if not isinstance(chunk, Mapping):
+    if not isinstance(chunk, dict):
         raise BrokenAnswerError("a piece of it is not a JSON object")
     return chunk
 
@@ -244,11 +244,11 @@ def _first(chunk: Mapping[str, Any]) -> Mapping[str, Any]:
     """The choice that was asked for."""
     choices = chunk.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
-    return first if isinstance(first, Mapping) and not first.get("index") else {}
+    return first if isinstance(first, dict) and not first.get("index") else {}
 
 
 def _object(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def _texts(content: Any) -> tuple[str, str]:
@@ -257,7 +257,7 @@ def _texts(content: Any) -> tuple[str, str]:
         return content, ""
     if not isinstance(content, list):
         return "", ""
-    parts = [part for part in content if isinstance(part, Mapping)]
+    parts = [part for part in content if isinstance(part, dict)]
     words = [str(part.get("text") or "") for part in parts if part.get("type") == "text"]
     thoughts = [_texts(part.get("thinking"))[0] for part in parts if part.get("type") == "thinking"]
     return "".join(words), "".join(thoughts)

@@ -97,7 +97,7 @@ class CallAssembler:
             pieces: as the server sent them.
             is_last: the chunk also ends the answer.
         """
-        whole = [piece for piece in pieces if isinstance(piece, Mapping)]
+        whole = [piece for piece in pieces if isinstance(piece, dict)]
         if is_last and self._is_repetition(whole):
             return
         for piece in whole:
@@ -202,7 +202,7 @@ def _refuse(constant: str) -> None:
 
 def _function(piece: Mapping[str, Any]) -> Mapping[str, Any]:
     function = piece.get("function")
-    return function if isinstance(function, Mapping) else {}
+    return function if isinstance(function, dict) else {}
 
 
 def _name(piece: Mapping[str, Any]) -> str:
@@ -214,7 +214,7 @@ def _arguments(piece: Mapping[str, Any]) -> str:
     arguments = _function(piece).get("arguments")
     if isinstance(arguments, str):
         return arguments
-    return json.dumps(arguments, ensure_ascii=False) if isinstance(arguments, Mapping) else ""
+    return json.dumps(arguments, ensure_ascii=False) if isinstance(arguments, dict) else ""
 
 
 def _index(piece: Mapping[str, Any]) -> int | None:

@@ -105,7 +105,7 @@ def _string(block: Mapping[str, Any], key: str, where: str) -> str:
 
 def _source(block: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     source = block.get("source")
-    if not isinstance(source, Mapping):
+    if not isinstance(source, dict):
         raise invalid_request(f"{where}.source: Input should be an object")
     return source
 
