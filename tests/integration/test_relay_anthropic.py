@@ -97,6 +97,44 @@ def test_vllm_speaks_openai_better(paths, dialect):
         assert process.status("vllm", check=True).dialect == dialect
 
 
+def broken(status, body=b"Internal Server Error"):
+    head = f"HTTP/1.1 {status} X\r\ncontent-length: {len(body)}\r\n\r\n"
+    return [head.encode() + body]
+
+
+FAILS = broken(500)
+FAILS_IN_JSON = broken(500, b'{"detail": "KeyError"}')
+UNFIT = [response(422, {"detail": "field required"})]
+NOT_FOUND = [response(404, {"detail": "Not Found"})]
+COUNTED = [response(200, {"input_tokens": 8})]
+
+
+@pytest.mark.parametrize(
+    ("messages", "chat", "count", "dialect"),
+    [
+        (FAILS, UNFIT, COUNTED, pb.DIALECT_ANTHROPIC),
+        (FAILS, UNFIT, NOT_FOUND, pb.DIALECT_OPENAI),
+        (FAILS, NOT_FOUND, NOT_FOUND, pb.DIALECT_ANTHROPIC),
+        (FAILS, FAILS, COUNTED, pb.DIALECT_ANTHROPIC),
+        (FAILS_IN_JSON, UNFIT, NOT_FOUND, pb.DIALECT_OPENAI),
+        (NOT_FOUND, FAILS, NOT_FOUND, pb.DIALECT_OPENAI),
+    ],
+)
+def test_an_endpoint_that_fails_is_no_evidence(messages, chat, count, dialect):
+    """The other one is asked too, and a count of tokens decides where that leaves a doubt."""
+    answers = {
+        "/v1/messages": messages,
+        "/v1/chat/completions": chat,
+        "/v1/messages/count_tokens": count,
+    }
+
+    def script(request):
+        return anthropic_server(request) if request.method == "GET" else answers[request.path]
+
+    with ScriptedUpstream(script) as upstream, relay(upstream) as process:
+        assert process.status("it", check=True).dialect == dialect
+
+
 def test_the_server_counts():
     """Its own count is exact and carries no mark."""
     with ScriptedUpstream(anthropic_server) as upstream, relay(upstream) as process:

@@ -78,6 +78,66 @@ def test_the_loaded_model_is_found(kind, answers, model, window):
         assert upstream.posts("/v1/chat/completions")[0].json["model"] == model
 
 
+def lm_studio(**facts):
+    return {"/api/v0/models": {"data": [{"id": "m", "state": "loaded", **facts}]}}
+
+
+def ollama(*capabilities):
+    return {"/api/ps": {"models": [{"name": "m"}]}, "/api/show": {"capabilities": capabilities}}
+
+
+def llama_cpp(**facts):
+    return {"/props": facts}
+
+
+def openrouter(**facts):
+    return {"/v1/models": {"data": [{"id": "other"}, {"id": "m", **facts}]}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "answers", "tools", "images"),
+    [
+        ("lmstudio", lm_studio(type="vlm", capabilities=["tool_use"]), True, True),
+        ("lmstudio", lm_studio(type="llm", capabilities=[]), False, None),
+        ("lmstudio", lm_studio(type="llm"), None, None),
+        ("ollama", ollama("completion", "tools"), True, False),
+        ("ollama", ollama("completion", "vision"), False, True),
+        ("ollama", {"/api/ps": {"models": [{"name": "m"}]}}, None, None),
+        (
+            "llama-cpp",
+            llama_cpp(chat_template_caps={"supports_tools": True}, modalities={"vision": False}),
+            True,
+            False,
+        ),
+        ("llama-cpp", llama_cpp(chat_template_caps={"supports_tools": False}), None, None),
+        (
+            "openrouter",
+            openrouter(
+                supported_parameters=["tools", "temperature"],
+                architecture={"input_modalities": ["text", "image"]},
+            ),
+            True,
+            True,
+        ),
+        (
+            "openrouter",
+            openrouter(supported_parameters=[], architecture={"input_modalities": ["text"]}),
+            False,
+            False,
+        ),
+        ("vllm", {}, None, None),
+        ("mlx-lm", {}, None, None),
+    ],
+)
+def test_what_a_model_can_do_is_told_where_its_server_says_it(kind, answers, tools, images):
+    """Tools and images, each yes, no or not known."""
+    named = {"model": "m"} if kind == "openrouter" else {}
+    with ScriptedUpstream(server(answers)) as upstream, relay(kind, upstream, **named) as process:
+        model = process.status(kind, check=True).model
+        assert (model.has_tools if model.HasField("has_tools") else None) is tools
+        assert (model.takes_images if model.HasField("takes_images") else None) is images
+
+
 def test_settings_win_over_what_is_found():
     """A window and a model of the settings are not asked for."""
     settings = {"model": "mine", "context_window_tokens": 1000}

@@ -93,6 +93,14 @@ def test_nothing_is_suggested_to_who_lacks_nothing():
     assert suggested(0, modes(), longest_prompt_tokens=32_768, tools=True) is None
 
 
+def test_what_a_model_is_not_known_to_lack_is_not_held_against_it():
+    """A server that says nothing of tools or images."""
+    silent = worker_pb2.ModelInfo(id="anyclaude-m", context_window_tokens=32_768)
+    assert suggested(0, modes(own=silent), tools=True, images=True) is None
+    page = menu(workflows(modes(own=silent), CONFIG), KEPT)
+    assert "anyclaude-m, window 32,768 tokens\n" in page
+
+
 @pytest.mark.parametrize(
     ("own", "needs", "said"),
     [

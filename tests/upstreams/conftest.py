@@ -21,7 +21,7 @@ DIALECTS = ("openai", "anthropic")
 WAYS = ("stream", "whole")
 KINDS = {"llama-cpp": "llama-cpp", "vllm-mlx": "other"}
 # vllm-mlx fails on the relay's question whether it knows the other one.
-FOUND = {"llama-cpp": pb.DIALECT_ANTHROPIC, "vllm-mlx": pb.DIALECT_OPENAI}
+FOUND = {"llama-cpp": pb.DIALECT_ANTHROPIC, "vllm-mlx": pb.DIALECT_ANTHROPIC}
 # vllm-mlx has none; for it the relay refuses, by its settings.
 WINDOW_TOKENS = LLAMA_WINDOW_TOKENS
 _WAIT_SECONDS = 60

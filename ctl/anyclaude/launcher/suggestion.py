@@ -35,7 +35,7 @@ def suggest(
 def lacking(mode: control_pb2.Mode, needs: control_pb2.Needs) -> tuple[str, ...]:
     """What recent requests needed and `mode` is known not to have."""
     model, reasons = mode.model, []
-    if needs.tools and model.id and not model.has_tools:
+    if needs.tools and model.HasField("has_tools") and not model.has_tools:
         reasons.append("Recent answers called tools, which its model cannot.")
     window, longest = model.context_window_tokens, needs.longest_prompt_tokens
     if 0 < window < longest:

@@ -83,13 +83,10 @@ def _model(model: worker_pb2.ModelInfo) -> str:
     if not model.id:
         return "what the client asks for, or not known yet"
     window = model.context_window_tokens
-    return ", ".join(
-        (
-            model.id,
-            f"window {window:,} tokens" if window else "window not known",
-            "calls tools" if model.has_tools else "cannot call tools",
-        )
-    )
+    facts = [model.id, f"window {window:,} tokens" if window else "window not known"]
+    if model.HasField("has_tools"):
+        facts.append("calls tools" if model.has_tools else "cannot call tools")
+    return ", ".join(facts)
 
 
 def _cache(mode: control_pb2.Mode, kept: Kept | None) -> str:

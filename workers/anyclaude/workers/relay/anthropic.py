@@ -39,6 +39,7 @@ _API_ONLY: Final = frozenset(
         "speed",
     }
 )
+COUNT_PATH: Final = "/v1/messages/count_tokens"
 _REASONS: Final = {
     "max_tokens": pb.STOP_REASON_MAX_TOKENS,
     "refusal": pb.STOP_REASON_REFUSAL,
@@ -299,7 +300,7 @@ class MessageReader:
     def _complete_input(self) -> Events:
         given = "".join(self._pieces)
         if not given.strip():
-            whole = self._given_input if isinstance(self._given_input, Mapping) else {}
+            whole = self._given_input if isinstance(self._given_input, dict) else {}
             yield from self._writer.arguments(json.dumps(whole, ensure_ascii=False))
         elif not isinstance(_json(given), dict):
             raise BrokenAnswerError("it stops in the middle of a tool call")
@@ -344,10 +345,10 @@ def _json(text: str) -> Any:
 
 def _parse(data: str) -> Mapping[str, Any]:
     value = _json(data)
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         raise BrokenAnswerError("a piece of it is not a JSON object")
     return value
 
 
 def _object(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, dict) else {}

@@ -8,7 +8,7 @@ import structlog
 from anyclaude.messages.requests import CountTokensRequest, parse_count_tokens_request
 from anyclaude.runtime.upstreams import UpstreamKind
 from anyclaude.worker.v1 import worker_pb2 as pb
-from anyclaude.workers.relay.anthropic import AnthropicDialect, count_body
+from anyclaude.workers.relay.anthropic import COUNT_PATH, AnthropicDialect, count_body
 from anyclaude.workers.relay.failures import Refusal, UpstreamFault, explain_refusal
 from anyclaude.workers.relay.openai.dialect import OpenAiDialect
 from anyclaude.workers.relay.openai.request import count_messages
@@ -19,7 +19,6 @@ log = structlog.get_logger(__name__)
 
 _NO_ENDPOINT: Final = frozenset({404, 405, 501})
 _COUNT_SECONDS: Final = 30.0
-_ANTHROPIC_PATH: Final = "/v1/messages/count_tokens"
 # vLLM's own endpoint, which renders the chat template.
 _VLLM_PATH: Final = "/tokenize"
 
@@ -50,7 +49,7 @@ async def _ask(upstream: Upstream, request: CountTokensRequest, raw: bytes) -> i
     target = await upstream.target(request.model)
     dialect = await upstream.dialect()
     if isinstance(dialect, AnthropicDialect):
-        path, body = _ANTHROPIC_PATH, count_body(request, raw, target)
+        path, body = COUNT_PATH, count_body(request, raw, target)
     elif isinstance(dialect, OpenAiDialect) and upstream.settings.kind is UpstreamKind.VLLM:
         path, body = _VLLM_PATH, count_messages(request, target)
     else:

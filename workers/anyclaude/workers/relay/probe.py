@@ -1,15 +1,18 @@
 """Questions to a server before it is relied on: is it there, which dialect, which model.
 
 None of them generates anything. The dialect is found by an empty request, which a server that knows
-the endpoint refuses as unfit, and any other does not know.
+the endpoint refuses as unfit, and any other does not know. What fails at it says neither; then a
+count of tokens, which is asked for in one dialect alone, tells.
 """
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum, auto
 from typing import Any, Final
 
 from anyclaude.runtime.upstreams import UpstreamKind
+from anyclaude.workers.relay.failures import UpstreamFault
 from anyclaude.workers.relay.wire import Headers, Wire
 
 # A server that does not tell about itself within this does not serve.
@@ -25,6 +28,14 @@ _WINDOW_FIELDS: Final = (
 )
 
 
+class Evidence(Enum):
+    """Whether a server knows an endpoint, by its answer to an empty request."""
+
+    PRESENT = auto()
+    ABSENT = auto()
+    UNCLEAR = auto()
+
+
 @dataclass(frozen=True)
 class Served:
     """What a server serves."""
@@ -33,6 +44,9 @@ class Served:
     model: str = ""
     # 0 when it does not say.
     context_window_tokens: int = 0
+    # None when it does not say.
+    has_tools: bool | None = None
+    takes_images: bool | None = None
 
 
 class Prober:
@@ -42,7 +56,7 @@ class Prober:
         self._wire = wire
         self._kind = kind
 
-    async def knows(self, path: str, headers: Headers) -> bool:
+    async def evidence(self, path: str, headers: Headers) -> Evidence:
         """Whether generations are posted to `path` there.
 
         Raises:
@@ -50,7 +64,18 @@ class Prober:
         """
         status, document = await self._ask("POST", path, headers, b"{}")
         # LM Studio answers 200 to every path.
-        return status not in _UNKNOWN_ENDPOINT and not 200 <= status < 400 and document is not None
+        if status in _UNKNOWN_ENDPOINT or 200 <= status < 400:
+            return Evidence.ABSENT
+        return Evidence.UNCLEAR if status >= 500 or document is None else Evidence.PRESENT
+
+    async def counts(self, path: str, headers: Headers, model: str) -> bool:
+        """Whether a prompt of one word can be counted at `path`."""
+        asked = {"model": model, "messages": [{"role": "user", "content": "Hi"}]}
+        try:
+            status, document = await self._ask("POST", path, headers, json.dumps(asked).encode())
+        except UpstreamFault:
+            return False
+        return status == 200 and isinstance(document, dict) and "input_tokens" in document
 
     async def served(self, headers: Headers, model: str) -> Served:
         """What the server has loaded, or what it says of `model` when that is given.
@@ -64,7 +89,7 @@ class Prober:
         listed = _first_served(await self._list("/v1/models", headers), model)
         match self._kind:
             case UpstreamKind.LLAMA_CPP:
-                return Served(listed.model, await self._llama_cpp_window(headers))
+                return await self._llama_cpp(listed.model, headers)
             case UpstreamKind.MLX_LM:
                 # It lists what it could load.
                 return Served(model or "default_model")
@@ -80,15 +105,30 @@ class Prober:
                 native = await self._list("/api/v0/models", headers)
                 return _first_served([e for e in native if e.get("state") == "loaded"], model)
             case UpstreamKind.OLLAMA:
-                return _first_served(await self._list("/api/ps", headers), model)
+                loaded = _first_served(await self._list("/api/ps", headers), model)
+                return await self._ollama(loaded, headers) if loaded.model else loaded
         return Served()
 
-    async def _llama_cpp_window(self, headers: Headers) -> int:
-        """The window it runs with, which is not the one its model was trained for."""
+    async def _ollama(self, loaded: Served, headers: Headers) -> Served:
+        """With what its list leaves out."""
+        asked = json.dumps({"model": loaded.model}).encode()
+        _, shown = await self._ask("POST", "/api/show", headers, asked)
+        able = _words(shown, "capabilities")
+        return replace(loaded, has_tools=_among("tools", able), takes_images=_among("vision", able))
+
+    async def _llama_cpp(self, model: str, headers: Headers) -> Served:
+        """With the window it runs with, which is not the one its model was trained for."""
         _, props = await self._ask("GET", "/props", headers)
-        defaults = props.get("default_generation_settings") if isinstance(props, Mapping) else None
-        window = defaults.get("n_ctx") if isinstance(defaults, Mapping) else None
-        return window if isinstance(window, int) else 0
+        window = _object(props, "default_generation_settings").get("n_ctx")
+        template = _object(props, "chat_template_caps")
+        vision = _object(props, "modalities").get("vision")
+        return Served(
+            model,
+            window if isinstance(window, int) else 0,
+            # Where the template knows no tools it has a way of its own.
+            has_tools=True if template.get("supports_tools") is True else None,
+            takes_images=vision if isinstance(vision, bool) else None,
+        )
 
     async def _list(self, path: str, headers: Headers) -> list[Mapping[str, Any]]:
         return list(_entries((await self._ask("GET", path, headers))[1]))
@@ -122,7 +162,28 @@ def _first_served(entries: list[Mapping[str, Any]], model: str) -> Served:
     if not wanted:
         return Served()
     name, entry = wanted[0]
-    return Served(name, _window(entry))
+    # OpenRouter's words, and LM Studio's.
+    lists = (_words(entry, key) for key in ("supported_parameters", "capabilities"))
+    able = next((words for words in lists if words is not None), None)
+    inputs = _words(_object(entry, "architecture"), "input_modalities")
+    images = True if entry.get("type") == "vlm" else _among("image", inputs)
+    tools = None if able is None else "tools" in able or "tool_use" in able
+    return Served(name, _window(entry), has_tools=tools, takes_images=images)
+
+
+def _object(holder: Any, key: str) -> dict[str, Any]:
+    value = holder.get(key) if isinstance(holder, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def _words(holder: Any, key: str) -> list[Any] | None:
+    """None where there is no such list."""
+    value = holder.get(key) if isinstance(holder, dict) else None
+    return value if isinstance(value, list) else None
+
+
+def _among(word: str, words: list[Any] | None) -> bool | None:
+    return None if words is None else word in words
 
 
 def _name(entry: Mapping[str, Any]) -> str:

@@ -16,13 +16,13 @@ from anyclaude.messages.errors import ApiError, invalid_request
 from anyclaude.runtime.upstreams import UpstreamKind, UpstreamSettings
 from anyclaude.worker.v1 import worker_pb2 as pb
 from anyclaude.workers.relay import breaker
-from anyclaude.workers.relay.anthropic import AnthropicDialect
+from anyclaude.workers.relay.anthropic import COUNT_PATH, AnthropicDialect
 from anyclaude.workers.relay.breaker import Breaker, BreakerOpenError
 from anyclaude.workers.relay.dialect import Dialect
 from anyclaude.workers.relay.failures import Party, UpstreamFault
 from anyclaude.workers.relay.keys import Key
 from anyclaude.workers.relay.openai.dialect import OpenAiDialect
-from anyclaude.workers.relay.probe import Prober, Served
+from anyclaude.workers.relay.probe import Evidence, Prober, Served
 from anyclaude.workers.relay.quirks import Quirks
 from anyclaude.workers.relay.target import Target
 from anyclaude.workers.relay.usage import Estimator
@@ -108,13 +108,26 @@ class Upstream:
 
         vLLM's is the younger of its two: it leaves out schemas and what was reused.
         """
-        anthropic, openai = AnthropicDialect(), OpenAiDialect()
+        wanted: Dialect = AnthropicDialect()
+        other: Dialect = OpenAiDialect()
         if self.settings.kind is UpstreamKind.VLLM:
-            return openai if await self._knows(openai) else anthropic
-        return anthropic if await self._knows(anthropic) else openai
+            wanted, other = other, wanted
+        first = await self._evidence(wanted)
+        if first is not Evidence.UNCLEAR:
+            return wanted if first is Evidence.PRESENT else other
+        second = await self._evidence(other)
+        if second is Evidence.ABSENT:
+            return wanted
+        # One of them, or both, fail at what they are asked without knowing it.
+        return AnthropicDialect() if await self._counts() else OpenAiDialect()
 
-    async def _knows(self, dialect: Dialect) -> bool:
-        return await self._prober.knows(dialect.path, self.headers(dialect))
+    async def _evidence(self, dialect: Dialect) -> Evidence:
+        return await self._prober.evidence(dialect.path, self.headers(dialect))
+
+    async def _counts(self) -> bool:
+        """Whether the server counts tokens as the Messages API does."""
+        headers = self.headers(AnthropicDialect())
+        return await self._prober.counts(COUNT_PATH, headers, self.settings.model)
 
     async def served(self) -> Served:
         """What the server serves now, or did a moment ago.
@@ -265,15 +278,19 @@ class Upstream:
         model = self.settings.model or served.model
         if not model:
             return None
-        return pb.ModelInfo(
+        info = pb.ModelInfo(
             # The form that the client lists and does not take for one of Anthropic's.
             id=model if self.settings.kind is UpstreamKind.CLAUDE else f"anyclaude-{model}",
             display_name=f"{model} ({self.name})",
             context_window_tokens=(
                 self.settings.context_window_tokens or served.context_window_tokens
             ),
-            has_tools=True,
         )
+        if served.has_tools is not None:
+            info.has_tools = served.has_tools
+        if served.takes_images is not None:
+            info.takes_images = served.takes_images
+        return info
 
 
 def _fixed_dialect(settings: UpstreamSettings) -> Dialect | None:
