@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 from tests.integration.conversation import body
 from tests.integration.service import Service
@@ -59,3 +60,14 @@ def test_the_page_shows_what_was_measured() -> None:
     assert remembered == {"workflow": "analysis"}
     assert own["speed"]["requests"] == 1
     assert own["speed"]["time_to_first_token"] > 0
+
+
+def test_what_was_measured_outlives_the_daemon(tmp_path: Path) -> None:
+    """A service that was stopped knows how fast it was, before it is asked anything."""
+    with Service(home=tmp_path) as service, service.ready().http() as http:
+        http.post("/v1/messages", json=body(user("Tell me of this."), stream=True))
+        measured = service.control("mode", "--json").json["modes"][0]["speed"]
+        assert service.stop() == 0
+    with Service(home=tmp_path) as service:
+        service.ready()
+        assert service.control("mode", "--json").json["modes"][0]["speed"] == measured

@@ -99,8 +99,9 @@ def test_setting_a_mode_keeps_it_and_tells_the_watchers(mode_file):
 
 
 def test_a_mode_that_cannot_be_kept_is_not_taken(tmp_path):
-    """A full or missing disk leaves the old mode in place, in memory and in effect."""
-    current = CurrentMode(MODES["mlx-lm"], tmp_path / "gone" / "mode.json", Changes())
-    with pytest.raises(FileNotFoundError):
+    """A disk that takes nothing leaves the old mode in place, in memory and in effect."""
+    (tmp_path / "state").write_text("a file where the folder should be")
+    current = CurrentMode(MODES["mlx-lm"], tmp_path / "state" / "mode.json", Changes())
+    with pytest.raises(OSError, match="state"):
         current.set(MODES["lmstudio"])
     assert current.get().name == "mlx-lm"

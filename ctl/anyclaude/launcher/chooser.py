@@ -13,10 +13,10 @@ from typing import Final
 from anyclaude.control.v1 import control_pb2
 from anyclaude.ctl.client import ControlClient
 from anyclaude.ctl.exits import CommandError, ExitCode
-from anyclaude.ctl.files import write_if_changed
 from anyclaude.launcher.settings import Arguments
 from anyclaude.launcher.suggestion import Suggestion, suggest
 from anyclaude.launcher.workflows import Kept, Workflow, describe, workflows
+from anyclaude.runtime.files import write_if_changed
 from anyclaude.runtime.paths import make_private_folder
 
 _SWITCH: Final = "chooser.show"

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from anyclaude.ctl.bundle import Endpoint
 from anyclaude.ctl.exits import CommandError, ExitCode
-from anyclaude.ctl.files import write_if_changed
+from anyclaude.runtime.files import write_if_changed
 from anyclaude.runtime.paths import make_private_folder
 
 _FLAG: Final = "--settings"

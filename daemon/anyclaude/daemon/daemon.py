@@ -8,11 +8,13 @@ from typing import Final
 from anyclaude.daemon.changes import Changes
 from anyclaude.daemon.crew import Crew
 from anyclaude.daemon.metrics import Metrics
-from anyclaude.daemon.modes import CurrentMode, Modes
+from anyclaude.daemon.modes import CurrentMode, Mode, Modes
 from anyclaude.daemon.records import Journal, RecordFollower
 from anyclaude.daemon.routes import RoutePusher
+from anyclaude.daemon.speeds import Speeds
 from anyclaude.daemon.worker_client import WorkerClient
 from anyclaude.runtime.settings import LoadedSettings
+from anyclaude.worker.v1 import worker_pb2
 
 VERSION: Final = version("anyclaude")
 
@@ -36,4 +38,15 @@ class Daemon:
     routes: RoutePusher
     records: RecordFollower
     journal: Journal
+    speeds: Speeds
     metrics: Metrics
+
+    def model(self, mode: Mode) -> worker_pb2.ModelInfo | None:
+        """The model that answers `mode`; None while its worker does not say."""
+        worker = self.workers.get(mode.worker)
+        return worker.model(mode.name) if worker else None
+
+    def keep_speeds(self) -> None:
+        """For the next run, which measures nothing until it is asked something."""
+        found = {mode.name: self.model(mode) for mode in self.modes.values()}
+        self.speeds.keep({name: model.id if model else "" for name, model in found.items()})

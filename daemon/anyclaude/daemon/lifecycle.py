@@ -30,6 +30,7 @@ from anyclaude.daemon.modes import CurrentMode, Mode, catalog
 from anyclaude.daemon.records import Journal, Record, RecordFollower
 from anyclaude.daemon.routes import RoutePusher
 from anyclaude.daemon.sockets import clear_stale
+from anyclaude.daemon.speeds import Speeds
 from anyclaude.daemon.stand_in import stand_in
 from anyclaude.daemon.switch import make_room_at_start
 from anyclaude.daemon.upstreams import watch_current
@@ -105,6 +106,7 @@ class Server:
 
     async def _shutdown(self) -> None:
         _log.info("stopping")
+        self._daemon.keep_speeds()
         await self._control.drain()
         # From here on the front end alone holds the socket, and closing it is part of its drain.
         self._listener.close()
@@ -135,7 +137,8 @@ class Server:
         frontend = _frontend(crew)
         modes = catalog(self._loaded.settings)
         mode = CurrentMode(self._mode, self._paths.mode_file, changes)
-        journal = Journal(self._loaded.settings.log.max_records)
+        max_records = self._loaded.settings.log.max_records
+        journal = Journal(max_records)
         metrics = Metrics(crew, VERSION, modes)
 
         def take(record: Record) -> None:
@@ -157,6 +160,7 @@ class Server:
             routes=RoutePusher(frontend, workers, modes, mode.get, changes),
             records=RecordFollower(frontend, changes, take, metrics.drop),
             journal=journal,
+            speeds=Speeds(journal, max_records, self._paths.speeds_file),
             metrics=metrics,
         )
 

@@ -6,7 +6,6 @@ default.
 
 import difflib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Final
 import structlog
 
 from anyclaude.daemon.changes import Changes
+from anyclaude.runtime.files import write_atomically
 from anyclaude.runtime.mode_names import HISTORIC, current_name
 from anyclaude.runtime.settings import AutoRule, LoadedSettings, Origin, Settings
 from anyclaude.runtime.upstreams import SwitchPolicy, UpstreamKind, UpstreamSettings
@@ -173,12 +173,7 @@ def initial(loaded: LoadedSettings, mode_file: Path) -> Mode:
 
 def keep(mode: Mode, mode_file: Path) -> None:
     """Remembers `mode`; the file holds the old or the new choice, never half of one."""
-    temporary = mode_file.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump({"mode": mode.name}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(mode_file)
+    write_atomically(mode_file, json.dumps({"mode": mode.name}).encode(), 0o600)
 
 
 def _kept(modes: Modes, mode_file: Path) -> Mode | None:

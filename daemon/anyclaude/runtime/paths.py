@@ -55,6 +55,11 @@ class Paths:
         return self.state / "chooser.json"
 
     @property
+    def speeds_file(self) -> Path:
+        """How fast each mode answered."""
+        return self.state / "speeds.json"
+
+    @property
     def log_file(self) -> Path:
         return self.logs / "anyclauded.log"
 

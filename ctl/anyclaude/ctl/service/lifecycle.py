@@ -11,10 +11,10 @@ from typing import Final
 from anyclaude.ctl.client import ControlClient
 from anyclaude.ctl.clock import SYSTEM_CLOCK, Clock
 from anyclaude.ctl.exits import CommandError, ExitCode
-from anyclaude.ctl.files import write_if_changed
 from anyclaude.ctl.service.manager import Program, ServiceManager, ServiceState
 from anyclaude.ctl.service.record import Recorded, record
 from anyclaude.ctl.waiting import wait_for_service
+from anyclaude.runtime.files import write_if_changed
 from anyclaude.runtime.paths import Paths
 
 _ANSWER_SECONDS: Final = 30.0

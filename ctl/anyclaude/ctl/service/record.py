@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from anyclaude.ctl.exits import CommandError, ExitCode
-from anyclaude.ctl.files import write_atomically
 from anyclaude.runtime import settings
+from anyclaude.runtime.files import write_atomically
 
 _HEADER: Final = re.compile(r"\s*\[")
 # Keys and credentials stay out of files that nobody asked us to put them in.

@@ -13,7 +13,7 @@ from anyclaude.control.v1 import control_pb2, control_pb2_grpc
 from anyclaude.daemon import modes
 from anyclaude.daemon.control.errors import ControlError, answers
 from anyclaude.daemon.daemon import Daemon
-from anyclaude.daemon.measured import RECENT, recent_needs, speed
+from anyclaude.daemon.measured import RECENT, recent_needs
 from anyclaude.daemon.modes import RELAY, Mode
 from anyclaude.daemon.switch import Switcher, SwitchError
 from anyclaude.daemon.upstreams import why_not
@@ -96,18 +96,18 @@ class ModeService(control_pb2_grpc.ModeServiceServicer):
 
     def _show(self, mode: Mode) -> control_pb2.Mode:
         reason = why_not(self._daemon, mode)
-        worker = self._daemon.workers.get(mode.worker)
+        model = self._daemon.model(mode)
         settings = self._daemon.loaded.settings
         return control_pb2.Mode(
             name=mode.name,
             description=mode.description,
             ready=not reason,
             reason=reason,
-            model=worker.model(mode.name) if worker else None,
+            model=model,
             is_remote=modes.leaves_machine(mode, self._daemon.modes, settings.auto.rules),
             keeps_caches=mode.worker == modes.CACHE_WORKER,
             switch_policy=_POLICIES[mode.policy],
-            speed=speed(self._daemon.journal.newest(settings.log.max_records), mode.name),
+            speed=self._daemon.speeds.of(mode.name, model.id if model else ""),
         )
 
     def _find(self, word: str) -> tuple[Mode, str]:

@@ -4,12 +4,13 @@ What a change did to KV caches would otherwise show only as a slow next request.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import structlog
+
+from anyclaude.runtime.files import write_atomically
 
 log = structlog.get_logger(__name__)
 
@@ -70,12 +71,7 @@ def _read(file: Path) -> _Served | None:
 
 
 def _write(file: Path, served: _Served) -> None:
-    new = file.with_suffix(".new")
     try:
-        new.unlink(missing_ok=True)
-        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w") as out:
-            json.dump(asdict(served), out)
-        new.replace(file)
+        write_atomically(file, json.dumps(asdict(served)).encode(), 0o600)
     except OSError as error:
         log.warning("which model serves cannot be noted", why=str(error))
