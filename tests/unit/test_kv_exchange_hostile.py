@@ -397,3 +397,18 @@ def test_a_failed_write_leaves_the_old_file(
     writer.abandon()
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_export_left_goes_with_the_next(tmp_path: Path) -> None:
+    """Only that: another one that runs keeps its file, and both come to their end."""
+    origin = bench(tiny.Family.DENSE)
+    origin.start(words(random.Random(1), 60), "s").answer()
+    outgoing = Outgoing.of(origin.engine.store, FINGERPRINT, Choice())
+    header = outgoing.header("model", 1.0)
+    left = tmp_path / ".anyclaude-export-left"
+    left.write_bytes(b"half")
+    first = ExportWriter(tmp_path / "first", header, overwrite=False)
+    second = ExportWriter(tmp_path / "second", header, overwrite=False)
+    assert not left.exists()
+    assert first.finish() == second.finish() > 0
+    assert {path.name for path in tmp_path.iterdir()} == {"first", "second"}
