@@ -17,7 +17,7 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from io import BytesIO
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 from aiohttp.connector import Connection
@@ -36,6 +36,8 @@ _MAX_ERROR_BYTES: Final = 1024 * 1024
 _MAX_CONNECTIONS: Final = 256
 _KEEP_IDLE_SECONDS: Final = 5.0
 _RETRY_PAUSE_SECONDS: Final = 0.05
+# A larger body is written in pieces, so that the loop turns meanwhile.
+_MAX_WHOLE_BYTES: Final = 512 * 1024
 # Of an answer's head; more is no answer.
 _MAX_HEADER_BYTES: Final = 64 * 1024
 _MAX_HEADERS: Final = 256
@@ -131,6 +133,13 @@ class Answer:
         if self.patience_seconds is not None:
             return self.patience_seconds
         return settings.idle_timeout_seconds if self.begun else settings.first_byte_timeout_seconds
+
+
+def _payload(body: bytes | AsyncIterator[bytes] | None) -> Any:
+    """What leaves with the head in one write, or in pieces where it is large."""
+    if isinstance(body, bytes) and len(body) > _MAX_WHOLE_BYTES:
+        return BytesIO(body)
+    return body
 
 
 class _SilenceWatch:
@@ -238,7 +247,7 @@ class Wire:
                         method,
                         url,
                         headers=told,
-                        data=BytesIO(body) if isinstance(body, bytes) else body,
+                        data=_payload(body),
                         auto_decompress=decompress,
                         allow_redirects=False,
                     )
