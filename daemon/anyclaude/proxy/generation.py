@@ -18,6 +18,7 @@ from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.messages.batches import apart
 from anyclaude.messages.errors import ApiError
 from anyclaude.proxy.failures import gone, refused, restarting, too_large
+from anyclaude.runtime.alarm import Alarm
 from anyclaude.runtime.streams import (
     Frames,
     MessageTooLargeError,
@@ -46,6 +47,7 @@ class Generation(asyncio.Protocol):
         # How the call ended; told after the events.
         self._end: ApiError | None = None
         self._waiting: asyncio.Future[None] | None = None
+        self._alarm = Alarm(self._wake)
         self._stopping = asyncio.ensure_future(stopping.wait())
         self._stopping.add_done_callback(self._wake)
 
@@ -106,6 +108,7 @@ class Generation(asyncio.Protocol):
         """Hangs up."""
         if self._transport is not None:
             self._transport.abort()
+        self._alarm.close()
         self._stopping.cancel()
         await asyncio.gather(self._stopping, return_exceptions=True)
 
@@ -152,15 +155,14 @@ class Generation(asyncio.Protocol):
 
     async def _wait(self, timeout: float | None) -> None:
         """Until there is news, or time is over."""
-        loop = asyncio.get_running_loop()
-        self._waiting = loop.create_future()
-        timer = loop.call_later(timeout, self._wake) if timeout is not None else None
+        self._waiting = asyncio.get_running_loop().create_future()
+        if timeout is not None:
+            self._alarm.begin(timeout)
         try:
             await self._waiting
         finally:
             self._waiting = None
-            if timer is not None:
-                timer.cancel()
+            self._alarm.end()
 
     def _wake(self, *_: object) -> None:
         if self._waiting is not None and not self._waiting.done():

@@ -23,6 +23,7 @@ import aiohttp
 from aiohttp.connector import Connection
 from yarl import URL
 
+from anyclaude.runtime.alarm import Alarm
 from anyclaude.workers.relay.failures import (
     Party,
     bad_certificates,
@@ -94,14 +95,15 @@ class Answer:
         Raises:
             UpstreamFault: it broke, or stopped.
         """
-        watch = _SilenceWatch(self._response.content)
+        content = self._response.content
+        alarm = Alarm(lambda: content.set_exception(TimeoutError()))
         try:
             while True:
                 seconds = self._patience_seconds
                 try:
-                    watch.begin(seconds)
-                    chunk = await self._response.content.readany()
-                    watch.end()
+                    alarm.begin(seconds)
+                    chunk = await content.readany()
+                    alarm.end()
                 except TimeoutError:
                     raise silence(self._party, seconds, begun=self.begun) from None
                 except (aiohttp.ClientError, OSError) as error:
@@ -112,7 +114,7 @@ class Answer:
                     return
                 yield chunk
         finally:
-            watch.close()
+            alarm.close()
 
     async def read(self) -> bytes:
         """A body that is small: an error, or a whole answer."""
@@ -140,46 +142,6 @@ def _payload(body: bytes | AsyncIterator[bytes] | None) -> Any:
     if isinstance(body, bytes) and len(body) > _MAX_WHOLE_BYTES:
         return BytesIO(body)
     return body
-
-
-class _SilenceWatch:
-    """Ends a wait for more of a body that lasts too long.
-
-    One timer for many waits, set anew only when it rings: a timeout of its own for each would take
-    a tenth of the time that a word takes here.
-    """
-
-    def __init__(self, content: aiohttp.StreamReader) -> None:
-        self._content = content
-        self._loop = asyncio.get_running_loop()
-        # On the loop's clock; None between waits.
-        self._deadline: float | None = None
-        self._timer: asyncio.TimerHandle | None = None
-
-    def begin(self, seconds: float) -> None:
-        self._deadline = self._loop.time() + seconds
-        if self._timer is None or self._timer.when() > self._deadline:
-            self._set(self._deadline)
-
-    def end(self) -> None:
-        self._deadline = None
-
-    def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _set(self, when: float) -> None:
-        self.close()
-        self._timer = self._loop.call_at(when, self._ring)
-
-    def _ring(self) -> None:
-        self._timer = None
-        if self._deadline is None:
-            return
-        if self._loop.time() < self._deadline:
-            self._set(self._deadline)
-        else:
-            self._content.set_exception(TimeoutError())
 
 
 class Wire:
