@@ -183,7 +183,7 @@ class Service:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def sockets(self) -> list[str]:
-        return sorted(path.name for path in self.paths.run.iterdir() if path.is_socket())
+        return sorted(path.name for path in self.paths.run.glob("*") if path.is_socket())
 
 
 class _Patient:
