@@ -118,6 +118,22 @@ def test_the_socket_is_private(path: Path) -> None:
     with_server(path, answers, test)
 
 
+@pytest.mark.parametrize("asked", [b"\0\0\0\2\xff\xff", b"\xff\xff\xff\xff"])
+def test_a_call_that_is_none_is_hung_up_on(path: Path, asked: bytes) -> None:
+    """Bytes that are no request, and a length that no request has; the next call is answered."""
+
+    async def answers(_: worker.GenerateRequest) -> AsyncGenerator[worker.GenerateResponse]:
+        yield say.started()
+
+    async def test(_: StreamServer) -> None:
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        writer.write(asked)
+        assert await read((reader, writer)) == []
+        assert len(await read(await call(path))) == 2
+
+    with_server(path, answers, test)
+
+
 def test_an_answer_that_fails_says_so(path: Path) -> None:
     """A defect in the worker is a refusal that points to the log, not a lost worker."""
 

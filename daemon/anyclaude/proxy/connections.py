@@ -46,8 +46,9 @@ class Connections:
         Raises:
             ApiError: the worker is gone, or the request larger than it takes.
         """
-        generation = self._spares.pop(route.worker_socket, None)
-        if generation is None or not generation.is_open:
+        generation = self._spares.pop(route.worker_socket, None) or Generation(self._stopping)
+        if generation.is_lost:
+            await generation.close()
             generation = Generation(self._stopping)
         try:
             if not generation.is_open:

@@ -62,7 +62,12 @@ class Generation(asyncio.Protocol):
 
     @property
     def is_open(self) -> bool:
-        return self._transport is not None and not self._lost
+        return self._transport is not None and not self.is_lost
+
+    @property
+    def is_lost(self) -> bool:
+        """The worker closed it."""
+        return bool(self._lost)
 
     def ask(self, route: frontend.Route, request: worker.GenerateRequest) -> None:
         """Sends the request.

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 import structlog
+from google.protobuf.message import DecodeError
 
 from anyclaude.runtime.channels import MAX_MESSAGE_BYTES
 from anyclaude.worker.v1 import worker_pb2 as worker
@@ -143,8 +144,8 @@ class StreamServer:
         except (asyncio.IncompleteReadError, ConnectionError):
             # It left without asking.
             return
-        except Exception:
-            log.exception("a call could not be read")
+        except (DecodeError, MessageTooLargeError) as error:
+            log.error("call cannot be read", why=type(error).__name__)
         finally:
             self._idle.discard(connection)
             self._calls.discard(connection)
@@ -176,6 +177,7 @@ class StreamServer:
             # The caller is gone.
             return
         except Exception:
+            # A defect costs one request, not the others, and its caller learns where to look.
             log.exception("answer failed", request_id=request.request_id)
             writer.write(framed(worker.GenerateResponse(failed=_BUG)))
         writer.write(END)

@@ -74,6 +74,7 @@ class Prober:
         try:
             status, document = await self._ask("POST", path, headers, json.dumps(asked).encode())
         except UpstreamFault:
+            # No answer is no evidence, and whoever asks next hears of it.
             return False
         return status == 200 and isinstance(document, dict) and "input_tokens" in document
 
