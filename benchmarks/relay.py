@@ -4,13 +4,16 @@
 
 Each piece of the server's answer is the moment at which it was sent, so every reader knows how old
 it is. Three ways take turns: direct, through two processes that only pass bytes on (the least that
-a front end and a worker can cost on the machine at hand), and relayed. The prompt has the size of
-Claude Code's. In an unpaced stream the server sends all words at once.
+a front end and a worker can cost on the machine at hand), and relayed; each to a server of either
+dialect. Of the Anthropic one every way has the same answer to read; a chat completion's is shorter
+than what the relay makes of it, which counts as the relay's. The prompt has the size of Claude
+Code's. In an unpaced stream the server sends all words at once.
 """
 
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import statistics
 import subprocess
@@ -18,6 +21,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 
@@ -28,6 +32,8 @@ from tests.integration.relay_process import RelayProcess
 PIECES = 100
 PAUSE_SECONDS = 0.005
 _PACED, _UNPACED = "paced", "unpaced"
+_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+_PATHS = {"anthropic": "/v1/messages", "openai": "/v1/chat/completions"}
 _TOOLS = [
     {"name": f"Tool{i}", "description": "d" * 2700, "input_schema": {"type": "object"}}
     for i in range(25)
@@ -58,20 +64,26 @@ class Samples:
 @dataclass(frozen=True)
 class Way:
     name: str
-    url: str
-    is_relayed: bool
+    base_url: str
+    # Spoken by the reader; the relay is told by its mode which server to ask.
+    dialect: str
+    mode: str = ""
     samples: Samples = field(default_factory=Samples)
+
+    @property
+    def url(self) -> str:
+        return self.base_url + _PATHS[self.dialect]
 
     def body(self, pace: str) -> bytes:
         """The model's name tells the server how to send."""
         asked = {"model": pace, "max_tokens": 500, "stream": True}
         messages = [{"role": "user", "content": "Hello."}]
-        tools = _TOOLS if self.is_relayed else _OPENAI_TOOLS
+        tools = _TOOLS if self.dialect == "anthropic" else _OPENAI_TOOLS
         return json.dumps({**asked, "messages": messages, "tools": tools}).encode()
 
 
 async def serve() -> None:
-    """An OpenAI server whose words are the time; prints its port."""
+    """A server of both dialects whose words are the time; prints its port."""
     server = await asyncio.start_server(_answer, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
@@ -83,27 +95,63 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
             length = next((line for line in head.split("\r\n") if "content-length" in line), ":0")
             body = await reader.readexactly(int(length.partition(":")[2]))
-            await _stream(writer, is_paced=f'"{_UNPACED}"'.encode() not in body)
+            stream = _anthropic if f"post {_PATHS['anthropic']} " in head else _openai
+            await stream(writer, is_paced=f'"{_UNPACED}"'.encode() not in body)
     writer.close()
 
 
-async def _stream(writer: asyncio.StreamWriter, *, is_paced: bool) -> None:
-    writer.write(
-        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-    )
+async def _openai(writer: asyncio.StreamWriter, *, is_paced: bool) -> None:
+    def send(delta: dict[str, str], reason: str | None) -> None:
+        choice = {"index": 0, "delta": delta, "finish_reason": reason}
+        _send(writer, f"data: {json.dumps({'choices': [choice]})}\n\n")
+
+    writer.write(_HEAD)
     for _ in range(PIECES):
-        _send(writer, {"content": f"{time.monotonic_ns()} "}, None)
+        send({"content": f"{time.monotonic_ns()} "}, None)
         if is_paced:
             await asyncio.sleep(PAUSE_SECONDS)
-    _send(writer, {}, "stop")
-    writer.write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
+    send({}, "stop")
+    _send(writer, "data: [DONE]\n\n")
+    await _end(writer)
+
+
+async def _anthropic(writer: asyncio.StreamWriter, *, is_paced: bool) -> None:
+    def send(*events: dict[str, Any]) -> None:
+        _send(writer, "".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in events))
+
+    def word() -> dict[str, Any]:
+        delta = {"type": "text_delta", "text": f"{time.monotonic_ns()} "}
+        return {"type": "content_block_delta", "index": 0, "delta": delta}
+
+    writer.write(_HEAD)
+    usage = {"input_tokens": 18_490, "output_tokens": 1}
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": []}
+    block = {"type": "text", "text": ""}
+    send(
+        {"type": "message_start", "message": {**message, "stop_reason": None, "usage": usage}},
+        {"type": "content_block_start", "index": 0, "content_block": block},
+        word(),
+    )
+    for _ in range(PIECES - 1):
+        if is_paced:
+            await asyncio.sleep(PAUSE_SECONDS)
+        send(word())
+    delta = {"stop_reason": "end_turn", "stop_sequence": None}
+    send(
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": delta, "usage": usage},
+        {"type": "message_stop"},
+    )
+    await _end(writer)
+
+
+def _send(writer: asyncio.StreamWriter, text: str) -> None:
+    writer.write(f"{len(text):x}\r\n{text}\r\n".encode())
+
+
+async def _end(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"0\r\n\r\n")
     await writer.drain()
-
-
-def _send(writer: asyncio.StreamWriter, delta: dict[str, str], reason: str | None) -> None:
-    choice = {"index": 0, "delta": delta, "finish_reason": reason}
-    data = f"data: {json.dumps({'choices': [choice]})}\n\n".encode()
-    writer.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
 
 
 async def _words(response: httpx.Response) -> AsyncIterator[str]:
@@ -119,6 +167,8 @@ async def _words(response: httpx.Response) -> AsyncIterator[str]:
 
 async def _read(client: httpx.AsyncClient, way: Way, pace: str) -> None:
     headers = {"content-type": "application/json"}
+    if way.mode:
+        headers["x-anyclaude-mode"] = way.mode
     body = way.body(pace)
     began, first = time.perf_counter(), 0.0
     async with client.stream("POST", way.url, content=body, headers=headers) as response:
@@ -160,21 +210,17 @@ async def _measure(ways: list[Way], streams: int) -> None:
                 await _read(client, way, _UNPACED)
 
 
-def _report(direct: Samples, passed: Samples, relayed: Samples) -> None:
+def _report(dialect: str, ways: list[Way]) -> None:
     head = ("direct", "passed on", "relayed", "added", "ratio", "over passed on")
-    print(f"{'median, ms':<30}" + "".join(f"{name:>16}" for name in head))
-    for name, samples in (
-        ("to the first word", (direct.first, passed.first, relayed.first)),
-        ("age of a word", (direct.ages, passed.ages, relayed.ages)),
-        ("unpaced stream, per word", _per_word(direct, passed, relayed)),
+    print(f"{dialect + ', median, ms':<30}" + "".join(f"{name:>16}" for name in head))
+    for name, of in (
+        ("to the first word", lambda samples: samples.first),
+        ("age of a word", lambda samples: samples.ages),
+        ("unpaced stream, per word", lambda samples: [one / PIECES for one in samples.unpaced]),
     ):
-        a, b, c = (statistics.median(each) * 1e3 for each in samples)
+        a, b, c = (statistics.median(of(way.samples)) * 1e3 for way in ways)
         figures = (a, b, c, c - a, c / a, c - b)
         print(f"{name:<30}" + "".join(f"{figure:>16.3f}" for figure in figures))
-
-
-def _per_word(*ways: Samples) -> tuple[list[float], ...]:
-    return tuple([whole / PIECES for whole in samples.unpaced] for samples in ways)
 
 
 def main() -> None:
@@ -186,20 +232,25 @@ def main() -> None:
         asyncio.run(serve())
         return
     with _server() as url, forwarded(url) as passing:
-        table = {"kind": "other", "dialect": "openai", "base_url": url}
         models = {"models": {_PACED: _PACED, _UNPACED: _UNPACED}}
-        with (
-            RelayProcess({"it": {**table, **models}}, log_level="info") as relay,
-            FrontendProcess() as frontend,
-        ):
-            frontend.push(route(relay.socket_path, mode="it"), default_mode="it")
-            ways = [
-                Way("direct", f"{url}/v1/chat/completions", is_relayed=False),
-                Way("passed on", f"{passing}/v1/chat/completions", is_relayed=False),
-                Way("relayed", f"{frontend.base_url}/v1/messages", is_relayed=True),
-            ]
-            asyncio.run(_measure(ways, arguments.streams))
-            _report(*(way.samples for way in ways))
+        upstreams = {
+            dialect: {"kind": "other", "dialect": dialect, "base_url": url, **models}
+            for dialect in _PATHS
+        }
+        with RelayProcess(upstreams, log_level="info") as relay, FrontendProcess() as frontend:
+            routes = [route(relay.socket_path, mode=mode, relayed=True) for mode in upstreams]
+            frontend.push(*routes, default_mode="openai")
+            ways = {
+                dialect: [
+                    Way("direct", url, dialect),
+                    Way("passed on", passing, dialect),
+                    Way("relayed", frontend.base_url, "anthropic", mode=dialect),
+                ]
+                for dialect in _PATHS
+            }
+            asyncio.run(_measure([*itertools.chain(*ways.values())], arguments.streams))
+            for dialect, measured in ways.items():
+                _report(dialect, measured)
 
 
 if __name__ == "__main__":

@@ -134,6 +134,7 @@ def route(
     reason: str = "",
     retry_after_seconds: int = 0,
     generation: int = 1,
+    relayed: bool = False,
 ) -> frontend.Route:
     made = frontend.Route(
         mode=mode,
@@ -142,6 +143,7 @@ def route(
         state=state,
         reason=reason,
         model=MODEL,
+        relayed=relayed,
     )
     if retry_after_seconds:
         made.retry_after.FromSeconds(retry_after_seconds)
