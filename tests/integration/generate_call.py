@@ -4,7 +4,6 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from anyclaude.messages.batches import apart
 from anyclaude.runtime.streams import Frames, framed, stream_socket
 from anyclaude.worker.v1 import worker_pb2 as pb
 
@@ -39,5 +38,5 @@ class Call:
                 for payload in frames.feed(data):
                     if not payload:
                         return
-                    yield from apart(pb.GenerateResponse.FromString(payload))
+                    yield pb.GenerateResponse.FromString(payload)
         raise WorkerGoneError

@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.messages.errors import ApiError
 from anyclaude.proxy.connections import Connections
 from anyclaude.proxy.generation import _AHEAD_BYTES, Generation
-from anyclaude.runtime.streams import Answers, StreamServer, stream_socket
+from anyclaude.runtime.streams import Answers, StreamServer, Tell, stream_socket
 from anyclaude.worker.v1 import worker_pb2 as worker
 from tests import worker_events as say
 
@@ -52,9 +52,8 @@ def staged(answers: Answers, test: Callable[[Stage], Awaitable[None]]) -> None:
 
 
 def saying(*events: worker.GenerateResponse, then_silent: bool = False) -> Answers:
-    async def answers(_: worker.GenerateRequest) -> AsyncGenerator[worker.GenerateResponse]:
-        for event in events:
-            yield event
+    async def answers(_: worker.GenerateRequest, tell: Tell) -> None:
+        await tell(events)
         if then_silent:
             await asyncio.Event().wait()
 
@@ -72,8 +71,7 @@ def test_what_came_is_given_before_how_it_ended() -> None:
     async def test(stage: Stage) -> None:
         async with stage.generate() as generation:
             await settle()
-            assert [await generation.next(None) for _ in words] == words
-            assert generation.ready() is None
+            assert await generation.next(None) == words
             with pytest.raises(ApiError, match="boom"):
                 await generation.next(None)
 
@@ -97,7 +95,7 @@ def test_a_worker_that_goes_is_to_be_asked_again() -> None:
 
     async def test(stage: Stage) -> None:
         async with stage.generate() as generation:
-            assert await generation.next(None) == word
+            assert await generation.next(None) == [word]
             await stage.server.stop(0)
             with pytest.raises(ApiError, match="went away") as error:
                 await generation.next(None)
@@ -147,24 +145,22 @@ def test_a_client_that_takes_nothing_stops_the_worker() -> None:
     """What is held for it is bounded by bytes, and reading goes on once it takes them."""
     said = 0
 
-    async def answers(_: worker.GenerateRequest) -> AsyncGenerator[worker.GenerateResponse]:
+    async def answers(_: worker.GenerateRequest, tell: Tell) -> None:
         nonlocal said
         while True:
             said += 1
-            yield say.delta(0, text="x" * WORD_BYTES)
+            await tell([say.delta(0, text="x" * WORD_BYTES)])
 
     async def test(stage: Stage) -> None:
         async with stage.generate() as generation:
             await settle()
             await settle()
             stalled = said
-            held = 0
-            while generation.ready() is not None:
-                held += 1
+            held = len(await generation.next(None))
             # And what one read of the socket brings.
             assert held * WORD_BYTES <= _AHEAD_BYTES + 256 * 1024
             await settle()
-            assert generation.ready() is not None
+            assert await generation.next(0)
             assert said > stalled
 
     staged(answers, test)
@@ -175,8 +171,8 @@ def test_silence_gives_nothing_in_time() -> None:
 
     async def test(stage: Stage) -> None:
         async with stage.generate() as generation:
-            assert await generation.next(0) is None
-            assert await generation.next(0.01) is None
+            assert await generation.next(0) == []
+            assert await generation.next(0.01) == []
 
     staged(saying(then_silent=True), test)
 
@@ -189,7 +185,7 @@ def test_stopping_ends_a_silent_answer() -> None:
         async with stage.generate() as generation:
             await settle()
             stage.stopping.set()
-            assert await generation.next(None) == word
+            assert await generation.next(None) == [word]
             with pytest.raises(ApiError, match="restarting"):
                 await generation.next(None)
 
@@ -206,13 +202,13 @@ def test_a_connection_waits_for_the_next_call() -> None:
         (spare,) = stage.connections._spares.values()
         async with stage.generate() as generation:
             assert generation is spare
-            assert await generation.next(None) is not None
+            assert await generation.next(None)
         await settle()
         (lost,) = stage.connections._spares.values()
         lost.connection_lost(None)
         async with stage.generate() as generation:
             assert generation is not lost
-            assert await generation.next(None) is not None
+            assert await generation.next(None)
         # Nothing of it waits on.
         assert lost._stopping.cancelled()
 

@@ -43,13 +43,13 @@ TEXT = [begin(0, type="text", text=""), delta(0, type="text_delta", text="Hello"
 
 def answer(*events: Any) -> dict[str, Any]:
     read = MessageReader(42)
-    told = []
     for event in events:
         data = event if isinstance(event, str) else json.dumps(event)
-        told += read.feed(ServerEvent("", data))
+        read.feed(ServerEvent("", data))
         if read.is_done:
             break
-    return fold([*told, *read.finish()])
+    read.finish()
+    return fold(read.take())
 
 
 def body(kind="lmstudio", quirks=Quirks(), **fields):  # noqa: B008
@@ -145,8 +145,10 @@ def test_an_end_where_the_tokens_are_used_up_is_a_cut(max_tokens, reason):
     """A server that calls every end the model's own does not make half an answer whole."""
     read = MessageReader(42, max_tokens=max_tokens)
     events = [START, *TEXT, close("end_turn"), STOP]
-    told = [one for event in events for one in read.feed(ServerEvent("", json.dumps(event)))]
-    assert fold([*told, *read.finish()])["stop_reason"] == reason
+    for event in events:
+        read.feed(ServerEvent("", json.dumps(event)))
+    read.finish()
+    assert fold(read.take())["stop_reason"] == reason
 
 
 def test_missing_counts_are_estimated():
@@ -201,7 +203,9 @@ def test_a_whole_answer():
         "stop_reason": "tool_use",
         "usage": USAGE,
     }
-    message = fold([*read.whole(document), *read.finish()])
+    read.whole(document)
+    read.finish()
+    message = fold(read.take())
     assert message["content"] == [{"type": "text", "text": "Hello"}, call]
 
 
@@ -221,11 +225,12 @@ def test_chunks_of_bytes_do_not_matter(data):
         for written in [json.dumps(event, ensure_ascii=False)]
     )
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
-    parser, read, told = SseParser(), MessageReader(42), []
+    parser, read = SseParser(), MessageReader(42)
     for i, j in zip([0, *cuts], [*cuts, len(stream)], strict=True):
         for event in parser.feed(stream[i:j]):
-            told += read.feed(event)
-    message = fold([*told, *read.finish()])
+            read.feed(event)
+    read.finish()
+    message = fold(read.take())
     assert message == answer(*events)
     assert [block["type"] for block in message["content"]] == ["thinking", "text", "tool_use"]
     assert message["content"][2]["input"] == {"a": "é"}

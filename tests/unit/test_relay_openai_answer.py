@@ -32,13 +32,13 @@ def reader(**fields) -> ChatReader:
 
 def answer(*chunks: Any, **fields) -> dict[str, Any]:
     read = reader(**fields)
-    events = []
     for chunk in chunks:
         data = chunk if isinstance(chunk, str) else json.dumps(chunk)
-        events += read.feed(ServerEvent("", data))
+        read.feed(ServerEvent("", data))
         if read.is_done:
             break
-    return fold([*events, *read.finish()])
+    read.finish()
+    return fold(read.take())
 
 
 def delta(finish: str | None = None, **fields) -> dict[str, Any]:
@@ -82,7 +82,8 @@ def test_words_and_counts():
 def test_started_comes_with_the_first_chunk_and_an_estimate():
     """The client learns early how full the window is, and exactly at the end."""
     read = reader()
-    (first,) = read.feed(ServerEvent("", json.dumps(delta(role="assistant"))))
+    read.feed(ServerEvent("", json.dumps(delta(role="assistant"))))
+    (first,) = read.take()
     assert first.started.usage.input_tokens == 42
 
 
@@ -119,8 +120,10 @@ def test_white_space_alone_is_no_block():
 def test_arguments_stream_as_they_come():
     """Each piece of the arguments goes out before the next one comes."""
     read = reader()
-    list(read.feed(ServerEvent("", json.dumps(delta(tool_calls=[call(0, "a", "Bash", '{"c')])))))
-    (event,) = read.feed(ServerEvent("", json.dumps(delta(tool_calls=[call(0, None, None, '":')]))))
+    read.feed(ServerEvent("", json.dumps(delta(tool_calls=[call(0, "a", "Bash", '{"c')]))))
+    read.take()
+    read.feed(ServerEvent("", json.dumps(delta(tool_calls=[call(0, None, None, '":')]))))
+    (event,) = read.take()
     assert event.block_delta.partial_json == '":'
 
 
@@ -334,7 +337,9 @@ def test_a_whole_answer(content):
         "finish_reason": "tool_calls",
     }
     document = {"choices": [choice], "usage": USAGE["usage"]}
-    message = fold([*read.whole(document), *read.finish()])
+    read.whole(document)
+    read.finish()
+    message = fold(read.take())
     assert message["content"][0]["text"] == "yes"
     assert tools(message) == [("Bash", LS)]
     assert message["usage"]["cache_read_input_tokens"] == 90
@@ -346,10 +351,11 @@ def test_the_message_does_not_depend_on_chunks_of_bytes(data):
     told = [delta(content="é"), delta(tool_calls=[call(0, "a", "Bash", LS_TEXT)]), delta("stop")]
     stream = b"".join(f"data: {json.dumps(chunk)}\r\n\r\n".encode() for chunk in [*told, USAGE])
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
-    parser, read, events = SseParser(), reader(), []
+    parser, read = SseParser(), reader()
     for i, j in zip([0, *cuts], [*cuts, len(stream)], strict=True):
         for told_event in parser.feed(stream[i:j]):
-            events += read.feed(told_event)
-    message = fold([*events, *read.finish()])
+            read.feed(told_event)
+    read.finish()
+    message = fold(read.take())
     assert message["content"][0] == {"type": "text", "text": "é"}
     assert tools(message) == [("Bash", LS)]

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import stat
 import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from anyclaude.runtime.streams import (
     Frames,
     MessageTooLargeError,
     StreamServer,
+    Tell,
     framed,
 )
 from anyclaude.worker.v1 import worker_pb2 as worker
@@ -93,10 +94,10 @@ def test_an_answer_ends_with_its_end(path: Path) -> None:
     """Every message, then the mark without which an answer is not complete."""
     events = [say.started(), say.text_start(), say.delta(text="Hi")]
 
-    async def answers(request: worker.GenerateRequest) -> AsyncGenerator[worker.GenerateResponse]:
+    async def answers(request: worker.GenerateRequest, tell: Tell) -> None:
         assert request == ASKED
         for event in events:
-            yield event
+            await tell([event])
 
     async def test(_: StreamServer) -> None:
         got = await read(await call(path))
@@ -109,8 +110,8 @@ def test_the_socket_is_private(path: Path) -> None:
     def mode() -> int:
         return stat.S_IMODE(path.stat().st_mode)
 
-    async def answers(_: worker.GenerateRequest) -> AsyncGenerator[worker.GenerateResponse]:
-        yield say.started()
+    async def answers(_: worker.GenerateRequest, tell: Tell) -> None:
+        await tell([say.started()])
 
     async def test(_: StreamServer) -> None:
         assert mode() == 0o600
@@ -122,8 +123,8 @@ def test_the_socket_is_private(path: Path) -> None:
 def test_a_call_that_is_none_is_hung_up_on(path: Path, asked: bytes) -> None:
     """Bytes that are no request, and a length that no request has; the next call is answered."""
 
-    async def answers(_: worker.GenerateRequest) -> AsyncGenerator[worker.GenerateResponse]:
-        yield say.started()
+    async def answers(_: worker.GenerateRequest, tell: Tell) -> None:
+        await tell([say.started()])
 
     async def test(_: StreamServer) -> None:
         reader, writer = await asyncio.open_unix_connection(str(path))
@@ -137,8 +138,8 @@ def test_a_call_that_is_none_is_hung_up_on(path: Path, asked: bytes) -> None:
 def test_an_answer_that_fails_says_so(path: Path) -> None:
     """A defect in the worker is a refusal that points to the log, not a lost worker."""
 
-    async def answers(_: worker.GenerateRequest) -> AsyncGenerator[worker.GenerateResponse]:
-        yield say.started()
+    async def answers(_: worker.GenerateRequest, tell: Tell) -> None:
+        await tell([say.started()])
         raise RuntimeError("scripted")
 
     async def test(_: StreamServer) -> None:
@@ -154,10 +155,10 @@ def test_who_hangs_up_cancels_the_work(path: Path, is_silent: bool) -> None:
     """Whether the worker computes or waits for the caller to read."""
     over = asyncio.Event()
 
-    async def answers(_: worker.GenerateRequest) -> AsyncGenerator[worker.GenerateResponse]:
+    async def answers(_: worker.GenerateRequest, tell: Tell) -> None:
         try:
             while True:
-                yield say.delta(text="x" * 100_000)
+                await tell([say.delta(text="x" * 100_000)])
                 if is_silent:
                     await asyncio.Event().wait()
         finally:
@@ -177,11 +178,11 @@ def test_a_caller_that_reads_nothing_stops_the_work(path: Path) -> None:
     """A worker runs ahead by what the buffers hold, and no further."""
     said = 0
 
-    async def answers(_: worker.GenerateRequest) -> AsyncGenerator[worker.GenerateResponse]:
+    async def answers(_: worker.GenerateRequest, tell: Tell) -> None:
         nonlocal said
         while True:
             said += 1
-            yield say.delta(text="x" * 10_000)
+            await tell([say.delta(text="x" * 10_000)])
 
     async def test(_: StreamServer) -> None:
         _, writer = await call(path)
@@ -199,10 +200,10 @@ def test_stopping_waits_for_calls_and_for_nobody_else(path: Path) -> None:
     """A running call has its grace, and one that has not asked none; no new one gets in."""
     may_end = asyncio.Event()
 
-    async def answers(_: worker.GenerateRequest) -> AsyncGenerator[worker.GenerateResponse]:
-        yield say.started()
+    async def answers(_: worker.GenerateRequest, tell: Tell) -> None:
+        await tell([say.started()])
         await may_end.wait()
-        yield say.delta(text="last words")
+        await tell([say.delta(text="last words")])
 
     async def test(server: StreamServer) -> None:
         idle = await asyncio.open_unix_connection(str(path))
@@ -224,8 +225,8 @@ def test_stopping_waits_for_calls_and_for_nobody_else(path: Path) -> None:
 def test_stopping_cuts_what_does_not_end(path: Path) -> None:
     """Without its end, so that nobody takes it for a whole answer."""
 
-    async def answers(_: worker.GenerateRequest) -> AsyncGenerator[worker.GenerateResponse]:
-        yield say.started()
+    async def answers(_: worker.GenerateRequest, tell: Tell) -> None:
+        await tell([say.started()])
         await asyncio.Event().wait()
 
     async def test(server: StreamServer) -> None:

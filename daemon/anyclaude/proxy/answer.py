@@ -30,6 +30,7 @@ class Answer:
         self._machine = machine
         # What comes after the events before it.
         self._broken: ApiError | None = None
+        self._has_content = False
 
     async def whole(self) -> None:
         """The non-streaming answer: one Message, once it is complete.
@@ -85,17 +86,17 @@ class Answer:
         await stream.send(self._machine.fail(error, self._exchange.request_id))
 
     async def _next(self, timeout: float | None) -> list[Event] | None:
-        """What the next worker event becomes; None when `timeout` seconds pass first.
+        """What the worker's next events become; None when `timeout` seconds pass first.
 
-        What else is here already comes with it: it then shares one write.
+        All that are here share one write.
         """
         if self._broken is not None:
             raise self._broken
-        event = await self._generation.next(timeout)
-        if event is None:
+        events = await self._generation.next(timeout)
+        if not events:
             return None
         messages: list[Event] = []
-        while event is not None:
+        for event in events:
             try:
                 messages += self._machine.feed(event)
             except GrammarError as error:
@@ -103,20 +104,28 @@ class Answer:
                 self._broken = ApiError(500, f"The model worker sent a broken answer: {error}.")
                 break
             self._note(event)
-            event = None if self._machine.ended else self._generation.ready()
-        if any(message["type"].startswith("content_block") for message in messages):
-            self._exchange.note_first_content()
+            if self._machine.ended:
+                break
         return messages
 
     def _note(self, event: worker.GenerateResponse) -> None:
-        record = self._exchange.record
         match event.WhichOneof("event"):
+            case "block_delta" | "block_start":
+                if not self._has_content:
+                    self._has_content = True
+                    self._exchange.note_first_content()
             case "started":
-                record.usage.CopyFrom(event.started.usage)
-                read = event.started.usage.cache_read_tokens
-                self._exchange.extra_headers[CACHE_READ_HEADER] = str(read)
+                self._note_start(event.started)
             case "finished":
-                record.stop_reason = event.finished.stop_reason
-                record.usage.CopyFrom(event.finished.usage)
-                record.timings.CopyFrom(event.finished.timings)
-                record.reuse_cause = event.finished.reuse_cause
+                self._note_end(event.finished)
+
+    def _note_start(self, started: worker.Started) -> None:
+        self._exchange.record.usage.CopyFrom(started.usage)
+        self._exchange.extra_headers[CACHE_READ_HEADER] = str(started.usage.cache_read_tokens)
+
+    def _note_end(self, finished: worker.Finished) -> None:
+        record = self._exchange.record
+        record.stop_reason = finished.stop_reason
+        record.usage.CopyFrom(finished.usage)
+        record.timings.CopyFrom(finished.timings)
+        record.reuse_cause = finished.reuse_cause

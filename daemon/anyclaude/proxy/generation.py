@@ -8,14 +8,12 @@ Invariants:
 """
 
 import asyncio
-from collections import deque
 from typing import Final, cast
 
 import structlog
 from google.protobuf.message import DecodeError
 
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
-from anyclaude.messages.batches import apart
 from anyclaude.messages.errors import ApiError
 from anyclaude.proxy.failures import gone, refused, restarting, too_large
 from anyclaude.runtime.alarm import Alarm
@@ -39,7 +37,7 @@ class Generation(asyncio.Protocol):
     def __init__(self, stopping: asyncio.Event) -> None:
         self._route = frontend.Route()
         self._frames = Frames()
-        self._ahead: deque[worker.GenerateResponse] = deque()
+        self._ahead: list[worker.GenerateResponse] = []
         self._ahead_bytes = 0
         self._transport: asyncio.Transport | None = None
         # Why the connection is no more.
@@ -83,31 +81,28 @@ class Generation(asyncio.Protocol):
         except MessageTooLargeError:
             raise too_large() from None
 
-    async def next(self, timeout: float | None) -> worker.GenerateResponse | None:
-        """The next event, or None when `timeout` seconds pass first.
+    async def next(self, timeout: float | None) -> list[worker.GenerateResponse]:
+        """The events that are here, at least one; none when `timeout` seconds pass first.
 
         Raises:
             ApiError: the worker failed the request, is gone, or this process is stopping.
         """
         if not (self._ahead or self._end or self._stopping.done()):
             await self._wait(timeout)
-        if (event := self.ready()) is not None:
-            return event
+        if self._ahead:
+            return self._taken()
         if self._end is not None:
             raise self._end
         if self._stopping.done():
             raise restarting()
-        return None
+        return []
 
-    def ready(self) -> worker.GenerateResponse | None:
-        """The next event if it is here already."""
-        if not self._ahead:
-            return None
-        event = self._ahead.popleft()
-        self._ahead_bytes -= event.ByteSize()
-        if self._ahead_bytes < _AHEAD_BYTES and self._transport and self._end is None:
+    def _taken(self) -> list[worker.GenerateResponse]:
+        events, self._ahead = self._ahead, []
+        if self._ahead_bytes >= _AHEAD_BYTES and self._transport and self._end is None:
             self._transport.resume_reading()
-        return event
+        self._ahead_bytes = 0
+        return events
 
     async def close(self) -> None:
         """Hangs up."""
@@ -146,12 +141,12 @@ class Generation(asyncio.Protocol):
         if not payload:
             self._finish(ApiError(500, "The model worker ended its answer before it was complete."))
             return
-        for event in apart(worker.GenerateResponse.FromString(payload)):
-            if event.WhichOneof("event") == "failed":
-                self._finish(refused(event.failed))
-                return
-            self._ahead.append(event)
-            self._ahead_bytes += event.ByteSize()
+        event = worker.GenerateResponse.FromString(payload)
+        if event.HasField("failed"):
+            self._finish(refused(event.failed))
+            return
+        self._ahead.append(event)
+        self._ahead_bytes += len(payload)
 
     def _finish(self, end: ApiError) -> None:
         if self._end is None:

@@ -5,9 +5,8 @@ filling memory. The clock of the pings is the loop's: it runs while the worker i
 """
 
 import asyncio
-import json
-from typing import Final
 
+from pydantic_core import to_json
 from starlette.types import Send
 
 from anyclaude.messages.events import PING, Event
@@ -16,9 +15,6 @@ _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
 ]
-
-# Made once: `dumps` makes one for each call that differs from its defaults.
-_JSON: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 class EventStream:
@@ -57,4 +53,7 @@ class EventStream:
 
 def encode(event: Event) -> bytes:
     """One frame. ASCII only: some clients split lines at every line end that Unicode knows."""
-    return f"event: {event['type']}\ndata: {_JSON.encode(event)}\n\n".encode()
+    return b"event: %b\ndata: %b\n\n" % (
+        event["type"].encode(),
+        to_json(event, ensure_ascii=True),
+    )

@@ -1,8 +1,9 @@
 """Answers that stream, over a unix socket of their own beside a worker's gRPC one.
 
-One connection a call: the request, then the messages of its answer, each behind its length in four
+One connection a call: the request, then the events of its answer, each behind its length in four
 bytes, big endian. A length of 0 ends an answer; a connection that ends without it lost its worker.
-Who hangs up wants no more.
+Who hangs up wants no more. Events that are ready together leave in one write: a wake-up of the
+process at the other end takes some tenths of a millisecond, an event next to nothing.
 
 gRPC carries everything else. It is too slow for this: its asyncio side hands each message through
 three threads at either end, which is most of what a word takes from the worker to the front end.
@@ -12,10 +13,9 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -38,11 +38,17 @@ _BUG: Final = worker.Failed(
     message="The worker failed on this request; `anyclaudectl logs` says more.",
 )
 
-Answers = Callable[[worker.GenerateRequest], AsyncGenerator[worker.GenerateResponse, None]]
+# Sends events that are ready together, and waits while the caller is behind.
+Tell = Callable[[Iterable[worker.GenerateResponse]], Awaitable[None]]
+Answers = Callable[[worker.GenerateRequest, Tell], Awaitable[None]]
 
 
 class MessageTooLargeError(Exception):
     """A length that no message has."""
+
+
+class _CallerGoneError(Exception):
+    """Nobody hears the rest of an answer."""
 
 
 def stream_socket(socket_path: Path | str) -> Path:
@@ -74,16 +80,22 @@ class Frames:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    def feed(self, data: bytes) -> Iterable[bytes]:
         """Each message without its length; the end of the answer is an empty one.
 
         Raises:
             MessageTooLargeError
         """
+        if not self._buffer and len(data) > _LENGTH.size and len(data) == _end(data):
+            # One message, as words come.
+            return (data[_LENGTH.size :],)
+        return self._split(data)
+
+    def _split(self, data: bytes) -> Iterator[bytes]:
         buffer = self._buffer
         buffer += data
         while len(buffer) >= _LENGTH.size:
-            end = _LENGTH.size + _length(buffer)
+            end = _end(buffer)
             if len(buffer) < end:
                 return
             payload = bytes(buffer[_LENGTH.size : end])
@@ -91,11 +103,12 @@ class Frames:
             yield payload
 
 
-def _length(head: bytes | bytearray) -> int:
-    (length,) = _LENGTH.unpack_from(head)
+def _end(buffer: bytes | bytearray) -> int:
+    """Of the first message."""
+    (length,) = _LENGTH.unpack_from(buffer)
     if length > MAX_MESSAGE_BYTES:
         raise MessageTooLargeError
-    return int(length)
+    return _LENGTH.size + int(length)
 
 
 class StreamServer:
@@ -105,9 +118,7 @@ class StreamServer:
         self._path = path
         self._answers = answers
         self._server: asyncio.Server | None = None
-        # Connections that have not asked, and those that have.
-        self._idle: set[asyncio.Task[None]] = set()
-        self._calls: set[asyncio.Task[None]] = set()
+        self._calls: set[_Call] = set()
 
     async def start(self) -> None:
         """Listens, on a path that is private to this user and whose owner is the caller."""
@@ -118,8 +129,8 @@ class StreamServer:
             listener.bind(str(self._path))
         finally:
             os.umask(previous)
-        self._server = await asyncio.start_unix_server(
-            self._serve, sock=listener, backlog=_BACKLOG, limit=_AHEAD_BYTES
+        self._server = await asyncio.get_running_loop().create_unix_server(
+            lambda: _Call(self._answers, self._calls), sock=listener, backlog=_BACKLOG
         )
 
     async def stop(self, grace_seconds: float) -> None:
@@ -127,73 +138,90 @@ class StreamServer:
         if self._server is not None:
             self._server.close()
         self._path.unlink(missing_ok=True)
-        await _cancel(self._idle)
-        if self._calls:
-            await asyncio.wait(self._calls, timeout=grace_seconds)
-            await _cancel(self._calls)
+        work = [call.work for call in self._calls if call.work is not None]
+        for call in list(self._calls):
+            call.close_if_idle()
+        if work:
+            await asyncio.wait(work, timeout=grace_seconds)
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = asyncio.current_task()
-        assert connection is not None
-        self._idle.add(connection)
-        try:
-            request = await _request(reader, writer)
-            self._idle.discard(connection)
-            self._calls.add(connection)
-            await self._while_connected(request, reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            # It left without asking.
+
+class _Call(asyncio.Protocol):
+    """One connection: its request comes, and the answer leaves."""
+
+    def __init__(self, answers: Answers, calls: set["_Call"]) -> None:
+        self._answers = answers
+        self._calls = calls
+        self._frames = Frames()
+        # Done once the caller has taken enough; None while it is not behind.
+        self._room: asyncio.Future[None] | None = None
+        self.work: asyncio.Task[None] | None = None
+
+    def close_if_idle(self) -> None:
+        """Hangs up on a caller that has not asked."""
+        if self.work is None:
+            self._transport.close()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are of no class of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
+        make_room(self._transport.get_extra_info("socket"))
+        self._transport.set_write_buffer_limits(high=_AHEAD_BYTES)
+        self._calls.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self.work is not None:
+            # Nothing more is said by a caller: what comes is the end.
+            self.work.cancel()
             return
+        try:
+            for payload in self._frames.feed(data):
+                request = worker.GenerateRequest.FromString(payload)
+                self.work = asyncio.get_running_loop().create_task(self._run(request))
+                return
         except (DecodeError, MessageTooLargeError) as error:
             log.error("call cannot be read", why=type(error).__name__)
-        finally:
-            self._idle.discard(connection)
-            self._calls.discard(connection)
-            writer.close()
+            self._transport.close()
 
-    async def _while_connected(
-        self,
-        request: worker.GenerateRequest,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-    ) -> None:
-        answering = asyncio.ensure_future(self._answer(request, writer))
-        # Nothing more is said by a caller: what comes is the end.
-        left = asyncio.ensure_future(reader.read(1))
-        try:
-            await asyncio.wait({answering, left}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            answering.cancel()
-            left.cancel()
-            await asyncio.gather(answering, left, return_exceptions=True)
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._calls.discard(self)
+        if self.work is not None:
+            self.work.cancel()
 
-    async def _answer(self, request: worker.GenerateRequest, writer: asyncio.StreamWriter) -> None:
+    def pause_writing(self) -> None:
+        self._room = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+        self._room = None
+
+    async def _run(self, request: worker.GenerateRequest) -> None:
         try:
-            async with aclosing(self._answers(request)) as messages:
-                async for message in messages:
-                    writer.write(framed(message))
-                    await writer.drain()
-        except ConnectionError:
-            # The caller is gone.
+            await self._answer(request)
+            self._transport.write(END)
+        except _CallerGoneError:
             return
+        finally:
+            self._transport.close()
+
+    async def _answer(self, request: worker.GenerateRequest) -> None:
+        try:
+            await self._answers(request, self._tell)
+        except _CallerGoneError:
+            raise
         except Exception:
             # A defect costs one request, not the others, and its caller learns where to look.
             log.exception("answer failed", request_id=request.request_id)
-            writer.write(framed(worker.GenerateResponse(failed=_BUG)))
-        writer.write(END)
+            self._transport.write(framed(worker.GenerateResponse(failed=_BUG)))
 
-
-async def _request(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> worker.GenerateRequest:
-    make_room(writer.get_extra_info("socket"))
-    writer.transport.set_write_buffer_limits(high=_AHEAD_BYTES)
-    length = _length(await reader.readexactly(_LENGTH.size))
-    return worker.GenerateRequest.FromString(await reader.readexactly(length))
-
-
-async def _cancel(tasks: Collection[asyncio.Task[None]]) -> None:
-    ending = list(tasks)
-    for task in ending:
-        task.cancel()
-    await asyncio.gather(*ending, return_exceptions=True)
+    async def _tell(self, events: Iterable[worker.GenerateResponse]) -> None:
+        if self._transport.is_closing():
+            raise _CallerGoneError
+        self._transport.write(b"".join(map(framed, events)))
+        if self._room is not None:
+            await self._room

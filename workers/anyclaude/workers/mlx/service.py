@@ -7,21 +7,20 @@ Failed event.
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
 from typing import Any, Final, TypeVar
 
 import grpc
 import grpc.aio
 import structlog
 
-from anyclaude.messages.batches import apart, joined
 from anyclaude.messages.errors import ApiError
 from anyclaude.messages.requests import (
     parse_count_tokens_request,
 )
 from anyclaude.messages.websearch import not_searched
+from anyclaude.runtime.streams import Tell
 from anyclaude.worker.v1 import worker_pb2 as pb
 from anyclaude.worker.v1 import worker_pb2_grpc
 from anyclaude.workers.mlx import memory
@@ -90,21 +89,15 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         # Calls of Generate that are not over, those still being rendered included.
         self._calls = 0
 
-    async def generate(
-        self, request: pb.GenerateRequest
-    ) -> AsyncGenerator[pb.GenerateResponse, None]:
-        """Answers one Messages request as a stream of events."""
+    async def generate(self, request: pb.GenerateRequest, tell: Tell) -> None:
+        """Answers one Messages request by events."""
         self._calls += 1
         try:
-            async with aclosing(self._generate(request)) as events:
-                async for event in events:
-                    yield event
+            await self._generate(request, tell)
         finally:
             self._calls -= 1
 
-    async def _generate(
-        self, request: pb.GenerateRequest
-    ) -> AsyncGenerator[pb.GenerateResponse, None]:
+    async def _generate(self, request: pb.GenerateRequest, tell: Tell) -> None:
         events: asyncio.Queue[pb.GenerateResponse] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
@@ -114,26 +107,22 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         try:
             job = await loop.run_in_executor(self._rendering, self._jobs.job, request, emit)
         except ApiError as error:
-            yield failed(error)
+            await tell([failed(error)])
             return
         except NothingToGenerate as answer:
-            for event in not_searched(answer.prompt_tokens):
-                yield event
+            await tell(not_searched(answer.prompt_tokens))
             return
         self._engine.submit(job)
         try:
-            while True:
+            is_over = False
+            while not is_over:
                 ready = [await events.get()]
                 while not events.empty():
                     ready.append(events.get_nowait())
                 is_over = ready[-1].HasField("finished") or ready[-1].HasField("failed")
-                for message in joined(ready):
-                    yield message
-                if is_over:
-                    return
+                await tell(ready)
         finally:
-            # Does nothing to a request that is over. A generator that is left in a `yield` is
-            # closed without CancelledError, so this must not be in an `except`.
+            # Does nothing to a request that is over.
             self._engine.cancel(request.request_id)
 
     async def CountTokens(
@@ -235,13 +224,16 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         except ApiError as error:
             return pb.WarmCacheResponse(failed=failed(error).failed)
         asked = pb.GenerateRequest(request_id=f"warm_{uuid.uuid4().hex}", body_json=body)
-        async for message in self.generate(asked):
-            last = apart(message)[-1]
-            if last.HasField("failed"):
-                return pb.WarmCacheResponse(failed=last.failed)
-            if last.HasField("finished"):
-                return pb.WarmCacheResponse(usage=last.finished.usage)
-        raise AssertionError("a generation ends in one of the two")
+        said: list[pb.GenerateResponse] = []
+
+        async def hear(events: Iterable[pb.GenerateResponse]) -> None:
+            said.extend(events)
+
+        await self.generate(asked, hear)
+        last = said[-1]
+        if last.HasField("failed"):
+            return pb.WarmCacheResponse(failed=last.failed)
+        return pb.WarmCacheResponse(usage=last.finished.usage)
 
     async def VerifyCaches(
         self, request: pb.VerifyCachesRequest, context: grpc.aio.ServicerContext[Any, Any]

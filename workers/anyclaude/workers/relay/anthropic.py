@@ -25,7 +25,6 @@ from anyclaude.workers.relay.usage import anthropic_usage, prompt_tokens
 log = structlog.get_logger(__name__)
 
 VERSION: Final = b"2023-06-01"
-Events = Iterator[pb.GenerateResponse]
 
 # Settings of Anthropic's own service.
 _API_ONLY: Final = frozenset(
@@ -169,24 +168,27 @@ class MessageReader:
     def is_complete(self) -> bool:
         return self._done or (self._reason is not None and not self._kind)
 
-    def feed(self, event: ServerEvent) -> Events:
+    def take(self) -> list[pb.GenerateResponse]:
+        return self._writer.take()
+
+    def feed(self, event: ServerEvent) -> None:
         if event.data.strip() == "[DONE]":
             return
         data = _parse(event.data)
         match data.get("type") or event.name:
             case "message_start":
-                yield from self._start(_object(data.get("message")))
+                self._start(_object(data.get("message")))
             case kind if self._is_warm_up and str(kind).startswith("content_block"):
                 return
             case "content_block_start":
-                yield from self._begin(data.get("index"), _object(data.get("content_block")))
+                self._begin(data.get("index"), _object(data.get("content_block")))
             case "content_block_delta":
                 self._expect(data.get("index"))
-                yield from self._extend(_object(data.get("delta")))
+                self._extend(_object(data.get("delta")))
             case "content_block_stop":
                 # Some say it twice.
                 if self._kind:
-                    yield from self._end()
+                    self._end()
             case "message_delta":
                 self._note_end(_object(data.get("delta")), _object(data.get("usage")))
             case "message_stop":
@@ -197,48 +199,48 @@ class MessageReader:
                 # Pings, and events that a later API may add.
                 self._check_unknown(data)
 
-    def whole(self, document: Any) -> Events:
+    def whole(self, document: Any) -> None:
         message = _object(document)
         if message.get("type") == "error" or not isinstance(message.get("content"), list):
             details = details_of(message)
             if details:
                 raise RefusedInStreamError(details)
             raise BrokenAnswerError("it is no message")
-        yield from self._start(message)
+        self._start(message)
         for index, block in enumerate([] if self._is_warm_up else message["content"]):
-            yield from self._begin(index, _object(block))
-            yield from self._end()
+            self._begin(index, _object(block))
+            self._end()
         self._note_end(message, {})
         self._done = True
 
-    def finish(self) -> Events:
+    def finish(self) -> pb.Usage:
         if not self._started or self._reason is None or self._kind:
             raise BrokenAnswerError("it ended before it was complete")
-        yield from self._writer.close()
+        self._writer.close()
         usage = self._known_usage()
         if self._is_warm_up:
             usage.output_tokens = 0
         counts_told = prompt_tokens(anthropic_usage(self._usage)) > 0
         self._on_usage(prompt_tokens(usage) if counts_told else None)
-        yield pb.GenerateResponse(
-            finished=pb.Finished(
-                stop_reason=self._stop_reason(self._reason),
-                stop_sequence=self._stop_sequence,
-                usage=usage,
-            )
+        finished = pb.Finished(
+            stop_reason=self._stop_reason(self._reason),
+            stop_sequence=self._stop_sequence,
+            usage=usage,
         )
+        self._writer.say(pb.GenerateResponse(finished=finished))
+        return usage
 
     @staticmethod
     def _check_unknown(data: Mapping[str, Any]) -> None:
         if data.get("type") is None and (details := details_of(data)):
             raise RefusedInStreamError(details)
 
-    def _start(self, message: Mapping[str, Any]) -> Events:
+    def _start(self, message: Mapping[str, Any]) -> None:
         if self._started:
             return
         self._started = True
         self._usage = dict(_object(message.get("usage")))
-        yield pb.GenerateResponse(started=pb.Started(usage=self._known_usage()))
+        self._writer.say(pb.GenerateResponse(started=pb.Started(usage=self._known_usage())))
 
     def _known_usage(self) -> pb.Usage:
         usage = anthropic_usage(self._usage)
@@ -250,58 +252,58 @@ class MessageReader:
         if not self._kind or index != self._block_index:
             raise BrokenAnswerError("a delta of a block that is not open")
 
-    def _begin(self, index: object, block: Mapping[str, Any]) -> Events:
+    def _begin(self, index: object, block: Mapping[str, Any]) -> None:
         if not self._started:
             raise BrokenAnswerError("a block before the message")
         self._has_content = True
         if self._kind:
-            yield from self._end()
+            self._end()
         self._kind, self._block_index = str(block.get("type") or "unknown"), index
         self._given_input, self._pieces = block.get("input"), []
         match self._kind:
             case "text":
-                yield from self._writer.text(str(block.get("text") or ""))
+                self._writer.text(str(block.get("text") or ""))
             case "thinking":
-                yield from self._writer.thinking(str(block.get("thinking") or ""))
-                yield from self._writer.sign(str(block.get("signature") or ""))
+                self._writer.thinking(str(block.get("thinking") or ""))
+                self._writer.sign(str(block.get("signature") or ""))
             case "tool_use":
-                yield from self._tool(block)
+                self._tool(block)
             case kind:
                 # No place for it in the contract: results of the server's own tools, mostly.
                 log.warning("a block of the answer is left out", kind=kind)
 
-    def _tool(self, block: Mapping[str, Any]) -> Events:
+    def _tool(self, block: Mapping[str, Any]) -> None:
         call_id, name = str(block.get("id") or ""), str(block.get("name") or "")
         if not name or not call_id or call_id in self._tool_ids:
             raise BrokenAnswerError("a tool call without a name or an id of its own")
         self._tool_ids.add(call_id)
-        yield from self._writer.tool(call_id, name)
+        self._writer.tool(call_id, name)
 
-    def _extend(self, delta: Mapping[str, Any]) -> Events:
+    def _extend(self, delta: Mapping[str, Any]) -> None:
         text = delta.get("text") or delta.get("thinking") or ""
         match self._kind:
             # Some send thoughts as text, into the right block.
             case "thinking":
-                yield from self._writer.thinking(str(text))
-                yield from self._writer.sign(str(delta.get("signature") or ""))
+                self._writer.thinking(str(text))
+                self._writer.sign(str(delta.get("signature") or ""))
             case "text":
-                yield from self._writer.text(str(text))
+                self._writer.text(str(text))
             case "tool_use":
                 piece = str(delta.get("partial_json") or "")
                 self._pieces.append(piece)
-                yield from self._writer.arguments(piece)
+                self._writer.arguments(piece)
 
-    def _end(self) -> Events:
+    def _end(self) -> None:
         if self._kind == "tool_use":
-            yield from self._complete_input()
-        yield from self._writer.close()
+            self._complete_input()
+        self._writer.close()
         self._kind = ""
 
-    def _complete_input(self) -> Events:
+    def _complete_input(self) -> None:
         given = "".join(self._pieces)
         if not given.strip():
             whole = self._given_input if isinstance(self._given_input, dict) else {}
-            yield from self._writer.arguments(json.dumps(whole, ensure_ascii=False))
+            self._writer.arguments(json.dumps(whole, ensure_ascii=False))
         elif not isinstance(_json(given), dict):
             raise BrokenAnswerError("it stops in the middle of a tool call")
 

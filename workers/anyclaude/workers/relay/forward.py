@@ -68,9 +68,8 @@ async def _exchange(
         upstream.note_answering()
         yield pb.ForwardResponse(head=_response_head(answer))
         answer.begun = True
-        async with aclosing(answer.chunks()) as chunks:
-            async for chunk in chunks:
-                yield pb.ForwardResponse(body=chunk)
+        while chunk := await answer.next():
+            yield pb.ForwardResponse(body=chunk)
 
 
 def _request_headers(upstream: Upstream, headers: Iterable[pb.HttpHeader]) -> Headers:

@@ -1,9 +1,9 @@
 """What reads one server's answer, whichever its dialect."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
-from anyclaude.worker.v1.worker_pb2 import GenerateResponse
+from anyclaude.worker.v1.worker_pb2 import GenerateResponse, Usage
 from anyclaude.workers.relay.sse import ServerEvent
 
 
@@ -22,7 +22,7 @@ class RefusedInStreamError(Exception):
 class Reader(Protocol):
     """Server events in, worker events out.
 
-    All raise `BrokenAnswerError` and `RefusedInStreamError`.
+    All but `take` raise `BrokenAnswerError` and `RefusedInStreamError`.
     """
 
     @property
@@ -40,12 +40,16 @@ class Reader(Protocol):
         """The last word was seen; counts may follow."""
         ...
 
-    def feed(self, event: ServerEvent) -> Iterator[GenerateResponse]: ...
+    def feed(self, event: ServerEvent) -> None: ...
 
-    def whole(self, document: Any) -> Iterator[GenerateResponse]:
+    def whole(self, document: Any) -> None:
         """An answer that came in one piece."""
         ...
 
-    def finish(self) -> Iterator[GenerateResponse]:
-        """At the answer's end: what is held back, and Finished."""
+    def finish(self) -> Usage:
+        """At the answer's end: what is held back, and Finished, whose usage it gives."""
+        ...
+
+    def take(self) -> list[GenerateResponse]:
+        """The worker events so far, each once; also those ahead of what raised."""
         ...

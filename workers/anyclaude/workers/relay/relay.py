@@ -7,20 +7,18 @@ Invariants:
 """
 
 import asyncio
-import itertools
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import aclosing
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 import structlog
 from pydantic_core import to_json
 
-from anyclaude.messages.batches import joined
 from anyclaude.messages.errors import ApiError, prompt_too_long
 from anyclaude.messages.requests import MessagesRequest, parse_messages_request
 from anyclaude.messages.websearch import not_searched, only_searches
+from anyclaude.runtime.streams import Tell
 from anyclaude.runtime.upstreams import UpstreamKind
 from anyclaude.worker.v1 import worker_pb2 as pb
 from anyclaude.workers.relay.dialect import Dialect
@@ -56,15 +54,17 @@ _END_SECONDS: Final = 0.05
 # What still follows the last word, token counts mostly, comes soon or not at all.
 _COUNTS_SECONDS: Final = 2.0
 
-Events = AsyncGenerator[pb.GenerateResponse, None]
 
-
-async def generate(upstream: Upstream, raw: bytes) -> Events:
-    """The events of one answer, Started first and Finished last.
+async def generate(upstream: Upstream, raw: bytes, tell: Tell) -> pb.Usage:
+    """One answer: its events, Started first and Finished last.
 
     Args:
         upstream: who answers.
         raw: the Messages request as the client sent it.
+        tell: takes the events.
+
+    Returns:
+        The tokens it took.
 
     Raises:
         ApiError: the request failed, before or within its answer.
@@ -73,10 +73,9 @@ async def generate(upstream: Upstream, raw: bytes) -> Events:
     upstream.admit()
     upstream.running += 1
     try:
-        async with aclosing(_Generation(upstream, request, raw).run()) as events:
-            async for event in events:
-                yield event
+        usage = await _Generation(upstream, request, raw, tell).run()
         upstream.note_success()
+        return usage
     except UpstreamFault as fault:
         log.warning("server failed", upstream=upstream.name, status=fault.status)
         upstream.note_fault(fault)
@@ -89,30 +88,28 @@ async def generate(upstream: Upstream, raw: bytes) -> Events:
 class _Generation:
     """The attempts at one answer."""
 
-    def __init__(self, upstream: Upstream, request: MessagesRequest, raw: bytes) -> None:
+    def __init__(
+        self, upstream: Upstream, request: MessagesRequest, raw: bytes, tell: Tell
+    ) -> None:
         self._upstream = upstream
         self._request = request
         self._raw = raw
+        self._tell = tell
         # Fields of the last body sent.
         self._sent: Mapping[str, Any] = {}
         self._passed_on = False
 
-    async def run(self) -> Events:
+    async def run(self) -> pb.Usage:
         self._check_window()
         dialect = await self._upstream.dialect()
         if not dialect.knows_server_tools and only_searches(self._request):
             estimate = self._upstream.estimator.estimate(self._request, self._raw)
-            for event in not_searched(estimate):
-                yield event
-            return
+            await self._tell(not_searched(estimate))
+            return pb.Usage()
         target = await self._upstream.target(self._request.model)
         for _ in range(_MAX_ATTEMPTS):
             try:
-                async with aclosing(self._attempt(dialect, target)) as events:
-                    async for event in events:
-                        self._passed_on = True
-                        yield event
-                return
+                return await self._attempt(dialect, target)
             except Refusal as refusal:
                 mended = await self._mended(refusal, dialect, target)
                 if mended is None:
@@ -133,63 +130,71 @@ class _Generation:
         if tokens > settings.context_window_tokens:
             raise prompt_too_long(tokens, settings.context_window_tokens)
 
-    async def _attempt(self, dialect: Dialect, target: Target) -> Events:
+    async def _attempt(self, dialect: Dialect, target: Target) -> pb.Usage:
         self._sent = dialect.body(self._request, self._raw, target)
-        estimate = self._upstream.estimator.estimate(self._request, self._raw)
-        reader = dialect.reader(self._request, target, estimate, self._note_prompt_tokens)
         headers = [(b"content-type", b"application/json"), *self._upstream.headers(dialect)]
         # A tenth of a megabyte and more: several times faster than json's.
         body = to_json(self._sent)
         async with self._upstream.wire.send("POST", dialect.path, headers, body) as answer:
             if not answer.is_ok:
                 raise self._refusal(answer.status, await answer.read(), answer.headers)
+            estimate = self._upstream.estimator.estimate(self._request, self._raw)
+            reader = dialect.reader(self._request, target, estimate, self._note_prompt_tokens)
             try:
-                async for event in self._read(answer, reader):
-                    yield event
-            except BrokenAnswerError as error:
-                raise broken_answer(self._upstream.party, str(error)) from None
-            except StreamTooLargeError as error:
+                return await self._read(answer, reader)
+            except (BrokenAnswerError, StreamTooLargeError) as error:
                 raise broken_answer(self._upstream.party, str(error)) from None
             except RefusedInStreamError as error:
                 raise self._refused_in_stream(error) from None
 
-    async def _read(self, answer: Answer, reader: Reader) -> Events:
-        if "json" in answer.headers.get("content-type", "") and not answer.is_event_stream:
-            for message in joined(reader.whole(self._document(await answer.read()))):
-                yield message
-        elif "html" in answer.headers.get("content-type", ""):
+    async def _read(self, answer: Answer, reader: Reader) -> pb.Usage:
+        kind = answer.headers.get("content-type", "")
+        if "json" in kind and not answer.is_event_stream:
+            document = self._document(await answer.read())
+            try:
+                reader.whole(document)
+            finally:
+                await self._pass_on(reader)
+        elif "html" in kind:
             raise Refusal(answer.status, "an HTML page instead of an answer")
         else:
-            async for event in self._read_stream(answer, reader):
-                yield event
-        for message in joined(reader.finish()):
-            yield message
+            await self._read_stream(answer, reader)
+        try:
+            return reader.finish()
+        finally:
+            await self._pass_on(reader)
 
-    async def _read_stream(self, answer: Answer, reader: Reader) -> Events:
+    async def _read_stream(self, answer: Answer, reader: Reader) -> None:
         parser = SseParser()
         try:
-            async for event in self._parse_stream(parser, answer, reader):
-                yield event
+            while chunk := await answer.next():
+                await self._take(reader, parser.feed(chunk))
+                if reader.has_begun and not answer.begun:
+                    answer.begun = True
+                    self._upstream.note_answering()
+                if reader.is_done:
+                    await _read_end(answer)
+                    return
+                if reader.is_complete:
+                    answer.patience_seconds = _COUNTS_SECONDS
+            await self._take(reader, parser.finish())
         except UpstreamFault:
             # A server that breaks off, or waits, after the last word has said everything.
             if not reader.is_complete:
                 raise
 
-    async def _parse_stream(self, parser: SseParser, answer: Answer, reader: Reader) -> Events:
-        async with aclosing(answer.chunks()) as chunks:
-            async for chunk in chunks:
-                for message in joined(_read_by(reader, parser.feed(chunk))):
-                    yield message
-                if reader.has_begun and not answer.begun:
-                    answer.begun = True
-                    self._upstream.note_answering()
-                if reader.is_done:
-                    await _read_end(chunks)
-                    return
-                if reader.is_complete:
-                    answer.patience_seconds = _COUNTS_SECONDS
-        for message in joined(_read_by(reader, parser.finish())):
-            yield message
+    async def _take(self, reader: Reader, told: Iterable[ServerEvent]) -> None:
+        try:
+            for event in told:
+                reader.feed(event)
+        finally:
+            # What was read before an error has been read.
+            await self._pass_on(reader)
+
+    async def _pass_on(self, reader: Reader) -> None:
+        if events := reader.take():
+            self._passed_on = True
+            await self._tell(events)
 
     def _document(self, body: bytes) -> Any:
         try:
@@ -255,20 +260,16 @@ class _Generation:
             self._upstream.note_no_counts()
 
 
-def _read_by(reader: Reader, told: Iterable[ServerEvent]) -> Iterator[pb.GenerateResponse]:
-    return itertools.chain.from_iterable(map(reader.feed, told))
-
-
 def _names(body: Mapping[str, Any]) -> set[str]:
     """All fields of a body and of its messages."""
     return set(body).union(*(message for message in body["messages"]))
 
 
-async def _read_end(chunks: AsyncIterator[bytes]) -> None:
+async def _read_end(answer: Answer) -> None:
     """Lets the connection be kept when nothing but its end is left."""
     try:
         async with asyncio.timeout(_END_SECONDS):
-            async for _ in chunks:
+            while await answer.next():
                 pass
     except (TimeoutError, UpstreamFault):
         # The answer is complete; only the connection is not reused.

@@ -1,7 +1,7 @@
 """The worker contract for all relayed modes. A refused request is a Failed event."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -9,6 +9,7 @@ import grpc.aio
 import structlog
 
 from anyclaude.messages.errors import ApiError, invalid_request
+from anyclaude.runtime.streams import Tell
 from anyclaude.worker.v1 import worker_pb2 as pb
 from anyclaude.worker.v1 import worker_pb2_grpc
 from anyclaude.workers.relay.counting import count_tokens
@@ -31,18 +32,13 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         self._computed_tokens = 0
         self._checks: dict[str, asyncio.Task[None]] = {}
 
-    async def generate(
-        self, request: pb.GenerateRequest
-    ) -> AsyncGenerator[pb.GenerateResponse, None]:
-        """Answers one Messages request as a stream of events."""
+    async def generate(self, request: pb.GenerateRequest, tell: Tell) -> None:
+        """Answers one Messages request by events."""
         try:
             upstream = self._find(request.mode)
-            async with aclosing(generate(upstream, request.body_json)) as events:
-                async for event in events:
-                    self._note(event)
-                    yield event
+            self._note(await generate(upstream, request.body_json, tell))
         except ApiError as error:
-            yield pb.GenerateResponse(failed=failed(error))
+            await tell([pb.GenerateResponse(failed=failed(error))])
 
     async def CountTokens(
         self, request: pb.CountTokensRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -124,13 +120,10 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
             self._checks[name] = task
         return task
 
-    def _note(self, message: pb.GenerateResponse) -> None:
-        last = message.then[-1] if message.then else message
-        if last.HasField("finished"):
-            usage = last.finished.usage
-            self._generated_tokens += usage.output_tokens
-            self._reused_tokens += usage.cache_read_tokens
-            self._computed_tokens += usage.input_tokens + usage.cache_creation_tokens
+    def _note(self, usage: pb.Usage) -> None:
+        self._generated_tokens += usage.output_tokens
+        self._reused_tokens += usage.cache_read_tokens
+        self._computed_tokens += usage.input_tokens + usage.cache_creation_tokens
 
 
 def failed(error: ApiError) -> pb.Failed:

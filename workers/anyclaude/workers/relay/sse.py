@@ -30,9 +30,9 @@ class SseParser:
     """Bytes in, events out."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
-        # Everything before it is known to hold no line end.
-        self._scanned = 0
+        # Of a line whose end has not come.
+        self._pieces: list[bytes] = []
+        self._waiting_bytes = 0
         # A line end was a CR at the end of a chunk: an LF that follows belongs to it.
         self._after_cr = False
         self._at_start = True
@@ -50,43 +50,41 @@ class SseParser:
             return []
         if self._after_cr:
             chunk = chunk.removeprefix(b"\n")
-        self._buffer += chunk
-        if self._at_start and not self._skip_bom():
-            return []
-        events = self._take_lines()
-        if len(self._buffer) + self._held_bytes > MAX_EVENT_BYTES:
+        self._after_cr = chunk.endswith(b"\r")
+        self._pieces.append(chunk)
+        self._waiting_bytes += len(chunk)
+        events: list[ServerEvent] = []
+        if b"\r" in chunk:
+            events = self._take_lines(_LINE_END.split(b"".join(self._pieces)))
+        elif b"\n" in chunk:
+            events = self._take_lines(b"".join(self._pieces).split(b"\n"))
+        if self._waiting_bytes + self._held_bytes > MAX_EVENT_BYTES:
             raise StreamTooLargeError(f"one event is larger than {MAX_EVENT_BYTES} bytes")
         return events
 
     def finish(self) -> list[ServerEvent]:
         """What an unclosed last event holds."""
-        line, self._buffer = bytes(self._buffer), bytearray()
-        events = self._line(line) if line else []
-        return events + self._dispatch()
+        # As if the lines that are missing came.
+        return self._take_lines([b"".join(self._pieces), b"", b""])
 
-    def _skip_bom(self) -> bool:
-        """False while the first bytes may yet become a byte order mark."""
-        if len(self._buffer) < len(_BOM) and _BOM.startswith(self._buffer):
-            return False
-        if self._buffer.startswith(_BOM):
-            del self._buffer[: len(_BOM)]
-        self._at_start = False
-        return True
-
-    def _take_lines(self) -> list[ServerEvent]:
+    def _take_lines(self, lines: list[bytes]) -> list[ServerEvent]:
+        """Takes lines, the last of which has no end yet."""
+        rest = lines.pop()
+        self._pieces, self._waiting_bytes = [rest], len(rest)
+        if self._at_start and lines:
+            self._at_start = False
+            lines[0] = lines[0].removeprefix(_BOM)
         events: list[ServerEvent] = []
-        start = 0
-        for end in _LINE_END.finditer(self._buffer, self._scanned):
-            events += self._line(bytes(self._buffer[start : end.start()]))
-            start = end.end()
-        self._after_cr = start == len(self._buffer) > 0 and self._buffer.endswith(b"\r")
-        del self._buffer[:start]
-        self._scanned = len(self._buffer)
+        for line in lines:
+            if line:
+                self._line(line)
+                continue
+            if self._data:
+                events.append(ServerEvent(self._name, "\n".join(self._data)))
+            self._data, self._name, self._held_bytes = [], "", 0
         return events
 
-    def _line(self, line: bytes) -> list[ServerEvent]:
-        if not line:
-            return self._dispatch()
+    def _line(self, line: bytes) -> None:
         name, _, value = line.partition(b":")
         text = value.removeprefix(b" ").decode(errors="replace")
         if name == b"data":
@@ -95,9 +93,3 @@ class SseParser:
         elif name == b"event":
             self._name = text
         # Comments, ids and retry times say nothing here.
-        return []
-
-    def _dispatch(self) -> list[ServerEvent]:
-        data, name = self._data, self._name
-        self._data, self._name, self._held_bytes = [], "", 0
-        return [ServerEvent(name, "\n".join(data))] if data else []

@@ -5,7 +5,7 @@ broken and fails, however plausible its words.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from anyclaude.messages.requests import MessagesRequest
@@ -19,15 +19,13 @@ from anyclaude.workers.relay.sse import ServerEvent
 from anyclaude.workers.relay.usage import openai_usage, prompt_tokens
 
 _DONE: Final = "[DONE]"
+_JSON: Final = json.JSONDecoder()
 # Every other reason is an ordinary end.
 _REASONS: Final = {
     "length": pb.STOP_REASON_MAX_TOKENS,
     "max_tokens": pb.STOP_REASON_MAX_TOKENS,
     "content_filter": pb.STOP_REASON_REFUSAL,
 }
-_REASONING_FIELDS: Final = ("reasoning_content", "reasoning", "thinking")
-
-Events = Iterator[pb.GenerateResponse]
 
 
 class ChatReader:
@@ -79,48 +77,58 @@ class ChatReader:
     def is_complete(self) -> bool:
         return self._done or self._reason is not None
 
-    def feed(self, event: ServerEvent) -> Events:
+    def take(self) -> list[pb.GenerateResponse]:
+        return self._writer.take()
+
+    def feed(self, event: ServerEvent) -> None:
         if event.data.strip() == _DONE:
             self._done = True
             return
         chunk = _parse(event.data)
-        self._check(event.name, chunk)
-        yield from self._take(chunk, "delta")
+        choice = _first(chunk)
+        self._check(event.name, chunk, choice)
+        self._take(chunk, choice, "delta")
 
-    def whole(self, document: Any) -> Events:
+    def whole(self, document: Any) -> None:
         if not isinstance(document, dict):
             raise BrokenAnswerError("it is not a JSON object")
-        self._check("", document)
+        choice = _first(document)
+        self._check("", document, choice)
         if not document.get("choices"):
             raise BrokenAnswerError("it has no choices")
-        yield from self._take(document, "message")
+        self._take(document, choice, "message")
         self._done = True
 
-    def finish(self) -> Events:
+    def finish(self) -> pb.Usage:
         if not self._done and self._reason is None:
             raise BrokenAnswerError("it ended before it was complete")
         if not self._started:
             raise BrokenAnswerError("it was empty")
-        yield from self._text(self._thoughts.finish())
-        yield from self._settle()
-        yield from self._writer.text("".join(self._late))
-        yield from self._writer.close()
-        yield pb.GenerateResponse(finished=self._finished())
+        self._text(self._thoughts.finish())
+        self._settle()
+        self._writer.text("".join(self._late))
+        self._writer.close()
+        finished = self._finished()
+        self._writer.say(pb.GenerateResponse(finished=finished))
+        return finished.usage
 
-    def _check(self, name: str, chunk: Mapping[str, Any]) -> None:
-        choice = _first(chunk)
-        details = details_of(chunk) or details_of({"error": choice.get("error")})
+    @staticmethod
+    def _check(name: str, chunk: Mapping[str, Any], choice: Mapping[str, Any]) -> None:
+        details = details_of(chunk)
+        if not details and "error" in choice:
+            details = details_of({"error": choice["error"]})
         if details or name == "error" or choice.get("finish_reason") == "error":
             raise RefusedInStreamError(details or {"message": "no reason given"})
 
-    def _take(self, chunk: Mapping[str, Any], where: str) -> Events:
-        self._note_usage(chunk)
-        choice = _first(chunk)
+    def _take(self, chunk: Mapping[str, Any], choice: Mapping[str, Any], where: str) -> None:
+        if "usage" in chunk or "timings" in chunk:
+            self._note_usage(chunk)
         if not choice:
             return
         if not self._started:
             self._started = True
-            yield pb.GenerateResponse(started=pb.Started(usage=self._known_usage()))
+            started = pb.Started(usage=self._known_usage())
+            self._writer.say(pb.GenerateResponse(started=started))
         delta = choice.get(where)
         # Some end a stream by telling the message once more, whole.
         if not isinstance(delta, dict) and not self._characters:
@@ -128,37 +136,43 @@ class ChatReader:
         reason = choice.get("finish_reason")
         is_over = self._is_warm_up or (self._reason and not _object(delta).get("tool_calls"))
         if isinstance(delta, dict) and not is_over:
-            yield from self._content(delta, is_last=bool(reason))
-        self._note_reason(choice, reason)
+            self._content(delta, is_last=bool(reason))
+        if reason or "stop_reason" in choice:
+            self._note_reason(choice, reason)
 
-    def _content(self, delta: Mapping[str, Any], *, is_last: bool) -> Events:
+    def _content(self, delta: Mapping[str, Any], *, is_last: bool) -> None:
         texts, thoughts = _texts(delta.get("content"))
-        thought = next((t for key in _REASONING_FIELDS if (t := delta.get(key))), thoughts)
+        thought = (
+            delta.get("reasoning_content")
+            or delta.get("reasoning")
+            or delta.get("thinking")
+            or thoughts
+        )
         if isinstance(thought, str) and thought:
             self._has_content = True
             self._characters += len(thought)
-            yield from self._writer.thinking(thought)
+            self._writer.thinking(thought)
         if texts:
             self._has_content = True
             self._characters += len(texts)
-            yield from self._text(self._thoughts.feed(texts))
+            self._text(self._thoughts.feed(texts))
         calls = delta.get("tool_calls")
-        if isinstance(calls, Sequence) and calls:
+        if isinstance(calls, list) and calls:
             self._has_content = True
-            yield from self._text(self._thoughts.finish())
-            yield from self._guarded(lambda: self._calls.feed(calls, is_last=is_last))
+            self._text(self._thoughts.finish())
+            self._guarded(lambda: self._calls.feed(calls, is_last=is_last))
         refusal = delta.get("refusal")
         if isinstance(refusal, str):
-            yield from self._text([(False, refusal)])
+            self._text([(False, refusal)])
 
-    def _text(self, pieces: Sequence[tuple[bool, str]]) -> Events:
+    def _text(self, pieces: Sequence[tuple[bool, str]]) -> None:
         for is_thought, piece in pieces:
             if is_thought:
-                yield from self._writer.thinking(piece)
+                self._writer.thinking(piece)
                 continue
-            yield from self._words(piece)
+            self._words(piece)
 
-    def _words(self, piece: str) -> Events:
+    def _words(self, piece: str) -> None:
         if self._calls.is_open:
             self._late.append(piece)
             return
@@ -166,15 +180,15 @@ class ChatReader:
             # The line end before or after a call's markup is no text.
             if not piece.strip():
                 return
-            yield from self._settle()
-        yield from self._writer.text(piece)
+            self._settle()
+        self._writer.text(piece)
 
-    def _settle(self) -> Events:
-        yield from self._guarded(self._calls.settle)
+    def _settle(self) -> None:
+        self._guarded(self._calls.settle)
 
-    def _guarded(self, work: Callable[[], Events]) -> Events:
+    def _guarded(self, work: Callable[[], None]) -> None:
         try:
-            yield from work()
+            work()
         except BrokenCallError as error:
             cut = "it was cut at max_tokens: " if self._reason == "length" else ""
             raise BrokenAnswerError(f"{cut}{error}") from None
@@ -232,7 +246,7 @@ def _used_ids(request: MessagesRequest) -> frozenset[str]:
 
 def _parse(data: str) -> Mapping[str, Any]:
     try:
-        chunk = json.loads(data)
+        chunk = _JSON.decode(data)
     except (ValueError, RecursionError):
         raise BrokenAnswerError("a piece of it is not JSON") from None
     if not isinstance(chunk, dict):

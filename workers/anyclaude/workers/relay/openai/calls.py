@@ -11,11 +11,10 @@ Invariant: calls leave in the order in which they began, each whole before the n
 import json
 import re
 import secrets
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from anyclaude.worker.v1.worker_pb2 import GenerateResponse
 from anyclaude.workers.relay.blocks import BlockWriter
 
 # What the Messages API takes, so that a conversation can go on in any mode.
@@ -75,7 +74,7 @@ class _Call:
 
 @dataclass
 class CallAssembler:
-    """Pieces in, worker events out."""
+    """Pieces in, worker events out by the writer."""
 
     writer: BlockWriter
     # Ids of the conversation so far: a server that counts from 0 in every answer would reuse them.
@@ -90,7 +89,7 @@ class CallAssembler:
         """The last call is not yet complete: words must wait for it."""
         return self._current < len(self._calls) and not self._calls[-1].is_complete
 
-    def feed(self, pieces: Sequence[Any], *, is_last: bool) -> Iterator[GenerateResponse]:
+    def feed(self, pieces: Sequence[Any], *, is_last: bool) -> None:
         """Takes `tool_calls` of one chunk.
 
         Args:
@@ -102,15 +101,15 @@ class CallAssembler:
             return
         for piece in whole:
             self._take(piece)
-        yield from self._release(at_end=False)
+        self._release(at_end=False)
 
-    def settle(self) -> Iterator[GenerateResponse]:
+    def settle(self) -> None:
         """Sends what is held back: words follow, or the end.
 
         Raises:
             BrokenCallError
         """
-        yield from self._release(at_end=True)
+        self._release(at_end=True)
 
     def _is_repetition(self, pieces: Sequence[Mapping[str, Any]]) -> bool:
         """Whether `pieces` tell whole calls that were all streamed before."""
@@ -157,16 +156,16 @@ class CallAssembler:
         told_again = _parsed(_arguments(piece)) == _parsed(call.arguments)
         return call.is_complete and not told_again
 
-    def _release(self, *, at_end: bool) -> Iterator[GenerateResponse]:
+    def _release(self, *, at_end: bool) -> None:
         while self._current < len(self._calls):
             call = self._calls[self._current]
-            yield from self._advance(call, at_end=at_end)
+            self._advance(call, at_end=at_end)
             is_last = self._current == len(self._calls) - 1
             if not call.is_complete or (is_last and not at_end):
                 return
             self._current += 1
 
-    def _advance(self, call: _Call, *, at_end: bool) -> Iterator[GenerateResponse]:
+    def _advance(self, call: _Call, *, at_end: bool) -> None:
         if at_end and not call.arguments.strip():
             call.extend("{}")
         if at_end and not (call.name and call.is_complete):
@@ -176,8 +175,8 @@ class CallAssembler:
             if not call.arguments:
                 return
             call.sent = 0
-            yield from self.writer.tool(self._id(call), call.name)
-        yield from self.writer.arguments(call.arguments[call.sent :])
+            self.writer.tool(self._id(call), call.name)
+        self.writer.arguments(call.arguments[call.sent :])
         call.sent = len(call.arguments)
 
     def _id(self, call: _Call) -> str:

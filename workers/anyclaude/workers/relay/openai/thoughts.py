@@ -23,6 +23,8 @@ class ThoughtSplitter:
         self._words_seen = False
 
     def feed(self, text: str) -> list[Piece]:
+        if self._words_seen:
+            return [(False, text)] if text else []
         self._held += text
         pieces: list[Piece] = []
         if self._at_start:
