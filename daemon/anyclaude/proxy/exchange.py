@@ -44,7 +44,7 @@ class Exchange:
         self._started_ns = time.monotonic_ns()
         self._send = send
         self.answered = False
-        self._is_relayed = False
+        self._hears_others = False
         scope[_SCOPE_KEY] = self
 
     @classmethod
@@ -61,7 +61,10 @@ class Exchange:
     def take(self, route: frontend.Route) -> None:
         """Notes the route of this request."""
         self.record.mode = route.mode
-        self._is_relayed = route.relayed
+
+    def hear(self, route: frontend.Route) -> None:
+        """From now on an error may be in the words of another server."""
+        self._hears_others = route.relayed
 
     async def send(self, message: Message) -> None:
         """The ASGI `send` that every answer goes through."""
@@ -133,7 +136,7 @@ class Exchange:
     def note_error(self, error: ApiError) -> None:
         self.note_status(error.type)
         # Another server's words may quote the prompt, which is kept nowhere.
-        self.record.error_message = "" if self._is_relayed else error.message
+        self.record.error_message = "" if self._hears_others else error.message
 
     def note_status(self, error_type: str) -> None:
         """The answer is an error of this type."""

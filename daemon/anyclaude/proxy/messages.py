@@ -47,12 +47,7 @@ class MessagesEndpoint:
         """Answers a Messages request."""
         with self._admission.slot():
             body = await exchange.inbound.read(self._settings.max_body_bytes)
-            request = parse_messages_request(body)
-            exchange.record.requested_model = request.model
-            exchange.record.stream = request.stream
-            exchange.record.images = request.image_count
-            exchange.record.identity.CopyFrom(identify(exchange.headers, request))
-            await exchange.while_connected(self._generate(exchange, request, body))
+            await exchange.while_connected(self._generate(exchange, body))
 
     async def count_tokens(self, exchange: Exchange) -> None:
         """Counts the tokens of a prompt exactly as generation would."""
@@ -62,13 +57,17 @@ class MessagesEndpoint:
             exchange.record.requested_model = request.model
             await exchange.while_connected(self._count(exchange, request, body))
 
-    async def _generate(self, exchange: Exchange, request: MessagesRequest, body: bytes) -> None:
+    async def _generate(self, exchange: Exchange, body: bytes) -> None:
         deadline = self._accept_deadline()
+        if (route := self._relay(exchange)) is not None:
+            self._take(exchange, route)
+            return await self._attempt(exchange, route, body, None, deadline)
+        request = _judged(exchange, body)
         modes = await self._modes(exchange, request, body, deadline)
         while True:
             route = await self._route(exchange, modes, deadline)
             try:
-                return await self._attempt(exchange, route, request, body, deadline)
+                return await self._attempt(exchange, route, body, request, deadline)
             except ApiError as error:
                 modes = [mode for mode in modes if mode != route.mode] if len(modes) > 1 else []
                 if exchange.begun or not modes or error.status < _SERVER_FAULT:
@@ -79,18 +78,28 @@ class MessagesEndpoint:
         self,
         exchange: Exchange,
         route: frontend.Route,
-        request: MessagesRequest,
         body: bytes,
+        request: MessagesRequest | None,
         deadline: float,
     ) -> None:
+        """
+        Args:
+            exchange: what is answered.
+            route: to the worker that is asked.
+            body: of the request.
+            request: the same, unless it is yet to be judged.
+            deadline: for the worker to accept it (the loop's clock).
+        """
         call = worker.GenerateRequest(
             request_id=exchange.request_id,
             body_json=body,
-            identity=exchange.record.identity,
+            identity=exchange.record.identity if request else None,
             mode=route.mode,
             message_id=new_message_id(),
         )
         async with self._workers.generate(route, call) as generation:
+            request = request or _judged(exchange, body)
+            exchange.hear(route)
             machine = EventMachine(call.message_id, request.model)
             answer = Answer(exchange, generation, machine)
             if request.stream:
@@ -103,18 +112,33 @@ class MessagesEndpoint:
         deadline = self._accept_deadline()
         modes = await self._modes(exchange, request, body, deadline)
         route = await self._route(exchange, modes, deadline)
+        exchange.hear(route)
         call = worker.CountTokensRequest(
             request_id=exchange.request_id, body_json=body, mode=route.mode
         )
         tokens = await self._workers.count_tokens(route, call)
         await exchange.send_json(200, {"input_tokens": tokens})
 
+    def _relay(self, exchange: Exchange) -> frontend.Route | None:
+        """The route of the request if a relay serves it now.
+
+        A relay judges requests by the same rules and wants no identity: it is asked first, and
+        does its work while we do ours.
+        """
+        mode = self._mode(exchange)
+        route = self._routes.first_ready([mode]) if mode != AUTO else None
+        return route if route is not None and route.relayed and not route.passthrough else None
+
+    def _mode(self, exchange: Exchange) -> str:
+        """Named by the request, or the service's."""
+        return exchange.headers.get(MODE_HEADER, "").strip() or self._routes.default_mode
+
     async def _modes(
         self, exchange: Exchange, request: CountTokensRequest, body: bytes, deadline: float
     ) -> list[str]:
         """The modes that may answer, in order: one, unless a policy chooses."""
         await self._routes.known(deadline)
-        mode = exchange.headers.get(MODE_HEADER, "").strip() or self._routes.default_mode
+        mode = self._mode(exchange)
         if mode != AUTO:
             return [mode]
         choice = self._policy.choose(
@@ -129,12 +153,30 @@ class MessagesEndpoint:
         named = exchange.headers.get(MODE_HEADER, "").strip() or exchange.record.route_reason
         waited = modes[0] if named else ""
         route = self._routes.first_ready(modes) or await self._routes.ready(waited, deadline)
-        exchange.take(route)
-        exchange.extra_headers[MODE_HEADER] = route.mode
+        self._take(exchange, route)
         if route.passthrough and not exchange.record.route_reason:
             # It became one while the body arrived, which has been read and judged by now.
             raise overloaded(f"The mode is {route.mode} now.", _SWITCHED_RETRY_AFTER_SECONDS)
         return route
 
+    @staticmethod
+    def _take(exchange: Exchange, route: frontend.Route) -> None:
+        exchange.take(route)
+        exchange.extra_headers[MODE_HEADER] = route.mode
+
     def _accept_deadline(self) -> float:
         return asyncio.get_running_loop().time() + self._settings.accept_wait_seconds
+
+
+def _judged(exchange: Exchange, body: bytes) -> MessagesRequest:
+    """The request, and what the record has to say of it.
+
+    Raises:
+        ApiError: 400, it is none.
+    """
+    request = parse_messages_request(body)
+    exchange.record.requested_model = request.model
+    exchange.record.stream = request.stream
+    exchange.record.images = request.image_count
+    exchange.record.identity.CopyFrom(identify(exchange.headers, request))
+    return request

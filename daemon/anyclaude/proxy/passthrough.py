@@ -50,6 +50,7 @@ class Passthrough:
         with self._admission.slot():
             route = await self._routes.ready(_mode_of(exchange), self._accept_deadline())
             exchange.take(route)
+            exchange.hear(route)
             exchange.extra_headers[MODE_HEADER] = route.mode
             exchange.record.identity.CopyFrom(identify_by_headers(exchange.headers))
             async with self._workers.forward(route) as call:
