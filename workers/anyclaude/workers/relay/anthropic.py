@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import structlog
+from pydantic_core import from_json
 
 from anyclaude.messages.requests import MessagesRequest
 from anyclaude.runtime.upstreams import UpstreamKind
@@ -62,7 +63,7 @@ class AnthropicDialect:
         return headers
 
     def body(self, request: MessagesRequest, raw: bytes, target: Target) -> dict[str, Any]:
-        body: dict[str, Any] = json.loads(raw)
+        body: dict[str, Any] = from_json(raw)
         body |= {"model": target.model, "stream": target.settings.stream}
         body["max_tokens"] = target.answer_tokens(request.max_tokens)
         if target.settings.kind is UpstreamKind.CLAUDE:
@@ -91,7 +92,7 @@ class AnthropicDialect:
 
 def count_body(request: Any, raw: bytes, target: Target) -> dict[str, Any]:
     """The body of `POST /v1/messages/count_tokens`."""
-    body: dict[str, Any] = json.loads(raw) | {"model": target.model}
+    body: dict[str, Any] = from_json(raw) | {"model": target.model}
     if target.settings.kind is UpstreamKind.CLAUDE:
         return body
     body |= _conversation(request, body["messages"])
