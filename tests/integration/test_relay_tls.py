@@ -1,14 +1,13 @@
 """Servers behind TLS: certificates that are trusted, and ones that are not."""
 
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 
 import pytest
 
 from anyclaude.messages.errors import ApiError
+from tests.certificates import make_certificate
 from tests.integration.relay_process import RelayProcess
 from tests.integration.scripted_upstream import HELLO, ScriptedUpstream, openai_server
 
@@ -17,22 +16,7 @@ ASK = {"model": "m", "max_tokens": 20, "messages": [{"role": "user", "content": 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """A certificate of our own for 127.0.0.1, and its key."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl makes the certificate")
-    folder = tmp_path_factory.mktemp("tls")
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    subprocess.run(
-        [
-            *(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
-            *("-keyout", str(key), "-out", str(cert), "-subj", "/CN=127.0.0.1"),
-            *("-addext", "subjectAltName=IP:127.0.0.1"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return cert, key
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 # Not pydantic: typer itself reads parameters by it.
-_HEAVY = ("grpc", "google.protobuf", "rich", "httpx", "aiohttp", "structlog", "anyclaude.runtime")
+_HEAVY = ("grpc", "google.protobuf", "rich", "httpx", "structlog", "anyclaude.runtime")
 _SIBLINGS = ("anyclaude.daemon", "anyclaude.proxy", "anyclaude.workers", "mlx")
 
 

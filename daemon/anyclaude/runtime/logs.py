@@ -1,6 +1,6 @@
 """Logs: console on a terminal, one JSON object a line anywhere else.
 
-Library logs (grpc, uvicorn, aiohttp, httpx, mlx-lm) go through the same renderer. Prompts and
+Library logs (grpc, uvicorn, httpx, mlx-lm) go through the same renderer. Prompts and
 credentials are never passed to a logger; `redact` is the second line of defence and blanks known
 keys.
 """
@@ -45,7 +45,7 @@ def configure(level: str, *, console: bool | None = None, stream: TextIO = sys.s
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    for noisy in ("aiohttp", "httpx", "httpcore", "asyncio", "grpc", "filelock", "urllib3"):
+    for noisy in ("httpx", "httpcore", "asyncio", "grpc", "filelock", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

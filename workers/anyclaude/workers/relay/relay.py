@@ -135,11 +135,13 @@ class _Generation:
         headers = [(b"content-type", b"application/json"), *self._upstream.headers(dialect)]
         # A tenth of a megabyte and more: several times faster than json's.
         body = to_json(self._sent)
-        async with self._upstream.wire.send("POST", dialect.path, headers, body) as answer:
-            if not answer.is_ok:
-                raise self._refusal(answer.status, await answer.read(), answer.headers)
+        async with self._upstream.wire.ask("POST", dialect.path, headers, body) as asked:
+            # While the server works.
             estimate = self._upstream.estimator.estimate(self._request, self._raw)
             reader = dialect.reader(self._request, target, estimate, self._note_prompt_tokens)
+            answer = await asked.answer()
+            if not answer.is_ok:
+                raise self._refusal(answer.status, await answer.read(), answer.headers)
             try:
                 return await self._read(answer, reader)
             except (BrokenAnswerError, StreamTooLargeError) as error:
