@@ -2,7 +2,8 @@
 
 setup: ; @deploy/setup
 run: setup ; @exec .venv/bin/anyclauded
-test: ; @deploy/setup dev && .venv/bin/python -m pytest
+# Two files at a time: half of a test's time is waiting for processes.
+test: ; @deploy/setup dev && .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 lint: ; @deploy/setup dev && .venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy
 proto: ; @deploy/setup dev && .venv/bin/python -m grpc_tools.protoc -Iprotos --python_out=protos --pyi_out=protos --grpc_python_out=protos protos/anyclaude/*/v1/*.proto
 demo: ; @deploy/setup dev && .venv/bin/python -m anyclaude.workers.mlx.demo.build

@@ -101,7 +101,7 @@ class CountTokensRequest(_Open):
     model: str
     messages: list[Message] = Field(min_length=1)
     system: str | list[Block] = ""
-    tools: list[Tool] = []
+    tools: list[Tool] = Field(default_factory=list)
     tool_choice: ToolChoice = ToolChoice()
     thinking: dict[str, Any] | None = None
     output_config: dict[str, Any] | None = None
@@ -132,7 +132,7 @@ class MessagesRequest(CountTokensRequest):
     # 0 fills the cache and generates nothing.
     max_tokens: int = Field(ge=0)
     stream: bool = False
-    stop_sequences: list[str] = []
+    stop_sequences: list[str] = Field(default_factory=list)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
     top_k: int | None = Field(None, ge=0)
