@@ -102,9 +102,10 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 async def _openai(writer: asyncio.StreamWriter, *, is_paced: bool) -> None:
     def send(delta: dict[str, str], reason: str | None) -> None:
-        choice = {"index": 0, "delta": delta, "finish_reason": reason}
-        _send(writer, f"data: {json.dumps({'choices': [choice]})}\n\n")
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+        _send(writer, f"data: {json.dumps({**chunk, 'choices': [choice]})}\n\n")
 
+    chunk = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
     writer.write(_HEAD)
     for _ in range(PIECES):
         send({"content": f"{time.monotonic_ns()} "}, None)

@@ -118,13 +118,15 @@ class Exchange:
         Raises:
             ClientGoneError: it went away before the answer was out.
         """
-        working = asyncio.ensure_future(work)
-        gone = asyncio.ensure_future(self.inbound.wait_gone())
+        loop = asyncio.get_running_loop()
+        # Not by asyncio.wait: what that does beforehand, the work would have to wait for.
+        ended = asyncio.Event()
+        working = loop.create_task(work)
+        working.add_done_callback(lambda _: ended.set())
+        gone = loop.create_task(self.inbound.wait_gone())
+        gone.add_done_callback(lambda _: self.answered or working.cancel())
         try:
-            await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if gone.done() and not self.answered:
-                working.cancel()
-            await asyncio.wait({working})
+            await ended.wait()
         finally:
             working.cancel()
             gone.cancel()
