@@ -240,5 +240,22 @@ def test_stopping_cuts_what_does_not_end(path: Path) -> None:
     with_server(path, answers, test)
 
 
+def test_work_that_ends_before_it_begins_hangs_up(path: Path) -> None:
+    """Nobody is left waiting for an answer that will not come."""
+
+    async def answers(_: worker.GenerateRequest, tell: Tell) -> None:
+        raise AssertionError("it was cancelled")
+
+    async def test(server: StreamServer) -> None:
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        await asyncio.sleep(0.1)
+        (taken,) = server._calls
+        taken.data_received(framed(ASKED))
+        taken.data_received(b"more")
+        assert await read((reader, writer)) == []
+
+    with_server(path, answers, test)
+
+
 def test_the_socket_is_named_after_the_workers() -> None:
     assert streams.stream_socket("/run/relay-3.sock") == Path("/run/relay-3.stream")

@@ -182,6 +182,8 @@ class _Call(asyncio.Protocol):
             for payload in self._frames.feed(data):
                 request = worker.GenerateRequest.FromString(payload)
                 self.work = asyncio.get_running_loop().create_task(self._run(request))
+                # Also after work that was cancelled before it began.
+                self.work.add_done_callback(lambda _: self._transport.close())
                 return
         except (DecodeError, MessageTooLargeError) as error:
             log.error("call cannot be read", why=type(error).__name__)
@@ -202,22 +204,14 @@ class _Call(asyncio.Protocol):
 
     async def _run(self, request: worker.GenerateRequest) -> None:
         try:
-            await self._answer(request)
-            self._transport.write(END)
-        except _CallerGoneError:
-            return
-        finally:
-            self._transport.close()
-
-    async def _answer(self, request: worker.GenerateRequest) -> None:
-        try:
             await self._answers(request, self._tell)
         except _CallerGoneError:
-            raise
+            return
         except Exception:
             # A defect costs one request, not the others, and its caller learns where to look.
             log.exception("answer failed", request_id=request.request_id)
             self._transport.write(framed(worker.GenerateResponse(failed=_BUG)))
+        self._transport.write(END)
 
     async def _tell(self, events: Iterable[worker.GenerateResponse]) -> None:
         if self._transport.is_closing():
