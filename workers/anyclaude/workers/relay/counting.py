@@ -60,9 +60,10 @@ async def _ask(upstream: Upstream, request: CountTokensRequest, raw: bytes) -> i
 
 async def _post(upstream: Upstream, path: str, body: Any, model: str) -> int | None:
     headers = [(b"content-type", b"application/json"), *upstream.headers()]
-    async with upstream.wire.send(
+    async with upstream.wire.ask(
         "POST", path, headers, json.dumps(body).encode(), patience_seconds=_COUNT_SECONDS
-    ) as answer:
+    ) as asked:
+        answer = await asked.answer()
         content = await answer.read()
     if not answer.is_ok:
         _refused(upstream, answer, content, model)

@@ -62,9 +62,9 @@ async def _exchange(
 ) -> Parts:
     headers = _request_headers(upstream, head.headers)
     path = f"{head.path}?{head.query}" if head.query else head.path
-    async with upstream.wire.send(
-        head.method, path, headers, _body(head, rest), decompress=False
-    ) as answer:
+    body = _body(head, rest)
+    async with upstream.wire.ask(head.method, path, headers, body, decompress=False) as asked:
+        answer = await asked.answer()
         upstream.note_answering()
         yield pb.ForwardResponse(head=_response_head(answer))
         answer.begun = True

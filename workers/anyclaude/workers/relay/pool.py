@@ -2,18 +2,18 @@
 
 Invariants:
 - A connection that the server closed, or on which it speaks unasked, is not kept.
-- A name of several addresses is reached by the first that answers (RFC 8305, section 5); of the
-  other attempts nothing is left.
+- A name of several addresses is reached by the first that answers (RFC 8305, section 5).
 """
 
 import asyncio
 import ipaddress
 import ssl
-from contextlib import suppress
-from itertools import chain, zip_longest
-from socket import SOCK_STREAM, gaierror
+from collections.abc import Sequence
+from socket import SOCK_STREAM, gaierror, socket
 from typing import Any, Final
 from urllib.parse import urlsplit
+
+from aiohappyeyeballs import AddrInfoType, start_connection
 
 from anyclaude.workers.relay.http1 import Connection
 
@@ -71,78 +71,41 @@ class Pool:
         Raises:
             OSError: no address of the server takes a connection.
         """
-        hosts = await self._addresses()
-        if len(hosts) == 1:
-            return await self._connect_to(hosts[0])
-        return await self._first_of(hosts)
+        how: dict[str, Any] = {"ssl": self._tls}
+        if self._tls:
+            how["server_hostname"] = self._host
+        if self._is_address:
+            how |= {"host": self._host, "port": self._port}
+        else:
+            # uvloop's own way is one address after the other, each until the system gives it up.
+            how["sock"] = await self._reached()
+        _, connection = await asyncio.get_running_loop().create_connection(Connection, **how)
+        return connection
+
+    @property
+    def _is_address(self) -> bool:
+        try:
+            ipaddress.ip_address(self._host)
+        except ValueError:
+            return False
+        return True
+
+    async def _reached(self) -> socket:
+        """Connected to the first of the server's addresses that answers."""
+        addresses = await self._addresses()
+        try:
+            return await start_connection(addresses, happy_eyeballs_delay=_HEAD_START_SECONDS)
+        except RuntimeError as error:
+            # uvloop's, of what asyncio says by an OSError.
+            raise OSError(str(error)) from None
+
+    async def _addresses(self) -> Sequence[AddrInfoType]:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.getaddrinfo(self._host, self._port, type=SOCK_STREAM)
+        except UnicodeError as error:
+            raise gaierror(str(error)) from None
 
     def _drop(self, connection: Connection) -> None:
         self._idle.remove(connection)
         connection.close()
-
-    async def _addresses(self) -> list[str]:
-        """Where the server may be, one family and the other in turn; itself if it is an address."""
-        with suppress(ValueError):
-            ipaddress.ip_address(self._host)
-            return [self._host]
-        loop = asyncio.get_running_loop()
-        try:
-            found = await loop.getaddrinfo(self._host, self._port, type=SOCK_STREAM)
-        except UnicodeError as error:
-            raise gaierror(str(error)) from None
-        # As the resolver sorts them, the preferred family first.
-        preferred = [_literal(address) for family, *_, address in found if family == found[0][0]]
-        others = [_literal(address) for family, *_, address in found if family != found[0][0]]
-        in_turn = dict.fromkeys(chain.from_iterable(zip_longest(preferred, others)))
-        return [host for host in in_turn if host is not None]
-
-    async def _connect_to(self, host: str) -> Connection:
-        _, connection = await asyncio.get_running_loop().create_connection(
-            Connection,
-            host,
-            self._port,
-            ssl=self._tls,
-            server_hostname=self._host if self._tls else None,
-        )
-        return connection
-
-    async def _first_of(self, hosts: list[str]) -> Connection:
-        # uvloop's own way is one address after the other, each until the system gives it up.
-        attempts: list[asyncio.Task[Connection]] = []
-        pending: set[asyncio.Task[Connection]] = set()
-        errors: list[Exception] = []
-        try:
-            while pending or len(attempts) < len(hosts):
-                if len(attempts) < len(hosts):
-                    attempts.append(asyncio.ensure_future(self._connect_to(hosts[len(attempts)])))
-                    pending.add(attempts[-1])
-                is_last = len(attempts) == len(hosts)
-                done, pending = await asyncio.wait(
-                    pending,
-                    timeout=None if is_last else _HEAD_START_SECONDS,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                for attempt in done:
-                    if (error := attempt.exception()) is None:
-                        attempts.remove(attempt)
-                        return attempt.result()
-                    assert isinstance(error, Exception)
-                    errors.append(error)
-        finally:
-            for attempt in attempts:
-                attempt.cancel()
-                attempt.add_done_callback(_close_late)
-        raise OSError("no address takes a connection") from ExceptionGroup("", errors)
-
-
-def _close_late(attempt: asyncio.Task[Connection]) -> None:
-    """Of an attempt that another was faster than."""
-    if not attempt.cancelled() and attempt.exception() is None:
-        attempt.result().close()
-
-
-def _literal(address: tuple[Any, ...]) -> str:
-    """The address alone, with the interface where it belongs to one (RFC 4007, section 11)."""
-    host = str(address[0])
-    scope = address[3] if len(address) == 4 else 0
-    return f"{host}%{scope}" if scope and "%" not in host else host

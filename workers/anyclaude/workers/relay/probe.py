@@ -139,9 +139,10 @@ class Prober:
     ) -> tuple[int, Any]:
         """The status and the JSON of an answer; None where it is none."""
         sent = [*headers, (b"content-type", b"application/json")] if body else headers
-        async with self._wire.send(
+        async with self._wire.ask(
             method, path, sent, body, patience_seconds=PROBE_SECONDS
-        ) as answer:
+        ) as asked:
+            answer = await asked.answer()
             content = await answer.read()
         try:
             return answer.status, json.loads(content)

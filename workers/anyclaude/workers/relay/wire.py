@@ -5,7 +5,7 @@ Invariants:
   carry a prompt and a key to another host; no cookie is kept; no header is added but Host and those
   that frame the body.
 - A request is sent again only when its connection broke before the first byte of the answer.
-- Leaving `send` closes the connection unless the answer was read to its end: the server learns at
+- Leaving `ask` closes the connection unless the answer was read to its end: the server learns at
   once that nobody listens.
 
 A client of our own, since a general one runs so much code for each request: where the CPU has to
@@ -242,24 +242,6 @@ class Wire:
             yield asked
         finally:
             await asked.close()
-
-    @asynccontextmanager
-    async def send(
-        self,
-        method: str,
-        path: str,
-        headers: Headers,
-        body: Body = None,
-        *,
-        patience_seconds: float | None = None,
-        decompress: bool = True,
-    ) -> AsyncIterator[Answer]:
-        """As `ask`, but waits for the answer to begin."""
-        asking = self.ask(
-            method, path, headers, body, patience_seconds=patience_seconds, decompress=decompress
-        )
-        async with asking as asked:
-            yield await asked.answer()
 
     def _open(self) -> Pool:
         # Late: a context for TLS takes a while, and most servers are never asked.

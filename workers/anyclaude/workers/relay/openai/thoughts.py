@@ -24,6 +24,7 @@ class ThoughtSplitter:
 
     def feed(self, text: str) -> list[Piece]:
         if self._words_seen:
+            # Nothing is held back any more.
             return [(False, text)] if text else []
         self._held += text
         pieces: list[Piece] = []
@@ -69,13 +70,13 @@ class ThoughtSplitter:
         return [(True, text)]
 
     def _words(self) -> list[Piece]:
-        if self._thought_seen and not self._words_seen:
+        if self._thought_seen:
             self._held = self._held.lstrip("\n")
-        if not self._words_seen and not self._held.strip():
+        if not self._held.strip():
             return []
         self._words_seen = True
         words, self._held = self._held, ""
-        return [(False, words)] if words else []
+        return [(False, words)]
 
 
 def _certain(text: str) -> int:

@@ -5,11 +5,13 @@ import socket
 import ssl
 import struct
 from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import uvloop
 
 from anyclaude.runtime.upstreams import UpstreamSettings
 from anyclaude.workers.relay.failures import Party
+from anyclaude.workers.relay.outgoing import Body, Headers
 from anyclaude.workers.relay.wire import Wire
 
 PATIENCE_SECONDS = 20
@@ -115,8 +117,15 @@ class Staging:
             runner.run(run())
 
 
+@asynccontextmanager
+async def answered(wire: Wire, method: str, path: str, headers: Headers, *body: Body, **how):
+    """The answer to a request, once begun."""
+    async with wire.ask(method, path, headers, *body, **how) as asked:
+        yield await asked.answer()
+
+
 async def body_of(wire: Wire, method: str = "GET", **how) -> bytes:
-    async with wire.send(method, "/", [], **how) as answer:
+    async with answered(wire, method, "/", [], **how) as answer:
         return await answer.read()
 
 

@@ -8,23 +8,18 @@ import pytest
 
 from anyclaude.workers.relay.failures import UpstreamFault
 from anyclaude.workers.relay.wire import Wire
-from tests.unit.relay_server import (
+from tests.unit.relay_http.server import (
     CHUNKED,
-    LOOPS,
     OK,
     UNTIL_CLOSE,
     Peer,
     Stage,
     Staging,
+    answered,
     answering,
     body_of,
     once,
 )
-
-
-@pytest.fixture(params=LOOPS)
-def staged(request) -> Staging:
-    return Staging(LOOPS[request.param])
 
 
 def reads(staged: Staging, *pieces: bytes, method: str = "GET") -> tuple[int, bytes, str]:
@@ -33,7 +28,7 @@ def reads(staged: Staging, *pieces: bytes, method: str = "GET") -> tuple[int, by
 
     async def test(wire: Wire, _: Stage) -> None:
         try:
-            async with wire.send(method, "/", []) as answer:
+            async with answered(wire, method, "/", []) as answer:
                 read[0] = answer.status
                 while piece := await answer.next():
                     read[1] += piece
@@ -64,7 +59,7 @@ def test_chunks_cut_anywhere(staged) -> None:
 
     async def test(wire: Wire, stage: Stage) -> None:
         for _ in range(2):
-            async with wire.send("GET", "/", []) as answer:
+            async with answered(wire, "GET", "/", []) as answer:
                 assert await answer.read() == b"abc0123456789"
                 assert answer.raw_headers == [(b"Transfer-Encoding", b"chunked")]
         assert stage.made == 1
@@ -76,7 +71,7 @@ def test_what_is_here_comes_in_one_piece(staged) -> None:
     """However many chunks it has."""
 
     async def test(wire: Wire, _: Stage) -> None:
-        async with wire.send("GET", "/", []) as answer:
+        async with answered(wire, "GET", "/", []) as answer:
             await asyncio.sleep(0.05)
             assert await answer.next() == b"abcdef"
             assert await answer.next() == b""
@@ -101,7 +96,7 @@ def test_a_reset_is_no_end(staged) -> None:
         peer.reset()
 
     async def test(wire: Wire, _: Stage) -> None:
-        async with wire.send("GET", "/", []) as answer:
+        async with answered(wire, "GET", "/", []) as answer:
             assert await answer.next() == b"abc"
             with pytest.raises(UpstreamFault, match="broke"):
                 await answer.next()
@@ -154,7 +149,7 @@ def test_what_comes_before_the_answer_is_skipped(staged) -> None:
 
     async def test(wire: Wire, stage: Stage) -> None:
         for _ in range(2):
-            async with wire.send("GET", "/", []) as answer:
+            async with answered(wire, "GET", "/", []) as answer:
                 assert answer.raw_headers == [(b"Content-Length", b"2")]
                 assert await answer.read() == b"hi"
         assert stage.made == 1
@@ -184,7 +179,7 @@ def test_headers_are_found_in_any_case(staged) -> None:
     """By lower case; what is repeated is a list, and the raw ones are as they came."""
 
     async def test(wire: Wire, _: Stage) -> None:
-        async with wire.send("GET", "/", []) as answer:
+        async with answered(wire, "GET", "/", []) as answer:
             assert answer.headers["x-two"] == "a, \xe9"
             assert answer.headers.get("nothing") is None
             assert answer.raw_headers[:2] == [(b"X-Two", b"a"), (b"x-tWo", b"\xe9")]
@@ -244,7 +239,7 @@ def test_what_swells_comes_in_bounded_pieces(staged) -> None:
 
     async def test(wire: Wire, _: Stage) -> None:
         size = 0
-        async with wire.send("GET", "/", []) as answer:
+        async with answered(wire, "GET", "/", []) as answer:
             while piece := await answer.next():
                 assert len(piece) <= 1024 * 1024
                 size += len(piece)
@@ -266,7 +261,7 @@ def test_a_server_waits_for_who_takes_nothing(staged) -> None:
         await peer.answer(OK)
 
     async def test(wire: Wire, stage: Stage) -> None:
-        async with wire.send("GET", "/", []) as answer:
+        async with answered(wire, "GET", "/", []) as answer:
             await asyncio.sleep(0.3)
             # The kernel's buffers take a few megabytes.
             assert sum(said) < size // 2
@@ -295,7 +290,7 @@ def test_a_server_that_says_nothing(staged) -> None:
         with pytest.raises(UpstreamFault, match="did not begin") as error:
             await body_of(wire, patience_seconds=0.05)
         assert error.value.status == 504
-        async with wire.send("GET", "/", []) as answer:
+        async with answered(wire, "GET", "/", []) as answer:
             answer.begun = True
             assert await answer.next() == b"abc"
             with pytest.raises(UpstreamFault, match="in the middle"):
