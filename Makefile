@@ -2,7 +2,7 @@
 
 setup: ; @deploy/setup
 run: setup ; @exec .venv/bin/anyclauded
-# Two files at a time: half of a test's time is waiting for processes.
+# Two files at a time, since most tests keep one core busy.
 test: ; @deploy/setup dev && .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 lint: ; @deploy/setup dev && .venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy
 proto: ; @deploy/setup dev && .venv/bin/python -m grpc_tools.protoc -Iprotos --python_out=protos --pyi_out=protos --grpc_python_out=protos protos/anyclaude/*/v1/*.proto

@@ -4,14 +4,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
+from tests.requirements import unavailable
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:
     """A certificate of our own for 127.0.0.1, and its key."""
     openssl = shutil.which("openssl")
     if openssl is None:
-        pytest.skip("openssl makes the certificate")
+        unavailable("openssl makes the certificate")
     cert, key = folder / "cert.pem", folder / "key.pem"
     subprocess.run(
         [

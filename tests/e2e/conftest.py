@@ -1,9 +1,7 @@
 """Fixtures of the end-to-end tests: a namespace, the service inside it, the client beside it."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
@@ -11,13 +9,7 @@ from tests.e2e.claude_code import ClaudeCode, ClaudeCodeMissing, find_binary
 from tests.e2e.namespace import Namespace, NamespaceUnavailable, open_namespace
 from tests.e2e.scripted import ScriptedService, scripted_service
 from tests.e2e.service import Service
-
-
-def unavailable(reason: str) -> NoReturn:
-    """Skip at a developer's desk; fail where CI promises that everything is there."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
+from tests.requirements import unavailable
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,6 @@ class Answer:
         self._machine = machine
         # What comes after the events before it.
         self._broken: ApiError | None = None
-        self._has_content = False
 
     async def whole(self) -> None:
         """The non-streaming answer: one Message, once it is complete.
@@ -111,9 +110,7 @@ class Answer:
     def _note(self, event: worker.GenerateResponse) -> None:
         match event.WhichOneof("event"):
             case "block_delta" | "block_start":
-                if not self._has_content:
-                    self._has_content = True
-                    self._exchange.note_first_content()
+                self._exchange.note_first_content()
             case "started":
                 self._note_start(event.started)
             case "finished":
