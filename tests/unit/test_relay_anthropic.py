@@ -62,7 +62,7 @@ def body(kind="lmstudio", quirks=Quirks(), **fields):  # noqa: B008
     text = json.dumps(raw).encode()
     settings = UpstreamSettings.model_validate({"kind": kind})
     target = Target(settings, "served", quirks)
-    return AnthropicDialect().body(parse_messages_request(text), text, target)
+    return AnthropicDialect().body(parse_messages_request(text), json.loads(text), target)
 
 
 def test_an_answer():

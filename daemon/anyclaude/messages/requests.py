@@ -5,7 +5,7 @@ adds some with every release. Only what no answer can be given without is checke
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -15,6 +15,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import from_json
 
 from anyclaude.messages.errors import ApiError, invalid_request
 
@@ -51,6 +52,13 @@ def _images(block: Mapping[str, Any]) -> int:
     parts = inner if isinstance(inner, list) else []
     return sum(isinstance(part, dict) and part.get("type") == "image" for part in parts)
 
+
+# What pydantic calls by Python's names.
+_IN_JSON: Final = {
+    "model_type": "Input should be an object",
+    "dict_type": "Input should be an object",
+    "list_type": "Input should be an array",
+}
 
 _Request = TypeVar("_Request", bound=BaseModel)
 
@@ -145,25 +153,41 @@ def parse_messages_request(body: bytes) -> MessagesRequest:
     Raises:
         ApiError: 400 naming the field and what is wrong with it.
     """
-    return _parse(MessagesRequest, body)
+    return messages_request(read_json(body))
 
 
 def parse_count_tokens_request(body: bytes) -> CountTokensRequest:
     """Parses the body of `POST /v1/messages/count_tokens`; errors as above."""
-    return _parse(CountTokensRequest, body)
+    return count_tokens_request(read_json(body))
 
 
-def _parse(shape: type[_Request], body: bytes) -> _Request:
+def read_json(body: bytes) -> Any:
+    """What a body holds, whatever it asks; errors as above."""
     try:
-        return shape.model_validate_json(body)
+        return from_json(body)
+    except ValueError as error:
+        raise invalid_request(f"The request body is not valid JSON: {error}.") from None
+
+
+def messages_request(document: Any) -> MessagesRequest:
+    """As `parse_messages_request`, of what has been read already."""
+    return _judged(MessagesRequest, document)
+
+
+def count_tokens_request(document: Any) -> CountTokensRequest:
+    """As `parse_count_tokens_request`, of what has been read already."""
+    return _judged(CountTokensRequest, document)
+
+
+def _judged(shape: type[_Request], document: Any) -> _Request:
+    try:
+        return shape.model_validate(document)
     except ValidationError as error:
         raise _explain(error) from None
 
 
 def _explain(error: ValidationError) -> ApiError:
     first = error.errors(include_url=False)[0]
-    if first["type"] == "json_invalid":
-        return invalid_request(f"The request body is not valid JSON: {first['msg']}.")
     where = ".".join(str(part) for part in first["loc"])
-    said = first["msg"].removeprefix("Value error, ")
+    said = _IN_JSON.get(first["type"]) or first["msg"].removeprefix("Value error, ")
     return invalid_request(f"{where}: {said}" if where else said)

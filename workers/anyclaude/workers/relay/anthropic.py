@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import structlog
-from pydantic_core import from_json
 
 from anyclaude.messages.requests import MessagesRequest
 from anyclaude.runtime.upstreams import UpstreamKind
@@ -62,9 +61,10 @@ class AnthropicDialect:
             headers.append((b"authorization", f"Bearer {key}".encode()))
         return headers
 
-    def body(self, request: MessagesRequest, raw: bytes, target: Target) -> dict[str, Any]:
-        body: dict[str, Any] = from_json(raw)
-        body |= {"model": target.model, "stream": target.settings.stream}
+    def body(
+        self, request: MessagesRequest, document: Mapping[str, Any], target: Target
+    ) -> dict[str, Any]:
+        body = {**document, "model": target.model, "stream": target.settings.stream}
         body["max_tokens"] = target.answer_tokens(request.max_tokens)
         if target.settings.kind is UpstreamKind.CLAUDE:
             return body
@@ -90,9 +90,9 @@ class AnthropicDialect:
         )
 
 
-def count_body(request: Any, raw: bytes, target: Target) -> dict[str, Any]:
+def count_body(request: Any, document: Mapping[str, Any], target: Target) -> dict[str, Any]:
     """The body of `POST /v1/messages/count_tokens`."""
-    body: dict[str, Any] = from_json(raw) | {"model": target.model}
+    body = {**document, "model": target.model}
     if target.settings.kind is UpstreamKind.CLAUDE:
         return body
     body |= _conversation(request, body["messages"])

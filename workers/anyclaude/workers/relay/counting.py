@@ -1,11 +1,12 @@
 """`count_tokens`: by the server where it can, else a guess that says so."""
 
 import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 import structlog
 
-from anyclaude.messages.requests import CountTokensRequest, parse_count_tokens_request
+from anyclaude.messages.requests import CountTokensRequest, count_tokens_request, read_json
 from anyclaude.runtime.upstreams import UpstreamKind
 from anyclaude.worker.v1 import worker_pb2 as pb
 from anyclaude.workers.relay.anthropic import COUNT_PATH, AnthropicDialect, count_body
@@ -28,9 +29,10 @@ async def count_tokens(upstream: Upstream, raw: bytes) -> pb.CountTokensResponse
     Raises:
         ApiError: the request is unfit, or the real API refuses it.
     """
-    request = parse_count_tokens_request(raw)
+    document = read_json(raw)
+    request = count_tokens_request(document)
     try:
-        counted = await _ask(upstream, request, raw)
+        counted = await _ask(upstream, request, document)
     except UpstreamFault as fault:
         # Not the time to complain: the next message will, with all it takes.
         log.debug("no count", upstream=upstream.name, status=fault.status)
@@ -42,14 +44,16 @@ async def count_tokens(upstream: Upstream, raw: bytes) -> pb.CountTokensResponse
     )
 
 
-async def _ask(upstream: Upstream, request: CountTokensRequest, raw: bytes) -> int | None:
+async def _ask(
+    upstream: Upstream, request: CountTokensRequest, document: Mapping[str, Any]
+) -> int | None:
     """The server's own count; None when it has none."""
     if not upstream.counts:
         return None
     target = await upstream.target(request.model)
     dialect = await upstream.dialect()
     if isinstance(dialect, AnthropicDialect):
-        path, body = COUNT_PATH, count_body(request, raw, target)
+        path, body = COUNT_PATH, count_body(request, document, target)
     elif isinstance(dialect, OpenAiDialect) and upstream.settings.kind is UpstreamKind.VLLM:
         path, body = _VLLM_PATH, count_messages(request, target)
     else:

@@ -1,6 +1,6 @@
 """What the relay needs of a dialect."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from anyclaude.messages.requests import MessagesRequest
@@ -32,8 +32,10 @@ class Dialect(Protocol):
         """
         ...
 
-    def body(self, request: MessagesRequest, raw: bytes, target: Target) -> dict[str, Any]:
-        """The request as the server takes it; `raw` is the client's own body.
+    def body(
+        self, request: MessagesRequest, document: Mapping[str, Any], target: Target
+    ) -> dict[str, Any]:
+        """The request as the server takes it; `document` is the client's own.
 
         Raises:
             ApiError: 400 for what the dialect has no place for.

@@ -1,6 +1,6 @@
 """Chat completions: `POST /v1/chat/completions`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from anyclaude.messages.requests import MessagesRequest
@@ -19,7 +19,9 @@ class OpenAiDialect:
     def headers(self, key: str, *, is_api: bool) -> list[tuple[bytes, bytes]]:
         return [(b"authorization", f"Bearer {key}".encode())] if key else []
 
-    def body(self, request: MessagesRequest, raw: bytes, target: Target) -> dict[str, Any]:
+    def body(
+        self, request: MessagesRequest, document: Mapping[str, Any], target: Target
+    ) -> dict[str, Any]:
         return build(request, target)
 
     def reader(
