@@ -1,27 +1,42 @@
 """The shell of a child: what it is told, and how it learns that it is alone."""
 
+import gc
 import os
 import threading
 from pathlib import Path
 
-from anyclaude.runtime.child import Birth, watch_end_of
+from anyclaude.runtime.child import Birth, Child, watch_end_of
 from anyclaude.runtime.paths import find_paths
 from anyclaude.runtime.settings import Settings
+
+BIRTH = Birth(
+    name="mlx",
+    generation=3,
+    socket_path=Path("/tmp/x/mlx-3.sock"),
+    paths=find_paths({"ANYCLAUDE_HOME": "/tmp/x"}),
+    settings=Settings(),
+    listen_fd=7,
+)
 
 
 def test_a_birth_survives_its_line():
     """What the daemon writes is what the child reads, on one line."""
-    birth = Birth(
-        name="mlx",
-        generation=3,
-        socket_path=Path("/tmp/x/mlx-3.sock"),
-        paths=find_paths({"ANYCLAUDE_HOME": "/tmp/x"}),
-        settings=Settings(),
-        listen_fd=7,
-    )
-    line = birth.to_json()
+    line = BIRTH.to_json()
     assert "\n" not in line
-    assert Birth.from_json(line) == birth
+    assert Birth.from_json(line) == BIRTH
+
+
+def test_collecting_garbage_leaves_out_what_the_start_made():
+    """A full collection stops every stream: it walks only what requests have made."""
+    source, sink = os.pipe()
+    try:
+        Child(BIRTH, sink).ready({"model": "m"})
+        assert gc.get_freeze_count() > 1000
+        assert os.read(source, 100) == b'{"ready": {"model": "m"}}\n'
+    finally:
+        gc.unfreeze()
+        os.close(source)
+        os.close(sink)
 
 
 def test_the_end_of_the_pipe_is_noticed():

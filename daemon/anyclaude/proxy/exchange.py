@@ -5,7 +5,6 @@ import json
 import secrets
 import time
 from collections.abc import Coroutine
-from email.utils import formatdate
 from typing import Any, Final
 
 from starlette.datastructures import Headers
@@ -38,10 +37,11 @@ class Exchange:
         self.path_params: dict[str, str] = {}
         self.inbound = Inbound(self.headers, receive, stall_seconds)
         self.record = frontend.RequestRecord(request_id=self.request_id, route=self.path)
-        self.record.start_time.FromNanoseconds(time.time_ns())
         # Added to the answer's head, whichever it becomes.
         self.extra_headers: dict[str, str] = {"request-id": self.request_id}
+        self._start_time_ns = time.time_ns()
         self._started_ns = time.monotonic_ns()
+        self._first_content_ns = 0
         self._send = send
         self.answered = False
         self._hears_others = False
@@ -80,7 +80,10 @@ class Exchange:
         own = [(name.encode(), value.encode()) for name, value in self.extra_headers.items()]
         # An answer that was passed through has the date of its maker.
         if not any(name == b"date" for name, _ in given):
-            own.append((b"date", formatdate(usegmt=True).encode()))
+            # Three times as fast as email.utils' way. No locale is set: the names are English.
+            own.append(
+                (b"date", time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime()).encode())
+            )
         return [*given, *own]
 
     async def refuse(self, error: ApiError) -> None:
@@ -118,22 +121,27 @@ class Exchange:
         Raises:
             ClientGoneError: it went away before the answer was out.
         """
-        loop = asyncio.get_running_loop()
-        # Not by asyncio.wait: what that does beforehand, the work would have to wait for.
-        ended = asyncio.Event()
-        working = loop.create_task(work)
-        working.add_done_callback(lambda _: ended.set())
-        gone = loop.create_task(self.inbound.wait_gone())
-        gone.add_done_callback(lambda _: self.answered or working.cancel())
+        working = asyncio.current_task()
+        assert working is not None
+        has_left = False
+
+        def leave(_: object) -> None:
+            nonlocal has_left
+            if not self.answered:
+                has_left = True
+                working.cancel()
+
+        # In a task of its own, which begins once the work first waits.
+        gone = asyncio.ensure_future(self.inbound.wait_gone())
+        gone.add_done_callback(leave)
         try:
-            await ended.wait()
+            await work
         finally:
-            working.cancel()
+            gone.remove_done_callback(leave)
             gone.cancel()
-            await asyncio.gather(working, gone, return_exceptions=True)
-        if working.cancelled():
-            raise ClientGoneError
-        working.result()
+            # Unless this process is stopping as well.
+            if has_left and not working.uncancel():
+                raise ClientGoneError
 
     def note_error(self, error: ApiError) -> None:
         self.note_status(error.type)
@@ -151,14 +159,17 @@ class Exchange:
             self.record.outcome = frontend.OUTCOME_CANCELLED
 
     def note_first_content(self) -> None:
-        if not self.record.HasField("time_to_first_token"):
-            self.record.time_to_first_token.FromNanoseconds(self._elapsed_ns())
+        if not self._first_content_ns:
+            self._first_content_ns = self._elapsed_ns()
 
     def finish(self) -> frontend.RequestRecord:
         """The record of the exchange, which is over."""
         if not self.record.outcome:
             self.record.outcome = frontend.OUTCOME_COMPLETED
+        self.record.start_time.FromNanoseconds(self._start_time_ns)
         self.record.duration.FromNanoseconds(self._elapsed_ns())
+        if self._first_content_ns:
+            self.record.time_to_first_token.FromNanoseconds(self._first_content_ns)
         return self.record
 
     def _elapsed_ns(self) -> int:

@@ -71,7 +71,12 @@ def test_wrong_method(http: httpx.Client, method: str, path: str, allowed: str) 
         (b"\xff\xfe", "not valid JSON"),
         (b'{"model": "m", "messages": [{"role": "user", "content": "\\ud800"}]}', "not valid JSON"),
         (b"[" * 100_000, "not valid JSON"),
-        (b"[]", ""),
+        (b"[]", "Input should be an object"),
+        (b'{"model": "m", "max_tokens": 1, "messages": {}}', "messages: Input should be an array"),
+        (
+            b'{"model": "m", "max_tokens": 1, "messages": [5]}',
+            "messages.0: Input should be an object",
+        ),
         (b'{"model": "m", "messages": [{"role": "user", "content": "x"}]}', "max_tokens"),
         (b'{"model": "m", "max_tokens": 1, "messages": []}', "messages"),
         (b'{"max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}', "model"),
