@@ -168,6 +168,10 @@ def test_missing_counts_are_estimated():
         pytest.param([START, TEXT[1], close(), STOP], id="a delta of no block"),
         pytest.param([START, *TEXT, '{"type"'], id="cut JSON"),
         pytest.param(
+            [START, TEXT[0], delta(0, type="text_delta", text="\ud83d"), end(0), close(), STOP],
+            id="half a character",
+        ),
+        pytest.param(
             [START, begin(0, type="tool_use", id="t", name="Bash", input={}),
              delta(0, type="input_json_delta", partial_json='{"a"'), end(0), close(), STOP],
             id="cut input",

@@ -293,6 +293,7 @@ def test_a_repeated_whole_message_is_not_said_twice():
         pytest.param([DONE], id="only the end"),
         pytest.param([delta(content="a"), '{"choices": ['], id="cut JSON"),
         pytest.param([delta(content="a"), "[]"], id="no object"),
+        pytest.param([delta(content="\ud83d"), delta("stop")], id="half a character"),
         pytest.param(
             [delta(tool_calls=[call(0, "a", "Bash", '{"a":')]), delta("tool_calls")], id="cut call"
         ),

@@ -16,7 +16,12 @@ from anyclaude.runtime.upstreams import UpstreamKind
 from anyclaude.worker.v1 import worker_pb2 as pb
 from anyclaude.workers.relay.blocks import BlockWriter
 from anyclaude.workers.relay.failures import details_of
-from anyclaude.workers.relay.reader import BrokenAnswerError, Reader, RefusedInStreamError
+from anyclaude.workers.relay.reader import (
+    BrokenAnswerError,
+    Reader,
+    RefusedInStreamError,
+    parse_object,
+)
 from anyclaude.workers.relay.sse import ServerEvent
 from anyclaude.workers.relay.target import Target
 from anyclaude.workers.relay.turns import arrange, reminder, turn_texts
@@ -175,7 +180,7 @@ class MessageReader:
     def feed(self, event: ServerEvent) -> None:
         if event.data.strip() == "[DONE]":
             return
-        data = _parse(event.data)
+        data = parse_object(event.data)
         match data.get("type") or event.name:
             case "message_start":
                 self._start(_object(data.get("message")))
@@ -344,13 +349,6 @@ def _json(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
-
-
-def _parse(data: str) -> Mapping[str, Any]:
-    value = _json(data)
-    if not isinstance(value, dict):
-        raise BrokenAnswerError("a piece of it is not a JSON object")
-    return value
 
 
 def _object(value: Any) -> Mapping[str, Any]:

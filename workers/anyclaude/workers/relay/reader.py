@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from pydantic_core import from_json
+
 from anyclaude.worker.v1.worker_pb2 import GenerateResponse, Usage
 from anyclaude.workers.relay.sse import ServerEvent
 
@@ -53,3 +55,18 @@ class Reader(Protocol):
     def take(self) -> list[GenerateResponse]:
         """The worker events so far, each once; also those ahead of what raised."""
         ...
+
+
+def parse_object(data: str) -> Mapping[str, Any]:
+    """The JSON object that a piece of an answer is.
+
+    Raises:
+        BrokenAnswerError: it is none, or holds half a character.
+    """
+    try:
+        value = from_json(data)
+    except ValueError:
+        raise BrokenAnswerError("a piece of it is not JSON") from None
+    if not isinstance(value, dict):
+        raise BrokenAnswerError("a piece of it is not a JSON object")
+    return value

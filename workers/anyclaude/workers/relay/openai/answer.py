@@ -4,7 +4,6 @@ An answer is complete when a finish reason or the closing `[DONE]` came; one tha
 broken and fails, however plausible its words.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -14,12 +13,11 @@ from anyclaude.workers.relay.blocks import BlockWriter
 from anyclaude.workers.relay.failures import details_of
 from anyclaude.workers.relay.openai.calls import BrokenCallError, CallAssembler
 from anyclaude.workers.relay.openai.thoughts import ThoughtSplitter
-from anyclaude.workers.relay.reader import BrokenAnswerError, RefusedInStreamError
+from anyclaude.workers.relay.reader import BrokenAnswerError, RefusedInStreamError, parse_object
 from anyclaude.workers.relay.sse import ServerEvent
 from anyclaude.workers.relay.usage import openai_usage, prompt_tokens
 
 _DONE: Final = "[DONE]"
-_JSON: Final = json.JSONDecoder()
 # Every other reason is an ordinary end.
 _REASONS: Final = {
     "length": pb.STOP_REASON_MAX_TOKENS,
@@ -84,7 +82,7 @@ class ChatReader:
         if event.data.strip() == _DONE:
             self._done = True
             return
-        chunk = _parse(event.data)
+        chunk = parse_object(event.data)
         choice = _first(chunk)
         self._check(event.name, chunk, choice)
         self._take(chunk, choice, "delta")
@@ -242,16 +240,6 @@ def _used_ids(request: MessagesRequest) -> frozenset[str]:
         for block in message.blocks()
         if block["type"] == "tool_use"
     )
-
-
-def _parse(data: str) -> Mapping[str, Any]:
-    try:
-        chunk = _JSON.decode(data)
-    except (ValueError, RecursionError):
-        raise BrokenAnswerError("a piece of it is not JSON") from None
-    if not isinstance(chunk, dict):
-        raise BrokenAnswerError("a piece of it is not a JSON object")
-    return chunk
 
 
 def _first(chunk: Mapping[str, Any]) -> Mapping[str, Any]:
