@@ -19,6 +19,13 @@ from pydantic_core import from_json
 
 from anyclaude.messages.errors import ApiError, invalid_request
 
+# Where pydantic's words are Python's.
+_IN_JSON: Final = {
+    "model_type": "Input should be an object",
+    "dict_type": "Input should be an object",
+    "list_type": "Input should be an array",
+}
+
 
 def _has_type(block: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(block.get("type"), str):
@@ -52,13 +59,6 @@ def _images(block: Mapping[str, Any]) -> int:
     parts = inner if isinstance(inner, list) else []
     return sum(isinstance(part, dict) and part.get("type") == "image" for part in parts)
 
-
-# What pydantic calls by Python's names.
-_IN_JSON: Final = {
-    "model_type": "Input should be an object",
-    "dict_type": "Input should be an object",
-    "list_type": "Input should be an array",
-}
 
 _Request = TypeVar("_Request", bound=BaseModel)
 

@@ -80,10 +80,7 @@ class Exchange:
         own = [(name.encode(), value.encode()) for name, value in self.extra_headers.items()]
         # An answer that was passed through has the date of its maker.
         if not any(name == b"date" for name, _ in given):
-            # Three times as fast as email.utils' way. No locale is set: the names are English.
-            own.append(
-                (b"date", time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime()).encode())
-            )
+            own.append((b"date", _http_date()))
         return [*given, *own]
 
     async def refuse(self, error: ApiError) -> None:
@@ -174,3 +171,8 @@ class Exchange:
 
     def _elapsed_ns(self) -> int:
         return time.monotonic_ns() - self._started_ns
+
+
+def _http_date() -> bytes:
+    """Now (RFC 9110, section 5.6.7). The names are English, since no locale is set."""
+    return time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime()).encode()

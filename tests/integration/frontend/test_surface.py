@@ -2,6 +2,8 @@
 
 import json
 import socket
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,14 @@ def test_wrong_method(http: httpx.Client, method: str, path: str, allowed: str) 
     check_error(answer, 405, "invalid_request_error")
     assert allowed in answer.headers["allow"]
     assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_the_date(http: httpx.Client):
+    """In the one form that HTTP has left (RFC 9110, section 5.6.7)."""
+    told = http.get("/health/live").headers["date"]
+    date = parsedate_to_datetime(told)
+    assert format_datetime(date, usegmt=True) == told
+    assert abs(datetime.now(UTC) - date) < timedelta(minutes=1)
 
 
 @pytest.mark.parametrize(
