@@ -2,12 +2,11 @@
 
     python -m benchmarks.relay [--streams N]
 
-Each piece of the server's answer is the moment at which it was sent, so every reader knows how old
-it is. Three ways take turns: direct, through two processes that only pass bytes on (the least that
-a front end and a worker can cost on the machine at hand), and relayed; each to a server of either
-dialect. Of the Anthropic one every way has the same answer to read; a chat completion's is shorter
-than what the relay makes of it, which counts as the relay's. The prompt has the size of Claude
-Code's. In an unpaced stream the server sends all words at once.
+Each word of the server's answer is the moment at which it was sent, so the reader knows how old it
+is when its bytes come. What a reader does with them is not counted: that is its own. Three ways
+take turns: direct, through two processes that only pass bytes on (the least that a front end and a
+worker can cost on the machine at hand), and relayed; each to a server of either dialect. The prompt
+has the size of Claude Code's. In an unpaced stream the server sends all words at once.
 """
 
 import argparse
@@ -19,11 +18,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
-import httpx
+import httptools
 
 from benchmarks.forwarding import forwarded
 from tests.integration.frontend_process import FrontendProcess, route
@@ -55,13 +54,14 @@ _OPENAI_TOOLS = [
 class Samples:
     """Seconds."""
 
-    first: list[float] = field(default_factory=list)
+    first_byte: list[float] = field(default_factory=list)
+    first_word: list[float] = field(default_factory=list)
     ages: list[float] = field(default_factory=list)
     # Of whole unpaced streams.
     unpaced: list[float] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Way:
     name: str
     base_url: str
@@ -71,15 +71,24 @@ class Way:
     samples: Samples = field(default_factory=Samples)
 
     @property
-    def url(self) -> str:
-        return self.base_url + _PATHS[self.dialect]
+    def address(self) -> str:
+        return self.base_url.removeprefix("http://")
 
-    def body(self, pace: str) -> bytes:
+    def request(self, pace: str) -> bytes:
         """The model's name tells the server how to send."""
         asked = {"model": pace, "max_tokens": 500, "stream": True}
         messages = [{"role": "user", "content": "Hello."}]
         tools = _TOOLS if self.dialect == "anthropic" else _OPENAI_TOOLS
-        return json.dumps({**asked, "messages": messages, "tools": tools}).encode()
+        body = json.dumps({**asked, "messages": messages, "tools": tools}).encode()
+        head = [
+            f"POST {_PATHS[self.dialect]} HTTP/1.1",
+            f"host: {self.address}",
+            "content-type: application/json",
+            f"content-length: {len(body)}",
+        ]
+        if self.mode:
+            head.append(f"x-anyclaude-mode: {self.mode}")
+        return "\r\n".join([*head, "", ""]).encode() + body
 
 
 async def serve() -> None:
@@ -155,36 +164,64 @@ async def _end(writer: asyncio.StreamWriter) -> None:
     await writer.drain()
 
 
-async def _words(response: httpx.Response) -> AsyncIterator[str]:
-    async for line in response.aiter_lines():
-        if not line.startswith("data: {"):
-            continue
-        event = json.loads(line.removeprefix("data: "))
-        if "choices" in event:
-            yield event["choices"][0]["delta"].get("content", "")
-        elif event["type"] == "content_block_delta":
-            yield event["delta"]["text"]
+class _Reader(asyncio.Protocol):
+    """A connection that asks, and notes when the bytes of each word come (`time.monotonic_ns`)."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def ask(self, request: bytes) -> "asyncio.Future[None]":
+        """Done at the end of the answer."""
+        self._parser = httptools.HttpResponseParser(self)
+        self._lines = b""
+        self.words: list[tuple[int, int]] = []
+        self.first_byte = 0
+        self._ended = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        return self._ended
+
+    def data_received(self, data: bytes) -> None:
+        self._now = time.monotonic_ns()
+        self.first_byte = self.first_byte or self._now
+        self._parser.feed_data(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._ended.done():
+            self._ended.set_exception(ConnectionError("it hung up"))
+
+    def on_body(self, data: bytes) -> None:
+        assert self._parser.get_status_code() == 200, data
+        *lines, self._lines = (self._lines + data).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data: {"):
+                sent = _words(json.loads(line.removeprefix(b"data: ")))
+                self.words += [(self._now, int(word)) for word in sent.split()]
+
+    def on_message_complete(self) -> None:
+        self._ended.set_result(None)
 
 
-async def _read(client: httpx.AsyncClient, way: Way, pace: str) -> None:
-    headers = {"content-type": "application/json"}
-    if way.mode:
-        headers["x-anyclaude-mode"] = way.mode
-    body = way.body(pace)
-    began, first = time.perf_counter(), 0.0
-    async with client.stream("POST", way.url, content=body, headers=headers) as response:
-        response.raise_for_status()
-        ages = []
-        async for words in _words(response):
-            now = time.monotonic_ns()
-            first = first or time.perf_counter() - began
-            ages += [(now - int(sent)) / 1e9 for sent in words.split()]
-    assert len(ages) == PIECES, f"{way.name}: {len(ages)} words"
+def _words(event: dict[str, Any]) -> str:
+    found = ""
+    if "choices" in event:
+        found = event["choices"][0]["delta"].get("content", "")
+    elif event["type"] == "content_block_delta":
+        found = event["delta"]["text"]
+    return found
+
+
+async def _read(reader: _Reader, way: Way, pace: str) -> None:
+    request = way.request(pace)
+    began = time.monotonic_ns()
+    await reader.ask(request)
+    ended = time.monotonic_ns()
+    assert len(reader.words) == PIECES, f"{way.name}: {len(reader.words)} words"
     if pace == _PACED:
-        way.samples.first.append(first)
-        way.samples.ages += ages
+        way.samples.first_byte.append((reader.first_byte - began) / 1e9)
+        way.samples.first_word.append((reader.words[0][0] - began) / 1e9)
+        way.samples.ages += [(came - sent) / 1e9 for came, sent in reader.words]
     else:
-        way.samples.unpaced.append(time.perf_counter() - began)
+        way.samples.unpaced.append((ended - began) / 1e9)
 
 
 @contextlib.contextmanager
@@ -199,23 +236,29 @@ def _server() -> Iterator[str]:
 
 
 async def _measure(ways: list[Way], streams: int) -> None:
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
-        for way in ways:
-            await _read(client, way, _PACED)
-            vars(way.samples).update(vars(Samples()))
+    readers = [(await _connect(way), way) for way in ways]
+    for reader, way in readers:
+        await _read(reader, way, _PACED)
+        # That was to warm up.
+        way.samples = Samples()
+    for pace in (_PACED, _UNPACED):
         for _ in range(streams):
-            for way in ways:
-                await _read(client, way, _PACED)
-        for _ in range(streams):
-            for way in ways:
-                await _read(client, way, _UNPACED)
+            for reader, way in readers:
+                await _read(reader, way, pace)
+
+
+async def _connect(way: Way) -> _Reader:
+    host, port = way.address.split(":")
+    _, reader = await asyncio.get_running_loop().create_connection(_Reader, host, int(port))
+    return reader
 
 
 def _report(dialect: str, ways: list[Way]) -> None:
     head = ("direct", "passed on", "relayed", "added", "ratio", "over passed on")
     print(f"{dialect + ', median, ms':<30}" + "".join(f"{name:>16}" for name in head))
     for name, of in (
-        ("to the first word", lambda samples: samples.first),
+        ("to the first byte", lambda samples: samples.first_byte),
+        ("to the first word", lambda samples: samples.first_word),
         ("age of a word", lambda samples: samples.ages),
         ("unpaced stream, per word", lambda samples: [one / PIECES for one in samples.unpaced]),
     ):
