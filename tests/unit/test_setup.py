@@ -42,7 +42,7 @@ def taken(checkout: Path, *folders: Path, python: str = "") -> str:
     """What setup says, with nothing on the PATH but `folders` and the system's tools."""
     tools = checkout / "tools"
     tools.mkdir()
-    for name in ("sh", "dirname", "cat", "cksum", "rm", "tr", "echo", "uname"):
+    for name in ("sh", "dirname", "cat", "cksum", "rm", "tr", "uname"):
         found = shutil.which(name)
         assert found, name
         (tools / name).symlink_to(found)
@@ -82,9 +82,20 @@ def test_the_one_that_is_named_is_taken(checkout: Path, tmp_path: Path):
     assert "optimisation" not in said
 
 
+def test_the_one_that_is_named_has_to_do(checkout: Path, tmp_path: Path):
+    """No other is taken in its place."""
+    stand_in(tmp_path / "system", "python3.12")
+    named = stand_in(tmp_path / "own", "python3.9", supported=False)
+    said = taken(checkout, tmp_path / "system", python=str(named))
+    assert f"PYTHON={named} is no Python 3.11, 3.12 or 3.13" in said
+    assert "taken" not in said
+
+
 def test_none_is_an_error(checkout: Path, tmp_path: Path):
     """It says what to install."""
     stand_in(tmp_path / "old", "python3", supported=False)
     said = taken(checkout, tmp_path / "old")
-    assert "no Python 3.11, 3.12 or 3.13 found" in said
+    (line,) = said.splitlines()
+    assert "no Python 3.11, 3.12 or 3.13 found" in line
+    assert "apt install python3-venv" in line
     assert "taken" not in said
