@@ -20,7 +20,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from anyclaude.workers.mlx.kv.disk import Bounds, DiskTier, Segment
+from anyclaude.mlx.kv_disk import Bounds, DiskTier, Segment
 
 LAYERS = 48
 HEADS, HEAD_SIZE = 4, 128

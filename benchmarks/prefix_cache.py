@@ -16,9 +16,9 @@ from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import make_prompt_cache
 
 from anyclaude.messages.requests import parse_messages_request
+from anyclaude.mlx.model import Model, load
+from anyclaude.mlx.prompt import PromptRenderer
 from anyclaude.runtime.settings import ModelSettings
-from anyclaude.workers.mlx.model import Model, load
-from anyclaude.workers.mlx.prompt import PromptRenderer
 from benchmarks.prompts import STABLE_TOKENS, coding_assistant
 from benchmarks.service import Service, Timed, running
 from tests.models import saved

@@ -5,7 +5,7 @@ import random
 from typing import Any
 
 from anyclaude.messages.requests import parse_messages_request
-from anyclaude.workers.mlx.prompt import PromptRenderer
+from anyclaude.mlx.prompt import PromptRenderer
 
 STABLE_TOKENS = 18_490
 TOOL_COUNT = 25

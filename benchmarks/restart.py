@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from anyclaude.mlx.model import load
+from anyclaude.mlx.prompt import PromptRenderer
 from anyclaude.runtime.settings import ModelSettings
-from anyclaude.workers.mlx.model import load
-from anyclaude.workers.mlx.prompt import PromptRenderer
 from benchmarks.prefix_cache import SHAPE
 from benchmarks.prompts import STABLE_TOKENS, coding_assistant
 from benchmarks.service import Service as Client

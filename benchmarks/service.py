@@ -80,7 +80,7 @@ def running(model: Path) -> Iterator[Service]:
         "ANYCLAUDE_MODEL": str(model),
         "ANYCLAUDE__LOG__LEVEL": "warning",
     }
-    daemon = subprocess.Popen([sys.executable, "-m", "anyclaude.daemon"], env=environ)
+    daemon = subprocess.Popen([sys.executable, "-m", "anyclaude.supervisor"], env=environ)
     try:
         _control(environ, "wait", "--ready", "--timeout", str(READY_TIMEOUT_SECONDS))
         status = json.loads(_control(environ, "status", "--json"))
@@ -92,5 +92,5 @@ def running(model: Path) -> Iterator[Service]:
 
 
 def _control(environ: dict[str, str], *args: str) -> str:
-    command = [sys.executable, "-m", "anyclaude.ctl", *args]
+    command = [sys.executable, "-m", "anyclaude.cli", *args]
     return subprocess.run(command, env=environ, check=True, capture_output=True, text=True).stdout

@@ -27,13 +27,13 @@ import mlx.core as mx
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from anyclaude.messages.requests import parse_messages_request
-from anyclaude.workers.mlx.adapter import TokenizerWrapper
-from anyclaude.workers.mlx.kv.lease import Lease
-from anyclaude.workers.mlx.kv.lineage import LineageKey
-from anyclaude.workers.mlx.kv.room import StoreLimits
-from anyclaude.workers.mlx.kv.store import KVStore
-from anyclaude.workers.mlx.kv.tokens import TokenArray, token_digest
-from anyclaude.workers.mlx.prompt import Prompt, PromptRenderer
+from anyclaude.mlx.adapter import TokenizerWrapper
+from anyclaude.mlx.kv.lease import Lease
+from anyclaude.mlx.kv.lineage import LineageKey
+from anyclaude.mlx.kv.room import StoreLimits
+from anyclaude.mlx.kv.store import KVStore
+from anyclaude.mlx.prompt import Prompt, PromptRenderer
+from anyclaude.mlx.tokens import TokenArray, token_digest
 from benchmarks.prompts import WORDS, tools
 from tests.models import tiny
 from tests.models.templates import TEMPLATES

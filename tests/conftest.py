@@ -33,3 +33,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("figures")
     for line, count in lines.items():
         terminalreporter.line(line if count == 1 else f"{count} times: {line}")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Async tests run on asyncio, as every process of ours does."""
+    return "asyncio"

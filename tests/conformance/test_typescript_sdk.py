@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from tests.checkout import ROOT
 from tests.conformance import bodies as b
 from tests.conformance.endpoint import Endpoint, prompt_tokens
 from tests.conformance.rows import Row, row
@@ -16,7 +17,7 @@ from tests.conformance.rows import Row, row
 pytestmark = row(Row.TYPESCRIPT_SDK)
 
 FOLDER_VARIABLE = "ANYCLAUDE_TEST_TS_SDK"
-INSTALLED = Path(__file__).parents[2] / ".venv" / "typescript-sdk"
+INSTALLED = ROOT / ".venv" / "typescript-sdk"
 DRIVER = Path(__file__).parent / "typescript" / "driver.mjs"
 RUN_SECONDS = 180
 

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.checkout import ROOT
 from tests.e2e.namespace import Namespace
 from tests.e2e.transcript import Transcript, parse_transcript
 
 _BINARY_VARIABLE = "ANYCLAUDE_TEST_CLAUDE"
-_INSTALLED = Path(__file__).parents[2] / ".venv" / "claude-code" / "claude"
+_INSTALLED = ROOT / ".venv" / "claude-code" / "claude"
 
 
 class ClaudeCodeMissing(Exception):

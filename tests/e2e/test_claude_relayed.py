@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from anyclaude.workers.mlx.demo import MODEL_PATH
+from anyclaude.mlx.demo import MODEL_PATH
 from tests.e2e.claude_code import ClaudeCode
 from tests.e2e.namespace import Namespace
 from tests.integration.mlx_server import MlxServer

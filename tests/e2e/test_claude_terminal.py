@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from anyclaude.worker.v1 import worker_pb2 as worker
-from anyclaude.workers.mlx.demo.words import ANSWERS, Cue
 from tests import worker_events as say
 from tests.e2e.claude_code import ClaudeCode
 from tests.e2e.scripted import Script, ScriptedService, text
 from tests.e2e.service import Service
 from tests.e2e.terminal import WAIT_SECONDS, Terminal, TerminalUnavailable, open_terminal
 from tests.requirements import unavailable
+from tools.demo_model.words import ANSWERS, Cue
 
 DEMO_TITLE = json.loads(ANSWERS[Cue.TITLE])["title"]
 PROMPT = "\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}"

@@ -26,7 +26,7 @@ CALL_SECONDS = 60
 
 
 class RelayProcess:
-    """Starts `python -m anyclaude.workers.relay` with these upstreams, and always ends it."""
+    """Starts `python -m anyclaude.relay` with these upstreams, and always ends it."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class RelayProcess:
         )
         self.socket_path = birth.socket_path
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "anyclaude.workers.relay"],
+            [sys.executable, "-m", "anyclaude.relay"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log_file,

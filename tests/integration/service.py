@@ -21,7 +21,7 @@ from anyclaude.runtime.channels import sync_channel
 from anyclaude.runtime.paths import find_paths
 
 WAIT_SECONDS: Final = 60
-REAL: Final = (sys.executable, "-m", "anyclaude.daemon")
+REAL: Final = (sys.executable, "-m", "anyclaude.supervisor")
 
 Command = Sequence[str]
 
@@ -110,7 +110,7 @@ class Service:
     def control(self, *arguments: str) -> Controlled:
         """`anyclaudectl ARGUMENTS`."""
         done = subprocess.run(
-            self._within([sys.executable, "-m", "anyclaude.ctl", *arguments]),
+            self._within([sys.executable, "-m", "anyclaude.cli", *arguments]),
             env=self.environ,
             stdin=subprocess.DEVNULL,
             capture_output=True,

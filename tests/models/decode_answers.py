@@ -8,8 +8,8 @@ from typing import Any
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from anyclaude.messages.requests import Tool, ToolChoice
+from anyclaude.mlx.decode import BlockStream
 from anyclaude.worker.v1.worker_pb2 import BlockDelta, BlockStart, GenerateResponse
-from anyclaude.workers.mlx.decode import BlockStream
 from tests.models.decode_tokenizers import encode
 
 BASH = Tool(

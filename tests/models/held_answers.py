@@ -9,16 +9,16 @@ from typing import Any
 import mlx.core as mx
 
 from anyclaude.messages.requests import Tool, ToolChoice
+from anyclaude.mlx.decode import BlockStream, ThinkingBudget, make_sampler
+from anyclaude.mlx.decode.held import ConstraintCompiler
+from anyclaude.mlx.engine.engine import Engine
+from anyclaude.mlx.engine.job import Job
+from anyclaude.mlx.kv.lineage import LineageKey
+from anyclaude.mlx.kv.room import StoreLimits
+from anyclaude.mlx.kv.store import KVStore
+from anyclaude.mlx.tokens import token_array
 from anyclaude.runtime.settings import MlxSettings
 from anyclaude.worker.v1 import worker_pb2 as pb
-from anyclaude.workers.mlx.decode import BlockStream, ThinkingBudget, make_sampler
-from anyclaude.workers.mlx.decode.held import ConstraintCompiler
-from anyclaude.workers.mlx.engine.engine import Engine
-from anyclaude.workers.mlx.engine.job import Job
-from anyclaude.workers.mlx.kv.lineage import LineageKey
-from anyclaude.workers.mlx.kv.room import StoreLimits
-from anyclaude.workers.mlx.kv.store import KVStore
-from anyclaude.workers.mlx.kv.tokens import token_array
 from tests.models import tiny
 from tests.models.decode_tokenizers import tokenizer
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import anthropic
 import pytest
 
+from anyclaude.mlx.demo import MODEL_PATH
 from anyclaude.worker.v1 import worker_pb2 as pb
-from anyclaude.workers.mlx.demo import MODEL_PATH
 from tests.integration.frontend_process import FrontendProcess, route
 from tests.integration.relay_process import RelayProcess
 from tests.models import saved

@@ -11,10 +11,11 @@ from typing import Any, Final, Self
 
 import httpx
 
-from anyclaude.workers.mlx.demo import MODEL_PATH
+from anyclaude.mlx.demo import MODEL_PATH
+from tests.checkout import ROOT
 from tests.integration.mlx_server import free_port
 
-INSTALLED: Final = Path(__file__).parents[2] / ".upstreams"
+INSTALLED: Final = ROOT / ".upstreams"
 LLAMA_WINDOW_TOKENS: Final = 32768
 _LLAMA_SLOTS: Final = 2
 _START_SECONDS: Final = 120

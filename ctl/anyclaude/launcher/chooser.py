@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from anyclaude.cli.client import ControlClient
+from anyclaude.cli.exits import CommandError, ExitCode
 from anyclaude.control.v1 import control_pb2
-from anyclaude.ctl.client import ControlClient
-from anyclaude.ctl.exits import CommandError, ExitCode
 from anyclaude.launcher.settings import Arguments
 from anyclaude.launcher.suggestion import Suggestion, suggest
 from anyclaude.launcher.workflows import Kept, Workflow, describe, workflows

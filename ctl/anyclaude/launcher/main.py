@@ -10,9 +10,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from anyclaude.ctl.bundle import ADVICE, Endpoint, contradicting, environment_for
-from anyclaude.ctl.client import ControlClient
-from anyclaude.ctl.exits import CommandError, ExitCode, leave_on_interrupt
+from anyclaude.cli.bundle import ADVICE, Endpoint, contradicting, environment_for
+from anyclaude.cli.client import ControlClient
+from anyclaude.cli.exits import CommandError, ExitCode, leave_on_interrupt
 from anyclaude.launcher.chooser import choose, is_asked_for
 from anyclaude.launcher.ready import ensure_ready, reach
 from anyclaude.launcher.settings import combine, split_arguments, write_settings

@@ -8,14 +8,14 @@ import sys
 from collections.abc import Mapping
 from typing import Final
 
+from anyclaude.cli.bundle import launch_mode_of
+from anyclaude.cli.client import ControlClient
+from anyclaude.cli.exits import CommandError, ExitCode
+from anyclaude.cli.service import lifecycle
+from anyclaude.cli.service.manager import manager_for
+from anyclaude.cli.service.runner import run_command
+from anyclaude.cli.waiting import describe, wait_for_service
 from anyclaude.control.v1 import control_pb2
-from anyclaude.ctl.bundle import launch_mode_of
-from anyclaude.ctl.client import ControlClient
-from anyclaude.ctl.exits import CommandError, ExitCode
-from anyclaude.ctl.service import lifecycle
-from anyclaude.ctl.service.manager import manager_for
-from anyclaude.ctl.service.runner import run_command
-from anyclaude.ctl.waiting import describe, wait_for_service
 from anyclaude.runtime.mode_names import current_name
 from anyclaude.runtime.paths import Paths
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from anyclaude.ctl.bundle import Endpoint
-from anyclaude.ctl.exits import CommandError, ExitCode
+from anyclaude.cli.bundle import Endpoint
+from anyclaude.cli.exits import CommandError, ExitCode
 from anyclaude.runtime.files import write_if_changed
 from anyclaude.runtime.paths import make_private_folder
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from anyclaude.cli.units import format_bytes, format_seconds
 from anyclaude.control.v1 import control_pb2
-from anyclaude.ctl.units import format_bytes, format_seconds
 from anyclaude.worker.v1 import worker_pb2
 
 NOT_MEASURED: Final = "not measured yet"

@@ -5,14 +5,14 @@ python -m tests.integration.errors_page.page > docs/errors.md
 
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Final
 
 from anyclaude.messages.errors import TYPE_BY_STATUS
+from tests.checkout import ROOT
 from tests.integration.errors_page.examples import CHAPTERS, EXAMPLES, Example
 from tests.integration.errors_page.stage import open_stage
 
-PAGE: Final = Path(__file__).parents[3] / "docs" / "errors.md"
+PAGE: Final = ROOT / "docs" / "errors.md"
 
 _HEAD: Final = """\
 # Errors

@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from anyclaude.daemon.children import ChildSpec, Role
-from anyclaude.daemon.main import main
+from anyclaude.supervisor.children import ChildSpec, Role
+from anyclaude.supervisor.main import main
 
 CHILD = str(Path(__file__).with_name("child.py"))
 

@@ -1,0 +1,126 @@
+"""The service under launchd: a user agent in the session's domain (launchd.plist(5), launchctl(1)).
+
+`launchctl bootout` returns before the job is gone, and a `bootstrap` in that time fails with 5 or
+37: so we poll until it is gone, and try again a few times all the same.
+"""
+
+import plistlib
+import re
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from anyclaude.cli.clock import SYSTEM_CLOCK, Clock
+from anyclaude.cli.exits import CommandError, ExitCode
+from anyclaude.cli.service.manager import Program, ServiceState
+from anyclaude.cli.service.runner import Runner, failed, must
+
+LABEL: Final = "dev.anyclaude.daemon"
+# 3: no such process; 113: no such service.
+_NOT_LOADED: Final = frozenset({3, 113})
+_IN_PROGRESS: Final = 36
+# 5: input/output error; 37: operation already in progress.
+_TRY_AGAIN: Final = frozenset({5, 37})
+_BOOTSTRAP_RETRIES: Final = 3
+_RETRY_SECONDS: Final = 2.0
+_POLL_SECONDS: Final = 0.25
+# The daemon's own drain takes ten seconds, its workers' stop fifteen.
+_GONE_SECONDS: Final = 30.0
+
+
+class Launchd:
+    """The agent `dev.anyclaude.daemon` of one user."""
+
+    def __init__(self, *, home: Path, uid: int, run: Runner, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._home = home
+        self._domain = f"gui/{uid}"
+        self._target = f"{self._domain}/{LABEL}"
+        self._run = run
+        self._clock = clock
+
+    @property
+    def file(self) -> Path:
+        return self._home / "Library" / "LaunchAgents" / f"{LABEL}.plist"
+
+    def render(self, program: Program) -> bytes:
+        return plistlib.dumps(
+            {
+                "Label": LABEL,
+                "ProgramArguments": [str(program.executable)],
+                "EnvironmentVariables": dict(program.environment),
+                "RunAtLoad": True,
+                # A clean end (`anyclaudectl shutdown`) stays an end.
+                "KeepAlive": {"SuccessfulExit": False},
+                "ThrottleInterval": 10,
+                # Background would run the model on the efficiency cores, eight times slower.
+                "ProcessType": "Interactive",
+                # Longer than the daemon's drain, the stop of its workers included.
+                "ExitTimeOut": 60,
+                # launchd's own default is 256.
+                "SoftResourceLimits": {"NumberOfFiles": 8192},
+                "StandardErrorPath": str(program.boot_log),
+                # Decimal for 077.
+                "Umask": 63,
+            }
+        )
+
+    def state(self) -> ServiceState:
+        done = self._launchctl("print", self._target)
+        if done.returncode != 0:
+            return ServiceState(loaded=False, running=False, pid=None)
+        found = re.search(r"^\s*pid = (\d+)", done.stdout, re.MULTILINE)
+        pid = int(found[1]) if found else None
+        return ServiceState(loaded=True, running=pid is not None, pid=pid)
+
+    def activate(self) -> None:
+        self.stop()
+        self.start()
+
+    def start(self) -> None:
+        if self.state().loaded:
+            must(self._run, ["launchctl", "kickstart", self._target])
+            return
+        must(self._run, ["launchctl", "enable", self._target])
+        self._bootstrap()
+
+    def stop(self) -> None:
+        done = self._launchctl("bootout", self._target)
+        if done.returncode in _NOT_LOADED:
+            return
+        if done.returncode not in (0, _IN_PROGRESS):
+            raise failed(["launchctl", "bootout", self._target], done)
+        self._wait_until_gone()
+
+    def restart(self) -> None:
+        must(self._run, ["launchctl", "kickstart", "-k", self._target])
+
+    def forget(self) -> None:
+        self.stop()
+
+    def forgotten(self) -> None:
+        """Nothing: launchd keeps no memory of a job that is booted out."""
+
+    def _bootstrap(self) -> None:
+        command = ["launchctl", "bootstrap", self._domain, str(self.file)]
+        done = self._run(command)
+        for _ in range(_BOOTSTRAP_RETRIES):
+            if done.returncode not in _TRY_AGAIN:
+                break
+            self._clock.sleep(_RETRY_SECONDS)
+            done = self._run(command)
+        if done.returncode != 0:
+            raise failed(command, done)
+
+    def _wait_until_gone(self) -> None:
+        deadline = self._clock.now() + _GONE_SECONDS
+        while self.state().loaded:
+            if self._clock.now() >= deadline:
+                raise CommandError(
+                    ExitCode.TIMEOUT,
+                    f"launchd has not let go of {LABEL} after {_GONE_SECONDS:g} s. "
+                    f"Look at `launchctl print {self._target}`, then try again.",
+                )
+            self._clock.sleep(_POLL_SECONDS)
+
+    def _launchctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self._run(["launchctl", *arguments])

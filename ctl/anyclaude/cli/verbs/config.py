@@ -1,0 +1,118 @@
+"""`anyclaudectl config show|path|check`: the effective settings and where each came from."""
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from anyclaude.cli.connect import connect
+from anyclaude.cli.exits import CommandError, ExitCode
+from anyclaude.cli.options import Json
+from anyclaude.cli.output import Cell, Tone, emit, note, table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+app = typer.Typer(help="Show, find and check the settings.")
+
+
+@app.callback(invoke_without_command=True)
+def config(context: typer.Context, json: Json = False) -> None:
+    """Show, find and check the settings (bare: show)."""
+    if context.invoked_subcommand is None:
+        show(json=json)
+
+
+@app.command("show")
+def show(json: Json = False) -> None:
+    """Show every setting and its origin. The daemon's when it runs."""
+    document = _from_daemon() or _from_files()
+    if json:
+        emit(document)
+        return
+    from json import dumps
+
+    running = document["source"] == "daemon"
+    where = "as the running daemon uses them" if running else "from the files; no daemon runs"
+    note(f"Settings {where}. File: {document['file']}")
+    table(
+        ("ORIGIN", "KEY", "VALUE"),
+        [
+            (
+                Cell(entry["origin"], Tone.DIM if entry["origin"] == "default" else Tone.GOOD),
+                entry["key"],
+                dumps(entry["value"]),
+            )
+            for entry in document["entries"]
+        ],
+    )
+
+
+@app.command("path")
+def path(json: Json = False) -> None:
+    """Print where the configuration file belongs."""
+    file = _file()
+    if json:
+        emit({"file": str(file), "exists": file.exists()})
+    else:
+        print(file)
+
+
+@app.command("check")
+def check(json: Json = False) -> None:
+    """Check the file and this environment. Exit 1 names every problem."""
+    from anyclaude.runtime.settings import SettingsError, load
+
+    file = _file()
+    problems: list[str] = []
+    try:
+        load(file, os.environ)
+    except SettingsError as error:
+        problems = str(error).splitlines()
+    if json:
+        emit({"file": str(file), "valid": not problems, "problems": problems})
+    else:
+        for problem in problems:
+            note(problem)
+        if not problems:
+            print(f"{file}: ok" if file.exists() else f"{file}: not there, defaults apply")
+    if problems:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _from_daemon() -> dict[str, Any] | None:
+    from json import loads
+
+    try:
+        with connect() as client:
+            answer = client.config()
+    except CommandError as error:
+        if error.code is ExitCode.NOT_RUNNING:
+            return None
+        raise
+    entries = [
+        {"key": entry.key, "value": loads(entry.value_json), "origin": entry.origin}
+        for entry in answer.entries
+    ]
+    return {"source": "daemon", "file": answer.file, "entries": entries}
+
+
+def _from_files() -> dict[str, Any]:
+    from anyclaude.runtime.settings import SettingsError, load
+
+    file = _file()
+    try:
+        loaded = load(file, os.environ)
+    except SettingsError as error:
+        raise CommandError(ExitCode.FAILED, str(error)) from None
+    entries = [
+        {"key": key, "value": value, "origin": str(origin)}
+        for key, value, origin in loaded.entries()
+    ]
+    return {"source": "files", "file": str(file), "entries": entries}
+
+
+def _file() -> "Path":
+    from anyclaude.runtime.paths import find_paths
+
+    return find_paths(os.environ).config_file

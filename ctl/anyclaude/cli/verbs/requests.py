@@ -1,0 +1,61 @@
+"""`anyclaudectl requests`: the newest requests, and what each cost."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from anyclaude.cli.connect import connect
+from anyclaude.cli.options import Json
+from anyclaude.cli.output import Cell, Row, Tone, emit, table
+from anyclaude.cli.units import format_seconds
+
+if TYPE_CHECKING:
+    from anyclaude.frontend.v1.frontend_pb2 import RequestRecord
+
+
+def requests(
+    count: Annotated[
+        int, typer.Option("-n", "--count", min=1, max=10_000, help="At most this many.")
+    ] = 20,
+    json: Json = False,
+) -> None:
+    """Show the newest requests and their cost.
+
+    Tokens reused and computed and why, times, outcome. `cache explain REQUEST` says more.
+    """
+    from anyclaude.cli.convert import to_dict
+
+    with connect() as client:
+        answer = client.requests(count)
+    if json:
+        emit({"requests": to_dict(answer)["records"]})
+        return
+    table(
+        (
+            *("AGE", "CLASS", "STATUS", "REUSED", "COMPUTED", "OUT", "FIRST", "WHOLE"),
+            *("CAUSE", "REQUEST", "OUTCOME"),
+        ),
+        [_row(record) for record in answer.records],
+        right=(0, 2, 3, 4, 5, 6, 7),
+    )
+
+
+def _row(record: "RequestRecord") -> Row:
+    from anyclaude.cli.convert import seconds_since, word_of
+
+    usage = record.usage
+    outcome = word_of(record, "outcome")
+    first = record.time_to_first_token.ToTimedelta().total_seconds()
+    return (
+        format_seconds(seconds_since(record.start_time)),
+        word_of(record.identity, "request_class"),
+        str(record.status),
+        str(usage.cache_read_tokens),
+        str(usage.input_tokens + usage.cache_creation_tokens),
+        str(usage.output_tokens),
+        format_seconds(first) if record.HasField("time_to_first_token") else "-",
+        format_seconds(record.duration.ToTimedelta().total_seconds()),
+        word_of(record, "reuse_cause") if record.reuse_cause else "-",
+        record.request_id,
+        Cell(record.error_message or outcome, Tone.BAD if outcome == "failed" else Tone.PLAIN),
+    )

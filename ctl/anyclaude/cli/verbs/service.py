@@ -1,0 +1,123 @@
+"""`anyclaudectl service install|uninstall|start|stop|status`: the daemon as a user service."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from anyclaude.cli.exits import ExitCode
+from anyclaude.cli.options import Json
+from anyclaude.cli.output import emit, facts, note
+
+if TYPE_CHECKING:
+    from anyclaude.cli.service.manager import ServiceManager
+    from anyclaude.runtime.paths import Paths
+
+app = typer.Typer(help="Run the daemon as a service of your session.", no_args_is_help=True)
+
+
+@app.command("install")
+def install(json: Json = False) -> None:
+    """Install or update the service, and start it. Keeps what ANYCLAUDE_MODEL and such say."""
+    import sysconfig
+
+    from anyclaude.cli.service import lifecycle
+    from anyclaude.cli.service.manager import find_program
+    from anyclaude.cli.service.record import found_in
+
+    paths, manager = _paths(), _manager()
+    program = find_program(Path(sysconfig.get_path("scripts")), paths, os.environ)
+    wanted = found_in(os.environ, paths.config_file, Path.cwd())
+    done = lifecycle.install(manager, program, wanted, paths)
+    for setting in done.recorded:
+        note(f"Recorded {setting.variable} as {setting.key} in {paths.config_file}.")
+    document = {
+        "file": str(manager.file),
+        "changed": done.changed,
+        "recorded": [
+            {"variable": s.variable, "key": s.key, "value": s.value} for s in done.recorded
+        ],
+        "pid": done.pid,
+    }
+    what = "Installed" if done.changed else "Already installed"
+    _report(document, f"{what}: {manager.file}. anyclauded runs as pid {done.pid}.", json=json)
+
+
+@app.command("uninstall")
+def uninstall(json: Json = False) -> None:
+    """Stop the service and remove it; settings, caches and logs stay."""
+    from anyclaude.cli.service import lifecycle
+
+    manager = _manager()
+    removed = lifecycle.uninstall(manager)
+    document = {"file": str(manager.file), "removed": removed}
+    said = f"Removed {manager.file}." if removed else "The service is not installed."
+    _report(document, said, json=json)
+
+
+@app.command("start")
+def start(json: Json = False) -> None:
+    """Start the installed service."""
+    from anyclaude.cli.service import lifecycle
+
+    pid = lifecycle.start(_manager(), _paths())
+    _report({"pid": pid}, f"anyclauded runs as pid {pid}.", json=json)
+
+
+@app.command("stop")
+def stop(json: Json = False) -> None:
+    """Stop the service until the next login or `service start`."""
+    from anyclaude.cli.service import lifecycle
+
+    was_running = lifecycle.stop(_manager())
+    said = "The service has stopped." if was_running else "The service was not running."
+    _report({"was_running": was_running}, said, json=json)
+
+
+@app.command("status")
+def status(json: Json = False) -> None:
+    """Show what the service manager says. Exit 3 not running, 4 not installed."""
+    manager = _manager()
+    state = manager.state()
+    installed = manager.file.exists()
+    document: dict[str, Any] = {
+        "file": str(manager.file),
+        "installed": installed,
+        "loaded": state.loaded,
+        "running": state.running,
+        "pid": state.pid,
+    }
+    if json:
+        emit(document)
+    else:
+        facts(
+            [
+                ("Service", "installed" if installed else "not installed"),
+                ("File", str(manager.file)),
+                ("Running", f"pid {state.pid}" if state.running else "no"),
+            ]
+        )
+    if not state.running:
+        raise typer.Exit(ExitCode.NOT_RUNNING if installed else ExitCode.NOT_FOUND)
+
+
+def _report(document: dict[str, Any], sentence: str, *, json: bool) -> None:
+    if json:
+        emit(document)
+    else:
+        print(sentence)
+
+
+def _paths() -> "Paths":
+    from anyclaude.runtime.paths import find_paths
+
+    return find_paths(os.environ)
+
+
+def _manager() -> "ServiceManager":
+    from anyclaude.cli.service.manager import manager_for
+    from anyclaude.cli.service.runner import run_command
+
+    return manager_for(sys.platform, os.environ, run_command)

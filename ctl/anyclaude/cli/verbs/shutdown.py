@@ -1,0 +1,68 @@
+"""`anyclaudectl shutdown`: stops the daemon as SIGTERM does, and waits for its end."""
+
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from anyclaude.cli.clock import SYSTEM_CLOCK, Clock
+from anyclaude.cli.connect import connect
+from anyclaude.cli.exits import CommandError, ExitCode
+from anyclaude.cli.options import Json
+from anyclaude.cli.output import emit
+
+if TYPE_CHECKING:
+    import psutil
+
+_POLL_SECONDS: Final = 0.05
+
+
+def shutdown(
+    timeout: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for its end; then exit 6.")
+    ] = 60.0,
+    json: Json = False,
+) -> None:
+    """Stop the daemon; running requests are drained first."""
+    with connect() as client:
+        pid = client.status().pid
+        process = _process(pid)
+        client.shutdown()
+    _wait_for_end(process, timeout)
+    if json:
+        emit({"stopped_pid": pid})
+    else:
+        print(f"anyclauded (pid {pid}) has stopped.")
+
+
+def _process(pid: int) -> "psutil.Process | None":
+    """Taken before the stop, so that a reused pid is not mistaken for the daemon."""
+    import psutil
+
+    try:
+        return psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _wait_for_end(
+    process: "psutil.Process | None", timeout: float, clock: Clock = SYSTEM_CLOCK
+) -> None:
+    deadline = clock.now() + timeout
+    while process and _is_alive(process):
+        if clock.now() >= deadline:
+            raise CommandError(
+                ExitCode.TIMEOUT,
+                f"anyclauded (pid {process.pid}) is still stopping after {timeout:g} s. "
+                "See `anyclaudectl logs`.",
+            )
+        clock.sleep(_POLL_SECONDS)
+
+
+def _is_alive(process: "psutil.Process") -> bool:
+    import psutil
+
+    try:
+        # A zombie has ended; whoever started it has yet to notice.
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,143 @@
+"""`anyclaudectl status`: whether the service works, and if not, what to do."""
+
+from typing import TYPE_CHECKING, Final
+
+import typer
+
+from anyclaude.cli.connect import connect
+from anyclaude.cli.exits import ExitCode
+from anyclaude.cli.options import Json
+from anyclaude.cli.output import Cell, Row, Tone, emit, facts, table
+from anyclaude.cli.units import format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from anyclaude.control.v1.control_pb2 import Status, Worker
+    from anyclaude.worker.v1.worker_pb2 import DiskStatus, MemoryStatus, ModelInfo
+
+TONES: Final = {
+    "ready": Tone.GOOD,
+    "starting": Tone.WARN,
+    "stopping": Tone.WARN,
+    "backoff": Tone.BAD,
+    "degraded": Tone.BAD,
+    "fatal": Tone.BAD,
+}
+HOW_TO_CONFIGURE: Final = (
+    "demo model; for a real one set model.path in `anyclaudectl config path`, "
+    "or ANYCLAUDE_MODEL, to a model folder and restart"
+)
+
+
+def status(json: Json = False) -> None:
+    """Show whether the service works, and what is wrong. Exit 7 when degraded."""
+    from anyclaude.cli.convert import to_dict
+    from anyclaude.control.v1 import control_pb2
+
+    with connect() as client:
+        answer = client.status()
+    if json:
+        emit(to_dict(answer))
+    else:
+        _show(answer)
+    if answer.readiness == control_pb2.READINESS_DEGRADED:
+        raise typer.Exit(ExitCode.DEGRADED)
+
+
+def _show(answer: "Status") -> None:
+    from anyclaude.cli.convert import seconds_since, word_of
+
+    word = word_of(answer, "readiness")
+    uptime = format_seconds(seconds_since(answer.start_time))
+    facts(
+        [
+            ("Readiness", Cell(word, TONES.get(word, Tone.PLAIN))),
+            ("Mode", answer.mode),
+            ("Base URL", answer.base_url),
+            ("Model", _model(answer.model)),
+            ("Memory", _memory(answer.memory) if answer.HasField("memory") else "-"),
+            ("Disk", _disk(answer.disk) if answer.HasField("disk") else "nothing is stored"),
+            ("Requests", f"{answer.running_requests} running"),
+            ("Daemon", f"{answer.version}, pid {answer.pid}, up {uptime}"),
+            ("Home", answer.home),
+        ]
+    )
+    if answer.workers:
+        print()
+        show_workers(answer.workers)
+    if answer.notices:
+        print()
+        facts([("Notice", notice) for notice in answer.notices])
+    if answer.problems:
+        print()
+        facts([("Problem", Cell(problem, Tone.BAD)) for problem in answer.problems])
+
+
+def show_workers(workers: "Iterable[Worker]") -> None:
+    """The table of workers, for `worker list` too."""
+    table(
+        ("WORKER", "STATE", "PID", "UP", "RESTARTS", "LAST EXIT"),
+        [_row(worker) for worker in workers],
+        right=(2, 3, 4),
+    )
+
+
+def _row(worker: "Worker") -> Row:
+    from anyclaude.cli.convert import seconds_since, word_of
+
+    word = word_of(worker, "state")
+    told = f"{word} (stop-first)" if worker.makes_room_for else word
+    up = worker.HasField("ready_time") and word == "ready"
+    return (
+        worker.name,
+        Cell(told, TONES.get(word, Tone.DIM)),
+        str(worker.pid or "-"),
+        format_seconds(seconds_since(worker.ready_time)) if up else "-",
+        str(worker.restart_count),
+        _last_exit(worker),
+    )
+
+
+def _last_exit(worker: "Worker") -> str:
+    if not worker.HasField("last_exit"):
+        return "-"
+    last = worker.last_exit
+    how = last.signal or (f"code {last.code}" if last.HasField("code") else "")
+    return ": ".join(part for part in (how, last.reason) if part) or "-"
+
+
+def _model(model: "ModelInfo") -> str | Cell:
+    if not model.id:
+        return "-"
+    window = f"window {model.context_window_tokens} tokens"
+    if model.is_demo:
+        return Cell(f"{model.id}, {window} ({HOW_TO_CONFIGURE})", Tone.WARN)
+    return f"{model.id}, {window}"
+
+
+def _disk(disk: "DiskStatus") -> str:
+    unusual = (
+        (disk.other_version_records, "of another format, not read"),
+        (disk.quarantined_records, "put aside in doubt"),
+        (disk.failed_writes + disk.skipped_writes, "not written"),
+    )
+    words = [
+        f"{format_bytes(disk.bytes)} of {format_bytes(disk.budget_bytes)}",
+        f"{disk.records} segments of this model",
+        *(f"{records} {what}" for records, what in unusual if records),
+    ]
+    return ", ".join(words)
+
+
+def _memory(memory: "MemoryStatus") -> str:
+    limit = format_bytes(memory.cache_limit_bytes) if memory.cache_limit_bytes else "no limit"
+    words = [
+        f"{format_bytes(memory.active_bytes)} active",
+        f"weights {format_bytes(memory.weights_bytes)}",
+        f"caches {format_bytes(memory.cache_bytes)} of {limit}",
+        f"{format_bytes(memory.available_bytes)} available",
+    ]
+    if memory.refused_requests:
+        words.append(f"{memory.refused_requests} requests refused for want of it")
+    return ", ".join(words)

@@ -1,0 +1,40 @@
+"""`anyclaudectl worker list|restart`: the supervised processes."""
+
+from typing import Annotated
+
+import typer
+
+from anyclaude.cli.connect import connect
+from anyclaude.cli.options import Json
+from anyclaude.cli.output import emit
+from anyclaude.cli.verbs.status import show_workers
+
+app = typer.Typer(help="List and restart the worker processes.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_workers(json: Json = False) -> None:
+    """List the workers with state, pid, restarts and last exit."""
+    from anyclaude.cli.convert import to_dict
+
+    with connect() as client:
+        answer = client.workers()
+    if json:
+        emit(to_dict(answer))
+    else:
+        show_workers(answer.workers)
+
+
+@app.command("restart")
+def restart(
+    name: Annotated[str, typer.Argument(help="As `worker list` prints it.")], json: Json = False
+) -> None:
+    """Stop a worker and start it again. Also one the supervisor gave up on."""
+    from anyclaude.cli.convert import to_dict
+
+    with connect() as client:
+        worker = client.restart_worker(name)
+    if json:
+        emit({"worker": to_dict(worker)})
+    else:
+        show_workers([worker])

@@ -1,7 +1,0 @@
-"""`python -m anyclaude.daemon`."""
-
-import sys
-
-from anyclaude.daemon.main import main
-
-sys.exit(main())

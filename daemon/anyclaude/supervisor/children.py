@@ -1,0 +1,82 @@
+"""Which children there are, as data, and what they inherit."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from anyclaude.runtime.paths import Paths, make_private_folder
+from anyclaude.runtime.upstreams import UpstreamSettings
+
+
+class Role(Enum):
+    # Serves HTTP on the daemon's socket, and anyclaude.frontend.v1.
+    FRONTEND = auto()
+    # Serves anyclaude.worker.v1.
+    WORKER = auto()
+
+
+@dataclass(frozen=True)
+class ChildSpec:
+    name: str
+    role: Role
+    command: tuple[str, ...]
+    # It asks other servers and needs the variables that hold their keys.
+    gets_keys: bool = False
+
+
+# In the order in which they are stopped: the front end drains while its workers still answer.
+DEFAULT_CHILDREN: Final = (
+    ChildSpec("frontend", Role.FRONTEND, (sys.executable, "-m", "anyclaude.proxy")),
+    ChildSpec("mlx", Role.WORKER, (sys.executable, "-m", "anyclaude.mlx")),
+    ChildSpec("relay", Role.WORKER, (sys.executable, "-m", "anyclaude.relay"), gets_keys=True),
+)
+
+# What a child may know of the daemon's environment. Everything else stays out: keys belong to the
+# child that needs one, and a proxy variable must not carry local traffic away.
+_KEPT: Final = frozenset(
+    {
+        "PATH",
+        "HOME",
+        "USER",
+        "LANG",
+        "TMPDIR",
+        "ANYCLAUDE_HOME",
+        # Where local models lie.
+        "HF_HOME",
+        "HF_HUB_CACHE",
+        "XDG_CACHE_HOME",
+        # How MLX finds its device and, on Linux, its libraries.
+        "LD_LIBRARY_PATH",
+        "CUDA_HOME",
+        "CUDA_PATH",
+        "CUDA_VISIBLE_DEVICES",
+    }
+)
+_KEPT_PREFIXES: Final = ("LC_", "GRPC_")
+_SET: Final = {
+    "PYTHONUNBUFFERED": "1",
+    # A stack for a native crash or an aborted start, from the first import on.
+    "PYTHONFAULTHANDLER": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+
+
+def environment(
+    spec: ChildSpec,
+    environ: Mapping[str, str],
+    paths: Paths,
+    upstreams: Mapping[str, UpstreamSettings],
+) -> dict[str, str]:
+    """The whole environment of a child; makes the folders that it names."""
+    keys = {upstream.api_key_env for upstream in upstreams.values()} if spec.gets_keys else set()
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name in _KEPT | keys or name.startswith(_KEPT_PREFIXES)
+    }
+    if spec.role is Role.WORKER:
+        make_private_folder(paths.worker_tmp)
+        kept["TMPDIR"] = str(paths.worker_tmp)
+    return kept | _SET

@@ -1,0 +1,66 @@
+"""The gRPC server of the control API, with health and reflection."""
+
+from typing import Any, Final
+
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from anyclaude.control.v1 import control_pb2, control_pb2_grpc
+from anyclaude.runtime import channels
+from anyclaude.runtime.paths import Paths
+from anyclaude.supervisor.control.cache_service import CacheService
+from anyclaude.supervisor.control.daemon_service import DaemonService
+from anyclaude.supervisor.control.metrics_service import MetricsService
+from anyclaude.supervisor.control.mode_service import ModeService
+from anyclaude.supervisor.control.worker_service import WorkerControlService
+from anyclaude.supervisor.daemon import Daemon
+from anyclaude.supervisor.supervisor import State
+
+_SERVICES: Final[tuple[tuple[Any, Any], ...]] = (
+    (control_pb2_grpc.add_DaemonServiceServicer_to_server, DaemonService),
+    (control_pb2_grpc.add_ModeServiceServicer_to_server, ModeService),
+    (control_pb2_grpc.add_WorkerControlServiceServicer_to_server, WorkerControlService),
+    (control_pb2_grpc.add_CacheServiceServicer_to_server, CacheService),
+    (control_pb2_grpc.add_MetricsServiceServicer_to_server, MetricsService),
+)
+_SERVING: Final = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class ControlServer:
+    """Answers `anyclaudectl` on the control socket, which the holder of the lock owns."""
+
+    def __init__(self, daemon: Daemon, paths: Paths) -> None:
+        self._daemon = daemon
+        self._paths = paths
+        self._health = health.aio.HealthServicer()
+        self._server = channels.aio_server()
+
+    async def start(self) -> None:
+        for add, service in _SERVICES:
+            add(service(self._daemon), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = [service.full_name for service in control_pb2.DESCRIPTOR.services_by_name.values()]
+        reflection.enable_server_reflection(
+            [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
+        )
+        channels.bind(self._server, self._paths.control_socket)
+        await self._server.start()
+        await self._health.set("", _SERVING)
+
+    async def keep_health(self) -> None:
+        """One health name per child; runs until cancelled."""
+        version = -1
+        while True:
+            version = await self._daemon.changes.after(version)
+            for child in self._daemon.crew:
+                serving = child.state is State.READY
+                await self._health.set(child.name, _SERVING if serving else _NOT_SERVING)
+
+    async def drain(self) -> None:
+        """Says NOT_SERVING, for good; goes on answering."""
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self, grace_seconds: float) -> None:
+        await self._server.stop(grace_seconds)
+        self._paths.control_socket.unlink(missing_ok=True)

@@ -1,0 +1,218 @@
+"""The daemon's life: startup, main loop, shutdown.
+
+Promises:
+- SIGTERM, SIGINT, SIGHUP and the Shutdown call stop cleanly: the front end drains, then the workers
+  stop, sockets go, exit 0. A second signal kills the children at once, exit 1.
+- The control socket answers from before the first child is ready until after the last is gone.
+- The HTTP socket listens from before the first child until the stop begins.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Final
+
+import structlog
+import uvloop
+
+from anyclaude.runtime.paths import Paths
+from anyclaude.runtime.settings import LoadedSettings
+from anyclaude.supervisor.changes import Changes
+from anyclaude.supervisor.child import SupervisedChild, World
+from anyclaude.supervisor.children import ChildSpec, Role
+from anyclaude.supervisor.control.server import ControlServer
+from anyclaude.supervisor.crew import Crew
+from anyclaude.supervisor.daemon import VERSION, Daemon
+from anyclaude.supervisor.listener import base_url
+from anyclaude.supervisor.metrics import Metrics
+from anyclaude.supervisor.modes import CurrentMode, Mode, catalog
+from anyclaude.supervisor.records import Journal, Record, RecordFollower
+from anyclaude.supervisor.routes import RoutePusher
+from anyclaude.supervisor.sockets import clear_stale
+from anyclaude.supervisor.speeds import Speeds
+from anyclaude.supervisor.stand_in import stand_in
+from anyclaude.supervisor.switch import make_room_at_start
+from anyclaude.supervisor.upstreams import watch_current
+from anyclaude.supervisor.worker_client import WorkerClient
+
+_log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# For calls on the control socket that are still being answered.
+_CONTROL_GRACE_SECONDS: Final = 1.0
+# timeout(1) and some service managers signal a process and then its whole group: one wish, not two.
+_SAME_WISH_SECONDS: Final = 0.3
+
+
+class Server:
+    """One run of the daemon; the caller holds the lock."""
+
+    def __init__(
+        self,
+        loaded: LoadedSettings,
+        paths: Paths,
+        mode: Mode,
+        listener: socket.socket,
+        children: Sequence[ChildSpec],
+        environ: Mapping[str, str],
+    ) -> None:
+        """
+        Args:
+            loaded: the settings.
+            paths: folders that exist and sockets that are ours to take.
+            mode: the mode to start in.
+            listener: the bound HTTP socket; closed when the stop begins.
+            children: the children, in the order in which they stop.
+            environ: what children inherit from, by name.
+        """
+        self._loaded = loaded
+        self._paths = paths
+        self._mode = mode
+        self._listener = listener
+        self._children = children
+        self._environ = environ
+        self._stop = asyncio.Event()
+        self._stop_asked_at = 0.0
+        self._failed = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def serve(self) -> int:
+        """Returns the exit code."""
+        await self._startup()
+        await self._stop.wait()
+        await self._shutdown()
+        return 1 if self._failed else 0
+
+    async def _startup(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._daemon = self._wire()
+        self._control = ControlServer(self._daemon, self._paths)
+        for number in _STOP_SIGNALS:
+            self._loop.add_signal_handler(number, self._signalled, number)
+        await self._control.start()
+        self._begin(self._control.keep_health())
+        self._begin(self._daemon.routes.run())
+        self._begin(self._daemon.records.run())
+        self._begin(watch_current(self._daemon))
+        for worker in self._daemon.workers.values():
+            self._begin(worker.follow())
+        self._begin(stand_in(self._listener, _frontend(self._daemon.crew), self._daemon.changes))
+        make_room_at_start(self._daemon)
+        self._daemon.crew.start()
+        _log.info("anyclauded started", pid=os.getpid(), url=self._daemon.base_url)
+
+    async def _shutdown(self) -> None:
+        _log.info("stopping")
+        self._daemon.keep_speeds()
+        await self._control.drain()
+        # From here on the front end alone holds the socket, and closing it is part of its drain.
+        self._listener.close()
+        await self._daemon.crew.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._close_links()
+        self._daemon.changes.close()
+        await self._control.stop(_CONTROL_GRACE_SECONDS)
+        clear_stale(self._paths)
+        _log.info("anyclauded stopped")
+
+    async def _close_links(self) -> None:
+        await self._daemon.routes.close()
+        await self._daemon.records.close()
+        for worker in self._daemon.workers.values():
+            await worker.close()
+
+    def _wire(self) -> Daemon:
+        changes = Changes()
+        crew = Crew(self._children, self._world(changes))
+        workers = {
+            child.name: WorkerClient(child, changes)
+            for child in crew
+            if child.spec.role is Role.WORKER
+        }
+        frontend = _frontend(crew)
+        modes = catalog(self._loaded.settings)
+        mode = CurrentMode(self._mode, self._paths.mode_file, changes)
+        max_records = self._loaded.settings.log.max_records
+        journal = Journal(max_records)
+        metrics = Metrics(crew, VERSION, modes)
+
+        def take(record: Record) -> None:
+            journal.add(record)
+            metrics.observe(record)
+
+        return Daemon(
+            loaded=self._loaded,
+            home=self._environ.get("ANYCLAUDE_HOME") or str(self._paths.state),
+            base_url=base_url(self._listener),
+            start_time=time.time(),
+            clock=self._loop.time,
+            stop=self._stop.set,
+            changes=changes,
+            crew=crew,
+            workers=workers,
+            modes=modes,
+            mode=mode,
+            routes=RoutePusher(frontend, workers, modes, mode.get, changes),
+            records=RecordFollower(frontend, changes, take, metrics.drop),
+            journal=journal,
+            speeds=Speeds(journal, max_records, self._paths.speeds_file),
+            metrics=metrics,
+        )
+
+    def _world(self, changes: Changes) -> World:
+        return World(
+            loop=self._loop,
+            paths=self._paths,
+            settings=self._loaded.settings,
+            environ=self._environ,
+            listen_fd=self._listener.fileno(),
+            first_generation=clear_stale(self._paths),
+            changed=changes.notify,
+        )
+
+    def _begin(self, work: Awaitable[None]) -> None:
+        """Runs `work` beside us; if it ends by an error, so does the daemon."""
+        task = asyncio.ensure_future(work)
+        self._tasks.append(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("a part of the daemon failed", exc_info=task.exception())
+            self._failed = True
+            self._stop.set()
+
+    def _signalled(self, number: signal.Signals) -> None:
+        if not self._stop.is_set():
+            _log.info("stop requested", signal=number.name)
+            self._stop_asked_at = self._loop.time()
+            self._stop.set()
+        elif self._loop.time() - self._stop_asked_at > _SAME_WISH_SECONDS:
+            _log.warning("second signal: killing the children", signal=number.name)
+            self._failed = True
+            self._daemon.crew.kill()
+
+
+def _frontend(crew: Crew) -> SupervisedChild:
+    return next(child for child in crew if child.spec.role is Role.FRONTEND)
+
+
+def run(
+    loaded: LoadedSettings,
+    paths: Paths,
+    mode: Mode,
+    listener: socket.socket,
+    children: Sequence[ChildSpec],
+    environ: Mapping[str, str],
+) -> int:
+    """Runs until told to stop; returns the exit code. Arguments as for `Server`."""
+
+    async def serve() -> int:
+        return await Server(loaded, paths, mode, listener, children, environ).serve()
+
+    return uvloop.run(serve())

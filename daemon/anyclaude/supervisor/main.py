@@ -1,0 +1,104 @@
+"""`anyclauded`: the daemon, in the foreground.
+
+Exit codes: 0 stopped as asked; 1 another daemon runs, the port is taken, a folder is not ours, or a
+stop was forced; 2 usage; 78 the settings cannot be used.
+"""
+
+import argparse
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Before anything that imports grpc: it sets how grpc behaves when we spawn.
+import anyclaude.runtime.channels  # noqa: F401
+from anyclaude.runtime import logs
+from anyclaude.runtime.child import ExitCode
+from anyclaude.runtime.paths import Paths, UnsafeFolderError, find_paths
+from anyclaude.runtime.settings import LoadedSettings, SettingsError, load
+from anyclaude.supervisor import lifecycle, listener, log_file, modes
+from anyclaude.supervisor.children import DEFAULT_CHILDREN, ChildSpec
+from anyclaude.supervisor.daemon import VERSION
+from anyclaude.supervisor.lock import AlreadyRunningError, DaemonLock
+
+_CANNOT_RUN = (AlreadyRunningError, listener.PortTakenError, UnsafeFolderError, OSError)
+_BAD_CONFIG = (SettingsError, modes.UnknownModeError, modes.ModeMissingError)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    loaded: LoadedSettings
+    paths: Paths
+    mode: modes.Mode
+    http: socket.socket
+
+
+def main(
+    argv: Sequence[str] | None = None, children: Sequence[ChildSpec] = DEFAULT_CHILDREN
+) -> int:
+    """Runs the daemon; returns its exit code."""
+    arguments = _parse(argv)
+    with ExitStack() as held:
+        try:
+            ready = _prepare(arguments, os.environ, held)
+        except _BAD_CONFIG as error:
+            print(error, file=sys.stderr)
+            return ExitCode.CONFIG
+        except _CANNOT_RUN as error:
+            print(error, file=sys.stderr)
+            return ExitCode.FAILED
+        return lifecycle.run(
+            ready.loaded, ready.paths, ready.mode, ready.http, children, os.environ
+        )
+
+
+def _prepare(
+    arguments: argparse.Namespace, environ: Mapping[str, str], held: ExitStack
+) -> _Prepared:
+    """Reads the settings, then takes what only one daemon can have; `held` gives it back."""
+    paths = find_paths(environ)
+    loaded = load(_config_file(arguments, paths), environ, _flags(arguments))
+    logs.configure(loaded.settings.log.level)
+    mode = modes.initial(loaded, paths.mode_file)
+    paths.create()
+    held.enter_context(DaemonLock(paths.lock_file))
+    http = held.enter_context(listener.listen(loaded.settings.server))
+    held.enter_context(log_file.attached(paths.log_file, loaded.settings.log))
+    return _Prepared(loaded, paths, mode, http)
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="anyclauded",
+        description="Answers Claude Code with local models. Runs in the foreground.",
+    )
+    parser.add_argument("--port", type=int, help="port of the HTTP endpoint; 0 takes a free one")
+    parser.add_argument("--model", help="a model folder, or a hub id in the local hub cache")
+    parser.add_argument("--mode", help="the mode to start in, e.g. mlx-lm")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="instead of the usual file")
+    parser.add_argument("--log-level", help="debug, info, warning or error")
+    parser.add_argument("--version", action="version", version=f"anyclauded {VERSION}")
+    return parser.parse_args(argv)
+
+
+def _config_file(arguments: argparse.Namespace, paths: Paths) -> Path:
+    """The usual file may be missing; one that was asked for may not."""
+    chosen: Path | None = arguments.config
+    if chosen is None:
+        return paths.config_file
+    if not chosen.exists():
+        raise SettingsError(f"{chosen} does not exist. Check the path after --config.")
+    return chosen
+
+
+def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "server.port": arguments.port,
+        "model.path": arguments.model,
+        "mode": arguments.mode,
+        "log.level": arguments.log_level,
+    }

@@ -1,0 +1,229 @@
+"""The numbers, in one registry that the daemon owns: they survive every restart of a child.
+
+Labels are bounded: a session, a model or a path that a client made up never becomes one.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from anyclaude.control.v1 import control_pb2
+from anyclaude.frontend.v1 import frontend_pb2
+from anyclaude.supervisor.child import SupervisedChild
+from anyclaude.supervisor.records import Record
+from anyclaude.supervisor.supervisor import State
+from anyclaude.supervisor.worker_client import Sample
+from anyclaude.worker.v1 import worker_pb2
+
+# Local prefill of 100,000 tokens takes minutes, so the buckets reach five of them.
+TTFT_BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300)
+OTHER: Final = "other"
+_ROUTES: Final = frozenset(
+    {
+        "/",
+        "/api/hello",
+        "/health/live",
+        "/health/ready",
+        "/metrics",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+        "/v1/models",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Scrape:
+    """What is asked of others for one reading."""
+
+    mode: str
+    ready: bool
+    worker: Sample | None
+
+
+class Metrics:
+    def __init__(
+        self, children: Iterable[SupervisedChild], version: str, modes: Collection[str]
+    ) -> None:
+        self._modes = modes
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._live = _Live(children, version)
+        self._registry.register(self._live)
+        self._make_counters()
+
+    def _make_counters(self) -> None:
+        registry = self._registry
+        self._requests = Counter(
+            "anyclaude_requests",
+            "HTTP requests answered.",
+            ("route", "mode", "status", "outcome"),
+            registry=registry,
+        )
+        self._ttft = Histogram(
+            "anyclaude_time_to_first_token_seconds",
+            "From the head of a request to its first content event.",
+            ("mode",),
+            buckets=TTFT_BUCKETS,
+            registry=registry,
+        )
+        self._reused = Counter(
+            "anyclaude_prefix_tokens_reused",
+            "Prompt tokens taken from a kept cache.",
+            registry=registry,
+        )
+        self._computed = Counter(
+            "anyclaude_prefix_tokens_computed",
+            "Prompt tokens that had to be computed.",
+            registry=registry,
+        )
+        self._causes = Counter(
+            "anyclaude_prefix_reuse_causes",
+            "Requests by why no more of their prompt was reused.",
+            ("cause",),
+            registry=registry,
+        )
+        # A gap in what is remembered; there from the start, so that none shows as 0.
+        self._causes.labels(_cause(worker_pb2.REUSE_CAUSE_UNKNOWN))
+        self._generated = Counter(
+            "anyclaude_generation_tokens", "Tokens generated.", registry=registry
+        )
+        self._dropped = Counter(
+            "anyclaude_records_dropped",
+            "Request records lost before they were counted.",
+            registry=registry,
+        )
+
+    def observe(self, record: Record) -> None:
+        mode = record.mode if record.mode in self._modes else OTHER
+        outcome = frontend_pb2.Outcome.Name(record.outcome).removeprefix("OUTCOME_").lower()
+        status = f"{record.status // 100}xx" if record.status else "none"
+        self._requests.labels(_route(record.route), mode, status, outcome).inc()
+        if record.HasField("time_to_first_token"):
+            seconds = record.time_to_first_token.ToNanoseconds() / 1e9
+            self._ttft.labels(mode).observe(seconds)
+        if record.reuse_cause:
+            self._causes.labels(_cause(record.reuse_cause)).inc()
+        usage = record.usage
+        self._reused.inc(usage.cache_read_tokens)
+        self._computed.inc(usage.input_tokens + usage.cache_creation_tokens)
+        self._generated.inc(usage.output_tokens)
+
+    def drop(self, records: int) -> None:
+        self._dropped.inc(records)
+
+    def read(self, scrape: Scrape) -> control_pb2.GetMetricsResponse:
+        self._live.scrape = scrape
+        return control_pb2.GetMetricsResponse(
+            text=generate_latest(self._registry),
+            metrics=[
+                control_pb2.Metric(name=sample.name, labels=sample.labels, value=sample.value)
+                for family in self._registry.collect()
+                for sample in family.samples
+            ],
+        )
+
+
+def _cause(cause: worker_pb2.ReuseCause) -> str:
+    return worker_pb2.ReuseCause.Name(cause).removeprefix("REUSE_CAUSE_").lower()
+
+
+def _route(path: str) -> str:
+    if path.startswith("/v1/models/"):
+        return "/v1/models"
+    return path if path in _ROUTES else OTHER
+
+
+class _Live(Collector):
+    """Read from the state itself at each scrape, so that nothing can be out of date."""
+
+    def __init__(self, children: Iterable[SupervisedChild], version: str) -> None:
+        self._children = children
+        self._version = version
+        self.scrape = Scrape(mode="", ready=False, worker=None)
+
+    def collect(self) -> Iterator[Metric]:
+        yield _gauge("anyclaude_build_info", "The running version.", 1, version=self._version)
+        yield _gauge(
+            "anyclaude_ready",
+            "1 while the current mode answers requests.",
+            self.scrape.ready,
+            mode=self.scrape.mode,
+        )
+        yield from self._of_children()
+        if self.scrape.worker is not None:
+            yield from _of_worker(self.scrape.worker)
+
+    def _of_children(self) -> Iterator[Metric]:
+        states = GaugeMetricFamily(
+            "anyclaude_worker_state", "1 for the state it is in.", labels=("worker", "state")
+        )
+        restarts = CounterMetricFamily(
+            "anyclaude_worker_restarts", "Starts after the first.", labels=("worker",)
+        )
+        for child in self._children:
+            for state in State:
+                states.add_metric((child.name, state.value), child.state is state)
+            restarts.add_metric((child.name,), child.supervisor.restart_count)
+        yield states
+        yield restarts
+
+
+def _of_worker(sample: Sample) -> Iterator[Metric]:
+    status, memory = sample.status, sample.status.memory
+    yield _gauge("anyclaude_requests_running", "Being generated now.", status.running_requests)
+    yield _gauge("anyclaude_requests_waiting", "Queued in the worker.", status.queued_requests)
+    yield _gauge("anyclaude_cache_bytes", "Bytes of all KV caches.", memory.cache_bytes)
+    yield _gauge("anyclaude_cache_limit_bytes", "Their limit.", memory.cache_limit_bytes)
+    yield _gauge("anyclaude_cache_entries", "Number of KV caches.", sample.caches)
+    yield _gauge("anyclaude_memory_active_bytes", "MLX arrays alive.", memory.active_bytes)
+    yield _gauge("anyclaude_memory_peak_bytes", "Highest so far.", memory.peak_bytes)
+    yield _gauge("anyclaude_memory_weights_bytes", "The model's weights.", memory.weights_bytes)
+    yield _gauge(
+        "anyclaude_memory_available_bytes",
+        "Of the machine's memory, what programs could take.",
+        memory.available_bytes,
+    )
+    yield _gauge(
+        "anyclaude_memory_footprint_bytes",
+        "Of the machine's memory, what the worker takes.",
+        memory.footprint_bytes,
+    )
+    yield _gauge(
+        "anyclaude_memory_pressure",
+        "Of the whole machine: 0 normal, 1 warning, 2 critical.",
+        max(0, memory.pressure - worker_pb2.MEMORY_PRESSURE_NORMAL),
+    )
+    yield _gauge(
+        "anyclaude_memory_refused_requests",
+        "Requests that did not fit into the machine's memory.",
+        memory.refused_requests,
+    )
+    if status.HasField("disk"):
+        disk = status.disk
+        yield _gauge("anyclaude_disk_bytes", "Stored KV caches.", disk.bytes)
+        yield _gauge("anyclaude_disk_limit_bytes", "Their limit.", disk.budget_bytes)
+        yield _gauge("anyclaude_disk_failed_writes", "Writes that failed.", disk.failed_writes)
+        yield _gauge("anyclaude_disk_skipped_writes", "Writes left out.", disk.skipped_writes)
+        yield _gauge("anyclaude_disk_quarantined", "Records in doubt.", disk.quarantined_records)
+        yield _gauge(
+            "anyclaude_disk_other_versions",
+            "Records of another format, which are not read.",
+            disk.other_version_records,
+        )
+
+
+def _gauge(name: str, help_: str, value: float, **labels: str) -> Metric:
+    family = GaugeMetricFamily(name, help_, labels=tuple(labels))
+    family.add_metric(tuple(labels.values()), value)
+    return family

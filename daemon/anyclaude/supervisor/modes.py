@@ -1,0 +1,210 @@
+"""The modes, their historic names, and the choice that outlives a restart.
+
+Precedence of the mode at start: flag, environment, what `anyclaudectl mode` last set, config file,
+default.
+"""
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from anyclaude.runtime.files import write_atomically
+from anyclaude.runtime.mode_names import HISTORIC, current_name
+from anyclaude.runtime.settings import AutoRule, LoadedSettings, Origin, Settings
+from anyclaude.runtime.upstreams import SwitchPolicy, UpstreamKind, UpstreamSettings
+from anyclaude.supervisor.changes import Changes
+
+_log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+OWN_MODE: Final = "mlx-lm"
+AUTO_MODE: Final = "auto"
+RELAY: Final = "relay"
+# The only worker that keeps caches of ours.
+CACHE_WORKER: Final = "mlx"
+
+
+@dataclass(frozen=True)
+class Mode:
+    name: str
+    description: str
+    # The child that answers it; empty when nothing can.
+    worker: str = ""
+    # Why nothing can answer it, and what to do; empty when something can.
+    missing: str = ""
+    # Bytes go through unchanged.
+    is_passthrough: bool = False
+    # What requests hold leaves this machine.
+    is_remote: bool = False
+    # Its server answers nobody without a key.
+    key_variable: str = ""
+    policy: SwitchPolicy = SwitchPolicy.START_FIRST
+    # Of stop-first, for its server.
+    ready_seconds: float = 0.0
+
+    @property
+    def is_relayed(self) -> bool:
+        return self.worker == RELAY
+
+
+Modes = Mapping[str, Mode]
+
+_WHAT: Final[Mapping[UpstreamKind, str]] = {
+    UpstreamKind.LMSTUDIO: "LM Studio",
+    UpstreamKind.VLLM: "a vLLM server",
+    UpstreamKind.LLAMA_CPP: "a llama.cpp server",
+    UpstreamKind.OLLAMA: "an Ollama server",
+    UpstreamKind.OPENROUTER: "OpenRouter",
+    UpstreamKind.CLAUDE: "the real Claude API, bytes passed through",
+    UpstreamKind.MLX_LM: "an mlx_lm.server of your own; its caches are not ours",
+    UpstreamKind.OTHER: "a server of the configuration",
+}
+
+
+def catalog(settings: Settings) -> Modes:
+    """Every mode there is under these settings, ours first."""
+    own = Mode(OWN_MODE, "the local model on MLX, with its KV cache and tools", worker=CACHE_WORKER)
+    tables = settings.upstreams
+    relayed = {name: _relayed(name, table) for name, table in tables.items()}
+    if not tables[OWN_MODE].base_url:
+        relayed.pop(OWN_MODE)
+    # Of its own it has the readiness of the mode that it uses first.
+    first = relayed.get(OWN_MODE, own)
+    auto = Mode(AUTO_MODE, "a mode for each request, by the rules of [auto]", worker=first.worker)
+    modes = {own.name: own} | relayed
+    return modes | {auto.name: auto}
+
+
+def _relayed(name: str, table: UpstreamSettings) -> Mode:
+    what = _WHAT[table.kind]
+    if not table.base_url:
+        missing = f"it has no address. Set upstreams.{name}.base_url in `anyclaudectl config path`"
+        return Mode(name, what, missing=missing)
+    where = f"at {table.base_url}" + ("" if table.is_loopback else "; prompts leave this machine")
+    if table.switch is SwitchPolicy.STOP_FIRST:
+        where += "; stop-first: our own worker ends to make room"
+    needs_key = table.kind is UpstreamKind.OPENROUTER
+    return Mode(
+        name,
+        f"{what}, {where}",
+        worker=RELAY,
+        is_passthrough=table.kind is UpstreamKind.CLAUDE,
+        is_remote=not table.is_loopback,
+        key_variable=table.api_key_env if needs_key else "",
+        policy=table.switch,
+        ready_seconds=table.switch_ready_seconds,
+    )
+
+
+def leaves_machine(mode: Mode, modes: Modes, rules: Iterable[AutoRule]) -> bool:
+    """Whether what requests of `mode` hold may leave this machine."""
+    if mode.name != AUTO_MODE:
+        return mode.is_remote
+    named = {word for rule in rules for word in rule.use}
+    return any(known.is_remote for known in modes.values() if known.name in named)
+
+
+class UnknownModeError(Exception):
+    """No mode has this name; the message names those that exist."""
+
+
+class ModeMissingError(Exception):
+    """The mode exists but nothing can serve it; the message says why and what to do."""
+
+
+def resolve(modes: Modes, word: str) -> tuple[Mode, str]:
+    """The mode meant by `word` and, for a historic word, a warning.
+
+    Raises:
+        UnknownModeError
+    """
+    # A table of the configuration may bear an old word.
+    name, warning = (word, "") if word in modes else current_name(word)
+    if name not in modes:
+        raise UnknownModeError(_explain_unknown(modes, word))
+    return modes[name], warning
+
+
+def _explain_unknown(modes: Modes, word: str) -> str:
+    close = difflib.get_close_matches(word, [*modes, *HISTORIC], n=1, cutoff=0.5)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    return f'There is no mode "{word}".{hint} Known modes: {", ".join(modes)}.'
+
+
+def servable(modes: Modes, word: str) -> tuple[Mode, str]:
+    """As `resolve`, for modes that something can answer.
+
+    Raises:
+        UnknownModeError
+        ModeMissingError
+    """
+    mode, warning = resolve(modes, word)
+    if mode.missing:
+        raise ModeMissingError(f"Mode {mode.name} cannot be used: {mode.missing}.")
+    return mode, warning
+
+
+def initial(loaded: LoadedSettings, mode_file: Path) -> Mode:
+    """The mode to start with.
+
+    Raises:
+        UnknownModeError: the settings name none that exists.
+        ModeMissingError: the settings name one that nothing can serve.
+    """
+    modes = catalog(loaded.settings)
+    for word in (word for rule in loaded.settings.auto.rules for word in rule.use):
+        if word not in modes or word == AUTO_MODE:
+            raise UnknownModeError(f"auto.rules: {_explain_unknown(modes, word)}")
+    chooser = loaded.settings.chooser
+    for word in (chooser.analysis, chooser.edit, chooser.cloud):
+        if word not in modes:
+            raise UnknownModeError(f"chooser: {_explain_unknown(modes, word)}")
+    configured, warning = servable(modes, loaded.settings.mode)
+    if warning:
+        _log.warning("historic mode name", hint=warning)
+    if loaded.origins.get("mode") in (Origin.FLAG, Origin.ENVIRONMENT):
+        return configured
+    return _kept(modes, mode_file) or configured
+
+
+def keep(mode: Mode, mode_file: Path) -> None:
+    """Remembers `mode`; the file holds the old or the new choice, never half of one."""
+    write_atomically(mode_file, json.dumps({"mode": mode.name}).encode(), 0o600)
+
+
+def _kept(modes: Modes, mode_file: Path) -> Mode | None:
+    try:
+        word = json.loads(mode_file.read_text(encoding="utf-8"))["mode"]
+        return servable(modes, word)[0]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, UnknownModeError, ModeMissingError) as error:
+        # A doubtful choice must not keep the service down; the configured one stands.
+        _log.warning("kept mode ignored", file=str(mode_file), why=str(error))
+        return None
+
+
+class CurrentMode:
+    """The mode that requests take now."""
+
+    def __init__(self, mode: Mode, file: Path, changes: Changes) -> None:
+        self._mode = mode
+        self._file = file
+        self._changes = changes
+
+    def get(self) -> Mode:
+        return self._mode
+
+    def set(self, mode: Mode) -> None:
+        """Takes effect for the next request and outlives a restart.
+
+        Raises:
+            OSError: the choice could not be kept; the old one stands.
+        """
+        keep(mode, self._file)
+        self._mode = mode
+        self._changes.notify()

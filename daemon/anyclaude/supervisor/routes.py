@@ -1,0 +1,185 @@
+"""Which worker answers which mode, pushed to the front end at every change.
+
+`table` is a pure picture of the daemon's state; `RoutePusher` keeps the front end's copy equal to
+it. The front end answers from its copy alone, so messages go on while the daemon is busy or gone.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import grpc.aio
+import structlog
+
+from anyclaude.frontend.v1 import frontend_pb2, frontend_pb2_grpc
+from anyclaude.supervisor.changes import Changes
+from anyclaude.supervisor.child import SupervisedChild
+from anyclaude.supervisor.links import Link, NotReadyError
+from anyclaude.supervisor.modes import OWN_MODE, Mode, Modes
+from anyclaude.supervisor.supervisor import State
+from anyclaude.supervisor.worker_client import WorkerClient
+
+_log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+# Guess for a worker that has never become ready.
+FIRST_START_SECONDS: Final = 5.0
+_PUSH_SECONDS: Final = 2.0
+_RETRY_SECONDS: Final = 0.1
+
+
+def table(
+    modes: Modes, workers: Mapping[str, WorkerClient], now: float
+) -> list[frontend_pb2.Route]:
+    """The routes of every mode that one of `workers` serves; `now` is the supervisors' clock."""
+    return [
+        route(mode, workers[mode.worker], now) for mode in modes.values() if mode.worker in workers
+    ]
+
+
+def route(mode: Mode, worker: WorkerClient, now: float) -> frontend_pb2.Route:
+    child = worker.child
+    answer = frontend_pb2.Route(
+        mode=mode.name,
+        worker_socket=str(child.socket_path),
+        generation=child.supervisor.generation,
+        state=_route_state(worker, mode),
+        passthrough=mode.is_passthrough,
+        model=worker.model(mode.name),
+        relayed=mode.is_relayed,
+    )
+    if answer.state != frontend_pb2.ROUTE_STATE_READY:
+        answer.reason = why_not_ready(child, now)
+    if answer.state == frontend_pb2.ROUTE_STATE_STARTING:
+        answer.retry_after.FromSeconds(math.ceil(seconds_to_ready(child, now)))
+    return answer
+
+
+def _route_state(worker: WorkerClient, mode: Mode) -> frontend_pb2.RouteState:
+    # Whoever asks now is answered by the next mode, or by this one if that fails.
+    if worker.child.room is not None and not worker.child.room.is_made:
+        return frontend_pb2.ROUTE_STATE_STARTING
+    if worker.child.state in (State.FATAL, State.STOPPED):
+        return frontend_pb2.ROUTE_STATE_UNAVAILABLE
+    # A worker that has not yet said what it serves is still starting.
+    if worker.child.state is State.READY and worker.model(mode.name) is not None:
+        return frontend_pb2.ROUTE_STATE_READY
+    return frontend_pb2.ROUTE_STATE_STARTING
+
+
+def why_not_ready(child: SupervisedChild, now: float) -> str:
+    """A sentence for people: what is the matter and what to do."""
+    name, supervisor = child.name, child.supervisor
+    if child.room is not None and not child.room.is_made:
+        return f"The {name} worker is being stopped to make room for mode {child.room.mode}."
+    ended = supervisor.last_exit.reason if supervisor.last_exit else "unknown"
+    if child.state is State.FATAL:
+        return (
+            f"The {name} worker gave up: {ended.removesuffix('.')}. "
+            f"Mend that, then run `anyclaudectl worker restart {name}`."
+        )
+    if child.state is State.BACKOFF:
+        seconds = math.ceil(max(0.0, (supervisor.retry_at or now) - now))
+        return (
+            f"The {name} worker ended ({ended.removesuffix('.')}) and starts again in {seconds} s."
+        )
+    if child.state is State.STOPPED and child.room is not None:
+        return (
+            f"The {name} worker is stopped (stop-first) while {child.room.mode} is the mode. "
+            f"Run `anyclaudectl mode {OWN_MODE}` to start it."
+        )
+    if child.state is State.STOPPED:
+        return f"The {name} worker is stopped."
+    return f"The {name} worker is starting."
+
+
+def seconds_to_ready(child: SupervisedChild, now: float) -> float:
+    """How long a client should wait before it tries again; at least one second."""
+    supervisor = child.supervisor
+    start = supervisor.start_seconds or FIRST_START_SECONDS
+    if child.state is State.BACKOFF and supervisor.retry_at is not None:
+        return max(1.0, supervisor.retry_at - now + start)
+    if child.state is State.STARTING and supervisor.started_at is not None:
+        return max(1.0, start - (now - supervisor.started_at))
+    return max(1.0, start)
+
+
+class RoutePusher:
+    """Keeps the front end's routes equal to `table`."""
+
+    def __init__(
+        self,
+        frontend: SupervisedChild,
+        workers: Mapping[str, WorkerClient],
+        modes: Modes,
+        mode: Callable[[], Mode],
+        changes: Changes,
+    ) -> None:
+        self._frontend = frontend
+        self._modes = modes
+        self._workers = workers
+        self._mode = mode
+        self._changes = changes
+        self._link = Link(frontend)
+        # Counts on across front ends, so that no front end ever sees an older number.
+        self._version = 0
+        # What the front end of this generation accepted last.
+        self._accepted: tuple[int, str, list[frontend_pb2.Route]] | None = None
+
+    def serves(self, mode: Mode) -> bool:
+        """Whether the front end that runs now sends `mode` to a worker that runs now."""
+        if self._accepted is None or mode.worker not in self._workers:
+            return False
+        generation, default, routes = self._accepted
+        current = route(mode, self._workers[mode.worker], asyncio.get_running_loop().time())
+        return (
+            self._frontend.state is State.READY
+            and (generation, default) == (self._frontend.supervisor.generation, mode.name)
+            and current.state == frontend_pb2.ROUTE_STATE_READY
+            and current in routes
+        )
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the front end that runs now has heard of the state as it is now."""
+        return self._accepted == self._wanted()
+
+    async def run(self) -> None:
+        """Pushes until cancelled."""
+        while True:
+            version = self._changes.version
+            if await self._push():
+                await self._changes.after(version)
+            else:
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def close(self) -> None:
+        await self._link.close()
+
+    async def _push(self) -> bool:
+        """False when it has to be tried again."""
+        wanted = self._wanted()
+        if wanted == self._accepted:
+            return True
+        try:
+            await self._set(wanted[1], wanted[2])
+        except NotReadyError:
+            return True
+        except grpc.aio.AioRpcError as error:
+            _log.warning("front end took no routes", why=error.details())
+            return False
+        self._accepted = wanted
+        self._changes.notify()
+        return True
+
+    def _wanted(self) -> tuple[int, str, list[frontend_pb2.Route]]:
+        routes = table(self._modes, self._workers, asyncio.get_running_loop().time())
+        return self._frontend.supervisor.generation, self._mode().name, routes
+
+    async def _set(self, default: str, routes: list[frontend_pb2.Route]) -> None:
+        stub = frontend_pb2_grpc.FrontendServiceStub(await self._link.channel())  # type: ignore[no-untyped-call]
+        self._version += 1
+        request = frontend_pb2.SetRoutesRequest(
+            version=self._version, default_mode=default, routes=routes
+        )
+        await stub.SetRoutes(request, timeout=_PUSH_SECONDS)

@@ -1,0 +1,198 @@
+"""The daemon's state as the control API shows it."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from anyclaude.control.v1 import control_pb2
+from anyclaude.supervisor.child import SupervisedChild
+from anyclaude.supervisor.daemon import VERSION, Daemon
+from anyclaude.supervisor.modes import CACHE_WORKER, OWN_MODE, Mode
+from anyclaude.supervisor.routes import why_not_ready
+from anyclaude.supervisor.supervisor import Exit, State
+from anyclaude.supervisor.upstreams import why_not
+from anyclaude.worker.v1 import worker_pb2
+
+_STATES: Final = {
+    State.STOPPED: control_pb2.WORKER_STATE_STOPPED,
+    State.STARTING: control_pb2.WORKER_STATE_STARTING,
+    State.READY: control_pb2.WORKER_STATE_READY,
+    State.STOPPING: control_pb2.WORKER_STATE_STOPPING,
+    State.BACKOFF: control_pb2.WORKER_STATE_BACKOFF,
+    State.FATAL: control_pb2.WORKER_STATE_FATAL,
+}
+_BROKEN: Final = frozenset({State.BACKOFF, State.FATAL})
+
+
+async def status(daemon: Daemon) -> control_pb2.Status:
+    """Everything `anyclaudectl status` shows; waits at most a glance for the worker."""
+    mode = daemon.mode.get()
+    seen = await _glances(daemon, mode)
+    answer = control_pb2.Status(
+        version=VERSION,
+        pid=os.getpid(),
+        start_time=timestamp(daemon.start_time),
+        readiness=readiness(daemon),
+        running_requests=sum(known.running_requests for known in seen.values()),
+        problems=problems(daemon),
+        mode=mode.name,
+        base_url=daemon.base_url,
+        workers=workers(daemon),
+        home=daemon.home,
+    )
+    worker = daemon.workers.get(mode.worker)
+    if worker and (model := worker.model(mode.name)):
+        answer.model.CopyFrom(model)
+    # In whatever mode, the caches stay and are worth showing.
+    if CACHE_WORKER in seen:
+        _add_caches(answer, seen[CACHE_WORKER])
+        answer.notices.extend(_notices(seen[CACHE_WORKER]))
+    if mode.worker == CACHE_WORKER:
+        answer.problems.extend(memory_problems(answer.memory))
+    return answer
+
+
+async def _glances(daemon: Daemon, mode: Mode) -> dict[str, worker_pb2.GetStatusResponse]:
+    """What the mode's worker and the one that keeps caches say now."""
+    asked = {n: w for n, w in daemon.workers.items() if n in (mode.worker, CACHE_WORKER)}
+    heard = await asyncio.gather(*(worker.glance() for worker in asked.values()))
+    return {name: said for name, said in zip(asked, heard, strict=True) if said is not None}
+
+
+def _add_caches(answer: control_pb2.Status, seen: worker_pb2.GetStatusResponse) -> None:
+    answer.memory.CopyFrom(seen.memory)
+    if seen.HasField("disk"):
+        answer.disk.CopyFrom(seen.disk)
+        answer.problems.extend(_disk_problems(seen.disk))
+
+
+def readiness(daemon: Daemon) -> control_pb2.Readiness:
+    if any(child.state in _BROKEN for child in daemon.crew) or _server_problems(daemon):
+        return control_pb2.READINESS_DEGRADED
+    if daemon.routes.serves(daemon.mode.get()):
+        return control_pb2.READINESS_READY
+    return control_pb2.READINESS_STARTING
+
+
+def problems(daemon: Daemon) -> list[str]:
+    now = daemon.clock()
+    broken = [why_not_ready(child, now) for child in daemon.crew if child.state in _BROKEN]
+    return broken + _server_problems(daemon) + _foreign_caches(daemon.mode.get())
+
+
+def _server_problems(daemon: Daemon) -> list[str]:
+    """What keeps the server behind the current mode from answering."""
+    mode = daemon.mode.get()
+    worker = daemon.workers.get(mode.worker)
+    if not mode.is_relayed or worker is None or worker.upstream(mode.name) is None:
+        return []
+    reason = why_not(daemon, mode) if worker.child.state is State.READY else ""
+    return [f"Mode {mode.name} is not ready. {reason}"] if reason else []
+
+
+def _foreign_caches(mode: Mode) -> list[str]:
+    if not (mode.name == OWN_MODE and mode.is_relayed):
+        return []
+    return [
+        f"Mode {mode.name} is {mode.description}: nothing here is reused or shown of them. "
+        "Unset MLX_LM_URL (upstreams.mlx-lm.base_url) and restart to be answered by our own worker."
+    ]
+
+
+def _disk_problems(disk: worker_pb2.DiskStatus) -> list[str]:
+    if disk.state == worker_pb2.DISK_STATE_SERVING:
+        return []
+    why = disk.last_error or "another service uses the folder"
+    return [f"KV caches do not reach the disk ({why}); serving goes on. Folder: {disk.folder}"]
+
+
+def memory_problems(memory: worker_pb2.MemoryStatus) -> list[str]:
+    """Whether one Claude Code prompt fits, with the numbers."""
+    needed = f"The KV cache of one Claude Code prompt takes about {_gigabytes(memory.prompt_bytes)}"
+    smaller = "a smaller model, cache.kv_bits = 8, or `anyclaudectl mode lmstudio` takes less"
+    if memory.prompt_bytes > memory.cache_limit_bytes:
+        return [
+            f"{needed}, and all caches may take {_gigabytes(memory.cache_limit_bytes)}: it is "
+            f"computed again for each request. Raise cache.memory_limit_bytes; {smaller}."
+        ]
+    if memory.pressure == worker_pb2.MEMORY_PRESSURE_CRITICAL:
+        return [
+            f"This machine is short of memory: {_gigabytes(memory.available_bytes)} are available. "
+            f"Idle KV caches have left memory for the disk. Close other programs; {smaller}."
+        ]
+    # What the caches hold already needs no room, or can be made to leave.
+    if memory.prompt_bytes > memory.available_bytes + memory.cache_bytes:
+        return [
+            f"{needed}, and {_gigabytes(memory.available_bytes)} of this machine's memory are "
+            f"available: it may become slow. Close other programs; {smaller}."
+        ]
+    return []
+
+
+def _notices(seen: worker_pb2.GetStatusResponse) -> list[str]:
+    """What a change of model did to the caches."""
+    if not seen.HasField("model_change"):
+        return []
+    change, model = seen.model_change, seen.model.id
+    whose = f"KV caches of {change.previous_model}"
+    if change.previous_model == model:
+        whose = f"KV caches of {model} with other settings or another MLX"
+    kept = "none of them is on disk"
+    if change.disk_records:
+        kept = (
+            f"{change.disk_records} segments of them ({_gigabytes(change.disk_bytes)}) are on "
+            "disk, unused until that one serves again"
+        )
+    return [f"The model is {model} now. {whose} have left memory; {kept}."]
+
+
+def _gigabytes(nbytes: int) -> str:
+    return f"{nbytes / 1e9:.1f} GB"
+
+
+def workers(daemon: Daemon) -> list[control_pb2.Worker]:
+    return [worker(child, daemon.clock) for child in daemon.crew]
+
+
+def worker(child: SupervisedChild, clock: Callable[[], float]) -> control_pb2.Worker:
+    """One child; times of the monotonic `clock` become wall times."""
+    supervisor = child.supervisor
+    wall_offset = time.time() - clock()
+
+    def wall(moment: float | None) -> Timestamp | None:
+        return None if moment is None else timestamp(moment + wall_offset)
+
+    return control_pb2.Worker(
+        name=child.name,
+        state=_STATES[child.state],
+        pid=child.pid or 0,
+        start_time=wall(supervisor.started_at) if child.pid else None,
+        ready_time=wall(supervisor.ready_at),
+        restart_count=supervisor.restart_count,
+        generation=supervisor.generation,
+        last_exit=_last_exit(supervisor.last_exit, wall(supervisor.last_exit_at)),
+        next_retry_time=wall(supervisor.retry_at),
+        makes_room_for=child.room.mode if child.room else "",
+    )
+
+
+def _last_exit(exit_: Exit | None, at: Timestamp | None) -> control_pb2.LastExit | None:
+    if exit_ is None:
+        return None
+    return control_pb2.LastExit(
+        code=exit_.code,
+        signal=exit_.signal,
+        reason=exit_.reason,
+        stderr_tail=exit_.stderr_tail,
+        time=at,
+    )
+
+
+def timestamp(seconds: float) -> Timestamp:
+    answer = Timestamp()
+    answer.FromNanoseconds(round(seconds * 1e9))
+    return answer

@@ -1,0 +1,206 @@
+"""`anyclaudectl service` as processes, with a `systemctl` that keeps a unit's state in a file."""
+
+import json
+import os
+import select
+import sys
+from pathlib import Path
+
+import pytest
+
+from anyclaude.control.v1 import control_pb2
+from tests.integration.cli.conftest import Commands, ready_status
+from tests.integration.cli.scripted_control import ScriptedControl
+
+pytestmark = pytest.mark.skipif(
+    sys.platform == "darwin", reason="launchctl is real there; see docs/mac-checks.md"
+)
+
+# Keeps "what was asked" and "does it run"; the pid is the test's, which serves the socket.
+_FAKE_SYSTEMCTL = """
+import pathlib, sys
+here = pathlib.Path(__file__).parent
+assert sys.argv[1] == "--user", sys.argv
+verb = sys.argv[2]
+running = here / "running"
+with (here / "asked").open("a") as log:
+    log.write(" ".join(sys.argv[2:]) + chr(10))
+if verb in ("start", "restart"):
+    running.touch()
+    if (here / "started").exists():
+        (here / "started").write_text(verb + chr(10))
+if verb == "stop" or "--now" in sys.argv:
+    running.unlink(missing_ok=True)
+if verb == "show":
+    up = running.exists()
+    print("LoadState=" + ("loaded" if (here / "../xdg/systemd/user").is_dir() else "not-found"))
+    print("ActiveState=" + ("active" if up else "inactive"))
+    print("MainPID=" + ("{pid}" if up else "0"))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _systemctl(commands: Commands) -> None:
+    commands.put_program("systemctl", _FAKE_SYSTEMCTL.replace("{pid}", str(os.getpid())))
+
+
+def _unit(commands: Commands) -> Path:
+    return commands.home / "xdg" / "systemd" / "user" / "anyclaude.service"
+
+
+def _asked(commands: Commands) -> list[str]:
+    """What systemctl was told to do since the last look, questions left out."""
+    log = commands.bin / "asked"
+    lines = log.read_text().splitlines() if log.exists() else []
+    log.unlink(missing_ok=True)
+    return [line for line in lines if not line.startswith("show")]
+
+
+def _is_up(commands: Commands) -> None:
+    """The service manager and the socket agree from the start: the daemon is the test itself."""
+    (commands.bin / "running").touch()
+
+
+def test_install_is_idempotent(commands: Commands, control: ScriptedControl) -> None:
+    """The first run writes and starts the unit; a second one changes and restarts nothing."""
+    _is_up(commands)
+    first = commands.ctl("service", "install", "--json")
+    asked_first = _asked(commands)
+    second = commands.ctl("service", "install", "--json")
+
+    assert first.returncode == 0, first.stderr
+    assert json.loads(first.stdout)["changed"] is True
+    assert asked_first == [
+        "daemon-reload",
+        "enable anyclaude.service",
+        "restart anyclaude.service",
+    ]
+    assert json.loads(second.stdout)["changed"] is False
+    assert _asked(commands) == []
+    text = _unit(commands).read_text()
+    assert str(Path(sys.executable).parent / "anyclauded") in text
+    assert f"ANYCLAUDE_HOME={commands.home}/ac" in text
+
+
+def test_install_records_the_shell(commands: Commands, control: ScriptedControl) -> None:
+    """What the shell says of model and port goes into the config, keys never; then a restart."""
+    _is_up(commands)
+    commands.ctl("service", "install")
+    _asked(commands)
+    commands.environ |= {
+        "ANYCLAUDE_PORT": "50003",
+        "MLX_MODEL_PATH": "/models/m",
+        "ANTHROPIC_API_KEY": "sk-real",
+    }
+
+    done = commands.ctl("service", "install")
+
+    text = commands.config_file.read_text()
+    assert "port = 50003" in text
+    assert 'path = "/models/m"' in text
+    assert "sk-real" not in text + _unit(commands).read_text()
+    assert "Recorded MLX_MODEL_PATH as model.path" in done.stderr
+    assert _asked(commands) == ["restart anyclaude.service"]
+
+
+def test_install_checks_before_it_changes(commands: Commands, control: ScriptedControl) -> None:
+    """A value that does not fit is refused before anything is written; exit 1."""
+    commands.environ["ANYCLAUDE_PORT"] = "many"
+
+    done = commands.ctl("service", "install")
+
+    assert done.returncode == 1
+    assert "ANYCLAUDE_PORT" in done.stderr
+    assert not _unit(commands).exists()
+    assert not commands.config_file.exists()
+
+
+def test_install_beside_a_daemon_started_by_hand(
+    commands: Commands, control: ScriptedControl
+) -> None:
+    """A daemon that is not the service is named, with how to stop it; exit 5."""
+    done = commands.ctl("service", "install")
+
+    assert done.returncode == 5
+    assert f"pid {os.getpid()}" in done.stderr
+    assert "anyclaudectl shutdown" in done.stderr
+    assert not _unit(commands).exists()
+
+
+def test_another_daemon_answers_after_the_start(
+    commands: Commands, control: ScriptedControl
+) -> None:
+    """Started is not believed when another process answers on the socket; exit 5."""
+    _is_up(commands)
+    status = ready_status()
+    status.pid = 1
+    control.answers["GetStatus"] = control_pb2.GetStatusResponse(status=status)
+
+    done = commands.ctl("service", "install")
+
+    assert done.returncode == 5
+    assert "pid 1" in done.stderr
+
+
+def test_start_stop_status_uninstall(commands: Commands, control: ScriptedControl) -> None:
+    """The life of an installed service, with 0, 3 and 4 as its status."""
+    not_installed = commands.ctl("service", "status")
+    _is_up(commands)
+    commands.ctl("service", "install")
+    running = commands.ctl("service", "status", "--json")
+    stopped = commands.ctl("service", "stop")
+    not_running = commands.ctl("service", "status")
+    again = commands.ctl("service", "stop", "--json")
+    removed = commands.ctl("service", "uninstall", "--json")
+
+    assert not_installed.returncode == 4
+    assert running.returncode == 0
+    assert json.loads(running.stdout)["pid"] == os.getpid()
+    assert stopped.returncode == 0
+    assert not_running.returncode == 3
+    assert json.loads(again.stdout)["was_running"] is False
+    assert json.loads(removed.stdout)["removed"] is True
+    assert not _unit(commands).exists()
+    assert _asked(commands)[-2:] == ["disable --now anyclaude.service", "daemon-reload"]
+
+
+def test_verbs_without_an_installed_service(commands: Commands) -> None:
+    """`start` and `stop` say how to install, exit 5; `uninstall` has nothing to do, exit 0."""
+    for verb in ("start", "stop"):
+        done = commands.ctl("service", verb)
+        assert done.returncode == 5
+        assert "anyclaudectl service install" in done.stderr
+    _unit(commands).parent.parent.parent.mkdir(parents=True, exist_ok=True)
+    assert commands.ctl("service", "uninstall").returncode == 0
+
+
+def test_no_service_manager_exits_5(commands: Commands) -> None:
+    """A machine without systemctl is told to run the daemon by hand; exit 5."""
+    (commands.bin / "systemctl").unlink()
+
+    done = commands.ctl("service", "status")
+
+    assert done.returncode == 5
+    assert "make run" in done.stderr
+
+
+def test_launcher_starts_an_installed_service(commands: Commands) -> None:
+    """Without a daemon, `anyclaude` starts the installed service, waits for it, and goes on."""
+    _unit(commands).parent.mkdir(parents=True)
+    _unit(commands).touch()
+    commands.put_program("claude", "import sys; sys.exit(42)")
+    started = commands.bin / "started"
+    os.mkfifo(started)
+    with os.fdopen(os.open(started, os.O_RDWR)) as signal_of_start:
+        launching = commands.start("anyclaude.launcher")
+        assert select.select([signal_of_start], [], [], 30)[0]
+    # Serves the control socket as the started daemon would, in the pid that systemctl reports.
+    control = ScriptedControl(commands.socket_path)
+    control.answers["GetStatus"] = control_pb2.GetStatusResponse(status=ready_status())
+    try:
+        _, stderr = launching.communicate(timeout=30)
+    finally:
+        control.close()
+
+    assert launching.returncode == 42, stderr
+    assert "Starting the anyclaude service" in stderr

@@ -1,0 +1,159 @@
+"""The launchd agent: its plist, and the order in which launchctl is asked."""
+
+import plistlib
+from pathlib import Path
+
+import pytest
+
+from anyclaude.cli.exits import CommandError, ExitCode
+from anyclaude.cli.service.launchd import Launchd
+from anyclaude.cli.service.manager import Program
+from tests.unit.cli.recorded_commands import FakeTime, RecordedCommands, Reply
+
+_TARGET = "gui/501/dev.anyclaude.daemon"
+_PLIST = "/Users/you/Library/LaunchAgents/dev.anyclaude.daemon.plist"
+_BOOTSTRAP = f"launchctl bootstrap gui/501 {_PLIST}"
+
+
+class _Launchctl:
+    """launchctl as the manuals and field reports describe it."""
+
+    def __init__(self, *, loaded: bool, lingers: int = 0, bootstraps: tuple[int, ...] = ()) -> None:
+        self.loaded = loaded
+        # How many times `print` still finds the job after bootout.
+        self._lingers = lingers
+        self._leaving = False
+        self._bootstraps = list(bootstraps)
+
+    def __call__(self, line: str) -> Reply:
+        verb = line.split()[1]
+        answer: Reply = getattr(self, f"_{verb}", lambda: (0, ""))()
+        return answer
+
+    def _print(self) -> Reply:
+        if self._leaving and self._lingers > 0:
+            self._lingers -= 1
+        elif self._leaving:
+            self._leaving = self.loaded = False
+        if not self.loaded:
+            return 113, "Could not find service"
+        return 0, f"{_TARGET} = {{\n\tstate = running\n\tpid = 4711\n}}\n"
+
+    def _bootout(self) -> Reply:
+        if not self.loaded:
+            return 3, "Boot-out failed: 3: No such process"
+        self._leaving = True
+        return 36, "Operation now in progress"
+
+    def _bootstrap(self) -> Reply:
+        code = self._bootstraps.pop(0) if self._bootstraps else 0
+        if code:
+            return code, f"Bootstrap failed: {code}"
+        self.loaded = True
+        return 0, ""
+
+
+def _agent(launchctl: _Launchctl) -> tuple[Launchd, RecordedCommands, FakeTime]:
+    run, time = RecordedCommands(launchctl), FakeTime()
+    return Launchd(home=Path("/Users/you"), uid=501, run=run, clock=time.clock), run, time
+
+
+def test_plist_says_what_launchd_must_know() -> None:
+    """Absolute program, restart on failure only, interactive, and limits above the defaults."""
+    agent, _, _ = _agent(_Launchctl(loaded=False))
+    program = Program(Path("/v & <x>/bin/anyclauded"), {"PATH": "/v/bin"}, Path("/logs/boot.log"))
+
+    plist = plistlib.loads(agent.render(program))
+
+    assert plist == {
+        "Label": "dev.anyclaude.daemon",
+        "ProgramArguments": ["/v & <x>/bin/anyclauded"],
+        "EnvironmentVariables": {"PATH": "/v/bin"},
+        "RunAtLoad": True,
+        "KeepAlive": {"SuccessfulExit": False},
+        "ThrottleInterval": 10,
+        "ProcessType": "Interactive",
+        "ExitTimeOut": 60,
+        "SoftResourceLimits": {"NumberOfFiles": 8192},
+        "StandardErrorPath": "/logs/boot.log",
+        "Umask": 63,
+    }
+
+
+def test_state_is_read_from_print() -> None:
+    """The pid comes from `launchctl print`; an unknown service is neither loaded nor running."""
+    loaded, _, _ = _agent(_Launchctl(loaded=True))
+    unknown, _, _ = _agent(_Launchctl(loaded=False))
+
+    assert (loaded.state().running, loaded.state().pid) == (True, 4711)
+    assert (unknown.state().loaded, unknown.state().pid) == (False, None)
+
+
+def test_upgrade_waits_until_the_old_job_is_gone() -> None:
+    """bootout, print until gone, enable, bootstrap: in that order, over a running job."""
+    agent, run, time = _agent(_Launchctl(loaded=True, lingers=5))
+
+    agent.activate()
+
+    assert run.changes() == [
+        f"launchctl bootout {_TARGET}",
+        f"launchctl enable {_TARGET}",
+        _BOOTSTRAP,
+    ]
+    assert run.asked.index(f"launchctl enable {_TARGET}") > 5
+    assert time.seconds > 1
+
+
+def test_first_install_needs_no_job_to_remove() -> None:
+    """bootout of an unknown service is no error."""
+    agent, run, _ = _agent(_Launchctl(loaded=False))
+
+    agent.activate()
+
+    assert run.changes()[-2:] == [f"launchctl enable {_TARGET}", _BOOTSTRAP]
+
+
+def test_job_that_never_leaves_is_a_timeout() -> None:
+    """Thirty seconds after bootout the command gives up and names what to look at."""
+    agent, _, time = _agent(_Launchctl(loaded=True, lingers=10_000))
+
+    with pytest.raises(CommandError, match="launchctl print") as caught:
+        agent.stop()
+
+    assert caught.value.code is ExitCode.TIMEOUT
+    assert 30 <= time.seconds < 31
+
+
+@pytest.mark.parametrize(("failures", "calls"), [((), 1), ((5,), 2), ((5, 37, 5), 4)])
+def test_bootstrap_is_tried_again(failures: tuple[int, ...], calls: int) -> None:
+    """Codes 5 and 37 mean that launchd is still cleaning up: up to three more tries."""
+    agent, run, _ = _agent(_Launchctl(loaded=False, bootstraps=failures))
+
+    agent.start()
+
+    assert run.asked.count(_BOOTSTRAP) == calls
+
+
+@pytest.mark.parametrize(("failures", "calls"), [((5, 5, 5, 5), 4), ((125,), 1)])
+def test_bootstrap_that_fails_for_good(failures: tuple[int, ...], calls: int) -> None:
+    """Other codes are not tried again, and three retries are the limit; launchctl is quoted."""
+    agent, run, _ = _agent(_Launchctl(loaded=False, bootstraps=failures))
+
+    with pytest.raises(CommandError, match=f"Bootstrap failed: {failures[0]}") as caught:
+        agent.start()
+
+    assert caught.value.code is ExitCode.FAILED
+    assert run.asked.count(_BOOTSTRAP) == calls
+
+
+def test_start_and_restart_of_a_loaded_job() -> None:
+    """A loaded job is kicked, not loaded again; restart kills it first."""
+    agent, run, _ = _agent(_Launchctl(loaded=True))
+
+    agent.start()
+    agent.restart()
+
+    assert run.changes() == [
+        f"launchctl kickstart {_TARGET}",
+        f"launchctl kickstart -k {_TARGET}",
+    ]

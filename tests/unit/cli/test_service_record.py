@@ -1,0 +1,147 @@
+"""What `service install` writes into config.toml, and what it leaves alone."""
+
+import stat
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anyclaude.cli.exits import CommandError, ExitCode
+from anyclaude.cli.service.record import Recorded, found_in, record
+from anyclaude.runtime import settings
+
+
+def _wanted(**values: Any) -> list[Recorded]:
+    return [Recorded("X", key.replace("__", "."), value) for key, value in values.items()]
+
+
+def _recorded(file: Path, text: str, **values: Any) -> str:
+    file.write_text(text)
+    record(file, _wanted(**values))
+    return file.read_text()
+
+
+def test_a_new_file(tmp_path: Path) -> None:
+    """Without a file one is made, private, with top-level keys before the tables."""
+    file = tmp_path / "new" / "config.toml"
+
+    record(file, _wanted(server__port=50000, model__path='/m/"q"', mode="mlx-lm"))
+
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert tomllib.loads(file.read_text()) == {
+        "mode": "mlx-lm",
+        "server": {"port": 50000},
+        "model": {"path": '/m/"q"'},
+    }
+
+
+def test_existing_content_stays(tmp_path: Path) -> None:
+    """Comments, order and other keys survive; the value changes, its comment stays."""
+    text = (
+        "# mine\n\n[server]  # http\nping_interval_seconds = 2.0\n"
+        "port = 49152   # the usual\n\n# caches\n[cache]\nmax_prefixes = 3\n"
+    )
+
+    result = _recorded(tmp_path / "c.toml", text, server__port=50000, mode="claude")
+
+    assert result == (
+        '# mine\nmode = "claude"\n\n[server]  # http\nping_interval_seconds = 2.0\n'
+        "port = 50000   # the usual\n\n# caches\n[cache]\nmax_prefixes = 3\n"
+    )
+
+
+def test_a_key_joins_its_table(tmp_path: Path) -> None:
+    """A key that is missing goes to the end of its table, not of the file."""
+    result = _recorded(
+        tmp_path / "c.toml", "[model]\nname = 'n'\n\n[server]\nport = 1\n", model__path="/m"
+    )
+
+    assert result == "[model]\nname = 'n'\npath = \"/m\"\n\n[server]\nport = 1\n"
+
+
+def test_nothing_new_is_no_write(tmp_path: Path) -> None:
+    """Values that the file has already leave even its time stamp alone."""
+    file = tmp_path / "c.toml"
+    file.write_text("[server]\nport = 50000")
+    before = file.stat().st_mtime_ns
+
+    assert record(file, _wanted(server__port=50000)) == []
+    assert file.stat().st_mtime_ns == before
+    assert record(file, []) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "server = { port = 1 }\n",
+        'server.port = 1\nmode = "x"\n',
+        "mode = '''\nx'''\n[server]\nport = 1\n",
+        'note = """\n[server]\nport = 7\n"""\n[server]\nport = 1\n',
+    ],
+)
+def test_forms_we_would_have_to_rewrite_are_refused(tmp_path: Path, text: str) -> None:
+    """Whatever a line edit cannot express is left untouched, with what to write; exit 5."""
+    file = tmp_path / "c.toml"
+    file.write_text(text)
+
+    with pytest.raises(CommandError, match=r"server\.port = 50000") as caught:
+        record(file, _wanted(server__port=50000, mode="mlx-lm"))
+
+    assert caught.value.code is ExitCode.PRECONDITION
+    assert file.read_text() == text
+
+
+def test_the_shell_is_read_as_the_daemon_reads_it(tmp_path: Path) -> None:
+    """Typed values, the first of several names, a relative model folder made absolute."""
+    (tmp_path / "models").mkdir()
+    shell = {
+        "ANYCLAUDE_PORT": "50000",
+        "ANYCLAUDE_MODEL": "models",
+        "MLX_MODEL_PATH": "/other",
+        "ANTHROPIC_API_KEY": "sk",
+        "PATH": "/bin",
+    }
+
+    found = found_in(shell, tmp_path / "none.toml", tmp_path)
+
+    assert found == [
+        Recorded("ANYCLAUDE_PORT", "server.port", 50000),
+        Recorded("ANYCLAUDE_MODEL", "model.path", str(tmp_path / "models")),
+    ]
+
+
+def test_a_hub_id_stays_a_hub_id(tmp_path: Path) -> None:
+    """A model that is no folder here is kept as it was said."""
+    found = found_in({"MLX_LM_MODEL": "mlx-community/x"}, tmp_path / "none.toml", tmp_path)
+
+    assert found == [Recorded("MLX_LM_MODEL", "model.path", "mlx-community/x")]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("SOME_API_KEY", "sk"), ("SOME_URL", "http://me:word@127.0.0.1")]
+)
+def test_secrets_are_never_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    """A variable named like a secret, or an address that holds one, stays in the shell."""
+    monkeypatch.setattr(settings, "ENVIRONMENT_NAMES", ((variable, "model.name"),))
+
+    assert found_in({variable: value}, tmp_path / "none.toml", tmp_path) == []
+
+
+def test_upstream_addresses_are_recorded(tmp_path: Path) -> None:
+    """Where a backend listens goes into a table of its own, whose name may hold a dash."""
+    file = tmp_path / "c.toml"
+    found = found_in({"MLX_LM_URL": "http://127.0.0.1:8080"}, file, tmp_path)
+
+    record(file, found)
+    record(file, found)
+
+    assert file.read_text() == '[upstreams.mlx-lm]\nbase_url = "http://127.0.0.1:8080"\n'
+
+
+def test_values_that_do_not_fit(tmp_path: Path) -> None:
+    """The message names the variable; nothing is returned to be written."""
+    with pytest.raises(CommandError, match="ANYCLAUDE_PORT"):
+        found_in({"ANYCLAUDE_PORT": "many"}, tmp_path / "none.toml", tmp_path)

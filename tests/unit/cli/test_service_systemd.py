@@ -1,0 +1,84 @@
+"""The systemd user unit."""
+
+import configparser
+from pathlib import Path
+
+import pytest
+
+from anyclaude.cli.exits import CommandError
+from anyclaude.cli.service.manager import Program
+from anyclaude.cli.service.systemd import Systemd
+from tests.unit.cli.recorded_commands import RecordedCommands, Reply
+
+
+def _unit(reply: Reply = (0, "")) -> tuple[Systemd, RecordedCommands]:
+    run = RecordedCommands(lambda _: reply)
+    return Systemd(config=Path("/home/you/.config"), run=run), run
+
+
+def test_unit_text() -> None:
+    """Restart on failure only, a stop longer than our drain, the whole group, private files."""
+    unit, _ = _unit()
+    text = unit.render(Program(Path("/v/bin/anyclauded"), {"A": "b"}, Path("/boot.log"))).decode()
+    parsed = configparser.ConfigParser(interpolation=None, delimiters=("=",))
+    parsed.optionxform = str  # type: ignore[method-assign,assignment]
+    parsed.read_string(text)
+
+    service = dict(parsed["Service"])
+    assert service["ExecStart"] == '"/v/bin/anyclauded"'
+    assert service["Environment"] == '"A=b"'
+    assert service["Restart"] == "on-failure"
+    assert service["RestartSec"] == "1"
+    assert service["TimeoutStopSec"] == "60"
+    assert service["KillMode"] == "control-group"
+    assert service["LimitNOFILE"] == "8192"
+    assert service["UMask"] == "0077"
+    assert service["RestartPreventExitStatus"] == "69 78"
+    assert parsed["Install"]["WantedBy"] == "default.target"
+
+
+def test_odd_paths_are_taken_literally() -> None:
+    """Spaces, quotes, percent and dollar signs in a path mean themselves."""
+    unit, _ = _unit()
+    program = Program(Path('/a b/50%/$HOME/"q"/anyclauded'), {"K": "a b%"}, Path("/boot.log"))
+
+    text = unit.render(program).decode()
+
+    assert 'ExecStart="/a b/50%%/$$HOME/\\"q\\"/anyclauded"' in text
+    assert 'Environment="K=a b%%"' in text
+
+
+def test_activation_takes_the_file_in_first() -> None:
+    """daemon-reload, enable, restart, each for the user's manager."""
+    unit, run = _unit()
+
+    unit.activate()
+
+    assert run.asked == [
+        "systemctl --user daemon-reload",
+        "systemctl --user enable anyclaude.service",
+        "systemctl --user restart anyclaude.service",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("active", "pid", "running"),
+    [("active", "7", True), ("activating", "0", True), ("inactive", "0", False)],
+)
+def test_state(active: str, pid: str, running: bool) -> None:
+    """State and pid come from `systemctl show`; pid 0 is none."""
+    unit, _ = _unit((0, f"LoadState=loaded\nActiveState={active}\nMainPID={pid}\n"))
+
+    state = unit.state()
+
+    assert state.loaded
+    assert state.running is running
+    assert state.pid == (int(pid) or None)
+
+
+def test_failure_quotes_systemctl() -> None:
+    """Without a user bus the message says what was run and what it said."""
+    unit, _ = _unit((1, "Failed to connect to bus"))
+
+    with pytest.raises(CommandError, match=r"daemon-reload.*Failed to connect to bus"):
+        unit.activate()

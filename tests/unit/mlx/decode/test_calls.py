@@ -1,0 +1,350 @@
+"""Tool calls: every family of templates, types, cuts, and what is said of calls that fail."""
+
+import json
+from typing import Any
+
+import pytest
+import structlog
+
+from anyclaude.messages.requests import Tool, ToolChoice
+from anyclaude.mlx.decode import BlockStream
+from tests.models.decode_answers import BASH, TOOLS, Answer, answer
+from tests.models.decode_calls import CALLS, json_call, tagged
+from tests.models.decode_tokenizers import FAMILIES, encode, encode_bytes, tokenizer
+
+# Families whose values are text between tags.
+TAGGED = ("qwen3_coder", "glm47", "minimax_m2")
+NO_END = ("mistral",)
+
+
+def hermes(text: str, *, cut: bool = False) -> Answer:
+    return answer(tokenizer("json_tools"), text, cut=cut)
+
+
+def told(result: Answer) -> str:
+    """The one sentence that a failed call became."""
+    assert result.kinds() == ["text"]
+    assert not result.stream.has_tool_use
+    assert "<" not in result.text
+    return result.text
+
+
+@pytest.mark.parametrize("family", CALLS)
+@pytest.mark.parametrize("bytewise", [False, True])
+def test_every_family_calls(family: str, bytewise: bool) -> None:
+    """Two calls in the family's own form become two tool_use blocks, however it is tokenised."""
+    wrapper = tokenizer(family)
+    assert wrapper.tool_parser.__module__ == f"mlx_lm.tool_parsers.{family}"
+    tokens = (encode_bytes if bytewise else encode)(wrapper, CALLS[family])
+    result = answer(wrapper, tokens)
+    assert result.brief() == [
+        ("tool_use", "Bash", '{"command":"ls","timeout":5}'),
+        ("tool_use", "Status", "{}"),
+    ]
+    assert result.stream.has_tool_use
+    assert not result.stream.ended_in_tool_call
+
+
+def test_every_family_is_tried() -> None:
+    """A family added to the builders is added here."""
+    assert set(CALLS) == set(FAMILIES) - {"none"}
+
+
+@pytest.mark.parametrize("family", CALLS)
+def test_call_cut_by_max_tokens_is_not_made(family: str) -> None:
+    """Half a call is dropped and reported; the text before it stays."""
+    wrapper = tokenizer(family)
+    header = "to=user<|message|>Well<|eom|>" if family == "muse_spark" else "Well"
+    tokens = encode(wrapper, header + CALLS[family])
+    at = len(encode(wrapper, header + CALLS[family][: CALLS[family].index("5")]))
+    result = answer(wrapper, tokens[:at], cut=True)
+    assert result.brief() == [("text", "", "Well")]
+    assert result.stream.ended_in_tool_call
+    assert not result.stream.has_tool_use
+
+
+@pytest.mark.parametrize("family", sorted(set(CALLS) - set(NO_END)))
+def test_end_of_answer_ends_a_call(family: str) -> None:
+    """A model that stops without its end marker, or within it, has still made its call."""
+    wrapper = tokenizer(family)
+    for missing in (len(wrapper.tool_call_end), 3):
+        text = CALLS[family].rstrip()[:-missing]
+        result = answer(wrapper, encode_bytes(wrapper, text))
+        assert [block.name for block in result.of("tool_use")] == ["Bash", "Status"]
+        assert not result.stream.ended_in_tool_call
+
+
+def test_ids_are_unique_and_of_the_public_form() -> None:
+    """Clients pair results by id, so each call has one of its own."""
+    blocks = hermes(CALLS["json_tools"] * 20).blocks
+    ids = {block.id for block in blocks if block.kind == "tool_use"}
+    assert len(ids) == 40
+    assert all(len(one) == 30 and one.startswith("toolu_") and one[6:].isalnum() for one in ids)
+
+
+def test_ids_come_from_the_callers_source() -> None:
+    """An injected source of ids is the one used."""
+    wrapper = tokenizer("json_tools")
+    stream = BlockStream(wrapper, TOOLS, [], new_id=lambda: "toolu_1")
+    events = [e for t in encode(wrapper, json_call({"command": "x"})) for e in stream.push(t)]
+    assert events[0].block_start.tool_use.id == "toolu_1"
+
+
+@pytest.mark.parametrize("family", TAGGED)
+@pytest.mark.parametrize(
+    "value",
+    [
+        *["null", "None", "true", "5", "1.50", '{"a": 1}', "[1, 2]", "", "  indented\n", "a < b"],
+        *["</parameter> inside", "x </arg_value> y", "say </function> now", "</invoke>", "é🙂"],
+    ],
+)
+def test_a_string_stays_a_string(family: str, value: str) -> None:
+    """What a schema calls a string arrives letter by letter, whatever it looks like."""
+    result = answer(tokenizer(family), tagged(family, command=value))
+    assert result.inputs == [{"command": value}]
+
+
+@pytest.mark.parametrize("family", TAGGED)
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("timeout", "5", 5),
+        ("timeout", " 5.0 ", 5),
+        ("timeout", "five", "five"),
+        ("timeout", "1e999", "1e999"),
+        ("quiet", "True", True),
+        ("quiet", "false", False),
+        ("quiet", "maybe", "maybe"),
+        ("ratio", "0.25", 0.25),
+        ("ratio", "3", 3),
+        ("ratio", "nan", "nan"),
+        ("paths", '["a", "b"]', ["a", "b"]),
+        ("paths", "['a', 'b']", ["a", "b"]),
+        ("paths", "[1, 2]", ["1", "2"]),
+        ("env", "{'A': True, 'B': None}", {"A": True, "B": None}),
+        ("env", '{"A": "line\nbreak",}', {"A": "line\nbreak"}),
+        ("env", "not an object", "not an object"),
+        ("note", "null", None),
+        ("note", "text", "text"),
+        ("target", "7", 7),
+        ("target", "[7]", [7]),
+        ("free", '{"a": 1}', {"a": 1}),
+        ("free", "12", "12"),
+        ("unheard_of", "12", "12"),
+    ],
+)
+def test_text_takes_the_type_of_the_schema(family: str, key: str, text: str, value: Any) -> None:
+    """Values written as text become what the schema declares, or stay text when they cannot."""
+    result = answer(tokenizer(family), tagged(family, command="ls", **{key: text}))
+    assert result.inputs == [{"command": "ls", key: value}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mended"),
+    [
+        ({"command": 5}, {"command": "5"}),
+        ({"command": {"a": "é"}}, {"command": '{"a": "é"}'}),
+        ({"command": "x", "timeout": "5"}, {"command": "x", "timeout": 5}),
+        ({"command": "x", "timeout": 5.0}, {"command": "x", "timeout": 5}),
+        ({"command": "x", "timeout": True}, {"command": "x", "timeout": True}),
+        ({"command": "x", "quiet": "true"}, {"command": "x", "quiet": True}),
+        ({"command": "x", "paths": '["a"]'}, {"command": "x", "paths": ["a"]}),
+        ({"command": "x", "paths": [1]}, {"command": "x", "paths": ["1"]}),
+        ({"command": "x", "note": None}, {"command": "x", "note": None}),
+        ({"command": "x", "free": "[1]"}, {"command": "x", "free": "[1]"}),
+        ('{"command": "x"}', {"command": "x"}),
+    ],
+)
+def test_json_arguments_are_mended_by_the_schema(arguments: Any, mended: Any) -> None:
+    """Types that the model chose stay unless the schema forbids them."""
+    assert hermes(json_call(arguments)).inputs == [mended]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"name": "Bash", "arguments": {"command": "ls",},}',
+        '{"name": "Bash", "arguments": {"command": "ls"}',
+        '{"name": "Bash", "arguments": {"command": "ls"}}}',
+        "{'name': 'Bash', 'arguments': {'command': 'ls'}}",
+        '```json\n{"name": "Bash", "arguments": {"command": "ls"}}\n```',
+        '[{"name": "Bash", "arguments": {"command": "ls"}}]',
+        '{"name": "Bash", "parameters": {"command": "ls"}}',
+        '{"function": {"name": "Bash", "arguments": "{\\"command\\": \\"ls\\"}"}}',
+        'Bash\n{"command": "ls"}',
+        '{"name": " Bash ", "arguments": {"command": "ls"}}',
+        "<function=Bash>\n<parameter=command>\nls\n</parameter>\n</function>",
+        "<function=Bash><parameter=command>ls</function>",
+        '<function=Bash>{"command": "ls"}</function>',
+        "Bash<arg_key>command</arg_key><arg_value>ls</arg_value>",
+    ],
+)
+@pytest.mark.parametrize("family", ["json_tools", "qwen3_coder", "glm47"])
+def test_near_misses_are_read(family: str, body: str) -> None:
+    """Common slips of models, and another family's form, still make the call that was meant."""
+    result = answer(tokenizer(family), f"<tool_call>{body}</tool_call>")
+    assert result.brief() == [("tool_use", "Bash", '{"command":"ls"}')]
+
+
+def test_several_calls_under_one_marker() -> None:
+    """Values in a row, and a start marker where an end marker should be, are all calls."""
+    one = '{"name": "Bash", "arguments": {"command": "a"}}'
+    two = one.replace('"a"', '"b"')
+    for text in (f"{one}\n{two}", f"{one}<tool_call>{two}", f"{one[:-1]}<tool_call>{two}"):
+        result = hermes(f"<tool_call>{text}</tool_call>")
+        assert result.inputs == [{"command": "a"}, {"command": "b"}]
+
+
+def test_bare_function_of_an_offered_tool_is_a_call() -> None:
+    """Qwen3-Coder leaves its start marker out; a name that was not offered stays prose."""
+    wrapper = tokenizer("qwen3_coder")
+    call = tagged("qwen3_coder", command="ls").removeprefix("<tool_call>")
+    assert answer(wrapper, "Well\n" + call).brief() == [
+        ("text", "", "Well"),
+        ("tool_use", "Bash", '{"command":"ls"}'),
+    ]
+    prose = "Write <function=Other> to call."
+    assert answer(wrapper, prose).brief() == [("text", "", prose)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "  \n",
+        "not a call",
+        "{",
+        "[]",
+        "null",
+        '{"name": "Bash", "arguments": {"command": "half',
+        '{"name": "Bash", "arguments": [1]}',
+        '{"name": "Bash", "arguments": "text"}',
+        '{"name": "Bash", "arguments": {"command": "a"}} and more',
+        '{"name": 5, "arguments": {}}',
+        '{"arguments": {"command": "ls"}}',
+        '{"name": "Bash"}',
+        '{"name": "Bash", "arguments": null}',
+        '{"name": "Bash", "arguments": {"command": "a", "ratio": 1e999}}',
+        '{"name": "Bash", "arguments": {"command": "a"]}',
+        "<function=Bash><param=command>ls</param></function>",
+        "<function=Bash>ls</function>",
+        "<function=>",
+        "[" * 5000,
+        '{"name": "Bash", "arguments": {"env": ' + '{"a":' * 3000 + "1" + "}" * 3002,
+    ],
+)
+@pytest.mark.parametrize("family", ["json_tools", "qwen3_coder", "glm47"])
+def test_unreadable_calls_are_told_and_never_guessed(family: str, body: str) -> None:
+    """A call that cannot be read whole becomes a sentence: no half call, no `{}`, no markup."""
+    result = answer(tokenizer(family), f"<tool_call>{body}</tool_call>")
+    sentence = told(result)
+    assert "call to" in sentence
+    assert sentence.startswith("[The model's call to `Bash`") == ("Bash" in body)
+
+
+@pytest.mark.parametrize(
+    ("family", "text"),
+    [
+        ("minimax_m2", "<minimax:tool_call><invoke name=></invoke></minimax:tool_call>"),
+        ("mistral", '[TOOL_CALLS]Bash[ARGS]{"command": "half'),
+        ("mistral", "[TOOL_CALLS]"),
+        ("kimi_k2", "<|tool_calls_section_begin|>functions.Bash:0<|tool_calls_section_end|>"),
+        ("pythonic", '<|tool_call_start|>[Bash("ls")]<|tool_call_end|>'),
+        ("glm47", "<tool_call>Bash ls -la</tool_call>"),
+        ("longcat", "<longcat_tool_call>?</longcat_tool_call>"),
+        ("gemma4", "<|tool_call>call:Bash{command:ls<tool_call|>"),
+        ("minicpm5", '<function name="Bash"><param>ls</param></function>'),
+    ],
+)
+def test_what_a_parser_would_drop_is_told(family: str, text: str) -> None:
+    """Parsers that give nothing, nothing but a name, or something invented make no call."""
+    assert "could not be read" in told(answer(tokenizer(family), text))
+
+
+def test_unknown_tools_are_told_by_name() -> None:
+    """A call to a tool that was not offered is named; a name that is markup is not repeated."""
+    assert told(hermes(json_call({"a": 1}, name="Nope"))) == (
+        "[The model's call to `Nope` was not made: no tool of that name was offered.]"
+    )
+    assert "call to a tool could" in told(hermes(json_call({}, name="<b>x</b>")))
+
+
+def test_server_tools_are_not_callable() -> None:
+    """A tool that only Anthropic's servers run is not offered to the model."""
+    search = Tool(name="web_search", type="web_search_20250305")
+    result = answer(tokenizer("json_tools"), json_call({}, "web_search"), tools=[search, BASH])
+    assert "web_search" in told(result)
+
+
+def test_a_failed_call_does_not_touch_its_neighbours() -> None:
+    """Text and calls around a failed one arrive as if it had been prose."""
+    good = json_call({"command": "ls"})
+    result = hermes(f"one{good}<tool_call>?</tool_call>{good}two")
+    assert result.kinds() == ["text", "tool_use", "text", "tool_use", "text"]
+    assert result.stream.has_tool_use
+
+
+def test_failed_calls_are_logged_without_content() -> None:
+    """The log names the offered tool and the cause, and nothing the model wrote."""
+    with structlog.testing.capture_logs() as logs:
+        hermes('<tool_call>{"name": "Bash", "arguments": {"command": "secret</tool_call>')
+        hermes(json_call({"command": "secret"}, name="secret"))
+    assert [log["log_level"] for log in logs] == ["warning", "warning"]
+    assert [log["tool"] for log in logs] == ["Bash", None]
+    assert "secret" not in json.dumps(logs)
+
+
+def test_one_call_at_a_time() -> None:
+    """With parallel calls disabled the first is made and the others are told."""
+    choice = ToolChoice(type="auto", disable_parallel_tool_use=True)
+    result = answer(tokenizer("json_tools"), CALLS["json_tools"], tool_choice=choice)
+    assert result.kinds() == ["tool_use", "text"]
+    assert "`Status` was not made" in result.text
+
+
+def test_end_marker_inside_a_value() -> None:
+    """A file that holds the end marker is written whole."""
+    for family in ("json_tools", "qwen3_coder"):
+        command = "echo </tool_call> and </tool_call>\nmore"
+        text = json_call({"command": command})
+        if family == "qwen3_coder":
+            text = tagged(family, command=command)
+        wrapper = tokenizer(family)
+        for tokens in (encode(wrapper, text + "Done"), encode_bytes(wrapper, text + "Done")):
+            result = answer(wrapper, tokens)
+            assert result.inputs == [{"command": command}]
+            assert result.text == "Done"
+
+
+@pytest.mark.parametrize(
+    "ending", ["", " <tool_call>?", "</tool_call>", "</tool_", CALLS["json_tools"]]
+)
+def test_a_value_left_open_does_not_swallow_the_answer(ending: str) -> None:
+    """When the end marker turns out to have been one, what follows it is read as usual."""
+    result = hermes(
+        '<tool_call>{"name": "Bash", "arguments": {"command": "a</tool_call>\nMore' + ending
+    )
+    assert "could not be read" in result.blocks[0].text
+    assert result.blocks[1].text.startswith("More")
+    if ending == CALLS["json_tools"]:
+        assert len(result.inputs) == 2
+
+
+def test_stop_sequence_after_a_value_left_open() -> None:
+    """Text that is read again can still stop the answer."""
+    text = '<tool_call>{"name": "Bash", "arguments": {"command": "a</tool_call>\nMore STOP it'
+    result = answer(tokenizer("json_tools"), text, stop_sequences=["STOP"])
+    assert result.blocks[-1].text == "More "
+    assert result.stream.stop_sequence == "STOP"
+
+
+def test_surrogates_never_reach_the_wire() -> None:
+    """Escaped pairs become their character and a lone half a replacement sign."""
+    text = json_call({"command": "PLACE"}).replace("PLACE", r"\ud83d\ude42 \ud83d")
+    assert hermes(text).inputs == [{"command": "🙂 \ufffd"}]
+
+
+def test_long_inputs_travel_in_pieces() -> None:
+    """A large input is several deltas that join to one object."""
+    command = "é" * 20_000
+    assert hermes(json_call({"command": command})).inputs == [{"command": command}]

@@ -1,0 +1,230 @@
+"""Gemma's notation of arguments: what its grammar allows, and how a call in it is read."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import structlog
+
+from anyclaude.messages.requests import Tool, ToolChoice
+from anyclaude.mlx.decode import BlockStream
+from anyclaude.mlx.decode.held import ConstraintCompiler
+from anyclaude.mlx.decode.held.constraint import tokens_in
+from anyclaude.mlx.decode.notation import QUOTES
+from tests.models.claude_tools import thing, tools
+from tests.models.decode_answers import Block, answer, read_blocks
+from tests.models.decode_tokenizers import encode, encode_bytes, tokenizer
+
+FAMILIES = sorted(QUOTES)
+CHOICE = ToolChoice(type="any")
+LEAF = {"type": "object", "properties": {"v": {"type": "integer"}}, "required": ["v"]}
+
+
+def call(family: str, arguments: str) -> str:
+    """A call of `T`, whose strings stand between `'`."""
+    wrapper = tokenizer(family)
+    body = f"call:T{{{arguments}}}".replace("'", QUOTES[family])
+    return f"{wrapper.tool_call_start}{body}{wrapper.tool_call_end}"
+
+
+def held(family: str, schema: Any, tokens: Sequence[int]) -> list[Block] | None:
+    """What an answer held to a tool `T` reads as; None when the grammar does not allow it."""
+    wrapper, offered = tokenizer(family), [Tool(name="T", input_schema=schema)]
+    compiled = ConstraintCompiler(wrapper).compile(
+        offered, CHOICE, None, in_thinking=False, may_think=False
+    )
+    assert compiled is not None
+    stream = BlockStream(wrapper, offered, [], tool_choice=CHOICE, held=compiled)
+    events = []
+    for token in tokens:
+        if token not in tokens_in(compiled.constraint.mask()):
+            return None
+        events += stream.push(token)
+    if wrapper.eos_token_id not in tokens_in(compiled.constraint.mask()):
+        return None
+    return list(read_blocks([*events, *stream.finish(cut=False)]))
+
+
+def tokens_of(family: str, text: str, *, bytewise: bool) -> list[int]:
+    """The text's tokens; bytewise, each byte within strings is one, as it may be there alone."""
+    wrapper, quote = tokenizer(family), QUOTES[family]
+    if not bytewise:
+        return encode(wrapper, text)
+    tokens: list[int] = []
+    for at, piece in enumerate(text.split(quote)):
+        tokens += encode(wrapper, quote) if at else []
+        tokens += encode_bytes(wrapper, piece) if at % 2 else encode(wrapper, piece)
+    return tokens
+
+
+def accepts(family: str, schema: Any, arguments: str, *, bytewise: bool = False) -> Any:
+    """The input that the arguments become; None when the grammar does not allow them."""
+    tokens = tokens_of(family, call(family, arguments), bytewise=bytewise)
+    blocks = held(family, schema, tokens)
+    return None if blocks is None else blocks[0].input
+
+
+@pytest.mark.parametrize("bytewise", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_kind_of_value_is_read(family: str, bytewise: bool) -> None:
+    """Nested objects, arrays and scalars become JSON; strings keep braces, quotes and line ends."""
+    schema = thing(
+        flag={"type": "boolean"},
+        list={"type": "array", "items": {"type": ["string", "null"]}},
+        nested=thing(deep=LEAF, text={"type": "string"}),
+        ratio={"type": "number"},
+    )
+    text = '} "a": <b>\n\\n, grüße 🙂 {'
+    arguments = f"flag:true,list:['x',null,''],nested:{{deep:{{v:-3}},text:'{text}'}},ratio:0.5"
+    assert accepts(family, schema, arguments, bytewise=bytewise) == {
+        "flag": True,
+        "list": ["x", None, ""],
+        "nested": {"deep": {"v": -3}, "text": text},
+        "ratio": 0.5,
+    }
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("schema", "allowed", "refused"),
+    [
+        (thing(b={}, a=LEAF, needs=1), ["b:1", "a:{v:1},b:'x'", "b:{x:[1,'y']}"], ["", "b:1,a:1"]),
+        (thing(n={"type": "integer", "maximum": 9}), ["n:9"], ["n:10", "n:1.5", "n:'9'"]),
+        (thing(s={"enum": ["a b", 5, None]}), ["s:'a b'", "s:5", "s:null"], ["s:'a'", "s:a b"]),
+        (
+            thing(s={"type": "string", "pattern": "^[ab]+$", "maxLength": 3}),
+            ["s:'aba'"],
+            ["s:''", "s:'c'", "s:'abab'"],
+        ),
+        (
+            thing(l={"type": "array", "items": LEAF, "minItems": 1, "maxItems": 2}),
+            ["l:[{v:1}]", "l:[{v:1},{v:2}]"],
+            ["l:[]", "l:[{v:1},{v:2},{v:3}]", "l:[1]"],
+        ),
+        (
+            thing(l={"type": "array", "prefixItems": [LEAF, {"type": "null"}], "minItems": 1}),
+            ["l:[{v:1}]", "l:[{v:1},null]", "l:[{v:1},null,'more',2]"],
+            ["l:[]", "l:[null]"],
+        ),
+        (
+            {"type": "object", "properties": {"a": LEAF}, "additionalProperties": LEAF},
+            ["", "a:{v:1}", "x-y:{v:1}", "a:{v:1},b:{v:2},c:{v:3}"],
+            ["a:{v:1},a:{v:2}", "b:1"],
+        ),
+        (
+            thing(x={"oneOf": [thing(k={"const": 1}), thing(k={"const": 2}, z=LEAF)]}),
+            ["x:{k:1}", "x:{k:2,z:{v:0}}"],
+            ["x:{k:2}", "x:{k:1,z:{v:0}}"],
+        ),
+        (
+            thing(x={"allOf": [thing(a=LEAF), {"required": ["a"]}]}),
+            ["x:{a:{v:1}}"],
+            ["x:{}", "x:{a:{v:1},b:1}"],
+        ),
+        (
+            {**thing(tree={"$ref": "#/$defs/n"}), "$defs": {"n": thing(kids={
+                "type": "array", "items": {"$ref": "#/$defs/n"}})}},
+            ["tree:{kids:[]}", "tree:{kids:[{kids:[]},{kids:[{kids:[]}]}]}"],
+            ["tree:{kids:[1]}"],
+        ),
+    ],
+)  # fmt: skip
+def test_the_grammar_follows_the_schema(
+    family: str, schema: Any, allowed: list[str], refused: list[str]
+) -> None:
+    """What the schema allows can be written, and nothing else."""
+    for arguments in allowed:
+        assert accepts(family, schema, arguments) is not None, arguments
+    for arguments in refused:
+        assert accepts(family, schema, arguments) is None, arguments
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_keys_come_in_the_order_of_the_template(family: str) -> None:
+    """Templates sort keys; a call written so is found in the cache when it is rendered again."""
+    schema = thing(b=LEAF, A=LEAF, needs=0)
+    assert accepts(family, schema, "A:{v:1},b:{v:2}") == {"A": {"v": 1}, "b": {"v": 2}}
+    assert accepts(family, schema, "b:{v:2},A:{v:1}") is None
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        thing(a={"oneOf": [{"type": "integer"}, {"type": "number"}]}),
+        thing(a={"type": "array", "items": {"type": "integer"}, "uniqueItems": True}),
+        thing(a={"allOf": [{"minimum": 1}, {"minimum": 2}], "type": "integer"}),
+        thing(a={"not": {"type": "string"}, "type": ["string", "integer"]}),
+    ],
+)
+def test_what_cannot_be_said_is_said_looser(schema: Any) -> None:
+    """A schema past the grammar is held to its form, and the log says so."""
+    value = "[1,1]" if "items" in schema["properties"]["a"] else "2"
+    with structlog.testing.capture_logs() as logs:
+        assert accepts("gemma4", schema, f"a:{value}") == {"a": json.loads(value)}
+    assert {log["event"] for log in logs} == {"schema_not_expressible"}
+
+
+@pytest.mark.parametrize(
+    "schema", [thing(a={"$ref": "#/nowhere"}), thing(**{"a:b": LEAF}), thing(a=False)]
+)
+def test_a_schema_without_a_grammar_leaves_an_object(schema: Any) -> None:
+    """Where nothing can be said of the members, the call is still one of the tool's."""
+    assert accepts("gemma4", schema, "x:1,y:['z']") == {"x": 1, "y": ["z"]}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_tools_are_held_to_their_whole_schemas(family: str) -> None:
+    """None of the shapes that Claude Code offers needs a looser grammar."""
+    with structlog.testing.capture_logs() as logs:
+        ConstraintCompiler(tokenizer(family)).compile(
+            tools(), CHOICE, None, in_thinking=False, may_think=False
+        )
+    assert logs == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_end_marker_in_a_string_is_text(family: str) -> None:
+    """A file that holds the end marker, spelled out, is written whole."""
+    wrapper = tokenizer(family)
+    before, after = call(family, "s:'x@y'").split("@")
+    tokens = encode(wrapper, before) + encode_bytes(wrapper, wrapper.tool_call_end)
+    blocks = held(family, thing(s={"type": "string"}), tokens + encode(wrapper, after))
+    assert blocks is not None
+    assert blocks[0].input == {"s": f"x{wrapper.tool_call_end}y"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("arguments", "read"),
+    [
+        ("command:'a } , b: {'", {"command": "a } , b: {"}),
+        ("command:'ls',env:{A:'x',deep:{b:[1,{c:null}]}}", None),
+        ("command: 'ls', timeout: 5", {"command": "ls", "timeout": 5}),
+        ("'command':'ls',quiet:True", {"command": "ls", "quiet": True}),
+        ("command:ls -la", {"command": "ls -la"}),
+        ('"command": "ls, -la"', {"command": "ls, -la"}),
+    ],
+)
+def test_calls_that_nothing_held_are_read_whole(
+    family: str, arguments: str, read: dict[str, Any] | None
+) -> None:
+    """Braces in strings, nesting, and common slips cost no argument."""
+    text = call(family, arguments).replace("call:T", "call:Bash")
+    nested = {"command": "ls", "env": {"A": "x", "deep": {"b": [1, {"c": None}]}}}
+    assert answer(tokenizer(family), text).inputs == [read or nested]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "arguments",
+    ["command:'a'", "command:'a',command:'b'", "command:'a' 'b'", "command:'a'],env:{", "command"],
+)
+def test_calls_that_cannot_be_read_are_told(family: str, arguments: str) -> None:
+    """Half an object, a key given twice, brackets that do not match: a sentence, and no call."""
+    text = call(family, arguments).replace("call:T", "call:Bash")
+    if arguments == "command:'a'":
+        text = text.replace("}", "")
+    result = answer(tokenizer(family), text)
+    assert result.kinds() == ["text"]
+    assert "call to `Bash` could not be read" in result.text

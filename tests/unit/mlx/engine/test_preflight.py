@@ -1,0 +1,190 @@
+"""Requests, models and a machine that is short of memory: who is let in, and what leaves."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+
+from anyclaude.messages.errors import ApiError
+from anyclaude.mlx.engine.preflight import Preflight
+from anyclaude.mlx.kv_disk import DiskTier
+from anyclaude.mlx.kv_disk.archive import Archive
+from anyclaude.mlx.machine import Machine, Pressure
+from anyclaude.mlx.memory import TooLargeError, check_weights, release_pool
+from anyclaude.mlx.pressure import PressureWatch
+from tests.models import tiny
+from tests.unit.mlx.kv.kv_engine import Bench, Request, bench, fresh, same, words
+
+RESERVE = 1_000_000
+GB = 10**9
+
+
+@dataclass
+class Scripted(Machine):
+    """A machine with as much memory as the test says."""
+
+    available: int = 0
+    level: Pressure = Pressure.NORMAL
+
+    def available_bytes(self) -> int:
+        return self.available
+
+    def pressure(self) -> Pressure:
+        return self.level
+
+
+@pytest.fixture(autouse=True)
+def _no_pool() -> Iterator[None]:
+    """Freed arrays are the machine's at once, so that the figures are the test's alone."""
+    release_pool()
+    limit = mx.set_cache_limit(0)
+    yield
+    mx.set_cache_limit(limit)
+
+
+def engine(machine: Machine, *, archive: Archive | None = None) -> Bench:
+    it = bench(tiny.Family.DENSE, archive=archive, preflight=Preflight(machine, RESERVE))
+    # As the worker measures it at its start.
+    warm = bench(tiny.Family.DENSE)
+    warm.start(words(random.Random(0), 100), "warm").answer()
+    it.engine.store.room.bytes_per_token = warm.engine.store.room.bytes_per_token
+    return it
+
+
+def prompt(seed: int = 1) -> list[int]:
+    return words(random.Random(seed), 300)
+
+
+def enough(it: Bench, prompt_tokens: int = 300) -> int:
+    """Bytes with which one request is let in: its live cache, and its tokens in the tree."""
+    tokens = 2 * prompt_tokens + 1024
+    return RESERVE + int(tokens * it.engine.store.room.bytes_per_token)
+
+
+def refusal(request: Request) -> str:
+    failed = request.events[-1].failed
+    assert (failed.status, failed.should_retry) == (500, False)
+    return failed.message
+
+
+def test_a_request_that_fits_is_let_in() -> None:
+    """With exactly the memory that it needs, it runs."""
+    machine = Scripted()
+    it = engine(machine)
+    machine.available = enough(it)
+
+    assert same(it.start(prompt(), "a").answer(), fresh(tiny.Family.DENSE, prompt()))
+    assert it.engine.refused == 0
+
+
+def test_a_request_that_does_not_fit_is_refused_with_the_numbers() -> None:
+    """One byte less, and the client hears what is needed, what there is, and where to go."""
+    machine = Scripted()
+    it = engine(machine)
+    machine.available = enough(it) - 1
+    request = it.start(prompt(), "a")
+    it.engine.step()
+
+    told = refusal(request)
+    assert "mode lmstudio" in told
+    assert "mlx.memory_reserve_bytes" in told
+    needed = int(1624 * it.engine.store.room.bytes_per_token)
+    assert f"{needed / 1e9:.2f} GB" in told
+    assert it.engine.refused == 1
+    assert it.engine.store.room.nbytes == 0
+
+    machine.available = 10 * GB
+    assert same(it.start(prompt(), "a").answer(), fresh(tiny.Family.DENSE, prompt()))
+
+
+def test_idle_caches_leave_before_anybody_is_refused(tmp_path: Path) -> None:
+    """What they held is MLX's to use again, and comes back from disk."""
+    machine = Scripted(available=10 * GB)
+    archive = Archive(DiskTier(tmp_path, "model", 1 << 30))
+    try:
+        it = engine(machine, archive=archive)
+        for seed in range(2, 8):
+            it.start(prompt(seed), f"idle {seed}").answer()
+        held = it.engine.store.room.nbytes
+        machine.available = enough(it) - 1
+        request = it.start(prompt(), "a")
+        # What leaves is the machine's again.
+        it.engine.store.room.shed(0)
+        machine.available += held - it.engine.store.room.nbytes
+
+        assert same(request.answer(), fresh(tiny.Family.DENSE, prompt()))
+        machine.available = 10 * GB
+        back = it.start([*prompt(2), 1, 2], "idle 2").answer()
+        assert back.reused >= 300
+    finally:
+        archive.close()
+
+
+def test_two_requests_are_not_promised_the_same_bytes() -> None:
+    """With room for one and a half, the second waits for the first, and is answered."""
+    machine = Scripted()
+    it = engine(machine)
+    machine.available = enough(it) + (enough(it) - RESERVE) // 2
+    first = it.start(prompt(1), "a")
+    second = it.start(prompt(2), "b")
+    it.engine.step()
+
+    assert first.events
+    assert it.engine.load.queued == 1
+    while not first.done:
+        it.engine.step()
+    assert not second.done
+    # The first one's cache may leave for it.
+    machine.available = 10 * GB
+    assert same(second.answer(), fresh(tiny.Family.DENSE, prompt(2)))
+
+
+@pytest.mark.parametrize(("level", "stays"), [(Pressure.WARN, True), (Pressure.CRITICAL, False)])
+def test_pressure_makes_idle_caches_leave(level: Pressure, stays: bool) -> None:
+    """The oldest part at a warning, all when it is critical; once for each rise."""
+    machine = Scripted(available=10 * GB)
+    it = engine(machine)
+    for seed in range(2, 8):
+        it.start(prompt(seed), f"idle {seed}").answer()
+    store = it.engine.store
+    for lineage in store.lineages():
+        lineage.live = None
+    held = store.room.nbytes
+    watch = PressureWatch(machine, 1.0, it.engine.relieve)
+    watch.look()
+    it.engine.call(lambda: None)
+    it.engine.step()
+    assert store.room.nbytes == held
+
+    machine.level = level
+    for _ in range(3):
+        watch.look()
+        it.engine.call(lambda: None)
+        it.engine.step()
+    assert watch.level is level
+    if stays:
+        fifth = int(held * (1 - store.room.prune_fraction))
+        assert held * 0.5 < store.room.nbytes <= fifth
+        kept = it.start([*prompt(7), 1, 2], "idle 7").answer()
+        assert kept.reused >= 300
+    else:
+        assert store.room.nbytes == 0
+
+
+def test_a_model_that_does_not_fit_is_not_loaded(tmp_path: Path) -> None:
+    """Weights and reserve against what is available, to the byte."""
+    (tmp_path / "model.safetensors").write_bytes(b"x" * 1000)
+    check_weights(tmp_path, Scripted(available=RESERVE + 1000), RESERVE)
+    with pytest.raises(TooLargeError, match="mode lmstudio"):
+        check_weights(tmp_path, Scripted(available=RESERVE + 999), RESERVE)
+
+
+def test_the_refusal_names_every_number() -> None:
+    """Needed, available and kept free, in one unit."""
+    error = Preflight(Scripted(available=3 * GB), GB).refusal(5 * GB)
+
+    assert isinstance(error, ApiError)
+    assert all(f"{number}.00 GB" in error.message for number in (5, 2, 1))

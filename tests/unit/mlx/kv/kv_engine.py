@@ -1,0 +1,192 @@
+"""An engine on a tiny model, driven turn by turn, and the fresh run it must equal."""
+
+import functools
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from anyclaude.mlx.engine.engine import Engine
+from anyclaude.mlx.engine.job import Job
+from anyclaude.mlx.engine.preflight import Preflight
+from anyclaude.mlx.kv.lineage import LineageKey
+from anyclaude.mlx.kv.room import StoreLimits
+from anyclaude.mlx.kv.store import KVStore
+from anyclaude.mlx.kv_disk.archive import Archive
+from anyclaude.mlx.tokens import token_array, token_digest
+from anyclaude.runtime.settings import MlxSettings
+from anyclaude.worker.v1.worker_pb2 import GenerateResponse
+from tests.models import tiny
+
+VOCABULARY = 300
+ANSWER_TOKENS = 6
+SETTINGS = MlxSettings(
+    prefill_chunk_tokens=48, shared_prefill_chunk_tokens=16, decode_steps_per_turn=2
+)
+
+
+class Recorder:
+    """Greedy sampling that keeps the first step's log-probabilities."""
+
+    def __init__(self) -> None:
+        self.first: np.ndarray | None = None
+
+    def __call__(self, logprobs: mx.array) -> mx.array:
+        if self.first is None:
+            self.first = np.array(logprobs[0])
+        return mx.argmax(logprobs, axis=-1)
+
+
+class Tokens:
+    """Blocks that only collect token ids."""
+
+    stop_sequence = None
+    has_tool_use = False
+    is_verbatim = True
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+
+    def push(self, token_id: int) -> list[GenerateResponse]:
+        self.ids.append(token_id)
+        return []
+
+    def finish(self, *, cut: bool) -> list[GenerateResponse]:
+        return []
+
+
+@dataclass
+class Answer:
+    logprobs: np.ndarray
+    tokens: list[int]
+    reused: int = 0
+
+
+@dataclass
+class Bench:
+    """An engine driven turn by turn, without threads."""
+
+    engine: Engine
+    counter: Iterator[int] = field(default_factory=lambda: iter(range(10**9)))
+
+    def start(
+        self,
+        prompt: list[int],
+        session: str,
+        stable: int = 0,
+        *,
+        agent: str = "",
+        keep: bool = True,
+    ) -> "Request":
+        """Submits a request.
+
+        Args:
+            keep: false for a utility call.
+        """
+        lineage = LineageKey(session, agent, token_digest(token_array(prompt[:stable])))
+        return Request(self.engine, prompt, lineage, stable, str(next(self.counter)), keep=keep)
+
+
+class Request:
+    def __init__(
+        self,
+        engine: Engine,
+        prompt: list[int],
+        lineage: LineageKey,
+        stable: int,
+        name: str,
+        *,
+        keep: bool,
+    ) -> None:
+        self.engine, self.name = engine, name
+        self.recorder, self.tokens = Recorder(), Tokens()
+        self.events: list[GenerateResponse] = []
+        marks = tuple(sorted({stable, *range(40, len(prompt), 40)} - {0}))
+        engine.submit(
+            Job(
+                request_id=name,
+                lineage=lineage,
+                token_ids=token_array(prompt),
+                marks=tuple(m for m in marks if m < len(prompt)),
+                stable_tokens=stable,
+                max_tokens=ANSWER_TOKENS,
+                window_limited=False,
+                sampler=self.recorder,
+                new_blocks=lambda: self.tokens,
+                emit=self.events.append,
+                keep=keep,
+            )
+        )
+
+    @property
+    def done(self) -> bool:
+        return bool(self.events) and self.events[-1].HasField("finished")
+
+    def answer(self) -> Answer:
+        while not self.done:
+            self.engine.step()
+        assert self.recorder.first is not None
+        usage = self.events[0].started.usage
+        return Answer(self.recorder.first, self.tokens.ids, usage.cache_read_tokens)
+
+    def cancel_after(self, turns: int) -> None:
+        for _ in range(turns):
+            if self.done:
+                # An idle engine would wait for a command.
+                return
+            self.engine.step()
+        self.engine.cancel(self.name)
+        self.engine.step()
+
+
+def bench(
+    family: tiny.Family,
+    limit: int = 1 << 30,
+    *,
+    kv_bits: int = 0,
+    live_idle_seconds: float = 3600.0,
+    clock: Callable[[], float] = time.time,
+    archive: Archive | None = None,
+    model: Any = None,
+    preflight: Preflight | None = None,
+) -> Bench:
+    model = model or _model(family)
+    limits = StoreLimits(
+        limit,
+        checkpoints_per_lineage=4,
+        min_prefix_tokens=16,
+        kv_bits=kv_bits,
+        live_idle_seconds=live_idle_seconds,
+    )
+    return Bench(
+        Engine(
+            model,
+            KVStore(model, limits, archive=archive, clock=clock),
+            SETTINGS,
+            eos_token_ids=frozenset(),
+            preflight=preflight,
+        )
+    )
+
+
+@functools.cache
+def _model(family: tiny.Family) -> Any:
+    """One for all engines: nothing writes to a model."""
+    return tiny.build(family, VOCABULARY)
+
+
+def fresh(family: tiny.Family, prompt: list[int], *, kv_bits: int = 0) -> Answer:
+    """The reference: the same ids through a new cache of a new engine, with the same settings."""
+    return bench(family, kv_bits=kv_bits).start(prompt, "fresh").answer()
+
+
+def same(a: Answer, b: Answer) -> bool:
+    return bool(np.array_equal(a.logprobs, b.logprobs)) and a.tokens == b.tokens
+
+
+def words(rng: random.Random, count: int) -> list[int]:
+    return [rng.randrange(VOCABULARY) for _ in range(count)]

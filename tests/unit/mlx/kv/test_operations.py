@@ -1,0 +1,121 @@
+"""Pins and verification, on the store itself."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from anyclaude.mlx.kv.operations import PinnedTooMuchError, pin, pinned_bytes
+from anyclaude.mlx.kv_disk import DiskTier
+from anyclaude.mlx.kv_disk.archive import Archive
+from anyclaude.mlx.tokens import token_array
+from tests.models import tiny
+from tests.unit.mlx.kv.kv_engine import Bench, bench, fresh, same, words
+
+BUDGET_BYTES = 1 << 30
+
+
+def spoken(engine: Bench, count: int) -> list[list[int]]:
+    rng = random.Random(1)
+    prompts = [words(rng, 120) for _ in range(count)]
+    for number, prompt in enumerate(prompts):
+        engine.start(prompt, f"s{number}").answer()
+    return prompts
+
+
+def test_eviction_takes_pinned_segments_last() -> None:
+    """With room for one conversation, the oldest stays because it is pinned."""
+    probe = bench(tiny.Family.DENSE)
+    spoken(probe, 1)
+    engine = bench(tiny.Family.DENSE, 3 * probe.engine.store.room.nbytes, live_idle_seconds=-1)
+    store = engine.engine.store
+    first, *_ = spoken(engine, 1)
+    (lineage,) = store.lineages()
+    assert lineage.tip is not None
+    pin(store, lineage.tip, pinned=True)
+    spoken(engine, 30)
+    assert store.room.evictions > 0
+    assert engine.start(first, "s0").answer().reused == len(first) - 1
+
+
+def test_pinning_too_much_changes_nothing() -> None:
+    """The refusal names both numbers."""
+    engine = bench(tiny.Family.DENSE, 300_000, live_idle_seconds=-1)
+    store = engine.engine.store
+    engine.start(words(random.Random(2), 250), "a").answer()
+    (lineage,) = store.lineages()
+    assert lineage.tip is not None
+    with pytest.raises(PinnedTooMuchError, match=str(store.pinned_limit_bytes)):
+        pin(store, lineage.tip, pinned=True)
+    assert pinned_bytes(store) == 0
+
+
+def test_unpinning_leaves_what_others_build_on() -> None:
+    """Two pinned branches share their trunk, which stays pinned until both are let go."""
+    engine, rng = bench(tiny.Family.DENSE), random.Random(3)
+    trunk = words(rng, 100)
+    for name in ("a", "b"):
+        engine.start(trunk + words(rng, 50), name).answer()
+    store = engine.engine.store
+    tips = [lineage.tip for lineage in store.lineages()]
+    for tip in tips:
+        pin(store, tip, pinned=True)
+    pin(store, tips[0], pinned=False)
+    assert [node.pinned for node in tips[0].path()][-1] is False
+    assert all(node.pinned for node in tips[1].path())
+    pin(store, tips[1], pinned=False)
+    assert pinned_bytes(store) == 0
+
+
+def test_a_pin_outlives_a_restart(tmp_path: Path) -> None:
+    """It is kept with the records."""
+    for is_second in (False, True):
+        archive = Archive(DiskTier(tmp_path, "model", BUDGET_BYTES))
+        engine = bench(tiny.Family.DENSE, archive=archive)
+        if not is_second:
+            spoken(engine, 1)
+            archive.flush()
+            pin(engine.engine.store, engine.engine.store.lineages()[0].tip, pinned=True)
+        else:
+            assert all(node.pinned for node in engine.engine.store.tree.nodes())
+        archive.close()
+
+
+@pytest.mark.parametrize("family", tiny.Family)
+def test_verification_agrees_with_what_was_kept(family: tiny.Family) -> None:
+    """Prompts and answers of every kind of layer, computed anew in other chunks: bit-equal."""
+    engine = bench(family, live_idle_seconds=-1)
+    prompts = spoken(engine, 3)
+    run = engine.engine.verification(0)
+    while run.step():
+        pass
+    nodes = list(engine.engine.store.tree.nodes())
+    assert run.findings.segments == len(nodes)
+    assert run.findings.computed_tokens >= sum(map(len, prompts))
+    assert run.findings.wrong == []
+
+
+@pytest.mark.parametrize("tier", ["memory", "disk"])
+def test_verification_finds_a_wrong_segment(tier: str, tmp_path: Path) -> None:
+    """One changed number is found, the segment goes, and the prompt is computed again, exactly."""
+    archive = Archive(DiskTier(tmp_path, "model", BUDGET_BYTES))
+    engine = bench(tiny.Family.DENSE, live_idle_seconds=-1, archive=archive)
+    prompts = spoken(engine, 2)
+    store = engine.engine.store
+    node = store.tree.match(token_array(prompts[0])).nodes[0]
+    assert node.arrays is not None
+    node.arrays = [tuple(array + 1e-3 for array in leaf) for leaf in node.arrays]
+    if tier == "disk":
+        node.record_id = ""
+        archive.save(node, node.token_ids(), store.lineages()[0].key)
+        archive.flush()
+        archive.let_go(node)
+    run = engine.engine.verification(0)
+    while run.step():
+        pass
+    assert run.findings.wrong == [node.name]
+    answer = engine.start(prompts[0], "s0").answer()
+    assert answer.reused == 0
+    assert same(answer, fresh(tiny.Family.DENSE, prompts[0]))
+    assert engine.start(prompts[1], "s1").answer().reused == len(prompts[1]) - 1
+    archive.close()

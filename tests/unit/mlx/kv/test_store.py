@@ -1,0 +1,283 @@
+"""The store: each distinct token once, the right things pruned, nothing computed twice."""
+
+import gc
+import random
+
+import mlx.core as mx
+import pytest
+
+from anyclaude.mlx.kv.operations import prune
+from anyclaude.mlx.kv.prune import Selection
+from anyclaude.mlx.kv.store import KVStore
+from anyclaude.mlx.kv.tree import PrefixTree
+from tests.figures import FIGURES, RecordProperty
+from tests.models import tiny
+from tests.unit.mlx.kv.kv_engine import ANSWER_TOKENS, Bench, bench, fresh, same, words
+
+STABLE = 600
+REQUESTS = 500
+
+
+def shared_prefix(seed: int = 1) -> list[int]:
+    return words(random.Random(seed), STABLE)
+
+
+def conversations(engine: Bench, count: int, own_tokens: int = 40) -> list[list[int]]:
+    """Sessions s0, s1, ... that share a stable prefix; returns their prompts."""
+    rng = random.Random(2)
+    prompts = [shared_prefix() + words(rng, own_tokens) for _ in range(count)]
+    for number, prompt in enumerate(prompts):
+        engine.start(prompt, f"s{number}", stable=STABLE).answer()
+    return prompts
+
+
+def names(store: KVStore) -> set[str]:
+    return {lineage.key.session_id for lineage in store.lineages()}
+
+
+def stable_prefixes(store: KVStore) -> int:
+    return sum(bool(node.stable_digest) for node in store.tree.nodes())
+
+
+def test_idle_sessions_share_what_they_have_in_common(record_property: RecordProperty) -> None:
+    """16 idle sessions cost the bytes of their distinct tokens, by the ledger and by MLX."""
+    shared, own, sessions, rng = 18_490, 500, 16, random.Random(1)
+    # One layer with one wide head, so that a prompt of true length takes seconds; and wide, since
+    # MLX lets a small copy share the buffer it was cut from.
+    model = tiny.build(tiny.Family.WIDE, num_hidden_layers=1, num_attention_heads=1)
+    engine = bench(tiny.Family.WIDE, live_idle_seconds=-1, model=model)
+    gc.collect()
+    before = mx.get_active_memory()
+    prefix = words(rng, shared)
+    for number in range(sessions):
+        engine.start(prefix + words(rng, own), f"s{number}", stable=shared).answer()
+    store = engine.engine.store
+    gc.collect()
+    distinct = shared + sessions * (own + ANSWER_TOKENS)
+    # Sessions may begin with the same word by chance.
+    kept = sum(len(node.tokens) for node in store.tree.nodes())
+    assert distinct - sessions <= kept <= distinct
+    held = mx.get_active_memory() - before
+    needed = distinct * store.room.bytes_per_token
+    record_property(
+        FIGURES,
+        f"{sessions} idle sessions: {held} bytes by MLX, {store.room.nbytes} by the ledger, "
+        f"{needed:.0f} for distinct tokens",
+    )
+    assert held <= 1.15 * needed
+    assert held == pytest.approx(store.room.nbytes, rel=0.02)
+
+
+def test_a_second_conversation_computes_only_its_own_words() -> None:
+    """A new session starts from the stable prefix of the first."""
+    engine = bench(tiny.Family.DENSE)
+    conversations(engine, 1)
+    other = shared_prefix() + words(random.Random(9), 30)
+    assert engine.start(other, "other", stable=STABLE).answer().reused == STABLE
+
+
+def test_a_branch_that_was_left_is_found_again() -> None:
+    """After an edit far back, returning to the old history reuses all of it."""
+    engine, rng = bench(tiny.Family.DENSE), random.Random(3)
+    (prompt,) = conversations(engine, 1, own_tokens=200)
+    edited = prompt[: STABLE + 20] + words(rng, 50)
+    engine.start(edited, "s0", stable=STABLE).answer()
+    longer = prompt + words(rng, 10)
+    answer = engine.start(longer, "s0", stable=STABLE).answer()
+    assert answer.reused >= len(prompt)
+    assert same(answer, fresh(tiny.Family.DENSE, longer))
+
+
+def test_a_twin_waits_for_what_is_being_computed() -> None:
+    """Two identical requests at once: the second computes one token, not the prompt."""
+    engine = bench(tiny.Family.DENSE)
+    prompt = shared_prefix() + words(random.Random(4), 30)
+    first = engine.start(prompt, "a", stable=STABLE)
+    twin = engine.start(prompt, "a", stable=STABLE)
+    assert twin.answer().reused == len(prompt) - 1
+    assert same(first.answer(), twin.answer())
+
+
+def test_a_cancelled_prefill_is_found_by_the_retry() -> None:
+    """What was prefilled before the client left is not computed again."""
+    engine = bench(tiny.Family.DENSE)
+    prompt = shared_prefix()
+    engine.start(prompt, "a").cancel_after(5)
+    assert engine.start(prompt, "a").answer().reused >= 3 * 48
+
+
+def test_pruning_a_session_keeps_the_prefix_for_the_next() -> None:
+    """`--session` removes the conversation's own tokens; tools and instructions stay."""
+    engine = bench(tiny.Family.DENSE)
+    conversations(engine, 2)
+    store = engine.engine.store
+    prune(store, Selection(session_id="s0"))
+    assert names(store) == {"s1"}
+    prune(store, Selection(session_id="s1"))
+    assert names(store) == set()
+    assert stable_prefixes(store) == 1
+    assert sum(len(node.tokens) for node in store.tree.nodes()) == STABLE
+
+
+def test_a_dry_run_changes_nothing_and_announces_the_bytes() -> None:
+    """The plan's bytes are what the prune then frees."""
+    engine = bench(tiny.Family.DENSE, live_idle_seconds=-1)
+    conversations(engine, 3)
+    store = engine.engine.store
+    before = store.room.nbytes
+    planned = sum(
+        removal.freed_bytes for removal in prune(store, Selection(all=True), dry_run=True)
+    )
+    assert store.room.nbytes == before
+    prune(store, Selection(all=True))
+    assert planned == before - store.room.nbytes
+    assert store.room.nbytes == 0
+
+
+def test_a_byte_target_takes_the_oldest_first_and_the_prefix_last() -> None:
+    """Pruning to a size removes conversations by age; to zero it removes the prefix as well."""
+    engine = bench(tiny.Family.DENSE, live_idle_seconds=-1)
+    conversations(engine, 4)
+    store = engine.engine.store
+    one = int((40 + ANSWER_TOKENS) * store.room.bytes_per_token)
+    prune(store, Selection(to_bytes=store.room.nbytes - one))
+    assert names(store) == {"s1", "s2", "s3"}
+    prune(store, Selection(to_bytes=int((STABLE + 1) * store.room.bytes_per_token)))
+    assert names(store) == set()
+    assert stable_prefixes(store) == 1
+    prune(store, Selection(to_bytes=0))
+    assert store.room.nbytes == 0
+
+
+def test_age_selects_by_last_use() -> None:
+    """`--older-than` spares what was used since."""
+    now = [1000.0]
+    engine = bench(tiny.Family.DENSE, clock=lambda: now[0])
+    conversations(engine, 1)
+    now[0] += 100
+    other = shared_prefix() + words(random.Random(5), 20)
+    engine.start(other, "young", stable=STABLE).answer()
+    prune(engine.engine.store, Selection(older_than_seconds=50), clock=lambda: now[0])
+    assert names(engine.engine.store) == {"young"}
+
+
+def test_a_running_conversation_is_never_pruned() -> None:
+    """Pruning everything while a request runs leaves its answer exact."""
+    engine = bench(tiny.Family.DENSE)
+    prompt = shared_prefix() + words(random.Random(6), 20)
+    request = engine.start(prompt, "a", stable=STABLE)
+    for _ in range(6):
+        engine.engine.step()
+    prune(engine.engine.store, Selection(all=True))
+    assert names(engine.engine.store) == {"a"}
+    assert same(request.answer(), fresh(tiny.Family.DENSE, prompt))
+
+
+def test_no_condition_selects_nothing() -> None:
+    """A prune without conditions is a mistake, not a wish to lose everything."""
+    engine = bench(tiny.Family.DENSE)
+    conversations(engine, 1)
+    assert prune(engine.engine.store, Selection()) == []
+
+
+@pytest.mark.parametrize("family", tiny.Family)
+def test_a_small_edit_near_the_end_costs_the_tail(family: tiny.Family) -> None:
+    """Changing a token of the last message computes at most that message again."""
+    engine, rng = bench(family), random.Random(8)
+    prompt = shared_prefix() + words(rng, 200)
+    engine.start(prompt, "a", stable=STABLE).answer()
+    edited = prompt[:-5] + words(rng, 5)
+    assert engine.start(edited, "a", stable=STABLE).answer().reused >= len(prompt) - 60
+
+
+def test_making_room_counts_everything_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many segments and conversations there are, evicting them all does not count all the
+    bytes again for each."""
+    engine = bench(tiny.Family.DENSE, live_idle_seconds=-1)
+    conversations(engine, 40)
+    store, counts = engine.engine.store, 0
+    whole = PrefixTree.nbytes.fget
+    assert whole is not None
+
+    def counted(tree: PrefixTree) -> int:
+        nonlocal counts
+        counts += 1
+        return int(whole(tree))
+
+    monkeypatch.setattr(PrefixTree, "nbytes", property(counted))
+    assert store.room.make(store.room.limit_bytes)
+    assert store.room.evictions > 40
+    assert store.room.nbytes == 0
+    assert counts <= 6
+
+
+def test_the_bytes_of_a_segment_follow_what_it_holds() -> None:
+    """They are counted once, and anew when arrays or states are replaced."""
+    engine = bench(tiny.Family.SLIDING)
+    conversations(engine, 1)
+    (node, *_) = engine.engine.store.tree.nodes()
+    before = node.nbytes
+    assert before > 0
+    node.states = {}
+    assert node.nbytes <= before
+    node.arrays = None
+    assert node.nbytes == 0
+
+
+def test_the_byte_limit_holds_at_every_moment(record_property: RecordProperty) -> None:
+    """Under random load, running requests and what they add included, nothing passes the limit."""
+    probe = bench(tiny.Family.WIDE)
+    conversations(probe, 1, own_tokens=200)
+    limit = 5 * probe.engine.store.room.nbytes
+    gc.collect()
+    engine, rng = bench(tiny.Family.WIDE, limit), random.Random(12)
+    store, weights = engine.engine.store, mx.get_active_memory()
+    store.room.bytes_per_token = probe.engine.store.room.bytes_per_token
+    running, peak = [], 0
+    for number in range(REQUESTS):
+        prompt = shared_prefix() + words(rng, rng.randrange(10, 300))
+        running.append(engine.start(prompt, f"s{number % 20}", stable=STABLE))
+        for _ in range(rng.randrange(1, 30)):
+            if running[-1].done:
+                break
+            engine.engine.step()
+            peak = max(peak, store.room.nbytes, mx.get_active_memory() - weights)
+    for request in running:
+        request.answer()
+    record_property(
+        FIGURES,
+        f"{REQUESTS} requests at the limit: peak {peak} of {limit} bytes, "
+        f"{store.room.evictions} evictions",
+    )
+    assert store.room.evictions > 0
+    assert peak <= limit
+
+
+@pytest.mark.parametrize("family", tiny.Family)
+def test_a_main_conversation_computes_its_new_tokens_only(family: tiny.Family) -> None:
+    """30 turns, beside each three subagents and a title call, in little memory: nothing twice."""
+    turns, rng = 30, random.Random(14)
+    main = words(rng, STABLE)
+    agents = [words(rng, 200) for _ in range(3)]
+    probe = bench(family)
+    probe.start(words(rng, STABLE + turns * 30), "probe", stable=STABLE).answer()
+    engine = bench(family, 4 * probe.engine.store.room.nbytes)
+    engine.engine.store.room.bytes_per_token = probe.engine.store.room.bytes_per_token
+    seen = 0
+    for number in range(turns):
+        main += words(rng, rng.randrange(1, 20))
+        request = engine.start(main, "a", stable=STABLE)
+        others = [
+            engine.start(prompt, "a", stable=200, agent=f"agent{index}")
+            for index, prompt in enumerate(agents)
+        ]
+        title = engine.start(words(rng, 150), "a", stable=100, keep=False)
+        answer = request.answer()
+        computed = len(main) - answer.reused
+        assert number == 0 or computed <= len(main) - seen + 16, f"turn {number}"
+        for index, other in enumerate(others):
+            agents[index] = agents[index] + other.answer().tokens + words(rng, 60)
+        title.answer()
+        main += answer.tokens
+        seen = len(main)
+    assert engine.engine.store.room.evictions > 0

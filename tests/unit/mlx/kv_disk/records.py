@@ -1,0 +1,158 @@
+"""Small segments, and tiers on folders of their own, for the tests of the disk tier."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from anyclaude.mlx.kv_disk import Bounds, DiskTier, Segment
+from anyclaude.mlx.kv_disk.failpoints import Failpoint, pass_by
+
+FINGERPRINT = "f00d"
+# In memory where there is such a place: the tests wait for thousands of fsyncs.
+_PARENT = "/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp"
+BUDGET_BYTES = 16 * 1024 * 1024
+BOUNDS = Bounds(min_free_bytes=0, retry_seconds=30.0, wait_seconds=20.0, close_seconds=20.0)
+
+
+class Clock:
+    """Time that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(dir=_PARENT, prefix="kv-"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+@contextmanager
+def tier(
+    path: Path,
+    *,
+    fingerprint: str = FINGERPRINT,
+    budget_bytes: int = BUDGET_BYTES,
+    bounds: Bounds = BOUNDS,
+    clock: Clock | None = None,
+    failpoint: Failpoint = pass_by,
+) -> Iterator[DiskTier]:
+    opened = DiskTier(
+        path / "kv",
+        fingerprint,
+        budget_bytes,
+        clock=clock or Clock(),
+        bounds=bounds,
+        failpoint=failpoint,
+    )
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def segment(
+    record_id: str,
+    parent_id: str = "",
+    *,
+    start: int = 0,
+    tokens: int = 8,
+    floats: int = 64,
+    pinned: bool = False,
+    seed: int | None = None,
+) -> Segment:
+    """A segment whose content follows from its name, or from `seed`."""
+    random = np.random.default_rng(int(record_id, 16) if seed is None else seed)
+    arrays = {
+        "0.keys": mx.array(random.standard_normal((2, floats), dtype=np.float32)),
+        "0.values": mx.array(random.integers(0, 2**16, floats, dtype=np.uint16)).view(mx.bfloat16),
+    }
+    mx.eval(*arrays.values())
+    ids = random.integers(0, 50_000, tokens, dtype=np.int32)
+    meta = {"layer": record_id}
+    return Segment(record_id, parent_id, start, ids, arrays, meta, "turn", "session", pinned)
+
+
+def same(loaded: tuple[dict[str, mx.array], dict[str, Any]] | None, saved: Segment) -> bool:
+    """Whether what came back is, bit for bit, what was saved."""
+    if loaded is None:
+        return False
+    arrays, meta = loaded
+    return (
+        meta == saved.meta
+        and arrays.keys() == saved.arrays.keys()
+        and all(same_bits(arrays[name], saved.arrays[name]) for name in arrays)
+    )
+
+
+def same_bits(a: mx.array, b: mx.array) -> bool:
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return False
+    return _bits(a) == _bits(b)
+
+
+def _bits(array: mx.array) -> bytes:
+    if not array.size:
+        return b""
+    flat = mx.view(mx.reshape(array, (-1,), stream=mx.cpu), mx.uint8, stream=mx.cpu)
+    return bytes(np.array(flat))
+
+
+def file_of(path: Path, record_id: str) -> Path:
+    return path / "kv" / FINGERPRINT / record_id[:2] / f"{record_id}.kv"
+
+
+def ids(opened: DiskTier) -> list[str]:
+    return [record.record_id for record in opened.records()]
+
+
+def bytes_on_disk(path: Path) -> int:
+    """What the tier holds, by the file system's word; the owner's number in `lock` aside."""
+    files = (file for file in (path / "kv").rglob("*") if file.is_file() and file.name != "lock")
+    return sum(file.stat().st_size for file in files)
+
+
+def before() -> dict[str, Segment]:
+    """What the crash tests start from: a root with a child, and a root used least recently."""
+    return {
+        "0d": segment("0d", floats=9000),
+        "a1": segment("a1"),
+        "b2": segment("b2", "a1", start=8),
+    }
+
+
+def after(scenario: str) -> dict[str, Segment]:
+    """The new state: one record added ("add"), exchanged, or added in another's place ("evict")."""
+    state = before()
+    if scenario == "replace":
+        return state | {"a1": segment("a1", seed=99)}
+    new = {"c3": segment("c3", "b2", start=16, floats=9000)}
+    if scenario == "evict":
+        del state["0d"]
+    return state | new
+
+
+def budget_of(scenario: str) -> int:
+    """For the eviction: enough for what is there and the index's room, not for one more."""
+    return 230_000 if scenario == "evict" else BUDGET_BYTES
+
+
+def act(opened: DiskTier, scenario: str) -> None:
+    new = after(scenario)
+    if scenario == "replace":
+        opened.save(new["a1"], replace=True)
+    else:
+        opened.save(new["c3"])

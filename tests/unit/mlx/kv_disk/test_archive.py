@@ -1,0 +1,107 @@
+"""The disk tier under the tree: what left memory comes back, exactly or not at all."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from anyclaude.mlx.kv.operations import prune
+from anyclaude.mlx.kv.prune import Selection
+from anyclaude.mlx.kv_disk import DiskTier
+from anyclaude.mlx.kv_disk.archive import Archive
+from tests.models import tiny
+from tests.unit.mlx.kv.kv_engine import Bench, bench, fresh, same, words
+
+BUDGET = 1 << 30
+FAMILIES = [family for family in tiny.Family if family is not tiny.Family.WIDE]
+
+
+@contextmanager
+def stored(
+    folder: Path, family: tiny.Family, *, fingerprint: str = "model-a", limit: int = 1 << 30
+) -> Iterator[Bench]:
+    """An engine whose caches outlive it in `folder`."""
+    archive = Archive(DiskTier(folder, fingerprint, BUDGET))
+    try:
+        yield bench(family, limit, live_idle_seconds=-1.0, archive=archive)
+    finally:
+        archive.close()
+
+
+def conversation(seed: int = 1) -> list[int]:
+    return words(random.Random(seed), 300)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_restart_finds_what_was_computed(family: tiny.Family, tmp_path: Path) -> None:
+    """After a new start the prompt comes from disk, and the answer is bit-equal to a fresh one."""
+    prompt = conversation()
+    with stored(tmp_path, family) as first:
+        first.start(prompt, "a", stable=200).answer()
+    longer = prompt + words(random.Random(2), 20)
+    with stored(tmp_path, family) as second:
+        assert second.engine.store.room.nbytes == 0
+        answer = second.start(longer, "a", stable=200).answer()
+    assert answer.reused >= len(prompt) - 1
+    assert same(answer, fresh(family, longer))
+
+
+def test_warming_brings_the_stable_prefix_into_memory(tmp_path: Path) -> None:
+    """A stored prefix is in memory before the first request asks for it."""
+    with stored(tmp_path, tiny.Family.DENSE) as first:
+        first.start(conversation(), "a", stable=200).answer()
+    with stored(tmp_path, tiny.Family.DENSE) as second:
+        store = second.engine.store
+        assert store.warm() == 200
+        assert store.room.nbytes >= int(200 * store.tree.nbytes / 200)
+        assert all(node.in_memory for node in store.tree.nodes() if node.end <= 200)
+
+
+def test_another_model_never_sees_the_caches(tmp_path: Path) -> None:
+    """Under another fingerprint nothing is reused; back under the first all of it is."""
+    prompt = conversation()
+    for fingerprint, reused in (("model-a", 0), ("model-b", 0), ("model-a", len(prompt) - 1)):
+        with stored(tmp_path, tiny.Family.DENSE, fingerprint=fingerprint) as engine:
+            assert engine.start(prompt, "a").answer().reused == reused
+
+
+def test_a_damaged_record_is_computed_again(tmp_path: Path) -> None:
+    """A flipped bit in any record costs its tokens and nothing else."""
+    prompt = conversation()
+    with stored(tmp_path, tiny.Family.DENSE) as first:
+        first.start(prompt, "a", stable=200).answer()
+    for record in tmp_path.rglob("*.kv"):
+        content = bytearray(record.read_bytes())
+        content[-100] ^= 1
+        record.write_bytes(content)
+    with stored(tmp_path, tiny.Family.DENSE) as second:
+        answer = second.start(prompt, "a", stable=200).answer()
+        assert answer.reused == 0
+        assert second.engine.store.archive is not None
+        assert second.engine.store.archive.status().quarantined > 0
+    assert same(answer, fresh(tiny.Family.DENSE, prompt))
+
+
+def test_pruning_everything_empties_the_disk_too(tmp_path: Path) -> None:
+    """What a user prunes does not come back after a restart."""
+    with stored(tmp_path, tiny.Family.DENSE) as first:
+        first.start(conversation(), "a", stable=200).answer()
+        prune(first.engine.store, Selection(all=True))
+    with stored(tmp_path, tiny.Family.DENSE) as second:
+        assert second.start(conversation(), "a", stable=200).answer().reused == 0
+
+
+def test_a_fork_leaves_the_records_behind_it(tmp_path: Path) -> None:
+    """Splitting a stored segment keeps both branches on disk."""
+    prompt = conversation()
+    fork = prompt[:150] + words(random.Random(3), 50)
+    with stored(tmp_path, tiny.Family.DENSE) as first:
+        first.start(prompt, "a").answer()
+        first.start([*prompt, *words(random.Random(4), 40)], "a").answer()
+        first.start(fork, "b").answer()
+    with stored(tmp_path, tiny.Family.DENSE) as second:
+        assert second.start(fork, "b").answer().reused == len(fork) - 1
+        longer = [*prompt, *words(random.Random(4), 40)]
+        assert second.start(longer, "a").answer().reused == len(longer) - 1

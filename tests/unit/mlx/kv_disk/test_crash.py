@@ -1,0 +1,158 @@
+"""A crash at any step of writing leaves the old state or the complete new one, never a third."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from anyclaude.mlx.kv_disk import DiskState, Point, Segment
+from tests.figures import FIGURES, RecordProperty
+from tests.unit.mlx.kv_disk import records as disk
+
+REMOVING = {Point.UNLINKED}
+CASES = [
+    (scenario, point)
+    for scenario in ("add", "replace", "evict")
+    for point in Point
+    if point not in REMOVING or scenario == "evict"
+]
+# From here on the new record is complete under its name.
+COMPLETE = {Point.RENAMED, Point.FOLDER_SYNCED, Point.INDEXED}
+
+
+class Crash(BaseException):
+    """Stands for the end of the process: nothing in the product may handle it."""
+
+
+def _prepared(path: Path) -> None:
+    clock = disk.Clock()
+    clock.now -= 1000
+    with disk.tier(path, clock=clock) as tier:
+        for saved in disk.before().values():
+            assert tier.save(saved, wait=True)
+            clock.now += 1
+
+
+def _at(point: Point, act: Callable[[], None]) -> Callable[[Point], None]:
+    def reach(reached: Point) -> None:
+        if reached is point:
+            act()
+
+    return reach
+
+
+def _raise(error: BaseException) -> Callable[[], None]:
+    def act() -> None:
+        raise error
+
+    return act
+
+
+def _check_state(path: Path, scenario: str, point: Point) -> None:
+    """Opens the folder and compares all of it with the old and the new state."""
+    old, new = disk.before(), disk.after(scenario)
+    if scenario == "evict":
+        # The one that made way is gone before the new one is written.
+        del old["0d"]
+    with disk.tier(path) as tier:
+        expected = new if point in COMPLETE else old
+        assert set(disk.ids(tier)) == set(expected)
+        for name, saved in expected.items():
+            assert disk.same(tier.load(name), saved), (name, point)
+        assert tier.flush(20)
+        status = tier.status()
+        assert (status.quarantined, status.orphans, status.last_error) == (0, 0, "")
+        assert not list(path.rglob("*.tmp"))
+        assert status.nbytes == disk.bytes_on_disk(path)
+        # And the writer goes on as if nothing had been.
+        disk.act(tier, scenario)
+        assert tier.flush(20)
+        for name, saved in new.items():
+            assert disk.same(tier.load(name), saved)
+
+
+@pytest.mark.parametrize(("scenario", "point"), CASES)
+def test_an_unexpected_end_of_the_writer(
+    scenario: str, point: Point, record_property: RecordProperty
+):
+    """The writer dies at a step: the tier says so and refuses, and the next opening is whole."""
+    told: list[bool] = []
+    with disk.folder() as path:
+        _prepared(path)
+        reach = _at(point, _raise(Crash(point.name)))
+        armed = [False]
+
+        def armed_reach(reached: Point) -> None:
+            if armed[0]:
+                reach(reached)
+
+        budget = disk.budget_of(scenario)
+        with capture_logs(), disk.tier(path, budget_bytes=budget, failpoint=armed_reach) as tier:
+            armed[0] = True
+            disk.act(tier, scenario)
+            assert tier.flush(20) in (True, False)
+            assert tier.status().state is DiskState.STOPPED
+            assert point.name in tier.status().last_error
+            assert not tier.save(disk.segment("ff"), told.append)
+            assert told == []
+        _check_state(path, scenario, point)
+    record_property(FIGURES, "the writer ended at a step of writing: 0 records lost or wrong")
+
+
+# A process takes a second, so an exchange is cut where it differs from an addition.
+KILLS = [case for case in CASES if case[0] == "evict"]
+KILLS += [("replace", point) for point in (Point.FILE_SYNCED, Point.RENAMED, Point.FOLDER_SYNCED)]
+
+
+@pytest.mark.parametrize(("scenario", "point"), KILLS)
+def test_a_killed_process(scenario: str, point: Point, record_property: RecordProperty):
+    """SIGKILL of a real process at a step: the next one finds the old state or the new, whole."""
+    with disk.folder() as path:
+        _prepared(path)
+        command = [
+            sys.executable,
+            "-m",
+            "tests.unit.mlx.kv_disk.victim",
+            str(path),
+            point.name,
+            scenario,
+        ]
+        victim = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert victim.returncode == -9, victim.stdout + victim.stderr
+        _check_state(path, scenario, point)
+    record_property(FIGURES, "SIGKILL at a step of writing: 0 records lost or wrong")
+
+
+@pytest.mark.parametrize("point", [point for point in Point if point not in REMOVING])
+def test_an_error_of_the_disk_leaves_no_trace(point: Point, record_property: RecordProperty):
+    """EIO at a step: counted and visible, no partial file, and a later write works."""
+    clock = disk.Clock()
+    told: list[bool] = []
+    failing = [True]
+
+    def reach(reached: Point) -> None:
+        if failing[0] and reached is point:
+            raise OSError(5, "the disk is on fire")
+
+    with disk.folder() as path, disk.tier(path, clock=clock, failpoint=reach) as tier:
+        saved: Segment = disk.segment("ab")
+        tier.save(saved, told.append)
+        assert tier.flush(20)
+        status = tier.status()
+        assert "on fire" in status.last_error
+        assert status.nbytes == disk.bytes_on_disk(path)
+        assert not list(path.rglob("*.tmp"))
+        if told == [False]:
+            assert (status.failed_writes, status.state) == (1, DiskState.FAILING)
+            assert tier.load("ab") is None
+            assert not tier.save(saved)
+            assert tier.status().skipped_writes == 1
+        failing[0] = False
+        clock.now += disk.BOUNDS.retry_seconds
+        assert tier.save(saved, wait=True)
+        assert tier.status().state is DiskState.SERVING
+        assert disk.same(tier.load("ab"), saved)
+    record_property(FIGURES, "the disk failed at a step of writing: seen, 0 bytes left behind")

@@ -1,0 +1,229 @@
+"""Caches that go from one tree to another through a file, for every kind of layer."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from anyclaude.mlx.kv.operations import pin, pinned_bytes
+from anyclaude.mlx.kv_disk import DiskTier
+from anyclaude.mlx.kv_disk.archive import Archive
+from anyclaude.mlx.kv_disk.exchange.faults import ExchangeError, Fault
+from anyclaude.mlx.kv_disk.exchange.incoming import Brought, Incoming
+from anyclaude.mlx.kv_disk.exchange.outgoing import Choice, Outgoing, Taken
+from anyclaude.mlx.kv_disk.exchange.reading import opened
+from anyclaude.mlx.kv_disk.exchange.writing import ExportWriter
+from tests.models import tiny
+from tests.unit.mlx.kv.kv_engine import ANSWER_TOKENS, Bench, bench, fresh, same, words
+
+FINGERPRINT = "f00d"
+ALL = Choice()
+FAMILIES = [family for family in tiny.Family if family is not tiny.Family.WIDE]
+
+
+def export(
+    engine: Bench, path: Path, choice: Choice = ALL, between: Callable[[], object] = int
+) -> Taken:
+    """Writes a file as the worker does; `between` runs after every segment."""
+    outgoing = Outgoing.of(engine.engine.store, FINGERPRINT, choice)
+    writer = ExportWriter(path, outgoing.header("model", 1.0), overwrite=True)
+    while job := outgoing.step():
+        writer.add(job.prepare())
+        job.release()
+        between()
+    writer.finish()
+    return outgoing.taken
+
+
+def take_over(engine: Bench, path: Path, fingerprint: str = FINGERPRINT) -> Brought:
+    mold = engine.engine.mold()
+    assert mold is not None
+    with opened(path, fingerprint) as reader:
+        incoming = Incoming(engine.engine.store, reader, reader.contents(mold), 1e9)
+        while incoming.step():
+            pass
+    return incoming.brought
+
+
+def spoken(family: tiny.Family, seed: int = 1, **more: int) -> tuple[Bench, list[list[int]]]:
+    """Two conversations with one stable prefix."""
+    engine = bench(family, **more)
+    dice = random.Random(seed)
+    prefix = words(dice, 160)
+    prompts = [prefix + words(dice, 70 + 30 * turn) for turn in range(2)]
+    for number, prompt in enumerate(prompts):
+        engine.start(prompt, f"s{number}", stable=160).answer()
+    return engine, prompts
+
+
+@pytest.mark.parametrize(("family", "bits"), [(f, 0) for f in FAMILIES] + [(tiny.Family.WIDE, 8)])
+def test_what_was_exported_is_reused_exactly(
+    family: tiny.Family, bits: int, tmp_path: Path
+) -> None:
+    """Elsewhere the same conversations go on warm, bit-equal to a fresh run."""
+    engine, prompts = spoken(family, kv_bits=bits)
+    taken = export(engine, tmp_path / "caches")
+    other = bench(family, kv_bits=bits)
+    brought = take_over(other, tmp_path / "caches")
+    assert (brought.segments, brought.tokens) == (taken.segments, taken.tokens)
+    assert (brought.known, brought.left_out, brought.lineages) == (0, 0, 2)
+    held = other.engine.store.room.nbytes
+    assert held == pytest.approx(engine.engine.store.tree.nbytes, rel=0.01)
+    for number, prompt in enumerate(prompts):
+        longer = prompt + words(random.Random(9), 20)
+        answer = other.start(longer, f"s{number}", stable=160).answer()
+        assert answer.reused >= len(prompt) - 1
+        assert same(answer, fresh(family, longer, kv_bits=bits))
+
+
+def test_an_import_outlives_a_restart(tmp_path: Path) -> None:
+    """What was taken over is written to disk as if it had been computed: names, pins, prefix."""
+    engine, prompts = spoken(tiny.Family.DENSE)
+    store = engine.engine.store
+    pin(store, next(node for node in store.tree.nodes() if node.stable_digest), pinned=True)
+    export(engine, tmp_path / "caches")
+    for turn in range(2):
+        archive = Archive(DiskTier(tmp_path / "kv", FINGERPRINT, 1 << 30))
+        other = bench(tiny.Family.DENSE, archive=archive)
+        if not turn:
+            assert take_over(other, tmp_path / "caches").unpinned == 0
+        tree = other.engine.store.tree
+        assert [node.end for node in tree.nodes() if node.pinned and node.stable_digest] == [160]
+        assert {lineage.key for lineage in other.engine.store.lineages()} == {
+            lineage.key for lineage in store.lineages()
+        }
+        archive.close()
+    archive = Archive(DiskTier(tmp_path / "kv", FINGERPRINT, 1 << 30))
+    third = bench(tiny.Family.DENSE, archive=archive)
+    assert third.start(prompts[0], "s0", stable=160).answer().reused == len(prompts[0]) - 1
+    archive.close()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_a_crash_in_an_import_leaves_what_is_right(steps: int, tmp_path: Path) -> None:
+    """What was taken over until then is whole, and the rest is computed, or imported again."""
+    engine, prompts = spoken(tiny.Family.HYBRID)
+    taken = export(engine, tmp_path / "caches")
+    archive = Archive(DiskTier(tmp_path / "kv", FINGERPRINT, 1 << 30))
+    other = bench(tiny.Family.HYBRID, archive=archive)
+    mold = other.engine.mold()
+    assert mold is not None
+    with opened(tmp_path / "caches", FINGERPRINT) as reader:
+        incoming = Incoming(other.engine.store, reader, reader.contents(mold), 1e9)
+        for _ in range(steps):
+            incoming.step()
+    archive.close()
+    archive = Archive(DiskTier(tmp_path / "kv", FINGERPRINT, 1 << 30))
+    after = bench(tiny.Family.HYBRID, archive=archive)
+    answer = after.start(prompts[0], "s0", stable=160).answer()
+    assert same(answer, fresh(tiny.Family.HYBRID, prompts[0]))
+    brought = take_over(after, tmp_path / "caches")
+    assert brought.left_out == 0
+    assert brought.known + brought.segments == taken.segments
+    assert after.start(prompts[1], "s1", stable=160).answer().reused == len(prompts[1]) - 1
+    archive.close()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_import_joins_what_is_there(family: tiny.Family, tmp_path: Path) -> None:
+    """Where local caches part from imported ones, both stay; twice imported changes nothing."""
+    engine, prompts = spoken(family)
+    export(engine, tmp_path / "caches")
+    other = bench(family)
+    local = prompts[0][:100] + words(random.Random(5), 90)
+    other.start(local, "local").answer()
+    before = other.engine.store.tree.nbytes
+    brought = take_over(other, tmp_path / "caches")
+    assert brought.left_out == 0
+    assert before < other.engine.store.tree.nbytes
+    again = take_over(other, tmp_path / "caches")
+    assert (again.segments, again.tokens) == (0, 0)
+    assert again.known == brought.segments + brought.known
+    for name, prompt in (("local", local), ("s0", prompts[0]), ("s1", prompts[1])):
+        longer = prompt + words(random.Random(9), 20)
+        answer = other.start(longer, name).answer()
+        assert answer.reused >= len(prompt) - 1
+        assert same(answer, fresh(family, longer))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_requests_run_between_the_steps(family: tiny.Family, tmp_path: Path) -> None:
+    """Segments that are split, added or evicted while the file is written leave it whole."""
+    engine, prompts = spoken(family)
+    dice = random.Random(3)
+
+    def talk() -> None:
+        base = dice.choice(prompts)
+        fork = base[: dice.randrange(10, len(base))] + words(dice, 20)
+        engine.start(fork, f"n{dice.random()}").answer()
+        if dice.random() < 0.3:
+            node = dice.choice([n for n in engine.engine.store.tree.nodes() if not n.children])
+            engine.engine.store.forget(node)
+
+    export(engine, tmp_path / "caches", between=talk)
+    other = bench(family)
+    assert take_over(other, tmp_path / "caches").left_out == 0
+    answer = other.start(prompts[0], "s0").answer()
+    assert answer.reused > 0
+    assert same(answer, fresh(family, prompts[0]))
+
+
+def test_what_is_on_disk_only_is_exported(tmp_path: Path) -> None:
+    """Segments that left memory come from their records; one in doubt stays out with all on it."""
+    archive = Archive(DiskTier(tmp_path / "kv", FINGERPRINT, 1 << 30))
+    engine = bench(tiny.Family.DENSE, archive=archive, live_idle_seconds=-1)
+    prompt = words(random.Random(1), 300)
+    engine.start(prompt, "a", stable=200).answer()
+    archive.flush()
+    for node in engine.engine.store.tree.nodes():
+        archive.let_go(node)
+    whole = export(engine, tmp_path / "caches")
+    assert whole.left_out == 0
+    other = bench(tiny.Family.DENSE)
+    take_over(other, tmp_path / "caches")
+    assert other.start(prompt, "a").answer().reused == len(prompt) - 1
+    for record in (tmp_path / "kv").rglob("*.kv"):
+        content = bytearray(record.read_bytes())
+        content[-10] ^= 1
+        record.write_bytes(content)
+    assert export(engine, tmp_path / "less").segments < whole.segments
+    archive.close()
+
+
+def test_a_part_is_exported(tmp_path: Path) -> None:
+    """A session alone, or the prefixes alone, which say nothing of any session."""
+    engine, prompts = spoken(tiny.Family.DENSE)
+    prefixes = export(engine, tmp_path / "prefixes", Choice(prefixes=True))
+    assert prefixes.tokens == 160
+    assert b"s0" not in (tmp_path / "prefixes").read_bytes()
+    one = export(engine, tmp_path / "one", Choice(session_id="s1"))
+    assert one.tokens == len(prompts[1]) + ANSWER_TOKENS
+    with pytest.raises(ExchangeError) as refused:
+        Outgoing.of(engine.engine.store, FINGERPRINT, Choice(session_id="none"))
+    assert refused.value.fault is Fault.MISSING
+
+
+def test_what_finds_no_room_is_told(tmp_path: Path) -> None:
+    """The limit holds; what did not fit is counted, and what is there is right."""
+    engine, prompts = spoken(tiny.Family.DENSE)
+    export(engine, tmp_path / "caches")
+    limit = 170 * 3 * 2 * 2 * 16 * 4
+    small = bench(tiny.Family.DENSE, limit)
+    brought = take_over(small, tmp_path / "caches")
+    assert brought.left_out > 0
+    assert small.engine.store.room.nbytes <= limit
+    assert same(small.start(prompts[0], "s0").answer(), fresh(tiny.Family.DENSE, prompts[0]))
+
+
+def test_pins_beyond_the_limit_are_left_out(tmp_path: Path) -> None:
+    """Pinned caches take no more than their part; other segments come without their pin."""
+    engine, _ = spoken(tiny.Family.DENSE)
+    store = engine.engine.store
+    tip = store.lineages()[0].tip
+    assert tip is not None
+    pin(store, tip, pinned=True)
+    export(engine, tmp_path / "caches")
+    small = bench(tiny.Family.DENSE, int(store.tree.nbytes * 1.02))
+    assert take_over(small, tmp_path / "caches").unpinned > 0
+    assert 0 < pinned_bytes(small.engine.store) <= small.engine.store.pinned_limit_bytes

@@ -1,0 +1,279 @@
+"""Conversations through the real renderer, engine and store of a tiny model, each explained.
+
+Answers are scripted token by token, so that a test decides what comes back and how it was written.
+"""
+
+import functools
+import itertools
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import mlx.core as mx
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from anyclaude.messages.requests import MessagesRequest, parse_messages_request
+from anyclaude.mlx.adapter import opens_thinking
+from anyclaude.mlx.decode import BlockStream
+from anyclaude.mlx.engine.engine import Engine
+from anyclaude.mlx.engine.job import Job
+from anyclaude.mlx.kv.lineage import LineageKey
+from anyclaude.mlx.kv.room import StoreLimits
+from anyclaude.mlx.kv.store import KVStore
+from anyclaude.mlx.kv_disk import Bounds, DiskTier
+from anyclaude.mlx.kv_disk.archive import Archive
+from anyclaude.mlx.kv_explain.diagnose import Voice
+from anyclaude.mlx.kv_explain.explain import Explainer, ExplainLimits
+from anyclaude.mlx.kv_explain.remembered import Asked
+from anyclaude.mlx.prompt import Prompt, PromptRenderer
+from anyclaude.mlx.tokens import token_digest
+from anyclaude.runtime.settings import MlxSettings
+from anyclaude.worker.v1 import worker_pb2 as pb
+from tests.models import tiny
+from tests.models.requests import Block, assistant, call, result, user
+from tests.models.tokenizers import tokenizer
+
+LIMIT_BYTES: Final = 1 << 30
+_WORDS: Final = ("read", "the file", "then run", "tests and", "answer", "naïve", "x < y", "🦊")
+
+
+@functools.cache
+def _model(family: tiny.Family, vocabulary: int) -> Any:
+    return tiny.build(family, vocabulary)
+
+
+@functools.cache
+def _renderer(words: TokenizerWrapper) -> PromptRenderer:
+    return PromptRenderer(words)
+
+
+def sentence(rng: random.Random, count: int = 8) -> str:
+    return " ".join(rng.choice(_WORDS) for _ in range(count)) + f" {rng.randrange(10**6)}."
+
+
+def tool(rng: random.Random, name: str) -> Block:
+    schema = {
+        "type": "object",
+        "properties": {
+            "command": {"type": "string", "description": sentence(rng, 3)},
+            "timeout": {"type": "integer"},
+        },
+    }
+    return {"name": name, "description": sentence(rng), "input_schema": schema}
+
+
+def start(rng: random.Random, **fields: Any) -> Block:
+    """The body of a first request: tools, instructions, words."""
+    names = ("Bash", "Read", "Edit")
+    return {
+        "model": "any",
+        "max_tokens": 400,
+        "system": sentence(rng, 30),
+        "tools": [tool(rng, name) for name in names],
+        "messages": [user(sentence(rng))],
+    } | fields
+
+
+@dataclass
+class Outcome:
+    """How one request went."""
+
+    request: Block
+    finished: pb.Finished
+    started: pb.Started
+    explanation: pb.Explanation
+    content: list[Block]
+
+    @property
+    def cause(self) -> str:
+        return pb.ReuseCause.Name(self.finished.reuse_cause).removeprefix("REUSE_CAUSE_").lower()
+
+    def next(self, *messages: Block, **fields: Any) -> Block:
+        """The body that continues: this one's messages, the answer as it came, then these."""
+        return (
+            self.request
+            | fields
+            | {"messages": [*self.request["messages"], assistant(*self.content), *messages]}
+        )
+
+
+@dataclass
+class Talk:
+    """One worker's engine; `restarted` is the next process on the same folder."""
+
+    template: str = "chatml"
+    family: tiny.Family = tiny.Family.DENSE
+    folder: Path | None = None
+    words: TokenizerWrapper | None = None
+    model: str = "one"
+    checkpoints: int = 8
+    # Whether answers stand in later prompts as the model wrote them.
+    spliced: bool = False
+    limits: ExplainLimits = ExplainLimits()  # noqa: RUF009 - frozen
+    counter: Iterator[int] = field(default_factory=itertools.count)
+    latest: int = 0
+
+    def __post_init__(self) -> None:
+        self.tokens = self.words or tokenizer(self.template)
+        model = _model(self.family, len(self.tokens))
+        voice = Voice(
+            lambda ids: str(self.tokens.decode(ids)),
+            self.tokens.think_start if self.tokens.has_thinking else "",
+        )
+        notes = self.folder / "notes" if self.folder else None
+        self.renderer = (
+            PromptRenderer(self.tokens, spliced_bytes=1 << 26)
+            if self.spliced
+            else _renderer(self.tokens)
+        )
+        self.explainer = Explainer(
+            voice, replace(self.limits, notes_folder=notes), model=self.model
+        )
+        self.archive = self._archive()
+        store_limits = StoreLimits(
+            LIMIT_BYTES, checkpoints_per_lineage=self.checkpoints, min_prefix_tokens=16
+        )
+        self.store = KVStore(model, store_limits, archive=self.archive, explainer=self.explainer)
+        self.engine = Engine(
+            model,
+            self.store,
+            MlxSettings(prefill_chunk_tokens=256, decode_steps_per_turn=16),
+            eos_token_ids=frozenset({self.tokens.convert_tokens_to_ids("<|im_end|>")}),
+        )
+
+    def _archive(self) -> Archive | None:
+        if self.folder is None:
+            return None
+        bounds = Bounds(min_free_bytes=0)
+        return Archive(DiskTier(self.folder / "kv", self.model, 1 << 30, bounds=bounds))
+
+    def restarted(self, **changes: Any) -> "Talk":
+        assert self.archive is not None
+        self.archive.flush()
+        self.archive.close()
+        return replace(self, **changes)
+
+    def close(self) -> None:
+        if self.archive is not None:
+            self.archive.close()
+
+    def send(
+        self,
+        body: Block,
+        answer: str = "Done.",
+        *,
+        session: str = "main",
+        keep: bool = True,
+        message_id: str = "",
+    ) -> Outcome:
+        """One request to its end, with its explanation."""
+        events = self._run(body, answer, session, keep=keep, message_id=message_id)
+        explanation = self.explainer.get(f"req_{self.latest}")
+        assert explanation is not None
+        return Outcome(
+            body, events[-1].finished, events[0].started, explanation, list(_content(events))
+        )
+
+    def finish(self, body: Block) -> pb.Finished:
+        """One request to its end, explained or not."""
+        return self._run(body, "Done.", "main", keep=True, message_id="")[-1].finished
+
+    def _run(
+        self, body: Block, answer: str, session: str, *, keep: bool, message_id: str
+    ) -> list[pb.GenerateResponse]:
+        raw = json.dumps(body).encode()
+        request = parse_messages_request(raw)
+        prompt = self.renderer.render(request)
+        self.latest = next(self.counter)
+        name = f"req_{self.latest}"
+        events: list[pb.GenerateResponse] = []
+        stable = token_digest(prompt.token_ids[: prompt.stable_tokens])
+        diagnostics = body.get("diagnostics")
+        asked = Asked(
+            name,
+            raw,
+            prompt.marks,
+            len(prompt.token_ids),
+            message_id=message_id,
+            wants_diagnostics=diagnostics is not None,
+            previous_message_id=(diagnostics or {}).get("previous_message_id") or "",
+        )
+        self.engine.submit(
+            Job(
+                request_id=name,
+                lineage=LineageKey(session, "", stable),
+                token_ids=prompt.token_ids,
+                marks=prompt.marks,
+                stable_tokens=prompt.stable_tokens,
+                max_tokens=request.max_tokens,
+                window_limited=False,
+                sampler=self._script(answer),
+                new_blocks=lambda: self._blocks(
+                    request, opened=opens_thinking(self.tokens, prompt.token_ids)
+                ),
+                emit=events.append,
+                keep=keep,
+                asked=asked,
+                answered=self._keeping(prompt, asked),
+            )
+        )
+        while not events or not events[-1].HasField("finished"):
+            assert not (events and events[-1].HasField("failed")), events[-1]
+            self.engine.step()
+        return events
+
+    def _keeping(self, prompt: Prompt, asked: Asked) -> Any:
+        if prompt.place is None:
+            return None
+        place = prompt.place
+        return lambda ids: self.renderer.keep_answer(place, ids, asked.answer.echo())
+
+    def _script(self, answer: str) -> Any:
+        ids = self.tokens.encode(answer, add_special_tokens=False)
+        ids.append(self.tokens.convert_tokens_to_ids("<|im_end|>"))
+        script = iter(ids)
+        # A step runs ahead of what is handed out.
+        return lambda logprobs: mx.array([next(script, ids[-1])])
+
+    def _blocks(self, request: MessagesRequest, *, opened: bool) -> BlockStream:
+        tools = [tool for tool in request.tools if tool.is_client_tool]
+        return BlockStream(self.tokens, tools, (), in_thinking=opened)
+
+
+def _content(events: list[pb.GenerateResponse]) -> Iterator[Block]:
+    """The answer as a client puts it together."""
+    for index, event in enumerate(events):
+        if not event.HasField("block_start"):
+            continue
+        start_, deltas = event.block_start, [e.block_delta for e in events[index:]]
+        mine = [d for d in deltas if d.index == start_.index]
+        text = "".join(d.text or d.thinking or d.partial_json for d in mine)
+        match start_.WhichOneof("block"):
+            case "text" if text:
+                yield {"type": "text", "text": text}
+            case "thinking" if text:
+                yield {"type": "thinking", "thinking": text, "signature": "ours"}
+            case "tool_use":
+                tool = start_.tool_use
+                yield {
+                    "type": "tool_use",
+                    "id": tool.id,
+                    "name": tool.name,
+                    "input": json.loads(text or "{}"),
+                }
+
+
+def conversation(talk: Talk, rng: random.Random, turns: int, **send: Any) -> Outcome:
+    """A conversation of some length, each turn of which extends the one before."""
+    outcome = talk.send(start(rng), sentence(rng), **send)
+    for _ in range(turns - 1):
+        words = [user(sentence(rng))]
+        if rng.random() < 0.4:
+            # A call of an earlier turn, which the client tells of itself.
+            words = [user("go"), assistant(call("c1")), user(result("c1", sentence(rng)))]
+        outcome = talk.send(outcome.next(*words), sentence(rng), **send)
+        assert outcome.cause == "extended"
+    return outcome

@@ -1,0 +1,326 @@
+"""Messages requests as template messages: what reaches the model, in which order, as what."""
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anyclaude.messages.errors import ApiError
+from anyclaude.mlx.prompt.canonical import Conversation, canonicalise
+from tests.models.odd_blocks import BLOCKS
+from tests.models.requests import (
+    BASH,
+    Block,
+    assistant,
+    call,
+    request,
+    result,
+    system,
+    text,
+    thinking,
+    user,
+)
+
+_BILLING = "x-anthropic-billing-header: cc_version=2.1.197.123; cch=4f2;"
+
+
+def _canonical(*messages: Block, **fields: Any) -> Conversation:
+    return canonicalise(request(*messages, **fields))
+
+
+def _roles(conversation: Conversation) -> list[tuple[str, str]]:
+    return [(message["role"], message["content"]) for message in conversation.messages]
+
+
+def _refusal(*messages: Block, **fields: Any) -> str:
+    with pytest.raises(ApiError) as caught:
+        _canonical(*messages, **fields)
+    assert caught.value.status == 400
+    return caught.value.message
+
+
+@pytest.mark.parametrize(
+    "system_field",
+    [
+        [text(_BILLING), text("You are Claude.")],
+        [text(_BILLING + " other"), text("You are Claude.")],
+        _BILLING + "\nYou are Claude.",
+        _BILLING + "\n\nYou are Claude.",
+        "You are Claude.",
+        [text("You are Claude.")],
+    ],
+)
+def test_attribution_leaves_no_trace(system_field: str | list[Block]) -> None:
+    """The attribution block, of whatever value and in either form, changes nothing."""
+    assert _canonical(user("hi"), system=system_field).leading == ("You are Claude.",)
+
+
+def test_attribution_alone_is_no_system_prompt() -> None:
+    """A system prompt of nothing but attribution is none."""
+    assert _canonical(user("hi"), system=_BILLING).leading == ()
+    assert _canonical(user("hi"), system=[text(_BILLING)]).leading == ()
+
+
+def test_attribution_is_only_known_at_the_start() -> None:
+    """Words that mention the header stay."""
+    words = f"Explain {_BILLING}"
+    assert _canonical(user(_BILLING), system=words).leading == (words,)
+    assert _roles(_canonical(user(_BILLING))) == [("user", _BILLING)]
+
+
+def test_cache_control_leaves_no_trace() -> None:
+    """A marker on any block, tool or message renders like none."""
+    mark = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
+    plain = _canonical(
+        user("hi"), assistant(call("t1")), user(result("t1")), system=[text("S")], tools=[BASH]
+    )
+    marked = _canonical(
+        user(text("hi", **mark)),
+        assistant(call("t1") | mark),
+        user(result("t1", [text("done", **mark)], **mark)),
+        system=[text("S", **mark)],
+        tools=[BASH | mark],
+    )
+    assert marked == plain
+
+
+@pytest.mark.parametrize("make", [user, assistant, system])
+def test_a_string_is_a_list_of_one_text(make: Any) -> None:
+    """Content, also of tool results and the system prompt, renders alike in both forms."""
+    first = _canonical(user("hi"), assistant("yes"), make("words"), system="S")
+    second = _canonical(
+        user(text("hi")), assistant(text("yes")), make(text("words")), system=[text("S")]
+    )
+    assert first == second
+
+
+def test_texts_are_joined_by_a_blank_line() -> None:
+    """Several blocks keep a boundary, the same everywhere, and empty ones leave none."""
+    conversation = _canonical(
+        user("one", "", "two"),
+        assistant(call("t1")),
+        user(result("t1", [text("a"), text("b")])),
+        system=[text("x"), text(""), text("y")],
+    )
+    assert conversation.leading == ("x\n\ny",)
+    assert [content for _, content in _roles(conversation)] == ["one\n\ntwo", "", "a\n\nb"]
+
+
+def test_position_rule_moves_the_first_system_message() -> None:
+    """A system message directly after the first user turn stands before it, behind the prompt."""
+    conversation = _canonical(user("hi"), system("agents"), assistant("hello"), system="S")
+    assert conversation.leading == ("S", "agents")
+    assert _roles(conversation) == [("user", "hi"), ("assistant", "hello")]
+
+
+def test_position_rule_moves_nothing_else() -> None:
+    """Later system messages stay in place, the second in a row included."""
+    conversation = _canonical(
+        user("hi"), system("agents"), system("also"), assistant("yes"), user("on"), system("late")
+    )
+    assert conversation.leading == ("agents",)
+    assert [content for _, content in _roles(conversation)] == ["hi", "also", "yes", "on", "late"]
+
+
+def test_position_rule_looks_at_nothing_later() -> None:
+    """What is moved in a short conversation is moved in every longer one."""
+    turns = [user("hi"), system("agents"), assistant("yes"), user("on"), system("late")]
+    assert {_canonical(*turns[:end]).leading for end in range(2, 6)} == {("agents",)}
+    assert _canonical(user("hi"), user("again"), system("late")).leading == ()
+
+
+def test_leading_system_messages_join_the_system_prompt() -> None:
+    """System messages before any turn stand at the start, and the position rule still holds."""
+    conversation = _canonical(system("first"), user("hi"), system("agents"), system="S")
+    assert conversation.leading == ("S", "first", "agents")
+
+
+def test_calls_and_results() -> None:
+    """A call keeps id, name and arguments; its result names its tool."""
+    conversation = _canonical(
+        user("list"), assistant("sure", call("t1", "ls -la")), user(result("t1", "a\nb"))
+    )
+    function = {"name": "Bash", "arguments": {"command": "ls -la"}}
+    assert conversation.messages[1:] == (
+        {
+            "role": "assistant",
+            "content": "sure",
+            "tool_calls": [{"id": "t1", "type": "function", "function": function}],
+        },
+        {"role": "tool", "tool_call_id": "t1", "content": "a\nb", "name": "Bash"},
+    )
+
+
+def test_results_and_words_keep_their_order() -> None:
+    """A user turn that mixes words and results becomes turns in the same order."""
+    conversation = _canonical(
+        user("go"),
+        assistant(call("t1"), call("t2")),
+        user("before", result("t1", "one"), result("t2", "two"), "after", "too"),
+    )
+    assert _roles(conversation)[2:] == [
+        ("user", "before"),
+        ("tool", "one"),
+        ("tool", "two"),
+        ("user", "after\n\ntoo"),
+    ]
+
+
+def test_failed_results_say_so() -> None:
+    """`is_error` is visible in the text, and only when it is true."""
+    conversation = _canonical(
+        user("go"),
+        assistant(call("t1"), call("t2")),
+        user(result("t1", "no such file", is_error=True), result("t2", "fine", is_error=False)),
+    )
+    assert [content for role, content in _roles(conversation) if role == "tool"] == [
+        "Error: no such file",
+        "fine",
+    ]
+
+
+def test_orphan_results_are_kept() -> None:
+    """A result whose call is unknown keeps its text, without a tool's name."""
+    (message,) = _canonical(user(result("gone", "text"))).messages
+    assert message == {"role": "tool", "tool_call_id": "gone", "content": "text"}
+
+
+def test_empty_results() -> None:
+    """A result without content is an empty text."""
+    block = {"type": "tool_result", "tool_use_id": "t1"}
+    assert _roles(_canonical(user("go"), assistant(call("t1")), user(block)))[2] == ("tool", "")
+
+
+def test_thinking_becomes_reasoning() -> None:
+    """Thinking of any signature is handed on; redacted thinking is dropped."""
+    redacted = {"type": "redacted_thinking", "data": "abc"}
+    message = _canonical(user("q"), assistant(thinking("hm"), redacted, "a")).messages[1]
+    assert message == {"role": "assistant", "content": "a", "reasoning_content": "hm"}
+
+
+def test_empty_turns() -> None:
+    """An answer without anything vanishes; a user turn without anything stays a turn."""
+    conversation = _canonical(user("hi"), assistant(""), user(text("")), system(""))
+    assert _roles(conversation) == [("user", "hi"), ("user", "")]
+
+
+def test_tools_in_received_order_with_their_schema() -> None:
+    """Client tools keep order and schema; flags of the API and server tools leave no trace."""
+    read = {"name": "Read", "input_schema": {"type": "object", "$schema": "s"}, "type": "custom"}
+    flagged = BASH | {"strict": True, "eager_input_streaming": True}
+    search = {"type": "web_search_20250305", "name": "web_search", "max_uses": 8}
+    conversation = _canonical(
+        user("hi"), tools=[read, search, flagged], tool_choice={"type": "none"}
+    )
+    assert [tool["function"] for tool in conversation.tools] == [
+        {"name": "Read", "description": "", "parameters": read["input_schema"]},
+        {"name": "Bash", "description": "Runs a command.", "parameters": BASH["input_schema"]},
+    ]
+    assert {tool["type"] for tool in conversation.tools} == {"function"}
+
+
+@pytest.mark.parametrize("kind", ["image", "document"])
+def test_images_and_documents_are_refused_by_name_and_place(kind: str) -> None:
+    """What a text model cannot read is an error that names the block, its place and a way out."""
+    block = {"type": kind, "source": {"type": "base64", "data": "AAAA"}}
+    message = _refusal(user("a"), assistant("b"), user("look", block))
+    assert message.startswith(f"messages.2.content.1: {kind} blocks")
+    assert "reads text only" in message
+    assert f"use a mode whose backend takes {kind}s" in message
+    nested = _refusal(user("a"), assistant(call("t1")), user(result("t1", [text("x"), block])))
+    assert nested.startswith(f"messages.2.content.0.content.1: {kind} blocks")
+
+
+def test_place_counts_messages_as_sent() -> None:
+    """A message moved by the position rule is still named by its place in the request."""
+    message = _refusal(user("a"), system("b"), user({"type": "image"}))
+    assert message.startswith("messages.2.content.0: ")
+    message = _refusal(user("a"), system({"type": "image"}))
+    assert message.startswith("messages.1.content.0: ")
+
+
+def test_unknown_blocks_are_refused_by_name() -> None:
+    """A block that may carry something for the model is never dropped silently."""
+    message = _refusal(user({"type": "hologram", "data": 1}))
+    assert message.startswith("messages.0.content.0: `hologram` blocks")
+
+
+def test_blocks_without_words_are_ignored() -> None:
+    """Settings of the API inside messages carry nothing for a local model."""
+    late = system("note", {"type": "tool_addition", "tool": BASH}, {"type": "tool_removal"})
+    answer = assistant({"type": "fallback"}, {"type": "server_tool_use", "name": "s"}, "found")
+    conversation = _canonical(user("q"), answer, user("on"), late)
+    assert [content for _, content in _roles(conversation)] == ["q", "found", "on", "note"]
+
+
+def test_words_of_other_servers_are_kept() -> None:
+    """Search results, web results and compaction summaries in history are text for the model."""
+    pages = [{"type": "web_search_result", "title": "T", "url": "http://x"}]
+    found = {"type": "search_result", "title": "A", "source": "B", "content": [text("C")]}
+    conversation = _canonical(
+        user(found),
+        assistant({"type": "web_search_tool_result", "content": pages}, "so"),
+        user({"type": "compaction", "content": "earlier"}),
+    )
+    assert [content for _, content in _roles(conversation)] == [
+        "A\nB\n\nC",
+        "T http://x\n\nso",
+        "earlier",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("message", "place"),
+    [
+        (user({"type": "text", "text": 3}), "messages.0.content.0.text"),
+        (user({"type": "tool_result"}), "messages.0.content.0.tool_use_id"),
+        (user(result("t", 5)), "messages.0.content.0.content"),  # type: ignore[arg-type]
+        (assistant({"type": "tool_use", "id": "t"}), "messages.0.content.0"),
+        (assistant({**call("t"), "input": "ls"}), "messages.0.content.0.input"),
+        (system("only"), "messages"),
+    ],
+)
+def test_malformed_blocks_are_named(message: Block, place: str) -> None:
+    """A block of a wrong shape is a 400 that names its place, never a crash."""
+    assert _refusal(message).startswith(f"{place}: ")
+
+
+def test_a_deferred_tool_stands_where_it_was_found() -> None:
+    """Tools that a search brings in never move the tools before them: the prefix stays."""
+    found = {"type": "tool_reference", "tool_name": "WebFetch"}
+    later = {"name": "WebFetch", "input_schema": {"type": "object"}, "defer_loading": True}
+    turns = (user("look"), assistant(call("t", "ToolSearch")), user(result("t", [found])))
+    before = _canonical(user("look"), tools=[BASH])
+    after = _canonical(*turns, tools=[later, BASH])
+    assert after.tools == before.tools
+    assert '"name": "WebFetch"' in _roles(after)[-1][1]
+
+
+@pytest.mark.parametrize(
+    ("block", "where"),
+    [
+        ({"type": "search_result", "content": [None]}, "messages.0.content.0.content.0"),
+        (result("t1", content=[{"type": ["text"]}]), "messages.0.content.0.content.0"),
+        ({**result("t1"), "content": 7}, "messages.0.content.0.content"),
+    ],
+)
+def test_what_is_no_block_inside_a_block_is_named(block: Block, where: str) -> None:
+    """A request's shape says nothing about the blocks within blocks."""
+    assert _refusal(user(block)).startswith(f"{where}: ")
+
+
+def test_a_reference_to_no_name_is_refused() -> None:
+    """Also where tools are deferred, by whose names references are looked up."""
+    later = {**BASH, "defer_loading": True}
+    odd = result("t1", content=[{"type": "tool_reference", "tool_name": ["Bash"]}])
+    assert "tool_name" in _refusal(user(odd), tools=[later])
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(BLOCKS, min_size=1, max_size=3), st.sampled_from(["user", "assistant", "system"]))
+def test_odd_blocks_are_translated_or_refused(blocks: list[Block], role: str) -> None:
+    """Whatever stands in a block, nothing fails but the request, in words."""
+    with suppress(ApiError):
+        _canonical(user("hi"), {"role": role, "content": blocks})

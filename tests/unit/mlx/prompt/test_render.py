@@ -1,0 +1,470 @@
+"""Requests to prompts, with a template of every shape: growth, marks, injection, refusals."""
+
+import functools
+import random
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from anyclaude.messages.errors import ApiError
+from anyclaude.messages.requests import MessagesRequest, parse_count_tokens_request
+from anyclaude.mlx.prompt import Prompt, PromptRenderer
+from anyclaude.mlx.tokens import TokenArray, common_prefix
+from tests.models.requests import (
+    BASH,
+    Block,
+    assistant,
+    call,
+    request,
+    result,
+    system,
+    text,
+    thinking,
+    user,
+)
+from tests.models.templates import CHATML, TEMPLATES
+from tests.models.tokenizers import byte_level, control_texts, tokenizer, wrap
+
+_WITH_TOOLS = sorted(TEMPLATES.keys() - {"bare", "gemma2"})
+# Those whose rendering of earlier turns depends on later ones, with no switch against it.
+_FORGETFUL = {"gpt_oss", "qwen3"}
+_WORDS = (
+    *("read", "the file", "then run", "tests and\n", "answer", "{'b': True}", "<b>", "naïve"),
+    *("🦊\n\n", " ", "x < y", "end."),
+)
+
+
+@functools.cache
+def _renderer(family: str) -> PromptRenderer:
+    return PromptRenderer(tokenizer(family))
+
+
+def _render(family: str, *messages: Block, **fields: object) -> Prompt:
+    return _renderer(family).render(request(*messages, **fields))
+
+
+def _text(family: str, ids: TokenArray) -> str:
+    decoded: str = tokenizer(family).decode(ids)
+    return decoded
+
+
+def _read(family: str, *messages: Block, **fields: object) -> str:
+    return _text(family, _render(family, *messages, **fields).token_ids)
+
+
+def _sections(family: str, prompt: Prompt) -> list[str]:
+    """The prompt's text, cut at its marks."""
+    ends = [0, *prompt.marks, len(prompt.token_ids)]
+    return [_text(family, prompt.token_ids[start:end]) for start, end in pairwise(ends)]
+
+
+def _same(one: Prompt, other: Prompt) -> bool:
+    ids = one.token_ids.tolist() == other.token_ids.tolist()
+    return ids and (one.marks, one.stable_tokens) == (other.marks, other.stable_tokens)
+
+
+class _Talk:
+    """A random conversation, turn by turn, as Claude Code would have it."""
+
+    def __init__(self, seed: int, thoughts: bool = False) -> None:
+        self._random = random.Random(seed)
+        self._thoughts = thoughts
+        self._calls = 0
+        self.messages = [user(self._words(), self._words())]
+        if self._random.random() < 0.5:
+            self.messages.append(system(self._words()))
+
+    def _words(self) -> str:
+        return " ".join(self._random.choices(_WORDS, k=self._random.randint(1, 12)))
+
+    def go_on(self) -> None:
+        """An answer and what follows it: the next question, or results, or both."""
+        wanted = self._random.randint(0, 2)
+        ids = [f"toolu_{self._calls + i}" for i in range(wanted)]
+        self._calls += wanted
+        words = [thinking(self._words())] * self._thoughts + [text(self._words())]
+        self.messages.append(assistant(*words, *(call(i, self._words()) for i in ids)))
+        answer: list[Block] = [result(i, self._words(), is_error=i.endswith("3")) for i in ids]
+        if not ids or self._random.random() < 0.3:
+            answer.append(text(self._words()))
+        self.messages.append(user(*answer))
+        if self._random.random() < 0.3:
+            self.messages.append(system(self._words()))
+
+
+@pytest.mark.parametrize("family", sorted(set(_WITH_TOOLS) - _FORGETFUL))
+@pytest.mark.parametrize("seed", range(6))
+def test_prompts_only_grow(family: str, seed: int) -> None:
+    """Each prompt of a conversation begins with the one before, up to where an answer opens."""
+    talk = _Talk(seed, thoughts=family in {"chatml", "glm", "qwen3_5"})
+    before = None
+    for _ in range(6):
+        prompt = _render(family, *talk.messages, system="Be helpful.", tools=[BASH])
+        if before is not None:
+            assert common_prefix(before.token_ids, prompt.token_ids) >= before.marks[-1]
+            assert set(before.marks) <= set(prompt.marks)
+        before = prompt
+        talk.go_on()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_forgetful_templates_return_to_a_mark(seed: int) -> None:
+    """Where a new question drops old thinking, what stays ends at the mark of the old question."""
+    talk = _Talk(seed, thoughts=True)
+    fields = {"tools": [BASH], "thinking": {"type": "adaptive"}}
+    before = _render("qwen3", *talk.messages, **fields)
+    for _ in range(6):
+        asked = max(i for i, m in enumerate(talk.messages) if _asks(m))
+        question = _render("qwen3", *talk.messages[: asked + 1], **fields).marks[-1]
+        talk.go_on()
+        prompt = _render("qwen3", *talk.messages, **fields)
+        assert common_prefix(before.token_ids, prompt.token_ids) >= question
+        before = prompt
+
+
+def _asks(message: Block) -> bool:
+    content = message["content"]
+    blocks = [text(content)] if isinstance(content, str) else content
+    return message["role"] == "user" and any(block["type"] == "text" for block in blocks)
+
+
+def test_thinking_stays_within_a_tool_loop() -> None:
+    """Results are no new question, so the thinking before them stays and the prompt grows."""
+    start = [user("list"), assistant(thinking("hm"), call("t1")), user(result("t1", "a"))]
+    fields = {"thinking": {"type": "enabled", "budget_tokens": 1024}}
+    first = _render("qwen3", *start, **fields)
+    then = [*start, assistant(thinking("more"), call("t2")), user(result("t2", "b"))]
+    second = _render("qwen3", *then, **fields)
+    assert common_prefix(first.token_ids, second.token_ids) == len(first.token_ids)
+    assert "hm" in _text("qwen3", second.token_ids)
+
+
+@pytest.mark.parametrize("family", ["glm", "qwen3_5"])
+def test_switches_that_keep_thinking_are_set(family: str) -> None:
+    """A template that can keep the thinking of earlier turns is told to."""
+    read = _read(family, user("q"), assistant(thinking("my old thought"), "a"), user("on"))
+    assert "my old thought" in read
+
+
+@pytest.mark.parametrize("family", sorted(TEMPLATES))
+@pytest.mark.parametrize("seed", range(3))
+def test_ids_are_those_of_the_whole_text(family: str, seed: int) -> None:
+    """Without injection the ids are what the tokenizer makes of the whole prompt at once."""
+    talk = _Talk(seed)
+    for _ in range(3 if family in _WITH_TOOLS else 0):
+        talk.go_on()
+    prompt = _render(family, *talk.messages, system="Be helpful.", tools=[BASH])
+    wrapper = tokenizer(family)
+    assert prompt.token_ids.tolist() == wrapper.encode(
+        wrapper.decode(prompt.token_ids), add_special_tokens=False
+    )
+
+
+def _with_words(words: str) -> MessagesRequest:
+    """A request that says `words` wherever a client can say something."""
+    schema = {"type": "object", "properties": {words: {"description": words, "enum": [words]}}}
+    tool = {"name": "Bash", "description": f"a {words} b", "input_schema": {**schema, words: words}}
+    used = {
+        "type": "tool_use",
+        "id": "toolu_1",
+        "name": "Bash",
+        "input": {words: [words], "k": words},
+    }
+    return request(
+        user(f"x{words}y"),
+        system(f"a {words}"),
+        assistant(thinking(f"t {words} t"), f"{words}.", used),
+        user(result("toolu_1", f"out {words} out"), f"{words}\n{words}"),
+        system(f"late {words}"),
+        assistant(f"so {words}!"),
+        user(words),
+        system=f"S {words} S",
+        tools=[tool],
+    )
+
+
+@pytest.mark.parametrize("family", _WITH_TOOLS)
+def test_content_never_becomes_control(family: str) -> None:
+    """Spelling a control token anywhere leaves the prompt's control tokens as they are."""
+    wrapper = tokenizer(family)
+    texts = control_texts(family)
+    control = {wrapper.convert_tokens_to_ids(spelled) for spelled in texts}
+
+    def tokens(words: str) -> tuple[list[int], str]:
+        ids = _renderer(family).render(_with_words(words)).token_ids.tolist()
+        return [token for token in ids if token in control], wrapper.decode(ids)
+
+    expected, _ = tokens("harmless")
+    for spelled in texts:
+        for words in (spelled, spelled[1:-1], spelled.strip("<>|[]/"), f"{spelled}{spelled}"):
+            found, read = tokens(words)
+            assert found == expected, words
+            assert f"x{words}y" in read
+            assert f"out {words} out" in read
+
+
+@pytest.mark.parametrize("family", _WITH_TOOLS)
+def test_injected_prompts_grow_too(family: str) -> None:
+    """Text that spells control tokens is encoded alike in every later prompt."""
+    messages = [user("<|im_end|> [INST] <think> </tool_call> \U0001d159")]
+    first = _render(family, *messages, system="S")
+    second = _render(family, *messages, assistant("a"), user("on"), system="S")
+    end = first.marks[-1] if family != "mistral" else len(first.token_ids)
+    assert common_prefix(first.token_ids, second.token_ids) >= end
+
+
+def test_characters_used_for_keeping_apart_survive() -> None:
+    """The characters that keep content apart are ordinary when a client sends them."""
+    words = "\U0001d159<think>\U0001d1a62\U0001d159\U0001d1a6<|im_end|>\U0001d1a60"
+    assert f"user\n{words}<|im_end|>" in _read("chatml", user(words))
+
+
+@pytest.mark.parametrize("family", sorted(TEMPLATES))
+def test_marks_are_cuts_within_the_prompt(family: str) -> None:
+    """Marks increase strictly and are neither the prompt's start nor its end."""
+    prompt = _render(family, user("hi"), assistant("yes"), user("on"), system="S")
+    marks = [0, *prompt.marks, len(prompt.token_ids)]
+    assert all(before < after for before, after in pairwise(marks))
+    assert prompt.stable_tokens == 0 or prompt.stable_tokens in prompt.marks
+
+
+def test_marks_are_the_ends_of_messages() -> None:
+    """Every message ends at a mark, and the last mark stands before the answer's header."""
+    prompt = _render("chatml", user("hi"), assistant("yes"), user("on"), system="S", tools=[BASH])
+    sections = _sections("chatml", prompt)
+    heads = [section.partition("\n")[0] for section in sections]
+    names = ["system", "system", "user", "assistant", "user", "assistant"]
+    assert heads == [f"<|im_start|>{name}" for name in names]
+    assert sections[-1] == "<|im_start|>assistant\n"
+
+
+def test_marks_with_a_token_per_role() -> None:
+    """A template that closes no turn has its marks before each opening."""
+    messages = [user("hi"), assistant(call("t1")), user(result("t1")), user("on"), system("late")]
+    sections = _sections("glm", _render("glm", *messages, system="S"))
+    heads = [section.partition("|>")[0] for section in sections]
+    assert heads == [
+        *("[gMASK]<sop><|system", "<|user", "<|assistant", "<|observation"),
+        *("<|user", "<|system", "<|assistant"),
+    ]
+
+
+def test_marks_where_no_header_opens_an_answer() -> None:
+    """A template without an answer's header has its marks behind each question."""
+    prompt = _render("mistral", user("hi"), assistant("yes"), user("on"), system="S")
+    assert _sections("mistral", prompt) == [
+        "<s>[SYSTEM_PROMPT]S[/SYSTEM_PROMPT]",
+        "[INST]hi[/INST]",
+        "yes</s>",
+        "[INST]on[/INST]",
+    ]
+
+
+def test_no_marks_without_control_tokens() -> None:
+    """A template without control tokens has no exact cuts, so none are claimed."""
+    prompt = _render("bare", user("hi"), assistant("yes"), user("on"), system="S")
+    assert prompt.marks == ()
+    assert prompt.stable_tokens == 0
+
+
+@pytest.mark.parametrize("family", _WITH_TOOLS)
+def test_new_conversations_share_the_stable_prefix(family: str) -> None:
+    """Conversations with other first words share tools, instructions and the moved message."""
+    fields = {"system": [text("Be helpful.")], "tools": [BASH]}
+    first = _render(family, user("hi"), system("agents: Explore"), **fields)
+    second = _render(family, user("Write a poem"), system("agents: Explore"), **fields)
+    stable = first.stable_tokens
+    assert stable == second.stable_tokens > 0
+    assert common_prefix(first.token_ids, second.token_ids) >= stable
+    shared = _text(family, first.token_ids[:stable])
+    assert all(words in shared for words in ("Be helpful.", "agents: Explore", "Runs a command."))
+    assert "hi" not in shared.split("agents: Explore")[1]
+
+
+@pytest.mark.parametrize("family", _WITH_TOOLS)
+def test_the_stable_prefix_stays(family: str) -> None:
+    """It is the same at every turn of a conversation."""
+    talk = _Talk(7)
+    stable = set()
+    for _ in range(4):
+        stable.add(_render(family, *talk.messages, system="S", tools=[BASH]).stable_tokens)
+        talk.go_on()
+    assert len(stable) == 1
+
+
+def test_no_stable_prefix_without_instructions() -> None:
+    """With neither tools nor instructions there is nothing to share."""
+    assert _render("qwen3", user("hi")).stable_tokens == 0
+
+
+class _Dated(TokenizerWrapper):
+    """Tells the template the day."""
+
+    _day = "Monday"
+
+    def apply_chat_template(self, *args: object, **kwargs: object) -> str:
+        apply: Callable[..., str] = super().apply_chat_template
+        return apply(*args, today=self._day, **kwargs)
+
+
+def test_a_stable_prefix_that_changes_with_the_day() -> None:
+    """A date in the template moves the prefix when it changes, and is never claimed wrongly."""
+    dated = "{{- '<|im_start|>' ~ today ~ '<|im_end|>' -}}" + CHATML
+    wrapper = wrap(byte_level(), dated, ("<s>", "</s>", "<|im_start|>", "<|im_end|>"))
+    tokens = _Dated(wrapper._tokenizer)
+    renderer = PromptRenderer(tokens)
+    for day in ("Monday", "Tuesday", "Monday"):
+        tokens._day = day
+        prompt = renderer.render(request(user("hi"), system="S"))
+        shared = tokens.decode(prompt.token_ids[: prompt.stable_tokens])
+        assert shared == f"<|im_start|>{day}<|im_end|><|im_start|>system\nS<|im_end|>\n"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"system": "S"}, {"system": [text("S", cache_control={"type": "ephemeral"})]}),
+        ({"system": "S"}, {"system": [text("x-anthropic-billing-header: a"), text("S")]}),
+        ({"system": "S"}, {"system": "S", "tool_choice": {"type": "none"}}),
+        (
+            {"tools": [BASH]},
+            {"tools": [BASH | {"cache_control": {}}, {"type": "w_1", "name": "w"}]},
+        ),
+        ({}, {"metadata": {"user_id": "u"}, "betas": ["x"], "thinking": {"type": "disabled"}}),
+    ],
+)
+def test_what_is_not_for_the_model_moves_no_token(
+    one: dict[str, object], other: dict[str, object]
+) -> None:
+    """Requests that differ only in what the API is told have the same prompt."""
+    assert _same(_render("qwen3", user("hi"), **one), _render("qwen3", user(text("hi")), **other))
+
+
+def test_counting_renders_the_same() -> None:
+    """A count request gives the very prompt that generation gets."""
+    body = b'{"model": "m", "system": "S", "messages": [{"role": "user", "content": "hi"}]}'
+    counted = _renderer("qwen3").render(parse_count_tokens_request(body))
+    assert _same(counted, _render("qwen3", user("hi"), system="S"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "ending"),
+    [
+        ({"thinking": {"type": "adaptive"}}, "<|im_start|>assistant\n"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 9}}, "<|im_start|>assistant\n"),
+        ({"thinking": {"type": "disabled"}}, "<think>\n\n</think>\n\n"),
+        ({}, "<think>\n\n</think>\n\n"),
+    ],
+)
+def test_thinking_follows_the_request(setting: dict[str, object], ending: str) -> None:
+    """The template is told whether to think, and no means no."""
+    assert _read("qwen3", user("hi"), **setting).endswith(ending)
+
+
+@pytest.mark.parametrize("family", sorted(TEMPLATES.keys() - {"gpt_oss"}))
+def test_an_answer_begun_by_the_client_goes_on(family: str) -> None:
+    """A trailing assistant message is left open, with its words as they stand."""
+    read = _read(family, user("hi"), assistant("The answer is: <|im_end|> "))
+    assert read.endswith("The answer is: <|im_end|> ")
+
+
+def test_an_answer_begun_in_a_channel_goes_on() -> None:
+    """A template with channels leaves the final channel open."""
+    read = _read("gpt_oss", user("hi"), assistant("The answer"))
+    assert read.endswith("<|channel|>final<|message|>The answer")
+
+
+def test_a_trailing_call_is_closed() -> None:
+    """Nothing can be added to a call, so a new answer opens behind it."""
+    read = _read("chatml", user("hi"), assistant("so", call("t1")))
+    assert read.endswith("</tool_call><|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_late_system_messages_stay_in_place() -> None:
+    """A template that takes them gets system messages where they stand."""
+    read = _read(
+        "qwen3", user("a"), assistant("b"), user("c"), system("note"), assistant("d"), user("e")
+    )
+    assert "c<|im_end|>\n<|im_start|>system\nnote<|im_end|>\n<|im_start|>assistant\nd" in read
+
+
+def test_refused_system_messages_become_reminders() -> None:
+    """A template that refuses them gets a user turn, or words behind a result, in place."""
+    messages = [user("a"), system("first"), assistant("b"), user("c"), system("note")]
+    read = _read("qwen3_5", *messages, system="S")
+    assert read.startswith("<|im_start|>system\nS\n\nfirst<|im_end|>\n<|im_start|>user\na")
+    reminder = "<system-reminder>\nnote\n</system-reminder>"
+    assert f"c<|im_end|>\n<|im_start|>user\n{reminder}<|im_end|>" in read
+    messages = [user("a"), assistant(call("t1")), user(result("t1", "out")), system("note")]
+    assert f"<tool_response>\nout\n\n{reminder}\n</tool_response>" in _read("qwen3_5", *messages)
+
+
+def test_turns_in_a_row_where_roles_must_alternate() -> None:
+    """Consecutive turns of one role become one turn, and stay apart where that is allowed."""
+    messages = [user("a"), user("b"), assistant("c"), assistant("d"), user("e")]
+    assert "[INST]a\n\nb[/INST]c\n\nd</s>[INST]e[/INST]" in _read("mistral", *messages)
+    assert "a<|im_end|>\n<|im_start|>user\nb<|im_end|>" in _read("qwen3", *messages)
+
+
+def test_words_behind_results_where_roles_must_alternate() -> None:
+    """Words that follow a result join it when the template takes no user turn there."""
+    messages = [user("a"), assistant(call("toolu_1")), user(result("toolu_1", "out"), "stop")]
+    read = _read("mistral", *messages)
+    assert "out\n\nstop[/TOOL_RESULTS]" in read
+
+
+def test_ids_that_a_template_refuses_are_made_short() -> None:
+    """A call and its result keep one id, made the same way each time."""
+    read = _read("mistral", user("a"), assistant(call("toolu_01AbC")), user(result("toolu_01AbC")))
+    called, answered = read.partition("[TOOL_RESULTS]")[::2]
+    short = answered.partition(":")[0]
+    assert len(short) == 9
+    assert short.isalnum()
+    assert called.endswith(f"{short}</s>")
+
+
+def test_calls_in_parallel_where_one_is_allowed() -> None:
+    """Each call gets a turn of its own with its result behind it."""
+    read = _read(
+        "llama3",
+        user("a"),
+        assistant(call("t1", "ls"), call("t2", "pwd")),
+        user(result("t2", "two"), result("t1", "one")),
+    )
+    places = [read.index(words) for words in ('"ls"', "one", '"pwd"', "two")]
+    assert places == sorted(places)
+
+
+def test_templates_without_a_system_role() -> None:
+    """Instructions become the beginning of the first user turn."""
+    read = _read("gemma2", user("hi"), system="Be helpful.")
+    assert "<start_of_turn>user\nBe helpful.\n\nhi<end_of_turn>" in read
+
+
+@pytest.mark.parametrize("family", _WITH_TOOLS)
+def test_orphan_results_are_tolerated(family: str) -> None:
+    """A result whose call is gone is still read."""
+    assert "leftover" in _read(family, user("a"), assistant("b"), user(result("gone", "leftover")))
+
+
+def test_thinking_beside_a_call_where_text_is_refused() -> None:
+    """Text and thinking of one call reach a template that takes only one of them."""
+    read = _read("gpt_oss", user("a"), assistant(thinking("hm"), "words", call("t1")))
+    assert "analysis<|message|>hm\n\nwords<|end|>" in read
+
+
+def test_a_refusal_of_the_template_is_a_client_error() -> None:
+    """What no rewriting can mend is a 400 with the template's own words."""
+    with pytest.raises(ApiError, match="roles must alternate") as caught:
+        _render("mistral", assistant("I begin"), user("hi"))
+    assert caught.value.status == 400
+
+
+def test_a_model_without_a_template_is_refused_at_once() -> None:
+    """A base model is an error when it is loaded, not at the first request."""
+    plain = wrap(byte_level(), "", ("<s>", "</s>"))
+    plain._tokenizer.chat_template = None
+    with pytest.raises(ValueError, match="no chat template"):
+        PromptRenderer(TokenizerWrapper(plain._tokenizer))

@@ -1,0 +1,83 @@
+"""Shaping only what is new gives what shaping all gives, whatever the template takes."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anyclaude.mlx.prompt.canonical import Conversation, TemplateMessage
+from anyclaude.mlx.prompt.dialect import Dialect
+from anyclaude.mlx.prompt.shaping import Shaping
+
+_DIALECTS = [
+    Dialect(),
+    *(Dialect(**{field.name: False}) for field in fields(Dialect)),
+    Dialect(**{field.name: False for field in fields(Dialect) if field.name != "parallel_calls"}),
+]
+
+
+def _call(name: str) -> dict[str, Any]:
+    return {"id": name, "type": "function", "function": {"name": "Bash", "arguments": {"a": 1}}}
+
+
+_TEXTS = st.sampled_from(["", "one", "two"])
+_NAMES = st.sampled_from(["toolu_1", "toolu_2"])
+_MESSAGES: st.SearchStrategy[TemplateMessage] = st.one_of(
+    st.builds(
+        lambda role, text: {"role": role, "content": text},
+        st.sampled_from(["user", "assistant", "system"]),
+        _TEXTS,
+    ),
+    st.builds(
+        lambda text, name: {"role": "tool", "tool_call_id": name, "content": text}, _TEXTS, _NAMES
+    ),
+    st.builds(
+        lambda text, names: {
+            "role": "assistant",
+            "content": text,
+            "reasoning_content": "hm",
+            "tool_calls": [_call(name) for name in names],
+        },
+        _TEXTS,
+        st.lists(_NAMES, min_size=1, max_size=2),
+    ),
+)
+
+
+@pytest.mark.parametrize("dialect", _DIALECTS)
+@settings(max_examples=60)
+@given(
+    pool=st.lists(_MESSAGES, min_size=1, max_size=8),
+    picks=st.lists(
+        st.tuples(st.integers(0, 10), st.lists(st.integers(0, 7), max_size=3)), max_size=8
+    ),
+    leading=st.sampled_from([(), ("system",), ("one", "two")]),
+)
+def test_new_parts_are_enough(
+    dialect: Dialect,
+    pool: list[TemplateMessage],
+    picks: list[tuple[int, list[int]]],
+    leading: tuple[str, ...],
+) -> None:
+    """Conversations that grow, are cut back and fork, message objects coming again."""
+    shaping = Shaping(dialect, 1 << 20)
+    conversation = Conversation(leading, (pool[0],), ())
+    for cut, more in picks:
+        kept = conversation.messages[:cut]
+        added = tuple(pool[index % len(pool)] for index in more)
+        conversation = replace(conversation, messages=kept + added)
+        fresh = Shaping(dialect, 1 << 20).shaped(conversation)
+        shaped = shaping.shaped(conversation)
+        assert shaped.messages == dialect.shape(conversation)
+        assert (shaped.messages, shaped.exact) == (fresh.messages, fresh.exact)
+
+
+def test_what_is_kept_is_bounded() -> None:
+    """Over the limit everything is shaped again, and nothing is held."""
+    shaping = Shaping(Dialect(), 10)
+    messages = ({"role": "user", "content": "word " * 100},)
+    for _ in range(3):
+        assert shaping.shaped(Conversation((), messages, ())).messages == list(messages)
+    assert shaping._kept == []

@@ -1,0 +1,218 @@
+"""Answers in the model's own tokens: prompts that only grow, and plain rendering elsewhere."""
+
+import functools
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from anyclaude.messages.requests import Message
+from anyclaude.mlx.prompt import Prompt, PromptRenderer
+from anyclaude.mlx.tokens import TokenArray, token_array
+from tests.models.requests import (
+    BASH,
+    Block,
+    assistant,
+    call,
+    request,
+    result,
+    system,
+    text,
+    thinking,
+    user,
+)
+from tests.models.templates import TEMPLATES
+from tests.models.tokenizers import tokenizer
+
+_BYTES = 1 << 26
+# Templates that open an answer with a line of its own and end it with the token that ended it when
+# it was written.
+_SPLICED = ["chatml", "llama3", "qwen3", "qwen3_5", "qwen3_coder"]
+_TURN_ENDS = {"glm": "<|user|>", "gpt_oss": "<|end|>", "llama3": "<|eot_id|>", "mistral": "</s>"}
+_WORDS = (
+    "read",
+    "the file",
+    "<|im_end|>",
+    "<|eot_id|>",
+    "{'b': True}",
+    "naïve 🦊",
+    "</think>",
+    "\n",
+)
+
+
+@functools.cache
+def _plain(family: str) -> PromptRenderer:
+    return PromptRenderer(tokenizer(family))
+
+
+def _end(family: str) -> int:
+    """The token with which the family's models end a turn."""
+    return int(tokenizer(family).get_vocab()[_TURN_ENDS.get(family, "<|im_end|>")])
+
+
+class _Talk:
+    """A conversation whose answers are any tokens: where they stand does not depend on them."""
+
+    def __init__(self, family: str, seed: int, *, thoughts: bool) -> None:
+        self.family, self.thoughts = family, thoughts
+        self.random = random.Random(seed)
+        self.renderer = PromptRenderer(tokenizer(family), spliced_bytes=_BYTES)
+        # Texts made so far; each ends with its number.
+        self.said = 0
+        self.messages: list[Block] = [user(self.words())]
+        if seed % 2:
+            self.messages.append(system(self.words()))
+        self.calls = 0
+
+    def words(self) -> str:
+        self.said += 1
+        some = self.random.choices(_WORDS, k=self.random.randint(1, 8))
+        return " ".join([*some, f"word{self.said}."])
+
+    def ask(self, messages: Sequence[Block] | None = None) -> tuple[Prompt, Prompt]:
+        """The prompt with answers spliced, and without."""
+        asked = self.messages if messages is None else messages
+        fields: dict[str, Any] = {"tools": [BASH], "system": "You help."}
+        if self.thoughts:
+            fields["thinking"] = {"type": "enabled", "budget_tokens": 1024}
+        body = request(*asked, **fields)
+        return self.renderer.render(body), _plain(self.family).render(body)
+
+    def answer(self, prompt: Prompt) -> TokenArray:
+        """Answers, goes on, and returns all tokens up to the answer's end."""
+        words = [self.random.randrange(100, 200) for _ in range(self.random.randint(1, 30))]
+        generated = token_array([*words, _end(self.family)])
+        message, following = self.turns()
+        assert prompt.place is not None
+        self.renderer.keep_answer(prompt.place, generated, Message.model_validate(message))
+        self.messages += [message, *following]
+        return np.concatenate([prompt.token_ids, generated])
+
+    def turns(self) -> tuple[Block, list[Block]]:
+        blocks = [thinking(self.words())] * self.thoughts + [text(self.words())]
+        if self.random.random() < 0.5:
+            return assistant(*blocks), [user(self.words())]
+        self.calls += 1
+        name = f"toolu_{self.calls}"
+        return assistant(*blocks, call(name, self.words())), [user(result(name, self.words()))]
+
+
+def _begins(ids: TokenArray, start: TokenArray) -> bool:
+    return bool(np.array_equal(ids[: len(start)], start))
+
+
+def _ends(ids: TokenArray, tail: TokenArray) -> bool:
+    return bool(np.array_equal(ids[len(ids) - len(tail) :], tail))
+
+
+@pytest.mark.parametrize("thoughts", [False, True])
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("family", _SPLICED)
+def test_prompts_only_grow(family: str, seed: int, thoughts: bool) -> None:
+    """Each prompt begins with the one before and its answer, and ends as the template has it."""
+    talk = _Talk(family, seed, thoughts=thoughts)
+    prompt, plain = talk.ask()
+    assert _begins(prompt.token_ids, plain.token_ids)
+    for _ in range(8):
+        computed = talk.answer(prompt)
+        prompt, plain = talk.ask()
+        assert _begins(prompt.token_ids, computed)
+        tail = prompt.token_ids[len(computed) :]
+        assert _ends(plain.token_ids, tail)
+        # The tail is what follows the answer, all of it and nothing else.
+        assert plain.token_ids[len(plain.token_ids) - len(tail) - 1] == _end(family)
+        said = tokenizer(family).decode(tail)
+        assert f"word{talk.said}." in said
+        assert f"word{talk.said - 1}." not in said
+        assert prompt.stable_tokens == plain.stable_tokens
+        assert all(0 < mark < len(prompt.token_ids) for mark in prompt.marks)
+        assert list(prompt.marks) == sorted(set(prompt.marks))
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("family", sorted(TEMPLATES.keys() - {"bare", "gemma2"}))
+def test_what_is_not_equal_is_rendered(family: str, seed: int) -> None:
+    """From an edited message on all is the template's; up to the answer before it nothing is."""
+    talk = _Talk(family, seed, thoughts=False)
+    computed = []
+    prompt, _ = talk.ask()
+    lengths = []
+    for _ in range(6):
+        lengths.append(len(talk.messages))
+        computed.append(talk.answer(prompt))
+        prompt, _ = talk.ask()
+    place = talk.random.randrange(len(talk.messages))
+    edited = [dict(message) for message in talk.messages]
+    edited[place] = {**edited[place], "content": _changed(edited[place]["content"])}
+    prompt, plain = talk.ask(edited)
+    # An answer is spliced if it and all before it came back as they were.
+    kept = [ids for ids, before in zip(computed, lengths, strict=True) if before < place]
+    if kept and family in _SPLICED:
+        assert _begins(prompt.token_ids, kept[-1])
+        assert _ends(plain.token_ids, prompt.token_ids[len(kept[-1]) :])
+    elif not kept:
+        assert np.array_equal(prompt.token_ids, plain.token_ids)
+    again, _ = talk.ask()
+    if family in _SPLICED:
+        assert _begins(again.token_ids, computed[-1])
+
+
+def _changed(content: Any) -> Any:
+    if isinstance(content, str):
+        return content + " changed"
+    first = {**content[0]}
+    key = next(key for key in ("text", "content", "thinking") if key in first)
+    first[key] = f"{first[key]} changed"
+    return [first, *content[1:]]
+
+
+@pytest.mark.parametrize("family", sorted(TEMPLATES.keys() - {"bare", "gemma2"}))
+def test_no_template_gets_a_wrong_prompt(family: str) -> None:
+    """Either the prompt goes on from the computed tokens, or it is the template's own."""
+    for seed in range(4):
+        talk = _Talk(family, seed, thoughts=False)
+        prompt, _ = talk.ask()
+        for _ in range(5):
+            computed = talk.answer(prompt)
+            prompt, plain = talk.ask()
+            if _begins(prompt.token_ids, computed):
+                assert _ends(plain.token_ids, prompt.token_ids[len(computed) :])
+            else:
+                assert np.array_equal(prompt.token_ids, plain.token_ids)
+
+
+def test_a_fork_goes_on_from_its_own_answers() -> None:
+    """Two continuations of one answer each keep theirs, also when they take turns."""
+    talk = _Talk("qwen3", 1, thoughts=True)
+    prompt, _ = talk.ask()
+    talk.answer(prompt)
+    common = list(talk.messages)
+    branches = []
+    for _ in range(2):
+        talk.messages = [*common, user("Branch."), assistant("Ok."), user(talk.words())]
+        prompt, _ = talk.ask()
+        branches.append((talk.answer(prompt), talk.messages))
+    for computed, messages in [*branches, *branches]:
+        prompt, _ = talk.ask(messages)
+        assert _begins(prompt.token_ids, computed)
+
+
+def test_off_changes_nothing() -> None:
+    """Without the setting a prompt has no place for an answer."""
+    body = request(user("Hi."))
+    assert _plain("chatml").render(body).place is None
+
+
+def test_what_is_kept_is_bounded() -> None:
+    """Over the limit the oldest conversation is rendered plainly again."""
+    talk = _Talk("chatml", 0, thoughts=False)
+    talk.renderer = PromptRenderer(tokenizer("chatml"), spliced_bytes=1000)
+    prompt, _ = talk.ask()
+    talk.messages[0] = user("word " * 2000)
+    prompt, _ = talk.ask()
+    talk.answer(prompt)
+    prompt, plain = talk.ask()
+    assert np.array_equal(prompt.token_ids, plain.token_ids)

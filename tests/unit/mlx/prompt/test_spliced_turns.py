@@ -1,0 +1,141 @@
+"""Spliced answers through renderer, engine and cache: a turn costs its new tokens, exactly."""
+
+import functools
+import json
+import random
+import tempfile
+from pathlib import Path
+
+import pytest
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from anyclaude.messages.requests import CountTokensRequest, parse_count_tokens_request
+from anyclaude.mlx.adapter import load_tokenizer_from
+from tests.models.requests import BASH, Block, result, user
+from tests.models.tokenizers import tokenizer
+from tests.unit.mlx.kv_explain.explained import Outcome, Talk, start
+
+# As a model may write it, and no template does.
+_CALL = """<tool_call>
+{"arguments": {"timeout":5 ,"command" : "ls  -l"},"name":   "Bash"}
+</tool_call>"""
+_THOUGHTS = "<think>\nI had better look.\n</think>\n\n"
+_FRESH_TOKENS = 80
+
+
+@functools.cache
+def _words(template: str) -> TokenizerWrapper:
+    """By the name in the comment mlx-lm knows how the model writes calls."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        words = tokenizer(template)
+        words.save_pretrained(folder)
+        file = Path(folder) / "chat_template.jinja"
+        file.write_text(file.read_text() + "{#- tool_call.name #}")
+        return load_tokenizer_from(Path(folder), {})
+
+
+def talking(template: str = "chatml", *, spliced: bool = False) -> Talk:
+    return Talk(words=_words(template), spliced=spliced)
+
+
+def body(rng: random.Random, *, thinking: bool) -> Block:
+    fields = {"thinking": {"type": "enabled", "budget_tokens": 1024}} if thinking else {}
+    return start(rng, tools=[BASH], **fields)
+
+
+def _request(asked: Block) -> CountTokensRequest:
+    return parse_count_tokens_request(json.dumps(asked).encode())
+
+
+def computed(outcome: Outcome) -> int:
+    usage = outcome.started.usage
+    return int(usage.input_tokens + usage.cache_creation_tokens)
+
+
+def loop(talk: Talk, template: str) -> list[Outcome]:
+    """A question, a call, its result, an answer, and another question."""
+    thinks = template == "qwen3"
+    thoughts = _THOUGHTS if thinks else ""
+    first = talk.send(body(random.Random(1), thinking=thinks), thoughts + _CALL)
+    use = next(block for block in first.content if block["type"] == "tool_use")
+    assert use["input"] == {"timeout": 5, "command": "ls  -l"}
+    second = talk.send(first.next(user(result(use["id"], "two files"))), thoughts + "Two files.")
+    third = talk.send(second.next(user("And now?")), thoughts + "Nothing.")
+    return [first, second, third]
+
+
+@pytest.mark.parametrize("template", ["chatml", "qwen3"])
+def test_a_turn_costs_its_new_tokens(template: str) -> None:
+    """Other spacing, other order and thinking that the template drops cost nothing."""
+    talk = talking(template, spliced=True)
+    _, second, third = loop(talk, template)
+
+    assert [second.cause, third.cause] == ["extended", "extended"]
+    assert max(computed(second), computed(third)) < _FRESH_TOKENS
+
+
+@pytest.mark.parametrize("template", ["chatml", "qwen3"])
+def test_without_the_setting_it_costs_the_answer_too(template: str) -> None:
+    """What splicing is for: the explainer names what the template did."""
+    _, second, third = loop(talking(template), template)
+
+    causes = {second.cause, third.cause}
+    assert "answer_rendered_differently" in causes
+    assert ("thinking_dropped" in causes) is (template == "qwen3")
+
+
+def test_what_is_kept_is_what_a_fresh_run_gives() -> None:
+    """Every segment that spliced prompts left equals a new computation of the same tokens."""
+    talk = talking("qwen3", spliced=True)
+    loop(talk, "qwen3")
+    run = talk.engine.verification(100_000)
+    while run.step():
+        pass
+
+    assert run.findings.segments > 3
+    assert not run.findings.wrong
+
+
+def test_a_cut_answer_is_not_put_back() -> None:
+    """It ends nowhere; what comes back is rendered."""
+    talk = talking(spliced=True)
+    rng = random.Random(1)
+    first = talk.send(body(rng, thinking=False) | {"max_tokens": 3}, "Word after word after word.")
+    cut = first.next(user("Go on."))
+    plain = talking().renderer.render(_request(cut))
+
+    assert talk.renderer.render(_request(cut)).token_ids.tolist() == plain.token_ids.tolist()
+
+
+def test_an_answer_that_was_changed_on_its_way_is_not_put_back() -> None:
+    """The client was told of a call that could not be made: the model has to read that too."""
+    talk = talking(spliced=True)
+    first = talk.send(body(random.Random(1), thinking=False), "<tool_call>\nnonsense\n</tool_call>")
+    assert "call" in first.content[0]["text"]
+    told = first.next(user("Try again."))
+    plain = talking().renderer.render(_request(told))
+
+    assert talk.renderer.render(_request(told)).token_ids.tolist() == plain.token_ids.tolist()
+
+
+def test_an_edited_answer_is_rendered() -> None:
+    """One changed word, and the client's words count."""
+    talk = talking(spliced=True)
+    first = talk.send(body(random.Random(1), thinking=False), "It   is\tdone.")
+    same = first.next(user("Thanks."))
+    changed = {**same, "messages": [dict(message) for message in same["messages"]]}
+    changed["messages"][1]["content"] = [{"type": "text", "text": "It is not."}]
+    plain = talking().renderer.render(_request(changed))
+
+    assert talk.renderer.render(_request(changed)).token_ids.tolist() == plain.token_ids.tolist()
+    assert talk.send(same).cause == "extended"
+
+
+def test_counting_sees_the_prompt_that_is_computed() -> None:
+    """The count of a request is the sum of its usage."""
+    talk = talking("qwen3", spliced=True)
+    *_, third = loop(talk, "qwen3")
+    usage = third.started.usage
+    total = usage.input_tokens + usage.cache_creation_tokens + usage.cache_read_tokens
+
+    assert len(talk.renderer.render(_request(third.request)).token_ids) == total

@@ -1,0 +1,45 @@
+"""What status says where memory is short for Claude Code's prompt."""
+
+from anyclaude.supervisor.status import memory_problems
+from anyclaude.worker.v1.worker_pb2 import MemoryStatus
+
+GB = 10**9
+
+
+def _memory(*, limit: int, available: int, caches: int = 0) -> MemoryStatus:
+    return MemoryStatus(
+        prompt_bytes=2 * GB,
+        cache_limit_bytes=limit,
+        available_bytes=available,
+        cache_bytes=caches,
+    )
+
+
+def test_enough_memory_is_no_problem() -> None:
+    """Nothing is said where the prompt fits into the limit and into the machine."""
+    assert memory_problems(_memory(limit=8 * GB, available=2 * GB)) == []
+
+
+def test_a_limit_below_one_prompt_is_told() -> None:
+    """Needed and allowed bytes are named, and what to do."""
+    (told,) = memory_problems(_memory(limit=GB, available=8 * GB))
+
+    assert "2.0 GB" in told
+    assert "1.0 GB" in told
+    assert "cache.memory_limit_bytes" in told
+    assert "mode lmstudio" in told
+
+
+def test_a_machine_short_of_memory_is_told() -> None:
+    """Needed and available bytes are named, and what to do."""
+    (told,) = memory_problems(_memory(limit=8 * GB, available=GB))
+
+    assert "2.0 GB" in told
+    assert "1.0 GB" in told
+    assert "Close other programs" in told
+    assert "mode lmstudio" in told
+
+
+def test_what_the_caches_hold_needs_no_more_room() -> None:
+    """A service whose caches hold the prompt already is not short of it."""
+    assert memory_problems(_memory(limit=8 * GB, available=GB, caches=GB)) == []

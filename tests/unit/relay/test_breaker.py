@@ -1,0 +1,95 @@
+"""The circuit breaker, by its table."""
+
+import pytest
+
+from anyclaude.relay.breaker import Breaker, BreakerOpenError, State
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def breaker(clock: Clock) -> Breaker:
+    return Breaker(3, 10.0, clock)
+
+
+def fail(breaker: Breaker, times: int) -> None:
+    for _ in range(times):
+        breaker.enter()
+        breaker.failed()
+
+
+def test_it_opens_at_the_limit_and_not_before(breaker):
+    """Two failures in a row change nothing; the third refuses the next request."""
+    fail(breaker, 2)
+    assert breaker.state is State.CLOSED
+    fail(breaker, 1)
+    assert breaker.state is State.OPEN
+    with pytest.raises(BreakerOpenError) as refused:
+        breaker.enter()
+    assert refused.value.wait_seconds == 10.0
+
+
+def test_a_success_forgets_failures(breaker):
+    """Only failures in a row count."""
+    fail(breaker, 2)
+    breaker.enter()
+    breaker.succeeded()
+    fail(breaker, 2)
+    assert breaker.state is State.CLOSED
+
+
+def test_one_request_tries_after_the_wait(breaker, clock):
+    """Half open, one request goes out and the others are still refused."""
+    fail(breaker, 3)
+    clock.now = 10.0
+    assert breaker.state is State.HALF_OPEN
+    breaker.enter()
+    with pytest.raises(BreakerOpenError):
+        breaker.enter()
+
+
+def test_the_try_decides(breaker, clock):
+    """A failed try waits anew, a good one closes."""
+    fail(breaker, 3)
+    clock.now = 10.0
+    fail(breaker, 1)
+    assert breaker.state is State.OPEN
+    clock.now = 20.0
+    breaker.enter()
+    breaker.succeeded()
+    assert breaker.state is State.CLOSED
+    fail(breaker, 2)
+    assert breaker.state is State.CLOSED
+
+
+def test_an_undecided_try_lets_the_next_one_try(breaker, clock):
+    """A cancelled request says nothing of the server and blocks nobody."""
+    fail(breaker, 3)
+    clock.now = 10.0
+    breaker.enter()
+    breaker.undecided()
+    breaker.enter()
+    breaker.succeeded()
+    assert breaker.state is State.CLOSED
+
+
+def test_an_answer_that_begins_lets_others_in(breaker, clock):
+    """A long answer need not end before others may ask; if it breaks, the breaker opens again."""
+    fail(breaker, 3)
+    clock.now = 10.0
+    breaker.enter()
+    breaker.answering()
+    breaker.enter()
+    assert breaker.state is State.CLOSED
+    breaker.failed()
+    assert breaker.state is State.OPEN

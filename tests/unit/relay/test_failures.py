@@ -1,0 +1,182 @@
+"""Connections that fail, keys and counts: what a person reads, and what is worked out."""
+
+import errno
+import json
+import socket
+import ssl
+
+import pytest
+
+from anyclaude.messages.errors import ApiError
+from anyclaude.messages.requests import parse_count_tokens_request
+from anyclaude.relay.failures import Party, Refusal, explain_refusal, explain_transport
+from anyclaude.relay.keys import Key
+from anyclaude.relay.main import build_upstreams
+from anyclaude.relay.usage import Estimator, openai_usage
+from anyclaude.runtime.upstreams import UpstreamSettings
+
+
+def party(kind="lmstudio", url="http://192.168.1.7:1234"):
+    return Party(kind, UpstreamSettings.model_validate({"kind": kind, "base_url": url}))
+
+
+def raised_from(cause: BaseException) -> OSError:
+    """As of a name with several addresses, each of which was tried."""
+    try:
+        raise OSError("no address takes a connection") from ExceptionGroup("", [cause])
+    except OSError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("cause", "status", "should_retry", "words"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, "no"), 529, None, "lms server start"),
+        (OSError(65, "No route to host"), 500, False, "Privacy & Security > Local Network"),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), 500, False, "no route"),
+        (socket.gaierror(-2, "Name not known"), 500, False, "does not resolve"),
+        (ssl.SSLError(1, "WRONG_VERSION_NUMBER"), 500, False, "TLS"),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), 529, None, "broke"),
+    ],
+)
+def test_each_cause_has_its_sentence(cause, status, should_retry, words):
+    """What can pass by itself is tried again, what needs a person says what to do."""
+    fault = explain_transport(raised_from(cause), party())
+    assert (fault.status, fault.should_retry) == (status, should_retry)
+    assert words in fault.message
+    assert "http://192.168.1.7:1234" in fault.message
+
+
+def test_the_way_out_is_not_the_way_in():
+    """Who relays the mlx-lm mode itself is not told to switch to it."""
+    fault = explain_transport(raised_from(ConnectionRefusedError(errno.ECONNREFUSED, "")),
+                              party("mlx-lm"))  # fmt: skip
+    assert "mode mlx-lm" not in fault.message
+    assert "unset MLX_LM_URL" in fault.message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "why", "type": "t"}},
+        {"error": "why"},
+        {"message": "why"},
+        {"detail": "why"},
+        {"object": "error", "message": "why"},
+        "why",
+    ],
+)
+def test_words_are_found_wherever_they_stand(body):
+    """Servers put the reason in many places."""
+    content = body if isinstance(body, str) else json.dumps(body)
+    assert Refusal.of(400, content.encode(), {}, "").message == "why"
+
+
+def test_a_page_is_not_shown_and_long_words_are_cut():
+    """Nobody wants HTML in a terminal, or a prompt quoted back in full."""
+    page = Refusal.of(502, b"<html>" * 100, {"content-type": "text/html"}, "")
+    assert page.message == "an HTML page instead of an answer"
+    assert len(Refusal.of(400, b"x" * 10_000, {}, "").message) < 1100
+
+
+@pytest.mark.parametrize(("header", "seconds"), [("3", 3), ("2.2", 3), ("0", 1), ("soon", None)])
+def test_retry_after(header, seconds):
+    """Whole seconds, at least one; nonsense is nothing."""
+    assert Refusal.of(429, b"{}", {"retry-after": header}, "").retry_after_seconds == seconds
+
+
+def test_retry_after_as_a_date():
+    """The other form that HTTP allows; a moment past is at once."""
+    header = {"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}
+    assert Refusal.of(429, b"{}", header, "").retry_after_seconds == 1
+
+
+def test_claude_speaks_for_itself():
+    """Errors of the real API keep their words and type."""
+    details = {"type": "overloaded_error", "message": "Overloaded"}
+    error = explain_refusal(
+        Refusal(529, "Overloaded", details, 4), party("claude"), model="", max_tokens=1
+    )
+    assert (error.status, error.type, error.message) == (529, "overloaded_error", "Overloaded")
+    assert error.retry_after_seconds == 4
+
+
+def test_keys_leave_the_environment():
+    """Each server has its own key, and nothing the process starts can inherit one."""
+    environ = {"A": " one ", "B": "two", "PATH": "/bin"}
+    tables = {
+        "a": UpstreamSettings(base_url="http://localhost:1", api_key_env="A"),
+        "b": UpstreamSettings(base_url="http://localhost:2", api_key_env="B"),
+        "also_a": UpstreamSettings(base_url="http://localhost:3", api_key_env="A"),
+        "off": UpstreamSettings(api_key_env="C"),
+    }
+    made = build_upstreams(tables, environ)
+    assert {name: upstream.key.read() for name, upstream in made.items()} == {
+        "a": "one",
+        "b": "two",
+        "also_a": "one",
+    }
+    assert environ == {"PATH": "/bin"}
+
+
+def test_an_empty_key_file_is_named(tmp_path):
+    """A forgotten file is an error, not a request without a key."""
+    file = tmp_path / "key"
+    file.write_text("\n")
+    with pytest.raises(ApiError, match="is empty"):
+        Key("it", UpstreamSettings(api_key_file=str(file)), "").read()
+
+
+def counted(words: str, image: str = ""):
+    blocks = [{"type": "text", "text": words}]
+    if image:
+        blocks.append({"type": "image", "source": {"type": "base64", "data": image}})
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": blocks}]}).encode()
+    return parse_count_tokens_request(body), body
+
+
+def test_estimates_learn_from_true_counts():
+    """A tokenizer that cuts finer than usual is known after one answer."""
+    estimator = Estimator()
+    request, body = counted("words " * 500)
+    before = estimator.estimate(request, body)
+    estimator.learn(request, body, 2000)
+    assert before < 1000
+    assert estimator.estimate(request, body) == pytest.approx(2000, rel=0.01)
+
+
+def test_what_is_refused_by_an_estimate_is_surely_too_long():
+    """Before a true count is known the guess is a low one; afterwards it is the usual one."""
+    estimator = Estimator()
+    request, body = counted("words " * 500)
+    assert estimator.at_least(request, body) < 0.7 * estimator.estimate(request, body)
+    estimator.learn(request, body, 1000)
+    assert estimator.at_least(request, body) == estimator.estimate(request, body)
+
+
+def test_images_do_not_count_by_their_bytes():
+    """A megabyte of picture is not three hundred thousand tokens."""
+    request, body = counted("see", "A" * 1_000_000)
+    assert 1000 < Estimator().estimate(request, body) < 3000
+
+
+@pytest.mark.parametrize(
+    ("usage", "timings", "expected"),
+    [
+        ({"prompt_tokens": 10, "completion_tokens": 2}, {}, (10, 0, 2)),
+        ({"prompt_tokens": 10, "prompt_tokens_details": {"cached_tokens": 4}}, {}, (6, 4, 0)),
+        ({"prompt_tokens": 10, "prompt_tokens_details": {"cached_tokens": 10}}, {}, (1, 9, 0)),
+        ({"prompt_tokens": 10, "prompt_cache_hit_tokens": 3}, {}, (7, 3, 0)),
+        ({"prompt_tokens": 10, "prompt_tokens_details": None}, {"cache_n": 8}, (2, 8, 0)),
+    ],
+)
+def test_counts_of_chat_completions(usage, timings, expected):
+    """What each server calls reused is reused, and a prompt has at least one new token."""
+    told = openai_usage(usage, timings)
+    assert told is not None
+    assert (told.input_tokens, told.cache_read_tokens, told.output_tokens) == expected
+
+
+def test_counts_that_say_nothing():
+    """An empty usage object is no count of zero."""
+    assert openai_usage({}, {}) is None

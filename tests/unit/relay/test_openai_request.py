@@ -1,0 +1,275 @@
+"""Messages requests as chat completions."""
+
+import json
+from contextlib import suppress
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anyclaude.messages.errors import ApiError
+from anyclaude.messages.requests import parse_messages_request
+from anyclaude.relay.openai.request import build
+from anyclaude.relay.quirks import Quirk, Quirks
+from anyclaude.relay.target import Target
+from anyclaude.runtime.upstreams import UpstreamSettings
+from tests.models.odd_blocks import BLOCKS
+
+HI = {"role": "user", "content": "hi"}
+TOOL = {"name": "Bash", "description": "Runs.", "input_schema": {"type": "object"}}
+
+
+def body(*messages, quirks=Quirks(), settings=None, max_tokens=None, **fields):  # noqa: B008
+    raw = {"model": "m", "max_tokens": 100, "messages": list(messages) or [HI], **fields}
+    request = parse_messages_request(json.dumps(raw).encode())
+    target = Target(UpstreamSettings(**settings or {}), "served", quirks, max_tokens)
+    return build(request, target)
+
+
+def roles(built):
+    return [message["role"] for message in built["messages"]]
+
+
+def test_the_system_prompt_comes_first_without_the_attribution():
+    """Blocks are joined; the block that differs per conversation stays out."""
+    built = body(
+        system=[
+            {"type": "text", "text": "x-anthropic-billing-header: cc_version=1"},
+            {"type": "text", "text": "You are.", "cache_control": {"type": "ephemeral"}},
+            {"type": "text", "text": "Be brief."},
+        ]
+    )
+    assert built["messages"][0] == {"role": "system", "content": "You are.\n\nBe brief."}
+
+
+def test_string_and_list_are_alike():
+    """Clients change between the two forms; the server's cache must not notice."""
+    text = [{"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}]
+    assert body(HI, system="S") == body(
+        {"role": "user", "content": text}, system=[{"type": "text", "text": "S"}]
+    )
+
+
+def test_system_messages_within_stay_in_place():
+    """Only one directly after the first user turn moves, by its position alone."""
+    later = {"role": "system", "content": "plan mode"}
+    turns = [HI, {"role": "system", "content": "agents"}, {"role": "assistant", "content": "yes"}]
+    built = body(*turns, HI, later, system="S")
+    assert roles(built) == ["system", "user", "assistant", "user", "system"]
+    assert built["messages"][0]["content"] == "S\n\nagents"
+    assert built["messages"][-1]["content"] == "plan mode"
+
+
+def test_system_messages_for_servers_that_refuse_them():
+    """They become reminders in the user's turn, and user turns never stand side by side."""
+    turns = [HI, {"role": "assistant", "content": "yes"}, HI, {"role": "system", "content": "now"}]
+    built = body(*turns, quirks=Quirks(frozenset({Quirk.SYSTEM_AS_USER})))
+    assert roles(built) == ["user", "assistant", "user"]
+    assert built["messages"][-1]["content"] == ("hi\n\n<system-reminder>\nnow\n</system-reminder>")
+
+
+def test_calls_and_results_keep_their_order():
+    """Words and results of one turn become messages in the order in which they stand."""
+    call = {"type": "tool_use", "id": "t1", "name": "Bash", "input": {"command": "ls"}}
+    other = {"type": "tool_use", "id": "t2", "name": "Bash", "input": {}}
+    built = body(
+        HI,
+        {"role": "assistant", "content": [{"type": "text", "text": "I look."}, call, other]},
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "t1", "content": "a"},
+                {"type": "text", "text": "between"},
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "t2",
+                    "content": [{"type": "text", "text": "no such file"}],
+                    "is_error": True,
+                },
+                {"type": "text", "text": "after"},
+            ],
+        },
+    )
+    assert built["messages"][1] == {
+        "role": "assistant",
+        "content": "I look.",
+        "tool_calls": [
+            {
+                "id": "t1",
+                "type": "function",
+                "function": {"name": "Bash", "arguments": '{"command": "ls"}'},
+            },
+            {"id": "t2", "type": "function", "function": {"name": "Bash", "arguments": "{}"}},
+        ],
+    }
+    assert built["messages"][2:] == [
+        {"role": "tool", "tool_call_id": "t1", "content": "a"},
+        {"role": "user", "content": "between"},
+        {"role": "tool", "tool_call_id": "t2", "content": "Error: no such file"},
+        {"role": "user", "content": "after"},
+    ]
+
+
+def test_images_go_as_data_addresses():
+    """A picture of the user's stays where it is; one of a result follows the result."""
+    image = {
+        "type": "image",
+        "source": {"type": "base64", "media_type": "image/png", "data": "iVBO"},
+    }
+    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBO"}}
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": [image]}
+    built = body(
+        {"role": "user", "content": [{"type": "text", "text": "see"}, image]},
+        {
+            "role": "assistant",
+            "content": [{"type": "tool_use", "id": "t1", "name": "Read", "input": {}}],
+        },
+        {"role": "user", "content": [result]},
+    )
+    assert built["messages"][0]["content"] == [{"type": "text", "text": "see"}, part]
+    assert built["messages"][2]["content"] == "(image below)"
+    assert built["messages"][3] == {"role": "user", "content": [part]}
+
+
+def test_thoughts_go_along():
+    """What the model thought is given back to it, whatever signed it."""
+    thought = {"type": "thinking", "thinking": "hm", "signature": "foreign"}
+    words = {"type": "text", "text": "yes"}
+    built = body(HI, {"role": "assistant", "content": [thought, words]}, HI)
+    assert built["messages"][1] == {
+        "role": "assistant",
+        "content": "yes",
+        "reasoning_content": "hm",
+    }
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        (None, "auto"),
+        ({"type": "any"}, "required"),
+        ({"type": "none"}, "none"),
+        ({"type": "tool", "name": "Bash"}, {"type": "function", "function": {"name": "Bash"}}),
+    ],
+)
+def test_tool_choice(choice, expected):
+    """Every choice has its word; server tools are left out."""
+    search = {"type": "web_search_20250305", "name": "web_search"}
+    fields = {"tool_choice": choice} if choice else {}
+    built = body(tools=[TOOL, search], **fields)
+    assert built["tool_choice"] == expected
+    assert [tool["function"]["name"] for tool in built["tools"]] == ["Bash"]
+
+
+def test_a_tool_is_forced_without_its_name():
+    """Where a choice is only a word, the other tools are not offered."""
+    built = body(
+        tools=[TOOL, {**TOOL, "name": "Read"}],
+        tool_choice={"type": "tool", "name": "Read"},
+        quirks=Quirks(frozenset({Quirk.TOOL_CHOICE_WORD})),
+    )
+    assert built["tool_choice"] == "required"
+    assert [tool["function"]["name"] for tool in built["tools"]] == ["Read"]
+
+
+def test_the_rest_of_a_request():
+    """Limits, sampling, stops, parallel calls and a schema each have their field."""
+    schema = {"type": "object", "properties": {"title": {"type": "string"}}}
+    built = body(
+        stop_sequences=["</block>"],
+        temperature=0.5,
+        top_p=0.9,
+        top_k=40,
+        tools=[TOOL],
+        tool_choice={"type": "auto", "disable_parallel_tool_use": True},
+        output_config={"format": {"type": "json_schema", "schema": schema}},
+        settings={"max_output_tokens": 50, "extra_body": {"seed": 1}},
+    )
+    assert (built["model"], built["max_tokens"], built["stream"]) == ("served", 50, True)
+    assert (built["stop"], built["temperature"], built["top_p"]) == (["</block>"], 0.5, 0.9)
+    assert (built["top_k"], built["seed"], built["parallel_tool_calls"]) == (40, 1, False)
+    assert built["response_format"]["json_schema"]["schema"] == schema
+    assert built["stream_options"] == {"include_usage": True}
+
+
+@pytest.mark.parametrize(
+    ("kind", "thinking", "expected"),
+    [
+        ("vllm", None, {"chat_template_kwargs": {"enable_thinking": False}}),
+        ("vllm", {"type": "adaptive"}, {}),
+        ("lmstudio", None, {}),
+        ("openrouter", None, {"reasoning": {"enabled": False}}),
+        ("openrouter", {"type": "enabled"}, {"reasoning": {"effort": "high"}}),
+    ],
+)
+def test_thinking_is_asked_for_as_each_kind_knows(kind, thinking, expected):
+    """A title must not be thought about for a minute; a hard question may."""
+    built = body(thinking=thinking, output_config={"effort": "high"}, settings={"kind": kind})
+    fields = ("chat_template_kwargs", "reasoning")
+    assert {key: built[key] for key in fields if key in built} == expected
+
+
+def test_what_was_refused_is_left_out():
+    """A field that the server does not take is not sent again."""
+    built = body(top_k=4, quirks=Quirks(dropped=frozenset({"top_k", "stream_options"})))
+    assert not {"top_k", "stream_options"} & set(built)
+
+
+def test_short_ids_agree():
+    """Where ids have nine characters, a call and its result still have the same one."""
+    call = {"type": "tool_use", "id": "toolu_0123456789", "name": "Bash", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "toolu_0123456789", "content": "a"}
+    built = body(
+        HI,
+        {"role": "assistant", "content": [call]},
+        {"role": "user", "content": [result]},
+        quirks=Quirks(frozenset({Quirk.SHORT_TOOL_IDS})),
+    )
+    short = built["messages"][1]["tool_calls"][0]["id"]
+    assert len(short) == 9
+    assert built["messages"][2]["tool_call_id"] == short
+
+
+def test_a_pdf_is_refused_by_name():
+    """What has no place in the dialect is said, not dropped."""
+    source = {"type": "base64", "media_type": "application/pdf", "data": ""}
+    with pytest.raises(ApiError) as error:
+        body({"role": "user", "content": [{"type": "document", "source": source}]})
+    assert error.value.status == 400
+    assert "application/pdf document" in error.value.message
+    assert "messages.0" in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("refusal", "quirk"),
+    [
+        ("System message must be at the beginning.", Quirk.SYSTEM_AS_USER),
+        ("Error rendering prompt with jinja template", Quirk.SYSTEM_AS_USER),
+        ("Conversation roles must alternate user/assistant", Quirk.SYSTEM_AS_USER),
+        ("Invalid tool_choice type: 'object'. Supported: none, auto", Quirk.TOOL_CHOICE_WORD),
+        ("Tool call id was x but must be a-z, with a length of 9.", Quirk.SHORT_TOOL_IDS),
+        ("Unsupported 'max_tokens'. Use 'max_completion_tokens'", Quirk.MAX_COMPLETION_TOKENS),
+    ],
+)
+def test_refusals_teach(refusal, quirk):
+    """Each known wording teaches its quirk, once."""
+    learned = Quirks().learn(refusal, {})
+    assert learned is not None
+    assert learned.known == {quirk}
+    assert learned.learn(refusal, {}) is None
+
+
+def test_a_refused_field_is_learned_only_when_it_was_sent():
+    """The name of a field in some other complaint changes nothing."""
+    learned = Quirks().learn("Unrecognized request argument: top_k", {"top_k": 1})
+    assert learned is not None
+    assert learned.dropped == {"top_k"}
+    assert Quirks().learn("Unrecognized request argument: top_k", {}) is None
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(BLOCKS, min_size=1, max_size=3), st.sampled_from(["user", "assistant", "system"]))
+def test_odd_blocks_are_translated_or_refused(blocks, role):
+    """Whatever stands in a block, nothing fails but the request, in words."""
+    with suppress(ApiError):
+        body(HI, {"role": role, "content": blocks})

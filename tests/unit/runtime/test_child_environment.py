@@ -1,0 +1,31 @@
+"""What a child inherits of the daemon's environment."""
+
+from anyclaude.runtime.paths import find_paths
+from anyclaude.runtime.settings import Settings
+from anyclaude.supervisor.children import ChildSpec, Role, environment
+
+SHELL = {
+    "PATH": "/bin",
+    "LMSTUDIO_API_KEY": "one",
+    "MY_KEY": "two",
+    "AWS_SECRET_ACCESS_KEY": "three",
+    "HTTPS_PROXY": "http://proxy",
+}
+
+
+def inherited(tmp_path, **spec):
+    paths = find_paths({"ANYCLAUDE_HOME": str(tmp_path)})
+    tables = {"mine": {"base_url": "http://localhost:1", "api_key_env": "MY_KEY"}}
+    settings = Settings.model_validate({"upstreams": tables})
+    child = ChildSpec("it", Role.WORKER, (), **spec)
+    return set(environment(child, SHELL, paths, settings.upstreams)) & set(SHELL)
+
+
+def test_keys_reach_the_child_that_asks_servers(tmp_path):
+    """The variables that the settings name, and no other secret."""
+    assert inherited(tmp_path, gets_keys=True) == {"PATH", "LMSTUDIO_API_KEY", "MY_KEY"}
+
+
+def test_keys_reach_no_other_child(tmp_path):
+    """A worker that asks nobody knows no key."""
+    assert inherited(tmp_path) == {"PATH"}

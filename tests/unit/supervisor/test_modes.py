@@ -1,0 +1,107 @@
+"""Which mode a daemon starts in."""
+
+import json
+
+import pytest
+
+from anyclaude.runtime.settings import Settings, load
+from anyclaude.supervisor import modes
+from anyclaude.supervisor.changes import Changes
+from anyclaude.supervisor.modes import CurrentMode, ModeMissingError, UnknownModeError
+
+MODES = modes.catalog(Settings())
+# A table without an address.
+BARE = '[upstreams.bare]\nmodel = "m"'
+
+
+@pytest.fixture
+def mode_file(tmp_path):
+    return tmp_path / "mode.json"
+
+
+def start(tmp_path, config="", environ=None, flag=None):
+    file = tmp_path / "config.toml"
+    file.write_text(config)
+    loaded = load(file, environ or {}, {"mode": flag})
+    return modes.initial(loaded, tmp_path / "mode.json").name
+
+
+def test_the_kept_mode_stands_between_environment_and_file(tmp_path, mode_file):
+    """Flag, environment, kept mode, config file, default: in this order."""
+    assert start(tmp_path) == "mlx-lm"
+    assert start(tmp_path, 'mode = "lmstudio"') == "lmstudio"
+    modes.keep(MODES["mlx-lm"], mode_file)
+    assert start(tmp_path, 'mode = "lmstudio"') == "mlx-lm"
+    modes.keep(MODES["lmstudio"], mode_file)
+    assert start(tmp_path) == "lmstudio"
+    assert start(tmp_path, environ={"ANYCLAUDE_MODE": "mlx"}) == "mlx-lm"
+    assert start(tmp_path, environ={"ANYCLAUDE_MODE": "lmstudio"}, flag="mlx-lm") == "mlx-lm"
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", '{"mode": "bare"}', '{"mode": "gone"}', '{"mode": 3}']
+)
+def test_a_doubtful_kept_mode_is_ignored(tmp_path, mode_file, content):
+    """Damage, or a mode of another build, never keeps the service down."""
+    mode_file.write_text(content)
+    assert start(tmp_path, BARE) == "mlx-lm"
+
+
+def test_a_configured_mode_must_be_servable(tmp_path):
+    """What somebody asked for is never replaced silently."""
+    with pytest.raises(UnknownModeError, match="Did you mean mlx-lm"):
+        start(tmp_path, 'mode = "mlx-ml"')
+    with pytest.raises(ModeMissingError, match="has no address"):
+        start(tmp_path, BARE, flag="bare")
+
+
+def of(**tables):
+    return modes.catalog(Settings.model_validate({"upstreams": tables}))
+
+
+def test_each_preset_is_a_mode():
+    """What DESIGN names can be chosen with no configuration at all; ours comes first."""
+    assert list(MODES) == [
+        *("mlx-lm", "lmstudio", "vllm", "llama-cpp", "ollama", "openrouter", "claude", "auto"),
+    ]
+    assert not any(mode.missing for mode in MODES.values())
+    assert {name for name, mode in MODES.items() if mode.is_remote} == {"openrouter", "claude"}
+    assert [name for name, mode in MODES.items() if mode.is_passthrough] == ["claude"]
+    assert MODES["mlx-lm"].worker == "mlx"
+
+
+def test_each_table_of_the_configuration_is_a_mode():
+    """A server of one's own has its own mode, which says when prompts leave the machine."""
+    near, far = {"base_url": "http://127.0.0.1:9"}, {"base_url": "http://10.0.0.9:9"}
+    found = of(near=near, far=far, bridge={"kind": "claude"})
+    assert not found["near"].is_remote
+    assert found["far"].is_remote
+    assert "leave this machine" in found["far"].description
+    assert found["bridge"].is_passthrough
+
+
+def test_a_server_of_ones_own_answers_mlx_lm():
+    """With an address the mode is relayed, and says that its caches are not ours."""
+    relayed = of(**{"mlx-lm": {"base_url": "http://127.0.0.1:8080"}})["mlx-lm"]
+    assert relayed.is_relayed
+    assert "caches are not ours" in relayed.description
+
+
+def test_setting_a_mode_keeps_it_and_tells_the_watchers(mode_file):
+    """The choice is on disk whole, with no temporary file left, and watchers wake."""
+    changes = Changes()
+    current = CurrentMode(MODES["mlx-lm"], mode_file, changes)
+    current.set(MODES["lmstudio"])
+    assert current.get().name == "lmstudio"
+    assert changes.version == 1
+    assert json.loads(mode_file.read_text()) == {"mode": "lmstudio"}
+    assert [path.name for path in mode_file.parent.iterdir()] == ["mode.json"]
+
+
+def test_a_mode_that_cannot_be_kept_is_not_taken(tmp_path):
+    """A disk that takes nothing leaves the old mode in place, in memory and in effect."""
+    (tmp_path / "state").write_text("a file where the folder should be")
+    current = CurrentMode(MODES["mlx-lm"], tmp_path / "state" / "mode.json", Changes())
+    with pytest.raises(OSError, match="state"):
+        current.set(MODES["lmstudio"])
+    assert current.get().name == "mlx-lm"

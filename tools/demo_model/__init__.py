@@ -1,0 +1,1 @@
+"""Makes the embedded demo model: corpus, training, and the model folder that is committed."""

@@ -1,0 +1,237 @@
+"""The cache verbs of the worker contract, run on the MLX thread."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from anyclaude.mlx.kv.lineage import Lineage
+from anyclaude.mlx.kv.operations import pin, pinned_bytes, prune
+from anyclaude.mlx.kv.prune import Removal, Selection, Tier
+from anyclaude.mlx.kv.store import KVStore
+from anyclaude.mlx.kv.tree import Node
+from anyclaude.worker.v1 import worker_pb2 as pb
+
+_TIERS: Final[Mapping[int, Tier]] = {
+    pb.CACHE_TIER_UNSPECIFIED: Tier.BOTH,
+    pb.CACHE_TIER_MEMORY: Tier.MEMORY,
+    pb.CACHE_TIER_DISK: Tier.DISK,
+}
+
+
+def list_caches(store: KVStore) -> pb.ListCachesResponse:
+    """Every conversation and every kept prefix."""
+    lineages = [_lineage(lineage) for lineage in store.lineages()]
+    prefixes = [_prefix(node) for node in store.tree.nodes() if node.stable_digest]
+    return pb.ListCachesResponse(caches=[*lineages, *prefixes], models=_models(store))
+
+
+def cache_tree(store: KVStore) -> pb.GetCacheTreeResponse:
+    """Every segment, parents before children."""
+    names: dict[Node, str] = {}
+    ends: dict[Node, list[str]] = {}
+    for lineage in store.lineages():
+        if lineage.tip is not None:
+            ends.setdefault(lineage.tip, []).append(lineage.name)
+    segments = []
+    for node in store.tree.nodes():
+        names[node] = node.name
+        segment = pb.CacheSegment(
+            name=names[node],
+            parent=names.get(node.parent, "") if node.parent else "",
+            start=node.start,
+            tokens=len(node.tokens),
+            bytes=node.nbytes,
+            disk_bytes=node.disk_bytes if node.on_disk else 0,
+            on_disk=node.on_disk,
+            has_state=node.has_states,
+            pinned=node.pinned,
+            prefix=f"prefixes/{node.stable_digest}" if node.stable_digest else "",
+            lineages=ends.get(node, ()),
+            hits=node.hits,
+        )
+        segment.last_use_time.FromMilliseconds(int(node.last_use * 1000))
+        segments.append(segment)
+    return pb.GetCacheTreeResponse(segments=segments)
+
+
+def pin_cache(store: KVStore, name: str, *, pinned: bool) -> pb.PinCacheResponse:
+    """Pins or unpins the cache or segment of that name.
+
+    Raises:
+        LookupError: there is none.
+        PinnedTooMuchError: it would take more than pinned caches may.
+    """
+    tip = _tip(store, name)
+    if tip is None:
+        raise LookupError(f'There is no cache "{name}" to pin.')
+    changed = pin(store, tip, pinned=pinned)
+    return pb.PinCacheResponse(
+        segments=len(changed),
+        tokens=sum(len(node.tokens) for node in changed),
+        pinned_bytes=pinned_bytes(store),
+        pinned_limit_bytes=store.pinned_limit_bytes,
+    )
+
+
+def _tip(store: KVStore, name: str) -> Node | None:
+    """Where what `name` names ends in the tree."""
+    for lineage in store.lineages():
+        if lineage.name == name:
+            return lineage.tip
+    for node in store.tree.nodes():
+        if name == node.name or (node.stable_digest and name == f"prefixes/{node.stable_digest}"):
+            return node
+    return None
+
+
+def _models(store: KVStore) -> list[pb.StoredModel]:
+    models = store.archive.models() if store.archive else {}
+    return [
+        pb.StoredModel(fingerprint=name, records=records, bytes=nbytes, resident=not index)
+        for index, (name, (records, nbytes)) in enumerate(models.items())
+    ]
+
+
+def prune_caches(
+    store: KVStore, wanted: pb.PruneFilter, *, dry_run: bool
+) -> pb.PruneCachesResponse:
+    """Prunes, and says what went; with `dry_run` only says what would."""
+    if wanted.model and not _is_resident(store, wanted.model):
+        return _prune_model(store, wanted.model, dry_run=dry_run)
+    chosen = selection(wanted, store)
+    before = _held(store, chosen)
+    removals = prune(store, chosen, dry_run=True)
+    answer = pb.PruneCachesResponse(
+        caches=[cache for removal in removals if (cache := _removed(removal))],
+        freed_bytes=sum(removal.freed_bytes for removal in removals),
+    )
+    if not dry_run:
+        prune(store, chosen)
+        answer.freed_bytes = max(0, before - _held(store, chosen))
+    answer.remaining_bytes = max(0, before - answer.freed_bytes)
+    return answer
+
+
+def _held(store: KVStore, chosen: Selection) -> int:
+    return store.disk_bytes if chosen.tier is Tier.DISK else store.room.nbytes
+
+
+def _is_resident(store: KVStore, fingerprint: str) -> bool:
+    models = store.archive.models() if store.archive else {}
+    return next(iter(models), "") == fingerprint
+
+
+def _prune_model(store: KVStore, fingerprint: str, *, dry_run: bool) -> pb.PruneCachesResponse:
+    """The records of a model that is not loaded now.
+
+    Raises:
+        LookupError: nothing is stored of such a model.
+    """
+    models = store.archive.models() if store.archive else {}
+    if store.archive is None or fingerprint not in models:
+        raise LookupError(f'Nothing is stored of a model "{fingerprint}".')
+    nbytes = models[fingerprint][1]
+    if not dry_run:
+        nbytes = store.archive.remove_model(fingerprint)
+    remaining = sum(stored for _, stored in models.values()) - nbytes
+    return pb.PruneCachesResponse(freed_bytes=nbytes, remaining_bytes=remaining)
+
+
+def disk_status(store: KVStore) -> pb.DiskStatus | None:
+    """The disk tier's state; may be asked from any thread."""
+    if store.archive is None:
+        return None
+    status = store.archive.status()
+    return pb.DiskStatus(
+        folder=str(status.folder),
+        state=f"DISK_STATE_{status.state.name}",
+        records=status.records,
+        bytes=status.nbytes,
+        budget_bytes=status.budget_bytes,
+        pending_bytes=status.pending_bytes,
+        pending_writes=status.pending_writes,
+        written_records=status.written,
+        loaded_records=status.loaded,
+        failed_writes=status.failed_writes,
+        skipped_writes=status.skipped_writes,
+        quarantined_records=status.quarantined,
+        last_error=status.last_error,
+        other_version_records=status.other_versions,
+    )
+
+
+def selection(wanted: pb.PruneFilter, store: KVStore) -> Selection:
+    age = wanted.older_than.ToTimedelta().total_seconds()
+    tier = _TIERS[wanted.tier]
+    to_bytes = wanted.to_bytes if wanted.HasField("to_bytes") else None
+    if wanted.HasField("percent"):
+        held = store.disk_bytes if tier is Tier.DISK else store.room.nbytes
+        to_bytes = held * (100 - wanted.percent) // 100
+    return Selection(
+        session_id=wanted.session_id or None,
+        older_than_seconds=age if wanted.HasField("older_than") else None,
+        to_bytes=to_bytes,
+        # All of the resident model is all there is.
+        all=wanted.all or bool(wanted.model),
+        pinned=wanted.pinned,
+        tier=tier,
+    )
+
+
+def _lineage(lineage: Lineage) -> pb.Cache:
+    """Bytes are those of the conversation alone: from the last node that others share."""
+    own: list[Node] = []
+    for node in reversed(lineage.tip.path() if lineage.tip else []):
+        if node.stable_digest or len(node.children) > 1:
+            break
+        own.append(node)
+    live = lineage.live.nbytes if lineage.live else 0
+    cache = pb.Cache(
+        name=lineage.name,
+        kind=pb.CACHE_KIND_LINEAGE,
+        session_id=lineage.key.session_id,
+        agent_id=lineage.key.agent_id,
+        tokens=lineage.tokens,
+        bytes=live + sum(node.nbytes for node in own),
+        hits=lineage.hits,
+        in_use=lineage.running > 0,
+        checkpoints=sum(bool(node.states) for node in own),
+        pinned=lineage.tip is not None and lineage.tip.pinned,
+        disk_bytes=_stored(own),
+    )
+    _set_times(cache, lineage.create_time, lineage.last_use)
+    return cache
+
+
+def _prefix(node: Node) -> pb.Cache:
+    cache = pb.Cache(
+        name=f"prefixes/{node.stable_digest}",
+        kind=pb.CACHE_KIND_PREFIX,
+        tokens=node.end,
+        bytes=sum(part.nbytes for part in node.path()),
+        hits=node.hits,
+        checkpoints=sum(bool(part.states) for part in node.path()),
+        pinned=node.pinned,
+        disk_bytes=_stored(node.path()),
+    )
+    _set_times(cache, node.create_time, node.last_use)
+    return cache
+
+
+def _stored(nodes: Sequence[Node]) -> int:
+    return sum(node.disk_bytes for node in nodes if node.on_disk)
+
+
+def _removed(removal: Removal) -> pb.Cache | None:
+    if removal.lineage is not None:
+        cache = _lineage(removal.lineage)
+    elif removal.prefix is not None:
+        cache = _prefix(removal.prefix)
+    else:
+        return None
+    cache.bytes = removal.freed_bytes
+    return cache
+
+
+def _set_times(cache: pb.Cache, create_time: float, last_use: float) -> None:
+    cache.create_time.FromMilliseconds(int(create_time * 1000))
+    cache.last_use_time.FromMilliseconds(int(last_use * 1000))

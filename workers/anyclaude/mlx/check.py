@@ -1,0 +1,190 @@
+"""`python -m anyclaude.mlx.check PATH`: what Claude Code can expect of a model.
+
+Reads config, tokenizer and template; weights are mapped, not read. Prints one JSON document, or one
+line on standard error and exit code 1 when the folder holds no model that can be served.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from anyclaude.messages.requests import MessagesRequest
+from anyclaude.mlx.adapter import LanguageModel, load_tokenizer_from, map_weights
+from anyclaude.mlx.decode.held import holds_calls
+from anyclaude.mlx.kv import layers as kinds
+from anyclaude.mlx.kv.window import WindowKVCache
+from anyclaude.mlx.memory import PROMPT_TOKENS
+from anyclaude.mlx.model import ModelMissingError, find_folder, window_tokens
+from anyclaude.mlx.prompt import PromptRenderer
+from anyclaude.mlx.tokens import common_prefix, token_array
+from anyclaude.runtime.settings import ModelSettings
+
+MIN_WINDOW_TOKENS: Final = 32_768
+_TOOL: Final = {"name": "Bash", "input_schema": {"type": "object", "properties": {}}}
+
+
+@dataclass(frozen=True)
+class Stability:
+    """Whether each request of a conversation extends the one before."""
+
+    stable: bool
+    # Tokens of the earlier prompt that the next one repeats, and how many it had.
+    kept_tokens: int
+    prompt_tokens: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a model folder offers. Bytes are estimates from shapes."""
+
+    folder: str
+    architecture: str
+    context_window_tokens: int
+    tools: bool
+    tool_parser: str
+    # Calls are written by a grammar of their tools' schemas.
+    tools_held: bool
+    thinking: bool
+    layers: dict[str, int]
+    weights_bytes: int
+    kv_bytes_per_token: int
+    kv_bytes_at_claude_code_prompt: int
+    tool_loop: Stability
+    new_question: Stability
+    advice: list[str]
+
+
+def check(path: str) -> Report:
+    """Examines a model.
+
+    Raises:
+        ModelMissingError: nothing there can be served.
+    """
+    folder = find_folder(path)
+    try:
+        model, config = map_weights(folder)
+        tokenizer = load_tokenizer_from(folder, config)
+        renderer = PromptRenderer(tokenizer)
+    except (FileNotFoundError, ValueError, KeyError) as error:
+        raise ModelMissingError(f"{folder}: {type(error).__name__}: {error}") from error
+    per_token = _kv_bytes_per_token(model, config)
+    window = window_tokens(ModelSettings(), config)
+    tools, held = bool(tokenizer.has_tool_calling), holds_calls(tokenizer)
+    loop = _stability(renderer, _tool_loop())
+    return Report(
+        folder=str(folder),
+        architecture=str(config.get("model_type", "")),
+        context_window_tokens=window,
+        tools=tools,
+        tool_parser=getattr(tokenizer.tool_parser, "__module__", "").rpartition(".")[2],
+        tools_held=held,
+        thinking=bool(tokenizer.has_thinking),
+        layers=_layer_kinds(model),
+        weights_bytes=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
+        kv_bytes_per_token=per_token,
+        kv_bytes_at_claude_code_prompt=per_token * PROMPT_TOKENS,
+        tool_loop=loop,
+        new_question=_stability(renderer, _questions()),
+        advice=list(_advice(tools=tools, held=held, window=window, loop=loop)),
+    )
+
+
+def _advice(*, tools: bool, held: bool, window: int, loop: Stability) -> Iterator[str]:
+    if not tools:
+        yield "No tool calls: Claude Code can talk to it but not let it read or change anything."
+    elif not held:
+        yield (
+            "Tool calls are read and repaired, not held to their schemas: one that is malformed "
+            "is told in words, and a call that a client demands may not come."
+        )
+    if window < MIN_WINDOW_TOKENS:
+        yield (
+            f"The window of {window} tokens leaves little beside Claude Code's "
+            f"{PROMPT_TOKENS}; choose a model with at least {MIN_WINDOW_TOKENS}."
+        )
+    if not loop.stable:
+        yield "Its template rewrites history inside a tool loop, so turns are computed again."
+
+
+def _layer_kinds(model: LanguageModel) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for leaf in kinds.leaves(kinds.new_layers(model)):
+        kind = (
+            "full_attention"
+            if kinds.is_full_attention(leaf)
+            else "sliding_window"
+            if isinstance(leaf, WindowKVCache)
+            else "recurrent"
+        )
+        counts[kind] = counts.get(kind, 0) + 1
+    return counts
+
+
+def _kv_bytes_per_token(model: LanguageModel, config: dict[str, Any]) -> int:
+    """From the config's shapes, for two-byte values; exact for plain attention."""
+    text = config.get("text_config") or config
+    heads = text.get("num_attention_heads") or 1
+    head_dim = text.get("head_dim") or text.get("hidden_size", 0) // heads
+    kv_heads = text.get("num_key_value_heads") or heads
+    return int(2 * 2 * kv_heads * head_dim * _layer_kinds(model).get("full_attention", 0))
+
+
+def _stability(renderer: PromptRenderer, turns: tuple[list[Any], list[Any]]) -> Stability:
+    before, after = (token_array(_render(renderer, messages)) for messages in turns)
+    kept = common_prefix(before, after)
+    # The header of the answer to come is the only thing that may differ.
+    stable = kept >= len(before) - 8
+    why = "" if stable else "the template renders earlier turns anew when later ones are added"
+    return Stability(stable, kept, len(before), why)
+
+
+def _render(renderer: PromptRenderer, messages: list[Any]) -> Any:
+    return renderer.render(
+        MessagesRequest(
+            model="",
+            max_tokens=1,
+            messages=messages,
+            system="You help with code.",
+            tools=[_TOOL],
+            thinking={"type": "adaptive"},
+        )
+    ).token_ids
+
+
+def _tool_loop() -> tuple[list[Any], list[Any]]:
+    first = [{"role": "user", "content": "list the files"}, *_call("a")]
+    return first, [*first, *_call("b")]
+
+
+def _questions() -> tuple[list[Any], list[Any]]:
+    first = [{"role": "user", "content": "list the files"}, *_call("a")]
+    answer = {"role": "assistant", "content": [_thought(), {"type": "text", "text": "Two."}]}
+    return first, [*first, answer, {"role": "user", "content": "and the tests?"}]
+
+
+def _call(name: str) -> list[Any]:
+    use = {"type": "tool_use", "id": name, "name": "Bash", "input": {"command": "ls"}}
+    result = {"type": "tool_result", "tool_use_id": name, "content": "a.py b.py"}
+    return [
+        {"role": "assistant", "content": [_thought(), use]},
+        {"role": "user", "content": [result]},
+    ]
+
+
+def _thought() -> dict[str, str]:
+    return {"type": "thinking", "thinking": "I should look.", "signature": "x"}
+
+
+def main() -> None:
+    try:
+        report = check(sys.argv[1] if len(sys.argv) > 1 else "")
+    except ModelMissingError as error:
+        sys.exit(str(error))
+    print(json.dumps(asdict(report)))
+
+
+if __name__ == "__main__":
+    main()

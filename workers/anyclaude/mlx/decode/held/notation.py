@@ -1,0 +1,219 @@
+"""The grammar of arguments in Gemma's notation, from a JSON Schema.
+
+llguidance makes grammars of schemas for JSON only, so objects, arrays and strings are written here
+and scalars left to it. What cannot be said is refused, so that a looser form of the schema is
+tried.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from anyclaude.mlx.decode.held.combined import Combiner, NotExpressible, types_of, without
+from anyclaude.mlx.decode.held.lark import Lark, quoted
+from anyclaude.mlx.decode.held.parameters import plain_string
+from anyclaude.mlx.decode.held.schemas import Schema
+
+_KEY: Final = r'[^\s:,{}\[\]<"]+'
+_COMBINERS: Final = frozenset({"allOf", "anyOf", "oneOf"})
+_NUMERIC: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+# Not expressed here, with the values by which they ask for nothing.
+_UNSAID: Final[Mapping[str, Any]] = {
+    "uniqueItems": False,
+    "contains": True,
+    "patternProperties": {},
+    "propertyNames": {},
+    "minProperties": 0,
+    "maxProperties": None,
+    "dependentRequired": {},
+    "dependentSchemas": {},
+    "not": False,
+    "if": {},
+}
+
+
+class Notation:
+    """The rules for the arguments of one tool."""
+
+    def __init__(self, lark: Lark, quote: str, schema: Schema) -> None:
+        self._lark = lark
+        self._quote = quote
+        self._schema = schema
+        self._combiner = Combiner(schema, coerce=lark.coerces)
+        self._by_reference: dict[str, str] = {}
+        self._anything: str | None = None
+
+    def rule(self) -> str:
+        """The rule for the whole object.
+
+        Raises:
+            NotExpressible: the schema asks for too much.
+        """
+        return self._value(self._schema)
+
+    def _value(self, schema: Any) -> str:
+        if schema is True or schema == {}:
+            return self._any_value()
+        if not isinstance(schema, Mapping):
+            raise NotExpressible("a schema that nothing fits")
+        if "$ref" in schema:
+            return self._referenced(schema)
+        if "enum" in schema or "const" in schema:
+            values = schema.get("enum", [schema.get("const")])
+            return self._lark.alternatives(self._lark.literal(self._written(v)) for v in values)
+        if _COMBINERS & schema.keys():
+            return self._lark.alternatives(map(self._value, self._combiner.options(schema)))
+        self._refuse_unsaid(schema)
+        return self._lark.alternatives(self._typed(schema, types_of(schema)))
+
+    def _typed(self, schema: Schema, types: Iterable[str]) -> Iterable[str]:
+        for name in sorted(types):
+            match name:
+                case "string":
+                    yield self._string(schema)
+                case "array":
+                    yield self._array(schema)
+                case "object":
+                    yield _Members(self._lark, self._value, schema).rule()
+                case _:
+                    numeric = {key: schema[key] for key in _NUMERIC if key in schema}
+                    yield self._lark.json({"type": name, **numeric})
+
+    def _any_value(self) -> str:
+        if self._anything is None:
+            self._anything = self._lark.ahead()
+            self._lark.define(self._anything, " | ".join(self._typed({}, types_of({}))))
+        return self._anything
+
+    def _referenced(self, schema: Schema) -> str:
+        reference = str(schema["$ref"])
+        if rest := without(schema, "$ref", "$defs", "definitions"):
+            return self._value(self._combiner.merged(rest, self._combiner.target(reference)))
+        if reference not in self._by_reference:
+            # Named before it is written, since it may lead back to itself.
+            self._by_reference[reference] = name = self._lark.ahead()
+            self._lark.define(name, self._value(self._combiner.target(reference)))
+        return self._by_reference[reference]
+
+    def _refuse_unsaid(self, schema: Schema) -> None:
+        unsaid = [key for key, free in _UNSAID.items() if schema.get(key, free) != free]
+        if unsaid and not self._lark.coerces:
+            raise NotExpressible(", ".join(unsaid))
+
+    def _written(self, value: Any) -> str:
+        """A value of an enumeration as its text."""
+        match value:
+            case str():
+                if self._quote in value:
+                    raise NotExpressible("a text that holds the mark of strings")
+                return f"{self._quote}{value}{self._quote}"
+            case list():
+                return "[" + ",".join(map(self._written, value)) + "]"
+            case dict():
+                pairs = [f"{_bare(key)}:{self._written(value[key])}" for key in _in_order(value)]
+                return "{" + ",".join(pairs) + "}"
+        return json.dumps(value)
+
+    def _string(self, schema: Schema) -> str:
+        lark, plain = self._lark, plain_string(schema)
+        mark = lark.literal(self._quote)
+        if lark.first_mark(self._quote):
+            text = lark.terminal(plain.constraints, without=self._quote)
+            return lark.rule(f"{mark} {text}{'?' * plain.may_be_empty} {mark}")
+        text = lark.terminal(plain.constraints)
+        return lark.rule(f"{mark} {lark.rule(text, f'[suffix={quoted(self._quote)}]')}")
+
+    def _array(self, schema: Schema) -> str:
+        first, items = schema.get("prefixItems", []), schema.get("items", True)
+        if isinstance(items, list):
+            # As earlier drafts call the first elements.
+            first, items = items, schema.get("additionalItems", True)
+        least, most = schema.get("minItems") or 0, schema.get("maxItems")
+        if items is False:
+            most = len(first) if most is None else min(most, len(first))
+        first = first[:most]
+        tail = ""
+        if most is None or most > len(first):
+            tail = self._items(items, len(first), least, most)
+        for at in reversed(range(len(first))):
+            comma = '"," ' if at else ""
+            tail = f"{comma}{self._value(first[at])} {tail}"
+            tail = f"({tail})?" if at >= least else tail
+        return self._lark.rule(f'"[" {tail} "]"')
+
+    def _items(self, items: Any, before: int, least: int, most: int | None) -> str:
+        """The elements behind those that have schemas of their own."""
+        item, alone = self._value(items), not before
+        fewest = max(least - before - alone, 0)
+        limit = "" if most is None else str(most - before - alone)
+        more = "" if limit == "0" else f'("," {item}){{{fewest},{limit}}}'
+        if not alone:
+            return more
+        return f"({item} {more})" if least else f"({item} {more})?"
+
+
+class _Members:
+    """The rules for one object's members, in the order of their names."""
+
+    def __init__(self, lark: Lark, value: Callable[[Any], str], schema: Schema) -> None:
+        self._lark = lark
+        self._value = value
+        self._required = set(schema.get("required", ()))
+        listed = {**dict.fromkeys(self._required, True), **schema.get("properties", {})}
+        self._schemas = [(name, listed[name]) for name in _in_order(listed)]
+        # Like `closed`: an object that lists its properties means no others.
+        additional = schema.get("additionalProperties", not listed)
+        self._more = "" if additional is False else self._others(additional)
+        self._members: dict[int, str] = {}
+
+    def rule(self) -> str:
+        options = [self._from(0)] if self._schemas or self._more else []
+        options += ['""'] * self._may_end(0)
+        return self._lark.rule(f'"{{" ({" | ".join(options)}) "}}"')
+
+    def _others(self, schema: Any) -> str:
+        """One or more members that the schema does not list."""
+        listed = [name for name, _ in self._schemas]
+        key = self._lark.terminal([_KEY], other_than=listed)
+        member = f'{key} ":" {self._value(schema)}'
+        return self._lark.rule(f'{member} ("," {member})*')
+
+    def _may_end(self, at: int) -> bool:
+        return not any(name in self._required for name, _ in self._schemas[at:])
+
+    def _from(self, at: int) -> str:
+        """A member from `at` on, and all that follow it."""
+        options = []
+        for index in range(at, len(self._schemas)):
+            options.append(self._member(index))
+            if self._schemas[index][0] in self._required:
+                break
+        else:
+            options += [self._more] * bool(self._more)
+        return f"({' | '.join(options)})"
+
+    def _member(self, index: int) -> str:
+        if index not in self._members:
+            name, schema = self._schemas[index]
+            following = index + 1
+            goes_on = []
+            if following < len(self._schemas) or self._more:
+                goes_on.append(f'"," {self._from(following)}')
+            goes_on += ['""'] * self._may_end(following)
+            key = self._lark.literal(_bare(name))
+            self._members[index] = self._lark.rule(
+                f'{key} ":" {self._value(schema)} ({" | ".join(goes_on)})'
+            )
+        return self._members[index]
+
+
+def _bare(name: str) -> str:
+    if not re.fullmatch(_KEY, name):
+        raise NotExpressible("a property name with punctuation")
+    return name
+
+
+def _in_order(members: Mapping[str, Any]) -> list[str]:
+    """As templates sort them."""
+    return sorted(members, key=str.lower)

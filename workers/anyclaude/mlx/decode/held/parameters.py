@@ -1,0 +1,154 @@
+"""The arguments of a call whose form puts each between marks of its own.
+
+There a string stands as it is, and everything else as JSON. What an argument may be decides both
+how the grammar lets it be written and how it is read back.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from anyclaude.mlx.decode.held.schemas import Schema
+from anyclaude.mlx.decode.schema import declared_types
+
+_DEFINITIONS: Final = ("$defs", "definitions")
+_COMBINERS: Final = ("anyOf", "oneOf", "allOf", "$ref", "not", "if")
+ITEM_SEPARATOR: Final = ", "
+KEY_SEPARATOR: Final = ": "
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A string as it is.
+
+    Attributes:
+        constraints: regular expressions that all have to match.
+    """
+
+    constraints: tuple[str, ...] = ()
+    may_be_empty: bool = True
+
+
+@dataclass(frozen=True)
+class Json:
+    """A value written as JSON."""
+
+    schema: Schema
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some values, from how it is written to its JSON."""
+
+    values: Mapping[str, str]
+
+
+Form = Plain | Json | Choice
+
+
+@dataclass(frozen=True)
+class Parameter:
+    name: str
+    required: bool
+    # What the argument may be written as; read back by all of them when there are several.
+    forms: tuple[Form, ...]
+    # The whole schema, to tell which reading of a text is meant.
+    schema: Schema
+    type_name: str
+
+
+def dump(value: Any) -> str:
+    """JSON with the white space that chat templates write."""
+    separators = (ITEM_SEPARATOR, KEY_SEPARATOR)
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=separators)
+
+
+def parameters(schema: Schema, *, plain_strings: bool) -> list[Parameter] | None:
+    """The arguments of an object schema; None when they cannot be told apart from it."""
+    if any(key in schema for key in _COMBINERS) or schema.get("additionalProperties"):
+        return None
+    required = set(schema.get("required", ()))
+    definitions = {key: schema[key] for key in _DEFINITIONS if key in schema}
+    return [
+        _parameter(name, inner, definitions, name in required, plain_strings=plain_strings)
+        for name, inner in schema.get("properties", {}).items()
+    ]
+
+
+def _parameter(
+    name: str, schema: Any, definitions: Schema, required: bool, *, plain_strings: bool
+) -> Parameter:
+    resolved = _resolved(schema, definitions)
+    whole = {**resolved, **definitions}
+    types = declared_types(resolved)
+    forms = _forms(resolved, definitions) if plain_strings else (Json(whole),)
+    type_name = next(iter(types)) if len(types) == 1 else "string"
+    return Parameter(name, required, tuple(forms), whole, type_name)
+
+
+def _resolved(schema: Any, definitions: Schema) -> dict[str, Any]:
+    """The schema behind a reference, as far as one step leads."""
+    if not isinstance(schema, Mapping):
+        return {}
+    parts = str(schema.get("$ref", "")).split("/")
+    if len(parts) == 3 and parts[0] == "#":
+        target = definitions.get(parts[1], {}).get(parts[2])
+        if isinstance(target, Mapping):
+            return dict(target)
+    return dict(schema)
+
+
+def _forms(schema: Schema, definitions: Schema) -> Sequence[Form]:
+    if "enum" in schema or "const" in schema:
+        return [_choice(schema.get("enum", [schema.get("const")]))]
+    types = declared_types(schema)
+    if not types:
+        # Nothing said: any text is a string. Anything combined: only JSON is sure to be right.
+        anything = not any(key in schema for key in _COMBINERS)
+        return [Plain()] if anything else [Json({**schema, **definitions})]
+    if "string" not in types:
+        return [Json({**schema, **definitions})]
+    if types == {"string"} and not any(key in schema for key in _COMBINERS):
+        return [plain_string(schema)]
+    return _union(schema, definitions, types)
+
+
+def _union(schema: Schema, definitions: Schema, types: frozenset[str]) -> Sequence[Form]:
+    options = schema.get("anyOf") or schema.get("oneOf")
+    if isinstance(options, list):
+        resolved = [_resolved(option, definitions) for option in options]
+        forms = [form for option in resolved for form in _forms(option, definitions)]
+    else:
+        rest = sorted(types - {"string"})
+        forms = [
+            plain_string(schema),
+            *[Json({**schema, **definitions, "type": rest})] * bool(rest),
+        ]
+    # Text that may be anything covers all other forms.
+    return [Plain()] if Plain() in forms else forms
+
+
+def _choice(values: Sequence[Any]) -> Choice:
+    written: dict[str, str] = {}
+    for value in values:
+        written.setdefault(value if isinstance(value, str) else dump(value), dump(value))
+    return Choice(written)
+
+
+def plain_string(schema: Schema) -> Plain:
+    """How a string may read."""
+    least, most = schema.get("minLength") or 0, schema.get("maxLength")
+    constraints = []
+    if least or most is not None:
+        constraints.append(f"(?s:.{{{least},{'' if most is None else most}}})")
+    if pattern := schema.get("pattern"):
+        constraints.append(_anywhere(pattern))
+    return Plain(tuple(constraints), may_be_empty=not least and not pattern)
+
+
+def _anywhere(pattern: str) -> str:
+    """A pattern for the whole text from one that may match anywhere in it."""
+    begins, ends = pattern.startswith("^"), pattern.endswith("$") and not pattern.endswith("\\$")
+    inner = pattern[begins : len(pattern) - ends]
+    return f"{'' if begins else '(?s:.*)'}(?:{inner}){'' if ends else '(?s:.*)'}"

@@ -1,0 +1,155 @@
+"""Reads the notation in which Gemma's templates write arguments: like JSON, but keys stand bare and
+strings stand between marks of their own, without escapes.
+
+The parsers of mlx-lm do not read all of it: one ends a call at the first brace of a string, and
+neither knows a key with a hyphen.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+from anyclaude.mlx.decode.lenient import read_values
+
+QUOTES: Final = {"gemma4": '<|"|>', "function_gemma": "<escape>"}
+"""The mark around strings, by family."""
+
+_HEAD: Final = re.compile(r"\s*call:(?P<name>[^\s{}]+)\s*(?=\{)")
+_OPENER: Final = {"}": "{", "]": "["}
+_DELIMITERS: Final = "{}[],:"
+_PYTHON_LITERALS: Final = {"None": "null", "True": "true", "False": "false"}
+
+
+def read_notation(text: str, quote: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The calls in `text`: name and arguments.
+
+    Raises:
+        ValueError: some of the text belongs to no call, or an object is incomplete.
+    """
+    while text.strip():
+        head = _HEAD.match(text)
+        if head is None:
+            raise ValueError("text that is no call")
+        arguments, text = _object(text[head.end() :], quote)
+        yield head["name"], arguments
+
+
+def ends_inside_string(text: str, quote: str) -> bool:
+    """Whether `text` breaks off between two of the marks."""
+    return bool(text.count(quote) % 2)
+
+
+def _object(text: str, quote: str) -> tuple[dict[str, Any], str]:
+    if quote not in text and '"' in text:
+        # Real JSON, as models write it that were trained on more of it.
+        [value] = read_values(text)
+        return dict(value), ""
+    reader = NotationReader(quote)
+    written, rest = reader.take(text)
+    if not reader.done:
+        raise ValueError("an object left open")
+    return json.loads(written, object_pairs_hook=_once), rest
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        # Which one was meant is not ours to choose.
+        raise ValueError("a key given twice")
+    return found
+
+
+class NotationReader:
+    """Follows one object to its end, and writes it as JSON while it comes."""
+
+    def __init__(self, quote: str) -> None:
+        self._quote = quote
+        self._brackets: list[str] = []
+        self._in_string = False
+        self._at_key = False
+        self.done = False
+
+    def take(self, text: str) -> tuple[str, str]:
+        """What is certain of `text`, as a piece of JSON, and the rest.
+
+        Raises:
+            ValueError: brackets do not match.
+        """
+        pieces = []
+        while text and not self.done:
+            piece, rest = self._inside(text) if self._in_string else self._outside(text)
+            pieces.append(piece)
+            if len(rest) == len(text):
+                break
+            text = rest
+        return "".join(pieces), text
+
+    def _inside(self, text: str) -> tuple[str, str]:
+        """A string, given out as it comes but for what may become its end."""
+        at = text.find(self._quote)
+        if at < 0:
+            safe = len(text) - begun(text, self._quote)
+            return _escaped(text[:safe]), text[safe:]
+        self._in_string = False
+        return _escaped(text[:at]) + '"', text[at + len(self._quote) :]
+
+    def _outside(self, text: str) -> tuple[str, str]:
+        if text.startswith(self._quote):
+            self._in_string = True
+            return '"', text[len(self._quote) :]
+        if self._quote.startswith(text):
+            return "", text
+        if text[0] in _DELIMITERS:
+            return self._delimiter(text[0]), text[1:]
+        ends = [at for mark in (*_DELIMITERS, self._quote) if (at := text.find(mark)) >= 0]
+        if not ends:
+            return "", text
+        return self._word(text[: min(ends)].strip()), text[min(ends) :]
+
+    def _delimiter(self, character: str) -> str:
+        match character:
+            case "{" | "[":
+                self._brackets.append(character)
+                self._at_key = character == "{"
+            case "}" | "]":
+                if not self._brackets or self._brackets.pop() != _OPENER[character]:
+                    raise ValueError("brackets do not match")
+                self._at_key = False
+                self.done = not self._brackets
+            case ",":
+                self._at_key = bool(self._brackets) and self._brackets[-1] == "{"
+                return ", "
+            case _:
+                self._at_key = False
+                return ": "
+        return character
+
+    def _word(self, word: str) -> str:
+        if not word:
+            return ""
+        return _quoted(word) if self._at_key else _literal(word)
+
+
+def begun(text: str, mark: str) -> int:
+    """The length of the longest end of `text` that may become `mark`."""
+    lengths = range(min(len(text), len(mark) - 1), 0, -1)
+    return next((n for n in lengths if text.endswith(mark[:n])), 0)
+
+
+def _literal(word: str) -> str:
+    """A number, truth value or null; what is none of them is text whose marks were left out."""
+    word = _PYTHON_LITERALS.get(word, word)
+    try:
+        json.loads(word)
+    except ValueError:
+        return _quoted(word)
+    return word
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _escaped(text: str) -> str:
+    return _quoted(text)[1:-1]

@@ -1,0 +1,135 @@
+"""Brings a call's arguments to the types that the tool's JSON Schema declares.
+
+Models get types wrong more often than values. What fits no declared type is left as it is: the
+client checks inputs itself, and its message tells the model what to mend.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from anyclaude.mlx.decode.lenient import read_values
+
+_BOOLEANS: Final = {"true": True, "false": False}
+_INTEGER: Final = re.compile(r"[+-]?\d{1,400}(?:\.0*)?")
+
+
+def coerce_arguments(
+    arguments: Mapping[str, Any], schema: Mapping[str, Any], *, untyped: bool
+) -> dict[str, Any]:
+    """The arguments with the types `schema` declares.
+
+    Args:
+        untyped: every value is text as the model wrote it, so its type is the schema's alone to
+            tell; else the model chose the types, and only those that cannot stand are changed.
+    """
+    properties = _mapping(schema.get("properties"))
+    return {
+        str(key): _coerce(value, properties.get(key), untyped=untyped)
+        for key, value in arguments.items()
+    }
+
+
+def _coerce(value: Any, schema: Any, *, untyped: bool = False) -> Any:
+    types = declared_types(schema)
+    if untyped and isinstance(value, str):
+        return read_untyped(value, schema, types)
+    if not types or _type_of(value) in types:
+        return _coerce_inside(value, schema)
+    if isinstance(value, str):
+        return _from_text(value, schema, types)
+    if isinstance(value, float) and value.is_integer() and "integer" in types:
+        return int(value)
+    if "string" in types and value is not None:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return value
+
+
+def _coerce_inside(value: Any, schema: Any) -> Any:
+    schema = _mapping(schema)
+    if isinstance(value, dict):
+        return coerce_arguments(value, schema, untyped=False)
+    if isinstance(value, list | tuple):
+        return [_coerce(item, schema.get("items")) for item in value]
+    return value
+
+
+def read_untyped(text: str, schema: Any, types: frozenset[str]) -> Any:
+    """The value of a text without a type of its own."""
+    if "string" not in types:
+        return _from_text(text, schema, types or frozenset({"object", "array"}))
+    # A string stays a string, but where the schema offers a structure and the text is one.
+    return _from_text(text, schema, types & {"null", "object", "array"})
+
+
+def _from_text(text: str, schema: Any, types: frozenset[str]) -> Any:
+    stripped = text.strip()
+    if "null" in types and stripped.lower() in ("null", "none"):
+        return None
+    if "boolean" in types and stripped.lower() in _BOOLEANS:
+        return _BOOLEANS[stripped.lower()]
+    if types & {"integer", "number"} and _INTEGER.fullmatch(stripped):
+        return int(stripped.partition(".")[0])
+    if "number" in types and (number := _number(stripped)) is not None:
+        return number
+    if types & {"object", "array"} and (structure := _structure(stripped, types)) is not None:
+        return _coerce_inside(structure, schema)
+    return text
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _structure(text: str, types: frozenset[str]) -> dict[str, Any] | list[Any] | None:
+    if not text.startswith(("{", "[")):
+        return None
+    try:
+        values = read_values(text)
+    except ValueError:
+        return None
+    value = values[0]
+    if len(values) == 1 and isinstance(value, dict | list) and _type_of(value) in types:
+        return value
+    return None
+
+
+def declared_types(schema: Any) -> frozenset[str]:
+    """The types a schema allows; empty when it does not say."""
+    schema = _mapping(schema)
+    declared = schema.get("type")
+    if isinstance(declared, str):
+        return frozenset({declared})
+    if isinstance(declared, list):
+        return frozenset(name for name in declared if isinstance(name, str))
+    for key in ("anyOf", "oneOf"):
+        if isinstance(options := schema.get(key), list):
+            found = [declared_types(option) for option in options]
+            return frozenset().union(*found) if all(found) else frozenset()
+    if isinstance(values := schema.get("enum"), list):
+        return frozenset(_type_of(value) for value in values)
+    return frozenset({_type_of(schema["const"])}) if "const" in schema else frozenset()
+
+
+def _type_of(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int):
+        return "integer"
+    if isinstance(value, float):
+        return "number"
+    if isinstance(value, str):
+        return "string"
+    return "array" if isinstance(value, list | tuple) else "object"
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

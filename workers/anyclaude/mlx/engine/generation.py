@@ -1,0 +1,202 @@
+"""One request from lookup to stop reason, as a generator that yields after every turn.
+
+A turn is a prefill chunk or a few decode steps; between turns the scheduler runs other requests,
+and closing the generator cancels this one. However it ends, the cache is given back valid for the
+tokens it holds, so what was computed is kept.
+"""
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
+
+import structlog
+
+from anyclaude.messages.errors import ApiError
+from anyclaude.mlx.adapter import LanguageModel, decode, evaluate, prefill
+from anyclaude.mlx.engine.job import Job
+from anyclaude.mlx.kv.lease import ANSWER_ROOM_TOKENS, Lease
+from anyclaude.mlx.kv.store import KVStore
+from anyclaude.worker.v1 import worker_pb2 as pb
+
+log = structlog.get_logger(__name__)
+
+
+class DecodingError(Exception):
+    """An answer's text could not be turned into blocks; the model and caches are sound."""
+
+
+class Generation:
+    """A running request."""
+
+    def __init__(
+        self,
+        job: Job,
+        model: LanguageModel,
+        store: KVStore,
+        *,
+        eos_token_ids: frozenset[int],
+        chunk_tokens: Callable[[], int],
+        decode_steps_per_turn: int,
+    ) -> None:
+        self.job = job
+        self.decoding = False
+        self._model = model
+        self._store = store
+        self._eos = eos_token_ids
+        self._chunk_tokens = chunk_tokens
+        self._decode_steps = decode_steps_per_turn
+        self.usage = pb.Usage()
+        self._timings = pb.Timings()
+        self._turns = self._run()
+
+    def turn(self) -> bool:
+        """Runs one turn; False once the request is done."""
+        return next(self._turns, _DONE) is not _DONE
+
+    def cancel(self) -> None:
+        """Gives the cache back where it stands; nothing more is emitted."""
+        self._turns.close()
+
+    def _run(self) -> Generator[None]:
+        job = self.job
+        started = time.monotonic()
+        lease = self._store.acquire(
+            job.lineage, job.token_ids, job.stable_tokens, keep=job.keep, asked=job.asked
+        )
+        try:
+            self.usage = _prompt_usage(job, lease)
+            self._timings.queue.FromMilliseconds(_ms(started - job.created))
+            self._timings.render.FromMilliseconds(_ms(job.render_seconds))
+            job.emit(pb.GenerateResponse(started=self._started(lease)))
+            yield
+            yield from self._prefill(lease)
+            self._store.keep_prefix(lease)
+            prefilled = time.monotonic()
+            self._timings.prefill.FromMilliseconds(_ms(prefilled - started))
+            if job.max_tokens == 0:
+                self._finish(lease, pb.STOP_REASON_MAX_TOKENS)
+                return
+            yield from self._decode(lease, prefilled)
+        finally:
+            self._store.release(lease)
+
+    def _started(self, lease: Lease) -> pb.Started:
+        asked = self.job.asked
+        if asked is None or not asked.wants_diagnostics:
+            return pb.Started(usage=self.usage)
+        diagnostics = self._store.explainer.diagnostics(lease.lookup, asked)
+        return pb.Started(usage=self.usage, diagnostics=diagnostics)
+
+    def _prefill(self, lease: Lease) -> Generator[None]:
+        """Computes the prompt but for its last token, which decoding begins with."""
+        ids, live = self.job.token_ids, lease.live
+        end = len(ids) - 1
+        live.reserve(end - len(live) + ANSWER_ROOM_TOKENS)
+        for stop in _stops(self.job.marks, len(live), end) if live.needs_checkpoints else [end]:
+            while len(live) < stop:
+                chunk = ids[len(live) : min(stop, len(live) + self._chunk_tokens())]
+                prefill(self._model, live.layers, chunk)
+                live.tokens.extend(chunk)
+                self._emit_progress(len(live))
+                yield
+            live.checkpoint(keep=(self.job.stable_tokens,))
+        live.reserve(ANSWER_ROOM_TOKENS)
+
+    def _decode(self, lease: Lease, started: float) -> Generator[None]:
+        job, live = self.job, lease.live
+        blocks = job.new_blocks()
+        self.decoding = True
+        reason = pb.STOP_REASON_MAX_TOKENS
+        last = int(job.token_ids[-1])
+        tokens = decode(self._model, live.layers, last, job.max_tokens, job.sampler)
+        try:
+            for token in tokens:
+                if not self.usage.output_tokens:
+                    live.tokens.extend(job.token_ids[-1:])
+                    self._timings.first_token.FromMilliseconds(_ms(time.monotonic() - job.created))
+                live.tokens.extend((token,))
+                self.usage.output_tokens += 1
+                if token in self._eos:
+                    reason = pb.STOP_REASON_END_TURN
+                    break
+                self._emit_all(partial(blocks.push, token))
+                if blocks.stop_sequence is not None:
+                    reason = pb.STOP_REASON_STOP_SEQUENCE
+                    break
+                if self.usage.output_tokens % self._decode_steps == 0:
+                    yield
+        finally:
+            tokens.close()
+            evaluate(live.layers)
+        cut = reason == pb.STOP_REASON_MAX_TOKENS
+        self._emit_all(partial(blocks.finish, cut=cut))
+        if job.answered and reason == pb.STOP_REASON_END_TURN and blocks.is_verbatim:
+            job.answered(live.tokens.ids[len(job.token_ids) :].copy())
+        self._timings.decode.FromMilliseconds(_ms(time.monotonic() - started))
+        if blocks.has_tool_use and not cut:
+            reason = pb.STOP_REASON_TOOL_USE
+        elif cut and job.window_limited:
+            reason = pb.STOP_REASON_MODEL_CONTEXT_WINDOW_EXCEEDED
+        self._finish(lease, reason, blocks.stop_sequence or "")
+
+    def _emit_all(self, events: Callable[[], Sequence[pb.GenerateResponse]]) -> None:
+        try:
+            for event in events():
+                if self.job.asked is not None:
+                    self.job.asked.answer.add(event)
+                self.job.emit(event)
+        except Exception as error:
+            raise DecodingError(f"{type(error).__name__}: {error}") from error
+
+    def _emit_progress(self, tokens: int) -> None:
+        progress = pb.Progress(prefilled_tokens=tokens, prompt_tokens=len(self.job.token_ids))
+        self.job.emit(pb.GenerateResponse(progress=progress))
+
+    def _finish(self, lease: Lease, reason: pb.StopReason, stopped_by: str = "") -> None:
+        self.job.emit(
+            pb.GenerateResponse(
+                finished=pb.Finished(
+                    stop_reason=reason,
+                    stop_sequence=stopped_by,
+                    usage=self.usage,
+                    timings=self._timings,
+                    reuse_cause=lease.cause.value,
+                )
+            )
+        )
+
+
+_DONE = object()
+
+
+def failed(error: ApiError) -> pb.GenerateResponse:
+    """The event that ends a request in an error."""
+    told = pb.Failed(
+        status=error.status,
+        type=error.type,
+        message=error.message,
+        retry_after_seconds=error.retry_after_seconds or 0,
+    )
+    if error.should_retry is not None:
+        told.should_retry = error.should_retry
+    return pb.GenerateResponse(failed=told)
+
+
+def _prompt_usage(job: Job, lease: Lease) -> pb.Usage:
+    """Splits the prompt as the API counts it; the last token is computed and kept by decoding."""
+    computed = len(job.token_ids) - lease.reused_tokens
+    kept = computed - 1 if lease.keep else 0
+    return pb.Usage(
+        input_tokens=computed - kept,
+        cache_read_tokens=lease.reused_tokens,
+        cache_creation_tokens=kept,
+    )
+
+
+def _stops(marks: Sequence[int], begin: int, end: int) -> list[int]:
+    """Where prefill pauses for a checkpoint: at marks still ahead, and at the end."""
+    return [mark for mark in marks if begin < mark < end] + [end]
+
+
+def _ms(seconds: float) -> int:
+    return max(0, round(seconds * 1000))

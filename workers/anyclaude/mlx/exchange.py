@@ -1,0 +1,155 @@
+"""The verbs `cache export` and `cache import`, between the MLX thread and one for the disk.
+
+The MLX thread gives or takes a segment at a time, between the turns of requests.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, TypeVar
+
+from anyclaude.mlx.engine.engine import Engine
+from anyclaude.mlx.kv_disk import DiskState
+from anyclaude.mlx.kv_disk.exchange.faults import ExchangeError, Fault
+from anyclaude.mlx.kv_disk.exchange.incoming import Brought, Incoming
+from anyclaude.mlx.kv_disk.exchange.mold import Mold
+from anyclaude.mlx.kv_disk.exchange.outgoing import Choice, Outgoing
+from anyclaude.mlx.kv_disk.exchange.reading import ExportReader, opened
+from anyclaude.mlx.kv_disk.exchange.writing import ExportWriter
+from anyclaude.mlx.kv_disk.jobs import WriteJob
+from anyclaude.worker.v1 import worker_pb2 as pb
+
+# How long taking over waits for one segment to reach the disk before it goes on.
+_WRITE_SECONDS: Final = 60.0
+_POLL_SECONDS: Final = 0.02
+
+Result = TypeVar("Result")
+
+
+class Exchange:
+    """One export or import at a time; the next waits."""
+
+    def __init__(self, engine: Engine, fingerprint: str, model_id: str) -> None:
+        """
+        Args:
+            fingerprint: what the caches are valid under.
+        """
+        self._engine = engine
+        self._store = engine.store
+        self._fingerprint = fingerprint
+        self._model_id = model_id
+        # One thread, so that a file is closed after its last write even when the caller has gone.
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="exchange")
+        self._turn = asyncio.Lock()
+
+    async def export(self, request: pb.ExportCachesRequest) -> pb.ExportCachesResponse:
+        """Raises ExchangeError, after which the file is as it was before."""
+        async with self._turn:
+            try:
+                return await self._export(request)
+            except OSError as error:
+                why = error.strerror or str(error)
+                raise ExchangeError(
+                    Fault.REFUSED, f"{request.path} cannot be written: {why}. Nothing was kept."
+                ) from error
+
+    async def take_over(self, request: pb.ImportCachesRequest) -> pb.ImportCachesResponse:
+        """Raises ExchangeError; nothing was taken over then, unless the file changed meanwhile."""
+        async with self._turn:
+            mold = await self._on_engine(self._engine.mold)
+            if mold is None:
+                raise ExchangeError(
+                    Fault.REFUSED, "This model has layers whose caches cannot be stored."
+                )
+            try:
+                with opened(Path(request.path), self._fingerprint) as reader:
+                    return await self._take_over(reader, mold)
+            except OSError as error:
+                why = error.strerror or str(error)
+                raise ExchangeError(
+                    Fault.MISSING, f"{request.path} cannot be read: {why}."
+                ) from error
+
+    async def _export(self, request: pb.ExportCachesRequest) -> pb.ExportCachesResponse:
+        choice = Choice(request.session_id, request.prefixes)
+        outgoing = await self._on_engine(
+            lambda: Outgoing.of(self._store, self._fingerprint, choice)
+        )
+        header = await self._on_engine(lambda: outgoing.header(self._model_id, time.time()))
+        path, overwrite = Path(request.path), request.overwrite
+        writer = await self._on_disk(lambda: ExportWriter(path, header, overwrite=overwrite))
+        try:
+            while job := await self._on_engine(outgoing.step):
+                await self._write(writer, job)
+            nbytes = await self._on_disk(writer.finish)
+        finally:
+            self._disk.submit(writer.abandon)
+        taken = outgoing.taken
+        return pb.ExportCachesResponse(
+            segments=taken.segments,
+            tokens=taken.tokens,
+            lineages=len(header.lineages),
+            bytes=nbytes,
+            left_out_segments=taken.left_out,
+        )
+
+    async def _write(self, writer: ExportWriter, job: WriteJob) -> None:
+        try:
+            await self._on_disk(lambda: writer.add(job.prepare()))
+        finally:
+            # MLX frees on its own thread.
+            self._engine.call(job.release)
+
+    async def _take_over(self, reader: ExportReader, mold: Mold) -> pb.ImportCachesResponse:
+        self._check_size(reader)
+        contents = await self._on_disk(lambda: reader.contents(mold))
+        incoming = Incoming(self._store, reader, contents, time.time())
+        while await self._on_engine(incoming.step):
+            await self._until_written()
+        return _answer(incoming.brought, reader.nbytes)
+
+    def _check_size(self, reader: ExportReader) -> None:
+        """Refuses what would push out everything else and then itself."""
+        archive = self._store.archive
+        name, limit = "cache.memory_limit_bytes", self._store.room.limit_bytes
+        if archive is not None:
+            name, limit = "cache.disk_limit_bytes", archive.status().budget_bytes
+        if reader.nbytes > limit:
+            raise ExchangeError(
+                Fault.TOO_LARGE,
+                f"The file takes {reader.nbytes} bytes, and caches may take {limit} here. Raise "
+                f"{name}, or export less: --session or --prefixes.",
+            )
+
+    async def _until_written(self) -> None:
+        """So that segments which have to make room later can: the disk has them."""
+        archive = self._store.archive
+        if archive is None:
+            return
+        deadline = time.monotonic() + _WRITE_SECONDS
+        while time.monotonic() < deadline:
+            status = archive.status()
+            if not status.pending_writes or status.state is DiskState.STOPPED:
+                break
+            await asyncio.sleep(_POLL_SECONDS)
+        await self._on_engine(archive.reap)
+
+    async def _on_engine(self, function: Callable[[], Result]) -> Result:
+        return await asyncio.wrap_future(self._engine.call(function))
+
+    async def _on_disk(self, function: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._disk, function)
+
+
+def _answer(brought: Brought, nbytes: int) -> pb.ImportCachesResponse:
+    return pb.ImportCachesResponse(
+        segments=brought.segments,
+        tokens=brought.tokens,
+        lineages=brought.lineages,
+        bytes=nbytes,
+        known_segments=brought.known,
+        left_out_segments=brought.left_out,
+        unpinned_segments=brought.unpinned,
+    )

@@ -1,0 +1,170 @@
+"""From a request of the worker contract to a job of the engine.
+
+Everything before the engine happens here: parsing, rendering, tokenising, the overflow decision,
+and what the answer's tokens are held to. Used on the executor's thread alone.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from anyclaude.messages.diagnostics import asks_for_diagnostics
+from anyclaude.messages.errors import prompt_too_long
+from anyclaude.messages.requests import MessagesRequest, Tool, parse_messages_request
+from anyclaude.messages.websearch import only_searches
+from anyclaude.mlx.adapter import TokenizerWrapper, opens_thinking
+from anyclaude.mlx.decode import BlockStream, ThinkingBudget, make_sampler
+from anyclaude.mlx.decode.held import ConstraintCompiler, Held
+from anyclaude.mlx.engine.job import Job
+from anyclaude.mlx.kv.lineage import LineageKey
+from anyclaude.mlx.kv_explain.remembered import Asked
+from anyclaude.mlx.model import Model
+from anyclaude.mlx.prompt import Prompt, PromptRenderer
+from anyclaude.mlx.prompt.facts import AnswerFacts
+from anyclaude.mlx.prompt.splice import Place
+from anyclaude.mlx.tokens import TokenArray, token_array, token_digest
+from anyclaude.worker.v1 import worker_pb2 as pb
+
+
+class NothingToGenerate(Exception):
+    """The request asks for what nothing here can do, and its answer says so."""
+
+    def __init__(self, prompt_tokens: int) -> None:
+        super().__init__(prompt_tokens)
+        self.prompt_tokens = prompt_tokens
+
+
+class JobMaker:
+    """Makes jobs for one model."""
+
+    def __init__(
+        self, model: Model, renderer: PromptRenderer, decode_tokenizer: TokenizerWrapper
+    ) -> None:
+        self._model = model
+        self._renderer = renderer
+        # Used on the MLX thread only; the renderer's own on the executor's only.
+        self._decode_tokenizer = decode_tokenizer
+        self._constraints = ConstraintCompiler.of(decode_tokenizer)
+
+    def job(self, request: pb.GenerateRequest, emit: Callable[[pb.GenerateResponse], None]) -> Job:
+        """Renders a request.
+
+        Args:
+            request: as the front end passed it on.
+            emit: takes the answer's events, on the MLX thread.
+
+        Raises:
+            ApiError: the request cannot be answered as it is.
+            NothingToGenerate: it can, without the model.
+        """
+        began = time.monotonic()
+        body = parse_messages_request(request.body_json)
+        prompt = self._renderer.render(body)
+        window = self._model.info.context_window_tokens
+        room = window - len(prompt.token_ids)
+        if room < 1:
+            raise prompt_too_long(len(prompt.token_ids), window)
+        if only_searches(body):
+            raise NothingToGenerate(len(prompt.token_ids))
+        max_tokens = min(body.max_tokens, room)
+        in_thinking = opens_thinking(self._decode_tokenizer, prompt.token_ids)
+        held = self._held(body, in_thinking=in_thinking)
+        budget = self._budget(body, in_thinking=in_thinking)
+        sampler = self._sampler(body, held, budget)
+        asked = _asked(request, body, prompt)
+        return Job(
+            request_id=request.request_id,
+            lineage=_lineage(request.identity, prompt),
+            token_ids=prompt.token_ids,
+            marks=prompt.marks,
+            stable_tokens=prompt.stable_tokens,
+            max_tokens=max_tokens,
+            window_limited=body.max_tokens > room,
+            sampler=sampler,
+            new_blocks=lambda: BlockStream(
+                self._decode_tokenizer,
+                _client_tools(body),
+                body.stop_sequences,
+                tool_choice=body.tool_choice,
+                in_thinking=in_thinking,
+                held=held,
+                budget=budget,
+                max_tokens=max_tokens,
+            ),
+            emit=emit,
+            keep=request.identity.request_class != pb.REQUEST_CLASS_UTILITY,
+            asked=asked,
+            answered=self._keeping(prompt.place, asked.answer) if prompt.place else None,
+            render_seconds=time.monotonic() - began,
+            created=began,
+        )
+
+    def _keeping(self, place: Place, answer: AnswerFacts) -> Callable[[TokenArray], None]:
+        return lambda generated: self._renderer.keep_answer(place, generated, answer.echo())
+
+    def _budget(self, body: MessagesRequest, *, in_thinking: bool) -> ThinkingBudget | None:
+        """What ends the answer's thinking, where the client bounds it."""
+        asked = body.thinking or {}
+        tokens, end = asked.get("budget_tokens"), self._decode_tokenizer.think_end_tokens
+        if asked.get("type") != "enabled" or not isinstance(tokens, int) or not end:
+            return None
+        return ThinkingBudget(tokens, end, in_thinking=in_thinking)
+
+    def _sampler(
+        self, body: MessagesRequest, held: Held | None, budget: ThinkingBudget | None
+    ) -> Callable[[Any], Any]:
+        own = self._model.sampling
+        top_p = own.top_p if body.top_p is None else body.top_p
+        sampler = make_sampler(
+            own.temperature if body.temperature is None else body.temperature,
+            top_p,
+            own.top_k if body.top_k is None else body.top_k,
+        )
+        if budget is not None:
+            sampler = budget.sampler(sampler)
+        if held is None:
+            return sampler
+        # Only a nucleus is measured in probability.
+        return held.constraint.sampler(sampler, needs_probabilities=top_p not in (None, 0, 1))
+
+    def _held(self, body: MessagesRequest, *, in_thinking: bool) -> Held | None:
+        """What the answer's tokens are held to."""
+        if self._constraints is None:
+            return None
+        return self._constraints.compile(
+            _client_tools(body),
+            body.tool_choice,
+            body.answer_schema,
+            in_thinking=in_thinking,
+            may_think=(body.thinking or {}).get("type") in ("adaptive", "enabled"),
+        )
+
+
+def _client_tools(body: MessagesRequest) -> list[Tool]:
+    return [tool for tool in body.tools if tool.is_client_tool]
+
+
+def _asked(request: pb.GenerateRequest, body: MessagesRequest, prompt: Prompt) -> Asked:
+    wants, previous = asks_for_diagnostics(body)
+    return Asked(
+        request.request_id,
+        request.body_json,
+        prompt.marks,
+        len(prompt.token_ids),
+        message_id=request.message_id,
+        wants_diagnostics=wants,
+        previous_message_id=previous,
+    )
+
+
+def _lineage(identity: pb.Identity, prompt: Prompt) -> LineageKey:
+    """The conversation a request belongs to.
+
+    A client that names no session is told apart by its first message.
+    """
+    tokens = token_array(prompt.token_ids)
+    session = identity.session_id
+    if not session:
+        first = next((mark for mark in prompt.marks if mark > prompt.stable_tokens), 0)
+        session = f"anonymous-{token_digest(tokens[:first])}"
+    return LineageKey(session, identity.agent_id, token_digest(tokens[: prompt.stable_tokens]))

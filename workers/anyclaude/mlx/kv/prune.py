@@ -1,0 +1,161 @@
+"""What a prune takes, decided before anything goes.
+
+A prune removes names and the segments that only they hold. The segments of a stable prefix stay for
+the next conversation, unless everything is pruned or a byte target cannot be met without them.
+Conversations with a running request stay always, and what is pinned unless it is asked for.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from anyclaude.mlx.kv.lineage import Lineage
+from anyclaude.mlx.kv.tree import Node, PrefixTree
+
+
+class Tier(Enum):
+    """Where a prune takes from."""
+
+    BOTH = auto()
+    # Out of memory; what the disk holds stays there.
+    MEMORY = auto()
+    # Off the disk; what is in memory stays there.
+    DISK = auto()
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Conditions combine; none given selects nothing."""
+
+    session_id: str | None = None
+    older_than_seconds: float | None = None
+    # Stop once this many bytes or fewer remain in memory, or on disk for that tier.
+    to_bytes: int | None = None
+    # Everything, stable prefixes included.
+    all: bool = False
+    # Pinned caches as well.
+    pinned: bool = False
+    tier: Tier = Tier.BOTH
+
+    @property
+    def is_empty(self) -> bool:
+        given = (self.session_id, self.older_than_seconds, self.to_bytes)
+        return not self.all and given == (None, None, None)
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What goes together: segments, and the conversation or stable prefix that they were."""
+
+    nodes: tuple[Node, ...]
+    freed_bytes: int
+    lineage: Lineage | None = None
+    prefix: Node | None = None
+
+
+def plan(
+    tree: PrefixTree,
+    lineages: Sequence[Lineage],
+    selection: Selection,
+    *,
+    now: float,
+    held_bytes: int,
+) -> list[Removal]:
+    """The removals that carry out `selection`, oldest first; nothing is changed."""
+    removals: list[Removal] = []
+    if selection.is_empty or _reached(selection, held_bytes):
+        return removals
+    for removal in _Planner(tree, lineages, selection, now).removals():
+        removals.append(removal)
+        held_bytes -= removal.freed_bytes
+        if _reached(selection, held_bytes):
+            break
+    return removals
+
+
+def _reached(selection: Selection, held_bytes: int) -> bool:
+    return selection.to_bytes is not None and held_bytes <= selection.to_bytes
+
+
+@dataclass
+class _Planner:
+    """Walks through what may go; each removal assumes that those before it happened."""
+
+    tree: PrefixTree
+    lineages: Sequence[Lineage]
+    selection: Selection
+    now: float
+    gone_lineages: set[Lineage] = field(default_factory=set)
+    gone_nodes: set[Node] = field(default_factory=set)
+
+    def removals(self) -> Iterator[Removal]:
+        for lineage in sorted(self.lineages, key=lambda lineage: lineage.last_use):
+            if self._takes(lineage):
+                yield self._lineage(lineage)
+        if self.selection.session_id is not None:
+            return
+        # What no conversation holds any more: edited history, cancelled work.
+        yield from self._ends(lambda node: not node.stable_digest, keep_stable=True)
+        if self.selection.all or self.selection.to_bytes is not None:
+            yield from self._ends(lambda node: True, keep_stable=False)
+
+    def _takes(self, lineage: Lineage) -> bool:
+        wanted = self.selection.session_id
+        if lineage.running or (wanted is not None and lineage.key.session_id != wanted):
+            return False
+        if lineage.tip is not None and self._is_spared(lineage.tip):
+            return False
+        return self._is_old(lineage.last_use)
+
+    def _is_spared(self, node: Node) -> bool:
+        return node.pinned and not self.selection.pinned
+
+    def _is_old(self, last_use: float) -> bool:
+        limit = self.selection.older_than_seconds
+        return limit is None or self.now - last_use >= limit
+
+    def _lineage(self, lineage: Lineage) -> Removal:
+        self.gone_lineages.add(lineage)
+        nodes = self._release(lineage.tip, keep_stable=True)
+        in_memory = self.selection.tier is not Tier.DISK
+        live = lineage.live.nbytes if lineage.live and in_memory else 0
+        return Removal(nodes, live + self._size(nodes), lineage=lineage)
+
+    def _size(self, nodes: Sequence[Node]) -> int:
+        if self.selection.tier is Tier.DISK:
+            return sum(node.disk_bytes for node in nodes if node.on_disk)
+        return sum(node.nbytes for node in nodes)
+
+    def _ends(self, wanted: Callable[[Node], bool], *, keep_stable: bool) -> Iterator[Removal]:
+        """Removes from the ends of branches upward, least recently used end first."""
+        ends = [node for node in self.tree.nodes() if not node.children]
+        for end in sorted(ends, key=lambda end: end.last_use):
+            node = self._next_up(end)
+            if node is None or not wanted(node) or not self._is_old(node.last_use):
+                continue
+            released = self._release(node, keep_stable=keep_stable)
+            if released:
+                prefix = next((part for part in released if part.stable_digest), None)
+                yield Removal(released, self._size(released), prefix=prefix)
+
+    def _next_up(self, node: Node) -> Node | None:
+        """The lowest ancestor that is still there."""
+        up: Node | None = node
+        while up is not None and up in self.gone_nodes:
+            up = up.parent
+        return None if up is None or up.is_root else up
+
+    def _release(self, tip: Node | None, *, keep_stable: bool) -> tuple[Node, ...]:
+        """The nodes from `tip` upward that nothing that remains needs."""
+        held = {other.tip for other in self.lineages if other not in self.gone_lineages}
+        released: list[Node] = []
+        node = tip
+        while node is not None and not node.is_root and node not in self.gone_nodes:
+            if node in held or self._is_spared(node) or (keep_stable and node.stable_digest):
+                break
+            if any(child not in self.gone_nodes for child in node.children.values()):
+                break
+            self.gone_nodes.add(node)
+            released.append(node)
+            node = node.parent
+        return tuple(released)

@@ -1,0 +1,358 @@
+"""Every KV cache of the worker: found by token ids, stored once, kept within a byte limit.
+
+The prefix tree holds every distinct token's KV. A running request has a live cache of its own,
+continued in place where its conversation's latest one is still there, put together from the tree
+where not. When the request is over, what is new goes into the tree.
+
+Invariants:
+  - what is reused is decided by comparing token ids alone, and one token is always left to compute;
+  - the live cache of an idle conversation holds nothing that is not in the tree, so it can be
+    dropped at any time;
+  - a lease is the only way to a mutable cache, and belongs to one request.
+Not thread-safe: the MLX thread owns it.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from anyclaude.mlx.adapter import LanguageModel
+from anyclaude.mlx.kv.causes import Cause
+from anyclaude.mlx.kv.lease import ANSWER_ROOM_TOKENS, Lease
+from anyclaude.mlx.kv.lineage import Lineage, LineageKey
+from anyclaude.mlx.kv.live import LiveCache
+from anyclaude.mlx.kv.room import Room, StoreLimits
+from anyclaude.mlx.kv.segments import assemble, extract
+from anyclaude.mlx.kv.tree import Match, Node, PrefixTree
+from anyclaude.mlx.kv_explain.explain import Explainer, Lookup
+from anyclaude.mlx.kv_explain.remembered import Asked
+from anyclaude.mlx.tokens import TokenArray, common_prefix
+
+if TYPE_CHECKING:
+    from anyclaude.mlx.kv_disk.archive import Archive
+
+
+class KVStore:
+    """All caches of one model."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        limits: StoreLimits,
+        *,
+        archive: "Archive | None" = None,
+        explainer: Explainer | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.tree = PrefixTree()
+        self.archive = archive
+        self.explainer = explainer or Explainer(clock=clock)
+        self._model = model
+        self._limits = limits
+        self._clock = clock
+        self._lineages: dict[LineageKey, Lineage] = {}
+        self._leases: set[Lease] = set()
+        self._needs_states = self._empty().needs_checkpoints
+        self.room = Room(
+            limits,
+            self.tree,
+            self._lineages,
+            self._leases,
+            archive,
+            forget=self.forget,
+            clock=clock,
+        )
+        for lineage in archive.restore(self.tree) if archive else ():
+            self._lineages[lineage.key] = lineage
+        self.explainer.restored(self.tree.nodes(), self._lineages.values())
+
+    @property
+    def kv_bits(self) -> int:
+        return self._limits.kv_bits
+
+    @property
+    def pinned_limit_bytes(self) -> int:
+        return int(self._limits.max_pinned_fraction * self.room.limit_bytes)
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes of this model's records."""
+        return sum(node.disk_bytes for node in self.tree.nodes() if node.on_disk)
+
+    def lineages(self) -> list[Lineage]:
+        return list(self._lineages.values())
+
+    # One request
+
+    def acquire(
+        self,
+        key: LineageKey,
+        prompt: TokenArray,
+        stable_tokens: int,
+        *,
+        keep: bool = True,
+        asked: Asked | None = None,
+    ) -> Lease:
+        """Lends a cache that holds the longest usable part of `prompt`."""
+        limit = len(prompt) - 1
+        lineage = self._lineages.get(key) if keep else None
+        own = lineage.live if lineage else None
+        in_own = _reusable(own, prompt, limit)
+        match, in_tree, disk_tokens = self._match(prompt, limit)
+        running, in_running = self._longest_running(prompt, limit)
+        reused = max(in_own, in_tree, in_running)
+        room = len(prompt) - reused + ANSWER_ROOM_TOKENS
+        self._use(match, reused)
+        if lineage is not None:
+            lineage.live = None
+            lineage.hits += 1
+        if reused == 0:
+            live = self._empty()
+        elif own is not None and reused == in_own:
+            own.cut(reused)
+            live = own
+        elif running is None or reused == in_tree:
+            live = self._assembled(match, prompt, reused, room)
+        else:
+            live = running.fork(reused, room)
+        lookup = Lookup(
+            key=key,
+            prompt=prompt,
+            stable_tokens=stable_tokens,
+            match=match,
+            reused=reused,
+            from_live=reused > in_tree or (own is not None and reused == in_own),
+            disk_tokens=disk_tokens,
+            keep=keep,
+            lineages=self._lineages.values(),
+        )
+        cause = self.explainer.explain(lookup, asked)
+        expected = self.room.cost_bytes(len(prompt), len(prompt) - match.length)
+        lease = Lease(key, live, reused, stable_tokens, keep, expected, lookup, cause, asked)
+        self._leases.add(lease)
+        if keep:
+            self._lineage(key).running += 1
+        return lease
+
+    def _match(self, prompt: TokenArray, limit: int) -> tuple[Match, int, int]:
+        """Follows the prompt into the tree and brings what it can use of it into memory.
+
+        Returns the match, what of it can be reused, and how many tokens were read from disk.
+
+        A segment that cannot be read back leaves the tree with all behind it, and the prompt is
+        followed again: the same tokens are then computed.
+        """
+        loaded: list[Node] = []
+        while True:
+            match = self.tree.match(prompt)
+            reusable = match.reusable(limit, needs_states=self._needs_states)
+            missing = [n for n in match.nodes if n.start < reusable and not n.in_memory]
+            loaded += missing
+            if all(self._load(node) for node in missing):
+                disk_tokens = sum(
+                    min(n.end, reusable) - n.start for n in match.nodes if n in loaded
+                )
+                return match, reusable, disk_tokens
+
+    def _load(self, node: Node) -> bool:
+        """Reads a segment back from disk; one that is in doubt leaves the tree."""
+        assert self.archive is not None
+        self._touch((node,))
+        self.room.make(node.disk_bytes)
+        held = self.archive.holds(node)
+        if node.in_memory or self.archive.load(node):
+            return True
+        self.forget(node, Cause.CORRUPT_RECORD if held else Cause.EVICTED)
+        return False
+
+    def keep_prefix(self, lease: Lease) -> None:
+        """Puts a stable prefix that is new into the tree while its request still runs."""
+        stable = lease.stable_tokens
+        if not lease.keep or stable < self._limits.min_prefix_tokens or len(lease.live) < stable:
+            return
+        if self.tree.match(lease.live.tokens.ids[:stable]).length < stable:
+            self._insert(lease.live, stable, lease)
+
+    def release(self, lease: Lease) -> None:
+        """Takes a cache back: what is new in it goes into the tree."""
+        self._leases.remove(lease)
+        self.room.learn(lease.live)
+        if not lease.keep:
+            return
+        lineage = self._lineage(lease.key)
+        lineage.running -= 1
+        lineage.last_use = self._clock()
+        if len(lease.live):
+            lineage.tip = self._insert(lease.live, len(lease.live), lease)
+            self.explainer.remember(lease.key, lease.live.tokens.ids, lineage.tip, lease.asked)
+            lineage.live = lease.live
+        elif lineage.tip is None and not lineage.running:
+            del self._lineages[lease.key]
+
+    def longest_reusable(self, prompt: TokenArray) -> int:
+        """How many tokens of `prompt` any cache could give now."""
+        limit = len(prompt) - 1
+        in_tree = self.tree.match(prompt).reusable(limit, needs_states=self._needs_states)
+        return max([in_tree, *(_reusable(live, prompt, limit) for live in self.room.live_caches())])
+
+    def reusable_part(self, marks: Sequence[int], length: int) -> int:
+        """How much of the first `length` tokens will be reusable once they are computed."""
+        if not self._needs_states:
+            return length
+        return max((mark for mark in marks if mark <= length), default=0)
+
+    # What is kept
+
+    def warm(self, share: float = 0.5) -> int:
+        """Brings stored stable prefixes into memory, latest used first; returns their tokens.
+
+        They may take `share` of the limit, so that the first conversations find room.
+        """
+        prefixes = [node for node in self.tree.nodes() if node.stable_digest and not node.in_memory]
+        tokens = 0
+        for prefix in sorted(prefixes, key=lambda node: node.last_use, reverse=True):
+            missing = [node for node in prefix.path() if not node.in_memory]
+            needed = sum(node.disk_bytes for node in missing)
+            fits = self.room.nbytes + needed <= share * self.room.limit_bytes
+            if fits and all(map(self._load, missing)):
+                tokens += prefix.end
+        return tokens
+
+    def forget(self, node: Node, cause: Cause = Cause.EVICTED) -> None:
+        """Takes a segment and all behind it out of every tier; what ends there ends above it."""
+        gone = {node, *self.tree.nodes_below(node)}
+        above = None if node.parent is self.tree.root else node.parent
+        for lineage in self._lineages.values():
+            if lineage.tip in gone:
+                lineage.tip = above
+        self.explainer.left(gone, cause)
+        self.tree.remove(node)
+        if self.archive is not None:
+            self.archive.forget(gone)
+        self._drop_empty_lineages()
+
+    def adopt(self, lineages: Iterable[Lineage], prefixes: Iterable[Node]) -> None:
+        """Takes conversations and stable prefixes over that came from elsewhere.
+
+        One that is known here goes on from where it came furthest.
+        """
+        adopted = []
+        for lineage in lineages:
+            known = self._lineages.setdefault(lineage.key, lineage)
+            if known is not lineage and lineage.tip is not None and not known.running:
+                if known.tip is not None and known.tip not in lineage.tip.path():
+                    continue
+                known.tip, known.live = lineage.tip, None
+            adopted.append(known)
+        self.explainer.restored(prefixes, adopted)
+
+    def drop_lineage(self, key: LineageKey) -> None:
+        """Forgets a conversation's name and live cache; its segments stay."""
+        self._lineages.pop(key, None)
+
+    # Parts
+
+    def _lineage(self, key: LineageKey) -> Lineage:
+        now = self._clock()
+        return self._lineages.setdefault(key, Lineage(key, create_time=now, last_use=now))
+
+    def _longest_running(self, prompt: TokenArray, limit: int) -> tuple[LiveCache | None, int]:
+        """The running request's cache that holds most of `prompt`, between two of its turns."""
+        lives = [(lease.live, _reusable(lease.live, prompt, limit)) for lease in self._leases]
+        return max(lives, key=lambda found: found[1], default=(None, 0))
+
+    def _assembled(self, match: Match, prompt: TokenArray, n: int, room_tokens: int) -> LiveCache:
+        return assemble(
+            self._model,
+            match.nodes,
+            prompt,
+            n,
+            room_tokens=room_tokens,
+            kv_bits=self._limits.kv_bits,
+            max_checkpoints=self._limits.checkpoints_per_lineage,
+        )
+
+    def _insert(self, live: LiveCache, length: int, lease: Lease) -> Node:
+        """Adds the first `length` tokens of `live` to the tree; returns where they end."""
+        states = dict(live.checkpoints)
+        if live.needs_checkpoints and length == len(live):
+            states.setdefault(length, live.state())
+        stable = lease.stable_tokens
+        cuts = {n for n in states if n <= length} | ({stable} if 0 < stable <= length else set())
+        tokens = live.tokens.ids[:length]
+        self.make_splittable(tokens)
+        tip = self.tree.insert(tokens, cuts, lambda start, end: extract(live, start, end))
+        path = tip.path()
+        self._touch(tuple(path))
+        for node in path:
+            node.create_time = node.create_time or self._clock()
+            node.is_main = node.is_main or not lease.key.agent_id
+            if node.end in states and not node.states and node.in_memory:
+                node.states = states[node.end]
+                node.record_id = ""
+            if node.end == stable >= self._limits.min_prefix_tokens:
+                node.stable_digest = lease.key.stable_digest
+        self.save(path, tokens, lease.key)
+        self._thin_states(path)
+        self._drop_surplus_prefixes()
+        return tip
+
+    def make_splittable(self, tokens: TokenArray) -> None:
+        """Brings the segment that `tokens` leaves in its middle into memory, or drops it."""
+        match = self.tree.match(tokens)
+        if match.nodes and match.length < match.nodes[-1].end and not match.nodes[-1].in_memory:
+            self._load(match.nodes[-1])
+
+    def save(self, path: list[Node], tokens: TokenArray, key: LineageKey) -> None:
+        """Writes behind what has no record yet: new segments, split ones, ones with a new state."""
+        if self.archive is None:
+            return
+        for node in path:
+            if not node.record_id and node.in_memory:
+                self.archive.save(node, tokens[: node.end], key)
+                for child in node.children.values():
+                    if child not in path and not child.record_id and child.in_memory:
+                        self.archive.save(child, child.token_ids(), key)
+        self.archive.touch(path)
+
+    def _thin_states(self, path: list[Node]) -> None:
+        """Keeps the newest states of a conversation; those at forks and stable prefixes stay."""
+        plain = [n for n in path if n.states and not n.stable_digest and len(n.children) < 2]
+        for node in plain[: max(0, len(plain) - self._limits.checkpoints_per_lineage)]:
+            node.states = {}
+
+    def _drop_surplus_prefixes(self) -> None:
+        """Beyond the number that may be kept, the oldest prefixes lose their rank."""
+        stable = [node for node in self.tree.nodes() if node.stable_digest and not node.pinned]
+        stable.sort(key=lambda node: node.last_use)
+        for node in stable[: max(0, len(stable) - self._limits.max_prefixes)]:
+            node.stable_digest = ""
+
+    def _drop_empty_lineages(self) -> None:
+        for key, lineage in list(self._lineages.items()):
+            if lineage.tip is None and not lineage.running:
+                del self._lineages[key]
+
+    def _use(self, match: Match, reused: int) -> None:
+        used = tuple(node for node in match.nodes if node.start < reused)
+        self._touch(used)
+        for node in used:
+            node.hits += 1
+
+    def _touch(self, nodes: tuple[Node, ...]) -> None:
+        now = self._clock()
+        for node in nodes:
+            node.last_use = now
+
+    def _empty(self) -> LiveCache:
+        return LiveCache.empty(
+            self._model,
+            kv_bits=self._limits.kv_bits,
+            max_checkpoints=self._limits.checkpoints_per_lineage,
+        )
+
+
+def _reusable(live: LiveCache | None, prompt: TokenArray, limit: int) -> int:
+    if live is None:
+        return 0
+    return live.reusable(min(common_prefix(live.tokens.ids, prompt), limit))

@@ -1,0 +1,239 @@
+"""The prefix tree: every distinct token's KV once, under the ids that lead to it.
+
+A node is a *segment*: a run of tokens with the KV of the full-attention layers for just those and,
+where one was saved, the state of all other layers after its last token. A conversation is a path
+from the root. Children begin with different tokens, so following a prompt never branches.
+
+Invariants:
+  - node.start is its parent's end; tokens are not empty but for the root's;
+  - arrays are never written to after they are in the tree, so they may be shared and read at will;
+  - `arrays is None` means that the segment is on disk only;
+  - splitting changes no path's tokens; the saved state stays with the lower part.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+import mlx.core as mx
+from anyclaude.mlx.adapter import Layer
+from anyclaude.mlx.kv import layers as kinds
+from anyclaude.mlx.tokens import TokenArray, common_prefix, token_digest
+
+# For each full-attention leaf in order, its arrays; the token axis is the last but one.
+SegmentArrays = list[tuple[mx.array, ...]]
+# By leaf index, the state of a layer that only a saved state brings back.
+States = dict[int, Layer]
+
+# What a node's bytes are of; both are replaced, never changed in place.
+_HELD = frozenset({"arrays", "states"})
+
+
+@dataclass(eq=False)
+class Node:
+    """A segment of the tree."""
+
+    parent: "Node | None"
+    start: int
+    tokens: TokenArray
+    arrays: SegmentArrays | None
+    states: States = field(default_factory=dict)
+    children: "dict[int, Node]" = field(default_factory=dict)
+    last_use: float = 0.0
+    create_time: float = 0.0
+    hits: int = 0
+    # Ends the tools and instructions of some conversation; its digest names it.
+    stable_digest: str = ""
+    pinned: bool = False
+    # A main conversation's, which outlives subagents'.
+    is_main: bool = False
+    # Its record's name, once it was given to the disk tier, and whether the record is complete.
+    record_id: str = ""
+    on_disk: bool = False
+    # Of the record: whether it holds states, and its size.
+    stored_states: bool = False
+    disk_bytes: int = 0
+    # Of what is held; None until it is asked for.
+    _nbytes: int | None = field(default=None, init=False, repr=False)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in _HELD:
+            super().__setattr__("_nbytes", None)
+        super().__setattr__(name, value)
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.tokens)
+
+    @property
+    def name(self) -> str:
+        """For people: the digest of all tokens up to its end."""
+        return f"segments/{token_digest(self.token_ids())}"
+
+    @property
+    def is_root(self) -> bool:
+        return self.parent is None
+
+    @property
+    def in_memory(self) -> bool:
+        return self.arrays is not None
+
+    @property
+    def has_states(self) -> bool:
+        """Whether a cache that needs states can begin at this node's end."""
+        return bool(self.states) if self.in_memory else self.stored_states
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory; counted once, since every request asks for those of all segments."""
+        if self._nbytes is None:
+            kv = sum(array.nbytes for leaf in self.arrays or () for array in leaf)
+            self._nbytes = kv + sum(kinds.nbytes(state) for state in self.states.values())
+        return self._nbytes
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes that it takes in memory, wherever it is now."""
+        return self.nbytes if self.in_memory else self.disk_bytes
+
+    def path(self) -> "list[Node]":
+        """The nodes from below the root down to this one."""
+        nodes: list[Node] = []
+        node = self
+        while node.parent is not None:
+            nodes.append(node)
+            node = node.parent
+        return nodes[::-1]
+
+    def token_ids(self) -> TokenArray:
+        """All tokens that lead to this node's end."""
+        return np.concatenate([np.empty(0, np.int32), *(node.tokens for node in self.path())])
+
+
+@dataclass(frozen=True)
+class Match:
+    """How far a prompt can be followed: the nodes it enters, and the tokens it shares with them."""
+
+    nodes: tuple[Node, ...]
+    length: int
+
+    def reusable(self, limit: int, *, needs_states: bool) -> int:
+        """The longest part, at most `limit` tokens, that a cache can be made of."""
+        length = min(self.length, limit)
+        if not needs_states:
+            return length
+        return max(
+            (node.end for node in self.nodes if node.has_states and node.end <= length), default=0
+        )
+
+
+class PrefixTree:
+    """All segments of one model."""
+
+    def __init__(self) -> None:
+        self.root = Node(None, 0, np.empty(0, np.int32), arrays=[])
+
+    def nodes(self) -> Iterator[Node]:
+        """Every segment, parents before children."""
+        return self.nodes_below(self.root)
+
+    def nodes_below(self, top: Node) -> Iterator[Node]:
+        waiting = list(top.children.values())
+        while waiting:
+            node = waiting.pop()
+            yield node
+            waiting.extend(node.children.values())
+
+    def __contains__(self, node: Node) -> bool:
+        """Whether the node still hangs below the root."""
+        while node.parent is not None:
+            if node.parent.children.get(int(node.tokens[0])) is not node:
+                return False
+            node = node.parent
+        return node is self.root
+
+    @property
+    def nbytes(self) -> int:
+        return sum(node.nbytes for node in self.nodes())
+
+    def match(self, tokens: TokenArray) -> Match:
+        """Follows `tokens` from the root."""
+        nodes: list[Node] = []
+        node, position = self.root, 0
+        while position < len(tokens):
+            child = node.children.get(int(tokens[position]))
+            if child is None:
+                break
+            shared = common_prefix(child.tokens, tokens[position:])
+            nodes.append(child)
+            position += shared
+            node = child
+            if shared < len(child.tokens):
+                break
+        return Match(tuple(nodes), position)
+
+    def insert(
+        self, tokens: TokenArray, cuts: Iterable[int], extract: Callable[[int, int], SegmentArrays]
+    ) -> Node:
+        """Adds what is missing of `tokens`; returns the node that ends with the last of them.
+
+        Args:
+            cuts: offsets where a node shall end; one inside an existing node splits it.
+            extract: gives the arrays of the tokens from `start` to `end`; called for new ones only.
+        """
+        match = self.match(tokens)
+        node = match.nodes[-1] if match.nodes else self.root
+        if match.length < node.end:
+            node = self.split(node, match.length - node.start)
+        bounds = sorted({cut for cut in cuts if 0 < cut < len(tokens)} | {len(tokens)})
+        for end in bounds:
+            if end <= node.end:
+                self._cut(node, end)
+                continue
+            start = node.end
+            child = Node(node, start, tokens[start:end].copy(), extract(start, end))
+            node.children[int(tokens[start])] = child
+            node = child
+        return node
+
+    def split(self, node: Node, at: int) -> Node:
+        """Cuts `node` after its first `at` tokens; returns the upper part. It must be in memory."""
+        assert node.parent is not None
+        assert node.arrays is not None
+        assert 0 < at < len(node.tokens)
+        parts = [
+            [tuple(mx.contiguous(array[..., piece, :]) for array in leaf) for leaf in node.arrays]
+            for piece in (slice(0, at), slice(at, None))
+        ]
+        mx.eval(parts)
+        upper = Node(
+            node.parent,
+            node.start,
+            node.tokens[:at].copy(),
+            parts[0],
+            last_use=node.last_use,
+            create_time=node.create_time,
+            hits=node.hits,
+            pinned=node.pinned,
+            is_main=node.is_main,
+        )
+        upper.parent.children[int(upper.tokens[0])] = upper  # type: ignore[union-attr]
+        # Both parts need a record of their own.
+        node.record_id, node.on_disk = "", False
+        node.parent, node.start = upper, node.start + at
+        node.tokens, node.arrays = node.tokens[at:].copy(), parts[1]
+        upper.children = {int(node.tokens[0]): node}
+        return upper
+
+    def remove(self, node: Node) -> None:
+        """Takes a node and everything below it out of the tree."""
+        assert node.parent is not None
+        del node.parent.children[int(node.tokens[0])]
+
+    def _cut(self, node: Node, end: int) -> None:
+        """Makes some node on the way to `node` end at `end`."""
+        for part in node.path():
+            if part.start < end < part.end and part.in_memory:
+                self.split(part, end - part.start)
+                return

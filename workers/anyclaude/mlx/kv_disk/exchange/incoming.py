@@ -1,0 +1,165 @@
+"""Putting the segments of a verified export file into the tree, one a step.
+
+They enter as if they had been computed here: stored once, split where they part from what is there,
+within the byte limit, and written behind. A segment whose tokens are kept already changes nothing.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+import mlx.core as mx
+from anyclaude.mlx.kv.lineage import Lineage, LineageKey
+from anyclaude.mlx.kv.operations import PinnedTooMuchError, pin
+from anyclaude.mlx.kv.store import KVStore
+from anyclaude.mlx.kv.tree import Node, SegmentArrays
+from anyclaude.mlx.kv_disk.exchange.layout import NamedTip
+from anyclaude.mlx.kv_disk.exchange.reading import Contents, Entry, ExportReader
+from anyclaude.mlx.kv_disk.records import decode
+from anyclaude.mlx.tokens import TokenArray
+
+_NO_KEY = LineageKey("", "", "")
+
+
+@dataclass
+class Brought:
+    """What was taken over so far."""
+
+    segments: int = 0
+    tokens: int = 0
+    # Kept here already.
+    known: int = 0
+    # There was no room for them, or for what they build on.
+    left_out: int = 0
+    # Taken over without their pin, since pinned caches may take no more.
+    unpinned: int = 0
+    lineages: int = 0
+
+
+@dataclass(eq=False)
+class Incoming:
+    """One import. MLX thread only, but for `brought`."""
+
+    store: KVStore
+    reader: ExportReader
+    contents: Contents
+    now: float
+    brought: Brought = field(default_factory=Brought)
+    # All token ids up to the end of the segments that are in the tree.
+    _prefixes: dict[str, TokenArray] = field(default_factory=lambda: {"": np.empty(0, np.int32)})
+    _keys: dict[str, LineageKey] = field(default_factory=dict)
+    _next: int = 0
+
+    def __post_init__(self) -> None:
+        self._keys = {named.tip: _key(named) for named in self.contents.header.lineages}
+
+    def step(self) -> bool:
+        """Takes one segment over; False once all are.
+
+        Raises:
+            ExchangeError: the file has changed since it was verified.
+        """
+        if self._next == len(self.contents.entries):
+            self._name()
+            return False
+        entry = self.contents.entries[self._next]
+        self._next += 1
+        self._take(entry)
+        return True
+
+    def _take(self, entry: Entry) -> None:
+        above = self._prefixes.get(entry.parent_id)
+        if above is None:
+            self.brought.left_out += 1
+            return
+        tokens = np.concatenate([above, entry.token_ids])
+        tip = self._known(tokens, entry) or self._graft(tokens, entry)
+        if tip is None:
+            self.brought.left_out += 1
+            return
+        self._prefixes[entry.record_id] = tokens
+        if entry.pinned:
+            self._pin(tip)
+
+    def _known(self, tokens: TokenArray, entry: Entry) -> Node | None:
+        """Where the tokens end, if they are kept with all that the entry has beside them."""
+        match = self.store.tree.match(tokens)
+        if match.length < len(tokens):
+            return None
+        node = match.nodes[-1]
+        if node.end > len(tokens) and (entry.meta["states"] or entry.stable_digest):
+            return None
+        if entry.meta["states"] and not node.has_states:
+            return None
+        if entry.stable_digest and not node.stable_digest:
+            return None
+        self.brought.known += 1
+        return node
+
+    def _graft(self, tokens: TokenArray, entry: Entry) -> Node | None:
+        """Adds what is missing of the segment; None if there is no room, or no place."""
+        store = self.store
+        for node in store.tree.match(tokens).nodes:
+            node.last_use = self.now
+        if not store.room.make(entry.nbytes):
+            return None
+        store.make_splittable(tokens)
+        before = store.tree.match(tokens).length
+        if before < entry.start:
+            return None
+        arrays, states = decode(self.reader.arrays(entry), entry.meta)
+        tip = store.tree.insert(
+            tokens, (), lambda start, end: _cut(arrays, start - entry.start, end - entry.start)
+        )
+        if states and not tip.states and tip.in_memory:
+            tip.states, tip.record_id = states, ""
+        self._label(tip, entry)
+        # The conversation that ends here is named by its record, too.
+        store.save(tip.path(), tokens, self._keys.get(entry.record_id, _NO_KEY))
+        self.brought.segments += 1
+        self.brought.tokens += len(tokens) - before
+        return tip
+
+    def _label(self, tip: Node, entry: Entry) -> None:
+        for node in tip.path():
+            node.create_time = node.create_time or min(entry.create_time, self.now)
+            node.last_use = self.now
+        tip.is_main = tip.is_main or entry.is_main
+        tip.stable_digest = tip.stable_digest or entry.stable_digest
+
+    def _pin(self, tip: Node) -> None:
+        try:
+            pin(self.store, tip, pinned=True)
+        except PinnedTooMuchError:
+            self.brought.unpinned += 1
+
+    def _name(self) -> None:
+        """Gives the conversations their names back."""
+        found = []
+        for named in self.contents.header.lineages:
+            tokens = self._prefixes.get(named.tip)
+            tip = self._end(tokens) if tokens is not None else None
+            if tip is None:
+                continue
+            times = min(named.create_time, self.now), min(named.last_use, self.now)
+            found.append(Lineage(_key(named), *times, tip=tip))
+        prefixes = [node for node in self.store.tree.nodes() if node.stable_digest]
+        self.store.adopt(found, prefixes)
+        self.brought.lineages = len(found)
+
+    def _end(self, tokens: TokenArray) -> Node | None:
+        match = self.store.tree.match(tokens)
+        exact = match.length == len(tokens) and match.nodes[-1].end == len(tokens)
+        return match.nodes[-1] if exact else None
+
+
+def _key(named: NamedTip) -> LineageKey:
+    return LineageKey(named.session_id, named.agent_id, named.stable_digest)
+
+
+def _cut(arrays: SegmentArrays, start: int, end: int) -> SegmentArrays:
+    if all(array.shape[-2] == end - start for leaf in arrays for array in leaf):
+        return arrays
+    cut = [tuple(mx.contiguous(array[..., start:end, :]) for array in leaf) for leaf in arrays]
+    mx.eval(cut)
+    return cut

@@ -1,0 +1,156 @@
+"""Taking caches out of the tree for an export, one segment a step.
+
+Between two steps requests have their turns, so segments may be split, evicted or read back: each is
+looked up again when its turn comes, and what it builds on goes before it.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import mlx.core as mx
+from anyclaude.mlx.kv.lineage import Lineage, LineageKey
+from anyclaude.mlx.kv.store import KVStore
+from anyclaude.mlx.kv.tree import Node
+from anyclaude.mlx.kv_disk import Segment
+from anyclaude.mlx.kv_disk.exchange.faults import ExchangeError, Fault
+from anyclaude.mlx.kv_disk.exchange.layout import ExportHeader, NamedTip
+from anyclaude.mlx.kv_disk.jobs import WriteJob
+from anyclaude.mlx.kv_disk.records import Label, encode, record_id
+
+# The file names conversations by itself, so that one segment may end several.
+_NO_KEY = LineageKey("", "", "")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to export; everything when nothing is said."""
+
+    session_id: str = ""
+    # The system-and-tools prefixes alone: nothing that was said.
+    prefixes: bool = False
+
+
+@dataclass
+class Taken:
+    """What was written so far."""
+
+    segments: int = 0
+    tokens: int = 0
+    # In doubt or evicted since, or built on one that is.
+    left_out: int = 0
+
+
+@dataclass(eq=False)
+class Outgoing:
+    """One export. MLX thread only, but for `taken`."""
+
+    store: KVStore
+    fingerprint: str
+    tips: list[Node]
+    lineages: list[Lineage]
+    taken: Taken = field(default_factory=Taken)
+    _done: set[Node] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, store: KVStore, fingerprint: str, choice: Choice) -> "Outgoing":
+        """Raises ExchangeError if there is nothing of the kind."""
+        lineages = [
+            lineage
+            for lineage in store.lineages()
+            if lineage.tip is not None
+            and not choice.prefixes
+            and choice.session_id in ("", lineage.key.session_id)
+        ]
+        tips = [lineage.tip for lineage in lineages if lineage.tip is not None]
+        if not choice.session_id:
+            wanted = store.tree.nodes()
+            tips += [node for node in wanted if not choice.prefixes or node.stable_digest]
+        if not tips:
+            what = f"of session {choice.session_id!a}" if choice.session_id else "kept"
+            raise ExchangeError(
+                Fault.MISSING, f"Nothing is {what}. `anyclaudectl cache list` shows what there is."
+            )
+        return cls(store, fingerprint, tips, lineages)
+
+    def header(self, model: str, now: float) -> ExportHeader:
+        """Names of conversations that a terminal could obey stay behind."""
+        named = [named for lineage in self.lineages if (named := _named(lineage)) is not None]
+        return ExportHeader(
+            fingerprint=self.fingerprint, model=model[:256], create_time=now, lineages=named
+        )
+
+    def step(self) -> WriteJob | None:
+        """The next segment's record to be written; None once all are. The caller releases it."""
+        while self.tips:
+            tip = self.tips[-1]
+            missing = None
+            if tip in self.store.tree:
+                missing = next((node for node in tip.path() if node not in self._done), None)
+            if missing is None:
+                self.tips.pop()
+                continue
+            job = self._job(missing)
+            if job is None:
+                self.taken.left_out += 1
+                self.tips.pop()
+                continue
+            self._done.add(missing)
+            self.taken.segments += 1
+            self.taken.tokens += len(missing.tokens)
+            return job
+        return None
+
+    def _job(self, node: Node) -> WriteJob | None:
+        content = self._content(node)
+        if content is None:
+            return None
+        tokens = node.token_ids()
+        segment = Segment(
+            record_id=record_id(tokens),
+            parent_id=record_id(tokens[: node.start]),
+            start=node.start,
+            token_ids=node.tokens,
+            arrays=content[0],
+            meta=content[1],
+            kind=Label.of(content[2], _NO_KEY).to_text(),
+            session_id="",
+            pinned=node.pinned,
+        )
+        return WriteJob.of(segment, self.fingerprint, node.create_time)
+
+    def _content(self, node: Node) -> tuple[dict[str, mx.array], dict[str, Any], Node] | None:
+        """Arrays and meta, and the node with what was read from disk."""
+        arrays, states = node.arrays, node.states
+        if arrays is None:
+            assert self.store.archive is not None
+            self.store.room.make(node.disk_bytes)
+            read = self.store.archive.read(node)
+            if read is None:
+                return None
+            arrays, states = read
+        held = Node(
+            None,
+            node.start,
+            node.tokens,
+            arrays,
+            states,
+            stable_digest=node.stable_digest,
+            is_main=node.is_main,
+        )
+        content = encode(held)
+        return None if content is None else (*content, held)
+
+
+def _named(lineage: Lineage) -> NamedTip | None:
+    assert lineage.tip is not None
+    try:
+        return NamedTip(
+            session_id=lineage.key.session_id,
+            agent_id=lineage.key.agent_id,
+            stable_digest=lineage.key.stable_digest,
+            create_time=lineage.create_time,
+            last_use=lineage.last_use,
+            tip=record_id(lineage.tip.token_ids()),
+        )
+    except ValueError:
+        return None

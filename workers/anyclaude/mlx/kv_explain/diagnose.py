@@ -1,0 +1,179 @@
+"""What made one prompt leave another: decided from what both requests said and how both rendered.
+
+Tokens say where two prompts part. Why is said by the requests: if the tools differ it is the tools,
+and so on; if nothing differs that was said, the template rendered the same in another way.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+from anyclaude.messages.requests import CountTokensRequest, parse_count_tokens_request
+from anyclaude.mlx.kv.causes import Cause
+from anyclaude.mlx.kv_explain.remembered import Asked, Remembered
+from anyclaude.mlx.prompt.canonical import canonicalise
+from anyclaude.mlx.prompt.facts import (
+    MessageFacts,
+    PrefixFacts,
+    ToolChange,
+    instruction_changes,
+    tool_changes,
+)
+from anyclaude.mlx.tokens import TokenArray
+
+Decode = Callable[[Sequence[int]], str]
+
+# A turn is looked at in its rendering up to this length.
+_TURN_TOKENS: Final = 4096
+# So much of a text is enough to know it by.
+_PIECE_CHARACTERS: Final = 24
+
+
+@dataclass(frozen=True)
+class Voice:
+    """The tokenizer's part: tokens to text, and how the model opens its thinking, if it does."""
+
+    decode: Decode
+    think_start: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    cause: Cause
+    # Index of the message where the two part, if it is known and there is one.
+    message: int | None = None
+    tools: tuple[ToolChange, ...] = ()
+    instructions: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Came:
+    """The prompt that is explained."""
+
+    tokens: TokenArray
+    stable_tokens: int
+    asked: Asked
+
+
+def prefix_verdict(
+    kept: PrefixFacts | None, came: PrefixFacts, prompt: Came, voice: Voice
+) -> Verdict:
+    """Why two prompts part within tools and instructions."""
+    if kept is None:
+        return Verdict(Cause.FORGOTTEN)
+    tools, instructions = tool_changes(kept, came), instruction_changes(kept, came)
+    if tools and not (instructions and _instructions_lead(prompt, voice)):
+        return Verdict(Cause.TOOLS_CHANGED, None, tools, instructions)
+    if instructions:
+        return Verdict(Cause.INSTRUCTIONS_CHANGED, None, tools, instructions)
+    if kept.thinking != came.thinking:
+        return Verdict(Cause.THINKING_CHANGED)
+    return Verdict(Cause.TEMPLATE_VARIED)
+
+
+def _instructions_lead(prompt: Came, voice: Voice) -> bool:
+    """Whether the template writes instructions ahead of tools."""
+    conversation = canonicalise(parse_count_tokens_request(prompt.asked.body))
+    text = voice.decode(prompt.tokens[: prompt.stable_tokens].tolist())
+    names = [tool["function"]["name"] for tool in conversation.tools]
+    instructions = conversation.leading[0] if conversation.leading else ""
+    found = text.find(_piece(instructions))
+    return bool(instructions) and 0 <= found < text.find(names[0] if names else "")
+
+
+def messages_verdict(kept: Remembered, prompt: Came, offset: int, voice: Voice) -> Verdict:
+    """Why two prompts with the same tools and instructions part at `offset`."""
+    if kept.asked is None:
+        return Verdict(Cause.FORGOTTEN)
+    turn = _Turn.at(offset, kept, prompt, voice)
+    old, new = map(parse_count_tokens_request, (kept.asked.body, prompt.asked.body))
+    before, now = [*_said(old), kept.asked.answer.message()], _said(new)
+    answer = len(before) - 1
+    if now == before[:-1] and old.thinking != new.thinking:
+        return Verdict(Cause.THINKING_CHANGED)
+    edited = _first_difference(before, now)
+    if edited is not None and turn.shows(before[edited : edited + 1] + now[edited : edited + 1]):
+        return Verdict(Cause.EDITED_HISTORY, edited)
+    return _rendered_differently(turn, now, answer)
+
+
+def _said(request: CountTokensRequest) -> list[MessageFacts]:
+    return [MessageFacts.of(message) for message in request.messages]
+
+
+def _first_difference(before: list[MessageFacts], now: list[MessageFacts]) -> int | None:
+    pairs = enumerate(zip(before, now, strict=False))
+    found = next((index for index, (old, new) in pairs if old != new), None)
+    if found is None and len(now) < len(before):
+        # Cut short; a repeated request goes on where its answer began, which is no edit.
+        return len(now) if len(now) < len(before) - 1 else None
+    return found
+
+
+def _rendered_differently(turn: "_Turn", now: list[MessageFacts], answer: int) -> Verdict:
+    is_answer = turn.is_last_of_kept and answer < len(now)
+    message = answer if is_answer else turn.index_in(now)
+    if turn.lost_thinking(now[message] if message is not None else None):
+        return Verdict(Cause.THINKING_DROPPED, message)
+    cause = Cause.ANSWER_RENDERED_DIFFERENTLY if is_answer else Cause.TEMPLATE_VARIED
+    return Verdict(cause, message)
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """The turn in which two prompts part, as each renders it."""
+
+    kept: str
+    came: str
+    think_start: str
+    # The kept prompt's last turn, which the model went on with.
+    is_last_of_kept: bool
+
+    @classmethod
+    def at(cls, offset: int, kept: Remembered, prompt: Came, voice: Voice) -> "_Turn":
+        assert kept.asked is not None
+        begin, came_end = _bounds(offset, prompt.asked.marks, prompt.tokens)
+        _, kept_end = _bounds(offset, kept.asked.marks, kept.tokens)
+        return cls(
+            voice.decode(_part(kept.tokens, begin, kept_end)),
+            voice.decode(_part(prompt.tokens, begin, came_end)),
+            voice.think_start,
+            offset >= max(kept.asked.marks, default=kept.asked.prompt_tokens),
+        )
+
+    def shows(self, messages: Sequence[MessageFacts]) -> bool:
+        """Whether the turn holds words of one of these messages."""
+        pieces = [_piece(text) for message in messages for text in message.pieces()]
+        known = [piece for piece in pieces if piece]
+        return not known or any(piece in self.kept or piece in self.came for piece in known)
+
+    def index_in(self, messages: Sequence[MessageFacts]) -> int | None:
+        found = (i for i, message in enumerate(messages) if self.shows([message]))
+        return next(found, None)
+
+    def lost_thinking(self, message: MessageFacts | None) -> bool:
+        if self.think_start and self.kept.count(self.think_start) > self.came.count(
+            self.think_start
+        ):
+            return True
+        thought = _piece(message.thoughts) if message else ""
+        return bool(thought) and thought in self.kept and thought not in self.came
+
+
+def _bounds(offset: int, marks: Sequence[int], tokens: TokenArray) -> tuple[int, int]:
+    """The marks around a token."""
+    turns: Iterator[tuple[int, int]] = pairwise((0, *marks, len(tokens)))
+    return next(
+        ((begin, end) for begin, end in turns if begin <= offset < end),
+        (max((mark for mark in marks if mark <= offset), default=0), len(tokens)),
+    )
+
+
+def _part(tokens: TokenArray, begin: int, end: int) -> list[int]:
+    part: list[int] = tokens[begin : min(end, begin + _TURN_TOKENS)].tolist()
+    return part
+
+
+def _piece(text: str) -> str:
+    return text.strip()[:_PIECE_CHARACTERS].rstrip()

@@ -1,0 +1,235 @@
+"""The MLX worker's process: load, warm up, serve, leave.
+
+The engine runs on the main thread (see `engine`), the sockets' loop on a side thread. The process
+leaves by `os._exit` so that no MLX teardown races the interpreter's.
+"""
+
+import asyncio
+import hashlib
+import os
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+from typing import NoReturn
+
+import structlog
+
+import mlx.core as mx
+from anyclaude.mlx import memory
+from anyclaude.mlx.adapter import (
+    MLX_VERSIONS,
+    LanguageModel,
+    TokenizerWrapper,
+    prefill,
+)
+from anyclaude.mlx.engine.engine import Engine
+from anyclaude.mlx.engine.preflight import Preflight
+from anyclaude.mlx.exchange import Exchange
+from anyclaude.mlx.kv import layers as kinds
+from anyclaude.mlx.kv.room import StoreLimits
+from anyclaude.mlx.kv.store import KVStore
+from anyclaude.mlx.kv_disk import Bounds, DiskTier
+from anyclaude.mlx.kv_disk.archive import Archive
+from anyclaude.mlx.kv_disk.records import RECORD_LAYOUT
+from anyclaude.mlx.kv_explain.diagnose import Voice
+from anyclaude.mlx.kv_explain.explain import Explainer, ExplainLimits
+from anyclaude.mlx.machine import Machine
+from anyclaude.mlx.model import Model, ModelMissingError, find_folder, load
+from anyclaude.mlx.pressure import PressureWatch
+from anyclaude.mlx.prompt import PromptRenderer
+from anyclaude.mlx.served import note_model
+from anyclaude.mlx.service import WorkerService
+from anyclaude.runtime import channels, logs
+from anyclaude.runtime.child import Child, ExitCode, begin
+from anyclaude.runtime.paths import Paths
+from anyclaude.runtime.settings import Settings
+from anyclaude.runtime.streams import StreamServer, stream_socket
+from anyclaude.worker.v1 import worker_pb2_grpc
+
+log = structlog.get_logger(__name__)
+
+
+def main() -> NoReturn:
+    child = begin()
+    settings = child.birth.settings
+    logs.configure(settings.log.level, console=False)
+    mx.set_cache_limit(settings.mlx.buffer_cache_limit_bytes)
+    machine = Machine()
+    try:
+        if settings.mlx.memory_check:
+            folder = find_folder(settings.model.path)
+            memory.check_weights(folder, machine, settings.mlx.memory_reserve_bytes)
+        model = load(settings.model)
+        renderer = PromptRenderer(
+            model.new_tokenizer(),
+            spliced_bytes=settings.model.spliced_bytes if settings.model.spliced_turns else 0,
+        )
+    except (ModelMissingError, memory.TooLargeError, ValueError) as error:
+        child.leave(ExitCode.UNAVAILABLE, str(error))
+    weights_bytes = memory.active_bytes()
+    fingerprint = _fingerprint(model, settings)
+    archive = _archive(fingerprint, settings, child.birth.paths)
+    # Used on the MLX thread only.
+    tokenizer = model.new_tokenizer()
+    explainer = _explainer(model, settings, child.birth.paths, tokenizer)
+    engine = _engine(model, settings, weights_bytes, archive, explainer, machine)
+    pressure = PressureWatch(machine, settings.cache.pressure_check_seconds, engine.relieve)
+    service = WorkerService(
+        model,
+        engine,
+        weights_bytes=weights_bytes,
+        decode_tokenizer=tokenizer,
+        renderer=renderer,
+        exchange=Exchange(engine, fingerprint, model.info.id),
+        machine=machine,
+        pressure=pressure,
+        change=note_model(
+            child.birth.paths.cache / "served.json",
+            model.info.id,
+            fingerprint,
+            archive.models() if archive else {},
+            time.time(),
+        ),
+        notice_seconds=settings.cache.notice_seconds,
+    )
+    pressure.start()
+    serving = Serving(service, child)
+    serving.start()
+
+    def on_sigterm(_: int, __: FrameType | None) -> None:
+        engine.stop(settings.mlx.stop_grace_seconds)
+
+    signal.signal(signal.SIGTERM, on_sigterm)
+    child.ready({"model": model.info.id})
+    log.info("worker ready", model=model.info.id, window=model.info.context_window_tokens)
+    code = _serve(engine)
+    serving.stop()
+    if archive is not None:
+        archive.close()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _serve(engine: Engine) -> ExitCode:
+    try:
+        engine.run()
+    except Exception:
+        log.exception("inference failed; the worker restarts")
+        return ExitCode.RETRY
+    return ExitCode.OK
+
+
+def _fingerprint(model: Model, settings: Settings) -> str:
+    """Of this model, these settings and this version of MLX: what caches are valid under."""
+    facts = (model.info.fingerprint, settings.cache.kv_bits, MLX_VERSIONS, RECORD_LAYOUT)
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+
+
+def _archive(fingerprint: str, settings: Settings, paths: Paths) -> Archive | None:
+    """The disk tier."""
+    if not settings.cache.disk_limit_bytes:
+        return None
+    # Half of what the daemon grants for stopping: the rest is the running requests'.
+    bounds = Bounds(close_seconds=settings.supervisor.stop_timeout_seconds / 2)
+    limit = settings.cache.disk_limit_bytes
+    return Archive(DiskTier(paths.cache / "kv", fingerprint, limit, bounds=bounds))
+
+
+def _explainer(
+    model: Model, settings: Settings, paths: Paths, tokenizer: TokenizerWrapper
+) -> Explainer:
+    cache = settings.cache
+    return Explainer(
+        Voice(
+            lambda ids: str(tokenizer.decode(ids)),
+            tokenizer.think_start if tokenizer.has_thinking else "",
+        ),
+        ExplainLimits(
+            max_conversations=cache.explain_conversations,
+            memory_bytes=cache.explain_memory_bytes,
+            max_explanations=cache.explain_requests,
+            notes_folder=paths.cache / "notes",
+        ),
+        model=model.info.fingerprint,
+    )
+
+
+def _engine(
+    model: Model,
+    settings: Settings,
+    weights_bytes: int,
+    archive: Archive | None,
+    explainer: Explainer,
+    machine: Machine,
+) -> Engine:
+    cache = settings.cache
+    limits = StoreLimits(
+        memory_limit_bytes=cache.memory_limit_bytes or memory.default_cache_limit(weights_bytes),
+        prune_fraction=cache.prune_fraction,
+        checkpoints_per_lineage=cache.checkpoints_per_lineage,
+        max_prefixes=cache.max_prefixes,
+        min_prefix_tokens=cache.min_prefix_tokens,
+        live_idle_seconds=cache.live_idle_seconds,
+        kv_bits=cache.kv_bits,
+        max_pinned_fraction=cache.max_pinned_fraction,
+    )
+    store = KVStore(model.weights, limits, archive=archive, explainer=explainer)
+    store.room.bytes_per_token = warm_up(model.weights, cache.kv_bits)
+    if cache.warm_at_start and (warmed := store.warm()):
+        log.info("stored prefixes are in memory", tokens=warmed)
+    eos = frozenset(int(token) for token in model.new_tokenizer().eos_token_ids)
+    preflight = Preflight(machine, settings.mlx.memory_reserve_bytes)
+    return Engine(
+        model.weights,
+        store,
+        settings.mlx,
+        eos_token_ids=eos,
+        preflight=preflight if settings.mlx.memory_check else None,
+    )
+
+
+def warm_up(weights: LanguageModel, kv_bits: int) -> float:
+    """Compiles the kernels that a first request would wait for; returns cache bytes per token."""
+    layers = kinds.new_layers(weights, kv_bits)
+    prefill(weights, layers, [0, 0])
+    mx.eval(weights(mx.array([[0]]), cache=layers))
+    return kinds.bytes_per_token(layers)
+
+
+class Serving:
+    """The two sockets, on their side thread."""
+
+    def __init__(self, service: WorkerService, child: Child) -> None:
+        self._service = service
+        self._socket = child.birth.socket_path
+        self._listening = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._thread = threading.Thread(
+            target=self._loop.run_until_complete, args=(self._run(),), name="grpc", daemon=True
+        )
+
+    def start(self) -> None:
+        """Returns once the socket answers."""
+        self._thread.start()
+        self._listening.wait()
+
+    def stop(self) -> None:
+        """Delivers what is still to be delivered and closes the socket."""
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    async def _run(self) -> None:
+        server = channels.aio_server()
+        register = worker_pb2_grpc.add_WorkerServiceServicer_to_server
+        register(self._service, server)  # type: ignore[no-untyped-call]
+        channels.bind(server, self._socket)
+        await server.start()
+        streams = StreamServer(stream_socket(self._socket), self._service.generate)
+        await streams.start()
+        self._listening.set()
+        await self._stop.wait()
+        await asyncio.gather(server.stop(grace=1.0), streams.stop(1.0))
+        self._socket.unlink(missing_ok=True)

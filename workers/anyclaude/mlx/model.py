@@ -1,0 +1,188 @@
+"""The resident model: found on disk, loaded, identified.
+
+Nothing is ever downloaded. A model is a local folder, or a hub id that is already in the local hub
+cache; with none configured it is the embedded demo model.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from huggingface_hub import try_to_load_from_cache
+
+from anyclaude.mlx.adapter import (
+    LanguageModel,
+    TokenizerWrapper,
+    load_tokenizer_from,
+    load_weights,
+)
+from anyclaude.mlx.demo import MODEL_PATH as DEMO_PATH
+from anyclaude.runtime.settings import ModelSettings
+from anyclaude.worker.v1.worker_pb2 import ModelInfo
+
+DEFAULT_WINDOW_TOKENS: Final = 32_768
+# Read at the start, the middle and the end of each weights file; a fine-tune changes them all.
+SAMPLE_BYTES: Final = 65_536
+_TEXT_FILES: Final = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "model.safetensors.index.json",
+)
+
+
+class ModelMissingError(Exception):
+    """There is no model where the settings point; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class SamplingDefaults:
+    """What to sample with when the client does not say."""
+
+    temperature: float
+    top_p: float | None
+    top_k: int | None
+
+
+@dataclass(frozen=True)
+class Model:
+    """Weights, config and identity. Tokenizers are made per thread, by `new_tokenizer`."""
+
+    folder: Path
+    weights: LanguageModel
+    config: Mapping[str, Any]
+    info: ModelInfo
+    sampling: SamplingDefaults
+
+    def new_tokenizer(self) -> TokenizerWrapper:
+        return load_tokenizer_from(self.folder, self.config)
+
+
+def find_folder(path: str) -> Path:
+    """Resolves the `model.path` setting to a folder.
+
+    Raises:
+        ModelMissingError: nothing is there.
+    """
+    if not path:
+        return DEMO_PATH
+    local = Path(path).expanduser()
+    if local.is_dir():
+        if not (local / "config.json").is_file():
+            raise ModelMissingError(
+                f"{local} holds no config.json, so it is no model folder. "
+                "Set model.path (or ANYCLAUDE_MODEL) to a folder with config.json and weights."
+            )
+        return local
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", path):
+        cached = try_to_load_from_cache(path, "config.json")
+        if isinstance(cached, str):
+            return Path(cached).parent
+    raise ModelMissingError(
+        f"There is no model at {path}: it is neither a folder nor a model in the local hub cache. "
+        "Set model.path (or ANYCLAUDE_MODEL) to a folder with config.json and weights, "
+        "or leave it empty for the demo model."
+    )
+
+
+def load(settings: ModelSettings) -> Model:
+    """Finds and loads the configured model.
+
+    Raises:
+        ModelMissingError: it is not there, or is not a model that mlx-lm can load.
+    """
+    folder = find_folder(settings.path)
+    try:
+        weights, config = load_weights(folder)
+        tokenizer = load_tokenizer_from(folder, config)
+    except (FileNotFoundError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelMissingError(
+            f"The model in {folder} cannot be loaded: {type(error).__name__}: {error}. "
+            "Choose another with model.path (or ANYCLAUDE_MODEL)."
+        ) from error
+    return Model(
+        folder,
+        weights,
+        config,
+        _info(settings, folder, config, tokenizer),
+        _sampling(settings, folder),
+    )
+
+
+def fingerprint(folder: Path) -> str:
+    """Identifies what a KV cache depends on: weights, config, tokenizer, template.
+
+    Weights are identified by size, header and three samples of each file: reading all of a 60 GB
+    model would cost more than the caches save.
+    """
+    digest = hashlib.sha256()
+    for name in _TEXT_FILES:
+        file = folder / name
+        if file.is_file():
+            digest.update(name.encode() + b"\0" + file.read_bytes())
+    for file in sorted(folder.glob("*.safetensors")):
+        digest.update(file.name.encode() + b"\0")
+        for sample in _samples(file):
+            digest.update(sample)
+    return digest.hexdigest()[:32]
+
+
+def _samples(file: Path) -> Iterator[bytes]:
+    size = file.stat().st_size
+    yield size.to_bytes(8, "little")
+    with file.open("rb") as stream:
+        header = int.from_bytes(stream.read(8), "little")
+        yield stream.read(min(header, size))
+        for start in (8 + header, size // 2, size - SAMPLE_BYTES):
+            stream.seek(max(0, start))
+            yield stream.read(SAMPLE_BYTES)
+
+
+def _info(
+    settings: ModelSettings, folder: Path, config: Mapping[str, Any], tokenizer: TokenizerWrapper
+) -> ModelInfo:
+    is_demo = folder == DEMO_PATH
+    name = settings.name or ("demo" if is_demo else _name(folder))
+    return ModelInfo(
+        id=f"anyclaude-{re.sub(r'[^a-z0-9.]+', '-', name.lower()).strip('-')}",
+        display_name="anyclaude demo model" if is_demo else name,
+        path=str(folder),
+        fingerprint=fingerprint(folder),
+        context_window_tokens=window_tokens(settings, config),
+        is_demo=is_demo,
+        has_tools=bool(tokenizer.has_tool_calling),
+        has_thinking=bool(tokenizer.has_thinking),
+        # The renderer refuses them.
+        takes_images=False,
+    )
+
+
+def _name(folder: Path) -> str:
+    # A hub snapshot's folder is a commit; its model is named two levels up.
+    if folder.parent.name == "snapshots":
+        return folder.parent.parent.name.removeprefix("models--").split("--")[-1]
+    return folder.resolve().name
+
+
+def window_tokens(settings: ModelSettings, config: Mapping[str, Any]) -> int:
+    """The model's window, or the smaller one of the settings."""
+    text = config.get("text_config") or config
+    own = int(text.get("max_position_embeddings") or DEFAULT_WINDOW_TOKENS)
+    return min(own, settings.context_window_tokens or own)
+
+
+def _sampling(settings: ModelSettings, folder: Path) -> SamplingDefaults:
+    file = folder / "generation_config.json"
+    own: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    if own.get("do_sample") is False:
+        return SamplingDefaults(0.0, None, None)
+    return SamplingDefaults(
+        own.get("temperature", settings.temperature), own.get("top_p"), own.get("top_k")
+    )

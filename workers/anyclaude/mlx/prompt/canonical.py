@@ -1,0 +1,218 @@
+"""A Messages request as template messages and tools, the same for every way of writing it.
+
+What does not reach the model has no trace here (attribution, `cache_control`, server tools,
+tool flags), so it can change between requests without moving a token.
+
+Position rule: a system message directly after the first user message stands before it. Nothing
+but its position decides, so it never moves later, and new conversations share it.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, Final
+
+from anyclaude.messages.errors import invalid_request
+from anyclaude.messages.requests import CountTokensRequest, Message, Tool, inner_blocks
+from anyclaude.mlx.prompt.blocks import block_text, content_text, join, system_text
+from anyclaude.mlx.prompt.compare import exact_bytes
+from anyclaude.mlx.prompt.memory import Lately, Made
+
+_TURN_BYTES: Final = 1024
+
+# OpenAI-shaped, as chat templates read it; keys without a value are absent.
+TemplateMessage = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Conversation:
+    # System texts before the first turn: the system prompt, then what the position rule moves.
+    leading: tuple[str, ...]
+    messages: tuple[TemplateMessage, ...]
+    tools: tuple[dict[str, Any], ...]
+
+
+# For each turn, its messages.
+TurnMemory = Lately[list[tuple[TemplateMessage, ...]]]
+
+
+def canonicalise(request: CountTokensRequest, memory: TurnMemory | None = None) -> Conversation:
+    """Translate `request`.
+
+    Args:
+        memory: spares translating turns again that stood where they stand.
+
+    Raises:
+        ApiError: 400 for content that a text model cannot take.
+    """
+    leading, turns = _split_leading(request.messages)
+    texts = [system_text(request.system)]
+    texts += [content_text(turn.content, where) for where, turn in leading]
+    offered = [tool for tool in request.tools if tool.is_client_tool]
+    deferred = {tool.name: _function(tool) for tool in offered if _is_deferred(tool)}
+    messages = tuple(chain.from_iterable(_translated(turns, deferred, memory)))
+    if not messages:
+        raise invalid_request("messages: at least one message needs content")
+    tools = tuple(_function(tool) for tool in offered if not _is_deferred(tool))
+    return Conversation(tuple(text for text in texts if text), messages, tools)
+
+
+def translated(answer: Message) -> tuple[TemplateMessage, ...]:
+    """An assistant's message by itself."""
+    return _Walk({}).messages(answer, "answer")
+
+
+_Placed = tuple[str, Message]
+
+
+def _translated(
+    turns: Sequence[_Placed],
+    deferred: Mapping[str, dict[str, Any]],
+    memory: TurnMemory | None,
+) -> list[tuple[TemplateMessage, ...]]:
+    walk = _Walk(deferred)
+    if memory is None:
+        return [walk.messages(turn, where) for where, turn in turns]
+    group = exact_bytes(deferred)
+    exact = [exact_bytes((turn.role, turn.content)) for _, turn in turns]
+    common, before = memory.find(group, exact)
+    result = before.value[:common] if before else []
+    for message in chain.from_iterable(result):
+        walk.learn_names(message)
+    result += [walk.messages(turn, where) for where, turn in turns[common:]]
+    # About as much text again, and the objects around it.
+    nbytes = 2 * sum(map(len, exact)) + _TURN_BYTES * len(exact)
+    memory.add(Made(group, exact, result, nbytes))
+    return result
+
+
+def _split_leading(messages: Sequence[Message]) -> tuple[list[_Placed], list[_Placed]]:
+    """Apply the position rule, keeping each message's place in the request."""
+    placed = [(f"messages.{index}.content", turn) for index, turn in enumerate(messages)]
+    first = next((i for i, turn in enumerate(messages) if turn.role != "system"), len(messages))
+    leading, turns = placed[:first], placed[first:]
+    if [turn.role for _, turn in turns[:2]] == ["user", "system"]:
+        leading.append(turns.pop(1))
+    return leading, turns
+
+
+def _is_deferred(tool: Tool) -> bool:
+    """Whether the model learns of the tool only where a search result refers to it.
+
+    Claude Code adds such tools in the middle of the list while a conversation runs; rendered with
+    the others, each would cost everything behind it.
+    """
+    return bool((tool.model_extra or {}).get("defer_loading"))
+
+
+def _function(tool: Tool) -> dict[str, Any]:
+    schema = tool.input_schema or {"type": "object", "properties": {}}
+    function = {"name": tool.name, "description": tool.description, "parameters": schema}
+    return {"type": "function", "function": function}
+
+
+@dataclass
+class _Walk:
+    """Translates turns in order, remembering calls so that results can name their tool."""
+
+    # Tools that stand where a result refers to them, by name.
+    deferred: Mapping[str, dict[str, Any]]
+    names: dict[str, str] = field(default_factory=dict)
+
+    def messages(self, turn: Message, where: str) -> tuple[TemplateMessage, ...]:
+        match turn.role:
+            case "system":
+                return tuple(_said("system", content_text(turn.content, where)))
+            case "assistant":
+                return tuple(self._assistant(turn, where))
+            case "user":
+                return tuple(self._user(turn, where))
+
+    def learn_names(self, message: TemplateMessage) -> None:
+        for call in message.get("tool_calls", ()):
+            self.names[call["id"]] = call["function"]["name"]
+
+    def _assistant(self, turn: Message, where: str) -> Iterator[TemplateMessage]:
+        blocks = list(enumerate(turn.blocks()))
+        uses = [(f"{where}.{i}", block) for i, block in blocks if block["type"] == "tool_use"]
+        calls = [self._call(block, place) for place, block in uses]
+        words = [(f"{where}.{i}", block) for i, block in blocks if block["type"] != "tool_use"]
+        message: TemplateMessage = {
+            "role": "assistant",
+            "content": join(block_text(block, place) for place, block in words),
+        }
+        if reasoning := join(_thought(block) for _, block in words):
+            message["reasoning_content"] = reasoning
+        if calls:
+            message["tool_calls"] = calls
+        if any(message.get(key) for key in ("content", "reasoning_content", "tool_calls")):
+            yield message
+
+    def _call(self, block: dict[str, Any], where: str) -> dict[str, Any]:
+        call_id, name = block.get("id"), block.get("name")
+        if not isinstance(call_id, str) or not isinstance(name, str):
+            raise invalid_request(f"{where}: a tool_use block needs a string `id` and `name`")
+        arguments = block.get("input") or {}
+        if not isinstance(arguments, dict):
+            raise invalid_request(f"{where}.input: Input should be a valid dictionary")
+        self.names[call_id] = name
+        function = {"name": name, "arguments": arguments}
+        return {"id": call_id, "type": "function", "function": function}
+
+    def _user(self, turn: Message, where: str) -> Iterator[TemplateMessage]:
+        """Results become turns of their own, between the words around them."""
+        words: list[str] = []
+        silent = True
+        for index, block in enumerate(turn.blocks()):
+            place = f"{where}.{index}"
+            if block["type"] != "tool_result":
+                words.append(block_text(block, place))
+                continue
+            yield from _said("user", join(words))
+            yield self._result(block, place)
+            words, silent = [], False
+        # A turn with nothing in it is still a turn: without it the answer before would go on.
+        text = join(words)
+        if text or silent:
+            yield {"role": "user", "content": text}
+
+    def _result(self, block: dict[str, Any], where: str) -> TemplateMessage:
+        call_id = block.get("tool_use_id")
+        if not isinstance(call_id, str):
+            raise invalid_request(f"{where}.tool_use_id: Input should be a valid string")
+        content = self._resolved(_result_content(block, where))
+        text = content_text(content, f"{where}.content")
+        if block.get("is_error"):
+            text = f"Error: {text}"
+        message = {"role": "tool", "tool_call_id": call_id, "content": text}
+        if call_id in self.names:
+            message["name"] = self.names[call_id]
+        return message
+
+    def _resolved(self, content: str | list[dict[str, Any]]) -> str | list[dict[str, Any]]:
+        """The content with references to deferred tools replaced by what they stand for."""
+        if isinstance(content, str):
+            return content
+        return [self._tool_text(part) or part for part in content]
+
+    def _tool_text(self, part: dict[str, Any]) -> dict[str, Any] | None:
+        name = part.get("tool_name") if part["type"] == "tool_reference" else None
+        if not isinstance(name, str) or name not in self.deferred:
+            return None
+        return {"type": "text", "text": json.dumps(self.deferred[name], ensure_ascii=False)}
+
+
+def _result_content(block: dict[str, Any], where: str) -> str | list[dict[str, Any]]:
+    content = block.get("content") or ""
+    return content if isinstance(content, str) else inner_blocks(content, f"{where}.content")
+
+
+def _said(role: str, text: str) -> Iterator[TemplateMessage]:
+    if text:
+        yield {"role": role, "content": text}
+
+
+def _thought(block: dict[str, Any]) -> str:
+    thought = block.get("thinking") if block["type"] == "thinking" else ""
+    return thought if isinstance(thought, str) else ""

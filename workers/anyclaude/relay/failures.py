@@ -1,0 +1,300 @@
+"""What can go wrong with a server, as errors of the Messages API that say what to do.
+
+A `Refusal` is the server's answer; an `UpstreamFault` is the server's own failure, which counts for
+its circuit breaker. Statuses: 529 where waiting helps (the client tries again by itself), 500 with
+should_retry off where somebody has to act first.
+"""
+
+import errno
+import json
+import math
+import re
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from socket import gaierror
+from typing import Any, Final
+
+from anyclaude.messages.errors import ApiError
+from anyclaude.relay.overflow import find_overflow
+from anyclaude.runtime.upstreams import UpstreamKind, UpstreamSettings
+
+_MAX_MESSAGE_CHARACTERS: Final = 1000
+_RETRY_AFTER_SECONDS: Final = 2
+_LOADING_RETRY_AFTER_SECONDS: Final = 5
+# EHOSTUNREACH on macOS, where it is also how the privacy setting shows.
+_NO_ROUTE: Final = {errno.EHOSTUNREACH, 65}
+_STARTS: Final[Mapping[UpstreamKind, str]] = {
+    UpstreamKind.LMSTUDIO: "start it with `lms server start`",
+    UpstreamKind.VLLM: "start it with `vllm serve MODEL`",
+    UpstreamKind.LLAMA_CPP: "start it with `llama-server --jinja -m MODEL.gguf`",
+    UpstreamKind.OLLAMA: "start it with `ollama serve`",
+    UpstreamKind.MLX_LM: "start `mlx_lm.server`, or unset MLX_LM_URL to use anyclaude's own worker",
+}
+# What web frameworks say of a path they do not serve.
+_BARE_NOT_FOUND: Final = re.compile(
+    r"(404 ?:? ?)?(page )?not found\.?|file not found|no reason given|an HTML page.*", re.IGNORECASE
+)
+_API_SENTENCES: Final = ("prompt is too long: ", "input length and `max_tokens` exceed")
+
+
+class UpstreamFault(ApiError):
+    """The server failed, not the request."""
+
+
+@dataclass(frozen=True)
+class Party:
+    """The server as errors name it."""
+
+    name: str
+    settings: UpstreamSettings
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.settings.base_url})"
+
+    @property
+    def key_hint(self) -> str:
+        variable = self.settings.api_key_env
+        file = f"upstreams.{self.name}.api_key_file"
+        return f"set {variable} where anyclauded starts, or {file}" if variable else f"set {file}"
+
+
+@dataclass(eq=False)
+class Refusal(Exception):
+    """The server refused before it began to answer."""
+
+    status: int
+    # Its words, cut to a readable length and free of the key.
+    message: str
+    # Its error object.
+    details: Mapping[str, Any] = field(default_factory=dict)
+    retry_after_seconds: int | None = None
+
+    @classmethod
+    def of(cls, status: int, body: bytes, headers: Mapping[str, str], key: str) -> "Refusal":
+        details = error_details(body)
+        message = details.get("message")
+        text = message if isinstance(message, str) else _plain(body, headers)
+        return cls(status, shown(text, key), details, retry_after(headers.get("retry-after")))
+
+
+def shown(text: str, key: str) -> str:
+    """`text` as it may be shown: without the key, of bounded length."""
+    safe = text.replace(key, "[key]") if key else text
+    return safe if len(safe) <= _MAX_MESSAGE_CHARACTERS else safe[:_MAX_MESSAGE_CHARACTERS] + "..."
+
+
+def error_details(body: bytes | str) -> dict[str, Any]:
+    """The error object of a refusal, whichever of the usual places it stands in."""
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return {}
+    return details_of(document)
+
+
+def details_of(document: Any) -> dict[str, Any]:
+    """As `error_details`, of parsed JSON; empty when it tells no error."""
+    if not isinstance(document, dict):
+        return {}
+    error = document.get("error")
+    if isinstance(error, dict):
+        return {**error, "message": str(error.get("message") or json.dumps(error))}
+    if isinstance(error, str) and error:
+        return {"message": error}
+    if document.get("object") == "error" or ("message" in document and "choices" not in document):
+        return {**document, "message": str(document.get("message"))}
+    detail = document.get("detail")
+    return {"message": detail if isinstance(detail, str) else json.dumps(detail)} if detail else {}
+
+
+def _plain(body: bytes, headers: Mapping[str, str]) -> str:
+    if "html" in headers.get("content-type", ""):
+        return "an HTML page instead of an answer"
+    return body.decode(errors="replace").strip() or "no reason given"
+
+
+def retry_after(value: str | None) -> int | None:
+    """Whole seconds of a retry-after header, which holds seconds or a date."""
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+        except ValueError:
+            return None
+    return max(1, math.ceil(seconds)) if math.isfinite(seconds) else None
+
+
+def explain_refusal(refusal: Refusal, party: Party, *, model: str, max_tokens: int) -> ApiError:
+    """The error for a refusal that nothing here can mend."""
+    is_api = party.settings.kind is UpstreamKind.CLAUDE or refusal.message.startswith(
+        _API_SENTENCES
+    )
+    if is_api:
+        # The client's recovery goes by the API's own wording.
+        return _verbatim(refusal)
+    overflow = find_overflow(refusal.message, refusal.details)
+    if overflow and refusal.status not in (401, 403, 404, 429):
+        return overflow.error(party.name, max_tokens)
+    return _explain_status(refusal, party, model)
+
+
+def _verbatim(refusal: Refusal) -> ApiError:
+    error = UpstreamFault if refusal.status in (502, 503, 504) else ApiError
+    return error(
+        refusal.status,
+        refusal.message,
+        retry_after_seconds=refusal.retry_after_seconds,
+        error_type=str(refusal.details.get("type") or ""),
+    )
+
+
+def _explain_status(refusal: Refusal, party: Party, model: str) -> ApiError:
+    status, said = refusal.status, refusal.message
+    lowered = said.lower()
+    wait = refusal.retry_after_seconds
+    if "loading model" in lowered or "model is loading" in lowered:
+        return ApiError(
+            529,
+            f"{party} is still loading its model.",
+            retry_after_seconds=wait or _LOADING_RETRY_AFTER_SECONDS,
+        )
+    if "no model" in lowered and "load" in lowered:
+        return ApiError(
+            404, f"{party} has no model loaded: load one there and try again. It said: {said}"
+        )
+    match status:
+        case 401 | 403:
+            return ApiError(status, f"{party} does not accept the key: {party.key_hint}. ({said})")
+        case 404:
+            return _missing(said, party, model)
+        case 408 | 504:
+            return UpstreamFault(504, f"{party} gave up waiting: {said}")
+        case 402 | 409 | 413:
+            return ApiError(status, f"{party} refused the request: {said}")
+        case 429:
+            return ApiError(429, f"{party} limits requests: {said}", retry_after_seconds=wait)
+        case 502 | 503 | 529:
+            hint = f"{party} is unavailable: {said}"
+            return UpstreamFault(529, hint, retry_after_seconds=wait or _RETRY_AFTER_SECONDS)
+        case _ if status >= 500:
+            return UpstreamFault(500, f"{party} failed ({status}): {said}")
+        case _ if status < 400:
+            return _not_an_answer(status, said, party)
+    return ApiError(400, f"{party} refused the request: {said}")
+
+
+def _missing(said: str, party: Party, model: str) -> ApiError:
+    if _BARE_NOT_FOUND.fullmatch(said) or "endpoint" in said.lower():
+        return ApiError(
+            404,
+            f"{party} does not know the address ({said}). Check upstreams.{party.name}.base_url.",
+        )
+    return ApiError(
+        404,
+        f"{party} has no model {model!r} ({said}). Set upstreams.{party.name}.model to one of "
+        f"those that {party.settings.root}/v1/models lists, or to nothing for the loaded one.",
+    )
+
+
+def _not_an_answer(status: int, said: str, party: Party) -> ApiError:
+    return ApiError(
+        500,
+        f"{party} answered {status}, which is no answer of a model server ({said}). "
+        f"Check upstreams.{party.name}.base_url.",
+        should_retry=False,
+    )
+
+
+def explain_transport(error: BaseException, party: Party) -> UpstreamFault:
+    """The fault behind a connection that could not be made, or broke."""
+    causes = list(_causes(error))
+    numbers = {cause.errno for cause in causes if isinstance(cause, OSError) and cause.errno}
+    # A name that does not resolve, and a certificate, are OSErrors too: they come first.
+    if any(isinstance(cause, gaierror) for cause in causes):
+        return _for_people(f"The name in {party.settings.base_url} does not resolve", party)
+    if problem := next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None):
+        why = getattr(problem, "verify_message", "") or getattr(problem, "reason", "") or problem
+        return _for_people(
+            f"No TLS connection to {party}: {why}. For a certificate of your own, set "
+            f"upstreams.{party.name}.ca_file",
+            party,
+        )
+    if numbers & _NO_ROUTE:
+        return _for_people(
+            f"There is no route to {party} (errno {min(numbers & _NO_ROUTE)}). If it answers in "
+            "your terminal, macOS keeps this background service off the local network: allow "
+            "it in System Settings > Privacy & Security > Local Network",
+            party,
+        )
+    if errno.ECONNREFUSED in numbers:
+        return _waiting(f"{party} refuses connections: it is not running", party)
+    return _waiting(f"The connection to {party} broke", party)
+
+
+def bad_certificates(party: Party, error: OSError) -> UpstreamFault:
+    return UpstreamFault(
+        500,
+        f"upstreams.{party.name}.ca_file = {party.settings.ca_file} cannot be used: "
+        f"{error.strerror or error}.",
+        should_retry=False,
+    )
+
+
+def connect_timeout(party: Party) -> UpstreamFault:
+    seconds = party.settings.connect_timeout_seconds
+    return _waiting(f"{party} took no connection within {seconds:g} s", party)
+
+
+def silence(party: Party, seconds: float, *, begun: bool) -> UpstreamFault:
+    """The server says nothing any more."""
+    which = "idle_timeout_seconds" if begun else "first_byte_timeout_seconds"
+    state = "stopped in the middle of its answer" if begun else "did not begin to answer"
+    return UpstreamFault(
+        504,
+        f"{party} {state}: {seconds:g} s without a word. If it needs longer, raise "
+        f"upstreams.{party.name}.{which}.",
+    )
+
+
+def broken_answer(party: Party, why: str) -> UpstreamFault:
+    """The answer cannot be understood, or ends before it is complete."""
+    return UpstreamFault(500, f"{party} sent a broken answer: {why}.")
+
+
+def _for_people(what: str, party: Party) -> UpstreamFault:
+    return UpstreamFault(500, f"{what}. {_way_out(party)}", should_retry=False)
+
+
+def _waiting(what: str, party: Party) -> UpstreamFault:
+    start = _STARTS.get(party.settings.kind)
+    hint = f": {start}" if start else f". Check upstreams.{party.name}.base_url"
+    return UpstreamFault(
+        529, f"{what}{hint}. {_way_out(party)}", retry_after_seconds=_RETRY_AFTER_SECONDS
+    )
+
+
+def _way_out(party: Party) -> str:
+    if party.settings.kind is UpstreamKind.MLX_LM:
+        return "Or choose another mode: `anyclaudectl mode`."
+    return "Or answer locally: `anyclaudectl mode mlx-lm`."
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """`error` and everything it was raised from."""
+    pending: list[BaseException] = [error]
+    seen: set[int] = set()
+    while pending:
+        cause = pending.pop()
+        if id(cause) in seen:
+            continue
+        seen.add(id(cause))
+        yield cause
+        if isinstance(cause, BaseExceptionGroup):
+            pending += cause.exceptions
+        pending += [inner for inner in (cause.__cause__, cause.__context__) if inner is not None]

@@ -1,0 +1,118 @@
+"""The Forward call: one HTTP request through, bytes and headers as they are, both ways.
+
+Only what belongs to one connection changes: hop-by-hop headers (RFC 9110, section 7.6.1) and Host.
+A configured key replaces the client's credentials; without one they go through. Nothing of either
+is logged.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from contextlib import aclosing
+from typing import Final
+
+from anyclaude.relay.failures import UpstreamFault
+from anyclaude.relay.upstream import Upstream
+from anyclaude.relay.wire import Answer, Headers
+from anyclaude.worker.v1 import worker_pb2 as pb
+
+_HOP_BY_HOP: Final = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_CREDENTIALS: Final = frozenset({"authorization", "x-api-key"})
+# Ours: addressed to this service and not to the server behind it.
+_OWN_PREFIX: Final = "x-anyclaude-"
+
+Parts = AsyncGenerator[pb.ForwardResponse, None]
+
+
+async def forward(
+    upstream: Upstream, head: pb.ForwardRequestHead, rest: AsyncIterator[pb.ForwardRequest]
+) -> Parts:
+    """The server's answer: its head, then its body in pieces.
+
+    Raises:
+        ApiError: no answer began, or it broke off.
+    """
+    upstream.admit()
+    upstream.running += 1
+    try:
+        async with aclosing(_exchange(upstream, head, rest)) as parts:
+            async for part in parts:
+                yield part
+        upstream.note_success()
+    except UpstreamFault as fault:
+        upstream.note_fault(fault)
+        raise
+    finally:
+        upstream.running -= 1
+        upstream.breaker.undecided()
+
+
+async def _exchange(
+    upstream: Upstream, head: pb.ForwardRequestHead, rest: AsyncIterator[pb.ForwardRequest]
+) -> Parts:
+    headers = _request_headers(upstream, head.headers)
+    path = f"{head.path}?{head.query}" if head.query else head.path
+    body = _body(head, rest)
+    async with upstream.wire.ask(head.method, path, headers, body, decompress=False) as asked:
+        answer = await asked.answer()
+        upstream.note_answering()
+        yield pb.ForwardResponse(head=_response_head(answer))
+        answer.begun = True
+        while chunk := await answer.next():
+            yield pb.ForwardResponse(body=chunk)
+
+
+def _request_headers(upstream: Upstream, headers: Iterable[pb.HttpHeader]) -> Headers:
+    key = upstream.key.read()
+    dropped = {"host"} | (_CREDENTIALS if key else set())
+    kept = [
+        (header.name.encode("latin-1"), header.value.encode("latin-1"))
+        for header in _end_to_end(headers)
+        if header.name.lower() not in dropped and not header.name.lower().startswith(_OWN_PREFIX)
+    ]
+    return [*kept, (b"x-api-key", key.encode())] if key else kept
+
+
+def _end_to_end(headers: Iterable[pb.HttpHeader]) -> Iterator[pb.HttpHeader]:
+    """Without those of the connection, which may name more of its own."""
+    listed = list(headers)
+    named = {
+        name.strip().lower()
+        for header in listed
+        if header.name.lower() == "connection"
+        for name in header.value.split(",")
+    }
+    return (header for header in listed if header.name.lower() not in _HOP_BY_HOP | named)
+
+
+def _body(
+    head: pb.ForwardRequestHead, rest: AsyncIterator[pb.ForwardRequest]
+) -> AsyncIterator[bytes] | None:
+    names = {header.name.lower() for header in head.headers}
+    if not names & {"content-length", "transfer-encoding"}:
+        return None
+    return _pieces(rest)
+
+
+async def _pieces(rest: AsyncIterator[pb.ForwardRequest]) -> AsyncIterator[bytes]:
+    async for part in rest:
+        if part.body:
+            yield part.body
+
+
+def _response_head(answer: Answer) -> pb.ForwardResponseHead:
+    headers = [
+        pb.HttpHeader(name=name.decode("latin-1"), value=value.decode("latin-1"))
+        for name, value in answer.raw_headers
+    ]
+    return pb.ForwardResponseHead(status=answer.status, headers=_end_to_end(headers))

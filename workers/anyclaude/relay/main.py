@@ -1,0 +1,70 @@
+"""The relay worker's process: one event loop, two sockets, many servers.
+
+Stopping (SIGTERM): no new call is taken, answers in progress have `relay.stop_grace_seconds`, and
+the process leaves with 0.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping, MutableMapping
+
+import structlog
+import uvloop
+
+from anyclaude.relay.keys import Key
+from anyclaude.relay.service import WorkerService
+from anyclaude.relay.upstream import Upstream
+from anyclaude.runtime import channels, logs
+from anyclaude.runtime.child import Child, ExitCode, begin
+from anyclaude.runtime.streams import StreamServer, stream_socket
+from anyclaude.runtime.upstreams import UpstreamSettings
+from anyclaude.worker.v1 import worker_pb2_grpc
+
+log = structlog.get_logger(__name__)
+
+
+def main() -> None:
+    child = begin()
+    logs.configure(child.birth.settings.log.level, console=False)
+    try:
+        uvloop.run(_serve(child))
+    except Exception as error:
+        log.exception("relay failed")
+        child.leave(ExitCode.FAILED, f"{type(error).__name__}: {error}")
+
+
+async def _serve(child: Child) -> None:
+    birth = child.birth
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    upstreams = build_upstreams(birth.settings.upstreams, os.environ)
+    server = channels.aio_server()
+    service = WorkerService(upstreams)
+    worker_pb2_grpc.add_WorkerServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+    channels.bind(server, birth.socket_path)
+    await server.start()
+    streams = StreamServer(stream_socket(birth.socket_path), service.generate)
+    await streams.start()
+    child.ready({"upstreams": list(upstreams)})
+    log.info("relay ready", upstreams=list(upstreams), generation=birth.generation)
+    await stop.wait()
+    log.info("relay stopping", grace_seconds=birth.settings.relay.stop_grace_seconds)
+    grace_seconds = birth.settings.relay.stop_grace_seconds
+    await asyncio.gather(server.stop(grace_seconds), streams.stop(grace_seconds))
+    await asyncio.gather(*(upstream.wire.close() for upstream in upstreams.values()))
+    birth.socket_path.unlink(missing_ok=True)
+
+
+def build_upstreams(
+    tables: Mapping[str, UpstreamSettings], environ: MutableMapping[str, str]
+) -> dict[str, Upstream]:
+    """The servers that have an address, with their keys taken out of `environ`."""
+    named = {name: settings for name, settings in tables.items() if settings.base_url}
+    values = {name: environ.get(settings.api_key_env, "") for name, settings in named.items()}
+    for settings in named.values():
+        environ.pop(settings.api_key_env, None)
+    return {
+        name: Upstream(name, settings, Key(name, settings, values[name].strip()))
+        for name, settings in named.items()
+    }

@@ -1,0 +1,138 @@
+"""The worker contract for all relayed modes. A refused request is a Failed event."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from typing import Any, Final
+
+import grpc.aio
+import structlog
+
+from anyclaude.messages.errors import ApiError, invalid_request
+from anyclaude.relay.counting import count_tokens
+from anyclaude.relay.forward import forward
+from anyclaude.relay.relay import generate
+from anyclaude.relay.upstream import Upstream
+from anyclaude.runtime.streams import Tell
+from anyclaude.worker.v1 import worker_pb2 as pb
+from anyclaude.worker.v1 import worker_pb2_grpc
+
+log = structlog.get_logger(__name__)
+
+# Servers are asked while status waits, but not for long: what is known then is shown.
+_STATUS_SECONDS: Final = 0.5
+_BUG: Final = ApiError(500, "The relay failed on this request; `anyclaudectl logs` says more.")
+
+
+class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
+    def __init__(self, upstreams: Mapping[str, Upstream]) -> None:
+        self._upstreams = upstreams
+        self._generated_tokens = 0
+        self._reused_tokens = 0
+        self._computed_tokens = 0
+        self._checks: dict[str, asyncio.Task[None]] = {}
+
+    async def generate(self, request: pb.GenerateRequest, tell: Tell) -> None:
+        """Answers one Messages request by events."""
+        try:
+            upstream = self._find(request.mode)
+            self._note(await generate(upstream, request.body_json, tell))
+        except ApiError as error:
+            await tell([pb.GenerateResponse(failed=failed(error))])
+
+    async def CountTokens(
+        self, request: pb.CountTokensRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.CountTokensResponse:
+        try:
+            return await count_tokens(self._find(request.mode), request.body_json)
+        except ApiError as error:
+            return pb.CountTokensResponse(failed=failed(error))
+
+    async def Forward(
+        self,
+        request_iterator: AsyncIterator[pb.ForwardRequest],
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> AsyncIterator[pb.ForwardResponse]:
+        try:
+            first = await anext(request_iterator, None)
+            if first is None or not first.HasField("head"):
+                raise ApiError(500, "A forwarded request must begin with its head.")
+            upstream = self._find(first.head.mode)
+            async with aclosing(forward(upstream, first.head, request_iterator)) as parts:
+                async for part in parts:
+                    yield part
+        except ApiError as error:
+            yield pb.ForwardResponse(failed=failed(error))
+        except Exception:
+            log.exception("forwarding failed")
+            yield pb.ForwardResponse(failed=failed(_BUG))
+
+    async def GetStatus(
+        self, request: pb.GetStatusRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.GetStatusResponse:
+        await self._check(request.check_mode)
+        return pb.GetStatusResponse(
+            running_requests=sum(upstream.running for upstream in self._upstreams.values()),
+            totals=pb.TokenTotals(
+                reused_tokens=self._reused_tokens,
+                computed_tokens=self._computed_tokens,
+                generated_tokens=self._generated_tokens,
+            ),
+            upstreams=[upstream.status() for upstream in self._upstreams.values()],
+        )
+
+    async def ListCaches(
+        self, request: pb.ListCachesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ListCachesResponse:
+        return pb.ListCachesResponse()
+
+    async def PruneCaches(
+        self, request: pb.PruneCachesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.PruneCachesResponse:
+        return pb.PruneCachesResponse()
+
+    def _find(self, mode: str) -> Upstream:
+        if mode in self._upstreams:
+            return self._upstreams[mode]
+        known = ", ".join(self._upstreams) or "none"
+        raise invalid_request(
+            f"The relay has no server for mode {mode!r}. Known: {known}. "
+            f"Add upstreams.{mode or 'NAME'}.base_url to the settings."
+        )
+
+    async def _check(self, mode: str) -> None:
+        """Asks servers for news: the one named, wherever it is; otherwise those of this machine.
+
+        Others are never asked unbidden: in a local mode nothing leaves the machine.
+        """
+        if mode in self._upstreams:
+            await self._upstreams[mode].check(anew=True)
+            return
+        local = [name for name, upstream in self._upstreams.items() if upstream.is_loopback]
+        if tasks := [self._checking(name) for name in local]:
+            await asyncio.wait(tasks, timeout=_STATUS_SECONDS)
+
+    def _checking(self, name: str) -> asyncio.Task[None]:
+        """The check of one server, at most one at a time."""
+        task = self._checks.get(name)
+        if task is None or task.done():
+            task = asyncio.ensure_future(self._upstreams[name].check(anew=False))
+            self._checks[name] = task
+        return task
+
+    def _note(self, usage: pb.Usage) -> None:
+        self._generated_tokens += usage.output_tokens
+        self._reused_tokens += usage.cache_read_tokens
+        self._computed_tokens += usage.input_tokens + usage.cache_creation_tokens
+
+
+def failed(error: ApiError) -> pb.Failed:
+    message = pb.Failed(
+        status=error.status,
+        type=error.type,
+        message=error.message,
+        retry_after_seconds=error.retry_after_seconds or 0,
+    )
+    if error.should_retry is not None:
+        message.should_retry = error.should_retry
+    return message

@@ -1,0 +1,309 @@
+"""One server with all that is known of it: dialect, model, what it does not take, health.
+
+Everything here is learned and may be forgotten: a server can be replaced by another one at the same
+address at any time, so a "not found" asks anew.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from typing import Final
+
+import structlog
+
+from anyclaude.messages.errors import ApiError, invalid_request
+from anyclaude.relay import breaker
+from anyclaude.relay.anthropic import COUNT_PATH, AnthropicDialect
+from anyclaude.relay.breaker import Breaker, BreakerOpenError
+from anyclaude.relay.dialect import Dialect
+from anyclaude.relay.failures import Party, UpstreamFault
+from anyclaude.relay.keys import Key
+from anyclaude.relay.openai.dialect import OpenAiDialect
+from anyclaude.relay.probe import Evidence, Prober, Served
+from anyclaude.relay.quirks import Quirks
+from anyclaude.relay.target import Target
+from anyclaude.relay.usage import Estimator
+from anyclaude.relay.wire import Headers, Wire
+from anyclaude.runtime.upstreams import UpstreamKind, UpstreamSettings
+from anyclaude.worker.v1 import worker_pb2 as pb
+
+log = structlog.get_logger(__name__)
+
+# People load another model by hand in these; asking for the old one would load it again.
+_CHANGING: Final = frozenset({UpstreamKind.LMSTUDIO, UpstreamKind.OLLAMA})
+_SERVED_SECONDS: Final = 60.0
+_SERVED_CHANGING_SECONDS: Final = 5.0
+_MAX_RETRY_AFTER_SECONDS: Final = 60
+_BREAKER_STATES: Final = {
+    breaker.State.CLOSED: pb.BREAKER_STATE_CLOSED,
+    breaker.State.OPEN: pb.BREAKER_STATE_OPEN,
+    breaker.State.HALF_OPEN: pb.BREAKER_STATE_HALF_OPEN,
+}
+
+
+class Upstream:
+    def __init__(
+        self,
+        name: str,
+        settings: UpstreamSettings,
+        key: Key,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.party = Party(name, settings)
+        self.settings = settings
+        self.key = key
+        self.wire = Wire(self.party)
+        self.breaker = Breaker(settings.breaker_failures, settings.breaker_open_seconds, clock)
+        self.quirks = Quirks()
+        self.estimator = Estimator()
+        self.running = 0
+        # Whether it is worth asking for a count.
+        self.counts = True
+        self._said_no_counts = False
+        self._clock = clock
+        self._prober = Prober(self.wire, settings.kind)
+        self._asking = asyncio.Lock()
+        self._dialect: Dialect | None = _fixed_dialect(settings)
+        self._served: Served | None = None
+        self._served_at = 0.0
+        self._reachability = pb.REACHABILITY_UNSPECIFIED
+        self._last_error = ""
+        self._last_error_time = 0.0
+
+    @property
+    def is_loopback(self) -> bool:
+        return self.settings.is_loopback
+
+    @property
+    def name(self) -> str:
+        return self.party.name
+
+    def headers(self, dialect: Dialect | None = None) -> Headers:
+        """What every request carries.
+
+        Raises:
+            ApiError: the key cannot be read.
+        """
+        is_api = self.settings.kind is UpstreamKind.CLAUDE
+        spoken = dialect or self._dialect or OpenAiDialect()
+        own = [(name.encode(), value.encode()) for name, value in self.settings.headers.items()]
+        return [*spoken.headers(self.key.read(), is_api=is_api), *own]
+
+    async def dialect(self) -> Dialect:
+        """What the server speaks; asked once.
+
+        Raises:
+            ApiError
+        """
+        if self._dialect is None:
+            async with self._asking:
+                if self._dialect is None:
+                    self._dialect = await self._find_dialect()
+        return self._dialect
+
+    async def _find_dialect(self) -> Dialect:
+        """Anthropic where it can, since nothing is translated then.
+
+        vLLM's is the younger of its two: it leaves out schemas and what was reused.
+        """
+        wanted: Dialect = AnthropicDialect()
+        other: Dialect = OpenAiDialect()
+        if self.settings.kind is UpstreamKind.VLLM:
+            wanted, other = other, wanted
+        first = await self._evidence(wanted)
+        if first is not Evidence.UNCLEAR:
+            return wanted if first is Evidence.PRESENT else other
+        second = await self._evidence(other)
+        if second is Evidence.ABSENT:
+            return wanted
+        # One of them, or both, fail at what they are asked without knowing it.
+        return AnthropicDialect() if await self._counts() else OpenAiDialect()
+
+    async def _evidence(self, dialect: Dialect) -> Evidence:
+        return await self._prober.evidence(dialect.path, self.headers(dialect))
+
+    async def _counts(self) -> bool:
+        """Whether the server counts tokens as the Messages API does."""
+        headers = self.headers(AnthropicDialect())
+        return await self._prober.counts(COUNT_PATH, headers, self.settings.model)
+
+    async def served(self) -> Served:
+        """What the server serves now, or did a moment ago.
+
+        Raises:
+            ApiError
+        """
+        if self._served is None or self._is_stale:
+            async with self._asking:
+                # Another request may have asked meanwhile.
+                if self._served is None or self._is_stale:
+                    self._served = await self._prober.served(self.headers(), self.settings.model)
+                    self._served_at = self._clock()
+        return self._served
+
+    @property
+    def _is_stale(self) -> bool:
+        return self._clock() - self._served_at > self._served_seconds
+
+    @property
+    def _served_seconds(self) -> float:
+        changing = self.settings.kind in _CHANGING and not self.settings.model
+        return _SERVED_CHANGING_SECONDS if changing else _SERVED_SECONDS
+
+    async def target(self, requested_model: str) -> Target:
+        """How a request for `requested_model` goes out.
+
+        Raises:
+            ApiError
+        """
+        return Target(self.settings, await self._model_for(requested_model), self.quirks)
+
+    async def _model_for(self, requested: str) -> str:
+        if mapped := _mapped(self.settings, requested):
+            return mapped
+        if self.settings.kind is UpstreamKind.CLAUDE:
+            return self.settings.model or requested
+        if self.settings.kind is UpstreamKind.OPENROUTER and not self.settings.model:
+            raise invalid_request(
+                f"{self.party} needs the name of a model: set OPENROUTER_MODEL where anyclauded "
+                f"starts, or upstreams.{self.name}.model."
+            )
+        return self.settings.model or (await self.served()).model or requested
+
+    def forget(self) -> None:
+        """The server is not what it was."""
+        self._dialect = _fixed_dialect(self.settings)
+        self._served = None
+        self.quirks = Quirks()
+        self.counts = True
+
+    def admit(self) -> None:
+        """Before each request.
+
+        Raises:
+            ApiError: 529, it failed too often and rests.
+        """
+        try:
+            self.breaker.enter()
+        except BreakerOpenError as refused:
+            seconds = min(max(1, round(refused.wait_seconds + 0.5)), _MAX_RETRY_AFTER_SECONDS)
+            raise ApiError(
+                529,
+                f"{self.party} failed {self.breaker.failures} times in a row and is asked again in "
+                f"{seconds} s. The last time: {self._last_error}",
+                retry_after_seconds=seconds,
+            ) from None
+
+    def note_answering(self) -> None:
+        self._reachability = pb.REACHABILITY_REACHABLE
+        self.breaker.answering()
+
+    def note_success(self) -> None:
+        self._reachability = pb.REACHABILITY_REACHABLE
+        self._last_error = ""
+        self.breaker.succeeded()
+
+    def note_refusal(self, error: ApiError) -> None:
+        """It answered, with an error of the request's making, or of its settings'."""
+        self._reachability = pb.REACHABILITY_REACHABLE
+        self._note_error(error)
+        self.breaker.succeeded()
+
+    def note_fault(self, fault: UpstreamFault) -> None:
+        if fault.status == 529 or fault.should_retry is False:
+            self._reachability = pb.REACHABILITY_UNREACHABLE
+        self._note_error(fault)
+        self.breaker.failed()
+
+    def note_no_counts(self) -> None:
+        """It answered without saying how many tokens that took."""
+        if not self._said_no_counts:
+            self._said_no_counts = True
+            log.warning("server reports no token counts: usage is estimated", upstream=self.name)
+
+    def note_no_count_endpoint(self) -> None:
+        if self.counts:
+            self.counts = False
+            log.warning("server cannot count tokens: counts are estimated", upstream=self.name)
+
+    def _note_error(self, error: ApiError) -> None:
+        self._last_error, self._last_error_time = error.message, time.time()
+
+    async def check(self, *, anew: bool) -> None:
+        """Asks the server for all that status shows; errors are noted, not raised.
+
+        Args:
+            anew: what was learned a moment ago does not do.
+        """
+        if anew:
+            self._served = None
+        try:
+            served = await self.served()
+            # Whatever else listens there is not bothered further.
+            if served.model or anew:
+                await self.dialect()
+        except UpstreamFault as fault:
+            self._served = None
+            self._reachability = pb.REACHABILITY_UNREACHABLE
+            self._note_error(fault)
+        except ApiError as error:
+            self._note_error(error)
+        else:
+            if self._reachability != pb.REACHABILITY_REACHABLE:
+                self._last_error = ""
+            self._reachability = pb.REACHABILITY_REACHABLE
+
+    def status(self) -> pb.UpstreamStatus:
+        status = pb.UpstreamStatus(
+            name=self.name,
+            base_url=self.settings.base_url,
+            is_loopback=self.settings.is_loopback,
+            dialect=self._dialect.name if self._dialect else pb.DIALECT_UNSPECIFIED,
+            breaker=_BREAKER_STATES[self.breaker.state],
+            reachability=self._reachability,
+            has_key=self.key.is_set,
+            last_error=self._last_error,
+            running_requests=self.running,
+        )
+        if self._last_error:
+            status.last_error_time.FromMilliseconds(int(self._last_error_time * 1000))
+        if model := self._model_info():
+            status.model.CopyFrom(model)
+        return status
+
+    def _model_info(self) -> pb.ModelInfo | None:
+        served = self._served or Served()
+        model = self.settings.model or served.model
+        if not model:
+            return None
+        info = pb.ModelInfo(
+            # The form that the client lists and does not take for one of Anthropic's.
+            id=model if self.settings.kind is UpstreamKind.CLAUDE else f"anyclaude-{model}",
+            display_name=f"{model} ({self.name})",
+            context_window_tokens=(
+                self.settings.context_window_tokens or served.context_window_tokens
+            ),
+        )
+        if served.has_tools is not None:
+            info.has_tools = served.has_tools
+        if served.takes_images is not None:
+            info.takes_images = served.takes_images
+        return info
+
+
+def _fixed_dialect(settings: UpstreamSettings) -> Dialect | None:
+    match settings.dialect:
+        case "openai":
+            return OpenAiDialect()
+        case "anthropic":
+            return AnthropicDialect()
+    return None
+
+
+def _mapped(settings: UpstreamSettings, requested: str) -> str:
+    if requested in settings.models:
+        return settings.models[requested]
+    patterns = (name for name in settings.models if fnmatchcase(requested, name))
+    return next((settings.models[name] for name in patterns), "")

@@ -1,5 +1,0 @@
-"""From a Messages request to token ids with cut points."""
-
-from anyclaude.workers.mlx.prompt.renderer import Prompt, PromptRenderer
-
-__all__ = ["Prompt", "PromptRenderer"]
