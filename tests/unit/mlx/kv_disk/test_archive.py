@@ -1,6 +1,7 @@
 """The disk tier under the tree: what left memory comes back, exactly or not at all."""
 
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from anyclaude.mlx.kv.operations import prune
 from anyclaude.mlx.kv.prune import Selection
-from anyclaude.mlx.kv_disk import DiskTier
+from anyclaude.mlx.kv_disk import DiskTier, Point
 from anyclaude.mlx.kv_disk.archive import Archive
 from tests.models import tiny
 from tests.unit.mlx.kv.kv_engine import Bench, bench, fresh, same, words
@@ -104,4 +105,36 @@ def test_a_fork_leaves_the_records_behind_it(tmp_path: Path) -> None:
     with stored(tmp_path, tiny.Family.DENSE) as second:
         assert second.start(fork, "b").answer().reused == len(fork) - 1
         longer = [*prompt, *words(random.Random(4), 40)]
+        assert second.start(longer, "a").answer().reused == len(longer) - 1
+
+
+@pytest.mark.parametrize("written_requests", [0, 1, 2])
+def test_a_split_keeps_the_records_that_wait_to_be_written(
+    written_requests: int, tmp_path: Path
+) -> None:
+    """A segment that is split while its records wait to be written stays above its children."""
+    prompt = conversation()
+    longer = [*prompt, *words(random.Random(4), 40)]
+    fork = prompt[:150] + words(random.Random(3), 50)
+    disk_answers = threading.Event()
+    disk_answers.set()
+
+    def wait_for_disk(point: Point) -> None:
+        if point is Point.EVICTED:
+            assert disk_answers.wait(60)
+
+    tier = DiskTier(tmp_path, "model-a", BUDGET, failpoint=wait_for_disk)
+    archive = Archive(tier)
+    try:
+        engine = bench(tiny.Family.DENSE, live_idle_seconds=-1.0, archive=archive)
+        for index, (tokens, session) in enumerate([(prompt, "a"), (longer, "a"), (fork, "b")]):
+            if index == written_requests:
+                assert tier.flush(60)
+                disk_answers.clear()
+            engine.start(tokens, session).answer()
+    finally:
+        disk_answers.set()
+        archive.close()
+    with stored(tmp_path, tiny.Family.DENSE) as second:
+        assert second.start(fork, "b").answer().reused == len(fork) - 1
         assert second.start(longer, "a").answer().reused == len(longer) - 1

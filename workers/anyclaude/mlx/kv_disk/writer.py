@@ -2,6 +2,8 @@
 
 Invariants:
   - a job is pending from the moment it is accepted until its record is stored, replaced or refused;
+  - a job that a later one for the same record supersedes is written all the same, unless the record
+    was removed: jobs that were queued between the two name it as their parent;
   - after a failure nothing is tried for a while, and after an unexpected error never again: then
     the tier is STOPPED, and whoever waits is told.
 What is pending, and the state, are guarded by the shelf's lock.
@@ -96,8 +98,7 @@ class Writer:
                 ok = self._try(job)
         finally:
             with self._shelf.lock:
-                if self._is_wanted(job):
-                    del self.pending[job.stored.key]
+                self._settle(job)
             self._queue.finished(job)
             job.finish(ok)
 
@@ -137,19 +138,21 @@ class Writer:
                 self._shelf.counts.skipped_writes += 1
 
     def _is_wanted(self, job: WriteJob) -> bool:
-        """False once it was removed or replaced."""
+        """False once its record was removed."""
         with self._shelf.lock:
-            return self.pending.get(job.stored.key) is job
+            pending = self.pending.get(job.stored.key)
+            return pending is job or (job.superseded and pending is not None)
 
     def _claim(self, job: WriteJob) -> bool:
-        """Under the shelf's lock: from here on it is stored, not pending.
+        """Under the shelf's lock: from here on it is stored, not pending."""
+        wanted = self._is_wanted(job)
+        self._settle(job)
+        return wanted
 
-        One that was superseded while it was written stands in until its successor is there.
-        """
-        if self._is_wanted(job):
+    def _settle(self, job: WriteJob) -> None:
+        """Ends the wait for a job, under the shelf's lock; its successor stays pending."""
+        if self.pending.get(job.stored.key) is job:
             del self.pending[job.stored.key]
-            return True
-        return job.superseded and job.stored.key in self.pending
 
     def _open(self) -> None:
         try:
