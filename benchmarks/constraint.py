@@ -23,8 +23,8 @@ from transformers import PreTrainedTokenizerFast
 from anyclaude.messages.requests import Tool, ToolChoice
 from anyclaude.mlx.adapter import decode, make_prompt_cache
 from anyclaude.mlx.decode import make_sampler
-from anyclaude.mlx.decode.held import ConstraintCompiler
-from anyclaude.mlx.decode.held.constraint import expanded, only_token, tokens_in
+from anyclaude.mlx.decode.constraint import ConstraintCompiler
+from anyclaude.mlx.decode.constraint.masks import expanded, only_token, tokens_in
 from tests.models import tiny
 from tests.models.claude_tools import tools
 

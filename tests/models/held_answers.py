@@ -10,7 +10,7 @@ import mlx.core as mx
 
 from anyclaude.messages.requests import Tool, ToolChoice
 from anyclaude.mlx.decode import BlockStream, ThinkingBudget, make_sampler
-from anyclaude.mlx.decode.held import ConstraintCompiler
+from anyclaude.mlx.decode.constraint import ConstraintCompiler
 from anyclaude.mlx.engine.engine import Engine
 from anyclaude.mlx.engine.job import Job
 from anyclaude.mlx.kv.lineage import LineageKey

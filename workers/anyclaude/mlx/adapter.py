@@ -1,7 +1,7 @@
-"""The one module through which mlx-lm is reached (with its twin for markup, `decode/markers.py`).
+"""The only module that imports mlx-lm.
 
-mlx-lm moves its API between patch releases, so it is pinned exactly and everything the worker uses
-of it stands here, typed as far as it can be.
+mlx-lm changes its API between patch releases, so its version is pinned exactly, and everything that
+the worker uses of it is here, typed as far as it can be.
 """
 
 import os
@@ -11,6 +11,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from collections.abc import Callable, Generator, Mapping, Sequence
+from copy import copy
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -25,6 +26,7 @@ from mlx_lm.models.cache import (
     RotatingKVCache,
     make_prompt_cache,
 )
+from mlx_lm.sample_utils import make_sampler as library_sampler
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import load_model, load_tokenizer
 
@@ -45,12 +47,15 @@ __all__ = [
     "TokenizerWrapper",
     "decode",
     "evaluate",
+    "library_sampler",
     "load_tokenizer_from",
     "load_weights",
     "make_prompt_cache",
     "map_weights",
     "opens_thinking",
+    "parser_family",
     "prefill",
+    "tokenizer_json",
 ]
 
 # A layer's cache; mlx-lm's classes share no typed base.
@@ -98,6 +103,23 @@ def load_tokenizer_from(folder: Path, config: Mapping[str, Any]) -> TokenizerWra
         folder, eos_token_ids=config.get("eos_token_id")
     )
     return tokenizer
+
+
+def parser_family(tokenizer: TokenizerWrapper) -> str:
+    """The name of the tool parser that mlx-lm chose for the model, such as "qwen3_coder"."""
+    return str(tokenizer.tool_parser.__module__).rpartition(".")[2]
+
+
+def tokenizer_json(tokenizer: TokenizerWrapper) -> str:
+    """The tokenizer as the `tokenizers` library serialises it, without padding and truncation.
+
+    Raises:
+        AttributeError: another library made the tokenizer.
+    """
+    backend = copy(tokenizer.backend_tokenizer)
+    backend.no_padding()
+    backend.no_truncation()
+    return str(backend.to_str())
 
 
 def opens_thinking(tokenizer: TokenizerWrapper, token_ids: Sequence[int] | TokenArray) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from anyclaude.messages.requests import MessagesRequest
 from anyclaude.mlx.adapter import LanguageModel, load_tokenizer_from, map_weights
-from anyclaude.mlx.decode.held import holds_calls
+from anyclaude.mlx.decode.constraint import holds_calls
 from anyclaude.mlx.kv import layers as kinds
 from anyclaude.mlx.kv.window import WindowKVCache
 from anyclaude.mlx.memory import PROMPT_TOKENS

@@ -14,14 +14,14 @@ from anyclaude.messages.requests import MessagesRequest, Tool, parse_messages_re
 from anyclaude.messages.websearch import only_searches
 from anyclaude.mlx.adapter import TokenizerWrapper, opens_thinking
 from anyclaude.mlx.decode import BlockStream, ThinkingBudget, make_sampler
-from anyclaude.mlx.decode.held import ConstraintCompiler, Held
+from anyclaude.mlx.decode.constraint import ConstraintCompiler, Held
 from anyclaude.mlx.engine.job import Job
 from anyclaude.mlx.kv.lineage import LineageKey
 from anyclaude.mlx.kv_explain.remembered import Asked
 from anyclaude.mlx.model import Model
 from anyclaude.mlx.prompt import Prompt, PromptRenderer
-from anyclaude.mlx.prompt.facts import AnswerFacts
 from anyclaude.mlx.prompt.splice import Place
+from anyclaude.mlx.prompt.summary import AnswerRecorder
 from anyclaude.mlx.tokens import TokenArray, token_array, token_digest
 from anyclaude.worker.v1 import worker_pb2 as pb
 
@@ -99,7 +99,7 @@ class JobMaker:
             created=began,
         )
 
-    def _keeping(self, place: Place, answer: AnswerFacts) -> Callable[[TokenArray], None]:
+    def _keeping(self, place: Place, answer: AnswerRecorder) -> Callable[[TokenArray], None]:
         return lambda generated: self._renderer.keep_answer(place, generated, answer.echo())
 
     def _budget(self, body: MessagesRequest, *, in_thinking: bool) -> ThinkingBudget | None:

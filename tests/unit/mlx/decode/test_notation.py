@@ -9,9 +9,9 @@ import structlog
 
 from anyclaude.messages.requests import Tool, ToolChoice
 from anyclaude.mlx.decode import BlockStream
-from anyclaude.mlx.decode.held import ConstraintCompiler
-from anyclaude.mlx.decode.held.constraint import tokens_in
-from anyclaude.mlx.decode.notation import QUOTES
+from anyclaude.mlx.decode.bare_keys import QUOTES
+from anyclaude.mlx.decode.constraint import ConstraintCompiler
+from anyclaude.mlx.decode.constraint.masks import tokens_in
 from tests.models.claude_tools import thing, tools
 from tests.models.decode_answers import Block, answer, read_blocks
 from tests.models.decode_tokenizers import encode, encode_bytes, tokenizer

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from anyclaude.messages.requests import Tool, ToolChoice
 from anyclaude.mlx.decode import BlockStream
-from anyclaude.mlx.decode.grammar import Edge, Grammar, Mode
+from anyclaude.mlx.decode.markers import Edge, Grammar, Mode
 from anyclaude.mlx.decode.scanner import Event, Scanner, Stopped, Switch, Text
 from tests.models.decode_answers import TOOLS, Answer, answer
 from tests.models.decode_tokenizers import encode, encode_bytes, tokenizer

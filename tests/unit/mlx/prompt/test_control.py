@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken
 
-from anyclaude.mlx.prompt.control import ControlTokens
+from anyclaude.mlx.prompt.control_tokens import ControlTokens
 
 _TEXTS = ("<|im_start|>", "<|im_end|>", "<think>", "</think>", "[INST]", "<|file|>", "<|fil")
 _CONTROL = ControlTokens(AddedToken(text) for text in (*_TEXTS, "\n\n", "x"))

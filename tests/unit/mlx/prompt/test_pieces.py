@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from tokenizers import AddedToken, normalizers
 
-from anyclaude.mlx.prompt.control import ControlTokens
+from anyclaude.mlx.prompt.control_tokens import ControlTokens
 from anyclaude.mlx.prompt.pieces import PieceEncoder
 from tests.models.templates import CHATML
 from tests.models.tokenizers import Style, byte_level, control_texts, tokenizer, wrap

@@ -12,7 +12,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from anyclaude.messages.errors import ApiError
 from anyclaude.mlx.prompt import Prompt, PromptRenderer
-from anyclaude.mlx.prompt.memory import Lately
+from anyclaude.mlx.prompt.render_cache import Lately
 from anyclaude.mlx.tokens import common_prefix
 from tests.models.requests import (
     BASH,

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from anyclaude.messages.requests import Tool
-from anyclaude.mlx.decode import notation
+from anyclaude.mlx.adapter import TokenizerWrapper, parser_family
+from anyclaude.mlx.decode import bare_keys
+from anyclaude.mlx.decode.coercion import coerce_arguments
 from anyclaude.mlx.decode.lenient import ends_inside_string, is_json, read_values
-from anyclaude.mlx.decode.library import TokenizerWrapper, parser_family
-from anyclaude.mlx.decode.schema import coerce_arguments
 from anyclaude.mlx.decode.tagged import ends_inside_value, is_tagged, read_tagged
 
 # Parsers of mlx-lm that pass over what they do not understand; readers of ours stand for them.
-_REPLACED = frozenset({"qwen3_coder", "minimax_m2", "longcat", *notation.QUOTES})
+_REPLACED = frozenset({"qwen3_coder", "minimax_m2", "longcat", *bare_keys.QUOTES})
 _NAME_KEYS = ("name", "function", "tool", "tool_name")
 _ARGUMENT_KEYS = ("arguments", "parameters", "input", "args")
 _PLAIN_NAME = re.compile(r"[\w.:/-]{1,128}")
@@ -71,7 +71,7 @@ class CallReader:
         self._parse: Callable[[str, Any], Any] = tokenizer.tool_parser
         self._family = parser_family(tokenizer)
         # The mark around strings, in a family that has one.
-        self._quote = notation.QUOTES.get(self._family)
+        self._quote = bare_keys.QUOTES.get(self._family)
         self._start: str = tokenizer.tool_call_start
         self._schemas = {tool.name: tool.input_schema or {} for tool in tools}
         # The parser sees every argument as a string, so that types are decided in one place: here.
@@ -79,7 +79,7 @@ class CallReader:
 
     def is_open(self, text: str) -> bool:
         """Whether `text` breaks off inside a value: the end marker behind it is part of that."""
-        if self._quote is not None and notation.ends_inside_string(text, self._quote):
+        if self._quote is not None and bare_keys.ends_inside_string(text, self._quote):
             return True
         return ends_inside_value(text) if is_tagged(text) else ends_inside_string(text)
 
@@ -139,7 +139,7 @@ class CallReader:
 
     def _from_notation(self, text: str) -> list[_Written]:
         assert self._quote is not None
-        return [_Written(*call) for call in notation.read_notation(text, self._quote)]
+        return [_Written(*call) for call in bare_keys.read_notation(text, self._quote)]
 
     def _from_name_and_json(self, text: str) -> list[_Written]:
         """`NAME{...}` with nothing but a template's own marks before and between."""

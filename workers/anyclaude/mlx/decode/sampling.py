@@ -7,7 +7,7 @@ mlx-lm does it: top-p, then top-k.
 from collections.abc import Callable
 
 import mlx.core as mx
-from anyclaude.mlx.decode.library import library_sampler
+from anyclaude.mlx.adapter import library_sampler
 
 Sampler = Callable[[mx.array], mx.array]
 

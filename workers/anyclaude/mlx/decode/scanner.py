@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from anyclaude.mlx.decode.grammar import Edge, Grammar, Mode
+from anyclaude.mlx.decode.markers import Edge, Grammar, Mode
 
 _LINE_ENDS = "\r\n"
 _TRIMMED = frozenset({Mode.TEXT, Mode.THINKING})

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 import structlog
 
 from anyclaude.messages.requests import Tool, ToolChoice
+from anyclaude.mlx.adapter import TokenizerWrapper
 from anyclaude.mlx.decode.blocks import BlockWriter
 from anyclaude.mlx.decode.calls import Call, CallReader, Unreadable
-from anyclaude.mlx.decode.grammar import Mode, grammar_of, silent_tokens
-from anyclaude.mlx.decode.held import Begin, CallReading, End, Held, Part, Piece
-from anyclaude.mlx.decode.library import TokenizerWrapper
+from anyclaude.mlx.decode.constraint import Begin, CallReading, End, Held, Part, Piece
+from anyclaude.mlx.decode.markers import Mode, grammar_of, silent_tokens
 from anyclaude.mlx.decode.scanner import Event, Scanner, Stopped, Switch, Text
 from anyclaude.mlx.decode.thinking import ThinkingBudget
 from anyclaude.worker.v1.worker_pb2 import GenerateResponse

@@ -13,9 +13,9 @@ from anyclaude.messages.requests import CountTokensRequest, parse_count_tokens_r
 from anyclaude.mlx.kv.causes import Cause
 from anyclaude.mlx.kv_explain.remembered import Asked, Remembered
 from anyclaude.mlx.prompt.canonical import canonicalise
-from anyclaude.mlx.prompt.facts import (
-    MessageFacts,
-    PrefixFacts,
+from anyclaude.mlx.prompt.summary import (
+    MessageSummary,
+    PrefixSummary,
     ToolChange,
     instruction_changes,
     tool_changes,
@@ -57,7 +57,7 @@ class Came:
 
 
 def prefix_verdict(
-    kept: PrefixFacts | None, came: PrefixFacts, prompt: Came, voice: Voice
+    kept: PrefixSummary | None, came: PrefixSummary, prompt: Came, voice: Voice
 ) -> Verdict:
     """Why two prompts part within tools and instructions."""
     if kept is None:
@@ -98,11 +98,11 @@ def messages_verdict(kept: Remembered, prompt: Came, offset: int, voice: Voice) 
     return _rendered_differently(turn, now, answer)
 
 
-def _said(request: CountTokensRequest) -> list[MessageFacts]:
-    return [MessageFacts.of(message) for message in request.messages]
+def _said(request: CountTokensRequest) -> list[MessageSummary]:
+    return [MessageSummary.of(message) for message in request.messages]
 
 
-def _first_difference(before: list[MessageFacts], now: list[MessageFacts]) -> int | None:
+def _first_difference(before: list[MessageSummary], now: list[MessageSummary]) -> int | None:
     pairs = enumerate(zip(before, now, strict=False))
     found = next((index for index, (old, new) in pairs if old != new), None)
     if found is None and len(now) < len(before):
@@ -111,7 +111,7 @@ def _first_difference(before: list[MessageFacts], now: list[MessageFacts]) -> in
     return found
 
 
-def _rendered_differently(turn: "_Turn", now: list[MessageFacts], answer: int) -> Verdict:
+def _rendered_differently(turn: "_Turn", now: list[MessageSummary], answer: int) -> Verdict:
     is_answer = turn.is_last_of_kept and answer < len(now)
     message = answer if is_answer else turn.index_in(now)
     if turn.lost_thinking(now[message] if message is not None else None):
@@ -142,17 +142,17 @@ class _Turn:
             offset >= max(kept.asked.marks, default=kept.asked.prompt_tokens),
         )
 
-    def shows(self, messages: Sequence[MessageFacts]) -> bool:
+    def shows(self, messages: Sequence[MessageSummary]) -> bool:
         """Whether the turn holds words of one of these messages."""
         pieces = [_piece(text) for message in messages for text in message.pieces()]
         known = [piece for piece in pieces if piece]
         return not known or any(piece in self.kept or piece in self.came for piece in known)
 
-    def index_in(self, messages: Sequence[MessageFacts]) -> int | None:
+    def index_in(self, messages: Sequence[MessageSummary]) -> int | None:
         found = (i for i, message in enumerate(messages) if self.shows([message]))
         return next(found, None)
 
-    def lost_thinking(self, message: MessageFacts | None) -> bool:
+    def lost_thinking(self, message: MessageSummary | None) -> bool:
         if self.think_start and self.kept.count(self.think_start) > self.came.count(
             self.think_start
         ):

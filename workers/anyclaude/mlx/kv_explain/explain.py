@@ -32,7 +32,7 @@ from anyclaude.mlx.kv_explain.diagnose import (
 )
 from anyclaude.mlx.kv_explain.notes import Notes
 from anyclaude.mlx.kv_explain.remembered import Asked, Memories, Remembered, Trail
-from anyclaude.mlx.prompt.facts import PrefixFacts
+from anyclaude.mlx.prompt.summary import PrefixSummary
 from anyclaude.mlx.tokens import TokenArray, common_prefix
 from anyclaude.worker.v1 import worker_pb2 as pb
 
@@ -155,7 +155,7 @@ class Explainer:
     def _note_prefix(self, lookup: Lookup, asked: Asked) -> None:
         digest = lookup.key.stable_digest
         if lookup.stable_tokens and self._notes.prefix(digest) is None:
-            facts = PrefixFacts.of(parse_count_tokens_request(asked.body))
+            facts = PrefixSummary.of(parse_count_tokens_request(asked.body))
             self._notes.put_prefix(digest, facts)
 
     def _find(self, lookup: Lookup, asked: Asked | None) -> _Finding:
@@ -220,7 +220,7 @@ class Explainer:
             return Verdict(Cause.EDITED_HISTORY)
         came = _came(lookup, asked)
         if kept.key.stable_digest != lookup.key.stable_digest:
-            facts = PrefixFacts.of(parse_count_tokens_request(asked.body))
+            facts = PrefixSummary.of(parse_count_tokens_request(asked.body))
             known = self._notes.prefix(kept.key.stable_digest)
             return prefix_verdict(known, facts, came, self.voice)
         return messages_verdict(kept, came, shared, self.voice)

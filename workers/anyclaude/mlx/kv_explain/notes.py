@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from anyclaude.mlx.prompt.facts import PrefixFacts
+from anyclaude.mlx.prompt.summary import PrefixSummary
 
 log = structlog.get_logger(__name__)
 
@@ -31,14 +31,14 @@ class Notes:
         self._folder = folder
         self._model = model
         self._models: OrderedDict[str, str] = OrderedDict()
-        self._prefixes: OrderedDict[str, PrefixFacts] = OrderedDict()
+        self._prefixes: OrderedDict[str, PrefixSummary] = OrderedDict()
         if folder is not None:
             self._load(folder)
 
-    def prefix(self, stable_digest: str) -> PrefixFacts | None:
+    def prefix(self, stable_digest: str) -> PrefixSummary | None:
         return self._prefixes.get(stable_digest)
 
-    def put_prefix(self, stable_digest: str, facts: PrefixFacts) -> None:
+    def put_prefix(self, stable_digest: str, facts: PrefixSummary) -> None:
         self._prefixes[stable_digest] = facts
         self._write(f"{self._name(stable_digest)}.prefix", facts.to_json())
         if len(self._prefixes) > _MAX_PREFIXES:
@@ -69,7 +69,7 @@ class Notes:
                 self._models.update(json.loads(sessions.read_text()))
             for file in sorted(folder.glob(f"{self._model}-*.prefix"), key=_age):
                 digest = file.stem.removeprefix(f"{self._model}-")
-                self._prefixes[digest] = PrefixFacts.from_json(file.read_text())
+                self._prefixes[digest] = PrefixSummary.from_json(file.read_text())
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("cache notes cannot be read", folder=str(folder), why=str(error))
 

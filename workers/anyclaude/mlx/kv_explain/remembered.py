@@ -16,7 +16,7 @@ import numpy as np
 from anyclaude.mlx.kv.causes import Cause
 from anyclaude.mlx.kv.lineage import LineageKey
 from anyclaude.mlx.kv.tree import Node
-from anyclaude.mlx.prompt.facts import AnswerFacts
+from anyclaude.mlx.prompt.summary import AnswerRecorder
 from anyclaude.mlx.tokens import TokenArray
 
 _ID_BYTES: Final = 4
@@ -36,7 +36,7 @@ class Asked:
     message_id: str = ""
     wants_diagnostics: bool = False
     previous_message_id: str = ""
-    answer: AnswerFacts = field(default_factory=AnswerFacts)
+    answer: AnswerRecorder = field(default_factory=AnswerRecorder)
 
 
 @dataclass(frozen=True)

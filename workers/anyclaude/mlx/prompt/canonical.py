@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from anyclaude.messages.errors import invalid_request
 from anyclaude.messages.requests import CountTokensRequest, Message, Tool, inner_blocks
-from anyclaude.mlx.prompt.blocks import block_text, content_text, join, system_text
 from anyclaude.mlx.prompt.compare import exact_bytes
-from anyclaude.mlx.prompt.memory import Lately, Made
+from anyclaude.mlx.prompt.content import block_text, content_text, join, system_text
+from anyclaude.mlx.prompt.render_cache import Lately, Made
 
 _TURN_BYTES: Final = 1024
 

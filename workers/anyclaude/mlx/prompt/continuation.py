@@ -18,8 +18,8 @@ from typing import Any, Final, Self
 
 from anyclaude.mlx.prompt.canonical import TemplateMessage
 from anyclaude.mlx.prompt.compare import exact_bytes, shared_characters
-from anyclaude.mlx.prompt.control import ControlTokens
-from anyclaude.mlx.prompt.marks import TurnTokens
+from anyclaude.mlx.prompt.control_tokens import ControlTokens
+from anyclaude.mlx.prompt.cuts import TurnTokens
 from anyclaude.mlx.prompt.template import Template, TemplateRefused
 
 DIGEST_MESSAGES: Final = 32

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from anyclaude.mlx.prompt.blocks import join
 from anyclaude.mlx.prompt.canonical import Conversation, TemplateMessage
+from anyclaude.mlx.prompt.content import join
 
 _TOOL_ID_CHARACTERS: Final = 9
 

@@ -15,10 +15,10 @@ from itertools import accumulate
 from typing import Final
 
 import numpy as np
-from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from anyclaude.mlx.adapter import TokenizerWrapper
 from anyclaude.mlx.prompt.compare import shared_characters
-from anyclaude.mlx.prompt.control import ControlTokens
+from anyclaude.mlx.prompt.control_tokens import ControlTokens
 from anyclaude.mlx.tokens import TokenArray, token_array
 
 _CACHE_BYTES: Final = 64 * 1024 * 1024

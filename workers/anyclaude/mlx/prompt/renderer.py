@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from mlx_lm.tokenizer_utils import TokenizerWrapper
-
 from anyclaude.messages.errors import invalid_request
 from anyclaude.messages.requests import CountTokensRequest, Message
+from anyclaude.mlx.adapter import TokenizerWrapper
 from anyclaude.mlx.prompt.canonical import (
     Conversation,
     TemplateMessage,
@@ -25,11 +24,11 @@ from anyclaude.mlx.prompt.continuation import (
     Rendering,
     Shaped,
 )
-from anyclaude.mlx.prompt.control import ControlTokens
-from anyclaude.mlx.prompt.marks import Cut, last_cut, learn_turns
-from anyclaude.mlx.prompt.memory import Lately, Made
+from anyclaude.mlx.prompt.control_tokens import ControlTokens
+from anyclaude.mlx.prompt.cuts import Cut, last_cut, learn_turns
 from anyclaude.mlx.prompt.pieces import Encoded, PieceEncoder
 from anyclaude.mlx.prompt.probe import find_dialect, turns_rendered
+from anyclaude.mlx.prompt.render_cache import Lately, Made
 from anyclaude.mlx.prompt.shaping import Shaping
 from anyclaude.mlx.prompt.splice import Place, SplicedTurns
 from anyclaude.mlx.prompt.template import (

@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from anyclaude.mlx.prompt.marks import Cut
-from anyclaude.mlx.prompt.memory import Lately, Made
+from anyclaude.mlx.prompt.cuts import Cut
 from anyclaude.mlx.prompt.pieces import Encoded
+from anyclaude.mlx.prompt.render_cache import Lately, Made
 from anyclaude.mlx.tokens import TokenArray
 
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from jinja2 import TemplateError
-from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from anyclaude.mlx.adapter import TokenizerWrapper
 from anyclaude.mlx.prompt.canonical import TemplateMessage
-from anyclaude.mlx.prompt.control import ControlTokens
+from anyclaude.mlx.prompt.control_tokens import ControlTokens
 
 # What templates raise on a conversation they do not take: Jinja's errors, and, from expressions
 # in them or from renderers written in Python, those of wrong types and missing keys.

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from anyclaude.mlx.decode.held.schemas import Schema
-from anyclaude.mlx.decode.schema import declared_types
+from anyclaude.mlx.decode.coercion import declared_types
+from anyclaude.mlx.decode.constraint.schemas import Schema
 
 _DEFINITIONS: Final = ("$defs", "definitions")
 _COMBINERS: Final = ("anyOf", "oneOf", "allOf", "$ref", "not", "if")

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from anyclaude.mlx.prompt.control import ControlTokens
+from anyclaude.mlx.prompt.control_tokens import ControlTokens
 from anyclaude.mlx.prompt.pieces import Encoded
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from anyclaude.mlx.decode.library import TokenizerWrapper, parser_family
+from anyclaude.mlx.adapter import TokenizerWrapper, parser_family
 
 _MARKUP: Final = re.compile(r"<\S+>|\[\S+\]")
 

@@ -8,8 +8,8 @@ found in the cache.
 from dataclasses import dataclass
 from typing import Final
 
-from anyclaude.mlx.decode.library import TokenizerWrapper, parser_family
-from anyclaude.mlx.decode.notation import QUOTES
+from anyclaude.mlx.adapter import TokenizerWrapper, parser_family
+from anyclaude.mlx.decode.bare_keys import QUOTES
 
 
 @dataclass(frozen=True)

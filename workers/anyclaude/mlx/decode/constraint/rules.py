@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from anyclaude.mlx.decode.held.lark import Lark, quoted
-from anyclaude.mlx.decode.held.parameters import Choice, Form, Json, Parameter, Plain
-from anyclaude.mlx.decode.held.shapes import TaggedShape
+from anyclaude.mlx.decode.constraint.lark import Lark, quoted
+from anyclaude.mlx.decode.constraint.parameters import Choice, Form, Json, Parameter, Plain
+from anyclaude.mlx.decode.notations import TaggedShape
 
 
 class TaggedArguments:

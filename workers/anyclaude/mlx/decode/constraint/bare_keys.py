@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from anyclaude.mlx.decode.held.combined import Combiner, NotExpressible, types_of, without
-from anyclaude.mlx.decode.held.lark import Lark, quoted
-from anyclaude.mlx.decode.held.parameters import plain_string
-from anyclaude.mlx.decode.held.schemas import Schema
+from anyclaude.mlx.decode.constraint.combined import Combiner, NotExpressible, types_of, without
+from anyclaude.mlx.decode.constraint.lark import Lark, quoted
+from anyclaude.mlx.decode.constraint.parameters import plain_string
+from anyclaude.mlx.decode.constraint.schemas import Schema
 
 _KEY: Final = r'[^\s:,{}\[\]<"]+'
 _COMBINERS: Final = frozenset({"allOf", "anyOf", "oneOf"})

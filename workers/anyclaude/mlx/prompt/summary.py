@@ -13,8 +13,8 @@ from enum import Enum
 from typing import Any, Self
 
 from anyclaude.messages.requests import CountTokensRequest, Message
-from anyclaude.mlx.prompt.blocks import join
 from anyclaude.mlx.prompt.canonical import canonicalise
+from anyclaude.mlx.prompt.content import join
 from anyclaude.worker.v1 import worker_pb2 as pb
 
 _DIGEST_CHARACTERS = 16
@@ -38,7 +38,7 @@ class ToolChange:
 
 
 @dataclass(frozen=True)
-class PrefixFacts:
+class PrefixSummary:
     """Tools and instructions as digests."""
 
     # By name, in order: the digest of each value within the tool, by its path.
@@ -90,7 +90,7 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_CHARACTERS]
 
 
-def tool_changes(kept: PrefixFacts, came: PrefixFacts) -> tuple[ToolChange, ...]:
+def tool_changes(kept: PrefixSummary, came: PrefixSummary) -> tuple[ToolChange, ...]:
     """What happened to each tool that is not as it was, where it was."""
     gone = [name for name in kept.tools if name not in came.tools]
     changes = [_change(kept, came, name) for name in came.tools]
@@ -99,7 +99,7 @@ def tool_changes(kept: PrefixFacts, came: PrefixFacts) -> tuple[ToolChange, ...]
     return found or tuple(_moved(list(kept.tools), list(came.tools)))
 
 
-def _change(kept: PrefixFacts, came: PrefixFacts, name: str) -> ToolChange | None:
+def _change(kept: PrefixSummary, came: PrefixSummary, name: str) -> ToolChange | None:
     if name not in kept.tools:
         return ToolChange(name, ChangeKind.ADDED)
     old, new = kept.tools[name], came.tools[name]
@@ -113,7 +113,7 @@ def _moved(old: list[str], new: list[str]) -> Iterator[ToolChange]:
     yield from [ToolChange(now, ChangeKind.MOVED) for was, now in places if was != now][:1]
 
 
-def instruction_changes(kept: PrefixFacts, came: PrefixFacts) -> tuple[int, ...]:
+def instruction_changes(kept: PrefixSummary, came: PrefixSummary) -> tuple[int, ...]:
     """Positions of system texts that are not as they were."""
     longest = max(len(kept.instructions), len(came.instructions))
     return tuple(
@@ -124,7 +124,7 @@ def instruction_changes(kept: PrefixFacts, came: PrefixFacts) -> tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class MessageFacts:
+class MessageSummary:
     """One message by what the model learns from it."""
 
     role: str
@@ -175,7 +175,7 @@ def _texts(content: Any) -> Iterator[str]:
         yield str(part.get("text", ""))
 
 
-class AnswerFacts:
+class AnswerRecorder:
     """An answer as its client will send it back, gathered from its events."""
 
     def __init__(self) -> None:
@@ -195,8 +195,8 @@ class AnswerFacts:
         blocks = [_echoed(start, "".join(pieces)) for start, pieces in self._blocks]
         return Message(role="assistant", content=blocks)
 
-    def message(self) -> MessageFacts:
-        return MessageFacts.of(self.echo())
+    def message(self) -> MessageSummary:
+        return MessageSummary.of(self.echo())
 
     @property
     def size(self) -> int:

@@ -16,26 +16,26 @@ import structlog
 from llguidance import LLMatcher, LLTokenizer
 
 from anyclaude.messages.requests import Tool, ToolChoice
-from anyclaude.mlx.decode.held.call import call, calls
-from anyclaude.mlx.decode.held.combined import NotExpressible
-from anyclaude.mlx.decode.held.constraint import (
+from anyclaude.mlx.adapter import TokenizerWrapper, parser_family, tokenizer_json
+from anyclaude.mlx.decode.constraint.call import call, calls
+from anyclaude.mlx.decode.constraint.combined import NotExpressible
+from anyclaude.mlx.decode.constraint.lark import Lark
+from anyclaude.mlx.decode.constraint.masks import (
     Beginning,
     Constraint,
     Plan,
     mask_of,
     mask_words,
 )
-from anyclaude.mlx.decode.held.lark import Lark
-from anyclaude.mlx.decode.held.parameters import Parameter, parameters
-from anyclaude.mlx.decode.held.reader import CallReading, KnownTool, needs_check
-from anyclaude.mlx.decode.held.schemas import (
+from anyclaude.mlx.decode.constraint.parameters import Parameter, parameters
+from anyclaude.mlx.decode.constraint.reader import CallReading, KnownTool, needs_check
+from anyclaude.mlx.decode.constraint.schemas import (
     Schema,
     arguments_schema,
     closed,
     without_fine_print,
 )
-from anyclaude.mlx.decode.held.shapes import TaggedShape, shape_of
-from anyclaude.mlx.decode.library import TokenizerWrapper, parser_family, tokenizer_json
+from anyclaude.mlx.decode.notations import TaggedShape, shape_of
 
 _log = structlog.get_logger(__name__)
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any, Final
 
-from anyclaude.mlx.decode.held.schemas import Schema
-from anyclaude.mlx.decode.schema import declared_types
+from anyclaude.mlx.decode.coercion import declared_types
+from anyclaude.mlx.decode.constraint.schemas import Schema
 
 # By which a schema without a type shows which one it means.
 _TELLING: Final = {

@@ -3,12 +3,12 @@
 import json
 from collections.abc import Sequence
 
-from anyclaude.mlx.decode.held.lark import Lark
-from anyclaude.mlx.decode.held.notation import Notation
-from anyclaude.mlx.decode.held.parameters import Parameter
-from anyclaude.mlx.decode.held.schemas import Schema
-from anyclaude.mlx.decode.held.shapes import JsonShape, NotationShape, Shape
-from anyclaude.mlx.decode.held.tags import TaggedArguments
+from anyclaude.mlx.decode.constraint.bare_keys import Notation
+from anyclaude.mlx.decode.constraint.lark import Lark
+from anyclaude.mlx.decode.constraint.parameters import Parameter
+from anyclaude.mlx.decode.constraint.rules import TaggedArguments
+from anyclaude.mlx.decode.constraint.schemas import Schema
+from anyclaude.mlx.decode.notations import JsonShape, NotationShape, Shape
 
 
 def call(lark: Lark, shape: Shape, name: str, schema: Schema, known: list[Parameter] | None) -> str:

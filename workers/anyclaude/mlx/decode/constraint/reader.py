@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from anyclaude.mlx.decode.held.parameters import (
+from anyclaude.mlx.decode.bare_keys import NotationReader, begun
+from anyclaude.mlx.decode.coercion import declared_types, read_untyped
+from anyclaude.mlx.decode.constraint.parameters import (
     ITEM_SEPARATOR,
     KEY_SEPARATOR,
     Choice,
@@ -20,7 +22,8 @@ from anyclaude.mlx.decode.held.parameters import (
     Plain,
     dump,
 )
-from anyclaude.mlx.decode.held.shapes import (
+from anyclaude.mlx.decode.constraint.rules import endings
+from anyclaude.mlx.decode.notations import (
     JsonShape,
     NotationShape,
     Parts,
@@ -28,9 +31,6 @@ from anyclaude.mlx.decode.held.shapes import (
     Shape,
     TaggedShape,
 )
-from anyclaude.mlx.decode.held.tags import endings
-from anyclaude.mlx.decode.notation import NotationReader, begun
-from anyclaude.mlx.decode.schema import declared_types, read_untyped
 
 Accepts = Callable[[str], bool]
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from llguidance import regex_to_lark
 
-from anyclaude.mlx.decode.held.parameters import ITEM_SEPARATOR, KEY_SEPARATOR
-from anyclaude.mlx.decode.held.schemas import Schema
-from anyclaude.mlx.decode.held.shapes import Parts, Pattern
+from anyclaude.mlx.decode.constraint.parameters import ITEM_SEPARATOR, KEY_SEPARATOR
+from anyclaude.mlx.decode.constraint.schemas import Schema
+from anyclaude.mlx.decode.notations import Parts, Pattern
 
 _ANY_TEXT = "(?s:.*)"
 
