@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from anyclaude.cli.exits import CommandError, ExitCode
+from anyclaude.cli.command import CommandError, ExitCode
 from anyclaude.runtime.mode_names import current_name
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Final
 
 import grpc
 
-from anyclaude.cli.exits import CommandError, ExitCode
+from anyclaude.cli.command import CommandError, ExitCode
 
 ERROR_DOMAIN: Final = "anyclaude"
 HOW_TO_START: Final = (

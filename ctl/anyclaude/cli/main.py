@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from anyclaude.cli.exits import CommandError, leave_on_interrupt
+from anyclaude.cli.command import CommandError, leave_on_interrupt
 from anyclaude.cli.output import note
 from anyclaude.cli.verbs import (
     cache,

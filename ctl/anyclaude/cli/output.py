@@ -1,7 +1,7 @@
 """What a command prints: one JSON document, or tables for people.
 
-On a terminal tables are drawn by rich (which honours NO_COLOR); anywhere else they are plain
-columns, so that a pipe never sees an escape sequence and a plain run never pays rich's import.
+On a terminal, rich draws the tables and honours NO_COLOR. Anywhere else they are plain columns: a
+pipe never gets an escape sequence, and the command saves the time of importing rich.
 """
 
 import json
@@ -9,7 +9,9 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,9 +21,11 @@ if TYPE_CHECKING:
 SCHEMA_VERSION: Final = 1
 _GAP: Final = "  "
 
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
 
 class Tone(StrEnum):
-    """How a cell is coloured on a terminal: rich style names."""
+    """The colour of a cell on a terminal, as a style name of rich."""
 
     PLAIN = ""
     GOOD = "green"
@@ -32,7 +36,7 @@ class Tone(StrEnum):
 
 @dataclass(frozen=True)
 class Cell:
-    """Text of one table cell with its tone."""
+    """The text of one table cell, and its tone."""
 
     text: str
     tone: Tone = Tone.PLAIN
@@ -47,7 +51,7 @@ def emit(document: Mapping[str, Any]) -> None:
 
 
 def note(text: str) -> None:
-    """Says something that is not the command's data."""
+    """Prints a message to standard error: it is not part of the command's data."""
     print(text, file=sys.stderr)
 
 

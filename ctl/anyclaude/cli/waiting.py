@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from anyclaude.cli.client import ControlClient
-from anyclaude.cli.clock import SYSTEM_CLOCK, Clock
+from anyclaude.cli.command import SYSTEM_CLOCK, Clock, CommandError, ExitCode
 from anyclaude.cli.convert import word_of
-from anyclaude.cli.exits import CommandError, ExitCode
 from anyclaude.control.v1 import control_pb2
 
 _POLL_SECONDS: Final = 0.1

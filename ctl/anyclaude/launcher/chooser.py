@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from anyclaude.cli.client import ControlClient
-from anyclaude.cli.exits import CommandError, ExitCode
+from anyclaude.cli.command import CommandError, ExitCode
 from anyclaude.control.v1 import control_pb2
 from anyclaude.launcher.settings import Arguments
-from anyclaude.launcher.suggestion import Suggestion, suggest
-from anyclaude.launcher.workflows import Kept, Workflow, describe, workflows
+from anyclaude.launcher.workflows import Kept, Suggestion, Workflow, describe, suggest, workflows
 from anyclaude.runtime.files import write_if_changed
 from anyclaude.runtime.paths import make_private_folder
 

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from anyclaude.cli.bundle import ADVICE, Endpoint, contradicting, environment_for
 from anyclaude.cli.client import ControlClient
-from anyclaude.cli.exits import CommandError, ExitCode, leave_on_interrupt
+from anyclaude.cli.command import CommandError, ExitCode, leave_on_interrupt
 from anyclaude.launcher.chooser import choose, is_asked_for
 from anyclaude.launcher.ready import ensure_ready, reach
 from anyclaude.launcher.settings import combine, split_arguments, write_settings

@@ -10,10 +10,8 @@ from typing import Final
 
 from anyclaude.cli.bundle import launch_mode_of
 from anyclaude.cli.client import ControlClient
-from anyclaude.cli.exits import CommandError, ExitCode
+from anyclaude.cli.command import CommandError, ExitCode
 from anyclaude.cli.service import lifecycle
-from anyclaude.cli.service.manager import manager_for
-from anyclaude.cli.service.runner import run_command
 from anyclaude.cli.waiting import describe, wait_for_service
 from anyclaude.control.v1 import control_pb2
 from anyclaude.runtime.mode_names import current_name
@@ -64,7 +62,7 @@ def _tell(status: control_pb2.Status) -> None:
 
 
 def _start_service(paths: Paths, environ: Mapping[str, str], why: CommandError) -> None:
-    manager = manager_for(sys.platform, environ, run_command)
+    manager = lifecycle.find_manager(sys.platform, environ)
     if not manager.file.exists():
         raise why
     print("Starting the anyclaude service ...", file=sys.stderr)

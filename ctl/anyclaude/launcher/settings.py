@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from anyclaude.cli.bundle import Endpoint
-from anyclaude.cli.exits import CommandError, ExitCode
+from anyclaude.cli.command import CommandError, ExitCode
 from anyclaude.runtime.files import write_if_changed
 from anyclaude.runtime.paths import make_private_folder
 

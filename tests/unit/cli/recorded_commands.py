@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from subprocess import CompletedProcess
 
-from anyclaude.cli.clock import Clock
+from anyclaude.cli.command import Clock
 
 Reply = tuple[int, str]
 

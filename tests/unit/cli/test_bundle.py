@@ -3,7 +3,7 @@
 import pytest
 
 from anyclaude.cli.bundle import Endpoint, contradicting, environment_for, launch_mode_of
-from anyclaude.cli.exits import CommandError, ExitCode
+from anyclaude.cli.command import CommandError, ExitCode
 
 
 def _endpoint(**changes: object) -> Endpoint:

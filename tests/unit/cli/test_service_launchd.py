@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from anyclaude.cli.exits import CommandError, ExitCode
+from anyclaude.cli.command import CommandError, ExitCode
 from anyclaude.cli.service.launchd import Launchd
 from anyclaude.cli.service.manager import Program
 from tests.unit.cli.recorded_commands import FakeTime, RecordedCommands, Reply

@@ -1,5 +1,6 @@
 """What `service install` writes into config.toml, and what it leaves alone."""
 
+import re
 import stat
 import tomllib
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from anyclaude.cli.exits import CommandError, ExitCode
+from anyclaude.cli.command import CommandError, ExitCode
 from anyclaude.cli.service.record import Recorded, found_in, record
 from anyclaude.runtime import settings
 
@@ -74,22 +75,36 @@ def test_nothing_new_is_no_write(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "server = { port = 1 }\n",
-        'server.port = 1\nmode = "x"\n',
-        "mode = '''\nx'''\n[server]\nport = 1\n",
-        'note = """\n[server]\nport = 7\n"""\n[server]\nport = 1\n',
+        "server = { port = 1, host = 'localhost' }  # inline\n",
+        'server.port = 1  # dotted\nserver.host = "localhost"\nmode = "x"\n',
+        "mode = '''\nx'''\n[server]\nhost = 'localhost'\nport = 1\n",
+        'note = """\n[server]\nport = 7\n"""\n[server]\nport = 1\nhost = "localhost"\n',
+        "[server]\nhost = 'localhost'\n[model]\nname = 'n'\n[server.more]\nkept = [1, 2]\n",
     ],
+    ids=["inline", "dotted", "multi-line", "a table in a string", "split"],
 )
-def test_forms_we_would_have_to_rewrite_are_refused(tmp_path: Path, text: str) -> None:
-    """Whatever a line edit cannot express is left untouched, with what to write; exit 5."""
-    file = tmp_path / "c.toml"
-    file.write_text(text)
+def test_every_form_of_toml_is_edited(tmp_path: Path, text: str) -> None:
+    """However the user writes a table, the new values are added and everything else stays."""
+    expected = tomllib.loads(text)
+    expected["mode"] = "mlx-lm"
+    expected["server"]["port"] = 50000
 
-    with pytest.raises(CommandError, match=r"server\.port = 50000") as caught:
+    result = _recorded(tmp_path / "c.toml", text, server__port=50000, mode="mlx-lm")
+
+    assert tomllib.loads(result) == expected
+    assert re.findall("#.*", result) == re.findall("#.*", text)
+
+
+def test_a_file_that_cannot_take_the_values_is_left_alone(tmp_path: Path) -> None:
+    """A value where a table belongs: the message says what to write; exit 5."""
+    file = tmp_path / "c.toml"
+    file.write_text("server = 1\n")
+
+    with pytest.raises(CommandError, match=r"server\.port = 50000, mode = \"mlx-lm\"") as caught:
         record(file, _wanted(server__port=50000, mode="mlx-lm"))
 
     assert caught.value.code is ExitCode.PRECONDITION
-    assert file.read_text() == text
+    assert file.read_text() == "server = 1\n"
 
 
 def test_the_shell_is_read_as_the_daemon_reads_it(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from anyclaude.cli.exits import CommandError
+from anyclaude.cli.command import CommandError
 from anyclaude.cli.service.manager import Program
 from anyclaude.cli.service.systemd import Systemd
 from tests.unit.cli.recorded_commands import RecordedCommands, Reply

@@ -7,8 +7,7 @@ import pytest
 from anyclaude.control.v1 import control_pb2
 from anyclaude.launcher.chooser import advise, is_asked_for, menu
 from anyclaude.launcher.settings import split_arguments
-from anyclaude.launcher.suggestion import suggest
-from anyclaude.launcher.workflows import Kept, workflows
+from anyclaude.launcher.workflows import Kept, suggest, workflows
 from anyclaude.worker.v1 import worker_pb2
 
 CONFIG = control_pb2.GetConfigResponse(

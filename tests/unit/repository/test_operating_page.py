@@ -5,7 +5,7 @@ import re
 import pytest
 import typer.main
 
-from anyclaude.cli.exits import ExitCode
+from anyclaude.cli.command import ExitCode
 from anyclaude.cli.main import app
 from tests.checkout import ROOT
 

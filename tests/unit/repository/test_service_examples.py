@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from anyclaude.cli.service.launchd import Launchd
-from anyclaude.cli.service.manager import Program, ServiceManager, find_program
+from anyclaude.cli.service.lifecycle import find_program
+from anyclaude.cli.service.manager import Program, ServiceManager
 from anyclaude.cli.service.systemd import Systemd
 from anyclaude.runtime.paths import find_paths
 from tests.checkout import ROOT

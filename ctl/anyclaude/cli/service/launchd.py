@@ -1,7 +1,7 @@
 """The service under launchd: a user agent in the session's domain (launchd.plist(5), launchctl(1)).
 
-`launchctl bootout` returns before the job is gone, and a `bootstrap` in that time fails with 5 or
-37: so we poll until it is gone, and try again a few times all the same.
+`launchctl bootout` returns before the job is gone, and a `bootstrap` during that time fails with
+code 5 or 37. We therefore wait until the job is gone, and still retry a few times.
 """
 
 import plistlib
@@ -10,10 +10,8 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from anyclaude.cli.clock import SYSTEM_CLOCK, Clock
-from anyclaude.cli.exits import CommandError, ExitCode
-from anyclaude.cli.service.manager import Program, ServiceState
-from anyclaude.cli.service.runner import Runner, failed, must
+from anyclaude.cli.command import SYSTEM_CLOCK, Clock, CommandError, ExitCode
+from anyclaude.cli.service.manager import Program, Runner, ServiceState, failed, must
 
 LABEL: Final = "dev.anyclaude.daemon"
 # 3: no such process; 113: no such service.
@@ -24,7 +22,7 @@ _TRY_AGAIN: Final = frozenset({5, 37})
 _BOOTSTRAP_RETRIES: Final = 3
 _RETRY_SECONDS: Final = 2.0
 _POLL_SECONDS: Final = 0.25
-# The daemon's own drain takes ten seconds, its workers' stop fifteen.
+# The daemon drains for 10 s and then stops its workers within 15 s.
 _GONE_SECONDS: Final = 30.0
 
 
@@ -49,10 +47,10 @@ class Launchd:
                 "ProgramArguments": [str(program.executable)],
                 "EnvironmentVariables": dict(program.environment),
                 "RunAtLoad": True,
-                # A clean end (`anyclaudectl shutdown`) stays an end.
+                # `anyclaudectl shutdown` exits with 0: launchd must not start it again.
                 "KeepAlive": {"SuccessfulExit": False},
                 "ThrottleInterval": 10,
-                # Background would run the model on the efficiency cores, eight times slower.
+                # "Background" would run the model on the efficiency cores, eight times slower.
                 "ProcessType": "Interactive",
                 # Longer than the daemon's drain, the stop of its workers included.
                 "ExitTimeOut": 60,
@@ -94,11 +92,9 @@ class Launchd:
     def restart(self) -> None:
         must(self._run, ["launchctl", "kickstart", "-k", self._target])
 
-    def forget(self) -> None:
+    def remove(self) -> None:
         self.stop()
-
-    def forgotten(self) -> None:
-        """Nothing: launchd keeps no memory of a job that is booted out."""
+        self.file.unlink(missing_ok=True)
 
     def _bootstrap(self) -> None:
         command = ["launchctl", "bootstrap", self._domain, str(self.file)]
@@ -117,7 +113,7 @@ class Launchd:
             if self._clock.now() >= deadline:
                 raise CommandError(
                     ExitCode.TIMEOUT,
-                    f"launchd has not let go of {LABEL} after {_GONE_SECONDS:g} s. "
+                    f"launchd still has {LABEL} after {_GONE_SECONDS:g} s. "
                     f"Look at `launchctl print {self._target}`, then try again.",
                 )
             self._clock.sleep(_POLL_SECONDS)

@@ -1,36 +1,94 @@
-"""What the service verbs do, in terms of either service manager.
+"""Installs, starts, stops and removes the service, on either service manager.
 
-`install` checks everything before it changes anything, changes nothing that is right already, and
-believes in success only when the control socket answers from the very process that was started.
+`install` checks everything before it changes anything, and changes nothing that is right already.
+It succeeds only when the control socket is answered by the very process that was started.
 """
 
+import os
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from anyclaude.cli.client import ControlClient
-from anyclaude.cli.clock import SYSTEM_CLOCK, Clock
-from anyclaude.cli.exits import CommandError, ExitCode
-from anyclaude.cli.service.manager import Program, ServiceManager, ServiceState
+from anyclaude.cli.command import SYSTEM_CLOCK, Clock, CommandError, ExitCode
+from anyclaude.cli.service.launchd import Launchd
+from anyclaude.cli.service.manager import (
+    Program,
+    Runner,
+    ServiceManager,
+    ServiceState,
+    run_command,
+)
 from anyclaude.cli.service.record import Recorded, record
+from anyclaude.cli.service.systemd import Systemd
 from anyclaude.cli.waiting import wait_for_service
 from anyclaude.runtime.files import write_if_changed
 from anyclaude.runtime.paths import Paths
 
 _ANSWER_SECONDS: Final = 30.0
 _FILE_MODE: Final = 0o644
+# A service starts with almost no environment, so these are written into its description: they say
+# where files are. Everybody can read that file, so it must not hold a secret.
+_KEPT_VARIABLES: Final = (
+    "ANYCLAUDE_HOME",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_STATE_HOME",
+)
+_SYSTEM_PATH: Final = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 
 
 @dataclass(frozen=True)
 class Installed:
-    """What `install` found and did."""
+    """The result of `install`."""
 
-    # The service's description was new or different.
+    # Whether the service's description was new or different.
     changed: bool
-    # Settings taken over from the shell that the config file did not have.
+    # Settings of the shell that were added to the config file.
     recorded: list[Recorded]
-    # The daemon that answers now.
+    # The process id of the daemon that answers now.
     pid: int
+
+
+def find_manager(
+    platform: str,
+    environ: Mapping[str, str],
+    run: Runner = run_command,
+    clock: Clock = SYSTEM_CLOCK,
+) -> ServiceManager:
+    """The service manager of `platform`, a value of `sys.platform`."""
+    home = Path(environ.get("HOME") or Path.home())
+    if platform == "darwin":
+        return Launchd(home=home, uid=os.getuid(), run=run, clock=clock)
+    config = environ.get("XDG_CONFIG_HOME")
+    return Systemd(config=Path(config) if config else home / ".config", run=run)
+
+
+def find_program(scripts: Path, paths: Paths, environ: Mapping[str, str]) -> Program:
+    """The daemon of the installation whose commands are in the folder `scripts`.
+
+    Raises:
+        CommandError: PRECONDITION when the folder holds no `anyclauded`.
+    """
+    executable = scripts / "anyclauded"
+    if not executable.exists():
+        raise CommandError(
+            ExitCode.PRECONDITION,
+            f"There is no {executable}: this installation is incomplete. "
+            f"Install it again with `{sys.executable} -m pip install anyclaude` or `make setup`.",
+        )
+    environment = {
+        "PATH": f"{scripts}:{_SYSTEM_PATH}",
+        "LANG": environ.get("LANG") or "en_US.UTF-8",
+        "PYTHONUNBUFFERED": "1",
+        "GRPC_ENABLE_FORK_SUPPORT": "0",
+    }
+    environment |= {name: environ[name] for name in _KEPT_VARIABLES if environ.get(name)}
+    return Program(executable, environment, paths.logs / "anyclauded.boot.log")
 
 
 def install(
@@ -91,9 +149,7 @@ def uninstall(manager: ServiceManager) -> bool:
     """Stops the service and removes its file, and nothing else; False when there was none."""
     if not manager.file.exists() and not manager.state().loaded:
         return False
-    manager.forget()
-    manager.file.unlink(missing_ok=True)
-    manager.forgotten()
+    manager.remove()
     return True
 
 
@@ -107,18 +163,18 @@ def require_installed(manager: ServiceManager) -> None:
 
 
 def refuse_stranger(socket_path: Path, state: ServiceState) -> None:
-    """A daemon started by hand holds the lock and the port: the service could not start."""
+    """Raises PRECONDITION when a daemon runs that is not the service: it has lock and port."""
     pid = answering_pid(socket_path)
     if pid is not None and pid != state.pid:
         raise CommandError(
             ExitCode.PRECONDITION,
-            f"anyclauded runs already (pid {pid}), and not as the service. "
+            f"anyclauded runs already (pid {pid}), but not as the service. "
             "Stop it first: `anyclaudectl shutdown`.",
         )
 
 
 def answering_pid(socket_path: Path) -> int | None:
-    """The pid of the daemon behind the socket, None when there is none."""
+    """The process id of the daemon that answers on the socket, or None."""
     try:
         with ControlClient(socket_path) as client:
             return client.status().pid
@@ -129,7 +185,7 @@ def answering_pid(socket_path: Path) -> int | None:
 
 
 def verify(manager: ServiceManager, socket_path: Path, clock: Clock) -> int:
-    """Waits until the service's own daemon answers."""
+    """Waits until the service's own daemon answers; returns its process id."""
     try:
         status = wait_for_service(
             socket_path, ready=False, timeout_seconds=_ANSWER_SECONDS, clock=clock

@@ -1,45 +1,37 @@
-"""What both service managers can do; the verbs know no more than this."""
+"""The interface of both service managers, and how their commands are run.
 
-import os
-import sys
-from collections.abc import Mapping
+`launchd` and `systemd` implement `ServiceManager`; `lifecycle` uses nothing else of them. Both
+start platform commands through a `Runner`, so that a test can record them.
+"""
+
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from anyclaude.cli.clock import SYSTEM_CLOCK, Clock
-from anyclaude.cli.exits import CommandError, ExitCode
-from anyclaude.cli.service.runner import Runner
-from anyclaude.runtime.paths import Paths
+from anyclaude.cli.command import CommandError, ExitCode
 
-# A service starts with next to no environment: what places files comes along. No secrets here, the
-# file is readable by everybody.
-_KEPT_VARIABLES: Final = (
-    "ANYCLAUDE_HOME",
-    "HF_HOME",
-    "HF_HUB_CACHE",
-    "XDG_CACHE_HOME",
-    "XDG_CONFIG_HOME",
-    "XDG_STATE_HOME",
-)
-_SYSTEM_PATH: Final = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+Runner = Callable[[Sequence[str]], subprocess.CompletedProcess[str]]
+
+# launchctl waits for the daemon's drain in some versions; systemctl restart always does.
+_TIMEOUT_SECONDS: Final = 90.0
 
 
 @dataclass(frozen=True)
 class Program:
-    """What the service runs."""
+    """The program that the service runs."""
 
     executable: Path
     environment: Mapping[str, str]
-    # Only what dies before the daemon's own log begins lands here.
+    # Receives only what a daemon prints that dies before it opens its own log.
     boot_log: Path
 
 
 @dataclass(frozen=True)
 class ServiceState:
-    """What the service manager says."""
+    """The service as its manager sees it; a loaded service need not run."""
 
-    # Known to the service manager, running or not.
     loaded: bool
     running: bool
     pid: int | None
@@ -58,58 +50,56 @@ class ServiceManager(Protocol):
     def state(self) -> ServiceState: ...
 
     def activate(self) -> None:
-        """Takes in a new or changed file, and (re)starts the service from it."""
+        """Loads a new or changed file, and starts or restarts the service from it."""
 
     def start(self) -> None: ...
 
     def stop(self) -> None:
-        """Returns once the service has ended; it starts again at the next login."""
+        """Stops the service until the next login; returns once it has ended."""
 
     def restart(self) -> None: ...
 
-    def forget(self) -> None:
-        """Stops the service for good; the caller has yet to remove the file."""
-
-    def forgotten(self) -> None:
-        """Called once the file is removed."""
+    def remove(self) -> None:
+        """Stops the service for good and deletes its file."""
 
 
-def manager_for(
-    platform: str, environ: Mapping[str, str], run: Runner, clock: Clock = SYSTEM_CLOCK
-) -> ServiceManager:
-    """The service manager of `platform` (as `sys.platform` names it)."""
-    from anyclaude.cli.service.launchd import Launchd
-    from anyclaude.cli.service.systemd import Systemd
-
-    home = Path(environ.get("HOME") or Path.home())
-    if platform == "darwin":
-        return Launchd(home=home, uid=os.getuid(), run=run, clock=clock)
-    config = environ.get("XDG_CONFIG_HOME")
-    return Systemd(config=Path(config) if config else home / ".config", run=run)
-
-
-def find_program(scripts: Path, paths: Paths, environ: Mapping[str, str]) -> Program:
-    """The daemon of the installation whose commands lie in `scripts`.
+def run_command(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Runs a platform command and captures its output.
 
     Raises:
-        CommandError: PRECONDITION when it holds no `anyclauded`.
+        CommandError: PRECONDITION when this machine has no such command, TIMEOUT when it hangs.
     """
-    executable = scripts / "anyclauded"
-    if not executable.exists():
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
+        )
+    except FileNotFoundError:
         raise CommandError(
             ExitCode.PRECONDITION,
-            f"There is no {executable}: this installation is incomplete. "
-            f"Install it again with `{sys.executable} -m pip install anyclaude` or `make setup`.",
-        )
-    return Program(executable, _environment(scripts, environ), paths.logs / "anyclauded.boot.log")
+            f"There is no `{command[0]}` on this machine, so no service can be managed. "
+            "Run `anyclauded` yourself, or `make run` in the checkout.",
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise CommandError(
+            ExitCode.TIMEOUT, f"`{' '.join(command)}` did not end in {_TIMEOUT_SECONDS:g} s."
+        ) from None
 
 
-def _environment(scripts: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    fixed = {
-        "PATH": f"{scripts}:{_SYSTEM_PATH}",
-        "LANG": environ.get("LANG") or "en_US.UTF-8",
-        "PYTHONUNBUFFERED": "1",
-        "GRPC_ENABLE_FORK_SUPPORT": "0",
-    }
-    kept = {name: environ[name] for name in _KEPT_VARIABLES if environ.get(name)}
-    return fixed | kept
+def must(run: Runner, command: Sequence[str]) -> str:
+    """Runs a command that has to succeed, and returns its output.
+
+    Raises:
+        CommandError: FAILED, with the command's own message.
+    """
+    done = run(command)
+    if done.returncode != 0:
+        raise failed(command, done)
+    return done.stdout
+
+
+def failed(command: Sequence[str], done: subprocess.CompletedProcess[str]) -> CommandError:
+    """The error for a platform command that failed."""
+    message = (done.stderr or done.stdout).strip() or "no message"
+    return CommandError(
+        ExitCode.FAILED, f"`{' '.join(command)}` failed with code {done.returncode}: {message}"
+    )

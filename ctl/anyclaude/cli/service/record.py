@@ -1,29 +1,29 @@
-"""Writes what the shell says into config.toml, since a service does not see the shell.
+"""Writes settings of the shell into config.toml, because a service does not see the shell.
 
-Only the keys given are touched: comments, order and every other line stay. After the edit the text
-is parsed again; unless it says exactly the old settings plus the new ones, nothing is written.
+The edit keeps comments, order and every other value. The result is parsed again before it is
+written: unless it holds exactly the old settings and the new ones, the file stays as it is.
 """
 
-import json
-import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from anyclaude.cli.exits import CommandError, ExitCode
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
+
+from anyclaude.cli.command import CommandError, ExitCode
 from anyclaude.runtime import settings
 from anyclaude.runtime.files import write_atomically
 
-_HEADER: Final = re.compile(r"\s*\[")
-# Keys and credentials stay out of files that nobody asked us to put them in.
+# Keys and credentials do not belong into a file unless their owner puts them there.
 _SECRET_ENDINGS: Final = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """One setting taken over from the shell."""
+    """One setting that a variable of the shell gives a value."""
 
     variable: str
     key: str
@@ -31,12 +31,12 @@ class Recorded:
 
 
 def found_in(environ: Mapping[str, str], file: Path, folder: Path) -> list[Recorded]:
-    """What the shell sets, checked and typed as the daemon would.
+    """Returns the settings that the shell gives, checked and typed as the daemon does it.
 
     Args:
         environ: the shell's environment.
-        file: config.toml, whose own content must be sound too.
-        folder: what a relative model path is relative to.
+        file: config.toml, which must be valid too.
+        folder: the folder that a relative model path starts from.
 
     Raises:
         CommandError: FAILED, naming each value that does not fit.
@@ -54,83 +54,46 @@ def found_in(environ: Mapping[str, str], file: Path, folder: Path) -> list[Recor
     return list(found.values())
 
 
-def record(file: Path, wanted: list[Recorded]) -> list[Recorded]:
-    """Puts the settings into `file`; returns those that were not there already.
+def record(file: Path, wanted: Sequence[Recorded]) -> list[Recorded]:
+    """Writes the settings into `file`; returns those that it did not hold already.
 
     Raises:
-        CommandError: PRECONDITION when the file is written in a form we would have to rewrite.
+        CommandError: PRECONDITION when the file cannot take them, for example because it gives
+            `server` a number where the settings have a table.
     """
     old = file.read_text(encoding="utf-8") if file.exists() else ""
     before = _flat(tomllib.loads(old))
     changes = [setting for setting in wanted if before.get(setting.key) != setting.value]
     if not changes:
         return []
-    new = old
-    for change in changes:
-        new = _with(new, change.key, change.value)
-    _check(file, new, before | {change.key: change.value for change in changes}, changes)
+    expected = before | {change.key: change.value for change in changes}
+    try:
+        new = _edited(old, changes)
+        is_right = _flat(tomllib.loads(new)) == expected
+    except (TOMLKitError, tomllib.TOMLDecodeError, TypeError):
+        is_right = False
+    if not is_right:
+        lines = ", ".join(f"{c.key} = {tomlkit.item(c.value).as_string()}" for c in changes)
+        raise CommandError(
+            ExitCode.PRECONDITION,
+            f"{file} cannot be edited without changing the rest of it. "
+            f"Write {lines} into it yourself, then run `anyclaudectl service install` again.",
+        )
     write_atomically(file, new.encode(), 0o600)
     return changes
 
 
-def _check(file: Path, text: str, expected: Mapping[str, Any], changes: list[Recorded]) -> None:
-    try:
-        result = _flat(tomllib.loads(text))
-    except tomllib.TOMLDecodeError:
-        result = {}
-    if result != expected:
-        wanted = ", ".join(f"{change.key} = {_toml(change.value)}" for change in changes)
-        raise CommandError(
-            ExitCode.PRECONDITION,
-            f"{file} cannot be edited without rewriting the rest of it. "
-            f"Write {wanted} into it yourself, then run `anyclaudectl service install` again.",
-        )
-
-
-def _with(text: str, key: str, value: Any) -> str:
-    """`text` with one dotted key set, on its own line."""
-    table, _, name = key.rpartition(".")
-    lines = text.splitlines()
-    start, end = _table_span(lines, table)
-    assignment = re.compile(rf"(\s*{re.escape(name)}\s*=\s*)(\"[^\"]*\"|'[^']*'|[^\s#\"']+)(.*)")
-    for index in range(start, end):
-        found = assignment.fullmatch(lines[index])
-        if found:
-            lines[index] = f"{found[1]}{_toml(value)}{found[3]}"
-            return _joined(lines)
-    new_line = f"{name} = {_toml(value)}"
-    if table and start == len(lines):
-        lines += ([""] if lines else []) + [f"[{table}]", new_line]
-    else:
-        lines.insert(_after_content(lines, start, end), new_line)
-    return _joined(lines)
-
-
-def _table_span(lines: list[str], table: str) -> tuple[int, int]:
-    """The lines of one table, its header excluded; (len, len) when there is no such table."""
-    if table:
-        header = re.compile(rf"\s*\[\s*{re.escape(table)}\s*\]\s*(#.*)?")
-        start = next((i + 1 for i, line in enumerate(lines) if header.fullmatch(line)), len(lines))
-    else:
-        start = 0
-    end = next((i for i in range(start, len(lines)) if _HEADER.match(lines[i])), len(lines))
-    return start, end
-
-
-def _after_content(lines: list[str], start: int, end: int) -> int:
-    """After the last line of the span that says something, before the blank lines that end it."""
-    while end > start and not lines[end - 1].strip():
-        end -= 1
-    return end
-
-
-def _joined(lines: list[str]) -> str:
-    return "\n".join(lines) + "\n"
-
-
-def _toml(value: Any) -> str:
-    # Basic strings of TOML and JSON agree on everything a path or a name holds.
-    return json.dumps(value, ensure_ascii=False)
+def _edited(text: str, changes: Sequence[Recorded]) -> str:
+    document = tomlkit.parse(text)
+    for change in changes:
+        *parents, name = change.key.split(".")
+        table: Any = document
+        for parent in parents:
+            if parent not in table:
+                table[parent] = tomlkit.table()
+            table = table[parent]
+        table[name] = change.value
+    return tomlkit.dumps(document)
 
 
 def _is_secret(variable: str, value: str) -> bool:

@@ -1,11 +1,9 @@
 """The service under systemd: a unit of the user's manager (systemd.service(5), systemctl(1))."""
 
-import subprocess
 from pathlib import Path
 from typing import Final
 
-from anyclaude.cli.service.manager import Program, ServiceState
-from anyclaude.cli.service.runner import Runner, failed, must
+from anyclaude.cli.service.manager import Program, Runner, ServiceState, must
 
 UNIT: Final = "anyclaude.service"
 _RUNNING: Final = frozenset({"active", "activating", "reloading", "deactivating"})
@@ -52,16 +50,13 @@ class Systemd:
             f"Environment={_quoted(f'{name}={value}')}"
             for name, value in program.environment.items()
         )
-        # The executable alone is also subject to variable expansion.
+        # systemd expands variables in the executable as well, and only there.
         executable = _quoted(str(program.executable)).replace("$", "$$")
         return _TEMPLATE.format(executable=executable, environment=environment).encode()
 
     def state(self) -> ServiceState:
-        command = ["show", UNIT, "--property=LoadState,ActiveState,MainPID"]
-        done = self._systemctl(*command)
-        if done.returncode != 0:
-            raise failed(["systemctl", "--user", *command], done)
-        known = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+        output = self._systemctl("show", UNIT, "--property=LoadState,ActiveState,MainPID")
+        known = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
         return ServiceState(
             loaded=known.get("LoadState") == "loaded",
             running=known.get("ActiveState") in _RUNNING,
@@ -69,33 +64,29 @@ class Systemd:
         )
 
     def activate(self) -> None:
-        self._must("daemon-reload")
-        self._must("enable", UNIT)
-        self._must("restart", UNIT)
+        self._systemctl("daemon-reload")
+        self._systemctl("enable", UNIT)
+        self._systemctl("restart", UNIT)
 
     def start(self) -> None:
-        self._must("start", UNIT)
+        self._systemctl("start", UNIT)
 
     def stop(self) -> None:
-        self._must("stop", UNIT)
+        self._systemctl("stop", UNIT)
 
     def restart(self) -> None:
-        self._must("restart", UNIT)
+        self._systemctl("restart", UNIT)
 
-    def forget(self) -> None:
-        self._must("disable", "--now", UNIT)
+    def remove(self) -> None:
+        self._systemctl("disable", "--now", UNIT)
+        self.file.unlink(missing_ok=True)
+        self._systemctl("daemon-reload")
 
-    def forgotten(self) -> None:
-        self._must("daemon-reload")
-
-    def _must(self, *arguments: str) -> None:
-        must(self._run, ["systemctl", "--user", *arguments])
-
-    def _systemctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return self._run(["systemctl", "--user", *arguments])
+    def _systemctl(self, *arguments: str) -> str:
+        return must(self._run, ["systemctl", "--user", *arguments])
 
 
 def _quoted(text: str) -> str:
-    """A word of a unit file: quoted, with specifiers and escapes taken literally."""
+    """Quotes one word of a unit file so that systemd takes it literally."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{escaped}"'

@@ -4,9 +4,8 @@ from typing import Annotated
 
 import typer
 
-from anyclaude.cli.connect import connect
-from anyclaude.cli.options import Json
-from anyclaude.cli.output import emit, facts, table
+from anyclaude.cli.command import connect
+from anyclaude.cli.output import Json, emit, facts, table
 from anyclaude.cli.tables import branches, count, show_caches
 from anyclaude.cli.units import format_bytes
 from anyclaude.cli.verbs.cache_file import export_caches, import_caches

@@ -6,10 +6,8 @@ from typing import Annotated, Final
 
 import typer
 
-from anyclaude.cli.connect import connect
-from anyclaude.cli.exits import CommandError, ExitCode
-from anyclaude.cli.options import Json
-from anyclaude.cli.output import emit, note
+from anyclaude.cli.command import CommandError, ExitCode, connect
+from anyclaude.cli.output import Json, emit, note
 from anyclaude.cli.units import format_bytes
 
 _COMPUTE_SECONDS: Final = 1800.0

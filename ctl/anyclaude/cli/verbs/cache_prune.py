@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from anyclaude.cli.connect import connect
-from anyclaude.cli.options import Json
-from anyclaude.cli.output import emit, note
+from anyclaude.cli.command import connect
+from anyclaude.cli.output import Json, emit, note
 from anyclaude.cli.tables import count, show_caches
 from anyclaude.cli.units import format_bytes, parse_bytes, parse_seconds
 

@@ -1,17 +1,12 @@
 """`anyclaudectl config show|path|check`: the effective settings and where each came from."""
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
-from anyclaude.cli.connect import connect
-from anyclaude.cli.exits import CommandError, ExitCode
-from anyclaude.cli.options import Json
-from anyclaude.cli.output import Cell, Tone, emit, note, table
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from anyclaude.cli.command import CommandError, ExitCode, connect, own_paths
+from anyclaude.cli.output import Cell, Json, Tone, emit, note, table
 
 app = typer.Typer(help="Show, find and check the settings.")
 
@@ -51,7 +46,7 @@ def show(json: Json = False) -> None:
 @app.command("path")
 def path(json: Json = False) -> None:
     """Print where the configuration file belongs."""
-    file = _file()
+    file = own_paths().config_file
     if json:
         emit({"file": str(file), "exists": file.exists()})
     else:
@@ -63,7 +58,7 @@ def check(json: Json = False) -> None:
     """Check the file and this environment. Exit 1 names every problem."""
     from anyclaude.runtime.settings import SettingsError, load
 
-    file = _file()
+    file = own_paths().config_file
     problems: list[str] = []
     try:
         load(file, os.environ)
@@ -100,7 +95,7 @@ def _from_daemon() -> dict[str, Any] | None:
 def _from_files() -> dict[str, Any]:
     from anyclaude.runtime.settings import SettingsError, load
 
-    file = _file()
+    file = own_paths().config_file
     try:
         loaded = load(file, os.environ)
     except SettingsError as error:
@@ -110,9 +105,3 @@ def _from_files() -> dict[str, Any]:
         for key, value, origin in loaded.entries()
     ]
     return {"source": "files", "file": str(file), "entries": entries}
-
-
-def _file() -> "Path":
-    from anyclaude.runtime.paths import find_paths
-
-    return find_paths(os.environ).config_file

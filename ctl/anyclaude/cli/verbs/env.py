@@ -3,9 +3,8 @@
 import os
 import shlex
 
-from anyclaude.cli.connect import connect
-from anyclaude.cli.options import Json
-from anyclaude.cli.output import emit
+from anyclaude.cli.command import connect
+from anyclaude.cli.output import Json, emit
 
 
 def env(json: Json = False) -> None:

@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anyclaude.cli.connect import connect
-from anyclaude.cli.options import Json
-from anyclaude.cli.output import emit, table
+from anyclaude.cli.command import connect
+from anyclaude.cli.output import Json, emit, table
 
 if TYPE_CHECKING:
     from anyclaude.control.v1.control_pb2 import Metric

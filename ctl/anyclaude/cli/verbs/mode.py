@@ -4,9 +4,8 @@ from typing import Annotated
 
 import typer
 
-from anyclaude.cli.connect import connect
-from anyclaude.cli.options import Json
-from anyclaude.cli.output import Cell, Tone, emit, note, table
+from anyclaude.cli.command import connect
+from anyclaude.cli.output import Cell, Json, Tone, emit, note, table
 
 
 def mode(

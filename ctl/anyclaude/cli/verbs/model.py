@@ -8,9 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from anyclaude.cli.exits import CommandError, ExitCode
-from anyclaude.cli.options import Json
-from anyclaude.cli.output import Cell, Tone, emit, facts, note
+from anyclaude.cli.command import CommandError, ExitCode
+from anyclaude.cli.output import Cell, Json, Tone, emit, facts, note
 from anyclaude.cli.units import format_bytes
 
 app = typer.Typer(help="Examine models.", no_args_is_help=True, rich_markup_mode=None)

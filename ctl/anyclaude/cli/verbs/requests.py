@@ -4,9 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anyclaude.cli.connect import connect
-from anyclaude.cli.options import Json
-from anyclaude.cli.output import Cell, Row, Tone, emit, table
+from anyclaude.cli.command import connect
+from anyclaude.cli.output import Cell, Json, Row, Tone, emit, table
 from anyclaude.cli.units import format_seconds
 
 if TYPE_CHECKING:

@@ -7,28 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from anyclaude.cli.exits import ExitCode
-from anyclaude.cli.options import Json
-from anyclaude.cli.output import emit, facts, note
+from anyclaude.cli.command import ExitCode, own_paths
+from anyclaude.cli.output import Json, emit, facts, note
 
 if TYPE_CHECKING:
     from anyclaude.cli.service.manager import ServiceManager
-    from anyclaude.runtime.paths import Paths
 
 app = typer.Typer(help="Run the daemon as a service of your session.", no_args_is_help=True)
 
 
 @app.command("install")
 def install(json: Json = False) -> None:
-    """Install or update the service, and start it. Keeps what ANYCLAUDE_MODEL and such say."""
+    """Install or update the service and start it. Records ANYCLAUDE_MODEL and other variables."""
     import sysconfig
 
     from anyclaude.cli.service import lifecycle
-    from anyclaude.cli.service.manager import find_program
     from anyclaude.cli.service.record import found_in
 
-    paths, manager = _paths(), _manager()
-    program = find_program(Path(sysconfig.get_path("scripts")), paths, os.environ)
+    paths, manager = own_paths(), _manager()
+    program = lifecycle.find_program(Path(sysconfig.get_path("scripts")), paths, os.environ)
     wanted = found_in(os.environ, paths.config_file, Path.cwd())
     done = lifecycle.install(manager, program, wanted, paths)
     for setting in done.recorded:
@@ -53,8 +50,8 @@ def uninstall(json: Json = False) -> None:
     manager = _manager()
     removed = lifecycle.uninstall(manager)
     document = {"file": str(manager.file), "removed": removed}
-    said = f"Removed {manager.file}." if removed else "The service is not installed."
-    _report(document, said, json=json)
+    sentence = f"Removed {manager.file}." if removed else "The service is not installed."
+    _report(document, sentence, json=json)
 
 
 @app.command("start")
@@ -62,7 +59,7 @@ def start(json: Json = False) -> None:
     """Start the installed service."""
     from anyclaude.cli.service import lifecycle
 
-    pid = lifecycle.start(_manager(), _paths())
+    pid = lifecycle.start(_manager(), own_paths())
     _report({"pid": pid}, f"anyclauded runs as pid {pid}.", json=json)
 
 
@@ -72,13 +69,13 @@ def stop(json: Json = False) -> None:
     from anyclaude.cli.service import lifecycle
 
     was_running = lifecycle.stop(_manager())
-    said = "The service has stopped." if was_running else "The service was not running."
-    _report({"was_running": was_running}, said, json=json)
+    sentence = "The service has stopped." if was_running else "The service was not running."
+    _report({"was_running": was_running}, sentence, json=json)
 
 
 @app.command("status")
 def status(json: Json = False) -> None:
-    """Show what the service manager says. Exit 3 not running, 4 not installed."""
+    """Show the state in launchd or systemd. Exit 3: not running; 4: not installed."""
     manager = _manager()
     state = manager.state()
     installed = manager.file.exists()
@@ -110,14 +107,7 @@ def _report(document: dict[str, Any], sentence: str, *, json: bool) -> None:
         print(sentence)
 
 
-def _paths() -> "Paths":
-    from anyclaude.runtime.paths import find_paths
-
-    return find_paths(os.environ)
-
-
 def _manager() -> "ServiceManager":
-    from anyclaude.cli.service.manager import manager_for
-    from anyclaude.cli.service.runner import run_command
+    from anyclaude.cli.service.lifecycle import find_manager
 
-    return manager_for(sys.platform, os.environ, run_command)
+    return find_manager(sys.platform, os.environ)

@@ -4,11 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from anyclaude.cli.clock import SYSTEM_CLOCK, Clock
-from anyclaude.cli.connect import connect
-from anyclaude.cli.exits import CommandError, ExitCode
-from anyclaude.cli.options import Json
-from anyclaude.cli.output import emit
+from anyclaude.cli.command import SYSTEM_CLOCK, Clock, CommandError, ExitCode, connect
+from anyclaude.cli.output import Json, emit
 
 if TYPE_CHECKING:
     import psutil

@@ -4,10 +4,8 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
-from anyclaude.cli.connect import connect
-from anyclaude.cli.exits import ExitCode
-from anyclaude.cli.options import Json
-from anyclaude.cli.output import Cell, Row, Tone, emit, facts, table
+from anyclaude.cli.command import ExitCode, connect
+from anyclaude.cli.output import Cell, Json, Row, Tone, emit, facts, table
 from anyclaude.cli.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:

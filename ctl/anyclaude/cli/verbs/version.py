@@ -1,9 +1,7 @@
 """`anyclaudectl version`: of this command and of the running daemon."""
 
-from anyclaude.cli.connect import connect
-from anyclaude.cli.exits import CommandError, ExitCode
-from anyclaude.cli.options import Json
-from anyclaude.cli.output import emit, note
+from anyclaude.cli.command import CommandError, ExitCode, connect
+from anyclaude.cli.output import Json, emit, note
 
 
 def version(json: Json = False) -> None:

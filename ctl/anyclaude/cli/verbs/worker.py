@@ -4,9 +4,8 @@ from typing import Annotated
 
 import typer
 
-from anyclaude.cli.connect import connect
-from anyclaude.cli.options import Json
-from anyclaude.cli.output import emit
+from anyclaude.cli.command import connect
+from anyclaude.cli.output import Json, emit
 from anyclaude.cli.verbs.status import show_workers
 
 app = typer.Typer(help="List and restart the worker processes.", no_args_is_help=True)

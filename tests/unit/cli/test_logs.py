@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from anyclaude.cli.clock import Clock
-from anyclaude.cli.logfile import follow, last_lines, parse
+from anyclaude.cli.command import Clock
+from anyclaude.cli.verbs.logs import LogLine, follow, last_lines
 
 
 def _line(event: str, level: str = "info") -> str:
@@ -26,9 +26,11 @@ def _acting(*actions: Callable[[], object]) -> Clock:
 
 def test_line_for_people() -> None:
     """Time, level and event first, then the rest; a traceback on lines of its own."""
-    line = parse('{"timestamp": "T", "level": "error", "event": "it broke", "a": 1, "b": "c d",')
+    line = LogLine.parse(
+        '{"timestamp": "T", "level": "error", "event": "it broke", "a": 1, "b": "c d",'
+    )
     assert line.fields is None
-    line = parse(
+    line = LogLine.parse(
         '{"timestamp": "T", "level": "error", "event": "it broke", "a": 1, "b": "c d",'
         ' "exception": "Traceback"}'
     )
@@ -48,7 +50,7 @@ def test_line_for_people() -> None:
 )
 def test_levels(text: str, level: str, shown: bool) -> None:
     """Raw text and unknown levels are never hidden."""
-    assert parse(text).is_at_least(level) is shown
+    assert LogLine.parse(text).is_at_least(level) is shown
 
 
 def test_last_lines_counts_after_the_filter(tmp_path: Path) -> None:
