@@ -1,4 +1,4 @@
-"""Errors of the Messages API: one envelope, one exception.
+"""Errors of the Messages API: one exception, as an HTTP envelope and as a worker's `Failed`.
 
 The client acts on status, type and, for overflow, on the exact sentence (Claude Code compacts the
 conversation on "prompt is too long: N tokens > M maximum"), so those stand here and nowhere else.
@@ -6,6 +6,8 @@ conversation on "prompt is too long: N tokens > M maximum"), so those stand here
 
 from dataclasses import dataclass
 from typing import Any, Final
+
+from anyclaude.worker.v1 import worker_pb2 as worker
 
 # https://docs.claude.com/en/api/errors
 TYPE_BY_STATUS: Final = {
@@ -39,21 +41,44 @@ class ApiError(Exception):
     should_retry: bool | None = None
     error_type: str = ""
 
+    @classmethod
+    def from_failed(cls, failed: worker.Failed) -> "ApiError":
+        """The error that a worker reported."""
+        return cls(
+            failed.status if 400 <= failed.status <= 599 else 500,
+            failed.message or "The model worker gave no reason.",
+            retry_after_seconds=failed.retry_after_seconds or None,
+            should_retry=failed.should_retry if failed.HasField("should_retry") else None,
+            error_type=failed.type,
+        )
+
+    def to_failed(self) -> worker.Failed:
+        """The same error as a worker reports it."""
+        failed = worker.Failed(
+            status=self.status,
+            type=self.type,
+            message=self.message,
+            retry_after_seconds=self.retry_after_seconds or 0,
+        )
+        if self.should_retry is not None:
+            failed.should_retry = self.should_retry
+        return failed
+
     @property
     def type(self) -> str:
         return self.error_type or TYPE_BY_STATUS.get(self.status, "api_error")
 
     def headers(self) -> dict[str, str]:
-        """What a client's retries go by; whole seconds, since it reads no others."""
-        told: dict[str, str] = {}
+        """The headers that decide whether and when a client tries again; seconds are whole."""
+        headers: dict[str, str] = {}
         seconds = self.retry_after_seconds
         if seconds is None and self.status in _ALWAYS_WITH_RETRY_AFTER:
             seconds = _RETRY_AFTER_SECONDS
         if seconds is not None:
-            told["retry-after"] = str(seconds)
+            headers["retry-after"] = str(seconds)
         if self.should_retry is not None:
-            told["x-should-retry"] = "true" if self.should_retry else "false"
-        return told
+            headers["x-should-retry"] = "true" if self.should_retry else "false"
+        return headers
 
     def envelope(self, request_id: str) -> dict[str, Any]:
         """The JSON body, and the data of a mid-stream `error` event."""

@@ -8,7 +8,6 @@ import structlog
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.messages.errors import ApiError, overloaded
 from anyclaude.proxy.routes import retry_after_seconds
-from anyclaude.worker.v1 import worker_pb2 as worker
 
 log = structlog.get_logger("anyclaude.proxy.workers")
 
@@ -24,18 +23,6 @@ _GONE: Final = {
 def restarting() -> ApiError:
     """This process ends before the answer does."""
     return overloaded("anyclaude is restarting.", _DRAIN_RETRY_AFTER_SECONDS)
-
-
-def refused(failed: worker.Failed) -> ApiError:
-    """The worker said no."""
-    status = failed.status if 400 <= failed.status <= 599 else 500
-    return ApiError(
-        status,
-        failed.message or "The model worker gave no reason.",
-        retry_after_seconds=failed.retry_after_seconds or None,
-        should_retry=failed.should_retry if failed.HasField("should_retry") else None,
-        error_type=failed.type,
-    )
 
 
 def gone(route: frontend.Route, why: str) -> ApiError:

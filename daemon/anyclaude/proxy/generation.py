@@ -1,48 +1,48 @@
-"""One running Generate call, read ahead of the client within bounds.
+"""Calls of `Generate`: one connection each, read ahead of the client within bounds.
 
 Invariants:
-- Events come in the worker's order, and how the call ended after the last of them.
-- No more than `_AHEAD_BYTES`, and what one read brings, are held for a client that takes nothing:
-  then the worker is not read, and waits.
-- A call that is left hangs up, which cancels it: no worker computes for nobody.
+- Events come in the worker's order, and the call's failure after the last of them.
+- At most `HIGH_WATER_BYTES`, and what one read brings, wait for a slow client: then the worker's
+  connection is not read, and the worker waits.
+- Leaving `generate` closes the connection, which cancels the call: no worker computes for nobody.
 """
 
 import asyncio
-from typing import Final, cast
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
 
 import structlog
 from google.protobuf.message import DecodeError
 
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.messages.errors import ApiError
-from anyclaude.proxy.failures import gone, refused, restarting, too_large
+from anyclaude.proxy.failures import gone, restarting, too_large
 from anyclaude.runtime.alarm import Alarm
 from anyclaude.runtime.streams import (
-    Frames,
+    HIGH_WATER_BYTES,
     MessageTooLargeError,
+    StreamProtocol,
     framed,
-    make_room,
     stream_socket,
 )
 from anyclaude.worker.v1 import worker_pb2 as worker
 
 log = structlog.get_logger("anyclaude.proxy.generation")
 
-_AHEAD_BYTES: Final = 64 * 1024
 
-
-class Generation(asyncio.Protocol):
-    """A connection's own protocol: what comes wakes the waiting answer and nobody else."""
+class Generation(StreamProtocol):
+    """The front end's end of one connection; received events wake the task that waits for them."""
 
     def __init__(self, stopping: asyncio.Event) -> None:
+        super().__init__()
         self._route = frontend.Route()
-        self._frames = Frames()
-        self._ahead: list[worker.GenerateResponse] = []
-        self._ahead_bytes = 0
-        self._transport: asyncio.Transport | None = None
-        # Why the connection is no more.
+        self._events: list[worker.GenerateResponse] = []
+        self._events_bytes = 0
+        self._is_connected = False
+        # Why the connection ended; empty until it did.
         self._lost = ""
-        # How the call ended; told after the events.
+        # Raised once the events before it are read.
         self._end: ApiError | None = None
         self._waiting: asyncio.Future[None] | None = None
         self._alarm = Alarm(self._wake)
@@ -60,54 +60,43 @@ class Generation(asyncio.Protocol):
 
     @property
     def is_open(self) -> bool:
-        return self._transport is not None and not self.is_lost
+        return self._is_connected and not self._lost
 
-    @property
-    def is_lost(self) -> bool:
-        """The worker closed it."""
-        return bool(self._lost)
-
-    def ask(self, route: frontend.Route, request: worker.GenerateRequest) -> None:
+    def start(self, route: frontend.Route, request: worker.GenerateRequest) -> None:
         """Sends the request.
 
         Raises:
-            ApiError: the worker is gone, or the request larger than it takes.
+            ApiError: the worker is gone, or the request is larger than a message may be.
         """
         self._route = route
-        if self._transport is None or self._lost:
+        if not self.is_open:
             raise gone(route, self._lost)
         try:
-            self._transport.write(framed(request))
+            self.transport.write(framed(request))
         except MessageTooLargeError:
             raise too_large() from None
 
     async def next(self, timeout: float | None) -> list[worker.GenerateResponse]:
-        """The events that are here, at least one; none when `timeout` seconds pass first.
+        """All received events, at least one; none when `timeout` seconds pass first.
 
         Raises:
-            ApiError: the worker failed the request, is gone, or this process is stopping.
+            ApiError: the worker failed the request or is gone, or this process is stopping.
         """
-        if not (self._ahead or self._end or self._stopping.done()):
+        if not (self._events or self._end or self._stopping.done()):
             await self._wait(timeout)
-        if self._ahead:
-            return self._taken()
+        if self._events:
+            events, self._events, self._events_bytes = self._events, [], 0
+            self.flow.resume_reading()
+            return events
         if self._end is not None:
             raise self._end
         if self._stopping.done():
             raise restarting()
         return []
 
-    def _taken(self) -> list[worker.GenerateResponse]:
-        events, self._ahead = self._ahead, []
-        if self._ahead_bytes >= _AHEAD_BYTES and self._transport and self._end is None:
-            self._transport.resume_reading()
-        self._ahead_bytes = 0
-        return events
-
     async def close(self) -> None:
-        """Hangs up."""
-        if self._transport is not None:
-            self._transport.abort()
+        if self._is_connected:
+            self.transport.abort()
         self._alarm.close()
         self._stopping.cancel()
         await asyncio.gather(self._stopping, return_exceptions=True)
@@ -115,27 +104,26 @@ class Generation(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are of no class of asyncio's.
-        self._transport = cast(asyncio.Transport, transport)
-        make_room(self._transport.get_extra_info("socket"))
+        super().connection_made(transport)
+        self._is_connected = True
 
     def data_received(self, data: bytes) -> None:
         try:
-            for payload in self._frames.feed(data):
-                self._take(payload)
+            for payload in self.frames.feed(data):
+                self._receive(payload)
         except (DecodeError, MessageTooLargeError) as error:
-            log.error("worker's answer cannot be read", why=type(error).__name__)
+            log.error("worker's response cannot be read", why=type(error).__name__)
             self._finish(ApiError(500, "The model worker sent an answer that cannot be read."))
-        if self._ahead_bytes >= _AHEAD_BYTES and self._transport is not None:
-            self._transport.pause_reading()
+        if self._events_bytes >= HIGH_WATER_BYTES:
+            self.flow.pause_reading()
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lost = str(exc or "it hung up")
-        if self._end is None and self._route.worker_socket:
+        self._lost = str(exc or "it closed the connection")
+        if self._route.worker_socket:
             self._finish(gone(self._route, self._lost))
 
-    def _take(self, payload: bytes) -> None:
+    def _receive(self, payload: bytes) -> None:
         if self._end is not None:
             return
         if not payload:
@@ -143,18 +131,17 @@ class Generation(asyncio.Protocol):
             return
         event = worker.GenerateResponse.FromString(payload)
         if event.HasField("failed"):
-            self._finish(refused(event.failed))
+            self._finish(ApiError.from_failed(event.failed))
             return
-        self._ahead.append(event)
-        self._ahead_bytes += len(payload)
+        self._events.append(event)
+        self._events_bytes += len(payload)
 
     def _finish(self, end: ApiError) -> None:
-        if self._end is None:
-            self._end = end
+        self._end = self._end or end
         self._wake()
 
     async def _wait(self, timeout: float | None) -> None:
-        """Until there is news, or time is over."""
+        """Returns when something was received, or after `timeout` seconds."""
         self._waiting = asyncio.get_running_loop().create_future()
         if timeout is not None:
             self._alarm.begin(timeout)
@@ -167,3 +154,77 @@ class Generation(asyncio.Protocol):
     def _wake(self, *_: object) -> None:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
+
+
+class Generations:
+    """Starts generations. Each worker has one open connection that waits for the next call.
+
+    Opening one takes half a millisecond, which the first token does not have to wait for.
+    """
+
+    def __init__(self, stopping: asyncio.Event) -> None:
+        # Set when running calls must end now.
+        self._stopping = stopping
+        self._wanted: set[str] = set()
+        self._spares: dict[str, Generation] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def keep(self, sockets: set[str]) -> None:
+        """Closes the waiting connections to all other workers."""
+        self._wanted = sockets
+        for socket in self._spares.keys() - sockets:
+            self._in_background(self._spares.pop(socket).close())
+
+    async def close(self) -> None:
+        self.keep(set())
+        while self._tasks:
+            await asyncio.gather(*self._tasks)
+
+    @asynccontextmanager
+    async def generate(
+        self, route: frontend.Route, request: worker.GenerateRequest
+    ) -> AsyncIterator[Generation]:
+        """Starts a generation, and cancels it at the end if it still runs.
+
+        Raises:
+            ApiError: the worker is gone, or the request is larger than a message may be.
+        """
+        generation = self._spares.pop(route.worker_socket, None)
+        if generation is not None and not generation.is_open:
+            await generation.close()
+            generation = None
+        generation = generation or Generation(self._stopping)
+        try:
+            if not generation.is_open:
+                await _connect(generation, route)
+            generation.start(route, request)
+            yield generation
+        finally:
+            await generation.close()
+            self._in_background(self._renew(route.worker_socket))
+
+    async def _renew(self, socket: str) -> None:
+        if socket not in self._wanted or socket in self._spares:
+            return
+        spare = Generation(self._stopping)
+        try:
+            await spare.connect(socket)
+        except OSError as error:
+            # The next call reports it to its client.
+            log.debug("worker does not accept connections", why=str(error))
+        if spare.is_open and socket in self._wanted and socket not in self._spares:
+            self._spares[socket] = spare
+        else:
+            await spare.close()
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _connect(generation: Generation, route: frontend.Route) -> None:
+    try:
+        await generation.connect(route.worker_socket)
+    except OSError as error:
+        raise gone(route, str(error)) from None

@@ -15,9 +15,9 @@ from typing import Any, Final
 import grpc
 
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
-from anyclaude.messages.errors import overloaded
-from anyclaude.proxy.connections import Connections
-from anyclaude.proxy.failures import lost, refused, restarting
+from anyclaude.messages.errors import ApiError, overloaded
+from anyclaude.proxy.failures import lost, restarting
+from anyclaude.proxy.generation import Generations
 from anyclaude.proxy.routes import retry_after_seconds
 from anyclaude.runtime.channels import aio_channel
 from anyclaude.worker.v1 import worker_pb2 as worker
@@ -39,22 +39,22 @@ class Workers:
     def __init__(self, stopping: asyncio.Event) -> None:
         # Set when running calls must end now.
         self._stopping = stopping
-        connections = Connections(stopping)
-        self.generate = connections.generate
-        self._connections = connections
+        generations = Generations(stopping)
+        self.generate = generations.generate
+        self._generations = generations
         self._links: dict[str, _Link] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     def keep(self, sockets: set[str]) -> None:
         """Closes channels to every other socket, each after its last call."""
-        self._connections.keep(sockets)
+        self._generations.keep(sockets)
         for socket, link in list(self._links.items()):
             link.wanted = socket in sockets
             self._close_if_unused(socket, link)
 
     async def close(self) -> None:
         self.keep(set())
-        await asyncio.gather(self._connections.close(), *self._closing)
+        await asyncio.gather(self._generations.close(), *self._closing)
 
     @asynccontextmanager
     async def forward(self, route: frontend.Route) -> AsyncIterator["Forwarding"]:
@@ -78,7 +78,7 @@ class Workers:
             except grpc.aio.AioRpcError as error:
                 raise lost(error, route) from None
         if response.WhichOneof("result") != "input_tokens":
-            raise refused(response.failed)
+            raise ApiError.from_failed(response.failed)
         return int(response.input_tokens)
 
     @contextmanager
@@ -151,7 +151,7 @@ class Forwarding:
             return None
         assert isinstance(part, worker.ForwardResponse)
         if part.WhichOneof("part") == "failed":
-            raise refused(part.failed)
+            raise ApiError.from_failed(part.failed)
         return part
 
     async def close(self) -> None:

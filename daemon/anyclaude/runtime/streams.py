@@ -1,12 +1,12 @@
-"""Answers that stream, over a unix socket of their own beside a worker's gRPC one.
+"""Streamed responses of workers, over a unix socket of their own beside the gRPC one.
 
-One connection a call: the request, then the events of its answer, each behind its length in four
-bytes, big endian. A length of 0 ends an answer; a connection that ends without it lost its worker.
-Who hangs up wants no more. Events that are ready together leave in one write: a wake-up of the
-process at the other end takes some tenths of a millisecond, an event next to nothing.
+Each connection carries one call: one request, then its events, each prefixed by a 4-byte length
+(big endian). Length 0 marks a complete response; any other end means that the worker died. Closing
+the connection cancels the call. Events that are ready together leave in one write, since waking the
+other process takes some tenths of a millisecond and an event next to nothing.
 
-gRPC carries everything else. It is too slow for this: its asyncio side hands each message through
-three threads at either end, which is most of what a word takes from the worker to the front end.
+gRPC carries everything else. It is too slow for this: its asyncio side passes each message through
+three threads at either end, which is most of the time that a word takes from worker to front end.
 """
 
 import asyncio
@@ -26,9 +26,9 @@ from anyclaude.worker.v1 import worker_pb2 as worker
 log = structlog.get_logger(__name__)
 
 END: Final = b"\0\0\0\0"
+# How far a sender may run ahead of a slow receiver at each end, the kernel's buffers apart.
+HIGH_WATER_BYTES: Final = 64 * 1024
 _LENGTH: Final = struct.Struct(">I")
-# What a client that reads slowly lets a worker run ahead by, the kernel's own buffers apart.
-_AHEAD_BYTES: Final = 64 * 1024
 # macOS gives a unix socket 8 KiB, and a request has a hundred.
 _KERNEL_BUFFER_BYTES: Final = 256 * 1024
 _BACKLOG: Final = 1024
@@ -39,25 +39,25 @@ _BUG: Final = worker.Failed(
 )
 
 # Sends events that are ready together, and waits while the caller is behind.
-Tell = Callable[[Iterable[worker.GenerateResponse]], Awaitable[None]]
-Answers = Callable[[worker.GenerateRequest, Tell], Awaitable[None]]
+Emit = Callable[[Iterable[worker.GenerateResponse]], Awaitable[None]]
+Handler = Callable[[worker.GenerateRequest, Emit], Awaitable[None]]
 
 
 class MessageTooLargeError(Exception):
-    """A length that no message has."""
+    """A message, or a length that announces one, is larger than `MAX_MESSAGE_BYTES`."""
 
 
 class _CallerGoneError(Exception):
-    """Nobody hears the rest of an answer."""
+    """The caller has closed the connection."""
 
 
 def stream_socket(socket_path: Path | str) -> Path:
-    """Where the worker behind a gRPC socket streams its answers."""
+    """The socket for streams of the worker whose gRPC socket is `socket_path`."""
     return Path(socket_path).with_suffix(".stream")
 
 
 def framed(message: worker.GenerateRequest | worker.GenerateResponse) -> bytes:
-    """A message behind its length.
+    """The message, prefixed by its length.
 
     Raises:
         MessageTooLargeError
@@ -68,26 +68,20 @@ def framed(message: worker.GenerateRequest | worker.GenerateResponse) -> bytes:
     return _LENGTH.pack(len(payload)) + payload
 
 
-def make_room(connection: socket.socket) -> None:
-    """Lets a whole request or many words wait in the kernel."""
-    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-        connection.setsockopt(socket.SOL_SOCKET, option, _KERNEL_BUFFER_BYTES)
-
-
 class Frames:
-    """Bytes in, the messages they complete out."""
+    """Splits received bytes into messages."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterable[bytes]:
-        """Each message without its length; the end of the answer is an empty one.
+        """The messages that `data` completes, without their lengths; END is an empty one.
 
         Raises:
             MessageTooLargeError
         """
-        if not self._buffer and len(data) > _LENGTH.size and len(data) == _end(data):
-            # One message, as words come.
+        if not self._buffer and len(data) > _LENGTH.size and len(data) == _frame_bytes(data):
+            # The usual case: one read brings one message.
             return (data[_LENGTH.size :],)
         return self._split(data)
 
@@ -95,7 +89,7 @@ class Frames:
         buffer = self._buffer
         buffer += data
         while len(buffer) >= _LENGTH.size:
-            end = _end(buffer)
+            end = _frame_bytes(buffer)
             if len(buffer) < end:
                 return
             payload = bytes(buffer[_LENGTH.size : end])
@@ -103,25 +97,80 @@ class Frames:
             yield payload
 
 
-def _end(buffer: bytes | bytearray) -> int:
-    """Of the first message."""
+def _frame_bytes(buffer: bytes | bytearray) -> int:
+    """The size of the first message with its length."""
     (length,) = _LENGTH.unpack_from(buffer)
     if length > MAX_MESSAGE_BYTES:
         raise MessageTooLargeError
     return _LENGTH.size + int(length)
 
 
-class StreamServer:
-    """Answers the calls of `Generate` on one socket."""
+class FlowControl:
+    """Back-pressure of one connection, in both directions (after uvicorn's class of this name)."""
 
-    def __init__(self, path: Path, answers: Answers) -> None:
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._is_writable = asyncio.Event()
+        self._is_writable.set()
+        self._is_read_paused = False
+        transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
+
+    def pause_reading(self) -> None:
+        if not self._is_read_paused and not self._transport.is_closing():
+            self._is_read_paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._is_read_paused and not self._transport.is_closing():
+            self._is_read_paused = False
+            self._transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        self._is_writable.clear()
+
+    def resume_writing(self) -> None:
+        self._is_writable.set()
+
+    async def drain(self) -> None:
+        """Waits while more than `HIGH_WATER_BYTES` are not yet sent."""
+        await self._is_writable.wait()
+
+
+class StreamProtocol(asyncio.Protocol):
+    """What both ends of a connection share: frames in, and back-pressure."""
+
+    transport: asyncio.Transport
+    flow: FlowControl
+
+    def __init__(self) -> None:
+        self.frames = Frames()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are of no class of asyncio's.
+        self.transport = cast(asyncio.Transport, transport)
+        connection = self.transport.get_extra_info("socket")
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            connection.setsockopt(socket.SOL_SOCKET, option, _KERNEL_BUFFER_BYTES)
+        self.flow = FlowControl(self.transport)
+
+    def pause_writing(self) -> None:
+        self.flow.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.flow.resume_writing()
+
+
+class StreamServer:
+    """Serves the calls of `Generate` on one socket."""
+
+    def __init__(self, path: Path, handler: Handler) -> None:
         self._path = path
-        self._answers = answers
+        self._handler = handler
         self._server: asyncio.Server | None = None
         self._calls: set[_Call] = set()
 
     async def start(self) -> None:
-        """Listens, on a path that is private to this user and whose owner is the caller."""
+        """Listens on the path, which only this user can connect to."""
         self._path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX)
         previous = os.umask(0o177)
@@ -130,92 +179,76 @@ class StreamServer:
         finally:
             os.umask(previous)
         self._server = await asyncio.get_running_loop().create_unix_server(
-            lambda: _Call(self._answers, self._calls), sock=listener, backlog=_BACKLOG
+            lambda: _Call(self._handler, self._calls), sock=listener, backlog=_BACKLOG
         )
 
     async def stop(self, grace_seconds: float) -> None:
-        """Takes no new call, and ends those that run on after `grace_seconds`."""
+        """Accepts no new call, and cancels those that still run after `grace_seconds`."""
         if self._server is not None:
             self._server.close()
         self._path.unlink(missing_ok=True)
-        work = [call.work for call in self._calls if call.work is not None]
+        tasks = [call.task for call in self._calls if call.task is not None]
         for call in list(self._calls):
             call.close_if_idle()
-        if work:
-            await asyncio.wait(work, timeout=grace_seconds)
-        for task in work:
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace_seconds)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*work, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
-class _Call(asyncio.Protocol):
-    """One connection: its request comes, and the answer leaves."""
+class _Call(StreamProtocol):
+    """The worker's end of one connection."""
 
-    def __init__(self, answers: Answers, calls: set["_Call"]) -> None:
-        self._answers = answers
+    def __init__(self, handler: Handler, calls: set["_Call"]) -> None:
+        super().__init__()
+        self._handler = handler
         self._calls = calls
-        self._frames = Frames()
-        # Done once the caller has taken enough; None while it is not behind.
-        self._room: asyncio.Future[None] | None = None
-        self.work: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
 
     def close_if_idle(self) -> None:
-        """Hangs up on a caller that has not asked."""
-        if self.work is None:
-            self._transport.close()
-
-    # asyncio.Protocol
+        """Closes the connection of a caller that has not sent its request."""
+        if self.task is None:
+            self.transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are of no class of asyncio's.
-        self._transport = cast(asyncio.Transport, transport)
-        make_room(self._transport.get_extra_info("socket"))
-        self._transport.set_write_buffer_limits(high=_AHEAD_BYTES)
+        super().connection_made(transport)
         self._calls.add(self)
 
     def data_received(self, data: bytes) -> None:
-        if self.work is not None:
-            # Nothing more is said by a caller: what comes is the end.
-            self.work.cancel()
+        if self.task is not None:
+            # A caller sends one request: more bytes break the protocol.
+            self.task.cancel()
             return
         try:
-            for payload in self._frames.feed(data):
+            for payload in self.frames.feed(data):
                 request = worker.GenerateRequest.FromString(payload)
-                self.work = asyncio.get_running_loop().create_task(self._run(request))
-                # Also after work that was cancelled before it began.
-                self.work.add_done_callback(lambda _: self._transport.close())
+                self.task = asyncio.get_running_loop().create_task(self._run(request))
+                # Runs also when the task is cancelled before it begins.
+                self.task.add_done_callback(lambda _: self.transport.close())
                 return
         except (DecodeError, MessageTooLargeError) as error:
             log.error("call cannot be read", why=type(error).__name__)
-            self._transport.close()
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._calls.discard(self)
-        if self.work is not None:
-            self.work.cancel()
-
-    def pause_writing(self) -> None:
-        self._room = asyncio.get_running_loop().create_future()
-
-    def resume_writing(self) -> None:
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
-        self._room = None
+        if self.task is not None:
+            self.task.cancel()
 
     async def _run(self, request: worker.GenerateRequest) -> None:
         try:
-            await self._answers(request, self._tell)
+            await self._handler(request, self._emit)
         except _CallerGoneError:
             return
         except Exception:
             # A defect costs one request, not the others, and its caller learns where to look.
-            log.exception("answer failed", request_id=request.request_id)
-            self._transport.write(framed(worker.GenerateResponse(failed=_BUG)))
-        self._transport.write(END)
+            log.exception("request failed", request_id=request.request_id)
+            self.transport.write(framed(worker.GenerateResponse(failed=_BUG)))
+        self.transport.write(END)
 
-    async def _tell(self, events: Iterable[worker.GenerateResponse]) -> None:
-        if self._transport.is_closing():
+    async def _emit(self, events: Iterable[worker.GenerateResponse]) -> None:
+        if self.transport.is_closing():
             raise _CallerGoneError
-        self._transport.write(b"".join(map(framed, events)))
-        if self._room is not None:
-            await self._room
+        self.transport.write(b"".join(map(framed, events)))
+        await self.flow.drain()

@@ -9,9 +9,8 @@ import pytest
 
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.messages.errors import ApiError
-from anyclaude.proxy.connections import Connections
-from anyclaude.proxy.generation import _AHEAD_BYTES, Generation
-from anyclaude.runtime.streams import Answers, StreamServer, Tell, stream_socket
+from anyclaude.proxy.generation import Generation, Generations
+from anyclaude.runtime.streams import HIGH_WATER_BYTES, Emit, Handler, StreamServer, stream_socket
 from anyclaude.worker.v1 import worker_pb2 as worker
 from tests import worker_events as say
 
@@ -27,14 +26,14 @@ class Stage:
         self.server = server
         self.route = frontend.Route(mode="it", worker_socket=str(socket))
         self.stopping = asyncio.Event()
-        self.connections = Connections(self.stopping)
+        self.connections = Generations(self.stopping)
         self.connections.keep({str(socket)})
 
     def generate(self):
         return self.connections.generate(self.route, ASKED)
 
 
-def staged(answers: Answers, test: Callable[[Stage], Awaitable[None]]) -> None:
+def staged(answers: Handler, test: Callable[[Stage], Awaitable[None]]) -> None:
     async def run() -> None:
         with tempfile.TemporaryDirectory(dir="/tmp") as folder:
             socket = Path(folder) / "w.sock"
@@ -51,9 +50,9 @@ def staged(answers: Answers, test: Callable[[Stage], Awaitable[None]]) -> None:
     asyncio.run(run())
 
 
-def saying(*events: worker.GenerateResponse, then_silent: bool = False) -> Answers:
-    async def answers(_: worker.GenerateRequest, tell: Tell) -> None:
-        await tell(events)
+def saying(*events: worker.GenerateResponse, then_silent: bool = False) -> Handler:
+    async def answers(_: worker.GenerateRequest, emit: Emit) -> None:
+        await emit(events)
         if then_silent:
             await asyncio.Event().wait()
 
@@ -122,7 +121,9 @@ def test_a_request_that_is_too_large() -> None:
         generation = Generation(stage.stopping)
         await generation.connect(stage.route.worker_socket)
         with pytest.raises(ApiError) as error:
-            generation.ask(stage.route, worker.GenerateRequest(body_json=b" " * (41 * 1024 * 1024)))
+            generation.start(
+                stage.route, worker.GenerateRequest(body_json=b" " * (41 * 1024 * 1024))
+            )
         assert error.value.status == 413
         await generation.close()
 
@@ -145,11 +146,11 @@ def test_a_client_that_takes_nothing_stops_the_worker() -> None:
     """What is held for it is bounded by bytes, and reading goes on once it takes them."""
     said = 0
 
-    async def answers(_: worker.GenerateRequest, tell: Tell) -> None:
+    async def answers(_: worker.GenerateRequest, emit: Emit) -> None:
         nonlocal said
         while True:
             said += 1
-            await tell([say.delta(0, text="x" * WORD_BYTES)])
+            await emit([say.delta(0, text="x" * WORD_BYTES)])
 
     async def test(stage: Stage) -> None:
         async with stage.generate() as generation:
@@ -158,7 +159,7 @@ def test_a_client_that_takes_nothing_stops_the_worker() -> None:
             stalled = said
             held = len(await generation.next(None))
             # And what one read of the socket brings.
-            assert held * WORD_BYTES <= _AHEAD_BYTES + 256 * 1024
+            assert held * WORD_BYTES <= HIGH_WATER_BYTES + 256 * 1024
             await settle()
             assert await generation.next(0)
             assert said > stalled

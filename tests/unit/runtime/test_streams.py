@@ -15,11 +15,11 @@ from anyclaude.runtime import streams
 from anyclaude.runtime.channels import MAX_MESSAGE_BYTES
 from anyclaude.runtime.streams import (
     END,
-    Answers,
+    Emit,
     Frames,
+    Handler,
     MessageTooLargeError,
     StreamServer,
-    Tell,
     framed,
 )
 from anyclaude.worker.v1 import worker_pb2 as worker
@@ -37,7 +37,7 @@ def path() -> Iterator[Path]:
         yield Path(folder) / "w.stream"
 
 
-def with_server(path: Path, answers: Answers, test: Callable[[StreamServer], Awaitable[None]]):
+def with_server(path: Path, answers: Handler, test: Callable[[StreamServer], Awaitable[None]]):
     async def run() -> None:
         server = StreamServer(path, answers)
         await server.start()
@@ -94,10 +94,10 @@ def test_an_answer_ends_with_its_end(path: Path) -> None:
     """Every message, then the mark without which an answer is not complete."""
     events = [say.started(), say.text_start(), say.delta(text="Hi")]
 
-    async def answers(request: worker.GenerateRequest, tell: Tell) -> None:
+    async def answers(request: worker.GenerateRequest, emit: Emit) -> None:
         assert request == ASKED
         for event in events:
-            await tell([event])
+            await emit([event])
 
     async def test(_: StreamServer) -> None:
         got = await read(await call(path))
@@ -110,8 +110,8 @@ def test_the_socket_is_private(path: Path) -> None:
     def mode() -> int:
         return stat.S_IMODE(path.stat().st_mode)
 
-    async def answers(_: worker.GenerateRequest, tell: Tell) -> None:
-        await tell([say.started()])
+    async def answers(_: worker.GenerateRequest, emit: Emit) -> None:
+        await emit([say.started()])
 
     async def test(_: StreamServer) -> None:
         assert mode() == 0o600
@@ -123,8 +123,8 @@ def test_the_socket_is_private(path: Path) -> None:
 def test_a_call_that_is_none_is_hung_up_on(path: Path, asked: bytes) -> None:
     """Bytes that are no request, and a length that no request has; the next call is answered."""
 
-    async def answers(_: worker.GenerateRequest, tell: Tell) -> None:
-        await tell([say.started()])
+    async def answers(_: worker.GenerateRequest, emit: Emit) -> None:
+        await emit([say.started()])
 
     async def test(_: StreamServer) -> None:
         reader, writer = await asyncio.open_unix_connection(str(path))
@@ -138,8 +138,8 @@ def test_a_call_that_is_none_is_hung_up_on(path: Path, asked: bytes) -> None:
 def test_an_answer_that_fails_says_so(path: Path) -> None:
     """A defect in the worker is a refusal that points to the log, not a lost worker."""
 
-    async def answers(_: worker.GenerateRequest, tell: Tell) -> None:
-        await tell([say.started()])
+    async def answers(_: worker.GenerateRequest, emit: Emit) -> None:
+        await emit([say.started()])
         raise RuntimeError("scripted")
 
     async def test(_: StreamServer) -> None:
@@ -155,10 +155,10 @@ def test_who_hangs_up_cancels_the_work(path: Path, is_silent: bool) -> None:
     """Whether the worker computes or waits for the caller to read."""
     over = asyncio.Event()
 
-    async def answers(_: worker.GenerateRequest, tell: Tell) -> None:
+    async def answers(_: worker.GenerateRequest, emit: Emit) -> None:
         try:
             while True:
-                await tell([say.delta(text="x" * 100_000)])
+                await emit([say.delta(text="x" * 100_000)])
                 if is_silent:
                     await asyncio.Event().wait()
         finally:
@@ -178,11 +178,11 @@ def test_a_caller_that_reads_nothing_stops_the_work(path: Path) -> None:
     """A worker runs ahead by what the buffers hold, and no further."""
     said = 0
 
-    async def answers(_: worker.GenerateRequest, tell: Tell) -> None:
+    async def answers(_: worker.GenerateRequest, emit: Emit) -> None:
         nonlocal said
         while True:
             said += 1
-            await tell([say.delta(text="x" * 10_000)])
+            await emit([say.delta(text="x" * 10_000)])
 
     async def test(_: StreamServer) -> None:
         _, writer = await call(path)
@@ -200,10 +200,10 @@ def test_stopping_waits_for_calls_and_for_nobody_else(path: Path) -> None:
     """A running call has its grace, and one that has not asked none; no new one gets in."""
     may_end = asyncio.Event()
 
-    async def answers(_: worker.GenerateRequest, tell: Tell) -> None:
-        await tell([say.started()])
+    async def answers(_: worker.GenerateRequest, emit: Emit) -> None:
+        await emit([say.started()])
         await may_end.wait()
-        await tell([say.delta(text="last words")])
+        await emit([say.delta(text="last words")])
 
     async def test(server: StreamServer) -> None:
         idle = await asyncio.open_unix_connection(str(path))
@@ -225,8 +225,8 @@ def test_stopping_waits_for_calls_and_for_nobody_else(path: Path) -> None:
 def test_stopping_cuts_what_does_not_end(path: Path) -> None:
     """Without its end, so that nobody takes it for a whole answer."""
 
-    async def answers(_: worker.GenerateRequest, tell: Tell) -> None:
-        await tell([say.started()])
+    async def answers(_: worker.GenerateRequest, emit: Emit) -> None:
+        await emit([say.started()])
         await asyncio.Event().wait()
 
     async def test(server: StreamServer) -> None:
@@ -243,7 +243,7 @@ def test_stopping_cuts_what_does_not_end(path: Path) -> None:
 def test_work_that_ends_before_it_begins_hangs_up(path: Path) -> None:
     """Nobody is left waiting for an answer that will not come."""
 
-    async def answers(_: worker.GenerateRequest, tell: Tell) -> None:
+    async def answers(_: worker.GenerateRequest, emit: Emit) -> None:
         raise AssertionError("it was cancelled")
 
     async def test(server: StreamServer) -> None:

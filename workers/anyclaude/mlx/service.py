@@ -30,7 +30,6 @@ from anyclaude.mlx.caches import (
     prune_caches,
 )
 from anyclaude.mlx.engine.engine import Engine
-from anyclaude.mlx.engine.generation import failed
 from anyclaude.mlx.exchange import Exchange
 from anyclaude.mlx.jobs import JobMaker, NothingToGenerate
 from anyclaude.mlx.kv.operations import PinnedTooMuchError
@@ -41,7 +40,7 @@ from anyclaude.mlx.pressure import PressureWatch
 from anyclaude.mlx.prompt import Prompt, PromptRenderer
 from anyclaude.mlx.served import ModelChange
 from anyclaude.mlx.warming import warm_up_body
-from anyclaude.runtime.streams import Tell
+from anyclaude.runtime.streams import Emit
 from anyclaude.worker.v1 import worker_pb2 as pb
 from anyclaude.worker.v1 import worker_pb2_grpc
 
@@ -89,15 +88,15 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         # Calls of Generate that are not over, those still being rendered included.
         self._calls = 0
 
-    async def generate(self, request: pb.GenerateRequest, tell: Tell) -> None:
+    async def generate(self, request: pb.GenerateRequest, send: Emit) -> None:
         """Answers one Messages request by events."""
         self._calls += 1
         try:
-            await self._generate(request, tell)
+            await self._generate(request, send)
         finally:
             self._calls -= 1
 
-    async def _generate(self, request: pb.GenerateRequest, tell: Tell) -> None:
+    async def _generate(self, request: pb.GenerateRequest, send: Emit) -> None:
         events: asyncio.Queue[pb.GenerateResponse] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
@@ -107,10 +106,10 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         try:
             job = await loop.run_in_executor(self._rendering, self._jobs.job, request, emit)
         except ApiError as error:
-            await tell([failed(error)])
+            await send([pb.GenerateResponse(failed=error.to_failed())])
             return
         except NothingToGenerate as answer:
-            await tell(not_searched(answer.prompt_tokens))
+            await send(not_searched(answer.prompt_tokens))
             return
         self._engine.submit(job)
         try:
@@ -120,7 +119,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
                 while not events.empty():
                     ready.append(events.get_nowait())
                 is_over = ready[-1].HasField("finished") or ready[-1].HasField("failed")
-                await tell(ready)
+                await send(ready)
         finally:
             # Does nothing to a request that is over.
             self._engine.cancel(request.request_id)
@@ -132,7 +131,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         try:
             prompt = await loop.run_in_executor(self._rendering, self._counted, request.body_json)
         except ApiError as error:
-            return pb.CountTokensResponse(failed=failed(error).failed)
+            return pb.CountTokensResponse(failed=error.to_failed())
         return pb.CountTokensResponse(input_tokens=len(prompt.token_ids))
 
     async def GetStatus(
@@ -222,7 +221,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         try:
             body = warm_up_body(request.body_json)
         except ApiError as error:
-            return pb.WarmCacheResponse(failed=failed(error).failed)
+            return pb.WarmCacheResponse(failed=error.to_failed())
         asked = pb.GenerateRequest(request_id=f"warm_{uuid.uuid4().hex}", body_json=body)
         said: list[pb.GenerateResponse] = []
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import structlog
 
+from anyclaude.messages.blocks import BlockWriter
 from anyclaude.messages.requests import MessagesRequest
-from anyclaude.relay.blocks import BlockWriter
 from anyclaude.relay.failures import details_of
 from anyclaude.relay.reader import (
     BrokenAnswerError,
@@ -175,7 +175,7 @@ class MessageReader:
         return self._done or (self._reason is not None and not self._kind)
 
     def take(self) -> list[pb.GenerateResponse]:
-        return self._writer.take()
+        return self._writer.drain()
 
     def feed(self, event: ServerEvent) -> None:
         if event.data.strip() == "[DONE]":
@@ -233,7 +233,7 @@ class MessageReader:
             stop_sequence=self._stop_sequence,
             usage=usage,
         )
-        self._writer.say(pb.GenerateResponse(finished=finished))
+        self._writer.add(pb.GenerateResponse(finished=finished))
         return usage
 
     @staticmethod
@@ -246,7 +246,7 @@ class MessageReader:
             return
         self._started = True
         self._usage = dict(_object(message.get("usage")))
-        self._writer.say(pb.GenerateResponse(started=pb.Started(usage=self._known_usage())))
+        self._writer.add(pb.GenerateResponse(started=pb.Started(usage=self._known_usage())))
 
     def _known_usage(self) -> pb.Usage:
         usage = anthropic_usage(self._usage)
@@ -283,7 +283,7 @@ class MessageReader:
         if not name or not call_id or call_id in self._tool_ids:
             raise BrokenAnswerError("a tool call without a name or an id of its own")
         self._tool_ids.add(call_id)
-        self._writer.tool(call_id, name)
+        self._writer.begin_tool_use(call_id, name)
 
     def _extend(self, delta: Mapping[str, Any]) -> None:
         text = delta.get("text") or delta.get("thinking") or ""
@@ -297,7 +297,7 @@ class MessageReader:
             case "tool_use":
                 piece = str(delta.get("partial_json") or "")
                 self._pieces.append(piece)
-                self._writer.arguments(piece)
+                self._writer.input_json(piece)
 
     def _end(self) -> None:
         if self._kind == "tool_use":
@@ -309,7 +309,7 @@ class MessageReader:
         given = "".join(self._pieces)
         if not given.strip():
             whole = self._given_input if isinstance(self._given_input, dict) else {}
-            self._writer.arguments(json.dumps(whole, ensure_ascii=False))
+            self._writer.input_json(json.dumps(whole, ensure_ascii=False))
         elif not isinstance(_json(given), dict):
             raise BrokenAnswerError("it stops in the middle of a tool call")
 
@@ -341,7 +341,7 @@ class MessageReader:
             return _REASONS[reason]
         if reason == "stop_sequence" and self._stop_sequence:
             return pb.STOP_REASON_STOP_SEQUENCE
-        return pb.STOP_REASON_TOOL_USE if self._writer.used_tools else pb.STOP_REASON_END_TURN
+        return pb.STOP_REASON_TOOL_USE if self._writer.has_tool_use else pb.STOP_REASON_END_TURN
 
 
 def _json(text: str) -> Any:

@@ -32,7 +32,7 @@ from anyclaude.relay.sse import ServerEvent, SseParser, StreamTooLargeError
 from anyclaude.relay.target import Target
 from anyclaude.relay.upstream import Upstream
 from anyclaude.relay.wire import Answer
-from anyclaude.runtime.streams import Tell
+from anyclaude.runtime.streams import Emit
 from anyclaude.runtime.upstreams import UpstreamKind
 from anyclaude.worker.v1 import worker_pb2 as pb
 
@@ -55,13 +55,13 @@ _END_SECONDS: Final = 0.05
 _COUNTS_SECONDS: Final = 2.0
 
 
-async def generate(upstream: Upstream, raw: bytes, tell: Tell) -> pb.Usage:
+async def generate(upstream: Upstream, raw: bytes, emit: Emit) -> pb.Usage:
     """One answer: its events, Started first and Finished last.
 
     Args:
         upstream: who answers.
         raw: the Messages request as the client sent it.
-        tell: takes the events.
+        emit: sends events to the front end.
 
     Returns:
         The tokens it took.
@@ -74,7 +74,7 @@ async def generate(upstream: Upstream, raw: bytes, tell: Tell) -> pb.Usage:
     upstream.admit()
     upstream.running += 1
     try:
-        usage = await _Generation(upstream, request, document, raw, tell).run()
+        usage = await _Generation(upstream, request, document, raw, emit).run()
         upstream.note_success()
         return usage
     except UpstreamFault as fault:
@@ -95,13 +95,13 @@ class _Generation:
         request: MessagesRequest,
         document: Mapping[str, Any],
         raw: bytes,
-        tell: Tell,
+        emit: Emit,
     ) -> None:
         self._upstream = upstream
         self._request = request
         self._document = document
         self._raw = raw
-        self._tell = tell
+        self._emit = emit
         # Fields of the last body sent.
         self._sent: Mapping[str, Any] = {}
         self._passed_on = False
@@ -111,7 +111,7 @@ class _Generation:
         dialect = await self._upstream.dialect()
         if not dialect.knows_server_tools and only_searches(self._request):
             estimate = self._upstream.estimator.estimate(self._request, self._raw)
-            await self._tell(not_searched(estimate))
+            await self._emit(not_searched(estimate))
             return pb.Usage()
         target = await self._upstream.target(self._request.model)
         for _ in range(_MAX_ATTEMPTS):
@@ -203,7 +203,7 @@ class _Generation:
     async def _pass_on(self, reader: Reader) -> None:
         if events := reader.take():
             self._passed_on = True
-            await self._tell(events)
+            await self._emit(events)
 
     def _refusal(self, status: int, body: bytes, headers: Mapping[str, str]) -> Refusal:
         return Refusal.of(status, body, headers, self._upstream.key.read())

@@ -13,7 +13,7 @@ from anyclaude.relay.counting import count_tokens
 from anyclaude.relay.forward import forward
 from anyclaude.relay.relay import generate
 from anyclaude.relay.upstream import Upstream
-from anyclaude.runtime.streams import Tell
+from anyclaude.runtime.streams import Emit
 from anyclaude.worker.v1 import worker_pb2 as pb
 from anyclaude.worker.v1 import worker_pb2_grpc
 
@@ -32,13 +32,13 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         self._computed_tokens = 0
         self._checks: dict[str, asyncio.Task[None]] = {}
 
-    async def generate(self, request: pb.GenerateRequest, tell: Tell) -> None:
+    async def generate(self, request: pb.GenerateRequest, emit: Emit) -> None:
         """Answers one Messages request by events."""
         try:
             upstream = self._find(request.mode)
-            self._note(await generate(upstream, request.body_json, tell))
+            self._note(await generate(upstream, request.body_json, emit))
         except ApiError as error:
-            await tell([pb.GenerateResponse(failed=failed(error))])
+            await emit([pb.GenerateResponse(failed=error.to_failed())])
 
     async def CountTokens(
         self, request: pb.CountTokensRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -46,7 +46,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         try:
             return await count_tokens(self._find(request.mode), request.body_json)
         except ApiError as error:
-            return pb.CountTokensResponse(failed=failed(error))
+            return pb.CountTokensResponse(failed=error.to_failed())
 
     async def Forward(
         self,
@@ -62,10 +62,10 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
                 async for part in parts:
                     yield part
         except ApiError as error:
-            yield pb.ForwardResponse(failed=failed(error))
+            yield pb.ForwardResponse(failed=error.to_failed())
         except Exception:
             log.exception("forwarding failed")
-            yield pb.ForwardResponse(failed=failed(_BUG))
+            yield pb.ForwardResponse(failed=_BUG.to_failed())
 
     async def GetStatus(
         self, request: pb.GetStatusRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -124,15 +124,3 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         self._generated_tokens += usage.output_tokens
         self._reused_tokens += usage.cache_read_tokens
         self._computed_tokens += usage.input_tokens + usage.cache_creation_tokens
-
-
-def failed(error: ApiError) -> pb.Failed:
-    message = pb.Failed(
-        status=error.status,
-        type=error.type,
-        message=error.message,
-        retry_after_seconds=error.retry_after_seconds or 0,
-    )
-    if error.should_retry is not None:
-        message.should_retry = error.should_retry
-    return message

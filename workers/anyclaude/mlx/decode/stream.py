@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from anyclaude.messages.blocks import BlockWriter
 from anyclaude.messages.requests import Tool, ToolChoice
 from anyclaude.mlx.adapter import TokenizerWrapper
-from anyclaude.mlx.decode.blocks import BlockWriter
 from anyclaude.mlx.decode.calls import Call, CallReader, Unreadable
 from anyclaude.mlx.decode.constraint import Begin, CallReading, End, Held, Part, Piece
 from anyclaude.mlx.decode.markers import Mode, grammar_of, silent_tokens
@@ -124,7 +124,7 @@ class BlockStream:
             self._feed(self._detokenizer.last_segment)
         if self._budget is not None:
             self._budget.observe(token_id, thinking=self._scanner.mode is Mode.THINKING)
-        return self._writer.take()
+        return self._writer.drain()
 
     def finish(self, *, cut: bool) -> list[GenerateResponse]:
         """Ends the answer and returns what was held back.
@@ -138,7 +138,7 @@ class BlockStream:
             self._end_open_call(cut=cut)
         self._handle(self._scanner.flush())
         self._writer.close()
-        return self._writer.take()
+        return self._writer.drain()
 
     def _is_silent(self, token_id: int) -> bool:
         if self._scanner.owes_think_end and token_id == self._think_end:

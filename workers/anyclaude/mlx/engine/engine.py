@@ -21,7 +21,7 @@ import structlog
 from anyclaude.messages.errors import ApiError, overloaded
 from anyclaude.mlx import memory
 from anyclaude.mlx.adapter import LanguageModel
-from anyclaude.mlx.engine.generation import DecodingError, Generation, failed
+from anyclaude.mlx.engine.generation import DecodingError, Generation
 from anyclaude.mlx.engine.job import Job
 from anyclaude.mlx.engine.preflight import Preflight
 from anyclaude.mlx.kv.store import KVStore
@@ -30,6 +30,7 @@ from anyclaude.mlx.kv_disk.exchange.mold import Mold
 from anyclaude.mlx.machine import Pressure
 from anyclaude.mlx.tokens import common_prefix
 from anyclaude.runtime.settings import MlxSettings
+from anyclaude.worker.v1 import worker_pb2 as pb
 
 log = structlog.get_logger(__name__)
 
@@ -192,7 +193,8 @@ class Engine:
         full = len(self._waiting) >= self._settings.max_queued_requests
         if self._stop_at is not None or (full and not self._has_free_slot()):
             why = "stopping" if self._stop_at is not None else "busy: its queue is full"
-            job.emit(failed(overloaded(f"The inference worker is {why}.", RETRY_AFTER_SECONDS)))
+            error = overloaded(f"The inference worker is {why}.", RETRY_AFTER_SECONDS)
+            job.emit(pb.GenerateResponse(failed=error.to_failed()))
             return
         self._waiting.append(job)
 
@@ -243,7 +245,7 @@ class Engine:
         assert self._preflight is not None
         error = self._preflight.refusal(self._needed_bytes(job))
         log.warning("request does not fit into memory", request_id=job.request_id)
-        job.emit(failed(error))
+        job.emit(pb.GenerateResponse(failed=error.to_failed()))
 
     def _is_being_computed(self, job: Job) -> bool:
         """Whether a running request is prefilling tokens that the job could soon reuse.
@@ -294,7 +296,8 @@ class Engine:
             goes_on = generation.turn()
         except DecodingError as error:
             log.exception("answer could not be decoded", request_id=generation.job.request_id)
-            generation.job.emit(failed(ApiError(500, f"The answer could not be decoded: {error}")))
+            failure = ApiError(500, f"The answer could not be decoded: {error}")
+            generation.job.emit(pb.GenerateResponse(failed=failure.to_failed()))
             goes_on = False
         if not goes_on:
             self._remove(generation)
@@ -315,7 +318,7 @@ class Engine:
             self._remove(generation)
 
     def _fail_all(self, why: str) -> None:
-        event = failed(overloaded(why, RETRY_AFTER_SECONDS))
+        event = pb.GenerateResponse(failed=overloaded(why, RETRY_AFTER_SECONDS).to_failed())
         for job in [*(generation.job for generation in self._running), *self._waiting]:
             job.emit(event)
         self._running.clear()

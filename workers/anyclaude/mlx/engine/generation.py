@@ -11,7 +11,6 @@ from functools import partial
 
 import structlog
 
-from anyclaude.messages.errors import ApiError
 from anyclaude.mlx.adapter import LanguageModel, decode, evaluate, prefill
 from anyclaude.mlx.engine.job import Job
 from anyclaude.mlx.kv.lease import ANSWER_ROOM_TOKENS, Lease
@@ -167,19 +166,6 @@ class Generation:
 
 
 _DONE = object()
-
-
-def failed(error: ApiError) -> pb.GenerateResponse:
-    """The event that ends a request in an error."""
-    told = pb.Failed(
-        status=error.status,
-        type=error.type,
-        message=error.message,
-        retry_after_seconds=error.retry_after_seconds or 0,
-    )
-    if error.should_retry is not None:
-        told.should_retry = error.should_retry
-    return pb.GenerateResponse(failed=told)
 
 
 def _prompt_usage(job: Job, lease: Lease) -> pb.Usage:

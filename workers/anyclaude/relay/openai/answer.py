@@ -7,8 +7,8 @@ broken and fails, however plausible its words.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from anyclaude.messages.blocks import BlockWriter
 from anyclaude.messages.requests import MessagesRequest
-from anyclaude.relay.blocks import BlockWriter
 from anyclaude.relay.failures import details_of
 from anyclaude.relay.openai.calls import BrokenCallError, CallAssembler
 from anyclaude.relay.openai.thoughts import ThoughtSplitter
@@ -76,7 +76,7 @@ class ChatReader:
         return self._done or self._reason is not None
 
     def take(self) -> list[pb.GenerateResponse]:
-        return self._writer.take()
+        return self._writer.drain()
 
     def feed(self, event: ServerEvent) -> None:
         if event.data.strip() == _DONE:
@@ -107,7 +107,7 @@ class ChatReader:
         self._writer.text("".join(self._late))
         self._writer.close()
         finished = self._finished()
-        self._writer.say(pb.GenerateResponse(finished=finished))
+        self._writer.add(pb.GenerateResponse(finished=finished))
         return finished.usage
 
     @staticmethod
@@ -126,7 +126,7 @@ class ChatReader:
         if not self._started:
             self._started = True
             started = pb.Started(usage=self._known_usage())
-            self._writer.say(pb.GenerateResponse(started=started))
+            self._writer.add(pb.GenerateResponse(started=started))
         delta = choice.get(where)
         # Some end a stream by telling the message once more, whole.
         if not isinstance(delta, dict) and not self._characters:
@@ -174,7 +174,7 @@ class ChatReader:
         if self._calls.is_open:
             self._late.append(piece)
             return
-        if self._writer.used_tools and not self._writer.in_text:
+        if self._writer.has_tool_use and not self._writer.in_text:
             # The line end before or after a call's markup is no text.
             if not piece.strip():
                 return
@@ -228,7 +228,7 @@ class ChatReader:
             return pb.STOP_REASON_MODEL_CONTEXT_WINDOW_EXCEEDED
         if reason is not None:
             return reason
-        if self._writer.used_tools:
+        if self._writer.has_tool_use:
             return pb.STOP_REASON_TOOL_USE
         return pb.STOP_REASON_STOP_SEQUENCE if self._stop_sequence else pb.STOP_REASON_END_TURN
 

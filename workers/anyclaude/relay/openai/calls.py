@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from anyclaude.relay.blocks import BlockWriter
+from anyclaude.messages.blocks import BlockWriter
 
 # What the Messages API takes, so that a conversation can go on in any mode.
 _ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -175,8 +175,8 @@ class CallAssembler:
             if not call.arguments:
                 return
             call.sent = 0
-            self.writer.tool(self._id(call), call.name)
-        self.writer.arguments(call.arguments[call.sent :])
+            self.writer.begin_tool_use(self._id(call), call.name)
+        self.writer.input_json(call.arguments[call.sent :])
         call.sent = len(call.arguments)
 
     def _id(self, call: _Call) -> str:
