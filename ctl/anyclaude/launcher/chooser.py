@@ -15,8 +15,7 @@ from anyclaude.cli.command import CommandError, ExitCode
 from anyclaude.control.v1 import control_pb2
 from anyclaude.launcher.settings import Arguments
 from anyclaude.launcher.workflows import Kept, Suggestion, Workflow, describe, suggest, workflows
-from anyclaude.runtime.files import write_if_changed
-from anyclaude.runtime.paths import make_private_folder
+from anyclaude.runtime.paths import make_private_folder, write_if_changed
 
 _SWITCH: Final = "chooser.show"
 # Of `claude`: they end without a conversation, or bring their own words from a pipe.

@@ -14,8 +14,7 @@ from typing import Any, Final
 
 from anyclaude.cli.bundle import Endpoint
 from anyclaude.cli.command import CommandError, ExitCode
-from anyclaude.runtime.files import write_if_changed
-from anyclaude.runtime.paths import make_private_folder
+from anyclaude.runtime.paths import make_private_folder, write_if_changed
 
 _FLAG: Final = "--settings"
 _NO_CHOOSER: Final = "--no-chooser"

@@ -1,16 +1,22 @@
-"""Logs: console on a terminal, one JSON object a line anywhere else.
+"""Logs: readable lines on a terminal, one JSON object per line everywhere else.
 
-Library logs (grpc, uvicorn, httpx, mlx-lm) go through the same renderer. Prompts and
-credentials are never passed to a logger; `redact` is the second line of defence and blanks known
-keys.
+Logs of libraries (grpc, uvicorn, httpx, mlx-lm) go through the same renderer. Prompts and
+credentials are never passed to a logger; `redact` is a second safeguard that blanks known keys.
 """
 
+import contextlib
+import io
 import logging
+import logging.handlers
+import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from pathlib import Path
 from typing import Any, Final, TextIO
 
 import structlog
+
+from anyclaude.runtime.settings import LogSettings
 
 SECRET_KEYS: Final = frozenset(
     {"authorization", "x-api-key", "api_key", "auth_token", "token", "cookie", "body", "prompt"}
@@ -60,6 +66,36 @@ def formatter(*, pretty: bool) -> logging.Formatter:
         foreign_pre_chain=_shared_processors(),
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
     )
+
+
+class _PrivateRotatingFile(logging.handlers.RotatingFileHandler):
+    """A rotating file that only its owner may read, the rotated ones included."""
+
+    def _open(self) -> io.TextIOWrapper:
+        file = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        return io.TextIOWrapper(io.FileIO(file, "a"), self.encoding, write_through=True)
+
+
+@contextlib.contextmanager
+def to_file(file: Path, settings: LogSettings) -> Iterator[None]:
+    """Also writes every log record of this process to `file`, as JSON, rotated.
+
+    The daemon rotates its own file because launchd opens a log path once and keeps it open.
+    """
+    handler = _PrivateRotatingFile(
+        file,
+        maxBytes=settings.file_max_bytes,
+        backupCount=settings.file_count,
+        encoding="utf-8",
+    )
+    handler.setFormatter(formatter(pretty=False))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
 
 
 def _shared_processors() -> list[structlog.typing.Processor]:

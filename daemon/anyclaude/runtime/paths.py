@@ -1,13 +1,14 @@
-"""Where everything lives on disk.
+"""Where everything is on disk, and how small files are replaced there.
 
-One `Paths` value is computed the same way by every command, so that `anyclaudectl` finds the
-daemon's socket without asking. `ANYCLAUDE_HOME` moves all of it under one folder. Folders are
-0700; a socket folder whose paths would not fit `sun_path` falls back to a short private folder.
+Every command computes the same `Paths`, so `anyclaudectl` finds the daemon's socket by itself.
+`ANYCLAUDE_HOME` moves everything under one folder. Folders have mode 0700. If a socket path would
+be longer than `sun_path` allows, sockets go to a short private folder under /tmp instead.
 """
 
 import hashlib
 import os
 import stat
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,3 +127,28 @@ def _short_enough(run: Path) -> Path:
         return run
     digest = hashlib.sha256(os.fsencode(run)).hexdigest()[:12]
     return Path("/tmp") / f"anyclaude-{os.getuid()}-{digest}"  # noqa: S108 - made 0700, owner checked
+
+
+def write_atomically(file: Path, content: bytes, mode: int) -> None:
+    """Replaces `file`, making its folder; a reader sees the old content or the new."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fchmod(stream.fileno(), mode)
+            os.fsync(stream.fileno())
+        temporary.replace(file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_if_changed(file: Path, content: bytes, mode: int) -> bool:
+    """Replaces `file` unless it has this content already; returns whether it wrote."""
+    if file.is_file() and file.read_bytes() == content:
+        return False
+    write_atomically(file, content, mode)
+    return True

@@ -1,14 +1,21 @@
-"""One supervised child: the table of `supervisor` tied to a real process, timers and sockets."""
+"""The daemon's children: the state table of `supervisor` applied to real processes and sockets.
+
+`SupervisedChild` is one child; `Children` is all of them, started together and stopped in order.
+A gRPC channel belongs to one generation of a child: each process serves on its own socket, so a
+channel to an earlier process can never reach a later one.
+"""
 
 import asyncio
 import random
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc.aio
 import structlog
 
+from anyclaude.runtime.channels import aio_channel
 from anyclaude.runtime.child import Birth
 from anyclaude.runtime.paths import Paths
 from anyclaude.runtime.settings import Settings
@@ -20,8 +27,20 @@ from anyclaude.supervisor.supervisor import Event, Exit, State, Supervisor
 _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 
+class NotReadyError(Exception):
+    """The child serves nothing at the moment."""
+
+
+class UnknownChildError(Exception):
+    """No child has this name; the message lists the names."""
+
+
+class StoppingError(Exception):
+    """The daemon is stopping and starts no child any more."""
+
+
 @dataclass(frozen=True)
-class World:
+class ChildContext:
     """What all children of one daemon share."""
 
     loop: asyncio.AbstractEventLoop
@@ -30,39 +49,40 @@ class World:
     environ: Mapping[str, str]
     # The bound HTTP socket.
     listen_fd: int
-    # Number of every child's first process; past those of a daemon that died.
+    # Generation of every child's first process; higher than those of a daemon that was killed.
     first_generation: int
     # Called at every change of a child's state.
     changed: Callable[[], None]
 
 
 @dataclass(frozen=True)
-class Room:
-    """A child ends, or has ended, for a mode to have its memory."""
+class Pause:
+    """A child is stopped so that the server of a stop-first mode can have its memory."""
 
     mode: str
-    # The child is gone and stays so while that is the service's mode.
-    is_made: bool = False
+    # The change of mode is over: the child stays stopped while `mode` is the current mode.
+    is_complete: bool = False
 
 
 class SupervisedChild:
-    """Implements `supervisor.Actions`; ask `supervisor` for the state."""
+    """Implements `supervisor.Actions`; the state is in `supervisor`."""
 
-    def __init__(self, spec: ChildSpec, world: World) -> None:
+    def __init__(self, spec: ChildSpec, context: ChildContext) -> None:
         self.spec = spec
-        self._world = world
+        self._context = context
         self._process: ChildProcess | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = asyncio.Event()
         self._is_last_run = False
-        # None: it is there for requests.
-        self.room: Room | None = None
+        self._channel: grpc.aio.Channel | None = None
+        self._channel_generation = 0
+        self.pause: Pause | None = None
         self.supervisor = Supervisor(
-            world.settings.supervisor,
+            context.settings.supervisor,
             self,
-            clock=world.loop.time,
+            clock=context.loop.time,
             random=random.SystemRandom().random,
-            first_generation=world.first_generation,
+            first_generation=context.first_generation,
         )
 
     @property
@@ -80,15 +100,38 @@ class SupervisedChild:
     @property
     def socket_path(self) -> Path:
         """Where the current process serves its contract."""
-        return self._world.paths.worker_socket(self.name, self.supervisor.generation)
+        return self._context.paths.worker_socket(self.name, self.supervisor.generation)
 
-    def make_room(self, room: Room | None) -> None:
-        """Notes what the child is stopped for; stopping it is another call."""
-        self.room = room
-        self._world.changed()
+    async def channel(self) -> grpc.aio.Channel:
+        """The channel to the current process.
+
+        Raises:
+            NotReadyError: the child is not READY.
+        """
+        if self.state is not State.READY:
+            raise NotReadyError(self.name)
+        generation, old = self.supervisor.generation, self._channel
+        if old is not None and self._channel_generation == generation:
+            return old
+        # Replaced before the first await, so that concurrent callers share the new channel.
+        self._channel = channel = aio_channel(self.socket_path)
+        self._channel_generation = generation
+        if old is not None:
+            await old.close()
+        return channel
+
+    async def close_channel(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close()
+
+    def set_pause(self, pause: Pause | None) -> None:
+        """Records why the child is stopped; stopping it is another call."""
+        self.pause = pause
+        self._context.changed()
 
     def begin_last_run(self) -> None:
-        """The process may finish what it does; once it is gone, none follows."""
+        """The process may finish its work; when it ends, no other is started."""
         self._is_last_run = True
         self._rest_if_gone()
 
@@ -97,7 +140,7 @@ class SupervisedChild:
             self.supervisor.handle(Event.STOP)
 
     async def stop(self) -> None:
-        """Ends the process, kindly first; returns when it is gone."""
+        """Ends the process by SIGTERM, after a timeout by SIGKILL; returns when it is gone."""
         self.supervisor.handle(Event.STOP)
         if self.state is not State.STOPPED:
             self._stopped.clear()
@@ -108,11 +151,11 @@ class SupervisedChild:
     def spawn(self, generation: int) -> None:
         try:
             self._process = ChildProcess(
-                self._world.loop, self._launch(generation), self._ready, self._exited
+                self._context.loop, self._launch(generation), self._ready, self._exited
             )
         except OSError as error:
             exit_ = Exit(None, "", f"could not be started: {error}")
-            self._world.loop.call_soon(self._exited, exit_)
+            self._context.loop.call_soon(self._exited, exit_)
             return
         _log.info("child started", worker=self.name, pid=self.pid, generation=generation)
 
@@ -126,7 +169,7 @@ class SupervisedChild:
         self.signal(signal.SIGKILL)
 
     def start_timer(self, seconds: float, event: Event) -> None:
-        self._timer = self._world.loop.call_later(seconds, self.supervisor.handle, event)
+        self._timer = self._context.loop.call_later(seconds, self.supervisor.handle, event)
 
     def stop_timer(self) -> None:
         if self._timer:
@@ -136,25 +179,25 @@ class SupervisedChild:
     def changed(self) -> None:
         if self.state is State.STOPPED:
             self._stopped.set()
-        self._world.changed()
+        self._context.changed()
 
     def signal(self, number: signal.Signals) -> None:
-        # None while a spawn that failed has not been reported yet.
+        # There is no process while a failed spawn has not been reported yet.
         if self._process:
             self._process.signal(number)
 
     def _launch(self, generation: int) -> Launch:
-        listen_fd = self._world.listen_fd if self.spec.role is Role.FRONTEND else None
+        context = self._context
         birth = Birth(
             name=self.name,
             generation=generation,
             socket_path=self.socket_path,
-            paths=self._world.paths,
-            settings=self._world.settings,
-            listen_fd=listen_fd,
+            paths=context.paths,
+            settings=context.settings,
+            listen_fd=context.listen_fd if self.spec.role is Role.FRONTEND else None,
         )
         inherited = environment(
-            self.spec, self._world.environ, self._world.paths, self._world.settings.upstreams
+            self.spec, context.environ, context.paths, context.settings.upstreams
         )
         return Launch(self.spec.command, inherited, birth)
 
@@ -176,3 +219,66 @@ class SupervisedChild:
         assert exit_ is not None
         level = _log.info if self.state in (State.STOPPED, State.STARTING) else _log.error
         level("child ended", worker=self.name, reason=exit_.reason, state=self.state.value)
+
+
+class Children:
+    """The children by name, in the order of their list."""
+
+    def __init__(self, specs: Sequence[ChildSpec], context: ChildContext) -> None:
+        self._children = {spec.name: SupervisedChild(spec, context) for spec in specs}
+        self._stopping = False
+
+    def __iter__(self) -> Iterator[SupervisedChild]:
+        return iter(self._children.values())
+
+    def __getitem__(self, name: str) -> SupervisedChild:
+        """
+        Raises:
+            UnknownChildError
+        """
+        try:
+            return self._children[name]
+        except KeyError:
+            known = ", ".join(self._children)
+            raise UnknownChildError(f'There is no worker "{name}". Workers: {known}.') from None
+
+    @property
+    def frontend(self) -> SupervisedChild:
+        return next(child for child in self if child.spec.role is Role.FRONTEND)
+
+    def start(self) -> None:
+        """Starts every child that is not paused."""
+        for child in self:
+            if child.pause is None:
+                child.supervisor.handle(Event.SPAWN)
+
+    def restart(self, name: str) -> SupervisedChild:
+        """Stops the child if it runs and starts it again; its earlier deaths no longer count.
+
+        Raises:
+            UnknownChildError
+            StoppingError
+        """
+        child = self[name]
+        if self._stopping:
+            raise StoppingError("anyclauded is stopping; no worker starts any more.")
+        child.set_pause(None)
+        child.supervisor.handle(Event.RESTART)
+        return child
+
+    async def stop(self) -> None:
+        """Stops the front end before the workers, which answer its last requests."""
+        self._stopping = True
+        for child in self:
+            child.begin_last_run()
+        for role in Role:
+            await asyncio.gather(*(child.stop() for child in self if child.spec.role is role))
+
+    def kill(self) -> None:
+        """Kills every process now; a `stop` under way then returns soon."""
+        for child in self:
+            child.signal(signal.SIGKILL)
+
+    async def close_channels(self) -> None:
+        for child in self:
+            await child.close_channel()

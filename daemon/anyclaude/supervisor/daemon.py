@@ -1,5 +1,6 @@
-"""The parts of a running daemon, wired once and handed to the control services."""
+"""The parts of a running daemon, created once and passed to the control services."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -7,16 +8,19 @@ from typing import Final
 
 from anyclaude.runtime.settings import LoadedSettings
 from anyclaude.supervisor.changes import Changes
-from anyclaude.supervisor.crew import Crew
+from anyclaude.supervisor.child import Children
 from anyclaude.supervisor.metrics import Metrics
 from anyclaude.supervisor.modes import CurrentMode, Mode, Modes
 from anyclaude.supervisor.records import Journal, RecordFollower
-from anyclaude.supervisor.routes import RoutePusher
+from anyclaude.supervisor.routes import RoutePusher, why_not_ready
 from anyclaude.supervisor.speeds import Speeds
+from anyclaude.supervisor.supervisor import State
 from anyclaude.supervisor.worker_client import WorkerClient
 from anyclaude.worker.v1 import worker_pb2
 
 VERSION: Final = version("anyclaude")
+# How soon the daemon notices that the current mode's server came up.
+_RECHECK_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -28,10 +32,10 @@ class Daemon:
     start_time: float
     # The supervisors' clock, monotonic seconds.
     clock: Callable[[], float]
-    # Asks for a clean stop.
+    # Requests a clean stop.
     stop: Callable[[], None]
     changes: Changes
-    crew: Crew
+    children: Children
     workers: Mapping[str, WorkerClient]
     modes: Modes
     mode: CurrentMode
@@ -42,11 +46,49 @@ class Daemon:
     metrics: Metrics
 
     def model(self, mode: Mode) -> worker_pb2.ModelInfo | None:
-        """The model that answers `mode`; None while its worker does not say."""
+        """The model that answers `mode`; None until its worker has reported it."""
         worker = self.workers.get(mode.worker)
         return worker.model(mode.name) if worker else None
 
-    def keep_speeds(self) -> None:
-        """For the next run, which measures nothing until it is asked something."""
+    def save_speeds(self) -> None:
+        """Saves the measured speeds for the next run of the daemon."""
         found = {mode.name: self.model(mode) for mode in self.modes.values()}
-        self.speeds.keep({name: model.id if model else "" for name, model in found.items()})
+        self.speeds.save({name: model.id if model else "" for name, model in found.items()})
+
+    def why_not(self, mode: Mode) -> str:
+        """Why requests in `mode` would fail, from what is known now; empty if they would not."""
+        if mode.missing:
+            return f"This mode cannot be used: {mode.missing}."
+        worker = self.workers.get(mode.worker)
+        if worker is None:
+            return f"This daemon runs no {mode.worker} worker."
+        if worker.child.state is not State.READY:
+            return why_not_ready(worker.child, self.clock())
+        return _why_unreachable(mode, worker.upstream(mode.name)) if mode.is_relayed else ""
+
+    async def watch_current_server(self) -> None:
+        """Checks the current mode's server again while it is down; runs until cancelled.
+
+        Only a server on this machine is checked without a request from a user.
+        """
+        while True:
+            version = self.changes.version
+            mode = self.mode.get()
+            if mode.is_relayed and not mode.is_remote and self.why_not(mode):
+                await asyncio.sleep(_RECHECK_SECONDS)
+                await self.workers[mode.worker].glance()
+            else:
+                await self.changes.after(version)
+
+
+def _why_unreachable(mode: Mode, upstream: worker_pb2.UpstreamStatus | None) -> str:
+    if upstream is None:
+        return "The relay worker has not reported on its server yet."
+    if mode.key_variable and not upstream.has_key:
+        return (
+            f"Its key is missing. Set {mode.key_variable} where anyclauded starts, "
+            f"or upstreams.{mode.name}.api_key_file."
+        )
+    if upstream.reachability == worker_pb2.REACHABILITY_UNREACHABLE:
+        return upstream.last_error or "Its server does not answer."
+    return ""

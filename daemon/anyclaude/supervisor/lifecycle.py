@@ -21,34 +21,32 @@ import uvloop
 from anyclaude.runtime.paths import Paths
 from anyclaude.runtime.settings import LoadedSettings
 from anyclaude.supervisor.changes import Changes
-from anyclaude.supervisor.child import SupervisedChild, World
+from anyclaude.supervisor.child import ChildContext, Children
 from anyclaude.supervisor.children import ChildSpec, Role
 from anyclaude.supervisor.control.server import ControlServer
-from anyclaude.supervisor.crew import Crew
 from anyclaude.supervisor.daemon import VERSION, Daemon
-from anyclaude.supervisor.listener import base_url
+from anyclaude.supervisor.listener import base_url, refuse_without_frontend
+from anyclaude.supervisor.lock import clear_stale
 from anyclaude.supervisor.metrics import Metrics
 from anyclaude.supervisor.modes import CurrentMode, Mode, catalog
 from anyclaude.supervisor.records import Journal, Record, RecordFollower
 from anyclaude.supervisor.routes import RoutePusher
-from anyclaude.supervisor.sockets import clear_stale
 from anyclaude.supervisor.speeds import Speeds
-from anyclaude.supervisor.stand_in import stand_in
-from anyclaude.supervisor.switch import make_room_at_start
-from anyclaude.supervisor.upstreams import watch_current
+from anyclaude.supervisor.switch import pause_worker_at_start
 from anyclaude.supervisor.worker_client import WorkerClient
 
 _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-# For calls on the control socket that are still being answered.
+# For calls on the control socket that are still running.
 _CONTROL_GRACE_SECONDS: Final = 1.0
-# timeout(1) and some service managers signal a process and then its whole group: one wish, not two.
-_SAME_WISH_SECONDS: Final = 0.3
+# timeout(1) and some service managers signal a process and then its whole group. That is one
+# request to stop, not two.
+_SAME_STOP_SECONDS: Final = 0.3
 
 
 class Server:
-    """One run of the daemon; the caller holds the lock."""
+    """One run of the daemon; the caller has the lock."""
 
     def __init__(
         self,
@@ -56,26 +54,26 @@ class Server:
         paths: Paths,
         mode: Mode,
         listener: socket.socket,
-        children: Sequence[ChildSpec],
+        specs: Sequence[ChildSpec],
         environ: Mapping[str, str],
     ) -> None:
         """
         Args:
             loaded: the settings.
-            paths: folders that exist and sockets that are ours to take.
+            paths: folders that exist; the sockets in them belong to this daemon.
             mode: the mode to start in.
             listener: the bound HTTP socket; closed when the stop begins.
-            children: the children, in the order in which they stop.
-            environ: what children inherit from, by name.
+            specs: the children, in the order in which they stop.
+            environ: variables of which the children inherit some.
         """
         self._loaded = loaded
         self._paths = paths
         self._mode = mode
         self._listener = listener
-        self._children = children
+        self._specs = specs
         self._environ = environ
         self._stop = asyncio.Event()
-        self._stop_asked_at = 0.0
+        self._stop_requested_at = 0.0
         self._failed = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -96,52 +94,46 @@ class Server:
         self._begin(self._control.keep_health())
         self._begin(self._daemon.routes.run())
         self._begin(self._daemon.records.run())
-        self._begin(watch_current(self._daemon))
+        self._begin(self._daemon.watch_current_server())
         for worker in self._daemon.workers.values():
             self._begin(worker.follow())
-        self._begin(stand_in(self._listener, _frontend(self._daemon.crew), self._daemon.changes))
-        make_room_at_start(self._daemon)
-        self._daemon.crew.start()
+        frontend = self._daemon.children.frontend
+        self._begin(refuse_without_frontend(self._listener, frontend, self._daemon.changes))
+        pause_worker_at_start(self._daemon)
+        self._daemon.children.start()
         _log.info("anyclauded started", pid=os.getpid(), url=self._daemon.base_url)
 
     async def _shutdown(self) -> None:
         _log.info("stopping")
-        self._daemon.keep_speeds()
+        self._daemon.save_speeds()
         await self._control.drain()
-        # From here on the front end alone holds the socket, and closing it is part of its drain.
+        # Only the front end has the socket open now; it closes it when it drains.
         self._listener.close()
-        await self._daemon.crew.stop()
+        await self._daemon.children.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._close_links()
+        await self._daemon.children.close_channels()
         self._daemon.changes.close()
         await self._control.stop(_CONTROL_GRACE_SECONDS)
         clear_stale(self._paths)
         _log.info("anyclauded stopped")
 
-    async def _close_links(self) -> None:
-        await self._daemon.routes.close()
-        await self._daemon.records.close()
-        for worker in self._daemon.workers.values():
-            await worker.close()
-
     def _wire(self) -> Daemon:
         changes = Changes()
-        crew = Crew(self._children, self._world(changes))
+        children = Children(self._specs, self._context(changes))
         workers = {
             child.name: WorkerClient(child, changes)
-            for child in crew
+            for child in children
             if child.spec.role is Role.WORKER
         }
-        frontend = _frontend(crew)
         modes = catalog(self._loaded.settings)
         mode = CurrentMode(self._mode, self._paths.mode_file, changes)
         max_records = self._loaded.settings.log.max_records
         journal = Journal(max_records)
-        metrics = Metrics(crew, VERSION, modes)
+        metrics = Metrics(children, VERSION, modes)
 
-        def take(record: Record) -> None:
+        def on_record(record: Record) -> None:
             journal.add(record)
             metrics.observe(record)
 
@@ -153,19 +145,19 @@ class Server:
             clock=self._loop.time,
             stop=self._stop.set,
             changes=changes,
-            crew=crew,
+            children=children,
             workers=workers,
             modes=modes,
             mode=mode,
-            routes=RoutePusher(frontend, workers, modes, mode.get, changes),
-            records=RecordFollower(frontend, changes, take, metrics.drop),
+            routes=RoutePusher(children.frontend, workers, modes, mode.get, changes),
+            records=RecordFollower(children.frontend, changes, on_record, metrics.drop),
             journal=journal,
             speeds=Speeds(journal, max_records, self._paths.speeds_file),
             metrics=metrics,
         )
 
-    def _world(self, changes: Changes) -> World:
-        return World(
+    def _context(self, changes: Changes) -> ChildContext:
+        return ChildContext(
             loop=self._loop,
             paths=self._paths,
             settings=self._loaded.settings,
@@ -176,7 +168,7 @@ class Server:
         )
 
     def _begin(self, work: Awaitable[None]) -> None:
-        """Runs `work` beside us; if it ends by an error, so does the daemon."""
+        """Runs `work` concurrently; an error in it ends the daemon."""
         task = asyncio.ensure_future(work)
         self._tasks.append(task)
         task.add_done_callback(self._ended)
@@ -190,16 +182,12 @@ class Server:
     def _signalled(self, number: signal.Signals) -> None:
         if not self._stop.is_set():
             _log.info("stop requested", signal=number.name)
-            self._stop_asked_at = self._loop.time()
+            self._stop_requested_at = self._loop.time()
             self._stop.set()
-        elif self._loop.time() - self._stop_asked_at > _SAME_WISH_SECONDS:
+        elif self._loop.time() - self._stop_requested_at > _SAME_STOP_SECONDS:
             _log.warning("second signal: killing the children", signal=number.name)
             self._failed = True
-            self._daemon.crew.kill()
-
-
-def _frontend(crew: Crew) -> SupervisedChild:
-    return next(child for child in crew if child.spec.role is Role.FRONTEND)
+            self._daemon.children.kill()
 
 
 def run(
@@ -210,7 +198,7 @@ def run(
     children: Sequence[ChildSpec],
     environ: Mapping[str, str],
 ) -> int:
-    """Runs until told to stop; returns the exit code. Arguments as for `Server`."""
+    """Runs until a stop is requested; returns the exit code. Arguments as for `Server`."""
 
     async def serve() -> int:
         return await Server(loaded, paths, mode, listener, children, environ).serve()

@@ -1,21 +1,35 @@
-"""The HTTP socket: bound once by the daemon, served by one front end after another.
+"""The HTTP socket: the daemon binds it once and each front end inherits it.
 
-It listens from the start, so that while a front end restarts, clients wait in the backlog instead
-of being refused.
+The socket listens from the start, so while a front end restarts clients wait in the backlog instead
+of being refused. When the supervisor has given up on the front end, nobody would ever accept them;
+then the daemon itself answers each request with status 529 and the reason.
 """
 
+import asyncio
+import contextlib
+import json
+import secrets
 import socket
 from typing import Final
 
 import psutil
 
+from anyclaude.messages.errors import ApiError
 from anyclaude.runtime.settings import ServerSettings
+from anyclaude.supervisor.changes import Changes
+from anyclaude.supervisor.child import SupervisedChild
+from anyclaude.supervisor.routes import why_not_ready
+from anyclaude.supervisor.supervisor import State
 
 BACKLOG: Final = 512
+# A request is read until it pauses this long: closing on unread bytes would lose the response.
+_PAUSE_SECONDS: Final = 0.2
+_LONGEST_SECONDS: Final = 10.0
+_READ_BYTES: Final = 65_536
 
 
 class PortTakenError(Exception):
-    """Somebody else listens there; the message says who and what to do."""
+    """Another process listens on the port; the message names it and says what to do."""
 
 
 def listen(settings: ServerSettings) -> socket.socket:
@@ -67,3 +81,60 @@ def _listens(process: psutil.Process, port: int) -> bool:
         connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
         for connection in process.net_connections("tcp")
     )
+
+
+async def refuse_without_frontend(
+    listener: socket.socket, frontend: SupervisedChild, changes: Changes
+) -> None:
+    """Answers every request with 529 while `frontend` is FATAL; runs until cancelled."""
+    server: asyncio.Server | None = None
+    version = -1
+    try:
+        while True:
+            version = await changes.after(version)
+            if frontend.state is State.FATAL and server is None:
+                server = await _serve_refusals(listener, frontend)
+            elif frontend.state is not State.FATAL and server is not None:
+                server.close()
+                server = None
+    finally:
+        if server is not None:
+            server.close()
+
+
+async def _serve_refusals(listener: socket.socket, frontend: SupervisedChild) -> asyncio.Server:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await _read_all(reader)
+            now = asyncio.get_running_loop().time()
+            writer.write(_refusal(why_not_ready(frontend, now)))
+            await writer.drain()
+        writer.close()
+
+    # The server closes the socket it is given, so it gets a copy.
+    copy = listener.dup()
+    copy.setblocking(False)
+    return await asyncio.start_server(refuse, sock=copy)
+
+
+async def _read_all(reader: asyncio.StreamReader) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LONGEST_SECONDS):
+            while await asyncio.wait_for(reader.read(_READ_BYTES), _PAUSE_SECONDS):
+                pass
+
+
+def _refusal(reason: str) -> bytes:
+    request_id = f"req_{secrets.token_hex(12)}"
+    error = ApiError(529, reason, should_retry=False)
+    body = json.dumps(error.envelope(request_id)).encode()
+    hints = "".join(f"{name}: {value}\r\n" for name, value in error.headers().items())
+    head = (
+        "HTTP/1.1 529 Overloaded\r\n"
+        "content-type: application/json\r\n"
+        f"content-length: {len(body)}\r\n"
+        f"request-id: {request_id}\r\n"
+        f"{hints}"
+        "connection: close\r\n\r\n"
+    )
+    return head.encode() + body

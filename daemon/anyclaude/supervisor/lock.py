@@ -1,31 +1,36 @@
-"""One daemon per home: a flock held for life, which the kernel releases however the daemon ends.
+"""One daemon per home: the lock, and removing the sockets that a killed daemon left.
 
-The pid inside is information for people; the lock alone decides. The file is never removed: a
-second daemon could otherwise lock a file that the first no longer sees.
+The lock is a flock: the kernel releases it however the daemon ends. The pid in the file is for
+people only. The file is never removed, or a second daemon could lock a new file of the same name.
 """
 
 import fcntl
 import os
+import re
 from pathlib import Path
 from types import TracebackType
+from typing import Final
+
+from anyclaude.runtime.paths import Paths
+
+_CHILD_SOCKET: Final = re.compile(r"[a-z]+-(\d+)\.(sock|stream)")
 
 
 class AlreadyRunningError(Exception):
-    """Another daemon holds the lock; the message names it."""
+    """Another daemon has the lock; the message gives its pid."""
 
 
 class DaemonLock:
-    """Held from `__enter__` to `__exit__`."""
+    """The lock is ours inside the `with` block."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._fd = -1
 
     def __enter__(self) -> "DaemonLock":
-        """Takes the lock.
-
+        """
         Raises:
-            AlreadyRunningError: it is taken; nothing was touched.
+            AlreadyRunningError: another daemon has the lock; nothing was changed.
         """
         self._fd = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -49,3 +54,19 @@ class DaemonLock:
     ) -> None:
         os.ftruncate(self._fd, 0)
         os.close(self._fd)
+
+
+def clear_stale(paths: Paths) -> int:
+    """Removes the sockets of a killed daemon; only the holder of the lock may call this.
+
+    Returns the first generation for new children. It is higher than every generation found: a
+    child of the killed daemon may still be ending, and removes its own socket path when it does.
+    """
+    paths.control_socket.unlink(missing_ok=True)
+    last = 0
+    for path in paths.run.iterdir():
+        match = _CHILD_SOCKET.fullmatch(path.name)
+        if match:
+            last = max(last, int(match[1]))
+            path.unlink(missing_ok=True)
+    return last + 1

@@ -1,7 +1,7 @@
 """`anyclauded`: the daemon, in the foreground.
 
-Exit codes: 0 stopped as asked; 1 another daemon runs, the port is taken, a folder is not ours, or a
-stop was forced; 2 usage; 78 the settings cannot be used.
+Exit codes: 0 stopped on request; 1 another daemon runs, the port is in use, a folder is not ours,
+or a stop was forced; 2 usage; 78 the settings cannot be used.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from anyclaude.runtime import logs
 from anyclaude.runtime.child import ExitCode
 from anyclaude.runtime.paths import Paths, UnsafeFolderError, find_paths
 from anyclaude.runtime.settings import LoadedSettings, SettingsError, load
-from anyclaude.supervisor import lifecycle, listener, log_file, modes
+from anyclaude.supervisor import lifecycle, listener, modes
 from anyclaude.supervisor.children import DEFAULT_CHILDREN, ChildSpec
 from anyclaude.supervisor.daemon import VERSION
 from anyclaude.supervisor.lock import AlreadyRunningError, DaemonLock
@@ -42,9 +42,9 @@ def main(
 ) -> int:
     """Runs the daemon; returns its exit code."""
     arguments = _parse(argv)
-    with ExitStack() as held:
+    with ExitStack() as resources:
         try:
-            ready = _prepare(arguments, os.environ, held)
+            ready = _prepare(arguments, os.environ, resources)
         except _BAD_CONFIG as error:
             print(error, file=sys.stderr)
             return ExitCode.CONFIG
@@ -57,17 +57,17 @@ def main(
 
 
 def _prepare(
-    arguments: argparse.Namespace, environ: Mapping[str, str], held: ExitStack
+    arguments: argparse.Namespace, environ: Mapping[str, str], resources: ExitStack
 ) -> _Prepared:
-    """Reads the settings, then takes what only one daemon can have; `held` gives it back."""
+    """Reads the settings, then opens the lock, the socket and the log; `resources` closes them."""
     paths = find_paths(environ)
     loaded = load(_config_file(arguments, paths), environ, _flags(arguments))
     logs.configure(loaded.settings.log.level)
     mode = modes.initial(loaded, paths.mode_file)
     paths.create()
-    held.enter_context(DaemonLock(paths.lock_file))
-    http = held.enter_context(listener.listen(loaded.settings.server))
-    held.enter_context(log_file.attached(paths.log_file, loaded.settings.log))
+    resources.enter_context(DaemonLock(paths.lock_file))
+    http = resources.enter_context(listener.listen(loaded.settings.server))
+    resources.enter_context(logs.to_file(paths.log_file, loaded.settings.log))
     return _Prepared(loaded, paths, mode, http)
 
 
@@ -86,7 +86,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _config_file(arguments: argparse.Namespace, paths: Paths) -> Path:
-    """The usual file may be missing; one that was asked for may not."""
+    """The default file may be missing; a file named by `--config` may not."""
     chosen: Path | None = arguments.config
     if chosen is None:
         return paths.config_file

@@ -1,7 +1,7 @@
-"""The modes, their historic names, and the choice that outlives a restart.
+"""The modes, their historic names, and the saved choice that outlives a restart.
 
-Precedence of the mode at start: flag, environment, what `anyclaudectl mode` last set, config file,
-default.
+Precedence of the mode at start: flag, environment, the mode last set by `anyclaudectl mode`, config
+file, default.
 """
 
 import difflib
@@ -13,8 +13,8 @@ from typing import Final
 
 import structlog
 
-from anyclaude.runtime.files import write_atomically
 from anyclaude.runtime.mode_names import HISTORIC, current_name
+from anyclaude.runtime.paths import write_atomically
 from anyclaude.runtime.settings import AutoRule, LoadedSettings, Origin, Settings
 from anyclaude.runtime.upstreams import SwitchPolicy, UpstreamKind, UpstreamSettings
 from anyclaude.supervisor.changes import Changes
@@ -32,18 +32,18 @@ CACHE_WORKER: Final = "mlx"
 class Mode:
     name: str
     description: str
-    # The child that answers it; empty when nothing can.
+    # Name of the child that answers requests; empty when none can.
     worker: str = ""
-    # Why nothing can answer it, and what to do; empty when something can.
+    # Why no child can answer, and what to do; empty when one can.
     missing: str = ""
-    # Bytes go through unchanged.
+    # Bytes are passed in both directions unchanged.
     is_passthrough: bool = False
-    # What requests hold leaves this machine.
+    # The content of requests leaves this machine.
     is_remote: bool = False
-    # Its server answers nobody without a key.
+    # Variable of the key, when the server requires one.
     key_variable: str = ""
     policy: SwitchPolicy = SwitchPolicy.START_FIRST
-    # Of stop-first, for its server.
+    # For stop-first: how long its server may take to become ready.
     ready_seconds: float = 0.0
 
     @property
@@ -61,18 +61,18 @@ _WHAT: Final[Mapping[UpstreamKind, str]] = {
     UpstreamKind.OPENROUTER: "OpenRouter",
     UpstreamKind.CLAUDE: "the real Claude API, bytes passed through",
     UpstreamKind.MLX_LM: "an mlx_lm.server of your own; its caches are not ours",
-    UpstreamKind.OTHER: "a server of the configuration",
+    UpstreamKind.OTHER: "a server from your configuration",
 }
 
 
 def catalog(settings: Settings) -> Modes:
-    """Every mode there is under these settings, ours first."""
+    """Every mode under these settings, our own first."""
     own = Mode(OWN_MODE, "the local model on MLX, with its KV cache and tools", worker=CACHE_WORKER)
     tables = settings.upstreams
     relayed = {name: _relayed(name, table) for name, table in tables.items()}
     if not tables[OWN_MODE].base_url:
         relayed.pop(OWN_MODE)
-    # Of its own it has the readiness of the mode that it uses first.
+    # `auto` is as ready as the mode that it tries first.
     first = relayed.get(OWN_MODE, own)
     auto = Mode(AUTO_MODE, "a mode for each request, by the rules of [auto]", worker=first.worker)
     modes = {own.name: own} | relayed
@@ -101,7 +101,7 @@ def _relayed(name: str, table: UpstreamSettings) -> Mode:
 
 
 def leaves_machine(mode: Mode, modes: Modes, rules: Iterable[AutoRule]) -> bool:
-    """Whether what requests of `mode` hold may leave this machine."""
+    """Whether the content of requests in `mode` may leave this machine."""
     if mode.name != AUTO_MODE:
         return mode.is_remote
     named = {word for rule in rules for word in rule.use}
@@ -122,7 +122,7 @@ def resolve(modes: Modes, word: str) -> tuple[Mode, str]:
     Raises:
         UnknownModeError
     """
-    # A table of the configuration may bear an old word.
+    # A table of the configuration may have a historic name.
     name, warning = (word, "") if word in modes else current_name(word)
     if name not in modes:
         raise UnknownModeError(_explain_unknown(modes, word))
@@ -168,28 +168,28 @@ def initial(loaded: LoadedSettings, mode_file: Path) -> Mode:
         _log.warning("historic mode name", hint=warning)
     if loaded.origins.get("mode") in (Origin.FLAG, Origin.ENVIRONMENT):
         return configured
-    return _kept(modes, mode_file) or configured
+    return _saved(modes, mode_file) or configured
 
 
-def keep(mode: Mode, mode_file: Path) -> None:
-    """Remembers `mode`; the file holds the old or the new choice, never half of one."""
+def save(mode: Mode, mode_file: Path) -> None:
+    """Saves `mode`; after a crash the file has either the old or the new choice."""
     write_atomically(mode_file, json.dumps({"mode": mode.name}).encode(), 0o600)
 
 
-def _kept(modes: Modes, mode_file: Path) -> Mode | None:
+def _saved(modes: Modes, mode_file: Path) -> Mode | None:
     try:
         word = json.loads(mode_file.read_text(encoding="utf-8"))["mode"]
         return servable(modes, word)[0]
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, UnknownModeError, ModeMissingError) as error:
-        # A doubtful choice must not keep the service down; the configured one stands.
-        _log.warning("kept mode ignored", file=str(mode_file), why=str(error))
+        # An unreadable choice must not stop the service; the configured mode is used.
+        _log.warning("saved mode ignored", file=str(mode_file), why=str(error))
         return None
 
 
 class CurrentMode:
-    """The mode that requests take now."""
+    """The mode of new requests, unless a request names one."""
 
     def __init__(self, mode: Mode, file: Path, changes: Changes) -> None:
         self._mode = mode
@@ -200,11 +200,11 @@ class CurrentMode:
         return self._mode
 
     def set(self, mode: Mode) -> None:
-        """Takes effect for the next request and outlives a restart.
+        """Applies to the next request and outlives a restart of the daemon.
 
         Raises:
-            OSError: the choice could not be kept; the old one stands.
+            OSError: the choice could not be saved; the old mode stays.
         """
-        keep(mode, self._file)
+        save(mode, self._file)
         self._mode = mode
         self._changes.notify()

@@ -1,17 +1,23 @@
-"""One real child process: born with a line on stdin, heard on stdout and stderr, reaped once.
+"""One operating-system process of a child: spawned, watched and reaped.
 
-Not asyncio's subprocesses: its watcher reaps before the loop knows, so a later kill could hit a
-stranger's pid. Here the loop thread alone reaps, and `signal` cannot outlive the process.
+asyncio's subprocesses are not used: their watcher reaps a process before the event loop knows, so a
+later kill could hit an unrelated process with the same pid. Here only the event loop's thread
+reaps, and `ChildProcess.signal` does nothing afterwards.
 
-The child stays in our process group: launchd kills the group with the daemon. Its stdin is the
-death pipe; our end of it is closed on exec, so no sibling keeps it open.
+The child stays in the daemon's process group, because launchd kills the whole group. The child
+exits when its stdin ends; our end of that pipe is closed on exec, so no sibling keeps it open.
+
+The end of a process is noticed without polling and without SIGCHLD, by a file descriptor that the
+event loop watches: a pidfd on Linux, a kqueue on macOS.
 """
 
 import asyncio
 import json
 import os
+import select
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
@@ -19,12 +25,13 @@ from typing import IO, Any
 import structlog
 
 from anyclaude.runtime.child import Birth
-from anyclaude.supervisor.child_logs import ChildLog
-from anyclaude.supervisor.exits import watch_exit
-from anyclaude.supervisor.pipes import LinePipe
+from anyclaude.supervisor.child_output import ChildLog, LinePipe
 from anyclaude.supervisor.supervisor import Exit
 
 _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+# The descriptor that becomes readable at the exit, and how to close it.
+_Watch = tuple[int, Callable[[], None]]
 
 
 @dataclass(frozen=True)
@@ -59,9 +66,9 @@ class ChildProcess:
         self._log = ChildLog(self._name)
         self._process = _spawn(launch)
         try:
-            self._attend(loop, launch.birth)
+            self._watch(loop, launch.birth)
         except OSError:
-            # Out of descriptors: a process that nobody watches must not live.
+            # No descriptor was left, and a process that nobody watches must not live on.
             self._process.kill()
             self._process.wait()
             raise
@@ -74,20 +81,20 @@ class ChildProcess:
         """Does nothing once the process was reaped."""
         self._process.send_signal(number)
 
-    def _attend(self, loop: asyncio.AbstractEventLoop, birth: Birth) -> None:
+    def _watch(self, loop: asyncio.AbstractEventLoop, birth: Birth) -> None:
         assert self._process.stdout is not None
         assert self._process.stderr is not None
-        self._stdout = LinePipe(loop, _take(self._process.stdout), self._notice)
-        self._stderr = LinePipe(loop, _take(self._process.stderr), self._log.line)
-        self._give_birth(birth)
-        watch_exit(loop, self.pid, self._ended)
+        self._stdout = LinePipe(loop, _detach(self._process.stdout), self._notice)
+        self._stderr = LinePipe(loop, _detach(self._process.stderr), self._log.line)
+        self._send_birth(birth)
+        _watch_exit(loop, self.pid, self._ended)
 
-    def _give_birth(self, birth: Birth) -> None:
+    def _send_birth(self, birth: Birth) -> None:
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(birth.to_json().encode() + b"\n")
         except BrokenPipeError:
-            # It died first; its exit says how.
+            # The child died first; its exit tells why.
             _log.debug("child left before its birth line", worker=self._name)
 
     def _notice(self, line: bytes) -> None:
@@ -111,7 +118,7 @@ class ChildProcess:
 
 def _spawn(launch: Launch) -> subprocess.Popen[bytes]:
     listen_fd = launch.birth.listen_fd
-    # Until the child ignores it itself, Ctrl-C in the terminal must not end it: a blocked signal
+    # Ctrl-C in a terminal must not end the child before it ignores SIGINT itself. A blocked signal
     # stays blocked across exec.
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -128,8 +135,8 @@ def _spawn(launch: Launch) -> subprocess.Popen[bytes]:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
-def _take(pipe: IO[bytes]) -> int:
-    """The pipe's descriptor, without the object that would close it behind our back."""
+def _detach(pipe: IO[bytes]) -> int:
+    """The pipe's descriptor, without the file object, which would close it when collected."""
     fd = os.dup(pipe.fileno())
     pipe.close()
     return fd
@@ -148,3 +155,44 @@ def _describe(returncode: int, failed: str, tail: str) -> Exit:
         name = signal.Signals(-returncode).name
         return Exit(None, name, failed or f"ended by {name}", tail)
     return Exit(returncode, "", failed or f"exited with code {returncode}", tail)
+
+
+def _watch_exit(loop: asyncio.AbstractEventLoop, pid: int, on_exit: Callable[[], None]) -> None:
+    """Calls `on_exit` once, on the loop, after `pid` has ended; `on_exit` has to reap it."""
+    watch = _open_watch(pid)
+    if watch is None:
+        loop.call_soon(on_exit)
+        return
+    fd, close = watch
+
+    def readable() -> None:
+        loop.remove_reader(fd)
+        close()
+        on_exit()
+
+    loop.add_reader(fd, readable)
+
+
+if sys.platform == "darwin":
+
+    def _open_watch(pid: int) -> _Watch | None:
+        queue = select.kqueue()
+        event = select.kevent(
+            pid,
+            filter=select.KQ_FILTER_PROC,
+            flags=select.KQ_EV_ADD | select.KQ_EV_ONESHOT,
+            fflags=select.KQ_NOTE_EXIT,
+        )
+        try:
+            queue.control([event], 0)
+        except ProcessLookupError:
+            # The process is ending: wait() returns within moments.
+            queue.close()
+            return None
+        return queue.fileno(), queue.close
+
+else:
+
+    def _open_watch(pid: int) -> _Watch | None:
+        fd = os.pidfd_open(pid)
+        return fd, lambda: os.close(fd)

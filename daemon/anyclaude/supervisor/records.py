@@ -1,4 +1,4 @@
-"""Records of finished requests: followed from the front end, kept in memory, counted."""
+"""Records of finished requests: streamed from the front end and kept in memory."""
 
 import asyncio
 from collections import deque
@@ -11,8 +11,7 @@ import structlog
 
 from anyclaude.frontend.v1 import frontend_pb2, frontend_pb2_grpc
 from anyclaude.supervisor.changes import Changes
-from anyclaude.supervisor.child import SupervisedChild
-from anyclaude.supervisor.links import Link, NotReadyError
+from anyclaude.supervisor.child import NotReadyError, SupervisedChild
 
 _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -35,7 +34,7 @@ class Journal:
 
 
 class RecordFollower:
-    """Passes on every record of every front end, one after the other."""
+    """Passes on every record of the current front end, and of each one that follows it."""
 
     def __init__(
         self,
@@ -47,7 +46,7 @@ class RecordFollower:
         self._changes = changes
         self._on_record = on_record
         self._on_dropped = on_dropped
-        self._link = Link(frontend)
+        self._frontend = frontend
 
     async def run(self) -> None:
         """Follows until cancelled."""
@@ -61,21 +60,18 @@ class RecordFollower:
                 _log.debug("record stream ended", why=error.details())
                 await asyncio.sleep(_RETRY_SECONDS)
 
-    async def close(self) -> None:
-        await self._link.close()
-
     async def _follow(self) -> None:
-        stub = frontend_pb2_grpc.FrontendServiceStub(await self._link.channel())  # type: ignore[no-untyped-call]
+        stub = frontend_pb2_grpc.FrontendServiceStub(await self._frontend.channel())  # type: ignore[no-untyped-call]
         call = stub.StreamRecords(frontend_pb2.StreamRecordsRequest())
         try:
             async for answer in call:
-                self._take(answer)
+                self._receive(answer)
         finally:
-            # Leaving the loop alone would keep the stream running.
+            # The stream would go on if only the loop were left.
             call.cancel()
         await asyncio.sleep(_RETRY_SECONDS)
 
-    def _take(self, answer: frontend_pb2.StreamRecordsResponse) -> None:
+    def _receive(self, answer: frontend_pb2.StreamRecordsResponse) -> None:
         if answer.dropped_records:
             self._on_dropped(answer.dropped_records)
         if answer.HasField("record"):

@@ -1,7 +1,7 @@
 """Which worker answers which mode, pushed to the front end at every change.
 
-`table` is a pure picture of the daemon's state; `RoutePusher` keeps the front end's copy equal to
-it. The front end answers from its copy alone, so messages go on while the daemon is busy or gone.
+`table` computes the routes from the daemon's state; `RoutePusher` keeps the front end's copy equal
+to them. The front end uses only its copy, so it answers messages while the daemon is busy or gone.
 """
 
 import asyncio
@@ -14,15 +14,14 @@ import structlog
 
 from anyclaude.frontend.v1 import frontend_pb2, frontend_pb2_grpc
 from anyclaude.supervisor.changes import Changes
-from anyclaude.supervisor.child import SupervisedChild
-from anyclaude.supervisor.links import Link, NotReadyError
+from anyclaude.supervisor.child import NotReadyError, SupervisedChild
 from anyclaude.supervisor.modes import OWN_MODE, Mode, Modes
 from anyclaude.supervisor.supervisor import State
 from anyclaude.supervisor.worker_client import WorkerClient
 
 _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-# Guess for a worker that has never become ready.
+# Assumed for a worker that has never become ready.
 FIRST_START_SECONDS: Final = 5.0
 _PUSH_SECONDS: Final = 2.0
 _RETRY_SECONDS: Final = 0.1
@@ -56,22 +55,22 @@ def route(mode: Mode, worker: WorkerClient, now: float) -> frontend_pb2.Route:
 
 
 def _route_state(worker: WorkerClient, mode: Mode) -> frontend_pb2.RouteState:
-    # Whoever asks now is answered by the next mode, or by this one if that fails.
-    if worker.child.room is not None and not worker.child.room.is_made:
+    # Requests wait until the change of mode succeeds or fails.
+    if worker.child.pause is not None and not worker.child.pause.is_complete:
         return frontend_pb2.ROUTE_STATE_STARTING
     if worker.child.state in (State.FATAL, State.STOPPED):
         return frontend_pb2.ROUTE_STATE_UNAVAILABLE
-    # A worker that has not yet said what it serves is still starting.
+    # A worker that has not reported its model yet is still starting.
     if worker.child.state is State.READY and worker.model(mode.name) is not None:
         return frontend_pb2.ROUTE_STATE_READY
     return frontend_pb2.ROUTE_STATE_STARTING
 
 
 def why_not_ready(child: SupervisedChild, now: float) -> str:
-    """A sentence for people: what is the matter and what to do."""
+    """One sentence for people: what is wrong and what to do."""
     name, supervisor = child.name, child.supervisor
-    if child.room is not None and not child.room.is_made:
-        return f"The {name} worker is being stopped to make room for mode {child.room.mode}."
+    if child.pause is not None and not child.pause.is_complete:
+        return f"The {name} worker is being stopped to make room for mode {child.pause.mode}."
     ended = supervisor.last_exit.reason if supervisor.last_exit else "unknown"
     if child.state is State.FATAL:
         return (
@@ -83,9 +82,9 @@ def why_not_ready(child: SupervisedChild, now: float) -> str:
         return (
             f"The {name} worker ended ({ended.removesuffix('.')}) and starts again in {seconds} s."
         )
-    if child.state is State.STOPPED and child.room is not None:
+    if child.state is State.STOPPED and child.pause is not None:
         return (
-            f"The {name} worker is stopped (stop-first) while {child.room.mode} is the mode. "
+            f"The {name} worker is stopped (stop-first) while {child.pause.mode} is the mode. "
             f"Run `anyclaudectl mode {OWN_MODE}` to start it."
         )
     if child.state is State.STOPPED:
@@ -120,14 +119,13 @@ class RoutePusher:
         self._workers = workers
         self._mode = mode
         self._changes = changes
-        self._link = Link(frontend)
-        # Counts on across front ends, so that no front end ever sees an older number.
+        # Never reset, so that no front end ever sees an older number.
         self._version = 0
-        # What the front end of this generation accepted last.
+        # Generation of the front end, default mode and routes that were accepted last.
         self._accepted: tuple[int, str, list[frontend_pb2.Route]] | None = None
 
     def serves(self, mode: Mode) -> bool:
-        """Whether the front end that runs now sends `mode` to a worker that runs now."""
+        """Whether the current front end sends requests of `mode` to a worker that is ready."""
         if self._accepted is None or mode.worker not in self._workers:
             return False
         generation, default, routes = self._accepted
@@ -141,7 +139,7 @@ class RoutePusher:
 
     @property
     def is_current(self) -> bool:
-        """Whether the front end that runs now has heard of the state as it is now."""
+        """Whether the current front end has accepted the current routes."""
         return self._accepted == self._wanted()
 
     async def run(self) -> None:
@@ -153,9 +151,6 @@ class RoutePusher:
             else:
                 await asyncio.sleep(_RETRY_SECONDS)
 
-    async def close(self) -> None:
-        await self._link.close()
-
     async def _push(self) -> bool:
         """False when it has to be tried again."""
         wanted = self._wanted()
@@ -166,7 +161,7 @@ class RoutePusher:
         except NotReadyError:
             return True
         except grpc.aio.AioRpcError as error:
-            _log.warning("front end took no routes", why=error.details())
+            _log.warning("front end did not accept routes", why=error.details())
             return False
         self._accepted = wanted
         self._changes.notify()
@@ -177,7 +172,7 @@ class RoutePusher:
         return self._frontend.supervisor.generation, self._mode().name, routes
 
     async def _set(self, default: str, routes: list[frontend_pb2.Route]) -> None:
-        stub = frontend_pb2_grpc.FrontendServiceStub(await self._link.channel())  # type: ignore[no-untyped-call]
+        stub = frontend_pb2_grpc.FrontendServiceStub(await self._frontend.channel())  # type: ignore[no-untyped-call]
         self._version += 1
         request = frontend_pb2.SetRoutesRequest(
             version=self._version, default_mode=default, routes=routes

@@ -1,67 +1,135 @@
-"""How fast each mode answers, kept across restarts of the daemon.
+"""How fast each mode answers and what recent requests needed, computed from request records.
 
-What the journal tells wins; until it tells something again, what it told at the last stop stands
-in, for the same model. No word of any request is in the file.
+Speeds are medians, because one long first prompt would dominate a mean. Utility calls are left out:
+they are short and do not represent a conversation. Speeds are saved when the daemon stops; after a
+restart the saved speed of a mode is used until a request with the same model has been measured. The
+file contains no text of any request.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
+from typing import Final
 
 import structlog
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 
+from anyclaude.control.v1 import control_pb2
 from anyclaude.control.v1.control_pb2 import Speed
-from anyclaude.runtime.files import write_atomically
-from anyclaude.supervisor.measured import speed
-from anyclaude.supervisor.records import Journal
+from anyclaude.frontend.v1 import frontend_pb2
+from anyclaude.runtime.paths import write_atomically
+from anyclaude.supervisor.records import Journal, Record
+from anyclaude.worker.v1 import worker_pb2
 
 _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
+# Per mode: enough requests for a steady median, few enough to follow a change.
+_SPEED_REQUESTS: Final = 50
+# Requests that count as recent.
+RECENT: Final = 100
+# In a shorter response the last event weighs too much.
+_MIN_RATE_TOKENS: Final = 8
+_ROUTE: Final = "/v1/messages"
+
+
+def speed(newest_first: Sequence[Record], mode: str) -> Speed | None:
+    """The median speed of `mode`; None when no record can be measured."""
+    measured = [record for record in newest_first if record.mode == mode and _is_measurable(record)]
+    measured = measured[:_SPEED_REQUESTS]
+    if not measured:
+        return None
+    rates = [rate for record in measured if (rate := _tokens_per_second(record)) is not None]
+    answer = Speed(requests=len(measured), tokens_per_second=median(rates) if rates else None)
+    first = median(record.time_to_first_token.ToNanoseconds() for record in measured)
+    answer.time_to_first_token.FromNanoseconds(round(first))
+    return answer
+
+
+def _is_measurable(record: Record) -> bool:
+    return (
+        _is_conversation(record)
+        and record.outcome == frontend_pb2.OUTCOME_COMPLETED
+        and record.HasField("time_to_first_token")
+    )
+
+
+def _is_conversation(record: Record) -> bool:
+    utility = worker_pb2.REQUEST_CLASS_UTILITY
+    return record.route == _ROUTE and record.identity.request_class != utility
+
+
+def _tokens_per_second(record: Record) -> float | None:
+    tokens = record.usage.output_tokens
+    seconds = _decode_seconds(record)
+    return tokens / seconds if tokens >= _MIN_RATE_TOKENS and seconds > 0 else None
+
+
+def _decode_seconds(record: Record) -> float:
+    """The worker's measurement, else the time after the first token by the front end's clock."""
+    if record.timings.HasField("decode"):
+        return record.timings.decode.ToNanoseconds() / 1e9
+    after = record.duration.ToNanoseconds() - record.time_to_first_token.ToNanoseconds()
+    return after / 1e9
+
+
+def recent_needs(newest_first: Sequence[Record]) -> control_pb2.Needs:
+    """What the given conversations needed from the model that answered them."""
+    records = [record for record in newest_first if _is_conversation(record)]
+    return control_pb2.Needs(
+        longest_prompt_tokens=max((_prompt_tokens(record) for record in records), default=0),
+        tools=any(record.stop_reason == worker_pb2.STOP_REASON_TOOL_USE for record in records),
+        images=any(record.images for record in records),
+    )
+
+
+def _prompt_tokens(record: Record) -> int:
+    usage = record.usage
+    return usage.input_tokens + usage.cache_read_tokens + usage.cache_creation_tokens
+
 
 class Speeds:
+    """The speed of each mode: from the journal, else from the file of the last run."""
+
     def __init__(self, journal: Journal, max_records: int, file: Path) -> None:
         self._journal = journal
         self._max_records = max_records
         self._file = file
-        # By mode: the model, and how fast it was.
-        self._kept = _read(file)
+        # By mode: the model and its speed.
+        self._saved = _read(file)
 
     def of(self, mode: str, model: str) -> Speed | None:
-        """None where nothing is known of `mode` with this model."""
+        """None when `mode` was never measured with this model."""
         now = speed(self._journal.newest(self._max_records), mode)
         if now is not None:
             return now
-        kept = self._kept.get(mode)
-        return kept[1] if kept is not None and kept[0] == model else None
+        saved = self._saved.get(mode)
+        return saved[1] if saved is not None and saved[0] == model else None
 
-    def keep(self, models: Mapping[str, str]) -> None:
-        """Writes what is known now.
-
-        Args:
-            models: the model of each mode.
-        """
+    def save(self, models: Mapping[str, str]) -> None:
+        """Writes the speeds to the file; `models` is the model of each mode."""
         known = {mode: (model, self.of(mode, model)) for mode, model in models.items()}
-        told = {
+        document = {
             mode: {"model": model, "speed": MessageToDict(found)}
             for mode, (model, found) in known.items()
             if found is not None
         }
         try:
-            write_atomically(self._file, json.dumps(told).encode(), 0o600)
+            write_atomically(self._file, json.dumps(document).encode(), 0o600)
         except OSError as error:
-            # Nothing depends on it: the next requests tell anew.
-            _log.warning("speeds not kept", file=str(self._file), why=str(error))
+            # Nothing depends on the file: the next requests are measured anew.
+            _log.warning("speeds not saved", file=str(self._file), why=str(error))
 
 
 def _read(file: Path) -> dict[str, tuple[str, Speed]]:
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
+        document = json.loads(file.read_text(encoding="utf-8"))
         return {
-            mode: (kept["model"], ParseDict(kept["speed"], Speed())) for mode, kept in told.items()
+            mode: (saved["model"], ParseDict(saved["speed"], Speed()))
+            for mode, saved in document.items()
         }
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ParseError) as error:
-        _log.warning("kept speeds ignored", file=str(file), why=str(error))
+        _log.warning("saved speeds ignored", file=str(file), why=str(error))
         return {}

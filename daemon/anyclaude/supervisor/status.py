@@ -14,7 +14,6 @@ from anyclaude.supervisor.daemon import VERSION, Daemon
 from anyclaude.supervisor.modes import CACHE_WORKER, OWN_MODE, Mode
 from anyclaude.supervisor.routes import why_not_ready
 from anyclaude.supervisor.supervisor import Exit, State
-from anyclaude.supervisor.upstreams import why_not
 from anyclaude.worker.v1 import worker_pb2
 
 _STATES: Final = {
@@ -29,7 +28,7 @@ _BROKEN: Final = frozenset({State.BACKOFF, State.FATAL})
 
 
 async def status(daemon: Daemon) -> control_pb2.Status:
-    """Everything `anyclaudectl status` shows; waits at most a glance for the worker."""
+    """Everything `anyclaudectl status` shows; waits at most one second for the workers."""
     mode = daemon.mode.get()
     seen = await _glances(daemon, mode)
     answer = control_pb2.Status(
@@ -47,7 +46,7 @@ async def status(daemon: Daemon) -> control_pb2.Status:
     worker = daemon.workers.get(mode.worker)
     if worker and (model := worker.model(mode.name)):
         answer.model.CopyFrom(model)
-    # In whatever mode, the caches stay and are worth showing.
+    # The caches stay in memory in every mode.
     if CACHE_WORKER in seen:
         _add_caches(answer, seen[CACHE_WORKER])
         answer.notices.extend(_notices(seen[CACHE_WORKER]))
@@ -57,10 +56,10 @@ async def status(daemon: Daemon) -> control_pb2.Status:
 
 
 async def _glances(daemon: Daemon, mode: Mode) -> dict[str, worker_pb2.GetStatusResponse]:
-    """What the mode's worker and the one that keeps caches say now."""
-    asked = {n: w for n, w in daemon.workers.items() if n in (mode.worker, CACHE_WORKER)}
-    heard = await asyncio.gather(*(worker.glance() for worker in asked.values()))
-    return {name: said for name, said in zip(asked, heard, strict=True) if said is not None}
+    """The current status of the mode's worker and of the worker with the caches."""
+    chosen = {n: w for n, w in daemon.workers.items() if n in (mode.worker, CACHE_WORKER)}
+    found = await asyncio.gather(*(worker.glance() for worker in chosen.values()))
+    return {name: seen for name, seen in zip(chosen, found, strict=True) if seen is not None}
 
 
 def _add_caches(answer: control_pb2.Status, seen: worker_pb2.GetStatusResponse) -> None:
@@ -71,7 +70,7 @@ def _add_caches(answer: control_pb2.Status, seen: worker_pb2.GetStatusResponse) 
 
 
 def readiness(daemon: Daemon) -> control_pb2.Readiness:
-    if any(child.state in _BROKEN for child in daemon.crew) or _server_problems(daemon):
+    if any(child.state in _BROKEN for child in daemon.children) or _server_problems(daemon):
         return control_pb2.READINESS_DEGRADED
     if daemon.routes.serves(daemon.mode.get()):
         return control_pb2.READINESS_READY
@@ -80,17 +79,17 @@ def readiness(daemon: Daemon) -> control_pb2.Readiness:
 
 def problems(daemon: Daemon) -> list[str]:
     now = daemon.clock()
-    broken = [why_not_ready(child, now) for child in daemon.crew if child.state in _BROKEN]
+    broken = [why_not_ready(child, now) for child in daemon.children if child.state in _BROKEN]
     return broken + _server_problems(daemon) + _foreign_caches(daemon.mode.get())
 
 
 def _server_problems(daemon: Daemon) -> list[str]:
-    """What keeps the server behind the current mode from answering."""
+    """Why the server behind the current mode does not answer."""
     mode = daemon.mode.get()
     worker = daemon.workers.get(mode.worker)
     if not mode.is_relayed or worker is None or worker.upstream(mode.name) is None:
         return []
-    reason = why_not(daemon, mode) if worker.child.state is State.READY else ""
+    reason = daemon.why_not(mode) if worker.child.state is State.READY else ""
     return [f"Mode {mode.name} is not ready. {reason}"] if reason else []
 
 
@@ -111,7 +110,7 @@ def _disk_problems(disk: worker_pb2.DiskStatus) -> list[str]:
 
 
 def memory_problems(memory: worker_pb2.MemoryStatus) -> list[str]:
-    """Whether one Claude Code prompt fits, with the numbers."""
+    """A warning when the KV cache of one Claude Code prompt does not fit into memory."""
     needed = f"The KV cache of one Claude Code prompt takes about {_gigabytes(memory.prompt_bytes)}"
     smaller = "a smaller model, cache.kv_bits = 8, or `anyclaudectl mode lmstudio` takes less"
     if memory.prompt_bytes > memory.cache_limit_bytes:
@@ -124,7 +123,7 @@ def memory_problems(memory: worker_pb2.MemoryStatus) -> list[str]:
             f"This machine is short of memory: {_gigabytes(memory.available_bytes)} are available. "
             f"Idle KV caches have left memory for the disk. Close other programs; {smaller}."
         ]
-    # What the caches hold already needs no room, or can be made to leave.
+    # Memory that caches use already is available to this prompt: they are extended or evicted.
     if memory.prompt_bytes > memory.available_bytes + memory.cache_bytes:
         return [
             f"{needed}, and {_gigabytes(memory.available_bytes)} of this machine's memory are "
@@ -134,7 +133,7 @@ def memory_problems(memory: worker_pb2.MemoryStatus) -> list[str]:
 
 
 def _notices(seen: worker_pb2.GetStatusResponse) -> list[str]:
-    """What a change of model did to the caches."""
+    """The effect of a change of model on the caches."""
     if not seen.HasField("model_change"):
         return []
     change, model = seen.model_change, seen.model.id
@@ -155,7 +154,7 @@ def _gigabytes(nbytes: int) -> str:
 
 
 def workers(daemon: Daemon) -> list[control_pb2.Worker]:
-    return [worker(child, daemon.clock) for child in daemon.crew]
+    return [worker(child, daemon.clock) for child in daemon.children]
 
 
 def worker(child: SupervisedChild, clock: Callable[[], float]) -> control_pb2.Worker:
@@ -176,7 +175,7 @@ def worker(child: SupervisedChild, clock: Callable[[], float]) -> control_pb2.Wo
         generation=supervisor.generation,
         last_exit=_last_exit(supervisor.last_exit, wall(supervisor.last_exit_at)),
         next_retry_time=wall(supervisor.retry_at),
-        makes_room_for=child.room.mode if child.room else "",
+        makes_room_for=child.pause.mode if child.pause else "",
     )
 
 

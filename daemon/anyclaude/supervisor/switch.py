@@ -1,14 +1,16 @@
-"""A change of mode, step by step, by the policy of the mode that it goes to.
+"""A change of mode. The policy of the new mode decides the steps.
 
-- start-first: the new mode's server is asked, and requests go there. Our own worker keeps running.
-- stop-first: our own worker takes no more requests, finishes those it has and their writes, and
-  ends; then the new mode's server is asked. Its memory is the server's as long as the mode lasts.
-- Away from a stop-first mode our worker starts again: before the change when it answers the new
-  mode, else beside it.
+- start-first: check that the new mode's server answers, then send requests there. Our own worker
+  keeps running.
+- stop-first: our own worker accepts no more requests, finishes those that run and writes its caches
+  to disk, then exits; then the new mode's server is checked. The worker stays stopped as long as
+  the mode is current, so that the server has its memory.
+- From a stop-first mode to another mode, our worker starts again: before the change if it answers
+  the new mode, else at the same time.
 
-Promises: a target that cannot become ready leaves the old mode and our worker as they were, with
-the reason; requests that run end where they began; those that come in between wait or are told to
-come again.
+Promises: if the new mode cannot become ready, the old mode and our worker stay as they were and the
+caller gets the reason; running requests finish on the worker that they started on; requests that
+arrive during the change wait, or get 529 with `retry-after`.
 """
 
 import asyncio
@@ -18,26 +20,25 @@ import grpc.aio
 import structlog
 
 from anyclaude.runtime.upstreams import SwitchPolicy
-from anyclaude.supervisor.child import Room, SupervisedChild
-from anyclaude.supervisor.crew import StoppingError
+from anyclaude.supervisor.child import NotReadyError, Pause, StoppingError, SupervisedChild
 from anyclaude.supervisor.daemon import Daemon
-from anyclaude.supervisor.links import NotReadyError
 from anyclaude.supervisor.modes import CACHE_WORKER, Mode
 from anyclaude.supervisor.routes import why_not_ready
 from anyclaude.supervisor.supervisor import State
-from anyclaude.supervisor.upstreams import CHECK_SECONDS, why_not
 from anyclaude.supervisor.worker_client import LIST_SECONDS
 from anyclaude.worker.v1 import worker_pb2
 
 _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-# For the front end to take the new routes; one that is away gets them before its first request.
-_TAKEN_SECONDS: Final = 5.0
+# For the front end to accept new routes. One that is restarting gets them before its first request.
+_ACCEPT_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.1
-# A request that took its route just before the change is on its way to the worker for a moment.
+# A request routed just before the change may reach the worker a moment later.
 _IDLE_POLLS: Final = 3
-# Between two questions to a server that may come up now.
-_ASK_AGAIN_SECONDS: Final = 0.5
+# Between two checks of a server that is starting.
+_RECHECK_SECONDS: Final = 0.5
+# For one check: a connection and two requests, each with its own time limit in the relay.
+_CHECK_SECONDS: Final = 30.0
 _GONE: Final = frozenset({State.STOPPED, State.STOPPING})
 
 
@@ -45,12 +46,12 @@ class SwitchError(Exception):
     """The mode did not change; the message says why and what to do."""
 
 
-def make_room_at_start(daemon: Daemon) -> None:
-    """In a stop-first mode our own worker is not started in the first place."""
+def pause_worker_at_start(daemon: Daemon) -> None:
+    """Keeps our own worker from starting if the daemon starts in a stop-first mode."""
     mode = daemon.mode.get()
     worker = daemon.workers.get(CACHE_WORKER)
     if mode.policy is SwitchPolicy.STOP_FIRST and worker is not None:
-        worker.child.make_room(Room(mode.name, is_made=True))
+        worker.child.set_pause(Pause(mode.name, is_complete=True))
 
 
 class Switcher:
@@ -64,38 +65,39 @@ class Switcher:
 
         Args:
             mode: the new one.
-            ready_seconds: how long a stop-first mode's server may take; at least the setting's.
+            ready_seconds: how long to wait for a stop-first mode's server, if more than the
+                mode's setting.
 
         Raises:
             SwitchError: the old mode stays.
-            OSError: the choice could not be kept; the old mode stays.
+            OSError: the mode could not be saved; the old mode stays.
         """
         own = self._own()
         if mode.policy is SwitchPolicy.STOP_FIRST and own is not None:
             await self._stop_first(mode, own, max(ready_seconds, mode.ready_seconds))
-        elif own is not None and own.room is not None and mode.worker == CACHE_WORKER:
+        elif own is not None and own.pause is not None and mode.worker == CACHE_WORKER:
             await self._start_own(mode, own)
         else:
             await self._start_first(mode, own)
-        await self._taken(mode)
+        await self._wait_for_routes(mode)
 
     def _own(self) -> SupervisedChild | None:
         worker = self._daemon.workers.get(CACHE_WORKER)
         return worker.child if worker else None
 
     async def _start_first(self, mode: Mode, own: SupervisedChild | None) -> None:
-        if reason := await self._ask_why_not(mode):
+        if reason := await self._check(mode):
             raise SwitchError(reason)
         self._daemon.mode.set(mode)
-        if own is not None and own.room is not None:
+        if own is not None and own.pause is not None:
             self._start_again(own)
 
     async def _stop_first(self, mode: Mode, own: SupervisedChild, ready_seconds: float) -> None:
         if mode.missing:
-            raise SwitchError(why_not(self._daemon, mode))
-        before = own.room
+            raise SwitchError(self._daemon.why_not(mode))
+        before = own.pause
         if before is None:
-            own.make_room(Room(mode.name))
+            own.set_pause(Pause(mode.name))
         try:
             if before is None:
                 await self._finish_work(own)
@@ -105,33 +107,33 @@ class Switcher:
         except BaseException:
             self._undo(own, before)
             raise
-        own.make_room(Room(mode.name, is_made=True))
+        own.set_pause(Pause(mode.name, is_complete=True))
 
-    def _undo(self, own: SupervisedChild, before: Room | None) -> None:
+    def _undo(self, own: SupervisedChild, before: Pause | None) -> None:
         if before is not None:
-            own.make_room(before)
+            own.set_pause(before)
         elif own.state in _GONE:
             self._start_again(own)
         else:
-            own.make_room(None)
+            own.set_pause(None)
 
     def _start_again(self, own: SupervisedChild) -> None:
         try:
-            self._daemon.crew.restart(own.name)
+            self._daemon.children.restart(own.name)
         except StoppingError:
-            # The whole daemon ends, and its next run begins by the kept mode.
-            _log.info("not started again: the daemon stops", worker=own.name)
+            # The next run of the daemon starts in the saved mode.
+            _log.info("not started again because the daemon stops", worker=own.name)
 
     async def _finish_work(self, own: SupervisedChild) -> None:
-        """Until the worker has nothing to do and nothing to write.
+        """Waits until the worker has no request and nothing to write.
 
         Raises:
-            SwitchError: it has not come to an end in time.
+            SwitchError: it was not done in time.
         """
         seconds = self._daemon.loaded.settings.supervisor.make_room_timeout_seconds
         try:
             async with asyncio.timeout(seconds):
-                await self._closed_to_requests()
+                await self._wait_until_closed()
                 idle = 0
                 while idle < _IDLE_POLLS:
                     busy = await self._is_busy()
@@ -143,10 +145,10 @@ class Switcher:
                 "Try again later, or set supervisor.make_room_timeout_seconds higher."
             ) from None
 
-    async def _closed_to_requests(self) -> None:
-        """Until the front end knows, if there is one."""
+    async def _wait_until_closed(self) -> None:
+        """Waits until the front end sends the worker no new requests."""
         try:
-            async with asyncio.timeout(_TAKEN_SECONDS):
+            async with asyncio.timeout(_ACCEPT_SECONDS):
                 version = self._daemon.changes.version
                 while not self._daemon.routes.is_current:
                     version = await self._daemon.changes.after(version)
@@ -166,42 +168,42 @@ class Switcher:
         return status.running_requests > 0 or status.queued_requests > 0 or writes
 
     async def _wait_for_server(self, mode: Mode, seconds: float) -> None:
-        """Asks until it answers.
+        """Waits until the mode's server answers.
 
         Raises:
-            SwitchError: it does not within `seconds`.
+            SwitchError: it did not answer within `seconds`.
         """
         deadline = self._daemon.clock() + seconds
-        while reason := await self._ask_why_not(mode):
+        while reason := await self._check(mode):
             if self._daemon.clock() >= deadline:
                 raise SwitchError(reason)
-            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+            await asyncio.sleep(_RECHECK_SECONDS)
 
-    async def _ask_why_not(self, mode: Mode) -> str:
-        """As `why_not`, with news from the mode's server."""
+    async def _check(self, mode: Mode) -> str:
+        """As `Daemon.why_not`, after a new check of the mode's server."""
         if not mode.is_relayed or mode.worker not in self._daemon.workers:
-            return why_not(self._daemon, mode)
+            return self._daemon.why_not(mode)
         try:
-            await self._daemon.workers[mode.worker].status(CHECK_SECONDS, check_mode=mode.name)
+            await self._daemon.workers[mode.worker].status(_CHECK_SECONDS, check_mode=mode.name)
         except NotReadyError:
-            return why_not(self._daemon, mode)
+            return self._daemon.why_not(mode)
         except grpc.aio.AioRpcError as error:
             return f"The {mode.worker} worker gave no answer ({error.code().name}). Try again."
-        return why_not(self._daemon, mode)
+        return self._daemon.why_not(mode)
 
     async def _start_own(self, mode: Mode, own: SupervisedChild) -> None:
         """Starts our worker, then changes to the mode that it answers.
 
         Raises:
-            SwitchError: it gave up, or does not get ready in time; it is stopped again.
+            SwitchError: it failed, or was not ready in time; it is stopped again.
         """
-        before = own.room
+        before = own.pause
         self._start_again(own)
         try:
             await self._wait_for_own(own, mode)
             self._daemon.mode.set(mode)
         except BaseException:
-            own.make_room(before)
+            own.set_pause(before)
             await own.stop()
             raise
 
@@ -218,15 +220,15 @@ class Switcher:
         except TimeoutError:
             raise SwitchError(why_not_ready(own, self._daemon.clock())) from None
 
-    async def _taken(self, mode: Mode) -> None:
+    async def _wait_for_routes(self, mode: Mode) -> None:
         changes, serves = self._daemon.changes, self._daemon.routes.serves
         try:
-            async with asyncio.timeout(_TAKEN_SECONDS):
+            async with asyncio.timeout(_ACCEPT_SECONDS):
                 version = changes.version
                 while not serves(mode):
                     version = await changes.after(version)
         except TimeoutError:
-            # The choice is kept and pushed as soon as there is a front end; status says more.
+            # The routes are pushed as soon as there is a front end; `status` shows the state.
             return
 
 

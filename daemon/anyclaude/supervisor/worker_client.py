@@ -9,8 +9,7 @@ import grpc.aio
 import structlog
 
 from anyclaude.supervisor.changes import Changes
-from anyclaude.supervisor.child import SupervisedChild
-from anyclaude.supervisor.links import Link, NotReadyError
+from anyclaude.supervisor.child import NotReadyError, SupervisedChild
 from anyclaude.supervisor.modes import AUTO_MODE, OWN_MODE
 from anyclaude.worker.v1 import worker_pb2, worker_pb2_grpc
 
@@ -43,7 +42,6 @@ class WorkerClient:
     def __init__(self, child: SupervisedChild, changes: Changes) -> None:
         self.child = child
         self._changes = changes
-        self._link = Link(child)
         # By generation: what a process that is gone has said is worth nothing.
         self._last: tuple[int, worker_pb2.GetStatusResponse] | None = None
 
@@ -190,11 +188,8 @@ class WorkerClient:
         )
         return answer.explanation if answer.HasField("explanation") else None
 
-    async def close(self) -> None:
-        await self._link.close()
-
     async def _stub(self) -> Any:
-        return worker_pb2_grpc.WorkerServiceStub(await self._link.channel())  # type: ignore[no-untyped-call]
+        return worker_pb2_grpc.WorkerServiceStub(await self.child.channel())  # type: ignore[no-untyped-call]
 
 
 def _news(status: worker_pb2.GetStatusResponse) -> list[tuple[str, int, worker_pb2.ModelInfo]]:

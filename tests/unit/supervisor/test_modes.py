@@ -30,9 +30,9 @@ def test_the_kept_mode_stands_between_environment_and_file(tmp_path, mode_file):
     """Flag, environment, kept mode, config file, default: in this order."""
     assert start(tmp_path) == "mlx-lm"
     assert start(tmp_path, 'mode = "lmstudio"') == "lmstudio"
-    modes.keep(MODES["mlx-lm"], mode_file)
+    modes.save(MODES["mlx-lm"], mode_file)
     assert start(tmp_path, 'mode = "lmstudio"') == "mlx-lm"
-    modes.keep(MODES["lmstudio"], mode_file)
+    modes.save(MODES["lmstudio"], mode_file)
     assert start(tmp_path) == "lmstudio"
     assert start(tmp_path, environ={"ANYCLAUDE_MODE": "mlx"}) == "mlx-lm"
     assert start(tmp_path, environ={"ANYCLAUDE_MODE": "lmstudio"}, flag="mlx-lm") == "mlx-lm"

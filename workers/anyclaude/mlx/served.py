@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from anyclaude.runtime.files import write_atomically
+from anyclaude.runtime.paths import write_atomically
 
 log = structlog.get_logger(__name__)
 

@@ -24,8 +24,7 @@ from anyclaude.cli.service.manager import (
 from anyclaude.cli.service.record import Recorded, record
 from anyclaude.cli.service.systemd import Systemd
 from anyclaude.cli.waiting import wait_for_service
-from anyclaude.runtime.files import write_if_changed
-from anyclaude.runtime.paths import Paths
+from anyclaude.runtime.paths import Paths, write_if_changed
 
 _ANSWER_SECONDS: Final = 30.0
 _FILE_MODE: Final = 0o644

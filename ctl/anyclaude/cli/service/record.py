@@ -15,7 +15,7 @@ from tomlkit.exceptions import TOMLKitError
 
 from anyclaude.cli.command import CommandError, ExitCode
 from anyclaude.runtime import settings
-from anyclaude.runtime.files import write_atomically
+from anyclaude.runtime.paths import write_atomically
 
 # Keys and credentials do not belong into a file unless their owner puts them there.
 _SECRET_ENDINGS: Final = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")

@@ -8,9 +8,9 @@ import grpc
 import grpc.aio
 
 from anyclaude.control.v1 import control_pb2, control_pb2_grpc
+from anyclaude.supervisor.child import NotReadyError
 from anyclaude.supervisor.control.errors import ControlError, answers
 from anyclaude.supervisor.daemon import Daemon
-from anyclaude.supervisor.links import NotReadyError
 from anyclaude.supervisor.modes import CACHE_WORKER
 from anyclaude.supervisor.routes import seconds_to_ready, why_not_ready
 from anyclaude.supervisor.worker_client import WorkerClient

@@ -14,10 +14,9 @@ from anyclaude.runtime.upstreams import SwitchPolicy
 from anyclaude.supervisor import modes
 from anyclaude.supervisor.control.errors import ControlError, answers
 from anyclaude.supervisor.daemon import Daemon
-from anyclaude.supervisor.measured import RECENT, recent_needs
 from anyclaude.supervisor.modes import RELAY, Mode
+from anyclaude.supervisor.speeds import RECENT, recent_needs
 from anyclaude.supervisor.switch import Switcher, SwitchError
-from anyclaude.supervisor.upstreams import why_not
 
 _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -95,7 +94,7 @@ class ModeService(control_pb2_grpc.ModeServiceServicer):
             self._target = ""
 
     def _show(self, mode: Mode) -> control_pb2.Mode:
-        reason = why_not(self._daemon, mode)
+        reason = self._daemon.why_not(mode)
         model = self._daemon.model(mode)
         settings = self._daemon.loaded.settings
         return control_pb2.Mode(

@@ -53,7 +53,7 @@ class ControlServer:
         version = -1
         while True:
             version = await self._daemon.changes.after(version)
-            for child in self._daemon.crew:
+            for child in self._daemon.children:
                 serving = child.state is State.READY
                 await self._health.set(child.name, _SERVING if serving else _NOT_SERVING)
 

@@ -3,8 +3,8 @@
 import grpc
 
 from anyclaude.control.v1 import control_pb2, control_pb2_grpc
+from anyclaude.supervisor.child import StoppingError, UnknownChildError
 from anyclaude.supervisor.control.errors import ControlError, answers
-from anyclaude.supervisor.crew import StoppingError, UnknownChildError
 from anyclaude.supervisor.daemon import Daemon
 from anyclaude.supervisor.status import worker, workers
 
@@ -24,17 +24,17 @@ class WorkerControlService(control_pb2_grpc.WorkerControlServiceServicer):
         self, request: control_pb2.RestartWorkerRequest
     ) -> control_pb2.RestartWorkerResponse:
         try:
-            room = self._daemon.crew[request.name].room
-            if room is not None and not room.is_made:
+            pause = self._daemon.children[request.name].pause
+            if pause is not None and not pause.is_complete:
                 raise ControlError(
                     grpc.StatusCode.ABORTED,
                     "MODE_CHANGING",
-                    f"The {request.name} worker is being stopped for mode {room.mode} just now. "
+                    f"The {request.name} worker is being stopped for mode {pause.mode} just now. "
                     "Try again in a moment.",
                     {"worker": request.name},
                     retry_seconds=1.0,
                 )
-            child = self._daemon.crew.restart(request.name)
+            child = self._daemon.children.restart(request.name)
         except UnknownChildError as error:
             raise ControlError(
                 grpc.StatusCode.NOT_FOUND, "UNKNOWN_WORKER", str(error), {"worker": request.name}
