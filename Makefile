@@ -1,14 +1,59 @@
-.PHONY: setup run test lint proto demo bench conformance fuzz calls upstreams
+.DEFAULT_GOAL := help
+PYTEST = .venv/bin/python -m pytest
 
-setup: ; @deploy/setup
-run: setup ; @exec .venv/bin/anyclauded
+.PHONY: help setup setup-dev run test coverage lint format proto demo bench conformance fuzz calls upstreams
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install the service into .venv
+	@deploy/setup
+
+setup-dev: ## Install what tests, lint and benchmarks need as well
+	@deploy/setup dev
+
+run: setup ## Start the service in the foreground
+	@exec .venv/bin/anyclauded
+
 # Two files at a time, since most tests keep one core busy.
-test: ; @deploy/setup dev && .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
-lint: ; @deploy/setup dev && .venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy
-proto: ; @deploy/setup dev && .venv/bin/python -m grpc_tools.protoc -Iprotos --python_out=protos --pyi_out=protos --grpc_python_out=protos protos/anyclaude/*/v1/*.proto
-demo: ; @deploy/setup dev && .venv/bin/python -m tools.demo_model.build
-bench: ; @deploy/setup dev && .venv/bin/python -m benchmarks.warm_path && .venv/bin/python -m benchmarks.prefix_cache && .venv/bin/python -m benchmarks.restart
-conformance: ; @deploy/setup dev && .venv/bin/python -m pytest tests/conformance -q --base-url="$(BASE_URL)" --api-key="$(API_KEY)" --model="$(MODEL)" --server="$(SERVER)" --table="$(TABLE)"
-fuzz: ; @deploy/setup dev && .venv/bin/python -m tests.conformance.fuzz --count="$(COUNT)" --base-url="$(BASE_URL)" --seed="$(SEED)"
-calls: ; @deploy/setup dev && .venv/bin/python -m benchmarks.held_calls $(COUNT)
-upstreams: ; @deploy/setup dev && tests/upstreams/install .upstreams && .venv/bin/python -m pytest tests/upstreams -q --page=docs/upstreams.md
+test: setup-dev ## Run the whole test suite
+	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder
+
+coverage: setup-dev ## Run the unit tests and show which lines they reach
+	.venv/bin/python -m coverage run -m pytest tests/unit
+	.venv/bin/python -m coverage report --skip-covered --skip-empty
+
+lint: setup-dev ## Check format, rules and types
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+format: setup-dev ## Format the code and fix what can be fixed
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+proto: setup-dev ## Generate the gRPC code again
+	.venv/bin/python -m grpc_tools.protoc -Iprotos --python_out=protos --pyi_out=protos \
+		--grpc_python_out=protos protos/anyclaude/*/v1/*.proto
+
+demo: setup-dev ## Train the embedded demo model again
+	.venv/bin/python -m tools.demo_model.build
+
+bench: setup-dev ## Measure reuse, restart and the warm path
+	.venv/bin/python -m benchmarks.warm_path
+	.venv/bin/python -m benchmarks.prefix_cache
+	.venv/bin/python -m benchmarks.restart
+
+conformance: setup-dev ## Test an endpoint against the Messages API (BASE_URL=...)
+	$(PYTEST) tests/conformance -q --base-url="$(BASE_URL)" --api-key="$(API_KEY)" \
+		--model="$(MODEL)" --server="$(SERVER)" --table="$(TABLE)"
+
+fuzz: setup-dev ## Send malformed requests (COUNT=..., BASE_URL=..., SEED=...)
+	.venv/bin/python -m tests.conformance.fuzz --count="$(COUNT)" --base-url="$(BASE_URL)" --seed="$(SEED)"
+
+calls: setup-dev ## Have a model that writes at random call tools (COUNT=...)
+	.venv/bin/python -m benchmarks.held_calls $(COUNT)
+
+upstreams: setup-dev ## Test the relay against real llama.cpp and vllm-mlx servers
+	tests/upstreams/install .upstreams
+	$(PYTEST) tests/upstreams -q --page=docs/upstreams.md

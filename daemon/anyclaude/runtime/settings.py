@@ -1,7 +1,10 @@
-"""Settings: every bound is a number here, with its unit in its name.
+"""All settings: their declarations, and how files and environment are merged into them.
 
-Precedence: flag, environment, TOML file, default. An unknown key or an unfit value is an error that
-names the key, where it came from, and what would fit. Each effective value remembers its origin.
+A flag wins over the environment, the environment over the TOML file, the file over the default.
+Each value remembers which of them it came from. An unknown key or an invalid value is an error that
+names the key, its source and what would be valid. Units are part of the names.
+
+A new setting needs a field here, a row in docs/settings.md, its use, and a test of that use.
 """
 
 import difflib
@@ -27,70 +30,70 @@ class ServerSettings(_Section):
     """The HTTP endpoint that Claude Code talks to."""
 
     host: Literal["127.0.0.1", "::1", "localhost"] = "127.0.0.1"
-    # 0 takes a free port, which status names.
+    # 0 takes any free port; `anyclaudectl status` shows which.
     port: int = Field(49152, ge=0, le=65535)
-    # A file whose content every request must present; empty asks for none.
+    # A file with the token that every request must present; empty: no token is needed.
     auth_token_file: str = ""
     max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024, le=40 * 1024 * 1024)
     ping_interval_seconds: float = Field(5.0, gt=0, le=10)
-    # How long an answer's HTTP status may wait for the worker to accept or refuse.
+    # How long the HTTP status is held back until the worker accepts or refuses the request.
     accept_wait_seconds: float = Field(3.0, ge=0, le=60)
-    # Requests the front end holds at once; more are answered 529.
+    # Requests in progress at a time; further ones get 529.
     max_requests: int = Field(64, ge=1)
     drain_timeout_seconds: float = Field(10.0, ge=0, le=300)
-    # A client that takes no byte for this long while we have some for it is dropped, and so is one
-    # whose request does not arrive.
+    # A client is disconnected when it reads nothing for this long while data is waiting for it, or
+    # when the rest of its request does not arrive.
     client_stall_seconds: float = Field(60.0, gt=0)
 
 
 class ModelSettings(_Section):
-    """Which model is resident."""
+    """The local model."""
 
-    # A local folder, or a hub id looked up in the local hub cache; empty means the demo model.
+    # A folder, or a hub id that is in the local hub cache; empty: the demo model.
     path: str = ""
-    # Shown to clients; empty derives it from the path.
+    # The name that clients see; empty: derived from the path.
     name: str = ""
-    # Smaller than the model's own window to save memory; 0 takes the model's.
+    # A window smaller than the model's own saves memory; 0: the model's own.
     context_window_tokens: int = Field(0, ge=0)
-    # Answers stand in later prompts in the tokens that the model wrote, not as its template writes
-    # them; `python -m benchmarks.spliced_turns` compares both for a model. In memory only.
+    # Put earlier answers into later prompts with the tokens that the model generated, instead of
+    # rendering them again with its template. `python -m benchmarks.spliced_turns` compares both.
+    # At most `spliced_bytes` of answers are remembered, in memory only.
     spliced_turns: bool = False
     spliced_bytes: int = Field(64 * 1024**2, ge=1)
-    # Used when the client gives none (Claude Code always does).
+    # Used when a request names none; Claude Code always names one.
     temperature: float = Field(0.7, ge=0, le=2)
 
 
 class CacheSettings(_Section):
-    """The KV cache."""
+    """The KV caches."""
 
-    # 0 derives it from the machine's memory less the weights.
+    # 0: the machine's memory minus the weights decides.
     memory_limit_bytes: int = Field(0, ge=0)
-    # Part of the caches that goes when the limit is passed, oldest first.
+    # The share of the caches that is evicted when the limit is exceeded, oldest first.
     prune_fraction: float = Field(0.2, gt=0, le=1)
-    # Saved states per lineage for layers that cannot be cut.
+    # Checkpoints per conversation, for layers that cannot be cut at any length.
     checkpoints_per_lineage: int = Field(8, ge=2)
-    # Kept system-and-tools prefixes.
+    # Stable prefixes (tools and instructions) that are kept.
     max_prefixes: int = Field(16, ge=1)
-    # A prefix shorter than this is cheaper to compute than to keep.
+    # A shorter prefix is not kept: computing it again is cheaper.
     min_prefix_tokens: int = Field(256, ge=1)
-    # Part of memory_limit_bytes that pinned caches may take.
+    # The share of `memory_limit_bytes` that pinned caches may use.
     max_pinned_fraction: float = Field(0.5, ge=0, le=1)
-    # A conversation not heard of for this long is kept in the shared prefix tree alone.
+    # After this long without a request, a conversation's live cache is moved to the prefix tree.
     live_idle_seconds: float = Field(120.0, ge=0)
-    # For KV caches that outlive the worker, all models together; 0 stores none.
+    # For the caches of all models together; 0: nothing is stored on disk.
     disk_limit_bytes: int = Field(20 * 1024**3, ge=0)
-    # Load the stored system-and-tools prefixes before the first request.
+    # Load the stored stable prefixes before the first request.
     warm_at_start: bool = True
-    # For saying why a prompt was not reused: conversations remembered, the bytes of what is known
-    # of them, and the newest explanations. In memory only.
+    # What `cache explain` may remember, in memory only: conversations, bytes, explanations.
     explain_conversations: int = Field(256, ge=1)
     explain_memory_bytes: int = Field(64 * 1024**2, ge=0)
     explain_requests: int = Field(1000, ge=1)
-    # Between two looks at the machine's memory pressure.
+    # How often the machine's memory pressure is checked.
     pressure_check_seconds: float = Field(5.0, gt=0)
-    # How long status and `anyclaude` tell what a change of model did to the caches.
+    # How long `status` and `anyclaude` show what a change of model did to the caches.
     notice_seconds: float = Field(3600.0, ge=0)
-    # 0 keeps KV in the model's own type; 8 and 4 quantise it from the first token.
+    # 8 or 4 quantises the KV caches from the first token; 0: the model's own type.
     kv_bits: Literal[0, 4, 8] = 0
 
 
@@ -98,49 +101,49 @@ class MlxSettings(_Section):
     """The MLX worker's scheduler."""
 
     prefill_chunk_tokens: int = Field(512, ge=16, le=8192)
-    # Chunk while another request is decoding, so that it keeps its pace.
+    # A smaller chunk while another request decodes, so that its answer keeps its pace.
     shared_prefill_chunk_tokens: int = Field(256, ge=16, le=8192)
     decode_steps_per_turn: int = Field(8, ge=1)
     max_running_requests: int = Field(8, ge=1)
     max_queued_requests: int = Field(64, ge=0)
-    # MLX's pool of freed buffers.
+    # The pool of freed buffers that MLX keeps.
     buffer_cache_limit_bytes: int = Field(2 * 1024**3, ge=0)
-    # Whether a model, and each request, is refused that does not fit into the machine's memory.
+    # Refuse a model or a request that does not fit into the machine's memory.
     memory_check: bool = True
-    # Of that memory, left to everything else, a prefill's intermediate results included.
+    # The part of that memory that stays free for everything else, prefill's temporaries included.
     memory_reserve_bytes: int = Field(256 * 1024**2, ge=0)
     stop_grace_seconds: float = Field(5.0, ge=0)
 
 
 class RelaySettings(_Section):
-    """The relay worker; the servers it asks are in `upstreams`."""
+    """The relay worker; its servers are in `upstreams`."""
 
-    # Answers in progress at a stop have this long to finish.
+    # How long answers in progress may take to finish when the worker stops.
     stop_grace_seconds: float = Field(5.0, ge=0)
 
 
 class AutoRule(_Section):
-    """`[[auto.rules]]`: requests for which all conditions hold use these modes, in this order."""
+    """`[[auto.rules]]`: a request that meets all conditions uses these modes, in this order."""
 
-    # Empty means every class.
+    # Empty: every class.
     classes: list[Literal["main", "subagent", "compaction", "utility"]] = []
     tools_offered: bool | None = None
-    # Whether the conversation holds a call already.
+    # Whether the conversation already contains a tool call.
     tools_used: bool | None = None
-    # Estimated from the request's length.
+    # The prompt's tokens, estimated from the length of the request.
     over_tokens: int = Field(0, ge=0)
-    # The next one is tried where one fails before its first byte.
+    # When a mode fails before its first byte, the next one is tried.
     use: list[str] = Field(min_length=1)
 
 
 class AutoSettings(_Section):
-    """Mode auto; a request that no rule fits uses the servers of this machine, mlx-lm first."""
+    """Mode `auto`; without a matching rule only servers of this machine are used, mlx-lm first."""
 
     rules: list[AutoRule] = []
 
 
 class ChooserSettings(_Section):
-    """What `anyclaude` asks on a terminal where no mode is given."""
+    """The question that `anyclaude` asks on a terminal when no mode is given."""
 
     show: bool = True
     # The mode behind each workflow.
@@ -150,26 +153,28 @@ class ChooserSettings(_Section):
 
 
 class SupervisorSettings(_Section):
-    """How children are started again."""
+    """How child processes are started, stopped and restarted."""
 
     start_timeout_seconds: float = Field(600.0, gt=0)
     stop_timeout_seconds: float = Field(15.0, gt=0)
-    # How long running requests and pending writes may take when a stop-first mode wants room.
+    # How long running requests and pending writes may take before a stop-first mode starts.
     make_room_timeout_seconds: float = Field(300.0, gt=0)
     backoff_initial_seconds: float = Field(0.5, gt=0)
     backoff_max_seconds: float = Field(30.0, gt=0)
-    # Ready for this long resets the backoff.
+    # A child that is ready for this long resets the backoff.
     stable_seconds: float = Field(60.0, gt=0)
-    # This many deaths within crash_window_seconds and the supervisor gives up.
+    # After this many deaths within `crash_window_seconds` the supervisor gives up.
     crash_limit: int = Field(5, ge=1)
     crash_window_seconds: float = Field(120.0, gt=0)
 
 
 class LogSettings(_Section):
+    """The daemon's log file, and the request records in its memory."""
+
     level: Literal["debug", "info", "warning", "error"] = "info"
     file_max_bytes: int = Field(10 * 1024 * 1024, ge=4096)
     file_count: int = Field(5, ge=1)
-    # Request records kept in the daemon's memory.
+    # Request records that are kept.
     max_records: int = Field(1000, ge=1)
 
 
@@ -184,7 +189,7 @@ class Settings(_Section):
     relay: RelaySettings = RelaySettings()
     auto: AutoSettings = AutoSettings()
     chooser: ChooserSettings = ChooserSettings()
-    # By mode; the presets are always there.
+    # By mode. The presets are always there.
     upstreams: dict[str, UpstreamSettings] = Field(default_factory=default_upstreams)
     supervisor: SupervisorSettings = SupervisorSettings()
     log: LogSettings = LogSettings()
@@ -203,15 +208,15 @@ class Origin(StrEnum):
 
 
 class SettingsError(Exception):
-    """The settings cannot be used; the message names each key, its origin and what would fit."""
+    """The settings are invalid; the message names each key, its source and what would be valid."""
 
 
 @dataclass(frozen=True)
 class LoadedSettings:
-    """Effective settings and where each value came from."""
+    """The effective settings, and where each value came from."""
 
     settings: Settings
-    # Dotted key to origin, only for values that are not defaults.
+    # By dotted key, only for values that are not defaults.
     origins: Mapping[str, str]
     file: Path
 
@@ -221,7 +226,7 @@ class LoadedSettings:
         return [(key, value, self.origins.get(key, Origin.DEFAULT)) for key, value in flat.items()]
 
 
-# Named variables and the keys they set; the first one set wins.
+# Environment variables and the keys that they set; the first one that has a value wins.
 ENVIRONMENT_NAMES: Final[tuple[tuple[str, str], ...]] = (
     ("ANYCLAUDE_PORT", "server.port"),
     ("ANYCLAUDE_MODE", "mode"),
@@ -239,23 +244,23 @@ ENVIRONMENT_NAMES: Final[tuple[tuple[str, str], ...]] = (
     ("OPENROUTER_BASE_URL", "upstreams.openrouter.base_url"),
     ("OPENROUTER_MODEL", "upstreams.openrouter.model"),
 )
-# Tables with keys of the user's own making: one value each, not sections.
+# Tables whose keys the user chooses: each counts as one value, not as a section.
 _TABLES: Final = re.compile(r"upstreams\.[^.]+\.(models|headers|extra_body)")
-# Any key: ANYCLAUDE__SERVER__PORT=49152.
+# Sets any key: ANYCLAUDE__SERVER__PORT=49152.
 ENVIRONMENT_PREFIX: Final = "ANYCLAUDE__"
-# Where people put a key by mistake: an error about these does not repeat the value.
+# People put secrets here by mistake, so an error about these keys does not repeat the value.
 _MAY_HOLD_A_KEY: Final = re.compile(r"\.(api_key_env|base_url|headers)$")
 
 
 def load(
     file: Path, environ: Mapping[str, str], flags: Mapping[str, Any] | None = None
 ) -> LoadedSettings:
-    """Merges the layers.
+    """Merges file, environment and flags into the effective settings.
 
     Args:
-        file: the TOML file; a missing one counts as empty.
+        file: the TOML file; a missing file counts as empty.
         environ: the process environment.
-        flags: dotted keys from the command line; None values are not set.
+        flags: dotted keys from the command line; a value of None counts as absent.
 
     Raises:
         SettingsError: with one line per problem.
@@ -292,7 +297,7 @@ def _from_file(file: Path) -> dict[str, Any]:
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(
-            f"{file} is not valid TOML: {error}. Mend or remove the file."
+            f"{file} is not valid TOML: {error}. Correct or remove the file."
         ) from None
     except OSError as error:
         raise SettingsError(f"{file} cannot be read: {error.strerror}.") from None
@@ -356,7 +361,7 @@ def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
         node: Any = tree
         for parent in parents:
             node = node.setdefault(parent, {}) if isinstance(node, dict) else node
-        # A section that was given as a value stays one, for the validation to refuse.
+        # A plain value where a section belongs is left for the validation to refuse.
         if isinstance(node, dict):
             node[leaf] = value
     return tree

@@ -1,7 +1,7 @@
-"""`[upstreams.NAME]`: the servers that the relay worker asks, and what is known of each kind.
+"""`[upstreams.NAME]`: the servers of the relay worker, with presets for the kinds we know.
 
-A table takes what it leaves out from the preset of its `kind`; a table named like a preset is of
-that kind. Keys are named here, never held: `api_key_env` and `api_key_file` say where one is.
+What a table leaves out comes from the preset of its `kind`. A table that is named like a preset is
+of that kind. A setting never contains an API key: `api_key_env` and `api_key_file` say where it is.
 """
 
 import re
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-# Their values would be shown by `anyclaudectl config`.
+# These headers carry secrets, and `anyclaudectl config` would show them.
 _KEY_HEADERS: Final = frozenset({"authorization", "x-api-key", "proxy-authorization", "cookie"})
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -25,61 +25,61 @@ class UpstreamKind(StrEnum):
     OLLAMA = "ollama"
     OPENROUTER = "openrouter"
     CLAUDE = "claude"
-    # An mlx_lm.server that somebody else runs.
+    # An mlx_lm.server that the user runs.
     MLX_LM = "mlx-lm"
     OTHER = "other"
 
 
 class SwitchPolicy(StrEnum):
-    """What becomes of our own worker while a mode is the service's."""
+    """What happens to the MLX worker when the service switches to a mode."""
 
-    # It keeps its process and caches: two models in memory.
+    # It keeps running, with its caches: two models are in memory.
     START_FIRST = "start-first"
-    # It ends, so that the mode's server can have its memory; its caches come back from disk.
+    # It stops first and frees its memory; its caches come back from disk later.
     STOP_FIRST = "stop-first"
 
 
 class UpstreamSettings(BaseModel):
-    """One server; empty `base_url` means that there is none."""
+    """One server. Without a `base_url` there is no such server."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: UpstreamKind = UpstreamKind.OTHER
     # With or without a trailing /v1.
     base_url: str = ""
-    # auto asks the server once.
+    # auto: found out by asking the server once.
     dialect: Literal["auto", "openai", "anthropic"] = "auto"
-    # Where the key is; a file wins over a variable of the daemon's environment.
+    # Where the API key is: in a variable of the daemon's environment, or in a file, which wins.
     api_key_env: str = ""
     api_key_file: str = ""
-    # Certificates to trust instead of the usual ones, in PEM.
+    # Certificates (PEM) that are trusted instead of the system's.
     ca_file: str = ""
-    # What to ask for; empty means whatever the server has loaded.
+    # The model to request; empty: the one that the server has loaded.
     model: str = ""
-    # By the model the client asks for, `*` allowed; wins over `model`.
+    # The model for each name that a client may request, `*` allowed; wins over `model`.
     models: dict[str, str] = {}
-    # 0 asks the server. Of the kinds mlx-lm, ollama and other, which may refuse no length, the
-    # relay refuses what is longer.
+    # 0: the server is asked. Servers of the kinds mlx-lm, ollama and other may accept any length,
+    # so the relay itself refuses longer prompts.
     context_window_tokens: int = Field(0, ge=0)
-    # A client's larger max_tokens is cut to this; 0 leaves it.
+    # A larger max_tokens of a client is reduced to this; 0: never.
     max_output_tokens: int = Field(0, ge=0)
     switch: SwitchPolicy = SwitchPolicy.START_FIRST
-    # Of stop-first: how long the server may take to answer once our worker has ended.
+    # For stop-first: how long the server may take to answer after the MLX worker has stopped.
     switch_ready_seconds: float = Field(10.0, ge=0)
     # Sent with every request.
     headers: dict[str, str] = {}
-    # Merged into the body of every generation, e.g. {top_k = 20}.
+    # Added to the body of every generation request, e.g. {top_k = 20}.
     extra_body: dict[str, Any] = {}
-    # Off for servers that stream tool calls badly.
+    # Set to false for a server that cannot stream tool calls.
     stream: bool = True
     connect_timeout_seconds: float = Field(2.0, gt=0)
-    # Silence allowed before the first content: a long prompt takes a local server minutes.
+    # How long the server may be silent before its first content: a long prompt takes minutes.
     first_byte_timeout_seconds: float = Field(600.0, gt=0)
-    # Silence allowed afterwards.
+    # How long it may be silent after that.
     idle_timeout_seconds: float = Field(120.0, gt=0)
-    # Further tries of a request whose connection broke before the first byte.
+    # How often a request is sent again when its connection breaks before the first byte.
     retries: int = Field(1, ge=0, le=5)
-    # This many failures in a row and requests are refused at once for breaker_open_seconds.
+    # After this many failures in a row, requests are refused for `breaker_open_seconds`.
     breaker_failures: int = Field(5, ge=1)
     breaker_open_seconds: float = Field(15.0, gt=0)
 
@@ -114,12 +114,12 @@ class UpstreamSettings(BaseModel):
 
     @property
     def root(self) -> str:
-        """The address that `/v1/...` is appended to."""
+        """The address to which `/v1/...` is appended."""
         return self.base_url.rstrip("/").removesuffix("/v1")
 
     @property
     def is_loopback(self) -> bool:
-        """Whether what is sent there stays on this machine."""
+        """Whether requests to this server stay on this machine."""
         return urlsplit(self.base_url).hostname in _LOOPBACK
 
 
@@ -140,13 +140,13 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
         "api_key_env": "ANTHROPIC_API_KEY",
         "connect_timeout_seconds": 10.0,
     },
-    # No address of its own: without one the mlx-lm mode is answered by our own worker.
+    # Without an address, the MLX worker answers in mode mlx-lm.
     "mlx-lm": {"dialect": "openai", "api_key_env": "MLX_LM_API_KEY"},
 }
 
 
 def with_presets(tables: Any) -> Any:
-    """`tables` as given, each completed from its preset, and the presets that it does not name."""
+    """Returns the given tables, completed from their presets, and all other presets."""
     if not isinstance(tables, Mapping):
         return tables
     named = {**{name: {} for name in PRESETS}, **tables}
@@ -157,7 +157,7 @@ def _completed(name: str, table: Any) -> Any:
     if not isinstance(table, Mapping):
         return table
     kind = table.get("kind", name if name in PRESETS else "other")
-    # An unfit kind is for the validation to refuse.
+    # An unknown kind is left for the validation to refuse.
     preset = PRESETS.get(kind, {}) if isinstance(kind, str) else {}
     return {"kind": kind, **preset, **table}
 
