@@ -52,7 +52,7 @@ fuzz: setup-dev ## Send malformed requests (COUNT=..., BASE_URL=..., SEED=...)
 	.venv/bin/python -m tests.conformance.fuzz --count="$(COUNT)" --base-url="$(BASE_URL)" --seed="$(SEED)"
 
 calls: setup-dev ## Have a model that writes at random call tools (COUNT=...)
-	.venv/bin/python -m benchmarks.held_calls $(COUNT)
+	.venv/bin/python -m benchmarks.constrained_calls $(COUNT)
 
 upstreams: setup-dev ## Test the relay against real llama.cpp and vllm-mlx servers
 	tests/upstreams/install .upstreams

@@ -48,7 +48,7 @@ def test_calls_without_a_grammar_are_pointed_out(tmp_path: Path) -> None:
     report = check(str(path))
     assert report.tools
     assert not report.tools_held
-    assert any("not held to their schemas" in advice for advice in report.advice)
+    assert any("but not constrained to their schemas" in advice for advice in report.advice)
 
 
 def test_a_template_that_drops_thinking_is_measured(tmp_path: Path) -> None:

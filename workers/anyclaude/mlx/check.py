@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from anyclaude.messages.requests import MessagesRequest
 from anyclaude.mlx.adapter import LanguageModel, load_tokenizer_from, map_weights
-from anyclaude.mlx.decode.constraint import holds_calls
+from anyclaude.mlx.decode.constraint import can_constrain_calls
 from anyclaude.mlx.kv import layers as kinds
 from anyclaude.mlx.kv.window import WindowKVCache
 from anyclaude.mlx.memory import PROMPT_TOKENS
@@ -72,7 +72,7 @@ def check(path: str) -> Report:
         raise ModelMissingError(f"{folder}: {type(error).__name__}: {error}") from error
     per_token = _kv_bytes_per_token(model, config)
     window = window_tokens(ModelSettings(), config)
-    tools, held = bool(tokenizer.has_tool_calling), holds_calls(tokenizer)
+    tools, constrained = bool(tokenizer.has_tool_calling), can_constrain_calls(tokenizer)
     loop = _stability(renderer, _tool_loop())
     return Report(
         folder=str(folder),
@@ -80,7 +80,7 @@ def check(path: str) -> Report:
         context_window_tokens=window,
         tools=tools,
         tool_parser=getattr(tokenizer.tool_parser, "__module__", "").rpartition(".")[2],
-        tools_held=held,
+        tools_held=constrained,
         thinking=bool(tokenizer.has_thinking),
         layers=_layer_kinds(model),
         weights_bytes=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
@@ -88,17 +88,18 @@ def check(path: str) -> Report:
         kv_bytes_at_claude_code_prompt=per_token * PROMPT_TOKENS,
         tool_loop=loop,
         new_question=_stability(renderer, _questions()),
-        advice=list(_advice(tools=tools, held=held, window=window, loop=loop)),
+        advice=list(_advice(tools=tools, constrained=constrained, window=window, loop=loop)),
     )
 
 
-def _advice(*, tools: bool, held: bool, window: int, loop: Stability) -> Iterator[str]:
+def _advice(*, tools: bool, constrained: bool, window: int, loop: Stability) -> Iterator[str]:
     if not tools:
         yield "No tool calls: Claude Code can talk to it but not let it read or change anything."
-    elif not held:
+    elif not constrained:
         yield (
-            "Tool calls are read and repaired, not held to their schemas: one that is malformed "
-            "is told in words, and a call that a client demands may not come."
+            "Tool calls are read and repaired, but not constrained to their schemas: a malformed "
+            "call becomes a sentence in the answer, and a call that the client demands may be "
+            "missing."
         )
     if window < MIN_WINDOW_TOKENS:
         yield (

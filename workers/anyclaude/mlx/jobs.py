@@ -14,7 +14,7 @@ from anyclaude.messages.requests import MessagesRequest, Tool, parse_messages_re
 from anyclaude.messages.websearch import only_searches
 from anyclaude.mlx.adapter import TokenizerWrapper, opens_thinking
 from anyclaude.mlx.decode import BlockStream, ThinkingBudget, make_sampler
-from anyclaude.mlx.decode.constraint import ConstraintCompiler, Held
+from anyclaude.mlx.decode.constraint import AnswerGrammar, ConstraintCompiler
 from anyclaude.mlx.engine.job import Job
 from anyclaude.mlx.kv.lineage import LineageKey
 from anyclaude.mlx.kv_explain.remembered import Asked
@@ -68,9 +68,9 @@ class JobMaker:
             raise NothingToGenerate(len(prompt.token_ids))
         max_tokens = min(body.max_tokens, room)
         in_thinking = opens_thinking(self._decode_tokenizer, prompt.token_ids)
-        held = self._held(body, in_thinking=in_thinking)
+        grammar = self._grammar(body, in_thinking=in_thinking)
         budget = self._budget(body, in_thinking=in_thinking)
-        sampler = self._sampler(body, held, budget)
+        sampler = self._sampler(body, grammar, budget)
         asked = _asked(request, body, prompt)
         return Job(
             request_id=request.request_id,
@@ -87,7 +87,7 @@ class JobMaker:
                 body.stop_sequences,
                 tool_choice=body.tool_choice,
                 in_thinking=in_thinking,
-                held=held,
+                grammar=grammar,
                 budget=budget,
                 max_tokens=max_tokens,
             ),
@@ -111,7 +111,7 @@ class JobMaker:
         return ThinkingBudget(tokens, end, in_thinking=in_thinking)
 
     def _sampler(
-        self, body: MessagesRequest, held: Held | None, budget: ThinkingBudget | None
+        self, body: MessagesRequest, grammar: AnswerGrammar | None, budget: ThinkingBudget | None
     ) -> Callable[[Any], Any]:
         own = self._model.sampling
         top_p = own.top_p if body.top_p is None else body.top_p
@@ -122,12 +122,12 @@ class JobMaker:
         )
         if budget is not None:
             sampler = budget.sampler(sampler)
-        if held is None:
+        if grammar is None:
             return sampler
         # Only a nucleus is measured in probability.
-        return held.constraint.sampler(sampler, needs_probabilities=top_p not in (None, 0, 1))
+        return grammar.constraint.sampler(sampler, needs_probabilities=top_p not in (None, 0, 1))
 
-    def _held(self, body: MessagesRequest, *, in_thinking: bool) -> Held | None:
+    def _grammar(self, body: MessagesRequest, *, in_thinking: bool) -> AnswerGrammar | None:
         """What the answer's tokens are held to."""
         if self._constraints is None:
             return None

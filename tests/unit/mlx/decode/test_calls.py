@@ -8,9 +8,16 @@ import structlog
 
 from anyclaude.messages.requests import Tool, ToolChoice
 from anyclaude.mlx.decode import BlockStream
-from tests.models.decode_answers import BASH, TOOLS, Answer, answer
-from tests.models.decode_calls import CALLS, json_call, tagged
-from tests.models.decode_tokenizers import FAMILIES, encode, encode_bytes, tokenizer
+from tests.models.answers import BASH, TOOLS, Answer, answer
+from tests.models.families import (
+    CALLS,
+    FAMILIES,
+    encode,
+    encode_bytes,
+    json_call,
+    tagged,
+    tokenizer,
+)
 
 # Families whose values are text between tags.
 TAGGED = ("qwen3_coder", "glm47", "minimax_m2")

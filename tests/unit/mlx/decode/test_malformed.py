@@ -4,9 +4,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.models.decode_answers import TOOLS, answer
-from tests.models.decode_calls import CALLS, json_call, tagged
-from tests.models.decode_tokenizers import FAMILIES, THINKING, encode, encode_bytes, tokenizer
+from tests.models.answers import TOOLS, answer
+from tests.models.families import (
+    CALLS,
+    FAMILIES,
+    THINKING,
+    encode,
+    encode_bytes,
+    json_call,
+    tagged,
+    tokenizer,
+)
 
 SENTINEL = "k9q-value"
 FRAGMENTS = [

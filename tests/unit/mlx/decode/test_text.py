@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from anyclaude.messages.requests import Tool, ToolChoice
 from anyclaude.mlx.decode import BlockStream
-from anyclaude.mlx.decode.markers import Edge, Grammar, Mode
+from anyclaude.mlx.decode.markers import Markers, Mode, Transition
 from anyclaude.mlx.decode.scanner import Event, Scanner, Stopped, Switch, Text
-from tests.models.decode_answers import TOOLS, Answer, answer
-from tests.models.decode_tokenizers import encode, encode_bytes, tokenizer
+from tests.models.answers import TOOLS, Answer, answer
+from tests.models.families import encode, encode_bytes, tokenizer
 from tests.models.templates import TEMPLATES
 from tests.models.tokenizers import special_tokens
 from tests.models.tokenizers import tokenizer as family
@@ -107,12 +107,12 @@ def test_text_without_whole_markers_is_never_lost(text: str) -> None:
     assert answer(wrapper, encode_bytes(wrapper, text), tools=[]).text == text
 
 
-def _grammar() -> Grammar:
-    edges = {
-        Mode.TEXT: [Edge("<think>", Mode.THINKING), Edge("<ab", Mode.TEXT)],
-        Mode.THINKING: [Edge("</think>", Mode.TEXT)],
+def _markers() -> Markers:
+    transitions = {
+        Mode.TEXT: [Transition("<think>", Mode.THINKING), Transition("<ab", Mode.TEXT)],
+        Mode.THINKING: [Transition("</think>", Mode.TEXT)],
     }
-    return Grammar(edges, Mode.TEXT, "</think>")
+    return Markers(transitions, Mode.TEXT, "</think>")
 
 
 def _joined(events: list[Event]) -> list[Event]:
@@ -127,7 +127,7 @@ def _joined(events: list[Event]) -> list[Event]:
 
 
 def _scan(pieces: list[str], stops: list[str]) -> list[Event]:
-    scanner = Scanner(_grammar(), stops, Mode.TEXT)
+    scanner = Scanner(_markers(), stops)
     events = [event for piece in pieces for event in scanner.feed(piece)]
     return _joined([*events, *scanner.flush()])
 
@@ -145,7 +145,7 @@ def test_pieces_do_not_matter(pieces: list[str], stops: list[str]) -> None:
 def test_no_more_is_held_back_than_must_be(text: str, stops: list[str]) -> None:
     """After each character, what is held is the beginning of a marker with line ends before it."""
     markers = [*filter(None, stops), "<think>", "<ab"]
-    scanner = Scanner(_grammar(), stops, Mode.TEXT)
+    scanner = Scanner(_markers(), stops)
     out = seen = ""
     for character in text:
         events = list(scanner.feed(character))

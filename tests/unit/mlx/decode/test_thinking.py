@@ -8,9 +8,9 @@ import pytest
 from anyclaude.messages.requests import ToolChoice
 from anyclaude.mlx.decode import ThinkingBudget
 from anyclaude.worker.v1 import worker_pb2 as pb
+from tests.models.answers import read_blocks
 from tests.models.claude_tools import tools
-from tests.models.decode_answers import read_blocks
-from tests.models.held_answers import Generator
+from tests.models.constrained_answers import Generator
 
 FREE = ToolChoice(type="auto")
 END = (7, 8)

@@ -1,7 +1,6 @@
-"""From generated tokens to blocks: detokenise, split at markers, read tool calls, sample."""
+"""From generated tokens to content blocks: sampling, detokenising, and reading tool calls."""
 
-from anyclaude.mlx.decode.sampling import make_sampler
+from anyclaude.mlx.decode.sampling import ThinkingBudget, make_sampler
 from anyclaude.mlx.decode.stream import BlockStream
-from anyclaude.mlx.decode.thinking import ThinkingBudget
 
 __all__ = ["BlockStream", "ThinkingBudget", "make_sampler"]

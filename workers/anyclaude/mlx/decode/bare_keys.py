@@ -1,8 +1,8 @@
-"""Reads the notation in which Gemma's templates write arguments: like JSON, but keys stand bare and
-strings stand between marks of their own, without escapes.
+"""Reads arguments as Gemma's templates write them: like JSON, but with bare keys and other quotes.
 
-The parsers of mlx-lm do not read all of it: one ends a call at the first brace of a string, and
-neither knows a key with a hyphen.
+Keys have no quotes, and strings stand between quote marks of the family's own, without escapes. The
+parsers of mlx-lm do not read all of it: one ends a call at the first brace inside a string, and
+none reads a key with a hyphen.
 """
 
 import json
@@ -12,17 +12,14 @@ from typing import Any, Final
 
 from anyclaude.mlx.decode.lenient import read_values
 
-QUOTES: Final = {"gemma4": '<|"|>', "function_gemma": "<escape>"}
-"""The mark around strings, by family."""
-
 _HEAD: Final = re.compile(r"\s*call:(?P<name>[^\s{}]+)\s*(?=\{)")
 _OPENER: Final = {"}": "{", "]": "["}
 _DELIMITERS: Final = "{}[],:"
 _PYTHON_LITERALS: Final = {"None": "null", "True": "true", "False": "false"}
 
 
-def read_notation(text: str, quote: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The calls in `text`: name and arguments.
+def read_calls(text: str, quote: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The name and the arguments of each call in `text`.
 
     Raises:
         ValueError: some of the text belongs to no call, or an object is incomplete.
@@ -30,38 +27,37 @@ def read_notation(text: str, quote: str) -> Iterator[tuple[str, dict[str, Any]]]
     while text.strip():
         head = _HEAD.match(text)
         if head is None:
-            raise ValueError("text that is no call")
+            raise ValueError("text that belongs to no call")
         arguments, text = _object(text[head.end() :], quote)
         yield head["name"], arguments
 
 
 def ends_inside_string(text: str, quote: str) -> bool:
-    """Whether `text` breaks off between two of the marks."""
+    """Whether `text` ends inside a string."""
     return bool(text.count(quote) % 2)
 
 
 def _object(text: str, quote: str) -> tuple[dict[str, Any], str]:
     if quote not in text and '"' in text:
-        # Real JSON, as models write it that were trained on more of it.
+        # Some models write real JSON instead, since they were trained on more of it.
         [value] = read_values(text)
         return dict(value), ""
-    reader = NotationReader(quote)
-    written, rest = reader.take(text)
+    reader = BareKeyReader(quote)
+    written, rest = reader.read(text)
     if not reader.done:
-        raise ValueError("an object left open")
+        raise ValueError("an object without its end")
     return json.loads(written, object_pairs_hook=_once), rest
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        # Which one was meant is not ours to choose.
-        raise ValueError("a key given twice")
+        raise ValueError("a key is given twice, and either could be meant")
     return found
 
 
-class NotationReader:
-    """Follows one object to its end, and writes it as JSON while it comes."""
+class BareKeyReader:
+    """Translates one object to JSON while it is being written."""
 
     def __init__(self, quote: str) -> None:
         self._quote = quote
@@ -70,8 +66,11 @@ class NotationReader:
         self._at_key = False
         self.done = False
 
-    def take(self, text: str) -> tuple[str, str]:
-        """What is certain of `text`, as a piece of JSON, and the rest.
+    def read(self, text: str) -> tuple[str, str]:
+        """Translates as much of `text` as is certain already.
+
+        Returns:
+            A piece of JSON, and the rest of `text`, which has to come again with what follows it.
 
         Raises:
             ValueError: brackets do not match.
@@ -86,10 +85,10 @@ class NotationReader:
         return "".join(pieces), text
 
     def _inside(self, text: str) -> tuple[str, str]:
-        """A string, given out as it comes but for what may become its end."""
+        """Translates text of a string, except an end that may be the start of a quote mark."""
         at = text.find(self._quote)
         if at < 0:
-            safe = len(text) - begun(text, self._quote)
+            safe = len(text) - partial_length(text, self._quote)
             return _escaped(text[:safe]), text[safe:]
         self._in_string = False
         return _escaped(text[:at]) + '"', text[at + len(self._quote) :]
@@ -131,14 +130,14 @@ class NotationReader:
         return _quoted(word) if self._at_key else _literal(word)
 
 
-def begun(text: str, mark: str) -> int:
-    """The length of the longest end of `text` that may become `mark`."""
+def partial_length(text: str, mark: str) -> int:
+    """The length of the longest suffix of `text` that is an incomplete beginning of `mark`."""
     lengths = range(min(len(text), len(mark) - 1), 0, -1)
     return next((n for n in lengths if text.endswith(mark[:n])), 0)
 
 
 def _literal(word: str) -> str:
-    """A number, truth value or null; what is none of them is text whose marks were left out."""
+    """A number, boolean or null as JSON; anything else is a string whose quotes are missing."""
     word = _PYTHON_LITERALS.get(word, word)
     try:
         json.loads(word)

@@ -1,9 +1,9 @@
-"""From a call's text to the calls it makes.
+"""Reads the tool calls in a text that no grammar constrained, and repairs them where that is safe.
 
-Order: tagged dialects and Gemma's notation, whose values only our readers keep whole; JSON; the
-parser that mlx-lm chose for the model; then tolerant readings. Nothing is guessed: what cannot be
-read, and what calls a tool that was not offered, comes back as `Unreadable` with a reason, and a
-call is never given with fewer arguments than were written.
+Several readers are tried in order: tags and bare keys, whose values only our own readers keep
+whole; JSON; the parser that mlx-lm chose for the model; at last, more tolerant ways to read JSON.
+Nothing is guessed. A call that cannot be read, or whose tool was not offered, becomes an
+`Unreadable` with a reason, and a call never has fewer arguments than were written.
 """
 
 import json
@@ -14,14 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from anyclaude.messages.requests import Tool
-from anyclaude.mlx.adapter import TokenizerWrapper, parser_family
+from anyclaude.mlx.adapter import TokenizerWrapper
 from anyclaude.mlx.decode import bare_keys
 from anyclaude.mlx.decode.coercion import coerce_arguments
 from anyclaude.mlx.decode.lenient import ends_inside_string, is_json, read_values
-from anyclaude.mlx.decode.tagged import ends_inside_value, is_tagged, read_tagged
+from anyclaude.mlx.decode.notations import BareKeyNotation, family_of, tag_dialect_of
 
-# Parsers of mlx-lm that pass over what they do not understand; readers of ours stand for them.
-_REPLACED = frozenset({"qwen3_coder", "minimax_m2", "longcat", *bare_keys.QUOTES})
 _NAME_KEYS = ("name", "function", "tool", "tool_name")
 _ARGUMENT_KEYS = ("arguments", "parameters", "input", "args")
 _PLAIN_NAME = re.compile(r"[\w.:/-]{1,128}")
@@ -29,7 +27,7 @@ _MARK = r"<\|\w+\|>|\[\w+\]"
 _NAME_BEFORE_JSON = re.compile(
     rf"(?:{_MARK}|[^\w<])*(?:functions\.)?(?P<name>[\w.-]+?)(?::\d+)?(?:{_MARK}|[\s:=(])*"
 )
-# What may follow the name in a call without arguments.
+# Text that may follow the name in a call without arguments.
 _EMPTY_CALL = re.compile(rf'{_MARK}|</[^<>]*>|:\d+|"(?:{"|".join(_ARGUMENT_KEYS)})"')
 
 MALFORMED = "could not be read: it is malformed"
@@ -46,47 +44,54 @@ class Call:
 
 @dataclass(frozen=True)
 class Unreadable:
-    # None when no name could be made out; else as the model wrote it.
+    # As the model wrote it; None if no name was found.
     name: str | None
-    # Completes the sentence "the call to NAME ...".
+    # The predicate of the sentence "The call to NAME ...".
     reason: str
 
 
 class _ReadError(ValueError):
-    """The text is no call."""
+    """The text is not a call."""
 
 
 @dataclass(frozen=True)
 class _Written:
-    """A call as it was written, nothing checked."""
+    """A call as the model wrote it, before any check."""
 
     name: Any
-    # None when there were none.
+    # None if there are none.
     arguments: Any
     untyped: bool = False
 
 
 class CallReader:
+    """Reads the calls of one answer."""
+
     def __init__(self, tokenizer: TokenizerWrapper, tools: Sequence[Tool]) -> None:
         self._parse: Callable[[str, Any], Any] = tokenizer.tool_parser
-        self._family = parser_family(tokenizer)
-        # The mark around strings, in a family that has one.
-        self._quote = bare_keys.QUOTES.get(self._family)
+        family = family_of(tokenizer)
+        self._parser_fails_on = family.parser_fails_on
+        # The quote mark of a family that writes bare keys.
+        self._quote = (
+            family.notation.quote if isinstance(family.notation, BareKeyNotation) else None
+        )
         self._start: str = tokenizer.tool_call_start
         self._schemas = {tool.name: tool.input_schema or {} for tool in tools}
-        # The parser sees every argument as a string, so that types are decided in one place: here.
-        self._tools = [_as_strings(tool) for tool in tools]
+        # The parser gets a schema in which every argument is a string, so that only
+        # `coerce_arguments` decides about types.
+        self._tools = [_with_string_arguments(tool) for tool in tools]
 
     def is_open(self, text: str) -> bool:
-        """Whether `text` breaks off inside a value: the end marker behind it is part of that."""
+        """Whether `text` ends inside a value, so that an end marker would be part of it."""
         if self._quote is not None and bare_keys.ends_inside_string(text, self._quote):
             return True
-        return ends_inside_value(text) if is_tagged(text) else ends_inside_string(text)
+        dialect = tag_dialect_of(text)
+        return dialect.ends_inside_value(text) if dialect else ends_inside_string(text)
 
     def read(self, text: str) -> list[Call | Unreadable]:
-        """Every call in `text`, readable or not; never empty."""
+        """Every call in `text`, readable or not. There is always at least one."""
         with warnings.catch_warnings():
-            # Reading what a model wrote as Python warns about its escapes.
+            # Python warns about wrong escapes when it evaluates what a model wrote.
             warnings.simplefilter("ignore")
             return self._read(text)
 
@@ -108,27 +113,29 @@ class CallReader:
     def _try(self, read: Callable[[str], list[_Written]], text: str) -> list[Call | Unreadable]:
         try:
             return [self._check(call, text) for call in read(text)]
-        # What a model writes makes foreign parsers fail in ways of all kinds.
+        # mlx-lm's parsers raise all kinds of errors on malformed calls.
         except Exception:  # noqa: BLE001
             return []
 
     def _worth(self, results: Sequence[Call | Unreadable]) -> tuple[int, int, int]:
-        """Which of two readings that fail says more."""
+        """A sort key that says how much a reading found; used if every reading fails."""
         calls = sum(isinstance(result, Call) for result in results)
         offered = sum(result.name in self._schemas for result in results)
         return calls, offered, sum(result.name is not None for result in results)
 
     def _readings(self, text: str) -> Iterator[Callable[[str], list[_Written]]]:
-        if is_tagged(text):
-            yield _from_tags
+        if dialect := tag_dialect_of(text):
+            yield lambda text: [
+                _Written(call.name, call.arguments, call.untyped) for call in dialect.read(text)
+            ]
             return
         if is_json(text):
-            # Whatever the family: GLM's parser would spell such values as Python does.
+            # In every family, since mlx-lm's parser for GLM would write the values as Python does.
             yield _from_json
             return
         if self._quote is not None:
-            yield self._from_notation
-        if self._family not in _REPLACED and not (self._family == "glm47" and "<arg_" in text):
+            yield self._from_bare_keys
+        if self._parser_fails_on is None or self._parser_fails_on not in text:
             yield self._by_parser
         yield _from_json
         yield self._from_name_and_json
@@ -137,12 +144,12 @@ class CallReader:
         parsed = self._parse(text, self._tools)
         return [_from_object(call) for call in (parsed if isinstance(parsed, list) else [parsed])]
 
-    def _from_notation(self, text: str) -> list[_Written]:
+    def _from_bare_keys(self, text: str) -> list[_Written]:
         assert self._quote is not None
-        return [_Written(*call) for call in bare_keys.read_notation(text, self._quote)]
+        return [_Written(*call) for call in bare_keys.read_calls(text, self._quote)]
 
     def _from_name_and_json(self, text: str) -> list[_Written]:
-        """`NAME{...}` with nothing but a template's own marks before and between."""
+        """Reads `NAME{...}` with nothing but a template's markers before and between."""
         head, brace, tail = text.partition("{")
         match = _NAME_BEFORE_JSON.fullmatch(head)
         if match is None or not brace:
@@ -150,7 +157,7 @@ class CallReader:
         return [_Written(match["name"], _only(read_values(brace + tail)))]
 
     def _name_in(self, text: str) -> str | None:
-        """The offered name that comes first in `text`."""
+        """The name of an offered tool that comes first in `text`."""
         found = [
             (match.start(), -len(name), name)
             for name in self._schemas
@@ -178,17 +185,13 @@ class CallReader:
 
 
 def _is_loss(arguments: Mapping[str, Any], schema: Mapping[str, Any], name: str, text: str) -> bool:
-    """Whether a parser dropped what was written, or made something up for it."""
-    # What mlx-lm's GLM parser calls the text that it could not divide.
+    """Whether a parser dropped arguments that were written, or invented one."""
+    # mlx-lm's parser for GLM gives this name to text that it could not divide.
     if set(arguments) == {"raw"} and "raw" not in _properties(schema):
         return True
     if arguments or not schema.get("required"):
         return False
     return bool(re.search(r"\w", _EMPTY_CALL.sub("", text.partition(name)[2])))
-
-
-def _from_tags(text: str) -> list[_Written]:
-    return [_Written(call.name, call.arguments, call.untyped) for call in read_tagged(text)]
 
 
 def _from_json(text: str) -> list[_Written]:
@@ -216,8 +219,8 @@ def _only(values: list[Any]) -> Any:
     return values[0]
 
 
-def _as_strings(tool: Tool) -> dict[str, Any]:
-    """The tool in the shape parsers want, every argument declared a string."""
+def _with_string_arguments(tool: Tool) -> dict[str, Any]:
+    """The tool in the form that mlx-lm's parsers expect, with every argument a string."""
     properties = {name: {"type": "string"} for name in _properties(tool.input_schema or {})}
     parameters = {"type": "object", "properties": properties}
     function = {"name": tool.name, "description": tool.description, "parameters": parameters}
@@ -231,5 +234,5 @@ def _properties(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _compact(arguments: Mapping[str, Any]) -> str:
     text = json.dumps(arguments, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    # Halves of surrogate pairs cannot travel as UTF-8: pairs are joined, a lone half is replaced.
+    # Surrogates cannot be encoded as UTF-8: pairs are joined, and a lone one is replaced.
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,7 +1,7 @@
-"""Brings a call's arguments to the types that the tool's JSON Schema declares.
+"""Converts a call's arguments to the types that the tool's JSON Schema declares.
 
-Models get types wrong more often than values. What fits no declared type is left as it is: the
-client checks inputs itself, and its message tells the model what to mend.
+Models write wrong types more often than wrong values. A value that fits no declared type stays as
+it is: the client validates the input itself, and its error tells the model what to correct.
 """
 
 import json
@@ -19,11 +19,11 @@ _INTEGER: Final = re.compile(r"[+-]?\d{1,400}(?:\.0*)?")
 def coerce_arguments(
     arguments: Mapping[str, Any], schema: Mapping[str, Any], *, untyped: bool
 ) -> dict[str, Any]:
-    """The arguments with the types `schema` declares.
+    """The arguments with the types that `schema` declares.
 
     Args:
-        untyped: every value is text as the model wrote it, so its type is the schema's alone to
-            tell; else the model chose the types, and only those that cannot stand are changed.
+        untyped: whether every value is plain text, so that only the schema tells its type. If
+            false, the model chose the types, and only those that the schema forbids are converted.
     """
     properties = _mapping(schema.get("properties"))
     return {
@@ -57,10 +57,10 @@ def _coerce_inside(value: Any, schema: Any) -> Any:
 
 
 def read_untyped(text: str, schema: Any, types: frozenset[str]) -> Any:
-    """The value of a text without a type of its own."""
+    """The value that a plain text stands for."""
     if "string" not in types:
         return _from_text(text, schema, types or frozenset({"object", "array"}))
-    # A string stays a string, but where the schema offers a structure and the text is one.
+    # Text stays a string unless the schema also allows an object or array and the text is one.
     return _from_text(text, schema, types & {"null", "object", "array"})
 
 
@@ -101,7 +101,7 @@ def _structure(text: str, types: frozenset[str]) -> dict[str, Any] | list[Any] |
 
 
 def declared_types(schema: Any) -> frozenset[str]:
-    """The types a schema allows; empty when it does not say."""
+    """The types that a schema allows; empty if it does not declare any."""
     schema = _mapping(schema)
     declared = schema.get("type")
     if isinstance(declared, str):

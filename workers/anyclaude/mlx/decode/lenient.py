@@ -1,8 +1,8 @@
-"""Reads JSON as models write it.
+"""Reads JSON as models write it, and repairs common mistakes.
 
-Mended: line ends inside strings, trailing commas, brackets left open or closed once too often,
-Python literals, several values in a row, a code fence around it all. Never mended: a string left
-open, since then text is missing.
+Repaired are line ends inside strings, trailing commas, missing closing brackets, one closing
+bracket too many, Python literals, several values in a row, and a code fence around the whole text.
+A string without its end is never repaired, since the text that is missing cannot be known.
 """
 
 import ast
@@ -18,20 +18,20 @@ def read_values(text: str) -> list[Any]:
     """The JSON values in `text`, at least one.
 
     Raises:
-        ValueError: it cannot be read without guessing at what is missing.
+        ValueError: `text` cannot be read without guessing.
     """
     if fenced := _FENCE.match(text):
         text = fenced[1]
-    for read in (_strict, _literal, _sequence, _mended):
+    for read in (_strict, _literal, _sequence, _repaired):
         try:
             return read(text.strip())
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
             continue
-    raise ValueError("not JSON, and not to be mended")
+    raise ValueError("not JSON, and not repairable")
 
 
 def is_json(text: str) -> bool:
-    """Whether `text` is a JSON object or array without any mending."""
+    """Whether `text` is a valid JSON object or array."""
     try:
         return isinstance(json.loads(text), dict | list)
     except (ValueError, RecursionError):
@@ -39,11 +39,11 @@ def is_json(text: str) -> bool:
 
 
 def ends_inside_string(text: str) -> bool:
-    """Whether `text` is JSON that breaks off within a string."""
+    """Whether `text` is JSON that ends inside a string."""
     if not text.lstrip().startswith(("{", "[")):
         return False
     try:
-        return _Brackets().take(text).in_string
+        return _Repair().read(text).in_string
     except ValueError:
         return False
 
@@ -73,17 +73,16 @@ def _sequence(text: str) -> list[Any]:
     return values
 
 
-def _mended(text: str) -> list[Any]:
-    brackets = _Brackets().take(text)
-    mended = brackets.finished()
+def _repaired(text: str) -> list[Any]:
+    repaired = _Repair().read(text).finished()
     try:
-        return [json.loads(mended, strict=False)]
+        return [json.loads(repaired, strict=False)]
     except ValueError:
-        return _literal(mended)
+        return _literal(repaired)
 
 
-class _Brackets:
-    """Follows strings and brackets, leaving out what must not be there."""
+class _Repair:
+    """Copies JSON, adding missing brackets and leaving out commas and brackets that are wrong."""
 
     def __init__(self) -> None:
         self._out: list[str] = []
@@ -92,7 +91,7 @@ class _Brackets:
         self._escaped = False
         self._done = False
 
-    def take(self, text: str) -> "_Brackets":
+    def read(self, text: str) -> "_Repair":
         for character in text:
             if self.in_string:
                 self._inside(character)
@@ -101,9 +100,9 @@ class _Brackets:
         return self
 
     def finished(self) -> str:
-        """The text with every bracket closed."""
+        """The text that was read, with every bracket closed."""
         if self.in_string:
-            raise ValueError("a string is left open")
+            raise ValueError("a string without its end")
         self._drop_comma()
         return "".join(self._out) + "".join(_CLOSER[bracket] for bracket in reversed(self._open))
 
@@ -118,9 +117,9 @@ class _Brackets:
 
     def _outside(self, character: str) -> None:
         if self._done:
-            # One bracket too many is harmless; anything else would be lost.
+            # A superfluous bracket is harmless, but any other text would be lost.
             if character not in "}] \t\r\n":
-                raise ValueError("text behind the value")
+                raise ValueError("text after the value")
             return
         if character == '"':
             self.in_string = True

@@ -1,8 +1,9 @@
-"""Which markers divide a model's answer, as data.
+"""The markers that divide a model's answer into text, thinking and calls, as data.
 
-mlx-lm knows each tokenizer's markers; this turns them into edges between modes, so that the scanner
-needs to know neither. The edges are those of `make_text_state_machine` in mlx-lm, which itself does
-not serve: it holds back more text than it must and does not tell which stop word matched.
+mlx-lm knows each tokenizer's markers. Here they become transitions between modes, which is all that
+the scanner has to know. The transitions are those of `make_text_state_machine` in mlx-lm; that
+function itself is not used, since it delays more text than it must and does not report which stop
+sequence matched.
 """
 
 import functools
@@ -12,86 +13,96 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from anyclaude.mlx.adapter import TokenizerWrapper, parser_family
+from anyclaude.mlx.adapter import TokenizerWrapper
+from anyclaude.mlx.decode.notations import family_of
 
 _MARKUP: Final = re.compile(r"<\S+>|\[\S+\]")
 
 
 class Mode(Enum):
-    """What the text being generated is part of; the values are mlx-lm's state names."""
+    """What the text that is being generated belongs to. The values are mlx-lm's state names."""
 
     TEXT = "normal"
     THINKING = "reasoning"
     CALL = "tool"
-    # The head of a message in templates that have one: routing, never shown.
+    # The header of a message, in templates that have one. It is never sent to the client.
     HEADER = "header"
 
 
 @dataclass(frozen=True)
-class Edge:
-    """A marker that ends a mode."""
+class Transition:
+    """A marker that ends one mode and begins another."""
 
     marker: str
     to: Mode
-    # The marker is also the beginning of what follows.
+    # Whether the marker is also the beginning of the text that follows.
     kept: bool = False
 
 
 @dataclass(frozen=True)
-class Grammar:
-    edges: Mapping[Mode, Sequence[Edge]]
+class Markers:
+    """All markers of one answer."""
+
+    transitions: Mapping[Mode, Sequence[Transition]]
     initial: Mode
-    # Ends thinking; a stray one follows a call that was opened inside thinking.
+    # Ends thinking. After a call that began inside thinking it may come once more.
     think_end: str | None
 
 
-def grammar_of(
+def markers_of(
     tokenizer: TokenizerWrapper, tool_names: Sequence[str], *, in_thinking: bool
-) -> Grammar:
-    """The grammar of an answer.
+) -> Markers:
+    """The markers of an answer.
 
     Args:
-        tool_names: tools the model may call; without any, call markers are plain text.
-        in_thinking: the prompt has already opened the thinking block.
+        tool_names: the tools that the model may call; if there are none, call markers are text.
+        in_thinking: whether the prompt has already opened a thinking block.
     """
-    edges: dict[Mode, list[Edge]] = {Mode.TEXT: []}
+    transitions: dict[Mode, list[Transition]] = {Mode.TEXT: []}
     if tokenizer.has_thinking:
-        edges[Mode.TEXT].append(Edge(tokenizer.think_start, Mode.THINKING))
-        edges[Mode.THINKING] = [Edge(tokenizer.think_end, Mode.TEXT)]
-    edges[Mode.TEXT] += [Edge(marker, Mode.TEXT) for marker in tokenizer.structural_markers]
-    for state, transitions in tokenizer.response_transitions.items():
-        edges.setdefault(Mode(state), []).extend(
-            Edge(marker, Mode(to)) for marker, to in transitions
+        transitions[Mode.TEXT].append(Transition(tokenizer.think_start, Mode.THINKING))
+        transitions[Mode.THINKING] = [Transition(tokenizer.think_end, Mode.TEXT)]
+    transitions[Mode.TEXT] += [
+        Transition(marker, Mode.TEXT) for marker in tokenizer.structural_markers
+    ]
+    for state, pairs in tokenizer.response_transitions.items():
+        transitions.setdefault(Mode(state), []).extend(
+            Transition(marker, Mode(to)) for marker, to in pairs
         )
     if tool_names and tokenizer.has_tool_calling:
-        _add_calls(edges, tokenizer, tool_names)
+        _add_calls(transitions, tokenizer, tool_names)
     else:
-        edges = _without_calls(edges)
-    return Grammar(edges, _initial(tokenizer, edges, in_thinking), tokenizer.think_end)
+        transitions = _without_calls(transitions)
+    initial = _initial(tokenizer, transitions, in_thinking)
+    return Markers(transitions, initial, tokenizer.think_end)
 
 
 def silent_tokens(
-    tokenizer: TokenizerWrapper, grammar: Grammar, stop_sequences: Sequence[str]
+    tokenizer: TokenizerWrapper, markers: Markers, stop_sequences: Sequence[str]
 ) -> Mapping[Mode, frozenset[int]]:
-    """For each mode the control tokens that divide nothing in it, and are no words either.
+    """The control tokens that mean nothing in each mode and are left out of the answer.
 
-    A model that writes one out of place, such as the start of another turn, or of a call where no
-    tool is offered, says nothing by it; the same letters in ordinary tokens are words. Inside a
-    call they stay: some families' arguments are made of them. So do those that a client waits for.
+    A model sometimes writes a control token out of place, such as the start of another turn, or of
+    a call although no tool is offered. The same characters in ordinary tokens are text and stay.
+    Inside a call every token stays, since the arguments of some families are made of control
+    tokens; and so does a token that is part of a stop sequence.
     """
-    edges = {mode: "\n".join(edge.marker for edge in row) for mode, row in grammar.edges.items()}
-    anywhere, stops = "\n".join(edges.values()), "\n".join(stop_sequences)
+    used = {
+        mode: "\n".join(transition.marker for transition in row)
+        for mode, row in markers.transitions.items()
+    }
+    anywhere, stops = "\n".join(used.values()), "\n".join(stop_sequences)
 
     def silent(mode: Mode) -> frozenset[int]:
         return frozenset(
             token.id
             for token in _control_tokens(tokenizer)
-            # Markers of several tokens may begin in one mode and end in another.
-            if token.text not in (anywhere if token.special else edges[mode])
+            # A marker of several tokens may begin in one mode and end in another.
+            if token.text not in (anywhere if token.special else used[mode])
             and token.text not in stops
         )
 
-    return {mode: silent(mode) for mode in edges if mode is not Mode.CALL}
+    return {mode: silent(mode) for mode in used if mode is not Mode.CALL}
 
 
 @dataclass(frozen=True)
@@ -103,9 +114,9 @@ class _ControlToken:
 
 @functools.lru_cache(maxsize=4)
 def _control_tokens(tokenizer: TokenizerWrapper) -> Sequence[_ControlToken]:
-    """Tokens of their own that are special, or markup of the template.
+    """The added tokens that are special, or that are markup of the template.
 
-    Not all added tokens are: some tokenizers have added blanks, or the tags of web pages.
+    Other added tokens are text: some tokenizers add runs of spaces, or HTML tags.
     """
     template = f"{tokenizer.chat_template}\n{tokenizer.tool_call_start}\n{tokenizer.tool_call_end}"
     template += f"\n{tokenizer.think_start}\n{tokenizer.think_end}"
@@ -117,28 +128,38 @@ def _control_tokens(tokenizer: TokenizerWrapper) -> Sequence[_ControlToken]:
 
 
 def _add_calls(
-    edges: dict[Mode, list[Edge]], tokenizer: TokenizerWrapper, tool_names: Sequence[str]
+    transitions: dict[Mode, list[Transition]],
+    tokenizer: TokenizerWrapper,
+    tool_names: Sequence[str],
 ) -> None:
     start, end = tokenizer.tool_call_start, tokenizer.tool_call_end
-    opening = [Edge(start, Mode.CALL)]
-    # Qwen3-Coder often leaves `<tool_call>` out; only names it was offered open a call then.
-    if parser_family(tokenizer) == "qwen3_coder":
-        opening += [Edge(f"<function={name}>", Mode.CALL, kept=True) for name in tool_names]
-    routed = any(edge.to is Mode.CALL for row in edges.values() for edge in row)
-    if not routed:
-        edges[Mode.TEXT] += opening
-    if Mode.THINKING in edges:
-        edges[Mode.THINKING] += opening
-    edges[Mode.CALL] = [Edge(end, Mode.TEXT)] if end else []
+    opening = [Transition(start, Mode.CALL)]
+    if unmarked := family_of(tokenizer).unmarked_opening:
+        # Only the names of tools that were offered begin a call without the start marker.
+        opening += [
+            Transition(unmarked.replace("{name}", name), Mode.CALL, kept=True)
+            for name in tool_names
+        ]
+    if not any(one.to is Mode.CALL for row in transitions.values() for one in row):
+        transitions[Mode.TEXT] += opening
+    if Mode.THINKING in transitions:
+        transitions[Mode.THINKING] += opening
+    transitions[Mode.CALL] = [Transition(end, Mode.TEXT)] if end else []
 
 
-def _without_calls(edges: Mapping[Mode, Sequence[Edge]]) -> dict[Mode, list[Edge]]:
-    return {mode: [edge for edge in row if edge.to is not Mode.CALL] for mode, row in edges.items()}
+def _without_calls(
+    transitions: Mapping[Mode, Sequence[Transition]],
+) -> dict[Mode, list[Transition]]:
+    return {
+        mode: [one for one in row if one.to is not Mode.CALL] for mode, row in transitions.items()
+    }
 
 
 def _initial(
-    tokenizer: TokenizerWrapper, edges: Mapping[Mode, Sequence[Edge]], in_thinking: bool
+    tokenizer: TokenizerWrapper,
+    transitions: Mapping[Mode, Sequence[Transition]],
+    in_thinking: bool,
 ) -> Mode:
     if tokenizer.response_initial_state:
         return Mode(tokenizer.response_initial_state)
-    return Mode.THINKING if in_thinking and Mode.THINKING in edges else Mode.TEXT
+    return Mode.THINKING if in_thinking and Mode.THINKING in transitions else Mode.TEXT

@@ -1,20 +1,35 @@
-"""How each family of models writes its tool calls, as data.
+"""How each family of models writes tool calls. Every family is declared here, as data.
 
-Every whitespace here is the one that the family's template writes when it renders a call as
-history: a model is at its best where it was trained, and a call that is rendered again is then
-found in the cache.
+A declaration serves all who deal with calls: the grammar that constrains a call to its tool's
+schema (`constraint/rules.py`), the reader that streams a constrained call (`constraint/reader.py`),
+the reader that repairs a call which no grammar constrained (`calls.py`), and the search for the
+markers at which a call begins and ends (`markers.py`).
+
+To add a family:
+
+1. Find out which tool parser mlx-lm chooses for its models (`adapter.parser_family`), and add an
+   entry under that name to `FAMILIES` below. Copy the whitespace of the notation from the model's
+   chat template: a model writes best what it was trained on, and a call that the template renders
+   in the same tokens later is found in the cache.
+2. Add an entry to `tests/models/families.py`: the markers that are tokens, and two calls as the
+   family's documentation writes them. The tests that run over all families then include it.
+3. Add its name to the list of families in `docs/architecture.md`.
+
+Only a family whose notation fits none of the classes below needs a fourth file or more: a class
+here, its rule in `constraint/rules.py`, and its reader in `constraint/reader.py`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from anyclaude.mlx.adapter import TokenizerWrapper, parser_family
-from anyclaude.mlx.decode.bare_keys import QUOTES
+from anyclaude.mlx.decode.tagged import QUOTED_NAME, TagDialect
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """A place where a call varies without meaning anything."""
+    """A part of a call that varies without a meaning, such as its number."""
 
     regex: str
 
@@ -23,39 +38,39 @@ Parts = tuple[str | Pattern, ...]
 
 
 @dataclass(frozen=True)
-class JsonShape:
+class JsonNotation:
     """A call whose arguments are one JSON object."""
 
     before_name: str
     before_arguments: Parts
     after_arguments: str
-    # Several calls may stand between one start and one end marker.
+    # Whether several calls may stand between one start marker and one end marker.
     section: bool = False
 
 
 @dataclass(frozen=True)
-class TaggedShape:
-    """A call with each argument between marks of its own."""
+class TaggedNotation:
+    """A call in which each argument stands between texts of its own."""
 
     before_name: str
     after_name: Parts
     before_key: str
-    # `{type}` becomes the argument's type.
+    # `{type}` stands for the argument's JSON type.
     after_key: str
     after_value: str
     after_arguments: str
     separator: str = ""
-    # Strings are written as they are, without quotes and escapes.
+    # Whether strings are written without quotes and escapes.
     plain_strings: bool = True
     section: bool = False
 
 
 @dataclass(frozen=True)
-class NotationShape:
-    """A call whose arguments are one object of a notation like JSON.
+class BareKeyNotation:
+    """A call whose arguments are one object that is like JSON, but has keys without quotes.
 
-    Keys stand bare, strings between marks and without escapes, and keys come in the order of
-    their letters, as templates sort them.
+    Strings stand between quote marks of the family's own, without escapes. Keys are in alphabetical
+    order, as the templates sort them.
     """
 
     before_name: str
@@ -63,84 +78,170 @@ class NotationShape:
     section: bool = False
 
 
-Shape = JsonShape | TaggedShape | NotationShape
+Notation = JsonNotation | TaggedNotation | BareKeyNotation
 
-_HERMES: Final = JsonShape('\n{"name": "', ('", "arguments": ',), "}\n")
-_MISTRAL: Final = JsonShape("", ("[ARGS]",), "")
-_MISTRAL_LIST: Final = JsonShape('[{"name": "', ('", "arguments": ',), "}]")
-_GLM: Final = TaggedShape("", (), "<arg_key>", "</arg_key><arg_value>", "</arg_value>", "")
-_GLM_LINES: Final = TaggedShape(
+
+@dataclass(frozen=True)
+class Family:
+    """What is known of one family's calls."""
+
+    # None if no grammar here describes the calls: they are read and repaired, but not constrained.
+    notation: Notation | None = None
+    # The notation of those models of the family whose tokenizer `uses_variant` accepts.
+    variant: Notation | None = None
+    uses_variant: Callable[[TokenizerWrapper], bool] = lambda _: False
+    # Reads calls of this family that are written as tags, malformed ones too.
+    tags: TagDialect | None = None
+    # mlx-lm's parser loses or changes values in texts that contain this ("" means in any text), so
+    # only our readers read those.
+    parser_fails_on: str | None = None
+    # Begins a call if the model omits the start marker; `{name}` stands for the tool's name.
+    unmarked_opening: str | None = None
+
+
+def _has_args_marker(tokenizer: TokenizerWrapper) -> bool:
+    return "[ARGS]" in tokenizer.get_vocab()
+
+
+def _writes_lines(tokenizer: TokenizerWrapper) -> bool:
+    """Whether the template starts a new line for each tag."""
+    source = str(tokenizer.chat_template)
+    return "\\n<arg_value>" in source or "\n<arg_value>" in source
+
+
+_GLM: Final = TaggedNotation("", (), "<arg_key>", "</arg_key><arg_value>", "</arg_value>", "")
+_GLM_LINES: Final = TaggedNotation(
     "", ("\n",), "<arg_key>", "</arg_key>\n<arg_value>", "</arg_value>\n", ""
 )
-_SHAPES: Final[dict[str, Shape]] = {
-    "json_tools": _HERMES,
-    "kimi_k2": JsonShape(
-        "<|tool_call_begin|>functions.",
-        (":", Pattern("[0-9]{1,2}"), "<|tool_call_argument_begin|>"),
-        "<|tool_call_end|>",
-        section=True,
+_GLM_TAGS: Final = TagDialect.of(
+    opener="<arg_key>",
+    call=r"\s*(?P<name>[\w.:/-]+)\s*(?P<body><arg_key>.*)\Z",
+    key=r"<arg_key>(?P<key>.*?)</arg_key>(?:\\n|\s)*<arg_value>",
+    closer="</arg_value>",
+)
+
+FAMILIES: Final[dict[str, Family]] = {
+    # Hermes, Qwen and many others.
+    "json_tools": Family(JsonNotation('\n{"name": "', ('", "arguments": ',), "}\n")),
+    "mistral": Family(
+        JsonNotation('[{"name": "', ('", "arguments": ',), "}]"),
+        variant=JsonNotation("", ("[ARGS]",), ""),
+        uses_variant=_has_args_marker,
     ),
-    "qwen3_coder": TaggedShape(
-        before_name="\n<function=",
-        after_name=(">\n",),
-        before_key="<parameter=",
-        after_key=">\n",
-        after_value="\n</parameter>\n",
-        after_arguments="</function>\n",
+    "kimi_k2": Family(
+        JsonNotation(
+            "<|tool_call_begin|>functions.",
+            (":", Pattern("[0-9]{1,2}"), "<|tool_call_argument_begin|>"),
+            "<|tool_call_end|>",
+            section=True,
+        )
     ),
-    "minimax_m2": TaggedShape(
-        before_name='\n<invoke name="',
-        after_name=('">\n',),
-        before_key='<parameter name="',
-        after_key='">',
-        after_value="</parameter>\n",
-        after_arguments="</invoke>\n",
-        section=True,
+    "qwen3_coder": Family(
+        TaggedNotation(
+            before_name="\n<function=",
+            after_name=(">\n",),
+            before_key="<parameter=",
+            after_key=">\n",
+            after_value="\n</parameter>\n",
+            after_arguments="</function>\n",
+        ),
+        # The line ends around a value belong to the tags.
+        tags=TagDialect.of(
+            opener="<parameter=",
+            call=r"\s*<function=(?P<name>[^\s<>]+)>?(?P<body>.*?)"
+            r"(?:</function>\s*(?=<function=|\Z)|\Z)",
+            key=r"<parameter=(?P<key>[^\s<>]+)>?\n?",
+            closer="\n?</parameter>",
+        ),
+        parser_fails_on="",
+        unmarked_opening="<function={name}>",
     ),
-    "longcat": TaggedShape(
-        before_name="",
-        after_name=("\n",),
-        before_key="<longcat_arg_key>",
-        after_key="</longcat_arg_key>\n<longcat_arg_value>",
-        after_value="</longcat_arg_value>\n",
-        after_arguments="",
+    # GLM 4.5 and later.
+    "glm47": Family(_GLM, _GLM_LINES, _writes_lines, tags=_GLM_TAGS, parser_fails_on="<arg_"),
+    "laguna": Family(_GLM, _GLM_LINES, _writes_lines, tags=_GLM_TAGS),
+    "longcat": Family(
+        TaggedNotation(
+            before_name="",
+            after_name=("\n",),
+            before_key="<longcat_arg_key>",
+            after_key="</longcat_arg_key>\n<longcat_arg_value>",
+            after_value="</longcat_arg_value>\n",
+            after_arguments="",
+        ),
+        tags=TagDialect.of(
+            opener="<longcat_arg_key>",
+            call=r"\s*(?P<name>[\w.:/-]+)\s*(?P<body><longcat_arg_key>.*)\Z",
+            key=r"<longcat_arg_key>(?P<key>.*?)</longcat_arg_key>(?:\\n|\s)*<longcat_arg_value>",
+            closer="</longcat_arg_value>",
+        ),
+        parser_fails_on="",
     ),
-    "kimi_k3": TaggedShape(
-        before_name='<|open|>call tool="',
-        after_name=('" index="', Pattern("[0-9]{1,2}"), '"<|sep|>'),
-        before_key='<|open|>argument key="',
-        after_key='" type="{type}"<|sep|>',
-        after_value="<|close|>argument<|sep|>",
-        after_arguments="<|close|>call<|sep|>",
-        section=True,
+    "minimax_m2": Family(
+        TaggedNotation(
+            before_name='\n<invoke name="',
+            after_name=('">\n',),
+            before_key='<parameter name="',
+            after_key='">',
+            after_value="</parameter>\n",
+            after_arguments="</invoke>\n",
+            section=True,
+        ),
+        tags=TagDialect.of(
+            opener="<parameter name=",
+            call=rf"\s*<invoke name={QUOTED_NAME}>(?P<body>.*?)"
+            r"(?:</invoke>\s*(?=<invoke name=|\Z)|\Z)",
+            key=r"""<parameter name=["']?(?P<key>[^"'<>]+?)["']?>""",
+            closer="</parameter>",
+        ),
+        parser_fails_on="",
     ),
-    **{family: NotationShape("call:", quote) for family, quote in QUOTES.items()},
-    "pythonic": TaggedShape(
-        before_name="[",
-        after_name=("(",),
-        before_key="",
-        after_key="=",
-        after_value="",
-        after_arguments=")]",
-        separator=", ",
-        plain_strings=False,
+    "kimi_k3": Family(
+        TaggedNotation(
+            before_name='<|open|>call tool="',
+            after_name=('" index="', Pattern("[0-9]{1,2}"), '"<|sep|>'),
+            before_key='<|open|>argument key="',
+            after_key='" type="{type}"<|sep|>',
+            after_value="<|close|>argument<|sep|>",
+            after_arguments="<|close|>call<|sep|>",
+            section=True,
+        )
     ),
+    # mlx-lm's parsers end a call at a brace inside a string, or do not read keys with a hyphen.
+    "gemma4": Family(BareKeyNotation("call:", '<|"|>'), parser_fails_on=""),
+    "function_gemma": Family(BareKeyNotation("call:", "<escape>"), parser_fails_on=""),
+    "pythonic": Family(
+        TaggedNotation(
+            before_name="[",
+            after_name=("(",),
+            before_key="",
+            after_key="=",
+            after_value="",
+            after_arguments=")]",
+            separator=", ",
+            plain_strings=False,
+        )
+    ),
+    # There are two ways to write a string, and no grammar for both.
+    "minicpm5": Family(),
+    # Message headers say which tool a call is for.
+    "muse_spark": Family(),
 }
 
 
-def shape_of(tokenizer: TokenizerWrapper) -> Shape | None:
-    """How the model writes calls; None for a family whose form no grammar here describes.
+def family_of(tokenizer: TokenizerWrapper) -> Family:
+    """The family of a model; one without a notation if it is not declared here."""
+    return FAMILIES.get(parser_family(tokenizer), Family())
 
-    Those are: minicpm5 (two ways to write a string) and muse_spark (calls are routed by message
-    headers).
-    """
+
+def notation_of(tokenizer: TokenizerWrapper) -> Notation | None:
+    """How the model writes calls; None if no grammar here describes them, or it makes no calls."""
     if not tokenizer.has_tool_calling:
         return None
-    family = parser_family(tokenizer)
-    if family == "mistral":
-        return _MISTRAL if "[ARGS]" in tokenizer.get_vocab() else _MISTRAL_LIST
-    if family in ("glm47", "laguna"):
-        source = str(tokenizer.chat_template)
-        lines = "\\n<arg_value>" in source or "\n<arg_value>" in source
-        return _GLM_LINES if lines else _GLM
-    return _SHAPES.get(family)
+    family = family_of(tokenizer)
+    return family.variant if family.uses_variant(tokenizer) else family.notation
+
+
+def tag_dialect_of(text: str) -> TagDialect | None:
+    """The dialect in which `text` begins a call, whatever family wrote it."""
+    dialects = (family.tags for family in FAMILIES.values() if family.tags)
+    return next((dialect for dialect in dialects if dialect.matches(text)), None)

@@ -1,27 +1,28 @@
-"""Samplers: from one step's log-probabilities to a token.
+"""Choosing the next token: samplers, and the budget that ends thinking.
 
-`temperature` 0 is argmax whatever the other parameters say. Filters run before the temperature, as
-mlx-lm does it: top-p, then top-k.
+A sampler takes one step's log-probabilities, of shape `[..., vocabulary]`, and returns token ids of
+shape `[...]`. Generation runs one step ahead: when a step's token is sampled, the answer may not
+have seen the tokens before it yet.
 """
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
 
 import mlx.core as mx
-from anyclaude.mlx.adapter import library_sampler
-
-Sampler = Callable[[mx.array], mx.array]
+from anyclaude.mlx.adapter import Sampler, library_sampler
 
 
 def make_sampler(
     temperature: float, top_p: float | None = None, top_k: int | None = None
 ) -> Sampler:
-    """A callable from log-probabilities `[..., vocabulary]` to token ids `[...]`.
+    """A sampler that filters by `top_p`, then by `top_k`, and then applies the temperature.
 
     Args:
-        temperature: 0 takes the likeliest token.
-        top_p: keeps the likeliest tokens whose mass reaches it; None or 1 keeps all, and 0, which
-            the Messages API allows, keeps the likeliest alone.
-        top_k: keeps that many tokens; None or 0 keeps all.
+        temperature: 0 always takes the most likely token, whatever the other arguments are.
+        top_p: keeps the most likely tokens whose probabilities add up to it. None or 1 keeps all
+            tokens; 0, which the Messages API allows, keeps only the most likely one.
+        top_k: keeps so many tokens; None or 0 keeps all.
     """
     if temperature == 0 or top_p == 0:
         greedy: Sampler = library_sampler(temp=0.0)
@@ -32,7 +33,73 @@ def make_sampler(
     limited: Sampler = library_sampler(temp=temperature, top_p=top_p or 0.0, top_k=top_k)
 
     def sample(logprobs: mx.array) -> mx.array:
-        # mlx-lm refuses a limit that is not below the vocabulary's size.
+        # mlx-lm refuses a limit that is not below the size of the vocabulary.
         return (limited if top_k < logprobs.shape[-1] else nucleus)(logprobs)
 
     return sample
+
+
+class ThinkingBudget:
+    """Ends the thinking of one answer after so many tokens. Used on the MLX thread only.
+
+    When the budget is used up, the sampler returns the tokens of the end marker instead of sampled
+    ones. The model may just have begun the end marker itself, so close to the end of the budget
+    the sampled tokens that the answer has not seen yet are read from the device.
+
+    Args:
+        tokens: the budget.
+        end: the tokens of the end marker.
+        in_thinking: whether the prompt has already opened the thinking block.
+    """
+
+    def __init__(self, tokens: int, end: Sequence[int], *, in_thinking: bool) -> None:
+        assert end
+        self._left = tokens
+        self._end = tuple(end)
+        self._thinking = in_thinking
+        # Tokens that were sampled, and that `observe` has not been called with yet.
+        self._unseen: deque[mx.array] = deque()
+        self._last: deque[int] = deque(maxlen=len(self._end))
+        # The tokens that are left of an end marker begun here; None if none was begun.
+        self._ending: deque[int] | None = None
+
+    def sampler(self, inner: Sampler) -> Sampler:
+        """A sampler that samples with `inner` until the budget is used up."""
+
+        def sample(logprobs: mx.array) -> mx.array:
+            forced = self._forced()
+            token = inner(logprobs) if forced is None else mx.array([forced])
+            self._unseen.append(token)
+            return token
+
+        return sample
+
+    def observe(self, token_id: int, *, thinking: bool) -> None:
+        """Counts the answer's next token.
+
+        Args:
+            thinking: whether the thinking goes on after the token.
+        """
+        if self._unseen:
+            self._unseen.popleft()
+        self._last.append(token_id)
+        self._left -= thinking
+        self._thinking = thinking
+        if not thinking:
+            self._ending = None
+
+    def _forced(self) -> int | None:
+        if self._ending is None and self._is_used_up():
+            self._ending = deque(self._end)
+        return self._ending.popleft() if self._ending else None
+
+    def _is_used_up(self) -> bool:
+        if not self._thinking or self._left > len(self._unseen):
+            return False
+        return self._end[0] not in (*self._last, *map(read_token, self._unseen))
+
+
+def read_token(token: mx.array) -> int:
+    """Waits for a sampled token and returns its id."""
+    value: Any = token.item()
+    return int(value)

@@ -1,18 +1,21 @@
-"""Divides decoded text at markers and stop sequences, whatever pieces it comes in.
+"""Divides the decoded text of an answer at markers and stop sequences.
 
 Invariants:
-- the events for a text do not depend on how it was cut into pieces, but for the borders of `Text`;
-- no part of a marker leaves while it may still become one, and nothing else is held back but line
-  ends, since line ends that touch a marker belong to the template and not to the content (templates
-  write them again when they render the answer as history, so keeping them would change the prompt);
-- the marker that ends first wins, the longest of those; at equal length, a stop sequence.
+- The events do not depend on the pieces in which the text arrives, except where one `Text` ends and
+  the next begins.
+- Text that may be the beginning of a marker is delayed until that is decided. Line ends are delayed
+  too, because line ends beside a marker belong to the template and not to the content: the template
+  writes them again when it renders the answer as history, so keeping them would change the prompt.
+  Nothing else is delayed.
+- Of several markers the one that ends first counts, of those the longest, and of equally long ones
+  a stop sequence.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from anyclaude.mlx.decode.markers import Edge, Grammar, Mode
+from anyclaude.mlx.decode.markers import Markers, Mode, Transition
 
 _LINE_ENDS = "\r\n"
 _TRIMMED = frozenset({Mode.TEXT, Mode.THINKING})
@@ -26,7 +29,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Switch:
-    """A marker was passed."""
+    """A marker ended one mode and began another; both may be the same."""
 
     left: Mode
     entered: Mode
@@ -35,7 +38,7 @@ class Switch:
 
 @dataclass(frozen=True)
 class Stopped:
-    """A stop sequence was found; nothing follows."""
+    """A stop sequence was found, which ends the answer."""
 
     sequence: str
 
@@ -47,21 +50,22 @@ Event = Text | Switch | Stopped
 class _Hit:
     start: int
     end: int
-    edge: Edge | None
+    # None for a stop sequence.
+    transition: Transition | None
     marker: str
 
 
-class _Markers:
-    """All that ends one mode, prepared so that a token costs the same for few markers as for many.
+class _Search:
+    """Searches for everything that ends one mode, at the same cost for few markers and for many.
 
-    Clients offer a hundred tools, and each can be a marker.
+    Clients offer a hundred tools, and each of them can be a marker.
     """
 
-    def __init__(self, stops: Sequence[str], edges: Sequence[Edge]) -> None:
-        # Stop sequences come first: `min` keeps the first of equals.
-        self._edges: list[tuple[str, Edge | None]] = [(stop, None) for stop in stops]
-        self._edges += [(edge.marker, edge) for edge in edges]
-        markers = [marker for marker, _ in self._edges]
+    def __init__(self, stops: Sequence[str], transitions: Sequence[Transition]) -> None:
+        # Stop sequences come first, since `min` keeps the first of equals.
+        self._wanted: list[tuple[str, Transition | None]] = [(stop, None) for stop in stops]
+        self._wanted += [(transition.marker, transition) for transition in transitions]
+        markers = [marker for marker, _ in self._wanted]
         self._any = re.compile("|".join(map(re.escape, markers)) or r"(?!)")
         self._beginnings = {marker[:n] for marker in markers for n in range(1, len(marker))}
         self._longest = max(map(len, markers), default=1) - 1
@@ -72,37 +76,39 @@ class _Markers:
             return None
         return min(self._hits(text), key=lambda hit: (hit.end, hit.start))
 
-    def begun(self, text: str) -> int:
-        """The length of the longest end of `text` that may become a marker."""
+    def partial_length(self, text: str) -> int:
+        """The length of the longest suffix of `text` that is an incomplete marker."""
         lengths = range(min(len(text), self._longest), 0, -1)
         return next((n for n in lengths if text[-n:] in self._beginnings), 0)
 
     def _hits(self, text: str) -> Iterator[_Hit]:
-        for marker, edge in self._edges:
+        for marker, transition in self._wanted:
             start = text.find(marker)
             if start >= 0:
-                yield _Hit(start, start + len(marker), edge, marker)
+                yield _Hit(start, start + len(marker), transition, marker)
 
 
 class Scanner:
-    def __init__(self, grammar: Grammar, stop_sequences: Sequence[str], mode: Mode) -> None:
-        self._grammar = grammar
+    """Scans one answer. The iterators it returns must be exhausted before its next call."""
+
+    def __init__(self, markers: Markers, stop_sequences: Sequence[str]) -> None:
+        self._markers = markers
         self._stop_sequences = tuple(text for text in stop_sequences if text)
-        self.mode = mode
-        self._prepared: dict[tuple[Mode, bool], _Markers] = {}
-        self._held = ""
+        self.mode = markers.initial
+        self._searches: dict[tuple[Mode, bool], _Search] = {}
+        self._pending = ""
         self._stopped = False
-        # Just behind a marker, where line ends are dropped.
-        self._at_border = mode is Mode.THINKING
-        # A call was opened inside thinking, so the end of thinking may come after it.
+        # Whether a marker was just passed, so that line ends are dropped.
+        self._at_border = self.mode is Mode.THINKING
+        # Whether a call began inside thinking, so that the end of thinking may come after it.
         self.owes_think_end = False
 
     def feed(self, text: str) -> Iterator[Event]:
-        """Takes the next piece; the iterator must be exhausted before the next call."""
-        self._held += text
+        """Scans the next piece of text."""
+        self._pending += text
         while not self._stopped:
             self._drop_border()
-            hit = self._markers().first_hit(self._held)
+            hit = self._search().first_hit(self._pending)
             if hit is None:
                 break
             yield from self._pass(hit)
@@ -110,70 +116,70 @@ class Scanner:
             yield from self._release(self._safe_length())
 
     def flush(self) -> Iterator[Event]:
-        """Gives out what was held back, when no more text comes."""
+        """Ends the scan; what was delayed is text."""
         if not self._stopped:
-            yield from self._release(len(self._held))
+            yield from self._release(len(self._pending))
 
-    def stay(self, mode: Mode) -> None:
-        """Takes back the switch that was just given out: its marker was none."""
-        self.mode = mode
+    def undo_switch(self, switch: Switch) -> None:
+        """Goes back to the mode before the latest switch, whose marker turned out to be text."""
+        self.mode = switch.left
 
-    def back_up(self, text: str) -> None:
-        """Reads `text` again, before what comes next, as what follows a marker in plain text."""
-        self._held = text + self._held
+    def rescan(self, text: str) -> None:
+        """Scans `text` once more, before what comes next, as plain text after a marker."""
+        self._pending = text + self._pending
         self.mode = Mode.TEXT
         self._at_border = True
 
     def discard(self) -> None:
-        """Forgets what was held back, the beginning of an end marker, as if all of it had come."""
-        self._held = ""
+        """Drops what was delayed, as if the end marker that it began were complete."""
+        self._pending = ""
         self.mode = Mode.TEXT
 
     def _drop_border(self) -> None:
         if self._at_border and self.mode in _TRIMMED:
-            self._held = self._held.lstrip(_LINE_ENDS)
-            self._at_border = not self._held
+            self._pending = self._pending.lstrip(_LINE_ENDS)
+            self._at_border = not self._pending
 
-    def _markers(self) -> _Markers:
+    def _search(self) -> _Search:
         key = (self.mode, self.owes_think_end)
-        if key not in self._prepared:
+        if key not in self._searches:
             stops = self._stop_sequences if self.mode is Mode.TEXT else ()
-            self._prepared[key] = _Markers(stops, self._edges())
-        return self._prepared[key]
+            self._searches[key] = _Search(stops, self._transitions())
+        return self._searches[key]
 
-    def _edges(self) -> Sequence[Edge]:
-        edges = self._grammar.edges.get(self.mode, ())
-        if self.owes_think_end and self.mode is Mode.TEXT and self._grammar.think_end:
-            return [*edges, Edge(self._grammar.think_end, Mode.TEXT)]
-        return edges
+    def _transitions(self) -> Sequence[Transition]:
+        transitions = self._markers.transitions.get(self.mode, ())
+        if self.owes_think_end and self.mode is Mode.TEXT and self._markers.think_end:
+            return [*transitions, Transition(self._markers.think_end, Mode.TEXT)]
+        return transitions
 
     def _pass(self, hit: _Hit) -> Iterator[Event]:
-        before, self._held = self._held[: hit.start], self._held[hit.end :]
-        if hit.edge is None:
+        before, self._pending = self._pending[: hit.start], self._pending[hit.end :]
+        if hit.transition is None:
             self._stopped = True
             yield from self._text(before)
             yield Stopped(hit.marker)
             return
         yield from self._text(before.rstrip(_LINE_ENDS) if self.mode in _TRIMMED else before)
-        yield self._enter(hit.edge)
-        if hit.edge.kept:
+        yield self._enter(hit.transition)
+        if hit.transition.kept:
             yield Text(self.mode, hit.marker)
 
-    def _enter(self, edge: Edge) -> Switch:
-        left, self.mode = self.mode, edge.to
+    def _enter(self, transition: Transition) -> Switch:
+        left, self.mode = self.mode, transition.to
         self._at_border = True
-        if Mode.THINKING in (left, edge.to) or edge.marker == self._grammar.think_end:
-            self.owes_think_end = left is Mode.THINKING and edge.to is Mode.CALL
-        return Switch(left, edge.to, edge.marker)
+        if Mode.THINKING in (left, transition.to) or transition.marker == self._markers.think_end:
+            self.owes_think_end = left is Mode.THINKING and transition.to is Mode.CALL
+        return Switch(left, transition.to, transition.marker)
 
     def _safe_length(self) -> int:
-        safe = len(self._held) - self._markers().begun(self._held)
+        safe = len(self._pending) - self._search().partial_length(self._pending)
         if self.mode in _TRIMMED:
-            safe = len(self._held[:safe].rstrip(_LINE_ENDS))
+            safe = len(self._pending[:safe].rstrip(_LINE_ENDS))
         return safe
 
     def _release(self, length: int) -> Iterator[Event]:
-        text, self._held = self._held[:length], self._held[length:]
+        text, self._pending = self._pending[:length], self._pending[length:]
         yield from self._text(text)
 
     def _text(self, text: str) -> Iterator[Event]:

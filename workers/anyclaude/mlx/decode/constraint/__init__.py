@@ -1,17 +1,32 @@
-"""Answers held to a grammar: which tokens may come, and reading what was held as it comes."""
+"""Constrained decoding: which tokens may come next, and reading a constrained call as it arrives.
 
-from anyclaude.mlx.decode.constraint.compiler import ConstraintCompiler, Held, holds_calls
+A grammar (llguidance) allows only tokens that keep the answer a valid call of an offered tool, or a
+document of the output schema. `compiler` makes the grammar of a request, `masks` applies it to each
+step's probabilities, and `reader` streams the arguments of a constrained call.
+"""
+
+from anyclaude.mlx.decode.constraint.compiler import (
+    AnswerGrammar,
+    ConstraintCompiler,
+    can_constrain_calls,
+)
 from anyclaude.mlx.decode.constraint.masks import Constraint
-from anyclaude.mlx.decode.constraint.reader import Begin, CallReading, End, Part, Piece
+from anyclaude.mlx.decode.constraint.reader import (
+    ArgumentsPiece,
+    CallBegin,
+    CallEnd,
+    CallEvent,
+    ConstrainedCallReader,
+)
 
 __all__ = [
-    "Begin",
-    "CallReading",
+    "AnswerGrammar",
+    "ArgumentsPiece",
+    "CallBegin",
+    "CallEnd",
+    "CallEvent",
+    "ConstrainedCallReader",
     "Constraint",
     "ConstraintCompiler",
-    "End",
-    "Held",
-    "Part",
-    "Piece",
-    "holds_calls",
+    "can_constrain_calls",
 ]

@@ -1,8 +1,8 @@
-"""The grammar of arguments in Gemma's notation, from a JSON Schema.
+"""The grammar of arguments with bare keys (Gemma), made from a JSON Schema.
 
-llguidance makes grammars of schemas for JSON only, so objects, arrays and strings are written here
-and scalars left to it. What cannot be said is refused, so that a looser form of the schema is
-tried.
+llguidance turns schemas into grammars for JSON only, so the rules for objects, arrays and strings
+are written here, and numbers and booleans are left to it. A schema that these rules cannot express
+is refused, and the caller tries a looser one.
 """
 
 import json
@@ -10,16 +10,21 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from anyclaude.mlx.decode.constraint.combined import Combiner, NotExpressible, types_of, without
 from anyclaude.mlx.decode.constraint.lark import Lark, quoted
 from anyclaude.mlx.decode.constraint.parameters import plain_string
-from anyclaude.mlx.decode.constraint.schemas import Schema
+from anyclaude.mlx.decode.constraint.schemas import (
+    COMBINERS,
+    Combiner,
+    NotExpressibleError,
+    Schema,
+    types_of,
+    without,
+)
 
 _KEY: Final = r'[^\s:,{}\[\]<"]+'
-_COMBINERS: Final = frozenset({"allOf", "anyOf", "oneOf"})
 _NUMERIC: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
-# Not expressed here, with the values by which they ask for nothing.
-_UNSAID: Final[Mapping[str, Any]] = {
+# Keywords that are not expressed here, with the values by which they ask for nothing.
+_UNSUPPORTED: Final[Mapping[str, Any]] = {
     "uniqueItems": False,
     "contains": True,
     "patternProperties": {},
@@ -33,7 +38,7 @@ _UNSAID: Final[Mapping[str, Any]] = {
 }
 
 
-class Notation:
+class BareKeyRules:
     """The rules for the arguments of one tool."""
 
     def __init__(self, lark: Lark, quote: str, schema: Schema) -> None:
@@ -48,7 +53,7 @@ class Notation:
         """The rule for the whole object.
 
         Raises:
-            NotExpressible: the schema asks for too much.
+            NotExpressibleError: the schema cannot be expressed.
         """
         return self._value(self._schema)
 
@@ -56,15 +61,15 @@ class Notation:
         if schema is True or schema == {}:
             return self._any_value()
         if not isinstance(schema, Mapping):
-            raise NotExpressible("a schema that nothing fits")
+            raise NotExpressibleError("a schema that no value fits")
         if "$ref" in schema:
             return self._referenced(schema)
         if "enum" in schema or "const" in schema:
             values = schema.get("enum", [schema.get("const")])
             return self._lark.alternatives(self._lark.literal(self._written(v)) for v in values)
-        if _COMBINERS & schema.keys():
+        if any(key in schema for key in COMBINERS):
             return self._lark.alternatives(map(self._value, self._combiner.options(schema)))
-        self._refuse_unsaid(schema)
+        self._refuse_unsupported(schema)
         return self._lark.alternatives(self._typed(schema, types_of(schema)))
 
     def _typed(self, schema: Schema, types: Iterable[str]) -> Iterable[str]:
@@ -82,7 +87,7 @@ class Notation:
 
     def _any_value(self) -> str:
         if self._anything is None:
-            self._anything = self._lark.ahead()
+            self._anything = self._lark.declare()
             self._lark.define(self._anything, " | ".join(self._typed({}, types_of({}))))
         return self._anything
 
@@ -91,22 +96,22 @@ class Notation:
         if rest := without(schema, "$ref", "$defs", "definitions"):
             return self._value(self._combiner.merged(rest, self._combiner.target(reference)))
         if reference not in self._by_reference:
-            # Named before it is written, since it may lead back to itself.
-            self._by_reference[reference] = name = self._lark.ahead()
+            # The rule has its name before its body, since it may contain itself.
+            self._by_reference[reference] = name = self._lark.declare()
             self._lark.define(name, self._value(self._combiner.target(reference)))
         return self._by_reference[reference]
 
-    def _refuse_unsaid(self, schema: Schema) -> None:
-        unsaid = [key for key, free in _UNSAID.items() if schema.get(key, free) != free]
-        if unsaid and not self._lark.coerces:
-            raise NotExpressible(", ".join(unsaid))
+    def _refuse_unsupported(self, schema: Schema) -> None:
+        unsupported = [key for key, free in _UNSUPPORTED.items() if schema.get(key, free) != free]
+        if unsupported and not self._lark.coerces:
+            raise NotExpressibleError(", ".join(unsupported))
 
     def _written(self, value: Any) -> str:
-        """A value of an enumeration as its text."""
+        """The text of one value of an enumeration."""
         match value:
             case str():
                 if self._quote in value:
-                    raise NotExpressible("a text that holds the mark of strings")
+                    raise NotExpressibleError("a text that contains the quote mark")
                 return f"{self._quote}{value}{self._quote}"
             case list():
                 return "[" + ",".join(map(self._written, value)) + "]"
@@ -117,17 +122,17 @@ class Notation:
 
     def _string(self, schema: Schema) -> str:
         lark, plain = self._lark, plain_string(schema)
-        mark = lark.literal(self._quote)
-        if lark.first_mark(self._quote):
+        quote = lark.literal(self._quote)
+        if lark.first_marker(self._quote):
             text = lark.terminal(plain.constraints, without=self._quote)
-            return lark.rule(f"{mark} {text}{'?' * plain.may_be_empty} {mark}")
+            return lark.rule(f"{quote} {text}{'?' * plain.may_be_empty} {quote}")
         text = lark.terminal(plain.constraints)
-        return lark.rule(f"{mark} {lark.rule(text, f'[suffix={quoted(self._quote)}]')}")
+        return lark.rule(f"{quote} {lark.rule(text, f'[suffix={quoted(self._quote)}]')}")
 
     def _array(self, schema: Schema) -> str:
         first, items = schema.get("prefixItems", []), schema.get("items", True)
         if isinstance(items, list):
-            # As earlier drafts call the first elements.
+            # Earlier drafts of JSON Schema name the first elements so.
             first, items = items, schema.get("additionalItems", True)
         least, most = schema.get("minItems") or 0, schema.get("maxItems")
         if items is False:
@@ -143,7 +148,7 @@ class Notation:
         return self._lark.rule(f'"[" {tail} "]"')
 
     def _items(self, items: Any, before: int, least: int, most: int | None) -> str:
-        """The elements behind those that have schemas of their own."""
+        """The elements after those that have schemas of their own."""
         item, alone = self._value(items), not before
         fewest = max(least - before - alone, 0)
         limit = "" if most is None else str(most - before - alone)
@@ -154,7 +159,7 @@ class Notation:
 
 
 class _Members:
-    """The rules for one object's members, in the order of their names."""
+    """The rules for the members of one object, in alphabetical order."""
 
     def __init__(self, lark: Lark, value: Callable[[Any], str], schema: Schema) -> None:
         self._lark = lark
@@ -162,7 +167,7 @@ class _Members:
         self._required = set(schema.get("required", ()))
         listed = {**dict.fromkeys(self._required, True), **schema.get("properties", {})}
         self._schemas = [(name, listed[name]) for name in _in_order(listed)]
-        # Like `closed`: an object that lists its properties means no others.
+        # An object that lists its properties allows no others, as in `schemas.closed`.
         additional = schema.get("additionalProperties", not listed)
         self._more = "" if additional is False else self._others(additional)
         self._members: dict[int, str] = {}
@@ -183,7 +188,7 @@ class _Members:
         return not any(name in self._required for name, _ in self._schemas[at:])
 
     def _from(self, at: int) -> str:
-        """A member from `at` on, and all that follow it."""
+        """One of the members from index `at` on, and all that follow it."""
         options = []
         for index in range(at, len(self._schemas)):
             options.append(self._member(index))
@@ -210,10 +215,10 @@ class _Members:
 
 def _bare(name: str) -> str:
     if not re.fullmatch(_KEY, name):
-        raise NotExpressible("a property name with punctuation")
+        raise NotExpressibleError("a property name with punctuation")
     return name
 
 
 def _in_order(members: Mapping[str, Any]) -> list[str]:
-    """As templates sort them."""
+    """The names in the order in which templates sort them."""
     return sorted(members, key=str.lower)

@@ -1,7 +1,7 @@
-"""Grammars for llguidance, written in its Lark dialect.
+"""Writes grammars in llguidance's dialect of Lark.
 
-White space is fixed everywhere. A mark that is a token of its own can only come as that token, so
-text that looks like it, inside a string, is text.
+Whitespace is fixed everywhere. A marker that is a token of its own is allowed only as that token,
+so the same characters inside a string are text.
 """
 
 import json
@@ -19,44 +19,45 @@ _ANY_TEXT = "(?s:.*)"
 
 
 class Lark:
-    """A grammar being written."""
+    """One grammar that is being written."""
 
-    def __init__(self, marks: Mapping[str, int], *, coerce: bool = False) -> None:
+    def __init__(self, markers: Mapping[str, int], *, coerce: bool = False) -> None:
         """
         Args:
-            marks: texts that are tokens of their own.
-            coerce: be content with a looser grammar where a schema cannot be expressed.
+            markers: the id of each text that is a token of its own.
+            coerce: whether a looser grammar is allowed where a schema cannot be expressed.
         """
-        self._marks = marks
-        self._split = re.compile("(" + "|".join(map(re.escape, _longest_first(marks))) + ")")
+        self._markers = markers
+        self._split = re.compile("(" + "|".join(map(re.escape, _longest_first(markers))) + ")")
         self._coerce = coerce
         self._rules: list[str] = []
 
     def coercing(self, coerce: bool) -> "Lark":
-        """This grammar, with what `coerce` says for the rules that come now."""
+        """This grammar, with `coerce` set for the rules that follow."""
         self._coerce = coerce
         return self
 
     @property
     def coerces(self) -> bool:
-        """Whether a looser grammar is welcome where a schema cannot be expressed."""
+        """Whether a looser grammar is allowed where a schema cannot be expressed."""
         return self._coerce
 
     def text(self, start: str) -> str:
+        """The whole grammar, with `start` as the body of its first rule."""
         return "\n".join([f"start: {start}", *self._rules]) + "\n"
 
     def literal(self, text: str) -> str:
-        """The items that stand for `text`."""
-        parts = self._split.split(text) if self._marks else [text]
+        """The grammar items that match exactly `text`."""
+        parts = self._split.split(text) if self._markers else [text]
         return " ".join(
-            f"<[{self._marks[part]}]>" if part in self._marks else quoted(part)
+            f"<[{self._markers[part]}]>" if part in self._markers else quoted(part)
             for part in parts
             if part
         )
 
-    def first_mark(self, text: str) -> str:
-        """The first token of its own in `text`; empty when there is none."""
-        match = self._split.search(text) if self._marks else None
+    def first_marker(self, text: str) -> str:
+        """The first marker in `text` that is a token of its own; empty if there is none."""
+        match = self._split.search(text) if self._markers else None
         return match[0] if match else ""
 
     def parts(self, parts: Parts) -> str:
@@ -66,12 +67,13 @@ class Lark:
         )
 
     def rule(self, body: str, attributes: str = "") -> str:
+        """Adds a rule and returns its name."""
         name = f"r{len(self._rules)}"
         self._rules.append(f"{name}{attributes}: {body}")
         return name
 
-    def ahead(self) -> str:
-        """The name of a rule that `define` writes, for one that leads back to itself."""
+    def declare(self) -> str:
+        """The name of a rule that `define` gives a body later, for a rule that contains itself."""
         return self.rule("")
 
     def define(self, name: str, body: str) -> str:
@@ -82,6 +84,7 @@ class Lark:
         return self.rule(" | ".join(options))
 
     def json(self, schema: Schema) -> str:
+        """Adds a rule for JSON that fits `schema`."""
         options: dict[str, Any] = {
             "whitespace_flexible": False,
             "item_separator": ITEM_SEPARATOR,
@@ -94,7 +97,13 @@ class Lark:
     def terminal(
         self, constraints: Sequence[str], *, without: str = "", other_than: Sequence[str] = ()
     ) -> str:
-        """A text that fits all of `constraints`, does not contain `without` and is another."""
+        """Adds a terminal for text.
+
+        Args:
+            constraints: regular expressions that must all match the whole text.
+            without: a text that must not occur in it.
+            other_than: texts that it must not be equal to.
+        """
         name = f"T{len(self._rules)}"
         expressions = [f"/{regex_to_lark(text, 'dw')}/" for text in constraints or [_ANY_TEXT]]
         if without:
@@ -111,5 +120,5 @@ def _longest_first(texts: Iterable[str]) -> list[str]:
 
 
 def quoted(text: str) -> str:
-    """A literal of the dialect."""
+    """A string literal of the dialect."""
     return json.dumps(text, ensure_ascii=False)

@@ -1,20 +1,20 @@
-"""Holds an answer's tokens to a grammar, from the token on where that is called for.
+"""Masks each step's probabilities, so that only tokens which the grammar allows are sampled.
 
-Generation runs a step ahead: when a step's token is sampled, the one before it has been sampled
-too but is known here only at the price of waiting for it. Inside a grammar that price is paid.
-Elsewhere it is not: what may follow a token that begins a grammar is known beforehand, so whether
-the last token was one is left to the device.
+Generation runs one step ahead: when a step's token is sampled, the token before it may still be
+computing on the device, and reading it means waiting for the device. Inside a grammar that wait is
+necessary, since the mask depends on the token. Outside it is avoided: the mask after each token
+that can begin a grammar is computed beforehand, and the device chooses whether to apply it.
 
 Invariants:
-- tokens are taken in order and once, whether read here or told by `observe`;
-- a token that a grammar does not allow is never sampled while one holds.
+- Every token is processed once and in order, whether it was read here or came by `observe`.
+- While a grammar is active, no token that it forbids is sampled.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,32 +22,34 @@ import structlog
 from llguidance import LLMatcher
 
 import mlx.core as mx
+from anyclaude.mlx.adapter import Sampler
+from anyclaude.mlx.decode.sampling import read_token
 
-Sampler = Callable[[mx.array], mx.array]
-# One bit per token, 32 in each number, the lowest first.
+# One bit per token, 32 in each integer, the lowest bit first.
 Mask = npt.NDArray[np.int32]
 
 _log = structlog.get_logger(__name__)
 _BYTES_PER_WORD: Final = 4
 _BITS_PER_WORD: Final = 32
-_LONGEST_BEGINNING: Final = 32
+_LONGEST_TRIGGER: Final = 32
 
 
 class Phase(Enum):
-    # Any token may come; those that begin a grammar are watched for.
+    # Every token is allowed, and a trigger activates a grammar.
     FREE = auto()
-    # Thinking may go on; its end, too, begins a grammar.
+    # The same, inside thinking: the end of thinking is a trigger too.
     THINKING = auto()
-    HELD = auto()
+    # A grammar is active.
+    CONSTRAINED = auto()
 
 
 @dataclass(frozen=True)
-class Beginning:
-    """Tokens that begin a grammar.
+class Trigger:
+    """Tokens that activate a grammar.
 
     Attributes:
-        matcher: the grammar's state behind the tokens.
-        mask: which tokens may come next, as `mask_of` gives it.
+        matcher: the state of the grammar after the tokens.
+        mask: the tokens that it allows next.
     """
 
     token_ids: tuple[int, ...]
@@ -57,30 +59,31 @@ class Beginning:
 
 @dataclass(frozen=True)
 class Plan:
-    """What an answer is held to, compiled.
+    """The compiled grammars of one answer, and when they are active.
 
     Attributes:
-        start: the grammar in force from the first token; None to begin free.
-        start_thinking: the first token that, though the grammar does not know it, may come and
-            begins thinking; None when it must not.
-        free, thinking: what begins a grammar in these phases.
-        single: one call ends the answer.
-        banned: tokens that must not come in the free phase.
-        ends: tokens that end an answer; with some banned, none of these comes first.
+        start: the grammar that is active from the first token; None to begin without one.
+        start_thinking: the token that begins thinking, if it is allowed as the first token although
+            it is not part of `start`.
+        in_thinking: whether the prompt has already opened a thinking block.
+        free, thinking: the triggers in these phases.
+        single: whether one call ends the answer.
+        banned: tokens that are forbidden while no grammar is active.
+        ends: the tokens that end an answer; if tokens are banned, none of these may come first.
     """
 
     start: LLMatcher | None
     start_thinking: int | None
     in_thinking: bool
-    free: Sequence[Beginning]
-    thinking: Sequence[Beginning]
+    free: Sequence[Trigger]
+    thinking: Sequence[Trigger]
     single: bool
     banned: Sequence[int] = ()
     ends: Sequence[int] = ()
 
 
 def mask_of(matcher: LLMatcher, words: int) -> Mask:
-    """Which tokens may come next."""
+    """The mask of the tokens that a grammar allows next; `words` is its length in integers."""
     mask = np.zeros(words, np.int32)
     matcher.unsafe_compute_mask_ptr(mask.ctypes.data, words * _BYTES_PER_WORD)
     return mask
@@ -92,45 +95,46 @@ def tokens_in(mask: Mask) -> npt.NDArray[np.intp]:
 
 
 def expanded(mask: Mask, vocabulary: int) -> mx.array:
-    """A mask as one truth value per token; False for those that have no bit."""
+    """A mask as one boolean per token; false for tokens beyond its last bit."""
     bits = np.unpackbits(mask.view(np.uint8), bitorder="little", count=vocabulary)
     return mx.array(bits.view(np.bool_))
 
 
 def mask_words(vocabulary: int) -> int:
+    """The number of integers in a mask."""
     return -(-vocabulary // _BITS_PER_WORD)
 
 
 class Constraint:
-    """One answer's; used on the MLX thread only."""
+    """Applies the grammars of one answer. Used on the MLX thread only."""
 
     def __init__(self, plan: Plan, words: int) -> None:
         self._plan = plan
         self._words = words
         self._phase = Phase.THINKING if plan.in_thinking else Phase.FREE
         self._matcher: LLMatcher | None = None
-        # The last tokens outside grammars.
-        self._tail: deque[int] = deque(maxlen=_LONGEST_BEGINNING)
+        # The latest tokens outside a grammar, in which triggers are searched for.
+        self._tail: deque[int] = deque(maxlen=_LONGEST_TRIGGER)
         if plan.start is not None and not plan.in_thinking:
-            self._hold(plan.start)
-        # Tokens sampled, taken into account here, and told by `observe`.
-        self._sampled = self._taken = self._observed = 0
+            self._activate(plan.start)
+        # Counts of tokens that were sampled, that were processed here, and that came by `observe`.
+        self._sampled = self._processed = self._observed = 0
         self._last: mx.array | None = None
-        # The token just sampled, where there was no choice.
+        # The token just sampled, if the mask left no choice.
         self._only: int | None = None
         self._needs_probabilities = True
 
     @property
-    def holds(self) -> bool:
-        """Whether the tokens taken so far end inside a grammar."""
-        return self._phase is Phase.HELD
+    def is_active(self) -> bool:
+        """Whether the tokens processed so far end inside a grammar."""
+        return self._phase is Phase.CONSTRAINED
 
     def sampler(self, inner: Sampler, *, needs_probabilities: bool = True) -> Sampler:
-        """`inner`, choosing only among the tokens that may come.
+        """A sampler that gives only the allowed tokens to `inner`.
 
         Args:
-            needs_probabilities: `inner` compares with fixed probabilities, as top-p does, so what
-                it gets must add up to one.
+            needs_probabilities: whether `inner` compares with fixed probabilities, as top-p does,
+                so that the probabilities of the allowed tokens must add up to one.
         """
         self._needs_probabilities = needs_probabilities
 
@@ -142,46 +146,45 @@ class Constraint:
         return sample
 
     def observe(self, token_id: int) -> None:
-        """Takes the next token of the answer, if it is not known here already."""
-        if self._observed == self._taken:
-            self._take(token_id)
+        """Processes the next token of the answer, unless it was read here already."""
+        if self._observed == self._processed:
+            self._process(token_id)
         self._observed += 1
 
     def _sample(self, inner: Sampler, logprobs: mx.array) -> mx.array:
-        if self._taken < self._sampled and self._must_know():
-            self._take(self._read_last())
+        if self._processed < self._sampled and self._needs_last_token():
+            self._process(self._read_last())
         self._only = None
         if self._matcher is not None:
             return self._choose(inner, logprobs)
-        if self._last is not None and self._taken < self._sampled:
-            for beginning in self._beginnings():
-                held = self._masked(logprobs, beginning.mask)
-                logprobs = mx.where(self._last == beginning.token_ids[-1], held, logprobs)
+        if self._last is not None and self._processed < self._sampled:
+            for trigger in self._triggers():
+                masked = self._masked(logprobs, trigger.mask)
+                logprobs = mx.where(self._last == trigger.token_ids[-1], masked, logprobs)
         if self._plan.banned:
             logprobs[..., mx.array(list(self._plan.banned))] = -mx.inf
             if self._sampled == 0:
-                # A model that may not call has words instead, not silence.
+                # A model that must not call a tool has to answer in words, not with nothing.
                 logprobs[..., mx.array(list(self._plan.ends))] = -mx.inf
         return inner(logprobs)
 
-    def _beginnings(self) -> Sequence[Beginning]:
+    def _triggers(self) -> Sequence[Trigger]:
         return self._plan.free if self._phase is Phase.FREE else self._plan.thinking
 
-    def _must_know(self) -> bool:
-        """Whether what may come now depends on more than which the last token is."""
-        return self._phase is Phase.HELD or any(
-            len(beginning.token_ids) > 1 for beginning in self._beginnings()
+    def _needs_last_token(self) -> bool:
+        """Whether the mask depends on more than whether the last token is a trigger."""
+        return self._phase is Phase.CONSTRAINED or any(
+            len(trigger.token_ids) > 1 for trigger in self._triggers()
         )
 
     def _read_last(self) -> int:
         assert self._last is not None
         if self._only is not None:
             return self._only
-        value: Any = self._last.item()
-        return int(value)
+        return read_token(self._last)
 
     def mask(self) -> Mask:
-        """The tokens that may come next, inside a grammar."""
+        """The tokens that are allowed next, while a grammar is active."""
         assert self._matcher is not None
         mask = mask_of(self._matcher, self._words)
         if self._sampled == 0 and (think := self._plan.start_thinking) is not None:
@@ -196,31 +199,31 @@ class Constraint:
         return inner(self._masked(logprobs, mask))
 
     def _masked(self, logprobs: mx.array, mask: Mask) -> mx.array:
-        held = mx.where(expanded(mask, logprobs.shape[-1]), logprobs, -mx.inf)
+        masked = mx.where(expanded(mask, logprobs.shape[-1]), logprobs, -mx.inf)
         if self._needs_probabilities:
-            held = held - mx.logsumexp(held, axis=-1, keepdims=True)
-        return held
+            masked = masked - mx.logsumexp(masked, axis=-1, keepdims=True)
+        return masked
 
-    def _take(self, token_id: int) -> None:
-        self._taken += 1
-        if self._phase is Phase.HELD:
+    def _process(self, token_id: int) -> None:
+        self._processed += 1
+        if self._phase is Phase.CONSTRAINED:
             self._advance(token_id)
             return
         self._tail.append(token_id)
         tail = tuple(self._tail)
-        for beginning in self._beginnings():
-            if tail[-len(beginning.token_ids) :] == beginning.token_ids:
-                self._hold(beginning.matcher)
+        for trigger in self._triggers():
+            if tail[-len(trigger.token_ids) :] == trigger.token_ids:
+                self._activate(trigger.matcher)
                 return
 
-    def _hold(self, matcher: LLMatcher) -> None:
+    def _activate(self, matcher: LLMatcher) -> None:
         self._matcher = matcher.deep_copy()
-        self._phase = Phase.HELD
+        self._phase = Phase.CONSTRAINED
         self._tail.clear()
 
     def _advance(self, token_id: int) -> None:
         assert self._matcher is not None
-        if self._taken == 1 and token_id == self._plan.start_thinking:
+        if self._processed == 1 and token_id == self._plan.start_thinking:
             self._matcher, self._phase = None, Phase.THINKING
             return
         if not self._matcher.consume_token(token_id):
@@ -231,7 +234,7 @@ class Constraint:
 
 
 def only_token(mask: Mask) -> int | None:
-    """The one token in a mask, if it is one."""
+    """The only token in a mask; None if there are several or none."""
     words = np.flatnonzero(mask)
     if len(words) != 1:
         return None

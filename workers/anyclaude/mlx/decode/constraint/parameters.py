@@ -1,7 +1,7 @@
-"""The arguments of a call whose form puts each between marks of its own.
+"""The arguments of a call in a tagged notation, derived from the tool's JSON Schema.
 
-There a string stands as it is, and everything else as JSON. What an argument may be decides both
-how the grammar lets it be written and how it is read back.
+A string is written as it is, and every other value as JSON. The schema of an argument decides both
+how the grammar allows it to be written and how it is read.
 """
 
 import json
@@ -10,20 +10,19 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from anyclaude.mlx.decode.coercion import declared_types
-from anyclaude.mlx.decode.constraint.schemas import Schema
+from anyclaude.mlx.decode.constraint.schemas import CONDITIONS, Schema
 
 _DEFINITIONS: Final = ("$defs", "definitions")
-_COMBINERS: Final = ("anyOf", "oneOf", "allOf", "$ref", "not", "if")
 ITEM_SEPARATOR: Final = ", "
 KEY_SEPARATOR: Final = ": "
 
 
 @dataclass(frozen=True)
 class Plain:
-    """A string as it is.
+    """A string without quotes.
 
     Attributes:
-        constraints: regular expressions that all have to match.
+        constraints: regular expressions that must all match.
     """
 
     constraints: tuple[str, ...] = ()
@@ -39,8 +38,9 @@ class Json:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some values, from how it is written to its JSON."""
+    """One of several values."""
 
+    # The JSON of each value by the text that is written for it.
     values: Mapping[str, str]
 
 
@@ -51,22 +51,22 @@ Form = Plain | Json | Choice
 class Parameter:
     name: str
     required: bool
-    # What the argument may be written as; read back by all of them when there are several.
+    # How the argument may be written; if there are several forms, reading tries all of them.
     forms: tuple[Form, ...]
-    # The whole schema, to tell which reading of a text is meant.
+    # The whole schema, by which the right reading of a text is chosen.
     schema: Schema
     type_name: str
 
 
 def dump(value: Any) -> str:
-    """JSON with the white space that chat templates write."""
+    """JSON with the whitespace that chat templates write."""
     separators = (ITEM_SEPARATOR, KEY_SEPARATOR)
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=separators)
 
 
 def parameters(schema: Schema, *, plain_strings: bool) -> list[Parameter] | None:
-    """The arguments of an object schema; None when they cannot be told apart from it."""
-    if any(key in schema for key in _COMBINERS) or schema.get("additionalProperties"):
+    """The arguments of an object schema; None if they can only be described together."""
+    if any(key in schema for key in CONDITIONS) or schema.get("additionalProperties"):
         return None
     required = set(schema.get("required", ()))
     definitions = {key: schema[key] for key in _DEFINITIONS if key in schema}
@@ -74,6 +74,19 @@ def parameters(schema: Schema, *, plain_strings: bool) -> list[Parameter] | None
         _parameter(name, inner, definitions, name in required, plain_strings=plain_strings)
         for name, inner in schema.get("properties", {}).items()
     ]
+
+
+def is_string(parameter: Parameter) -> bool:
+    """Whether an argument is always a string, so that its text can be sent as it arrives."""
+    plain = all(isinstance(form, Plain) for form in parameter.forms)
+    return plain and declared_types(parameter.schema) == {"string"}
+
+
+def is_ambiguous(parameter: Parameter) -> bool:
+    """Whether one text of the argument may have several readings."""
+    return not is_string(parameter) and (
+        len(parameter.forms) > 1 or isinstance(parameter.forms[0], Plain)
+    )
 
 
 def _parameter(
@@ -88,7 +101,7 @@ def _parameter(
 
 
 def _resolved(schema: Any, definitions: Schema) -> dict[str, Any]:
-    """The schema behind a reference, as far as one step leads."""
+    """The schema, or the definition that it refers to directly."""
     if not isinstance(schema, Mapping):
         return {}
     parts = str(schema.get("$ref", "")).split("/")
@@ -104,12 +117,12 @@ def _forms(schema: Schema, definitions: Schema) -> Sequence[Form]:
         return [_choice(schema.get("enum", [schema.get("const")]))]
     types = declared_types(schema)
     if not types:
-        # Nothing said: any text is a string. Anything combined: only JSON is sure to be right.
-        anything = not any(key in schema for key in _COMBINERS)
+        # Without any keyword every text is a string. If schemas are combined, only JSON is certain.
+        anything = not any(key in schema for key in CONDITIONS)
         return [Plain()] if anything else [Json({**schema, **definitions})]
     if "string" not in types:
         return [Json({**schema, **definitions})]
-    if types == {"string"} and not any(key in schema for key in _COMBINERS):
+    if types == {"string"} and not any(key in schema for key in CONDITIONS):
         return [plain_string(schema)]
     return _union(schema, definitions, types)
 
@@ -125,7 +138,7 @@ def _union(schema: Schema, definitions: Schema, types: frozenset[str]) -> Sequen
             plain_string(schema),
             *[Json({**schema, **definitions, "type": rest})] * bool(rest),
         ]
-    # Text that may be anything covers all other forms.
+    # An unrestricted string includes all other forms.
     return [Plain()] if Plain() in forms else forms
 
 
@@ -137,7 +150,7 @@ def _choice(values: Sequence[Any]) -> Choice:
 
 
 def plain_string(schema: Schema) -> Plain:
-    """How a string may read."""
+    """The form of a string with the schema's restrictions."""
     least, most = schema.get("minLength") or 0, schema.get("maxLength")
     constraints = []
     if least or most is not None:
@@ -148,7 +161,7 @@ def plain_string(schema: Schema) -> Plain:
 
 
 def _anywhere(pattern: str) -> str:
-    """A pattern for the whole text from one that may match anywhere in it."""
+    """A pattern that must match the whole text, from one that may match anywhere in it."""
     begins, ends = pattern.startswith("^"), pattern.endswith("$") and not pattern.endswith("\\$")
     inner = pattern[begins : len(pattern) - ends]
     return f"{'' if begins else '(?s:.*)'}(?:{inner}){'' if ends else '(?s:.*)'}"

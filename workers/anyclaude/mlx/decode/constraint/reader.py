@@ -1,17 +1,17 @@
-"""Reads a call while it is being written, when a grammar holds it.
+"""Reads a constrained call while it is being written, and translates its arguments to JSON.
 
-What comes is known to be of the family's form, so the name is certain once it is followed by what
-follows names, and each piece of the arguments is certain as it comes. The pieces together are one
-JSON object.
+The grammar guarantees the notation. So the name is certain as soon as the text that follows names
+has arrived, and each piece of the arguments is certain as it arrives. The pieces of one call
+together are one JSON object.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from anyclaude.mlx.decode.bare_keys import NotationReader, begun
+from anyclaude.mlx.decode.bare_keys import BareKeyReader, partial_length
 from anyclaude.mlx.decode.coercion import declared_types, read_untyped
 from anyclaude.mlx.decode.constraint.parameters import (
     ITEM_SEPARATOR,
@@ -21,126 +21,152 @@ from anyclaude.mlx.decode.constraint.parameters import (
     Parameter,
     Plain,
     dump,
+    is_string,
 )
 from anyclaude.mlx.decode.constraint.rules import endings
 from anyclaude.mlx.decode.notations import (
-    JsonShape,
-    NotationShape,
+    BareKeyNotation,
+    JsonNotation,
+    Notation,
     Parts,
     Pattern,
-    Shape,
-    TaggedShape,
+    TaggedNotation,
 )
-
-Accepts = Callable[[str], bool]
 
 
 @dataclass(frozen=True)
-class Begin:
+class CallBegin:
     name: str
 
 
 @dataclass(frozen=True)
-class Piece:
+class ArgumentsPiece:
     json: str
 
 
 @dataclass(frozen=True)
-class End:
+class CallEnd:
     pass
 
 
-Part = Begin | Piece | End
+CallEvent = CallBegin | ArgumentsPiece | CallEnd
 
 
 class ReadingError(Exception):
-    """The text is not of the form that the grammar allows; one of the two is wrong."""
+    """The text does not fit the notation, so grammar and reader contradict each other."""
 
 
 @dataclass(frozen=True)
-class KnownTool:
+class ReadableTool:
+    """What the reader has to know of one tool."""
+
     name: str
-    # None when the arguments are written as one JSON object.
+    # None if the arguments are written as one JSON object.
     parameters: Mapping[str, Parameter] | None
-    # For arguments with several forms: whether a JSON text is what the schema allows.
-    checks: Mapping[str, Accepts]
+    # For each argument with several readings: whether the schema allows a JSON text.
+    checks: Mapping[str, Callable[[str], bool]]
 
 
-class CallReading:
-    """The calls between a start marker and its end marker."""
+class ConstrainedCallReader:
+    """Reads the calls between a start marker and its end marker."""
 
-    def __init__(self, shape: Shape, tools: Sequence[KnownTool]) -> None:
-        self._shape = shape
+    def __init__(self, notation: Notation, tools: Sequence[ReadableTool]) -> None:
+        self._notation = notation
         self._tools = {tool.name: tool for tool in tools}
-        self._name = _name_pattern(shape, self._tools)
-        # Where nothing stands behind a name, the end marker tells that it is one.
+        self._name = _name_pattern(notation, self._tools)
+        # In a notation with no text after the name, only the end marker shows that it is complete.
         self._bare_name = re.compile(f"(?P<name>{_names(self._tools)})")
-        self._held = ""
-        # The arguments being read; None between calls.
-        self._arguments: _Object | _Notation | _Arguments | None = None
+        self._pending = ""
+        # The arguments that are being read; None between calls.
+        self._arguments: _Arguments | None = None
 
     @property
     def may_end(self) -> bool:
-        """Whether all that was begun is complete, so that an end marker is one."""
+        """Whether no value is incomplete, so that an end marker really ends the calls."""
         return self._arguments is None or self._arguments.may_end
 
     @property
     def between_calls(self) -> bool:
-        """Whether no arguments are begun."""
+        """Whether no call is incomplete."""
         return self._arguments is None
 
-    def feed(self, text: str) -> Iterator[Part]:
-        """What is certain now; the iterator must be exhausted before the next call."""
-        self._held += text
-        while self._held:
+    def feed(self, text: str) -> Iterator[CallEvent]:
+        """The events that are certain now. The iterator must be exhausted before the next call."""
+        self._pending += text
+        while self._pending:
             if self._arguments is None:
                 tool = self._read_name()
                 if tool is None:
                     return
                 self._arguments = self._new_arguments(tool)
-                yield Begin(tool.name)
+                yield CallBegin(tool.name)
             arguments = self._arguments
-            piece, self._held = arguments.take(self._held)
+            piece, self._pending = arguments.read(self._pending)
             if piece:
-                yield Piece(piece)
+                yield ArgumentsPiece(piece)
             if arguments.done:
                 self._arguments = None
-                yield End()
+                yield CallEnd()
             elif not piece:
                 return
 
-    def finish(self) -> Iterator[Part]:
-        """What the end marker makes certain."""
-        if self._arguments is None and (match := self._bare_name.fullmatch(self._held)):
-            yield Begin(match["name"])
-            yield Piece("{}")
-            yield End()
+    def finish(self) -> Iterator[CallEvent]:
+        """The events that the end marker makes certain."""
+        if self._arguments is None and (match := self._bare_name.fullmatch(self._pending)):
+            yield CallBegin(match["name"])
+            yield ArgumentsPiece("{}")
+            yield CallEnd()
         elif self._arguments is not None:
-            yield Piece(self._arguments.finish())
+            yield ArgumentsPiece(self._arguments.finish())
             self._arguments = None
-            yield End()
-        self._held = ""
+            yield CallEnd()
+        self._pending = ""
 
-    def _read_name(self) -> KnownTool | None:
-        match = self._name.search(self._held)
+    def _read_name(self) -> ReadableTool | None:
+        match = self._name.search(self._pending)
         if match is None:
             return None
-        self._held = self._held[match.end() :]
+        self._pending = self._pending[match.end() :]
         return self._tools[match["name"]]
 
-    def _new_arguments(self, tool: KnownTool) -> "_Object | _Notation | _Arguments":
-        if isinstance(self._shape, NotationShape):
-            return _Notation(self._shape.quote)
-        if isinstance(self._shape, JsonShape) or tool.parameters is None:
-            return _Object()
-        return _Arguments(self._shape, tool)
+    def _new_arguments(self, tool: ReadableTool) -> "_Arguments":
+        if isinstance(self._notation, BareKeyNotation):
+            return _BareKeyArguments(self._notation.quote)
+        if isinstance(self._notation, JsonNotation) or tool.parameters is None:
+            return _JsonArguments()
+        return _TaggedArguments(self._notation, tool)
 
 
-class _Object:
-    """Follows a JSON object to its end."""
+class _Arguments(Protocol):
+    """Reads the arguments of one call."""
 
-    # Only its last bracket ends it.
+    done: bool
+
+    @property
+    def may_end(self) -> bool:
+        """Whether the end marker of the call may end the arguments."""
+        ...
+
+    def read(self, text: str) -> tuple[str, str]:
+        """Reads as much of `text` as is certain: a piece of JSON, and the rest of `text`."""
+        ...
+
+    def finish(self) -> str:
+        """The last piece of JSON, when the end marker of the call was found."""
+        ...
+
+
+class _EndedByBracket:
+    """Arguments that only their last bracket ends."""
+
     may_end = False
+
+    def finish(self) -> str:
+        raise ReadingError("an end marker inside the arguments")
+
+
+class _JsonArguments(_EndedByBracket):
+    """Follows one JSON object to its end."""
 
     def __init__(self) -> None:
         self._depth = 0
@@ -148,16 +174,12 @@ class _Object:
         self._escaped = False
         self.done = False
 
-    def take(self, text: str) -> tuple[str, str]:
-        """The part of `text` that belongs to the object, and the rest."""
+    def read(self, text: str) -> tuple[str, str]:
         for at, character in enumerate(text):
             self._follow(character)
             if self.done:
                 return text[: at + 1], text[at + 1 :]
         return text, ""
-
-    def finish(self) -> str:
-        raise ReadingError("an end marker inside the arguments")
 
     def _follow(self, character: str) -> None:
         if self._in_string:
@@ -176,40 +198,33 @@ class _Object:
             self.done = not self._depth
 
 
-class _Notation(NotationReader):
-    """Follows an object in a notation of its own to its end."""
-
-    # Only its last bracket ends it.
-    may_end = False
-
-    def finish(self) -> str:
-        raise ReadingError("an end marker inside the arguments")
+class _BareKeyArguments(BareKeyReader, _EndedByBracket):
+    """Translates one object with bare keys to JSON."""
 
 
-class _Arguments:
-    """Follows arguments between marks, and writes them as one JSON object."""
+class _TaggedArguments:
+    """Translates arguments between tags to one JSON object."""
 
-    def __init__(self, shape: TaggedShape, tool: KnownTool) -> None:
+    def __init__(self, notation: TaggedNotation, tool: ReadableTool) -> None:
         assert tool.parameters is not None
-        self._end = shape.after_arguments
-        self._closer = shape.after_value
-        self._begin_next = shape.separator + shape.before_key
-        self._separator = shape.separator
-        self._plain_closers = [closer for closer in endings(shape) if closer] or [self._closer]
+        self._end = notation.after_arguments
+        self._closer = notation.after_value
+        self._begin_next = notation.separator + notation.before_key
+        self._separator = notation.separator
+        self._plain_closers = [closer for closer in endings(notation) if closer] or [self._closer]
         self._parameters = tool.parameters
         self._checks = tool.checks
-        self._key = _key_pattern(shape, tool.parameters)
+        self._key = _key_pattern(notation, tool.parameters)
         self._current: Parameter | None = None
         self._first = True
         self.done = False
 
     @property
     def may_end(self) -> bool:
-        # Where the form has no end of its own, the call's end marker is it.
+        # In a notation without text after the arguments, the call's end marker ends them.
         return self._current is None and not self._end
 
-    def take(self, text: str) -> tuple[str, str]:
-        """What is certain of `text`, as a piece of JSON, and the rest."""
+    def read(self, text: str) -> tuple[str, str]:
         if self._current is None:
             return self._between(text)
         if is_string(self._current):
@@ -238,11 +253,11 @@ class _Arguments:
         return f"{opening}{dump(parameter.name)}{KEY_SEPARATOR}{quote}"
 
     def _plain(self, text: str) -> tuple[str, str]:
-        """A string, given out as it comes but for what may become its end."""
+        """Reads text of a string, except an end that may be the beginning of a closing tag."""
         hits = [(text.find(closer) + len(closer), closer) for closer in self._plain_closers]
         found = [(end, closer) for end, closer in hits if end >= len(closer)]
         if not found:
-            safe = len(text) - max(begun(text, closer) for closer in self._plain_closers)
+            safe = len(text) - max(partial_length(text, closer) for closer in self._plain_closers)
             return _escaped(text[:safe]), text[safe:]
         end, closer = min(found)
         self._current = None
@@ -250,16 +265,16 @@ class _Arguments:
         return _escaped(text[:start]) + '"', text[start + len(self._closer) :]
 
     def _whole(self, text: str, parameter: Parameter) -> tuple[str, str]:
-        """A value whose type only its end tells."""
+        """Reads a value whose type is only known when it is complete."""
         for start in self._closings(text):
-            written = self._read(parameter, text[:start])
+            written = self._value(parameter, text[:start])
             if written is not None:
                 self._current = None
                 return written, text[start + len(self._closer) :]
         return "", text
 
     def _closings(self, text: str) -> Iterator[int]:
-        """Where the value may end."""
+        """The places where the value may end."""
         followers = (self._begin_next, self._end) if self._end else ("",)
         for follower in followers:
             closer = self._closer + follower
@@ -268,7 +283,7 @@ class _Arguments:
                 yield at
                 at = text.find(closer, at + 1)
 
-    def _read(self, parameter: Parameter, text: str) -> str | None:
+    def _value(self, parameter: Parameter, text: str) -> str | None:
         match parameter.forms:
             case (Json(),):
                 return text if _is_json(text) else None
@@ -283,31 +298,20 @@ class _Arguments:
         return found
 
 
-def is_string(parameter: Parameter) -> bool:
-    """Whether an argument can be nothing but a string, so that its text may leave at once."""
-    plain = all(isinstance(form, Plain) for form in parameter.forms)
-    return plain and declared_types(parameter.schema) == {"string"}
-
-
-def needs_check(parameter: Parameter) -> bool:
-    """Whether several readings of an argument's text may have to be told apart."""
-    return not is_string(parameter) and (
-        len(parameter.forms) > 1 or isinstance(parameter.forms[0], Plain)
+def _name_pattern(notation: Notation, tools: Mapping[str, ReadableTool]) -> re.Pattern[str]:
+    name = f"{re.escape(notation.before_name)}(?P<name>{_names(tools)})"
+    if isinstance(notation, BareKeyNotation):
+        return re.compile(name + r"(?=\{)")
+    if isinstance(notation, JsonNotation):
+        return re.compile(name + _pattern(notation.before_arguments))
+    return re.compile(
+        name + (_pattern(notation.after_name) or f"(?={re.escape(notation.before_key)})")
     )
 
 
-def _name_pattern(shape: Shape, tools: Mapping[str, KnownTool]) -> re.Pattern[str]:
-    name = f"{re.escape(shape.before_name)}(?P<name>{_names(tools)})"
-    if isinstance(shape, NotationShape):
-        return re.compile(name + r"(?=\{)")
-    if isinstance(shape, JsonShape):
-        return re.compile(name + _pattern(shape.before_arguments))
-    return re.compile(name + (_pattern(shape.after_name) or f"(?={re.escape(shape.before_key)})"))
-
-
-def _key_pattern(shape: TaggedShape, parameters: Mapping[str, Parameter]) -> re.Pattern[str]:
-    after = re.escape(shape.after_key).replace(re.escape("{type}"), r"\w+")
-    return re.compile(f"{re.escape(shape.before_key)}(?P<key>{_names(parameters)}){after}")
+def _key_pattern(notation: TaggedNotation, parameters: Mapping[str, Parameter]) -> re.Pattern[str]:
+    after = re.escape(notation.after_key).replace(re.escape("{type}"), r"\w+")
+    return re.compile(f"{re.escape(notation.before_key)}(?P<key>{_names(parameters)}){after}")
 
 
 def _names(names: Iterable[str]) -> str:

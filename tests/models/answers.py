@@ -10,7 +10,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from anyclaude.messages.requests import Tool, ToolChoice
 from anyclaude.mlx.decode import BlockStream
 from anyclaude.worker.v1.worker_pb2 import BlockDelta, BlockStart, GenerateResponse
-from tests.models.decode_tokenizers import encode
+from tests.models.families import encode
 
 BASH = Tool(
     name="Bash",

@@ -1,4 +1,4 @@
-"""Answers of a model with random weights, held to tools: from prompt to blocks."""
+"""Answers of a model with random weights, constrained to tools: from prompt to blocks."""
 
 import functools
 import random
@@ -20,29 +20,15 @@ from anyclaude.mlx.tokens import token_array
 from anyclaude.runtime.settings import MlxSettings
 from anyclaude.worker.v1 import worker_pb2 as pb
 from tests.models import tiny
-from tests.models.decode_tokenizers import tokenizer
+from tests.models.families import tokenizer
 
-# Of the families' tokenizers the largest fits.
+# Large enough for the tokenizer of every family.
 VOCABULARY = 320
-# Those whose calls a grammar describes, by mlx-lm's parser.
-FAMILIES = (
-    "json_tools",
-    "qwen3_coder",
-    "glm47",
-    "minimax_m2",
-    "mistral",
-    "kimi_k2",
-    "kimi_k3",
-    "longcat",
-    "pythonic",
-    "gemma4",
-    "function_gemma",
-)
 ANY = ToolChoice(type="any", disable_parallel_tool_use=True)
 
 
 @dataclass(frozen=True)
-class HeldAnswer:
+class ConstrainedAnswer:
     events: list[pb.GenerateResponse]
 
     @property
@@ -56,12 +42,12 @@ class HeldAnswer:
 
     @property
     def ended_calls(self) -> int:
-        """Calls that a client would run: those whose block ended."""
+        """The number of calls that a client would run, because their blocks ended."""
         return sum(event.HasField("block_stop") for event in self.events)
 
 
 class Generator:
-    """One family's answers."""
+    """Generates answers of one family."""
 
     def __init__(self, family: str, *, thinking: bool = False) -> None:
         self.wrapper = tokenizer(family, thinking=thinking)
@@ -81,16 +67,17 @@ class Generator:
         max_tokens: int = 2000,
         may_think: bool = False,
         thinking_tokens: int | None = None,
-    ) -> HeldAnswer:
+    ) -> ConstrainedAnswer:
         """
         Args:
-            may_think: the answer may begin with thinking.
-            thinking_tokens: the prompt has opened the thinking, which ends after so many.
+            may_think: whether the answer may begin with thinking.
+            thinking_tokens: if given, the prompt has opened a thinking block, which ends after so
+                many tokens.
         """
         rng = random.Random(seed)
         mx.random.seed(seed)
         in_thinking = thinking_tokens is not None
-        held = self._compiler.compile(
+        grammar = self._compiler.compile(
             offered, choice, None, in_thinking=in_thinking, may_think=may_think
         )
         sampler, budget = make_sampler(1.0), None
@@ -108,14 +95,14 @@ class Generator:
                 stable_tokens=0,
                 max_tokens=max_tokens,
                 window_limited=False,
-                sampler=held.constraint.sampler(sampler) if held else sampler,
+                sampler=grammar.constraint.sampler(sampler) if grammar else sampler,
                 new_blocks=lambda: BlockStream(
                     self.wrapper,
                     offered,
                     [],
                     tool_choice=choice,
                     in_thinking=in_thinking,
-                    held=held,
+                    grammar=grammar,
                     budget=budget,
                     max_tokens=max_tokens,
                 ),
@@ -126,7 +113,7 @@ class Generator:
         while not (events and events[-1].WhichOneof("event") in ("finished", "failed")):
             self._engine.step()
         assert events[-1].HasField("finished"), events[-1]
-        return HeldAnswer(events)
+        return ConstrainedAnswer(events)
 
 
 @functools.cache

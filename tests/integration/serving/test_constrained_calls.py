@@ -2,12 +2,13 @@
 
 import pytest
 
-from benchmarks.held_calls import CUT_AT_TOKENS, ROOM_TOKENS, valid_call, was_cut
+from benchmarks.constrained_calls import CUT_AT_TOKENS, ROOM_TOKENS, valid_call, was_cut
 from tests.models.claude_tools import tools
-from tests.models.held_answers import FAMILIES, Generator
+from tests.models.constrained_answers import Generator
+from tests.models.families import CONSTRAINED
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CONSTRAINED)
 def test_a_call_is_valid_or_cut(family: str) -> None:
     """Bounded by its schema, a call is valid; cut, it is told as cut and never closed by force."""
     generator = Generator(family)

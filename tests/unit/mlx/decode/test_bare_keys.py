@@ -9,14 +9,19 @@ import structlog
 
 from anyclaude.messages.requests import Tool, ToolChoice
 from anyclaude.mlx.decode import BlockStream
-from anyclaude.mlx.decode.bare_keys import QUOTES
 from anyclaude.mlx.decode.constraint import ConstraintCompiler
 from anyclaude.mlx.decode.constraint.masks import tokens_in
+from anyclaude.mlx.decode.notations import FAMILIES, BareKeyNotation
+from tests.models.answers import Block, answer, read_blocks
 from tests.models.claude_tools import thing, tools
-from tests.models.decode_answers import Block, answer, read_blocks
-from tests.models.decode_tokenizers import encode, encode_bytes, tokenizer
+from tests.models.families import encode, encode_bytes, tokenizer
 
-FAMILIES = sorted(QUOTES)
+QUOTES = {
+    name: family.notation.quote
+    for name, family in FAMILIES.items()
+    if isinstance(family.notation, BareKeyNotation)
+}
+BARE_KEYS = sorted(QUOTES)
 CHOICE = ToolChoice(type="any")
 LEAF = {"type": "object", "properties": {"v": {"type": "integer"}}, "required": ["v"]}
 
@@ -35,7 +40,7 @@ def held(family: str, schema: Any, tokens: Sequence[int]) -> list[Block] | None:
         offered, CHOICE, None, in_thinking=False, may_think=False
     )
     assert compiled is not None
-    stream = BlockStream(wrapper, offered, [], tool_choice=CHOICE, held=compiled)
+    stream = BlockStream(wrapper, offered, [], tool_choice=CHOICE, grammar=compiled)
     events = []
     for token in tokens:
         if token not in tokens_in(compiled.constraint.mask()):
@@ -66,7 +71,7 @@ def accepts(family: str, schema: Any, arguments: str, *, bytewise: bool = False)
 
 
 @pytest.mark.parametrize("bytewise", [False, True])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", BARE_KEYS)
 def test_every_kind_of_value_is_read(family: str, bytewise: bool) -> None:
     """Nested objects, arrays and scalars become JSON; strings keep braces, quotes and line ends."""
     schema = thing(
@@ -85,7 +90,7 @@ def test_every_kind_of_value_is_read(family: str, bytewise: bool) -> None:
     }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", BARE_KEYS)
 @pytest.mark.parametrize(
     ("schema", "allowed", "refused"),
     [
@@ -140,7 +145,7 @@ def test_the_grammar_follows_the_schema(
         assert accepts(family, schema, arguments) is None, arguments
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", BARE_KEYS)
 def test_keys_come_in_the_order_of_the_template(family: str) -> None:
     """Templates sort keys; a call written so is found in the cache when it is rendered again."""
     schema = thing(b=LEAF, A=LEAF, needs=0)
@@ -173,7 +178,7 @@ def test_a_schema_without_a_grammar_leaves_an_object(schema: Any) -> None:
     assert accepts("gemma4", schema, "x:1,y:['z']") == {"x": 1, "y": ["z"]}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", BARE_KEYS)
 def test_all_tools_are_held_to_their_whole_schemas(family: str) -> None:
     """None of the shapes that Claude Code offers needs a looser grammar."""
     with structlog.testing.capture_logs() as logs:
@@ -183,7 +188,7 @@ def test_all_tools_are_held_to_their_whole_schemas(family: str) -> None:
     assert logs == []
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", BARE_KEYS)
 def test_an_end_marker_in_a_string_is_text(family: str) -> None:
     """A file that holds the end marker, spelled out, is written whole."""
     wrapper = tokenizer(family)
@@ -194,7 +199,7 @@ def test_an_end_marker_in_a_string_is_text(family: str) -> None:
     assert blocks[0].input == {"s": f"x{wrapper.tool_call_end}y"}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", BARE_KEYS)
 @pytest.mark.parametrize(
     ("arguments", "read"),
     [
@@ -215,7 +220,7 @@ def test_calls_that_nothing_held_are_read_whole(
     assert answer(tokenizer(family), text).inputs == [read or nested]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", BARE_KEYS)
 @pytest.mark.parametrize(
     "arguments",
     ["command:'a'", "command:'a',command:'b'", "command:'a' 'b'", "command:'a'],env:{", "command"],

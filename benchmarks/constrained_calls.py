@@ -1,6 +1,6 @@
 """Calls of a model that writes at random, held to its tools: every one is valid, or told as cut.
 
-    python -m benchmarks.held_calls [CALLS]
+    python -m benchmarks.constrained_calls [CALLS]
 
 A tiny model with random weights, the real engine, grammar and reader; tool_choice any over 25 tools
 of Claude Code's shapes; each family's way to write calls in turn. Bounded tools: every call is
@@ -15,9 +15,10 @@ import time
 import jsonschema
 
 from anyclaude.worker.v1 import worker_pb2 as pb
+from tests.models.answers import read_blocks
 from tests.models.claude_tools import tools
-from tests.models.decode_answers import read_blocks
-from tests.models.held_answers import FAMILIES, Generator, HeldAnswer
+from tests.models.constrained_answers import ConstrainedAnswer, Generator
+from tests.models.families import CONSTRAINED
 
 # With little room a call is gathered before it is given out; with more it is streamed.
 CUT_AT_TOKENS = (60, 600)
@@ -26,10 +27,10 @@ ROOM_TOKENS = 4_000
 
 def main() -> None:
     wanted = int(sys.argv[1]) if len(sys.argv) > 1 else 500
-    each, more = divmod(wanted, len(FAMILIES))
+    each, more = divmod(wanted, len(CONSTRAINED))
     names: collections.Counter[str] = collections.Counter()
     cut = 0
-    for index, family in enumerate(FAMILIES):
+    for index, family in enumerate(CONSTRAINED):
         began, generator, count = time.perf_counter(), Generator(family), each + (index < more)
         for seed in range(count):
             names[valid_call(generator.answer(tools(), seed, max_tokens=ROOM_TOKENS))] += 1
@@ -40,7 +41,7 @@ def main() -> None:
     assert names.total() == wanted
 
 
-def valid_call(answer: HeldAnswer) -> str:
+def valid_call(answer: ConstrainedAnswer) -> str:
     """The tool of the one call, which its schema must accept."""
     (call,) = read_blocks(answer.blocks)
     schema = next(tool.input_schema for tool in tools() if tool.name == call.name)
@@ -49,7 +50,7 @@ def valid_call(answer: HeldAnswer) -> str:
     return str(call.name)
 
 
-def was_cut(answer: HeldAnswer) -> bool:
+def was_cut(answer: ConstrainedAnswer) -> bool:
     """Whether the answer ran out of room; if it did, it must say so and hold no whole call."""
     if answer.stop_reason == pb.STOP_REASON_TOOL_USE:
         valid_end(answer)
@@ -59,7 +60,7 @@ def was_cut(answer: HeldAnswer) -> bool:
     return True
 
 
-def valid_end(answer: HeldAnswer) -> None:
+def valid_end(answer: ConstrainedAnswer) -> None:
     """A call that ended by itself is whole, although its strings had no bound."""
     (call,) = read_blocks(answer.blocks)
     schema = next(t.input_schema for t in tools(bounded=False) if t.name == call.name)
