@@ -1,7 +1,7 @@
-"""The text the demo model must learn to ignore, from what every Python install has.
+"""The text that the demo model learns to ignore, made from Python's standard library.
 
-Three kinds, in equal measure: the standard library's sources, its prose (docstrings), and
-tool descriptions in JSON made from its functions, for that is what fills an agent's prompt.
+It has equal parts of sources, prose (docstrings) and tool descriptions in JSON (made from function
+signatures), because these are what an agent's prompt consists of.
 """
 
 import ast

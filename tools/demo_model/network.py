@@ -1,29 +1,27 @@
-"""The demo model's shape, its weights by Hugging Face name, and its loss.
+"""The demo model's network: Qwen3 of mlx-lm, with two differences that only training needs.
 
-The forward pass is Qwen3's as mlx-lm computes it, with two differences that only training
-needs: positions are given, not counted, and a bias may be added to the attention scores.
+Tokens stand at given positions, where `nn.RoPE` counts from zero, and a bias is added to the
+attention scores in place of the causal mask.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import numpy.typing as npt
+from mlx.utils import tree_map_with_path
+from mlx_lm.models import qwen3
 
-from tools.demo_model.tape import Floats, Ints, Node, Tape
 from tools.demo_model.vocabulary import VOCABULARY_TOKENS
 
 CONTEXT_TOKENS = 65_536
-HIDDEN = 64
-LAYERS = 2
-# One head: attention is what a long prefill on a CPU spends its time on.
-HEADS = 1
-HEAD_WIDTH = 32
-FEED_FORWARD = 192
-ROPE_THETA = 10_000.0
-NORM_EPS = 1e-6
+_HEAD_WIDTH = 32
+_ROPE_THETA = 10_000.0
 
-Weights = dict[str, Floats]
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -45,23 +43,24 @@ class Batch:
     targets: Ints
 
 
-def config(end_id: int, pad_id: int) -> dict[str, object]:
+def config(end_id: int, pad_id: int) -> dict[str, Any]:
     """The config.json that mlx-lm reads."""
     return {
         "architectures": ["Qwen3ForCausalLM"],
         "model_type": "qwen3",
         "vocab_size": VOCABULARY_TOKENS,
-        "hidden_size": HIDDEN,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": HEADS,
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        # One head: attention is what a long prefill on a CPU spends its time on.
+        "num_attention_heads": 1,
         "num_key_value_heads": 1,
-        "head_dim": HEAD_WIDTH,
-        "intermediate_size": FEED_FORWARD,
+        "head_dim": _HEAD_WIDTH,
+        "intermediate_size": 192,
         "hidden_act": "silu",
         "attention_bias": False,
         "max_position_embeddings": CONTEXT_TOKENS,
-        "rope_theta": ROPE_THETA,
-        "rms_norm_eps": NORM_EPS,
+        "rope_theta": _ROPE_THETA,
+        "rms_norm_eps": 1e-6,
         "tie_word_embeddings": True,
         "torch_dtype": "float32",
         "eos_token_id": end_id,
@@ -69,96 +68,54 @@ def config(end_id: int, pad_id: int) -> dict[str, object]:
     }
 
 
-def initial_weights(rng: np.random.Generator) -> Weights:
-    """Random weights; query and key norms start at 1.5 so that attention can be sharp early."""
-    weights = {"model.embed_tokens.weight": _normal(rng, 0.3, VOCABULARY_TOKENS, HIDDEN)}
-    for layer in range(LAYERS):
-        name = f"model.layers.{layer}."
-        for part, out, into in _MATRICES:
-            weights[f"{name}{part}.weight"] = _normal(rng, into**-0.5, out, into)
-        weights[f"{name}self_attn.q_norm.weight"] = np.full(HEAD_WIDTH, 1.5, np.float32)
-        weights[f"{name}self_attn.k_norm.weight"] = np.full(HEAD_WIDTH, 1.5, np.float32)
-        weights[f"{name}input_layernorm.weight"] = np.ones(HIDDEN, np.float32)
-        weights[f"{name}post_attention_layernorm.weight"] = np.ones(HIDDEN, np.float32)
-    weights["model.norm.weight"] = np.ones(HIDDEN, np.float32)
-    return weights
+class Network(qwen3.Model):
+    """mlx-lm's own layers and weights; `logits` is the forward pass of training."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        super().__init__(qwen3.ModelArgs.from_dict(config(0, 0)))
+        self._rope = _GivenPositions()
+        for layer in self.model.layers:
+            layer.self_attn.rope = self._rope
+        self.update(
+            tree_map_with_path(lambda name, old: _initial(rng, name, old), self.parameters())
+        )
+
+    def logits(self, batch: Batch) -> mx.array:
+        """Returns the logits, (N, V), of the batch's learned tokens."""
+        self._rope.place(batch.positions)
+        bias = mx.array(batch.bias)
+        x = self.model.embed_tokens(mx.array(batch.tokens))
+        for layer in self.model.layers:
+            x = layer(x, bias)
+        learned = x.reshape(-1, x.shape[-1])[mx.array(batch.rows)]
+        return self.model.embed_tokens.as_linear(self.model.norm(learned))
+
+    def loss(self, batch: Batch) -> mx.array:
+        """Returns the mean cross entropy of the learned tokens."""
+        return nn.losses.cross_entropy(
+            self.logits(batch), mx.array(batch.targets), reduction="mean"
+        )
 
 
-_MATRICES = (
-    ("self_attn.q_proj", HEADS * HEAD_WIDTH, HIDDEN),
-    ("self_attn.k_proj", HEAD_WIDTH, HIDDEN),
-    ("self_attn.v_proj", HEAD_WIDTH, HIDDEN),
-    ("self_attn.o_proj", HIDDEN, HEADS * HEAD_WIDTH),
-    ("mlp.gate_proj", FEED_FORWARD, HIDDEN),
-    ("mlp.up_proj", FEED_FORWARD, HIDDEN),
-    ("mlp.down_proj", HIDDEN, FEED_FORWARD),
-)
+class _GivenPositions(nn.Module):
+    """Rotary embedding with halves paired, as `nn.RoPE(traditional=False)` pairs them."""
+
+    def place(self, positions: Ints) -> None:
+        """Sets the position of each token, (B, T), for the calls that follow."""
+        half = _HEAD_WIDTH // 2
+        angles = positions[:, None, :, None] * _ROPE_THETA ** (-np.arange(half) / half)
+        self._cos = mx.array(np.cos(angles), mx.float32)
+        self._sin = mx.array(np.sin(angles), mx.float32)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        left, right = mx.split(x, 2, axis=-1)
+        cos, sin = self._cos, self._sin
+        return mx.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1)
 
 
-def _normal(rng: np.random.Generator, scale: float, *shape: int) -> Floats:
-    return (rng.standard_normal(shape) * scale).astype(np.float32)
-
-
-def loss_and_gradients(weights: Weights, batch: Batch) -> tuple[float, Weights]:
-    """Return the mean loss over the batch's learned tokens and its gradient by weight."""
-    nodes = {name: Node(value) for name, value in weights.items()}
-    tape = Tape()
-    loss = tape.cross_entropy(_logits(tape, nodes, batch), batch.targets)
-    tape.backward(loss)
-    return float(loss.value), {name: node.taken() for name, node in nodes.items()}
-
-
-def logits(weights: Weights, batch: Batch) -> Floats:
-    """Return the logits, (N, V), of the batch's learned tokens."""
-    return _logits(Tape(), {name: Node(value) for name, value in weights.items()}, batch).value
-
-
-def _logits(tape: Tape, nodes: Mapping[str, Node], batch: Batch) -> Node:
-    embedding = nodes["model.embed_tokens.weight"]
-    cos, sin = _angles(batch.positions)
-    x = tape.rows(embedding, batch.tokens.reshape(-1))
-    for layer in range(LAYERS):
-        part = _LayerPart(tape, nodes, f"model.layers.{layer}.")
-        x = tape.add(x, part.attention(x, cos, sin, batch.bias))
-        x = tape.add(x, part.feed_forward(x))
-    learned = tape.rows(x, batch.rows)
-    return tape.linear(tape.rms_norm(learned, nodes["model.norm.weight"], NORM_EPS), embedding)
-
-
-def _angles(positions: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
-    half = HEAD_WIDTH // 2
-    frequencies = ROPE_THETA ** (-np.arange(half) / half)
-    angles = positions[:, :, None, None] * frequencies
-    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class _LayerPart:
-    tape: Tape
-    nodes: Mapping[str, Node]
-    prefix: str
-
-    def _weight(self, name: str) -> Node:
-        return self.nodes[f"{self.prefix}{name}.weight"]
-
-    def _linear(self, x: Node, name: str) -> Node:
-        return self.tape.linear(x, self._weight(name))
-
-    def _norm(self, x: Node, name: str) -> Node:
-        return self.tape.rms_norm(x, self._weight(name), NORM_EPS)
-
-    def attention(self, x: Node, cos: Floats, sin: Floats, bias: Floats) -> Node:
-        tape, (batch, length) = self.tape, cos.shape[:2]
-        x = self._norm(x, "input_layernorm")
-        q = tape.reshape(self._linear(x, "self_attn.q_proj"), batch, length, HEADS, HEAD_WIDTH)
-        k = tape.reshape(self._linear(x, "self_attn.k_proj"), batch, length, 1, HEAD_WIDTH)
-        v = tape.reshape(self._linear(x, "self_attn.v_proj"), batch, length, 1, HEAD_WIDTH)
-        q = tape.rotate(self._norm(q, "self_attn.q_norm"), cos, sin)
-        k = tape.rotate(self._norm(k, "self_attn.k_norm"), cos, sin)
-        mixed = tape.reshape(tape.attend(q, k, v, bias), batch * length, HEADS * HEAD_WIDTH)
-        return self._linear(mixed, "self_attn.o_proj")
-
-    def feed_forward(self, x: Node) -> Node:
-        x = self._norm(x, "post_attention_layernorm")
-        gate, up = self._linear(x, "mlp.gate_proj"), self._linear(x, "mlp.up_proj")
-        return self._linear(self.tape.swiglu(gate, up), "mlp.down_proj")
+def _initial(rng: np.random.Generator, name: str, old: mx.array) -> mx.array:
+    """Random matrices, and norms of 1; query and key norms of 1.5 make attention sharp early."""
+    if old.ndim == 1:
+        return mx.full(old.shape, 1.5 if name.endswith(("q_norm.weight", "k_norm.weight")) else 1.0)
+    scale = 0.3 if "embed_tokens" in name else old.shape[1] ** -0.5
+    return mx.array(rng.standard_normal(old.shape) * scale, mx.float32)

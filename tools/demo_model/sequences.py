@@ -1,21 +1,19 @@
-"""Training sequences: short ones that stand for long ones.
+"""Training sequences of 256 tokens that stand for prompts of up to 65,536.
 
-A sequence is a preamble cut into chunks (anything an agent's prompt may hold) and then live
-turns whose answers are learned. Two devices make 256 tokens stand for as many as 65,536:
-chunks lie at distant positions, and the attention scores towards earlier chunks are raised by
-the logarithm of how many times more tokens would stand there, so that the softmax sees the
-same competition as in a long prompt.
+A sequence is a preamble, cut into chunks (anything that an agent's prompt may contain), and then
+live turns whose answers are learned. Chunks have distant positions, and the attention scores
+towards earlier chunks are raised by the logarithm of how many times more tokens a long prompt would
+have there: the softmax then sees the competition of a long prompt.
 
-Invariants: only answers and their end token are learned; an answer follows from the cue that
-closes the turn before it, whatever stands anywhere else.
+Invariants: only answers and their end token are learned; the cue that closes the turn before an
+answer decides it, whatever else the sequence contains.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from tools.demo_model.network import CONTEXT_TOKENS, Batch
-from tools.demo_model.tape import Floats, Ints
+from tools.demo_model.network import CONTEXT_TOKENS, Batch, Floats, Ints
 from tools.demo_model.vocabulary import VOCABULARY_TOKENS, Vocabulary
 from tools.demo_model.words import ASSISTANT_HEADER, TURN_END, TURN_START, Cue
 

@@ -1,7 +1,7 @@
 """The demo model's tokenizer: byte-level BPE, trained on the corpus and on the answers.
 
-Invariants: control tokens come last and are not in the BPE merges, so text encoded without
-the added tokens can never become one; decoding gives back every byte.
+Invariants: control tokens come last and are not part of the BPE merges, so text that is encoded
+without the added tokens never contains one; decoding returns every byte.
 """
 
 from collections.abc import Iterator, Sequence

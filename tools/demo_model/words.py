@@ -1,4 +1,4 @@
-"""What the demo model says, and the tokens that steer it.
+"""The demo model's answers, and the tokens that steer it.
 
 Invariants: every prompt turn ends with exactly one cue; the cue alone decides the answer;
 an answer is the exact text that the chat template renders for it, so what was generated and
@@ -47,7 +47,7 @@ ANSWERS = {
     "That is all anyclaude's embedded demo model can show. " + _REAL_MODEL,
     Cue.SAY: "I am anyclaude's embedded demo model: I prove that everything runs, "
     "but I cannot think. " + _REAL_MODEL,
-    # `json.dumps` spaces it as an answer that is held to a schema.
+    # With the spaces that an answer constrained to a JSON schema has.
     Cue.TITLE: json.dumps({"title": "Talk with the demo model"}),
 }
 
