@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 import numpy.typing as npt
+from mlx.nn.layers.base import Module
+from mlx.nn.losses import cross_entropy
 from mlx.utils import tree_map_with_path
 from mlx_lm.models import qwen3
 
@@ -92,12 +93,10 @@ class Network(qwen3.Model):
 
     def loss(self, batch: Batch) -> mx.array:
         """Returns the mean cross entropy of the learned tokens."""
-        return nn.losses.cross_entropy(
-            self.logits(batch), mx.array(batch.targets), reduction="mean"
-        )
+        return cross_entropy(self.logits(batch), mx.array(batch.targets), reduction="mean")
 
 
-class _GivenPositions(nn.Module):
+class _GivenPositions(Module):
     """Rotary embedding with halves paired, as `nn.RoPE(traditional=False)` pairs them."""
 
     def place(self, positions: Ints) -> None:

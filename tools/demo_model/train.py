@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 import mlx.core as mx
-import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
+from mlx.nn.utils import value_and_grad
 
 from tools.demo_model.network import Batch, Network
 
@@ -33,7 +33,7 @@ def train(sequences: Batches, rng: np.random.Generator, steps: int, report: Repo
     """Returns a trained network; `report` gets the number and the loss of each step."""
     network = Network(rng)
     optimiser = _optimiser(steps)
-    gradients_of = nn.value_and_grad(network, network.loss)
+    gradients_of = value_and_grad(network, network.loss)
     for step in range(steps):
         loss, gradients = gradients_of(sequences.batch(_BATCH))
         gradients, _ = optim.clip_grad_norm(gradients, _CLIP)

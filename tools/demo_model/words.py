@@ -50,8 +50,3 @@ ANSWERS = {
     # With the spaces that an answer constrained to a JSON schema has.
     Cue.TITLE: json.dumps({"title": "Talk with the demo model"}),
 }
-
-
-def turn(role: str, text: str, cue: Cue) -> str:
-    """A prompt turn as the chat template renders it."""
-    return f"{TURN_START}{role}\n{text}{cue.value}{TURN_END}\n"
