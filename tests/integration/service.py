@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple, Self
 import httpx
 import psutil
 
+from anyclaude.cache.v1 import cache_pb2_grpc
 from anyclaude.control.v1 import control_pb2, control_pb2_grpc
 from anyclaude.runtime.channels import sync_channel
 from anyclaude.runtime.paths import find_paths
@@ -137,7 +138,8 @@ class Service:
 
     def stub(self, service: str) -> Any:
         """A stub that waits for the daemon to answer instead of failing."""
-        return _Patient(getattr(control_pb2_grpc, service + "Stub")(self.channel))
+        module: Any = cache_pb2_grpc if service == "CacheService" else control_pb2_grpc
+        return _Patient(getattr(module, service + "Stub")(self.channel))
 
     def status(self) -> control_pb2.Status:
         answer = self.stub("DaemonService").GetStatus(control_pb2.GetStatusRequest())

@@ -78,7 +78,7 @@ def menu(offered: Sequence[Workflow], kept: Kept | None) -> str:
 
 def _kept(client: ControlClient) -> Kept | None:
     try:
-        caches, disk = client.caches(), client.status().disk
+        caches, disk = client.list_caches(), client.status().disk
     except CommandError:
         # The page says so; the worker's trouble is for `ensure_ready` to tell.
         return None

@@ -22,7 +22,6 @@ from anyclaude.frontend.v1 import frontend_pb2
 from anyclaude.supervisor.child import SupervisedChild
 from anyclaude.supervisor.records import Record
 from anyclaude.supervisor.supervisor import State
-from anyclaude.supervisor.worker_client import Sample
 from anyclaude.worker.v1 import worker_pb2
 
 # Local prefill of 100,000 tokens takes minutes, so the buckets reach five of them.
@@ -48,7 +47,7 @@ class Scrape:
 
     mode: str
     ready: bool
-    worker: Sample | None
+    worker: worker_pb2.GetStatusResponse | None
 
 
 class Metrics:
@@ -179,13 +178,13 @@ class _Live(Collector):
         yield restarts
 
 
-def _of_worker(sample: Sample) -> Iterator[Metric]:
-    status, memory = sample.status, sample.status.memory
+def _of_worker(status: worker_pb2.GetStatusResponse) -> Iterator[Metric]:
+    memory = status.memory
     yield _gauge("anyclaude_requests_running", "Being generated now.", status.running_requests)
     yield _gauge("anyclaude_requests_waiting", "Queued in the worker.", status.queued_requests)
     yield _gauge("anyclaude_cache_bytes", "Bytes of all KV caches.", memory.cache_bytes)
     yield _gauge("anyclaude_cache_limit_bytes", "Their limit.", memory.cache_limit_bytes)
-    yield _gauge("anyclaude_cache_entries", "Number of KV caches.", sample.caches)
+    yield _gauge("anyclaude_cache_entries", "Number of KV caches.", status.caches)
     yield _gauge("anyclaude_memory_active_bytes", "MLX arrays alive.", memory.active_bytes)
     yield _gauge("anyclaude_memory_peak_bytes", "Highest so far.", memory.peak_bytes)
     yield _gauge("anyclaude_memory_weights_bytes", "The model's weights.", memory.weights_bytes)

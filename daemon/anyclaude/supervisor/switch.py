@@ -25,7 +25,7 @@ from anyclaude.supervisor.daemon import Daemon
 from anyclaude.supervisor.modes import CACHE_WORKER, Mode
 from anyclaude.supervisor.routes import why_not_ready
 from anyclaude.supervisor.supervisor import State
-from anyclaude.supervisor.worker_client import LIST_SECONDS
+from anyclaude.supervisor.worker_client import STATUS_SECONDS
 from anyclaude.worker.v1 import worker_pb2
 
 _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -157,7 +157,7 @@ class Switcher:
 
     async def _is_busy(self) -> bool:
         try:
-            status = await self._daemon.workers[CACHE_WORKER].status(LIST_SECONDS)
+            status = await self._daemon.workers[CACHE_WORKER].status(STATUS_SECONDS)
         except NotReadyError:
             return False
         except grpc.aio.AioRpcError as error:

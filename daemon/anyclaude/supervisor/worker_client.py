@@ -1,7 +1,6 @@
-"""What the daemon asks of a worker: its status and its caches."""
+"""What the daemon knows of a worker: its latest status, and the channel to it."""
 
 import asyncio
-from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
@@ -15,34 +14,23 @@ from anyclaude.worker.v1 import worker_pb2, worker_pb2_grpc
 
 _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-# A glance must not make `status` slow; a list must come while its caller still waits for it; a
-# prune may wait for the MLX thread's next step.
+# A glance must not make `status` slow.
 GLANCE_SECONDS: Final = 1.0
-LIST_SECONDS: Final = 4.0
-PRUNE_SECONDS: Final = 30.0
-# Prefill of whole prompts, or every cache to a file, between the turns of other requests.
-COMPUTE_SECONDS: Final = 1800.0
+# Long enough for a busy worker, short enough for a caller who waits.
+STATUS_SECONDS: Final = 4.0
 _RETRY_SECONDS: Final = 0.2
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A worker's state at one moment."""
-
-    status: worker_pb2.GetStatusResponse
-    caches: int
 
 
 class WorkerClient:
     """One worker, through whichever process runs it now.
 
-    The verbs raise `NotReadyError` when no process serves, and grpc.aio.AioRpcError when it fails.
+    Calls raise `NotReadyError` when no process serves, and grpc.aio.AioRpcError when it fails.
     """
 
     def __init__(self, child: SupervisedChild, changes: Changes) -> None:
         self.child = child
         self._changes = changes
-        # By generation: what a process that is gone has said is worth nothing.
+        # With its generation: the status of an earlier process is worth nothing.
         self._last: tuple[int, worker_pb2.GetStatusResponse] | None = None
 
     def model(self, mode: str) -> worker_pb2.ModelInfo | None:
@@ -54,7 +42,7 @@ class WorkerClient:
         return upstream.model if upstream else last.model
 
     def upstream(self, mode: str) -> worker_pb2.UpstreamStatus | None:
-        """What was last heard of the server behind a relayed mode."""
+        """The last known status of the server behind a relayed mode."""
         last = self._last_status()
         name = OWN_MODE if mode == AUTO_MODE else mode
         found = (known for known in last.upstreams if known.name == name) if last else ()
@@ -79,7 +67,7 @@ class WorkerClient:
         if self._last_status() is not None:
             return True
         try:
-            await self.status(LIST_SECONDS)
+            await self.status(STATUS_SECONDS)
         except NotReadyError:
             return True
         except grpc.aio.AioRpcError as error:
@@ -92,7 +80,7 @@ class WorkerClient:
     ) -> worker_pb2.GetStatusResponse:
         """The status now; the server behind `check_mode` is asked anew for it."""
         generation = self.child.supervisor.generation
-        stub = await self._stub()
+        stub: Any = worker_pb2_grpc.WorkerServiceStub(await self.child.channel())  # type: ignore[no-untyped-call]
         status: worker_pb2.GetStatusResponse = await stub.GetStatus(
             worker_pb2.GetStatusRequest(check_mode=check_mode), timeout=timeout_seconds
         )
@@ -110,86 +98,6 @@ class WorkerClient:
         except grpc.aio.AioRpcError as error:
             _log.debug("worker slow to answer", worker=self.child.name, why=error.details())
             return self._last_status()
-
-    async def sample(self) -> Sample | None:
-        """As `glance`, for the metrics."""
-        try:
-            status, caches = await asyncio.gather(
-                self.status(GLANCE_SECONDS), self.caches(GLANCE_SECONDS)
-            )
-        except (NotReadyError, grpc.aio.AioRpcError) as error:
-            _log.debug("no worker metrics", worker=self.child.name, why=str(error))
-            return None
-        return Sample(status, len(caches.caches))
-
-    async def caches(self, timeout_seconds: float = LIST_SECONDS) -> worker_pb2.ListCachesResponse:
-        stub = await self._stub()
-        answer: worker_pb2.ListCachesResponse = await stub.ListCaches(
-            worker_pb2.ListCachesRequest(), timeout=timeout_seconds
-        )
-        return answer
-
-    async def prune(self, request: worker_pb2.PruneCachesRequest) -> worker_pb2.PruneCachesResponse:
-        stub = await self._stub()
-        answer: worker_pb2.PruneCachesResponse = await stub.PruneCaches(
-            request, timeout=PRUNE_SECONDS
-        )
-        return answer
-
-    async def cache_tree(self) -> list[worker_pb2.CacheSegment]:
-        stub = await self._stub()
-        answer = await stub.GetCacheTree(worker_pb2.GetCacheTreeRequest(), timeout=LIST_SECONDS)
-        return list(answer.segments)
-
-    async def pin(self, name: str, *, pinned: bool) -> worker_pb2.PinCacheResponse:
-        stub = await self._stub()
-        answer: worker_pb2.PinCacheResponse = await stub.PinCache(
-            worker_pb2.PinCacheRequest(name=name, pinned=pinned), timeout=LIST_SECONDS
-        )
-        return answer
-
-    async def warm(self, body_json: bytes) -> worker_pb2.WarmCacheResponse:
-        stub = await self._stub()
-        answer: worker_pb2.WarmCacheResponse = await stub.WarmCache(
-            worker_pb2.WarmCacheRequest(body_json=body_json), timeout=COMPUTE_SECONDS
-        )
-        return answer
-
-    async def verify(self, max_tokens: int) -> worker_pb2.VerifyCachesResponse:
-        stub = await self._stub()
-        answer: worker_pb2.VerifyCachesResponse = await stub.VerifyCaches(
-            worker_pb2.VerifyCachesRequest(max_tokens=max_tokens), timeout=COMPUTE_SECONDS
-        )
-        return answer
-
-    async def export(
-        self, request: worker_pb2.ExportCachesRequest
-    ) -> worker_pb2.ExportCachesResponse:
-        stub = await self._stub()
-        answer: worker_pb2.ExportCachesResponse = await stub.ExportCaches(
-            request, timeout=COMPUTE_SECONDS
-        )
-        return answer
-
-    async def take_over(
-        self, request: worker_pb2.ImportCachesRequest
-    ) -> worker_pb2.ImportCachesResponse:
-        stub = await self._stub()
-        answer: worker_pb2.ImportCachesResponse = await stub.ImportCaches(
-            request, timeout=COMPUTE_SECONDS
-        )
-        return answer
-
-    async def explain(self, request_id: str) -> worker_pb2.Explanation | None:
-        """Why a request reused what it did; None when the worker does not remember it."""
-        stub = await self._stub()
-        answer: worker_pb2.ExplainRequestResponse = await stub.ExplainRequest(
-            worker_pb2.ExplainRequestRequest(request_id=request_id), timeout=LIST_SECONDS
-        )
-        return answer.explanation if answer.HasField("explanation") else None
-
-    async def _stub(self) -> Any:
-        return worker_pb2_grpc.WorkerServiceStub(await self.child.channel())  # type: ignore[no-untyped-call]
 
 
 def _news(status: worker_pb2.GetStatusResponse) -> list[tuple[str, int, worker_pb2.ModelInfo]]:

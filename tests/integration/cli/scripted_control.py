@@ -15,7 +15,10 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from anyclaude.cache.v1 import cache_pb2
 from anyclaude.control.v1 import control_pb2
+
+_CACHE_SERVICE = cache_pb2.DESCRIPTOR.services_by_name["CacheService"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ Answer = Message | Failure | Silence | Sequence[Message]
 
 
 class ScriptedControl:
-    """Serves every method of `anyclaude.control.v1`; `calls` holds what was asked."""
+    """Serves every method of the control socket; `calls` holds the requests that came."""
 
     def __init__(self, socket_path: Path) -> None:
         self.answers: dict[str, Answer] = {}
@@ -43,7 +46,8 @@ class ScriptedControl:
         self._called = threading.Condition()
         self._closing = threading.Event()
         self._server = grpc.server(ThreadPoolExecutor(4), options=channels.SERVER_OPTIONS)
-        for service in control_pb2.DESCRIPTOR.services_by_name.values():
+        services = (*control_pb2.DESCRIPTOR.services_by_name.values(), _CACHE_SERVICE)
+        for service in services:
             handlers = {method.name: self._handler(method) for method in service.methods}
             self._server.add_generic_rpc_handlers(
                 [grpc.method_handlers_generic_handler(service.full_name, handlers)]

@@ -5,7 +5,9 @@ import json
 import grpc
 import pytest
 
-from anyclaude.cli.explanation import SENTENCES
+from anyclaude.cache.v1 import cache_pb2
+from anyclaude.cli.convert import enum_word
+from anyclaude.cli.verbs.cache_explain import SENTENCES
 from anyclaude.control.v1 import control_pb2
 from anyclaude.frontend.v1 import frontend_pb2
 from anyclaude.worker.v1 import worker_pb2
@@ -13,10 +15,10 @@ from tests.integration.cli.conftest import Commands, ready_status
 from tests.integration.cli.scripted_control import Failure, ScriptedControl
 
 
-def _cache(name: str) -> worker_pb2.Cache:
-    cache = worker_pb2.Cache(
+def _cache(name: str) -> cache_pb2.Cache:
+    cache = cache_pb2.Cache(
         name=name,
-        kind=worker_pb2.CACHE_KIND_LINEAGE,
+        kind=cache_pb2.CACHE_KIND_LINEAGE,
         session_id="s1",
         tokens=18_490,
         bytes=5_000_000_000,
@@ -74,7 +76,7 @@ def test_mode_that_is_not_ready_exits_5(commands: Commands, control: ScriptedCon
 
 def test_cache_list(commands: Commands, control: ScriptedControl) -> None:
     """`cache list` humanises for people and gives plain numbers in JSON."""
-    answer = control_pb2.ListCachesResponse(caches=[_cache("lineages/s1/main")])
+    answer = cache_pb2.ListCachesResponse(caches=[_cache("lineages/s1/main")])
     answer.memory.cache_bytes = 5_000_000_000
     answer.memory.cache_limit_bytes = 8_000_000_000
     control.answers["ListCaches"] = answer
@@ -92,7 +94,7 @@ def test_cache_list(commands: Commands, control: ScriptedControl) -> None:
 
 def test_cache_show(commands: Commands, control: ScriptedControl) -> None:
     """`cache show` prints one cache; an unknown name exits 4 with the daemon's sentence."""
-    control.answers["GetCache"] = control_pb2.GetCacheResponse(cache=_cache("prefixes/1a"))
+    control.answers["GetCache"] = cache_pb2.GetCacheResponse(cache=_cache("prefixes/1a"))
     found = commands.ctl("cache", "show", "prefixes/1a", "--json")
     for_people = commands.ctl("cache", "show", "prefixes/1a")
     control.answers["GetCache"] = Failure(
@@ -110,7 +112,7 @@ def test_prune_conditions_combine_in_a_dry_run(
     commands: Commands, control: ScriptedControl
 ) -> None:
     """All given conditions reach the daemon together, without force unless --yes."""
-    control.answers["PruneCaches"] = control_pb2.PruneCachesResponse(
+    control.answers["PruneCaches"] = cache_pb2.PruneCachesResponse(
         caches=[_cache("lineages/s1/main")], freed_bytes=5_000_000_000, remaining_bytes=1000
     )
     conditions = ["--session", "s1", "--older-than", "2h", "--to", "2GB"]
@@ -196,7 +198,7 @@ def test_metrics(commands: Commands, control: ScriptedControl) -> None:
 
 def test_cache_explain(commands: Commands, control: ScriptedControl) -> None:
     """Cause, tiers, changed fields and both texts are told to people and in the document."""
-    explanation = worker_pb2.Explanation(
+    explanation = cache_pb2.Explanation(
         request_id="req_1",
         session_id="s1",
         cause=worker_pb2.REUSE_CAUSE_TOOLS_CHANGED,
@@ -204,14 +206,14 @@ def test_cache_explain(commands: Commands, control: ScriptedControl) -> None:
         reused_memory_tokens=20,
         reused_disk_tokens=10,
         computed_tokens=70,
-        divergence=worker_pb2.Divergence(offset=30, before="Runs", kept=" one\n", came=" two\n"),
+        divergence=cache_pb2.Divergence(offset=30, before="Runs", kept=" one\n", came=" two\n"),
         tools=[
-            worker_pb2.ToolChange(
-                name="Bash", kind=worker_pb2.CHANGE_KIND_CHANGED, fields=["description"]
+            cache_pb2.ToolChange(
+                name="Bash", kind=cache_pb2.CHANGE_KIND_CHANGED, fields=["description"]
             )
         ],
     )
-    control.answers["ExplainCache"] = control_pb2.ExplainCacheResponse(explanation=explanation)
+    control.answers["ExplainCache"] = cache_pb2.ExplainCacheResponse(explanation=explanation)
 
     for_people = commands.ctl("cache", "explain", "req_1").stdout
     document = json.loads(commands.ctl("cache", "explain", "req_1", "--json").stdout)["explanation"]
@@ -228,9 +230,10 @@ def test_cache_explain(commands: Commands, control: ScriptedControl) -> None:
 
 def test_every_cause_has_its_sentence() -> None:
     """What the worker can say, the CLI can put in words."""
-    causes = set(worker_pb2.ReuseCause.values())
+    kind = worker_pb2.ReuseCause.DESCRIPTOR
+    causes = {enum_word(kind, number) for number in kind.values_by_number}
 
-    assert causes - SENTENCES.keys() == {worker_pb2.REUSE_CAUSE_UNSPECIFIED}
+    assert causes - SENTENCES.keys() == {"unspecified"}
 
 
 def test_requests(commands: Commands, control: ScriptedControl) -> None:
@@ -262,15 +265,14 @@ def test_requests(commands: Commands, control: ScriptedControl) -> None:
 
 def test_cache_export(commands: Commands, control: ScriptedControl) -> None:
     """A file is named from where the command runs; what was left out is said beside the data."""
-    result = worker_pb2.ExportCachesResponse(
+    control.answers["ExportCaches"] = cache_pb2.ExportCachesResponse(
         segments=3, tokens=500, lineages=2, bytes=1_500_000, left_out_segments=1
     )
-    control.answers["ExportCaches"] = control_pb2.ExportCachesResponse(result=result)
 
     done = commands.ctl("cache", "export", "caches", "--session", "s1", "--force", "--json")
     for_people = commands.ctl("cache", "export", "caches")
 
-    asked = control.requests("ExportCaches")[0].request
+    asked = control.requests("ExportCaches")[0]
     path = str(commands.home / "caches")
     assert (asked.path, asked.session_id, asked.overwrite) == (path, "s1", True)
     assert (done.returncode, json.loads(done.stdout)["path"]) == (0, path)
@@ -280,8 +282,9 @@ def test_cache_export(commands: Commands, control: ScriptedControl) -> None:
 
 def test_cache_import_without_room_exits_1(commands: Commands, control: ScriptedControl) -> None:
     """What found no room, or came without its pin, is counted and named with the setting."""
-    result = worker_pb2.ImportCachesResponse(segments=1, left_out_segments=2, unpinned_segments=1)
-    control.answers["ImportCaches"] = control_pb2.ImportCachesResponse(result=result)
+    control.answers["ImportCaches"] = cache_pb2.ImportCachesResponse(
+        segments=1, left_out_segments=2, unpinned_segments=1
+    )
 
     done = commands.ctl("cache", "import", "caches", "--json")
 

@@ -10,15 +10,19 @@ SIGTERM once it is ready.
 """
 
 import asyncio
+import os
 import signal
 import sys
 import threading
 from pathlib import Path
 
+import grpc
 from google.protobuf.json_format import MessageToJson
 
+from anyclaude.cache.v1 import cache_pb2, cache_pb2_grpc
 from anyclaude.frontend.v1 import frontend_pb2, frontend_pb2_grpc
 from anyclaude.runtime import channels, logs
+from anyclaude.runtime.call_errors import CallError, rpc_method
 from anyclaude.runtime.child import Child, ExitCode, begin
 from anyclaude.worker.v1 import worker_pb2, worker_pb2_grpc
 
@@ -51,11 +55,12 @@ class ScriptedFrontend(frontend_pb2_grpc.FrontendServiceServicer):
         await self.stopping.wait()
 
 
-class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
+class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer, cache_pb2_grpc.CacheServiceServicer):
     def __init__(self) -> None:
         self.stopping = asyncio.Event()
+        self._cancelled = []
         self._caches = [
-            worker_pb2.Cache(name=f"lineages/s{n}/main", session_id=f"s{n}", bytes=100)
+            cache_pb2.Cache(name=f"lineages/s{n}/main", session_id=f"s{n}", bytes=100)
             for n in range(3)
         ]
 
@@ -64,27 +69,63 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
             model=worker_pb2.ModelInfo(id="scripted", context_window_tokens=1000),
             memory=worker_pb2.MemoryStatus(cache_bytes=300, cache_limit_bytes=1000),
             running_requests=2,
+            caches=len(self._caches),
         )
 
     async def ListCaches(self, request, context):
-        return worker_pb2.ListCachesResponse(caches=self._caches)
+        return cache_pb2.ListCachesResponse(caches=[*self._caches, *self._cancelled])
 
-    async def PruneCaches(self, request, context):
-        if request.filter.session_id == "broken":
-            raise RuntimeError("scripted to fail")
-        gone = [c for c in self._caches if c.session_id == request.filter.session_id]
-        if not request.dry_run:
+    @rpc_method
+    async def GetCache(self, request):
+        raise CallError(grpc.StatusCode.NOT_FOUND, "UNKNOWN_CACHE", f"no {request.name} here")
+
+    @rpc_method
+    async def PruneCaches(self, request):
+        session_id = request.filter.session_id
+        if session_id in _FAULTS:
+            await _FAULTS[session_id](self)
+        gone = [c for c in self._caches if c.session_id == session_id]
+        if request.force:
             self._caches = [c for c in self._caches if c not in gone]
-        return worker_pb2.PruneCachesResponse(
+        return cache_pb2.PruneCachesResponse(
             caches=gone, freed_bytes=100 * len(gone), remaining_bytes=300 - 100 * len(gone)
         )
 
+    async def _break(self):
+        raise RuntimeError("scripted to fail")
 
-async def serve(child: Child, add, service, deaf: bool = False) -> None:
+    async def _refuse(self):
+        raise CallError(
+            grpc.StatusCode.DATA_LOSS, "SCRIPTED", "scripted to refuse", {"cache": "any"}, 7.0
+        )
+
+    async def _stall(self):
+        """Never answers; the list shows when the caller has gone."""
+        try:
+            await self.stopping.wait()
+        except asyncio.CancelledError:
+            self._cancelled = [cache_pb2.Cache(name="cancelled")]
+            raise
+
+    async def _die(self):
+        os._exit(1)
+
+
+# What a prune of these sessions ends in.
+_FAULTS = {
+    "broken": ScriptedWorker._break,
+    "refused": ScriptedWorker._refuse,
+    "slow": ScriptedWorker._stall,
+    "deadly": ScriptedWorker._die,
+}
+
+
+async def serve(child: Child, adds, service, deaf: bool = False) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, (lambda: None) if deaf else service.stopping.set)
     server = channels.aio_server()
-    add(service, server)
+    for add in adds:
+        add(service, server)
     channels.bind(server, child.birth.socket_path)
     await server.start()
     child.ready()
@@ -96,7 +137,7 @@ def frontend(child: Child, state_file: str) -> None:
     if Path(state_file).with_name("no-frontend").exists():
         child.leave(ExitCode.CONFIG, "scripted to have no front end")
     add = frontend_pb2_grpc.add_FrontendServiceServicer_to_server
-    asyncio.run(serve(child, add, ScriptedFrontend(Path(state_file))))
+    asyncio.run(serve(child, [add], ScriptedFrontend(Path(state_file))))
 
 
 def worker(child: Child, behaviour: str, argument: str = "") -> None:
@@ -105,8 +146,11 @@ def worker(child: Child, behaviour: str, argument: str = "") -> None:
         child.leave(ExitCode(int(argument)), f"scripted to leave with {argument}")
     if behaviour == "hang":
         threading.Event().wait()
-    add = worker_pb2_grpc.add_WorkerServiceServicer_to_server
-    asyncio.run(serve(child, add, ScriptedWorker(), deaf=behaviour == "deaf"))
+    adds = [
+        worker_pb2_grpc.add_WorkerServiceServicer_to_server,
+        cache_pb2_grpc.add_CacheServiceServicer_to_server,
+    ]
+    asyncio.run(serve(child, adds, ScriptedWorker(), deaf=behaviour == "deaf"))
 
 
 if __name__ == "__main__":

@@ -6,9 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 
+from anyclaude.cache.v1 import cache_pb2
 from tests.integration.prompts import body, session
 from tests.integration.service import WAIT_SECONDS, Service
 from tests.models import saved
@@ -74,6 +79,58 @@ def test_the_tree_shows_every_segment_once(service: Service, http: httpx.Client)
     people = service.control("cache", "tree").stdout
     assert f"{len(segments)} segments" in people
     assert all(name in people for name in ends)
+
+
+def test_caches_come_in_pages(service: Service, http: httpx.Client) -> None:
+    """Pages of one hold every cache once and in order of names; the last has no token."""
+    ask(http, "one")
+    ask(http, "two", "Other words.")
+    stub = service.stub("CacheService")
+    pages = [stub.ListCaches(cache_pb2.ListCachesRequest(page_size=1))]
+    while token := pages[-1].next_page_token:
+        request = cache_pb2.ListCachesRequest(page_size=1, page_token=token)
+        pages.append(stub.ListCaches(request))
+    names = [cache.name for page in pages for cache in page.caches]
+    assert [len(page.caches) for page in pages] == [1, 1, 1]
+    assert names == sorted(caches(service))
+    assert [bool(page.models) for page in pages][1:] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("verb", "request_", "reason"),
+    [
+        ("ImportCaches", cache_pb2.ImportCachesRequest(path="here"), "BAD_PATH"),
+        ("ExportCaches", cache_pb2.ExportCachesRequest(path="here"), "BAD_PATH"),
+        (
+            "ExportCaches",
+            cache_pb2.ExportCachesRequest(path="/tmp/x", session_id="s", prefixes=True),
+            "BAD_FILTER",
+        ),
+        (
+            "PruneCaches",
+            cache_pb2.PruneCachesRequest(filter=cache_pb2.PruneFilter(model="a", all=True)),
+            "BAD_FILTER",
+        ),
+        (
+            "PruneCaches",
+            cache_pb2.PruneCachesRequest(filter=cache_pb2.PruneFilter(percent=1, to_bytes=0)),
+            "BAD_FILTER",
+        ),
+        ("WarmCache", cache_pb2.WarmCacheRequest(body_json=b"[]"), "BAD_REQUEST_BODY"),
+        ("PinCache", cache_pb2.PinCacheRequest(name="segments/none"), "UNKNOWN_CACHE"),
+        ("GetCache", cache_pb2.GetCacheRequest(name="prefixes/none"), "UNKNOWN_CACHE"),
+        ("ExplainCache", cache_pb2.ExplainCacheRequest(request_id="none"), "UNKNOWN_REQUEST"),
+    ],
+)
+def test_refusals_carry_their_reason(
+    service: Service, verb: str, request_: Message, reason: str
+) -> None:
+    """Any client of the control socket gets the worker's ErrorInfo, and nothing is changed."""
+    with pytest.raises(grpc.RpcError) as caught:
+        getattr(service.stub("CacheService"), verb)(request_)
+    info = error_details_pb2.ErrorInfo()
+    assert rpc_status.from_call(caught.value).details[0].Unpack(info)
+    assert (info.domain, info.reason) == ("anyclaude", reason)
 
 
 def test_a_pinned_cache_stays(service: Service, http: httpx.Client) -> None:

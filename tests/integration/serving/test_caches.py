@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from anyclaude.control.v1 import control_pb2
+from anyclaude.cache.v1 import cache_pb2
 from tests.integration.prompts import body, session
 from tests.integration.service import WAIT_SECONDS, Service
 from tests.models import saved
@@ -168,9 +168,9 @@ def test_each_exit_code_says_what_happened(
     expect(3, "status")
 
 
-def _caches(service: Service) -> control_pb2.ListCachesResponse:
-    answered: control_pb2.ListCachesResponse = service.stub("CacheService").ListCaches(
-        control_pb2.ListCachesRequest()
+def _caches(service: Service) -> cache_pb2.ListCachesResponse:
+    answered: cache_pb2.ListCachesResponse = service.stub("CacheService").ListCaches(
+        cache_pb2.ListCachesRequest()
     )
     return answered
 

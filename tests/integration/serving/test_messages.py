@@ -16,8 +16,7 @@ import anthropic
 import httpx
 import pytest
 
-from anyclaude.control.v1 import control_pb2
-from anyclaude.worker.v1 import worker_pb2
+from anyclaude.cache.v1 import cache_pb2
 from tests.integration import prompts
 from tests.integration.conversation import (
     Talker,
@@ -340,8 +339,8 @@ def test_leaving_during_the_answer_frees_the_worker(tiny: Service) -> None:
     assert record["status"] == 200
 
 
-def _caches(service: Service) -> list[worker_pb2.Cache]:
-    answer = service.stub("CacheService").ListCaches(control_pb2.ListCachesRequest())
+def _caches(service: Service) -> list[cache_pb2.Cache]:
+    answer = service.stub("CacheService").ListCaches(cache_pb2.ListCachesRequest())
     return list(answer.caches)
 
 

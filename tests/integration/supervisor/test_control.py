@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import grpc
 import pytest
@@ -12,6 +13,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 from grpc_status import rpc_status
 
+from anyclaude.cache.v1 import cache_pb2, cache_pb2_grpc
 from anyclaude.control.v1 import control_pb2 as pb
 from tests.integration.daemon_process import DaemonProcess
 from tests.integration.service import WAIT_SECONDS
@@ -108,24 +110,74 @@ def test_an_unknown_worker_is_not_found(daemon):
     assert "frontend, mlx" in error.details()
 
 
-def test_caches_come_in_pages(daemon):
-    """Two pages hold every cache once, and the last has no token."""
-    caches = daemon.stub("CacheService")
-    first = caches.ListCaches(pb.ListCachesRequest(page_size=2))
-    second = caches.ListCaches(pb.ListCachesRequest(page_size=2, page_token=first.next_page_token))
-    names = [cache.name for cache in [*first.caches, *second.caches]]
-    assert names == [f"lineages/s{n}/main" for n in range(3)]
-    assert (bool(first.next_page_token), second.next_page_token) == (True, "")
-    assert first.memory.cache_limit_bytes == 1000
+def prune(session_id):
+    request = cache_pb2.PruneCachesRequest()
+    request.filter.session_id = session_id
+    return request
 
 
-def test_one_cache_is_found_by_its_name(daemon):
-    """The name given by the list; any other is NOT_FOUND."""
-    caches = daemon.stub("CacheService")
-    found = caches.GetCache(pb.GetCacheRequest(name="lineages/s1/main")).cache
-    assert found.session_id == "s1"
-    error = refused(caches.GetCache, pb.GetCacheRequest(name="lineages/none/main"))
-    assert error.code() is grpc.StatusCode.NOT_FOUND
+def test_the_workers_own_error_comes_through_unchanged(daemon):
+    """Code, sentence, reason, metadata and retry delay are those that the worker gave."""
+    error = refused(daemon.stub("CacheService").PruneCaches, prune("refused"))
+    assert (error.code(), error.details()) == (grpc.StatusCode.DATA_LOSS, "scripted to refuse")
+    info, retry = error_info(error)
+    assert (info.reason, dict(info.metadata)) == ("SCRIPTED", {"cache": "any"})
+    assert retry.retry_delay.seconds == 7
+
+
+def test_a_worker_that_fails_is_named(daemon):
+    """A fault in the worker's code is INTERNAL, and says where to read more."""
+    error = refused(daemon.stub("CacheService").PruneCaches, prune("broken"))
+    assert error.code() is grpc.StatusCode.INTERNAL
+    assert "scripted to fail" in error.details()
+    assert error_info(error)[0].reason == "WORKER_FAILED"
+
+
+def test_a_verb_that_the_worker_lacks_is_unimplemented(daemon):
+    """The daemon knows no verb by name: the worker alone decides which there are."""
+    call = daemon.channel.unary_unary("/anyclaude.cache.v1.CacheService/InventCaches")
+    with pytest.raises(grpc.RpcError) as caught:
+        call(b"", timeout=WAIT_SECONDS)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_slow_worker_is_reported_before_the_caller_gives_up(daemon):
+    """The worker gets less time than the caller has, so that the caller learns who was slow."""
+    caches = cache_pb2_grpc.CacheServiceStub(daemon.channel)
+    with pytest.raises(grpc.RpcError) as caught:
+        caches.PruneCaches(prune("slow"), timeout=3)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert error_info(caught.value)[0].reason == "WORKER_BUSY"
+
+
+def test_a_caller_that_leaves_cancels_the_call_in_the_worker():
+    """Cancelling on the control socket reaches the worker's handler."""
+    with DaemonProcess() as daemon:
+        daemon.wait_ready()
+        caches = daemon.stub("CacheService")
+        call = cache_pb2_grpc.CacheServiceStub(daemon.channel).PruneCaches.future(prune("slow"))
+        while not call.cancelled():
+            # Once another call has been answered, this one is at the worker too.
+            caches.ListCaches(cache_pb2.ListCachesRequest())
+            call.cancel()
+        deadline = time.monotonic() + WAIT_SECONDS
+        while "cancelled" not in names(caches):
+            assert time.monotonic() < deadline, "the worker's call goes on"
+
+
+def names(caches):
+    return {cache.name for cache in caches.ListCaches(cache_pb2.ListCachesRequest()).caches}
+
+
+def test_a_worker_that_dies_in_a_call_is_down():
+    """UNAVAILABLE with WORKER_DOWN and a retry delay, not a broken connection to the daemon."""
+    with DaemonProcess() as daemon:
+        daemon.wait_ready()
+        error = refused(daemon.stub("CacheService").PruneCaches, prune("deadly"))
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        info, retry = error_info(error)
+        assert (info.reason, info.metadata["worker"]) == ("WORKER_DOWN", "mlx")
+        assert retry.retry_delay.seconds >= 1
 
 
 def test_pruning_is_a_dry_run_unless_forced():
@@ -134,12 +186,12 @@ def test_pruning_is_a_dry_run_unless_forced():
         daemon.wait_ready()
         caches = daemon.stub("CacheService")
         for force, left in [(False, 3), (True, 2)]:
-            request = pb.PruneCachesRequest(force=force)
-            request.filter.session_id = "s1"
+            request = prune("s1")
+            request.force = force
             answer = caches.PruneCaches(request)
             assert [cache.session_id for cache in answer.caches] == ["s1"]
             assert (answer.freed_bytes, answer.remaining_bytes) == (100, 200)
-            assert len(caches.ListCaches(pb.ListCachesRequest()).caches) == left
+            assert len(names(caches)) == left
 
 
 def test_caches_of_a_worker_that_is_down_are_unavailable():
@@ -147,7 +199,7 @@ def test_caches_of_a_worker_that_is_down_are_unavailable():
     with DaemonProcess("hang") as daemon:
         daemon.wait_worker(pb.WORKER_STATE_READY, "frontend")
         stub = daemon.stub("CacheService")
-        error = refused(stub.ListCaches, pb.ListCachesRequest())
+        error = refused(stub.ListCaches, cache_pb2.ListCachesRequest())
         assert error.code() is grpc.StatusCode.UNAVAILABLE
         info, retry = error_info(error)
         assert (info.reason, info.metadata["worker"]) == ("WORKER_DOWN", "mlx")
@@ -231,14 +283,11 @@ def test_reflection_lists_every_service(daemon):
     services = ProtoReflectionDescriptorDatabase(daemon.channel).get_services()
     own = {s for s in services if s.startswith("anyclaude.")}
     assert own == {
-        f"anyclaude.control.v1.{name}"
-        for name in (
-            "DaemonService",
-            "ModeService",
-            "WorkerControlService",
-            "CacheService",
-            "MetricsService",
-        )
+        "anyclaude.cache.v1.CacheService",
+        "anyclaude.control.v1.DaemonService",
+        "anyclaude.control.v1.ModeService",
+        "anyclaude.control.v1.WorkerControlService",
+        "anyclaude.control.v1.MetricsService",
     }
     assert "grpc.health.v1.Health" in services
 

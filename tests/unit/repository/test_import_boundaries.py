@@ -11,7 +11,6 @@ import pytest
 
 from tests.checkout import ROOT
 
-GENERATED: Final = ("anyclaude.control.v1", "anyclaude.frontend.v1", "anyclaude.worker.v1")
 # From the bottom up; a package may import its own level's name and anything below.
 LEVELS: Final = (
     ("anyclaude.runtime",),

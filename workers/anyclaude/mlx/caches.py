@@ -1,14 +1,14 @@
-"""The cache verbs of the worker contract, run on the MLX thread."""
+"""The caches as messages of `anyclaude.cache.v1`. Every function runs on the MLX thread."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from anyclaude.cache.v1 import cache_pb2 as pb
 from anyclaude.mlx.kv.lineage import Lineage
 from anyclaude.mlx.kv.operations import pin, pinned_bytes, prune
 from anyclaude.mlx.kv.prune import Removal, Selection, Tier
 from anyclaude.mlx.kv.store import KVStore
 from anyclaude.mlx.kv.tree import Node
-from anyclaude.worker.v1 import worker_pb2 as pb
 
 _TIERS: Final[Mapping[int, Tier]] = {
     pb.CACHE_TIER_UNSPECIFIED: Tier.BOTH,
@@ -17,11 +17,28 @@ _TIERS: Final[Mapping[int, Tier]] = {
 }
 
 
-def list_caches(store: KVStore) -> pb.ListCachesResponse:
-    """Every conversation and every kept prefix."""
+class UnknownCacheError(Exception):
+    """No cache or stored model has the name that was given."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+def list_caches(store: KVStore) -> list[pb.Cache]:
+    """Every conversation and every kept prefix, by name."""
     lineages = [_lineage(lineage) for lineage in store.lineages()]
     prefixes = [_prefix(node) for node in store.tree.nodes() if node.stable_digest]
-    return pb.ListCachesResponse(caches=[*lineages, *prefixes], models=_models(store))
+    return sorted([*lineages, *prefixes], key=lambda cache: cache.name)
+
+
+def stored_models(store: KVStore) -> list[pb.StoredModel]:
+    """Models that have records on disk, the resident one first."""
+    models = store.archive.models() if store.archive else {}
+    return [
+        pb.StoredModel(fingerprint=name, records=records, bytes=nbytes, resident=not index)
+        for index, (name, (records, nbytes)) in enumerate(models.items())
+    ]
 
 
 def cache_tree(store: KVStore) -> pb.GetCacheTreeResponse:
@@ -57,12 +74,12 @@ def pin_cache(store: KVStore, name: str, *, pinned: bool) -> pb.PinCacheResponse
     """Pins or unpins the cache or segment of that name.
 
     Raises:
-        LookupError: there is none.
+        UnknownCacheError: there is none.
         PinnedTooMuchError: it would take more than pinned caches may.
     """
     tip = _tip(store, name)
     if tip is None:
-        raise LookupError(f'There is no cache "{name}" to pin.')
+        raise UnknownCacheError(name, f'There is no cache "{name}" to pin.')
     changed = pin(store, tip, pinned=pinned)
     return pb.PinCacheResponse(
         segments=len(changed),
@@ -73,7 +90,7 @@ def pin_cache(store: KVStore, name: str, *, pinned: bool) -> pb.PinCacheResponse
 
 
 def _tip(store: KVStore, name: str) -> Node | None:
-    """Where what `name` names ends in the tree."""
+    """The last segment of the cache or segment called `name`."""
     for lineage in store.lineages():
         if lineage.name == name:
             return lineage.tip
@@ -83,22 +100,18 @@ def _tip(store: KVStore, name: str) -> Node | None:
     return None
 
 
-def _models(store: KVStore) -> list[pb.StoredModel]:
-    models = store.archive.models() if store.archive else {}
-    return [
-        pb.StoredModel(fingerprint=name, records=records, bytes=nbytes, resident=not index)
-        for index, (name, (records, nbytes)) in enumerate(models.items())
-    ]
-
-
 def prune_caches(
     store: KVStore, wanted: pb.PruneFilter, *, dry_run: bool
 ) -> pb.PruneCachesResponse:
-    """Prunes, and says what went; with `dry_run` only says what would."""
+    """Removes what the filter selects; with `dry_run` only lists it.
+
+    Raises:
+        UnknownCacheError: nothing is stored of the model that was named.
+    """
     if wanted.model and not _is_resident(store, wanted.model):
         return _prune_model(store, wanted.model, dry_run=dry_run)
     chosen = selection(wanted, store)
-    before = _held(store, chosen)
+    before = _used_bytes(store, chosen)
     removals = prune(store, chosen, dry_run=True)
     answer = pb.PruneCachesResponse(
         caches=[cache for removal in removals if (cache := _removed(removal))],
@@ -106,12 +119,12 @@ def prune_caches(
     )
     if not dry_run:
         prune(store, chosen)
-        answer.freed_bytes = max(0, before - _held(store, chosen))
+        answer.freed_bytes = max(0, before - _used_bytes(store, chosen))
     answer.remaining_bytes = max(0, before - answer.freed_bytes)
     return answer
 
 
-def _held(store: KVStore, chosen: Selection) -> int:
+def _used_bytes(store: KVStore, chosen: Selection) -> int:
     return store.disk_bytes if chosen.tier is Tier.DISK else store.room.nbytes
 
 
@@ -121,14 +134,10 @@ def _is_resident(store: KVStore, fingerprint: str) -> bool:
 
 
 def _prune_model(store: KVStore, fingerprint: str, *, dry_run: bool) -> pb.PruneCachesResponse:
-    """The records of a model that is not loaded now.
-
-    Raises:
-        LookupError: nothing is stored of such a model.
-    """
+    """Removes the records of a model that is not loaded now."""
     models = store.archive.models() if store.archive else {}
     if store.archive is None or fingerprint not in models:
-        raise LookupError(f'Nothing is stored of a model "{fingerprint}".')
+        raise UnknownCacheError(fingerprint, f'Nothing is stored of a model "{fingerprint}".')
     nbytes = models[fingerprint][1]
     if not dry_run:
         nbytes = store.archive.remove_model(fingerprint)
@@ -136,41 +145,18 @@ def _prune_model(store: KVStore, fingerprint: str, *, dry_run: bool) -> pb.Prune
     return pb.PruneCachesResponse(freed_bytes=nbytes, remaining_bytes=remaining)
 
 
-def disk_status(store: KVStore) -> pb.DiskStatus | None:
-    """The disk tier's state; may be asked from any thread."""
-    if store.archive is None:
-        return None
-    status = store.archive.status()
-    return pb.DiskStatus(
-        folder=str(status.folder),
-        state=f"DISK_STATE_{status.state.name}",
-        records=status.records,
-        bytes=status.nbytes,
-        budget_bytes=status.budget_bytes,
-        pending_bytes=status.pending_bytes,
-        pending_writes=status.pending_writes,
-        written_records=status.written,
-        loaded_records=status.loaded,
-        failed_writes=status.failed_writes,
-        skipped_writes=status.skipped_writes,
-        quarantined_records=status.quarantined,
-        last_error=status.last_error,
-        other_version_records=status.other_versions,
-    )
-
-
 def selection(wanted: pb.PruneFilter, store: KVStore) -> Selection:
     age = wanted.older_than.ToTimedelta().total_seconds()
     tier = _TIERS[wanted.tier]
     to_bytes = wanted.to_bytes if wanted.HasField("to_bytes") else None
     if wanted.HasField("percent"):
-        held = store.disk_bytes if tier is Tier.DISK else store.room.nbytes
-        to_bytes = held * (100 - wanted.percent) // 100
+        used = store.disk_bytes if tier is Tier.DISK else store.room.nbytes
+        to_bytes = used * (100 - wanted.percent) // 100
     return Selection(
         session_id=wanted.session_id or None,
         older_than_seconds=age if wanted.HasField("older_than") else None,
         to_bytes=to_bytes,
-        # All of the resident model is all there is.
+        # Every cache in this store belongs to the resident model.
         all=wanted.all or bool(wanted.model),
         pinned=wanted.pinned,
         tier=tier,
@@ -178,7 +164,7 @@ def selection(wanted: pb.PruneFilter, store: KVStore) -> Selection:
 
 
 def _lineage(lineage: Lineage) -> pb.Cache:
-    """Bytes are those of the conversation alone: from the last node that others share."""
+    """Bytes are of the segments that only this conversation uses."""
     own: list[Node] = []
     for node in reversed(lineage.tip.path() if lineage.tip else []):
         if node.stable_digest or len(node.children) > 1:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
 
+from anyclaude.cache.v1 import cache_pb2 as pb
 from anyclaude.mlx.engine.engine import Engine
 from anyclaude.mlx.kv_disk import DiskState
 from anyclaude.mlx.kv_disk.exchange.faults import ExchangeError, Fault
@@ -19,7 +20,6 @@ from anyclaude.mlx.kv_disk.exchange.outgoing import Choice, Outgoing
 from anyclaude.mlx.kv_disk.exchange.reading import ExportReader, opened
 from anyclaude.mlx.kv_disk.exchange.writing import ExportWriter
 from anyclaude.mlx.kv_disk.jobs import WriteJob
-from anyclaude.worker.v1 import worker_pb2 as pb
 
 # How long taking over waits for one segment to reach the disk before it goes on.
 _WRITE_SECONDS: Final = 60.0

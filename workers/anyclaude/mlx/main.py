@@ -17,6 +17,7 @@ from typing import NoReturn
 import structlog
 
 import mlx.core as mx
+from anyclaude.cache.v1 import cache_pb2_grpc
 from anyclaude.mlx import memory
 from anyclaude.mlx.adapter import (
     MLX_VERSIONS,
@@ -24,6 +25,7 @@ from anyclaude.mlx.adapter import (
     TokenizerWrapper,
     prefill,
 )
+from anyclaude.mlx.cache_service import CacheService
 from anyclaude.mlx.engine.engine import Engine
 from anyclaude.mlx.engine.preflight import Preflight
 from anyclaude.mlx.exchange import Exchange
@@ -82,7 +84,6 @@ def main() -> NoReturn:
         weights_bytes=weights_bytes,
         decode_tokenizer=tokenizer,
         renderer=renderer,
-        exchange=Exchange(engine, fingerprint, model.info.id),
         machine=machine,
         pressure=pressure,
         change=note_model(
@@ -95,7 +96,8 @@ def main() -> NoReturn:
         notice_seconds=settings.cache.notice_seconds,
     )
     pressure.start()
-    serving = Serving(service, child)
+    caches = CacheService(engine, service, Exchange(engine, fingerprint, model.info.id))
+    serving = Serving(service, caches, child)
     serving.start()
 
     def on_sigterm(_: int, __: FrameType | None) -> None:
@@ -201,8 +203,9 @@ def warm_up(weights: LanguageModel, kv_bits: int) -> float:
 class Serving:
     """The two sockets, on their side thread."""
 
-    def __init__(self, service: WorkerService, child: Child) -> None:
+    def __init__(self, service: WorkerService, caches: CacheService, child: Child) -> None:
         self._service = service
+        self._caches = caches
         self._socket = child.birth.socket_path
         self._listening = threading.Event()
         self._loop = asyncio.new_event_loop()
@@ -223,8 +226,8 @@ class Serving:
 
     async def _run(self) -> None:
         server = channels.aio_server()
-        register = worker_pb2_grpc.add_WorkerServiceServicer_to_server
-        register(self._service, server)  # type: ignore[no-untyped-call]
+        worker_pb2_grpc.add_WorkerServiceServicer_to_server(self._service, server)  # type: ignore[no-untyped-call]
+        cache_pb2_grpc.add_CacheServiceServicer_to_server(self._caches, server)  # type: ignore[no-untyped-call]
         channels.bind(server, self._socket)
         await server.start()
         streams = StreamServer(stream_socket(self._socket), self._service.generate)

@@ -1,59 +1,35 @@
 """The worker contract, served from a side thread; MLX work goes to the engine on the main one.
 
 Jobs are made in one executor thread, with a tokenizer of its own (`jobs`). A refused request is a
-Failed event.
+Failed event. The cache verbs are in `cache_service`.
 """
 
 import asyncio
 import time
-import uuid
-from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from typing import Any
 
-import grpc
 import grpc.aio
 import structlog
 
 from anyclaude.messages.errors import ApiError
-from anyclaude.messages.requests import (
-    parse_count_tokens_request,
-)
+from anyclaude.messages.requests import parse_count_tokens_request
 from anyclaude.messages.websearch import not_searched
 from anyclaude.mlx import memory
 from anyclaude.mlx.adapter import TokenizerWrapper
-from anyclaude.mlx.caches import (
-    cache_tree,
-    disk_status,
-    list_caches,
-    pin_cache,
-    prune_caches,
-)
 from anyclaude.mlx.engine.engine import Engine
-from anyclaude.mlx.exchange import Exchange
 from anyclaude.mlx.jobs import JobMaker, NothingToGenerate
-from anyclaude.mlx.kv.operations import PinnedTooMuchError
-from anyclaude.mlx.kv_disk.exchange.faults import ExchangeError, Fault
+from anyclaude.mlx.kv_disk import DiskStatus
 from anyclaude.mlx.machine import Machine
 from anyclaude.mlx.model import Model
 from anyclaude.mlx.pressure import PressureWatch
 from anyclaude.mlx.prompt import Prompt, PromptRenderer
 from anyclaude.mlx.served import ModelChange
-from anyclaude.mlx.warming import warm_up_body
 from anyclaude.runtime.streams import Emit
 from anyclaude.worker.v1 import worker_pb2 as pb
 from anyclaude.worker.v1 import worker_pb2_grpc
 
 log = structlog.get_logger(__name__)
-
-Result = TypeVar("Result")
-
-_FAULTS: Final[Mapping[Fault, grpc.StatusCode]] = {
-    Fault.MISSING: grpc.StatusCode.NOT_FOUND,
-    Fault.DAMAGED: grpc.StatusCode.DATA_LOSS,
-    Fault.REFUSED: grpc.StatusCode.FAILED_PRECONDITION,
-    Fault.TOO_LARGE: grpc.StatusCode.RESOURCE_EXHAUSTED,
-}
 
 
 class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
@@ -67,7 +43,6 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         weights_bytes: int,
         decode_tokenizer: TokenizerWrapper,
         renderer: PromptRenderer,
-        exchange: Exchange,
         machine: Machine,
         pressure: PressureWatch,
         change: ModelChange | None,
@@ -78,7 +53,6 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         self._weights_bytes = weights_bytes
         self._renderer = renderer
         self._jobs = JobMaker(model, renderer, decode_tokenizer)
-        self._exchange = exchange
         self._machine = machine
         self._pressure = pressure
         # The latest one, whenever it was.
@@ -138,20 +112,10 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         self, request: pb.GetStatusRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetStatusResponse:
         load, totals = self._engine.load, self._engine.totals
+        archive = self._engine.store.archive
         return pb.GetStatusResponse(
             model=self._model.info,
-            memory=pb.MemoryStatus(
-                active_bytes=memory.active_bytes(),
-                peak_bytes=memory.peak_bytes(),
-                weights_bytes=self._weights_bytes,
-                cache_bytes=self._engine.cache_bytes,
-                cache_limit_bytes=self._engine.store.room.limit_bytes,
-                available_bytes=self._machine.available_bytes(),
-                prompt_bytes=int(memory.PROMPT_TOKENS * self._engine.store.room.bytes_per_token),
-                footprint_bytes=self._machine.footprint_bytes(),
-                pressure=f"MEMORY_PRESSURE_{self._pressure.level.name}",
-                refused_requests=self._engine.refused,
-            ),
+            memory=self.memory(),
             running_requests=load.running,
             queued_requests=max(load.queued, self._calls - load.running),
             totals=pb.TokenTotals(
@@ -160,8 +124,24 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
                 generated_tokens=totals.generated,
                 evictions=self._engine.store.room.evictions,
             ),
-            disk=disk_status(self._engine.store),
+            disk=_disk(archive.status()) if archive else None,
             model_change=self._model_change(),
+            caches=self._engine.cache_count,
+        )
+
+    def memory(self) -> pb.MemoryStatus:
+        """Memory of the worker and of the machine now."""
+        return pb.MemoryStatus(
+            active_bytes=memory.active_bytes(),
+            peak_bytes=memory.peak_bytes(),
+            weights_bytes=self._weights_bytes,
+            cache_bytes=self._engine.cache_bytes,
+            cache_limit_bytes=self._engine.store.room.limit_bytes,
+            available_bytes=self._machine.available_bytes(),
+            prompt_bytes=int(memory.PROMPT_TOKENS * self._engine.store.room.bytes_per_token),
+            footprint_bytes=self._machine.footprint_bytes(),
+            pressure=f"MEMORY_PRESSURE_{self._pressure.level.name}",
+            refused_requests=self._engine.refused,
         )
 
     def _model_change(self) -> pb.ModelChange | None:
@@ -176,105 +156,24 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         told.time.FromMilliseconds(int(change.at * 1000))
         return told
 
-    async def ListCaches(
-        self, request: pb.ListCachesRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.ListCachesResponse:
-        return await self._on_engine(lambda: list_caches(self._engine.store))
-
-    async def PruneCaches(
-        self, request: pb.PruneCachesRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.PruneCachesResponse:
-        store = self._engine.store
-        try:
-            return await self._on_engine(
-                lambda: prune_caches(store, request.filter, dry_run=request.dry_run)
-            )
-        except LookupError as error:
-            await context.abort(grpc.StatusCode.NOT_FOUND, str(error))
-            raise
-
-    async def GetCacheTree(
-        self, request: pb.GetCacheTreeRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.GetCacheTreeResponse:
-        return await self._on_engine(lambda: cache_tree(self._engine.store))
-
-    async def PinCache(
-        self, request: pb.PinCacheRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.PinCacheResponse:
-        store = self._engine.store
-        try:
-            answer = await self._on_engine(
-                lambda: pin_cache(store, request.name, pinned=request.pinned)
-            )
-        except PinnedTooMuchError as error:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
-            raise
-        except LookupError as error:
-            await context.abort(grpc.StatusCode.NOT_FOUND, str(error))
-            raise
-        return answer
-
-    async def WarmCache(
-        self, request: pb.WarmCacheRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.WarmCacheResponse:
-        """A request whose answer has no tokens, as the API's own warm-up."""
-        try:
-            body = warm_up_body(request.body_json)
-        except ApiError as error:
-            return pb.WarmCacheResponse(failed=error.to_failed())
-        asked = pb.GenerateRequest(request_id=f"warm_{uuid.uuid4().hex}", body_json=body)
-        said: list[pb.GenerateResponse] = []
-
-        async def hear(events: Iterable[pb.GenerateResponse]) -> None:
-            said.extend(events)
-
-        await self.generate(asked, hear)
-        last = said[-1]
-        if last.HasField("failed"):
-            return pb.WarmCacheResponse(failed=last.failed)
-        return pb.WarmCacheResponse(usage=last.finished.usage)
-
-    async def VerifyCaches(
-        self, request: pb.VerifyCachesRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.VerifyCachesResponse:
-        run = self._engine.verification(request.max_tokens)
-        total = await self._on_engine(lambda: sum(1 for _ in self._engine.store.tree.nodes()))
-        while await self._on_engine(run.step):
-            pass
-        return pb.VerifyCachesResponse(
-            segments=run.findings.segments,
-            computed_tokens=run.findings.computed_tokens,
-            total_segments=total,
-            wrong=run.findings.wrong,
-        )
-
-    async def ExportCaches(
-        self, request: pb.ExportCachesRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.ExportCachesResponse:
-        try:
-            return await self._exchange.export(request)
-        except ExchangeError as error:
-            await context.abort(_FAULTS[error.fault], str(error))
-            raise
-
-    async def ImportCaches(
-        self, request: pb.ImportCachesRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.ImportCachesResponse:
-        try:
-            return await self._exchange.take_over(request)
-        except ExchangeError as error:
-            await context.abort(_FAULTS[error.fault], str(error))
-            raise
-
-    async def _on_engine(self, function: Callable[[], Result]) -> Result:
-        """Runs it on the MLX thread, between two turns."""
-        return await asyncio.wrap_future(self._engine.call(function))
-
-    async def ExplainRequest(
-        self, request: pb.ExplainRequestRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.ExplainRequestResponse:
-        explanation = self._engine.store.explainer.get(request.request_id)
-        return pb.ExplainRequestResponse(explanation=explanation)
-
     def _counted(self, body: bytes) -> Prompt:
         return self._renderer.render(parse_count_tokens_request(body))
+
+
+def _disk(status: DiskStatus) -> pb.DiskStatus:
+    return pb.DiskStatus(
+        folder=str(status.folder),
+        state=f"DISK_STATE_{status.state.name}",
+        records=status.records,
+        bytes=status.nbytes,
+        budget_bytes=status.budget_bytes,
+        pending_bytes=status.pending_bytes,
+        pending_writes=status.pending_writes,
+        written_records=status.written,
+        loaded_records=status.loaded,
+        failed_writes=status.failed_writes,
+        skipped_writes=status.skipped_writes,
+        quarantined_records=status.quarantined,
+        last_error=status.last_error,
+        other_version_records=status.other_versions,
+    )

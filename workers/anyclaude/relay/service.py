@@ -81,16 +81,6 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
             upstreams=[upstream.status() for upstream in self._upstreams.values()],
         )
 
-    async def ListCaches(
-        self, request: pb.ListCachesRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.ListCachesResponse:
-        return pb.ListCachesResponse()
-
-    async def PruneCaches(
-        self, request: pb.PruneCachesRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> pb.PruneCachesResponse:
-        return pb.PruneCachesResponse()
-
     def _find(self, mode: str) -> Upstream:
         if mode in self._upstreams:
             return self._upstreams[mode]

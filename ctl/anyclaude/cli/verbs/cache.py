@@ -1,25 +1,24 @@
-"""`anyclaudectl cache`: the KV caches, looked at; what changes them is registered here as well."""
+"""`anyclaudectl cache`: what caches there are, and which of them are kept."""
 
-from typing import Annotated
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from anyclaude.cli.command import connect
-from anyclaude.cli.output import Json, emit, facts, table
-from anyclaude.cli.tables import branches, count, show_caches
-from anyclaude.cli.units import format_bytes
-from anyclaude.cli.verbs.cache_file import export_caches, import_caches
-from anyclaude.cli.verbs.cache_keep import pin, unpin, verify, warm
-from anyclaude.cli.verbs.cache_prune import prune
+from anyclaude.cli.output import Json, Row, emit, facts, note, table
+from anyclaude.cli.units import format_bytes, format_seconds, parse_bytes, parse_seconds
+from anyclaude.cli.verbs.cache_explain import explain
+from anyclaude.cli.verbs.cache_work import export_caches, import_caches, verify, warm
+
+if TYPE_CHECKING:
+    from anyclaude.cache.v1.cache_pb2 import Cache, CacheSegment, PruneFilter
 
 app = typer.Typer(help="List, show, keep, prune and explain the KV caches.", no_args_is_help=True)
-app.command("prune")(prune)
-app.command("pin")(pin)
-app.command("unpin")(unpin)
-app.command("warm")(warm)
-app.command("verify")(verify)
-app.command("export")(export_caches)
-app.command("import")(import_caches)
+
+_Parsed = TypeVar("_Parsed")
+_Name = Annotated[str, typer.Argument(help="As `cache list` or `cache tree` prints it.")]
 
 
 @app.command("list")
@@ -28,17 +27,17 @@ def list_caches(json: Json = False) -> None:
     from anyclaude.cli.convert import to_dict
 
     with connect() as client:
-        answer = client.caches()
+        answer = client.list_caches()
     if json:
         document = to_dict(answer)
-        # Pages are the wire's business: all of them are here.
+        # All pages are in this document.
         del document["next_page_token"]
         emit(document)
         return
-    show_caches(answer.caches)
+    _show_caches(answer.caches)
     memory = answer.memory
     limit = f" of {format_bytes(memory.cache_limit_bytes)}" if memory.cache_limit_bytes else ""
-    print(f"{count(answer.caches)}, {format_bytes(memory.cache_bytes)}{limit}")
+    print(f"{_count(answer.caches)}, {format_bytes(memory.cache_bytes)}{limit}")
     for stored in answer.models:
         whose = "this model" if stored.resident else f"model {stored.fingerprint}"
         print(f"On disk, of {whose}: {stored.records} segments, {format_bytes(stored.bytes)}")
@@ -49,10 +48,11 @@ def show_cache(
     name: Annotated[str, typer.Argument(help="As `cache list` prints it.")], json: Json = False
 ) -> None:
     """Show one cache."""
+    from anyclaude.cache.v1 import cache_pb2
     from anyclaude.cli.convert import to_dict
 
     with connect() as client:
-        cache = client.cache(name)
+        cache = client.call(client.caches.GetCache, cache_pb2.GetCacheRequest(name=name)).cache
     if json:
         emit({"cache": to_dict(cache)})
         return
@@ -63,14 +63,15 @@ def show_cache(
 @app.command("tree")
 def tree(json: Json = False) -> None:
     """Show how the caches build on one another: every distinct token once."""
+    from anyclaude.cache.v1 import cache_pb2
     from anyclaude.cli.convert import to_dict
 
     with connect() as client:
-        answer = client.cache_tree()
+        answer = client.call(client.caches.GetCacheTree, cache_pb2.GetCacheTreeRequest())
     if json:
         emit(to_dict(answer))
         return
-    rows = list(branches(answer.segments))
+    rows = list(_branches_of(answer.segments))
     if rows:
         table(("TOKENS", "FROM", "MEMORY", "DISK", "SEGMENT"), rows, right=(0, 1, 2, 3))
     in_memory = sum(segment.bytes for segment in answer.segments)
@@ -81,18 +82,177 @@ def tree(json: Json = False) -> None:
     )
 
 
-@app.command("explain")
-def explain(
-    request_id: Annotated[str, typer.Argument(help="As `requests` prints it.")],
+@app.command("pin")
+def pin(name: _Name, json: Json = False) -> None:
+    """Keep a cache, and all that it builds on, from eviction and from `prune`."""
+    _pin(name, pinned=True, json=json)
+
+
+@app.command("unpin")
+def unpin(name: _Name, json: Json = False) -> None:
+    """Make a cache evictable again."""
+    _pin(name, pinned=False, json=json)
+
+
+def _pin(name: str, *, pinned: bool, json: bool) -> None:
+    from anyclaude.cache.v1 import cache_pb2
+    from anyclaude.cli.convert import to_dict
+
+    request = cache_pb2.PinCacheRequest(name=name, pinned=pinned)
+    with connect() as client:
+        answer = client.call(client.caches.PinCache, request)
+    if json:
+        emit({"name": name, "pinned": pinned, **to_dict(answer)})
+        return
+    done = "Pinned" if pinned else "Unpinned"
+    print(
+        f"{done} {answer.tokens} tokens in {answer.segments} segments; "
+        f"{format_bytes(answer.pinned_bytes)} of {format_bytes(answer.pinned_limit_bytes)} pinned."
+    )
+
+
+class Tier(StrEnum):
+    MEMORY = "memory"
+    DISK = "disk"
+
+
+@app.command("prune")
+def prune(
+    session: Annotated[str, typer.Option(help="Only caches of this session.")] = "",
+    older_than: Annotated[
+        str, typer.Option(metavar="AGE", help="Only caches unused for this long, e.g. 2h.")
+    ] = "",
+    to: Annotated[
+        str,
+        typer.Option(metavar="BYTES", help="The least recently used until this remains: 2GB."),
+    ] = "",
+    percent: Annotated[
+        int | None,
+        typer.Option(min=1, max=100, help="The least recently used, this part of the bytes."),
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(metavar="FINGERPRINT", help="All that is stored of a model; see `list`."),
+    ] = "",
+    tier: Annotated[
+        Tier | None, typer.Option(help="Only out of memory, or only off the disk.")
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every cache, kept prefixes included.")
+    ] = False,
+    pinned: Annotated[bool, typer.Option("--pinned", help="Pinned caches as well.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Remove them; without it this is a dry run.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Say why a request reused what it did, and where it left what was kept."""
+    """Remove caches that meet every condition. A dry run unless --yes."""
+    from anyclaude.cache.v1 import cache_pb2
+    from anyclaude.cli.client import SLOW_CALL_SECONDS
     from anyclaude.cli.convert import to_dict
-    from anyclaude.cli.explanation import lines
 
+    if not (session or older_than or to or percent or model or every):
+        raise typer.BadParameter(
+            "say what to prune: --session, --older-than, --to, --percent, --model or --all"
+        )
+    chosen = _filter(session, older_than, to, percent)
+    chosen.all, chosen.model, chosen.pinned = every, model, pinned
+    if tier is not None:
+        chosen.tier = f"CACHE_TIER_{tier.name}"  # type: ignore[assignment]
+    request = cache_pb2.PruneCachesRequest(filter=chosen, force=yes)
     with connect() as client:
-        explanation = client.explain(request_id)
+        answer = client.call(client.caches.PruneCaches, request, SLOW_CALL_SECONDS)
     if json:
-        emit({"explanation": to_dict(explanation)})
+        emit({"dry_run": not yes, **to_dict(answer)})
         return
-    facts(list(lines(explanation)))
+    _show_caches(answer.caches)
+    verb = "Freed" if yes else "Would free"
+    print(
+        f"{verb} {format_bytes(answer.freed_bytes)} in {_count(answer.caches)}; "
+        f"{format_bytes(answer.remaining_bytes)} remain."
+    )
+    if not yes and answer.freed_bytes:
+        note("Nothing was removed. Run it again with --yes to remove them.")
+
+
+def _filter(session: str, older_than: str, to: str, percent: int | None) -> "PruneFilter":
+    from anyclaude.cache.v1 import cache_pb2
+
+    chosen = cache_pb2.PruneFilter(session_id=session, percent=percent)
+    if older_than:
+        age = _parse(parse_seconds, older_than)
+        chosen.older_than.FromMilliseconds(round(age * 1000))
+    if to:
+        chosen.to_bytes = _parse(parse_bytes, to)
+    return chosen
+
+
+def _parse(parser: Callable[[str], _Parsed], text: str) -> _Parsed:
+    try:
+        return parser(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+app.command("explain")(explain)
+app.command("warm")(warm)
+app.command("verify")(verify)
+app.command("export")(export_caches)
+app.command("import")(import_caches)
+
+
+def _show_caches(caches: "Iterable[Cache]") -> None:
+    rows = [_cache_row(cache) for cache in caches]
+    if rows:
+        titles = ("KIND", "TOKENS", "MEMORY", "DISK", "HITS", "USED", "NAME")
+        table(titles, rows, right=(1, 2, 3, 4, 5))
+
+
+def _count(caches: Sized) -> str:
+    return "1 cache" if len(caches) == 1 else f"{len(caches)} caches"
+
+
+def _branches_of(segments: "Iterable[CacheSegment]") -> Iterator[Row]:
+    """One row per segment, below the segment it builds on and indented where branches part."""
+    below: dict[str, list[CacheSegment]] = {}
+    for segment in segments:
+        below.setdefault(segment.parent, []).append(segment)
+    yield from _branches("", below, 0)
+
+
+def _branches(parent: str, below: "Mapping[str, list[CacheSegment]]", depth: int) -> Iterator[Row]:
+    pending = [(segment, depth) for segment in reversed(below.get(parent, ()))]
+    # Not recursive, since a conversation is as deep as it has messages.
+    while pending:
+        segment, at = pending.pop()
+        yield _segment_row(segment, at)
+        children = below.get(segment.name, ())
+        # An only child stays in the column of its parent.
+        deeper = at + (len(children) > 1)
+        pending.extend((child, deeper) for child in reversed(children))
+
+
+def _segment_row(segment: "CacheSegment", depth: int) -> Row:
+    marks = [segment.prefix, *segment.lineages, "pinned" if segment.pinned else ""]
+    return (
+        str(segment.tokens),
+        str(segment.start),
+        format_bytes(segment.bytes) if segment.bytes else "-",
+        format_bytes(segment.disk_bytes) if segment.on_disk else "-",
+        "  " * depth + " ".join([segment.name, *filter(None, marks)]),
+    )
+
+
+def _cache_row(cache: "Cache") -> Row:
+    from anyclaude.cli.convert import seconds_since, word_of
+
+    used = "now" if cache.in_use else f"{format_seconds(seconds_since(cache.last_use_time))} ago"
+    return (
+        word_of(cache, "kind"),
+        str(cache.tokens),
+        format_bytes(cache.bytes),
+        format_bytes(cache.disk_bytes) if cache.disk_bytes else "-",
+        str(cache.hits),
+        used,
+        f"{cache.name} (pinned)" if cache.pinned else cache.name,
+    )

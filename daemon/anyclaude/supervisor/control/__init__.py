@@ -1,1 +1,1 @@
-"""The control API, `anyclaude.control.v1`: one file per service, errors in one place."""
+"""The control socket: what the daemon answers itself, and the cache verbs that it forwards."""

@@ -8,11 +8,14 @@ from grpc_reflection.v1alpha import reflection
 from anyclaude.control.v1 import control_pb2, control_pb2_grpc
 from anyclaude.runtime import channels
 from anyclaude.runtime.paths import Paths
-from anyclaude.supervisor.control.cache_service import CacheService
-from anyclaude.supervisor.control.daemon_service import DaemonService
-from anyclaude.supervisor.control.metrics_service import MetricsService
-from anyclaude.supervisor.control.mode_service import ModeService
-from anyclaude.supervisor.control.worker_service import WorkerControlService
+from anyclaude.supervisor.control.caches import SERVICE_NAME as CACHE_SERVICE
+from anyclaude.supervisor.control.caches import CacheForwarder
+from anyclaude.supervisor.control.services import (
+    DaemonService,
+    MetricsService,
+    ModeService,
+    WorkerControlService,
+)
 from anyclaude.supervisor.daemon import Daemon
 from anyclaude.supervisor.supervisor import State
 
@@ -20,7 +23,6 @@ _SERVICES: Final[tuple[tuple[Any, Any], ...]] = (
     (control_pb2_grpc.add_DaemonServiceServicer_to_server, DaemonService),
     (control_pb2_grpc.add_ModeServiceServicer_to_server, ModeService),
     (control_pb2_grpc.add_WorkerControlServiceServicer_to_server, WorkerControlService),
-    (control_pb2_grpc.add_CacheServiceServicer_to_server, CacheService),
     (control_pb2_grpc.add_MetricsServiceServicer_to_server, MetricsService),
 )
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
@@ -39,10 +41,11 @@ class ControlServer:
     async def start(self) -> None:
         for add, service in _SERVICES:
             add(service(self._daemon), self._server)
+        self._server.add_generic_rpc_handlers((CacheForwarder(self._daemon),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = [service.full_name for service in control_pb2.DESCRIPTOR.services_by_name.values()]
         reflection.enable_server_reflection(
-            [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
+            [*names, CACHE_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
         )
         channels.bind(self._server, self._paths.control_socket)
         await self._server.start()

@@ -15,6 +15,7 @@ from typing import Any, Final
 import mlx.core as mx
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from anyclaude.cache.v1.cache_pb2 import Explanation
 from anyclaude.messages.requests import MessagesRequest, parse_messages_request
 from anyclaude.mlx.adapter import opens_thinking
 from anyclaude.mlx.decode import BlockStream
@@ -84,7 +85,7 @@ class Outcome:
     request: Block
     finished: pb.Finished
     started: pb.Started
-    explanation: pb.Explanation
+    explanation: Explanation
     content: list[Block]
 
     @property

@@ -15,6 +15,7 @@ import pytest
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from structlog.testing import capture_logs
 
+from anyclaude.cache.v1 import cache_pb2
 from anyclaude.mlx.adapter import load_tokenizer_from
 from anyclaude.mlx.kv.operations import prune
 from anyclaude.mlx.kv.prune import Selection
@@ -187,20 +188,20 @@ def tools_changed(rng: random.Random) -> Outcome:
     match rng.choice(("description", "property", "removed", "added", "moved")):
         case "description":
             chosen["description"] += " Or not."
-            kind, fields = pb.CHANGE_KIND_CHANGED, ("description",)
+            kind, fields = cache_pb2.CHANGE_KIND_CHANGED, ("description",)
         case "property":
             chosen["input_schema"]["properties"]["command"]["description"] = "Another."
-            kind = pb.CHANGE_KIND_CHANGED
+            kind = cache_pb2.CHANGE_KIND_CHANGED
             fields = ("input_schema.properties.command.description",)
         case "removed":
             tools.remove(chosen)
-            kind = pb.CHANGE_KIND_REMOVED
+            kind = cache_pb2.CHANGE_KIND_REMOVED
         case "added":
-            name, kind = "Write", pb.CHANGE_KIND_ADDED
+            name, kind = "Write", cache_pb2.CHANGE_KIND_ADDED
             tools.insert(rng.randrange(len(tools)), tool(rng, "Write"))
         case "moved":
             tools.append(tools.pop(0))
-            name, kind = tools[0]["name"], pb.CHANGE_KIND_MOVED
+            name, kind = tools[0]["name"], cache_pb2.CHANGE_KIND_MOVED
     outcome = talk.send(body)
     change = outcome.explanation.tools[0]
     assert (change.name, change.kind, tuple(change.fields)) == (name, kind, fields)

@@ -84,6 +84,8 @@ class Engine:
         # Bytes of all caches, for readers on other threads; counting them takes a walk over all
         # layers, so a busy engine does it now and then.
         self.cache_bytes = 0
+        # Number of conversations and stable prefixes, published with it.
+        self.cache_count = 0
         self._published = 0.0
 
     @property
@@ -172,6 +174,8 @@ class Engine:
             self._published = now
             self.store.room.drop_idle_live_caches()
             self.cache_bytes = self.store.room.nbytes
+            prefixes = sum(bool(node.stable_digest) for node in self.store.tree.nodes())
+            self.cache_count = len(self.store.lineages()) + prefixes
 
     def _finished(self) -> bool:
         if self._stop_at is None:

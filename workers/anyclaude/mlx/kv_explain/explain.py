@@ -19,6 +19,7 @@ from typing import Final
 
 import structlog
 
+from anyclaude.cache.v1 import cache_pb2
 from anyclaude.messages.requests import parse_count_tokens_request
 from anyclaude.mlx.kv.causes import Cause
 from anyclaude.mlx.kv.lineage import Lineage, LineageKey
@@ -92,7 +93,7 @@ class Explainer:
     limits: ExplainLimits = ExplainLimits()
     model: str = ""
     clock: Callable[[], float] = time.time
-    _explained: OrderedDict[str, pb.Explanation] = field(default_factory=OrderedDict)
+    _explained: OrderedDict[str, cache_pb2.Explanation] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
         limits = self.limits
@@ -104,7 +105,7 @@ class Explainer:
         """Bytes of what is remembered."""
         return self._memories.nbytes
 
-    def get(self, request_id: str) -> pb.Explanation | None:
+    def get(self, request_id: str) -> cache_pb2.Explanation | None:
         return self._explained.get(request_id)
 
     # What the store tells
@@ -225,11 +226,13 @@ class Explainer:
             return prefix_verdict(known, facts, came, self.voice)
         return messages_verdict(kept, came, shared, self.voice)
 
-    def _explanation(self, lookup: Lookup, asked: Asked, finding: _Finding) -> pb.Explanation:
+    def _explanation(
+        self, lookup: Lookup, asked: Asked, finding: _Finding
+    ) -> cache_pb2.Explanation:
         verdict, reused = finding.verdict, lookup.reused
         live = reused if lookup.from_live else 0
         disk = 0 if live else min(lookup.disk_tokens, reused)
-        explanation = pb.Explanation(
+        explanation = cache_pb2.Explanation(
             request_id=asked.request_id,
             session_id=lookup.key.session_id,
             agent_id=lookup.key.agent_id,
@@ -240,7 +243,7 @@ class Explainer:
             reused_disk_tokens=disk,
             computed_tokens=len(lookup.prompt) - reused,
             tools=[
-                pb.ToolChange(name=change.name, kind=change.kind.value, fields=change.fields)
+                cache_pb2.ToolChange(name=change.name, kind=change.kind.value, fields=change.fields)
                 for change in verdict.tools
             ],
             instructions=verdict.instructions,
@@ -252,10 +255,10 @@ class Explainer:
             explanation.divergence.CopyFrom(self._divergence(lookup, finding, self.voice))
         return explanation
 
-    def _divergence(self, lookup: Lookup, finding: _Finding, voice: Voice) -> pb.Divergence:
+    def _divergence(self, lookup: Lookup, finding: _Finding, voice: Voice) -> cache_pb2.Divergence:
         assert finding.other is not None
         at = finding.offset
-        divergence = pb.Divergence(
+        divergence = cache_pb2.Divergence(
             offset=at,
             before=_text(voice, lookup.prompt[max(0, at - _SIDE_TOKENS) : at])[-_SIDE_CHARACTERS:],
             kept=_text(voice, finding.other[at : at + _SIDE_TOKENS])[:_SIDE_CHARACTERS],

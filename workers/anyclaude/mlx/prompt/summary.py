@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any, Self
 
+from anyclaude.cache.v1 import cache_pb2
 from anyclaude.messages.requests import CountTokensRequest, Message
 from anyclaude.mlx.prompt.canonical import canonicalise
 from anyclaude.mlx.prompt.content import join
@@ -23,10 +24,10 @@ _DIGEST_CHARACTERS = 16
 class ChangeKind(Enum):
     """How a tool differs; each value is the contract's number."""
 
-    ADDED = pb.CHANGE_KIND_ADDED
-    REMOVED = pb.CHANGE_KIND_REMOVED
-    CHANGED = pb.CHANGE_KIND_CHANGED
-    MOVED = pb.CHANGE_KIND_MOVED
+    ADDED = cache_pb2.CHANGE_KIND_ADDED
+    REMOVED = cache_pb2.CHANGE_KIND_REMOVED
+    CHANGED = cache_pb2.CHANGE_KIND_CHANGED
+    MOVED = cache_pb2.CHANGE_KIND_MOVED
 
 
 @dataclass(frozen=True)

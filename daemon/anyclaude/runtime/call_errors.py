@@ -1,4 +1,4 @@
-"""Errors of the control API: one exception, turned into a rich gRPC status in one place.
+"""Errors of our gRPC services: one exception, turned into a rich gRPC status in one place.
 
 Every error carries google.rpc.ErrorInfo with an UPPER_SNAKE reason, so that scripts need not read
 sentences.
@@ -26,7 +26,7 @@ _Service = TypeVar("_Service")
 
 
 @dataclass(eq=False)
-class ControlError(Exception):
+class CallError(Exception):
     """A call that ends in an error the caller can act on."""
 
     code: grpc.StatusCode
@@ -34,35 +34,48 @@ class ControlError(Exception):
     reason: str
     message: str
     metadata: Mapping[str, str] = field(default_factory=dict)
-    # When trying again may help.
+    # Set when trying again after this time may help.
     retry_seconds: float | None = None
 
 
-def answers(
+def rpc_method(
     handler: Callable[[_Service, _Request], Awaitable[_Response]],
 ) -> Callable[[_Service, _Request, Any], Awaitable[_Response]]:
-    """Makes a gRPC method of a handler that raises `ControlError`.
+    """Makes a gRPC method of a handler that raises `CallError`.
 
-    The handler never sees the context: touching it after a cancellation can crash the process.
+    The handler does not get the context: using it after a cancellation can crash the process.
     """
 
     @functools.wraps(handler)
     async def method(service: _Service, request: _Request, context: Any) -> _Response:
         try:
             return await handler(service, request)
-        except ControlError as error:
-            await _abort(context, error)
+        except CallError as error:
+            await abort(context, error)
 
     return method
 
 
-async def _abort(context: Any, error: ControlError) -> NoReturn:
+async def abort(context: Any, error: CallError) -> NoReturn:
+    """Ends the call of `context` with `error`."""
     details = (_DETAILS_KEY, _status(error).SerializeToString())
     await context.abort(error.code, error.message, trailing_metadata=(details,))
     raise AssertionError("abort raises")
 
 
-def _status(error: ControlError) -> Any:
+def is_explained(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the other side raised a `CallError`, rather than failed or went away."""
+    return _DETAILS_KEY in dict(error.trailing_metadata())
+
+
+async def abort_alike(context: Any, error: grpc.aio.AioRpcError) -> NoReturn:
+    """Ends the call of `context` exactly as another call ended."""
+    details = [(key, value) for key, value in error.trailing_metadata() if key == _DETAILS_KEY]
+    await context.abort(error.code(), error.details(), trailing_metadata=tuple(details))
+    raise AssertionError("abort raises")
+
+
+def _status(error: CallError) -> Any:
     info = error_details_pb2.ErrorInfo(
         reason=error.reason, domain=DOMAIN, metadata=dict(error.metadata)
     )

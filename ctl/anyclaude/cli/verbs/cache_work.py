@@ -1,0 +1,158 @@
+"""`anyclaudectl cache warm|verify|export|import`: the verbs that may take minutes."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from anyclaude.cli.command import CommandError, ExitCode, connect
+from anyclaude.cli.output import Json, emit, note
+from anyclaude.cli.units import format_bytes
+
+if TYPE_CHECKING:
+    from anyclaude.cache.v1.cache_pb2 import ExportCachesResponse, ImportCachesResponse
+
+_SECONDS: Final = 1800.0
+# As much as Claude Code's tools and instructions: half a minute on a laptop.
+_VERIFY_TOKENS: Final = 20_000
+
+_File = Annotated[str, typer.Argument(help="The file; its folder must be there.")]
+_Timeout = Annotated[float, typer.Option(help="Seconds that it may take.")]
+
+
+def warm(
+    file: Annotated[str, typer.Argument(help="A Messages request as JSON; - for standard input.")],
+    timeout: _Timeout = _SECONDS,
+    json: Json = False,
+) -> None:
+    """Compute a request's prompt now, so that the next one like it need not."""
+    from anyclaude.cache.v1 import cache_pb2
+    from anyclaude.cli.convert import to_dict
+
+    request = cache_pb2.WarmCacheRequest(body_json=_read(file))
+    with connect() as client:
+        usage = client.call(client.caches.WarmCache, request, timeout).usage
+    if json:
+        emit({"usage": to_dict(usage)})
+        return
+    computed = usage.input_tokens + usage.cache_creation_tokens
+    print(f"Computed {computed} tokens; {usage.cache_read_tokens} were kept already.")
+
+
+def _read(file: str) -> bytes:
+    if file == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(file).expanduser().read_bytes()
+    except OSError as error:
+        raise CommandError(
+            ExitCode.NOT_FOUND, f"{file} cannot be read: {error.strerror or error}."
+        ) from None
+
+
+def verify(
+    max_tokens: Annotated[
+        int, typer.Option(min=0, help="Compute at most this many tokens; 0 for all there are.")
+    ] = _VERIFY_TOKENS,
+    timeout: _Timeout = _SECONDS,
+    json: Json = False,
+) -> None:
+    """Compute a sample of the caches again and compare. Exit 1 if some were wrong and removed."""
+    from anyclaude.cache.v1 import cache_pb2
+    from anyclaude.cli.convert import to_dict
+
+    request = cache_pb2.VerifyCachesRequest(max_tokens=max_tokens)
+    with connect() as client:
+        result = client.call(client.caches.VerifyCaches, request, timeout)
+    if json:
+        emit(to_dict(result))
+    else:
+        print(
+            f"{result.segments} of {result.total_segments} segments are what a fresh run gives "
+            f"({result.computed_tokens} tokens computed)."
+        )
+    if result.wrong:
+        note("Wrong, and removed: " + ", ".join(result.wrong))
+        raise CommandError(
+            ExitCode.FAILED,
+            "Some caches were wrong. Please report it; `anyclaudectl logs` names the segments.",
+        )
+
+
+def export_caches(
+    file: _File,
+    session: Annotated[str, typer.Option(help="Only caches of this session.")] = "",
+    prefixes: Annotated[
+        bool, typer.Option("--prefixes", help="Only system-and-tools prefixes: nothing said.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    timeout: _Timeout = _SECONDS,
+    json: Json = False,
+) -> None:
+    """Write caches to one file. It holds what was said in them, so only you can read it."""
+    from anyclaude.cache.v1 import cache_pb2
+    from anyclaude.cli.convert import to_dict
+
+    if session and prefixes:
+        raise typer.BadParameter("prefixes belong to no session: give --session or --prefixes")
+    path = _absolute(file)
+    request = cache_pb2.ExportCachesRequest(
+        path=path, session_id=session, prefixes=prefixes, overwrite=force
+    )
+    with connect() as client:
+        answer = client.call(client.caches.ExportCaches, request, timeout)
+    if json:
+        emit({"path": path, **to_dict(answer)})
+    else:
+        print(_exported(answer, path))
+    if answer.left_out_segments:
+        note(
+            f"Segments left out: {answer.left_out_segments}. They were evicted meanwhile, or their "
+            "records are corrupt; `anyclaudectl logs` says more."
+        )
+
+
+def import_caches(file: _File, timeout: _Timeout = _SECONDS, json: Json = False) -> None:
+    """Add the caches of an export, once all of it is verified. Exit 1 if some did not fit."""
+    from anyclaude.cache.v1 import cache_pb2
+    from anyclaude.cli.convert import to_dict
+
+    path = _absolute(file)
+    request = cache_pb2.ImportCachesRequest(path=path)
+    with connect() as client:
+        answer = client.call(client.caches.ImportCaches, request, timeout)
+    if json:
+        emit({"path": path, **to_dict(answer)})
+    else:
+        print(_imported(answer))
+    if answer.unpinned_segments:
+        note(
+            f"Pins left out: {answer.unpinned_segments}. Pinned caches may take no more here "
+            "(cache.max_pinned_fraction)."
+        )
+    if answer.left_out_segments:
+        raise CommandError(
+            ExitCode.FAILED,
+            f"Segments without room: {answer.left_out_segments}. Raise cache.memory_limit_bytes or "
+            "cache.disk_limit_bytes, or prune others, and import again.",
+        )
+
+
+def _exported(answer: "ExportCachesResponse", path: str) -> str:
+    return (
+        f"Exported {answer.tokens} tokens in {answer.segments} segments of "
+        f"{answer.lineages} conversations, {format_bytes(answer.bytes)}, to {path}"
+    )
+
+
+def _imported(answer: "ImportCachesResponse") -> str:
+    return (
+        f"Imported {answer.tokens} tokens in {answer.segments} segments and "
+        f"{answer.lineages} conversations; {answer.known_segments} segments were here already."
+    )
+
+
+def _absolute(file: str) -> str:
+    """Relative to the folder of this command, which is not the worker's."""
+    return str(Path(file).expanduser().absolute())

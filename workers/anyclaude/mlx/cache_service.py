@@ -1,0 +1,206 @@
+"""Serves the cache verbs, `anyclaude.cache.v1`. The caches are read and changed on the MLX thread.
+
+Each handler checks its request, hands a function to the engine, and names what can go wrong.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import PurePath
+from typing import Final, TypeVar
+
+import grpc
+
+from anyclaude.cache.v1 import cache_pb2 as pb
+from anyclaude.cache.v1 import cache_pb2_grpc
+from anyclaude.messages.errors import ApiError
+from anyclaude.mlx.caches import (
+    UnknownCacheError,
+    cache_tree,
+    list_caches,
+    pin_cache,
+    prune_caches,
+    stored_models,
+)
+from anyclaude.mlx.engine.engine import Engine
+from anyclaude.mlx.exchange import Exchange
+from anyclaude.mlx.kv.operations import PinnedTooMuchError
+from anyclaude.mlx.kv.store import KVStore
+from anyclaude.mlx.kv_disk.exchange.faults import ExchangeError, Fault
+from anyclaude.mlx.service import WorkerService
+from anyclaude.mlx.warming import warm_up_body
+from anyclaude.runtime.call_errors import CallError, rpc_method
+from anyclaude.worker.v1.worker_pb2 import GenerateRequest, GenerateResponse
+
+DEFAULT_PAGE_SIZE: Final = 1000
+_FAULTS: Final[Mapping[Fault, tuple[grpc.StatusCode, str]]] = {
+    Fault.MISSING: (grpc.StatusCode.NOT_FOUND, "NOTHING_THERE"),
+    Fault.DAMAGED: (grpc.StatusCode.DATA_LOSS, "DAMAGED_EXPORT"),
+    Fault.REFUSED: (grpc.StatusCode.FAILED_PRECONDITION, "EXPORT_REFUSED"),
+    Fault.TOO_LARGE: (grpc.StatusCode.RESOURCE_EXHAUSTED, "EXPORT_TOO_LARGE"),
+}
+
+_Result = TypeVar("_Result")
+
+
+class CacheService(cache_pb2_grpc.CacheServiceServicer):
+    """The caches of one engine."""
+
+    def __init__(self, engine: Engine, worker: WorkerService, exchange: Exchange) -> None:
+        """
+        Args:
+            worker: computes prompts for `WarmCache`, and knows the memory.
+        """
+        self._engine = engine
+        self._worker = worker
+        self._exchange = exchange
+
+    @rpc_method
+    async def ListCaches(self, request: pb.ListCachesRequest) -> pb.ListCachesResponse:
+        caches = await self._on_store(list_caches)
+        rest = [cache for cache in caches if cache.name > request.page_token]
+        page = rest[: request.page_size or DEFAULT_PAGE_SIZE]
+        return pb.ListCachesResponse(
+            caches=page,
+            next_page_token=page[-1].name if len(page) < len(rest) else "",
+            memory=self._worker.memory(),
+            models=() if request.page_token else await self._on_store(stored_models),
+        )
+
+    @rpc_method
+    async def GetCache(self, request: pb.GetCacheRequest) -> pb.GetCacheResponse:
+        for cache in await self._on_store(list_caches):
+            if cache.name == request.name:
+                return pb.GetCacheResponse(cache=cache)
+        message = f'There is no cache "{request.name}". `anyclaudectl cache list` shows them all.'
+        raise _unknown_cache(UnknownCacheError(request.name, message))
+
+    @rpc_method
+    async def GetCacheTree(self, request: pb.GetCacheTreeRequest) -> pb.GetCacheTreeResponse:
+        return await self._on_store(cache_tree)
+
+    @rpc_method
+    async def ExplainCache(self, request: pb.ExplainCacheRequest) -> pb.ExplainCacheResponse:
+        explanation = await self._on_store(lambda store: store.explainer.get(request.request_id))
+        if explanation is None:
+            raise CallError(
+                grpc.StatusCode.NOT_FOUND,
+                "UNKNOWN_REQUEST",
+                f'The mlx worker remembers no request "{request.request_id}": it was answered '
+                "elsewhere, long ago, or before the worker's start. `anyclaudectl requests` shows "
+                "the newest.",
+                {"request": request.request_id},
+            )
+        return pb.ExplainCacheResponse(explanation=explanation)
+
+    @rpc_method
+    async def PruneCaches(self, request: pb.PruneCachesRequest) -> pb.PruneCachesResponse:
+        _check(request.filter)
+        return await self._on_store(
+            lambda store: prune_caches(store, request.filter, dry_run=not request.force)
+        )
+
+    @rpc_method
+    async def PinCache(self, request: pb.PinCacheRequest) -> pb.PinCacheResponse:
+        try:
+            return await self._on_store(
+                lambda store: pin_cache(store, request.name, pinned=request.pinned)
+            )
+        except PinnedTooMuchError as error:
+            raise CallError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, "PINNED_TOO_MUCH", str(error)
+            ) from None
+
+    @rpc_method
+    async def WarmCache(self, request: pb.WarmCacheRequest) -> pb.WarmCacheResponse:
+        """Runs a request whose answer has no tokens, as the Messages API's own warm-up does."""
+        try:
+            body = warm_up_body(request.body_json)
+        except ApiError as error:
+            raise _bad_body(error.message) from None
+        last = GenerateResponse()
+
+        async def keep_last(events: Iterable[GenerateResponse]) -> None:
+            nonlocal last
+            *_, last = events
+
+        warm_up = GenerateRequest(request_id=f"warm_{uuid.uuid4().hex}", body_json=body)
+        await self._worker.generate(warm_up, keep_last)
+        if last.HasField("failed"):
+            raise _bad_body(last.failed.message)
+        return pb.WarmCacheResponse(usage=last.finished.usage)
+
+    @rpc_method
+    async def VerifyCaches(self, request: pb.VerifyCachesRequest) -> pb.VerifyCachesResponse:
+        run = self._engine.verification(request.max_tokens)
+        total = await self._on_store(lambda store: sum(1 for _ in store.tree.nodes()))
+        while await self._on_store(lambda _: run.step()):
+            pass
+        return pb.VerifyCachesResponse(
+            segments=run.findings.segments,
+            computed_tokens=run.findings.computed_tokens,
+            total_segments=total,
+            wrong=run.findings.wrong,
+        )
+
+    @rpc_method
+    async def ExportCaches(self, request: pb.ExportCachesRequest) -> pb.ExportCachesResponse:
+        _check_path(request.path)
+        if request.prefixes and request.session_id:
+            raise _bad_filter("prefixes belong to no session: give prefixes or session_id.")
+        try:
+            return await self._exchange.export(request)
+        except ExchangeError as error:
+            raise _exchange_failed(error) from error
+
+    @rpc_method
+    async def ImportCaches(self, request: pb.ImportCachesRequest) -> pb.ImportCachesResponse:
+        _check_path(request.path)
+        try:
+            return await self._exchange.take_over(request)
+        except ExchangeError as error:
+            raise _exchange_failed(error) from error
+
+    async def _on_store(self, function: Callable[[KVStore], _Result]) -> _Result:
+        """Runs `function` on the MLX thread, between two turns of requests."""
+        store = self._engine.store
+        try:
+            return await asyncio.wrap_future(self._engine.call(lambda: function(store)))
+        except UnknownCacheError as error:
+            raise _unknown_cache(error) from None
+
+
+def _check(chosen: pb.PruneFilter) -> None:
+    given = {field.name for field, _ in chosen.ListFields()}
+    if chosen.HasField("older_than") and chosen.older_than.ToNanoseconds() < 0:
+        raise _bad_filter("older_than must not be negative.")
+    if chosen.HasField("percent") and not 1 <= chosen.percent <= 100:
+        raise _bad_filter("percent must be from 1 to 100.")
+    if {"percent", "to_bytes"} <= given:
+        raise _bad_filter("percent and to_bytes say the same thing in two ways: give one.")
+    if chosen.model and given - {"model", "pinned"}:
+        raise _bad_filter("model takes all that is stored of a model: give it alone.")
+
+
+def _check_path(path: str) -> None:
+    """A relative path would mean another file here: the worker has a working folder of its own."""
+    if not PurePath(path).is_absolute():
+        message = f"{path!r} is not an absolute path."
+        raise CallError(grpc.StatusCode.INVALID_ARGUMENT, "BAD_PATH", message)
+
+
+def _bad_filter(message: str) -> CallError:
+    return CallError(grpc.StatusCode.INVALID_ARGUMENT, "BAD_FILTER", message)
+
+
+def _bad_body(message: str) -> CallError:
+    return CallError(grpc.StatusCode.INVALID_ARGUMENT, "BAD_REQUEST_BODY", message)
+
+
+def _unknown_cache(error: UnknownCacheError) -> CallError:
+    return CallError(grpc.StatusCode.NOT_FOUND, "UNKNOWN_CACHE", str(error), {"cache": error.name})
+
+
+def _exchange_failed(error: ExchangeError) -> CallError:
+    code, reason = _FAULTS[error.fault]
+    return CallError(code, reason, str(error))
