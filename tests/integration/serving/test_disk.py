@@ -1,6 +1,5 @@
 """The cache folder of the whole service: other models, other services, and a disk that refuses."""
 
-import struct
 import subprocess
 import sys
 import time
@@ -154,11 +153,10 @@ def test_records_of_an_older_format(
         sound = ask(service.ready())
         ask(service, words="something else")
         assert service.stop() == 0
-    records = list((home / "cache").rglob("*.kv"))
+    records = list((home / "cache").rglob("*.safetensors"))
     for record in records:
-        with record.open("r+b") as content:
-            content.seek(8)
-            content.write(struct.pack("<I", 0))
+        record.write_bytes(b"ACKVREC\n" + record.read_bytes())
+        record.rename(record.with_suffix(".kv"))
     with Service(model=model, home=home) as service:
         service.ready()
         assert service.control("status", "--json").json["disk"]["other_version_records"] == len(
@@ -186,7 +184,7 @@ def test_damaged_records_are_put_aside(home: Path, tmp_path: Path) -> None:
     with Service(model=model, home=home) as service:
         sound = ask(service.ready())
         assert service.stop() == 0
-    records = list((home / "cache").rglob("*.kv"))
+    records = list((home / "cache").rglob("*.safetensors"))
     assert records
     for record in records:
         content = bytearray(record.read_bytes())

@@ -26,7 +26,7 @@ from anyclaude.mlx.engine.engine import Engine
 from anyclaude.mlx.exchange import Exchange
 from anyclaude.mlx.kv.operations import PinnedTooMuchError
 from anyclaude.mlx.kv.store import KVStore
-from anyclaude.mlx.kv_disk.exchange.faults import ExchangeError, Fault
+from anyclaude.mlx.kv_disk.export_file import ExchangeError, Fault
 from anyclaude.mlx.service import WorkerService
 from anyclaude.mlx.warming import warm_up_body
 from anyclaude.runtime.call_errors import CallError, rpc_method

@@ -13,13 +13,12 @@ from typing import Final, TypeVar
 from anyclaude.cache.v1 import cache_pb2 as pb
 from anyclaude.mlx.engine.engine import Engine
 from anyclaude.mlx.kv_disk import DiskState
-from anyclaude.mlx.kv_disk.exchange.faults import ExchangeError, Fault
-from anyclaude.mlx.kv_disk.exchange.incoming import Brought, Incoming
-from anyclaude.mlx.kv_disk.exchange.mold import Mold
-from anyclaude.mlx.kv_disk.exchange.outgoing import Choice, Outgoing
-from anyclaude.mlx.kv_disk.exchange.reading import ExportReader, opened
-from anyclaude.mlx.kv_disk.exchange.writing import ExportWriter
+from anyclaude.mlx.kv_disk.export_file import ExchangeError, ExportWriter, Fault
+from anyclaude.mlx.kv_disk.import_file import ExportReader, opened
+from anyclaude.mlx.kv_disk.incoming import Brought, Incoming
 from anyclaude.mlx.kv_disk.jobs import WriteJob
+from anyclaude.mlx.kv_disk.outgoing import Choice, Outgoing
+from anyclaude.mlx.kv_disk.shape import SegmentShape
 
 # How long taking over waits for one segment to reach the disk before it goes on.
 _WRITE_SECONDS: Final = 60.0
@@ -58,14 +57,14 @@ class Exchange:
     async def take_over(self, request: pb.ImportCachesRequest) -> pb.ImportCachesResponse:
         """Raises ExchangeError; nothing was taken over then, unless the file changed meanwhile."""
         async with self._turn:
-            mold = await self._on_engine(self._engine.mold)
-            if mold is None:
+            shape = await self._on_engine(self._engine.segment_shape)
+            if shape is None:
                 raise ExchangeError(
                     Fault.REFUSED, "This model has layers whose caches cannot be stored."
                 )
             try:
                 with opened(Path(request.path), self._fingerprint) as reader:
-                    return await self._take_over(reader, mold)
+                    return await self._take_over(reader, shape)
             except OSError as error:
                 why = error.strerror or str(error)
                 raise ExchangeError(
@@ -77,9 +76,9 @@ class Exchange:
         outgoing = await self._on_engine(
             lambda: Outgoing.of(self._store, self._fingerprint, choice)
         )
-        header = await self._on_engine(lambda: outgoing.header(self._model_id, time.time()))
+        manifest = await self._on_engine(lambda: outgoing.manifest(self._model_id, time.time()))
         path, overwrite = Path(request.path), request.overwrite
-        writer = await self._on_disk(lambda: ExportWriter(path, header, overwrite=overwrite))
+        writer = await self._on_disk(lambda: ExportWriter(path, manifest, overwrite=overwrite))
         try:
             while job := await self._on_engine(outgoing.step):
                 await self._write(writer, job)
@@ -90,21 +89,23 @@ class Exchange:
         return pb.ExportCachesResponse(
             segments=taken.segments,
             tokens=taken.tokens,
-            lineages=len(header.lineages),
+            lineages=len(manifest.lineages),
             bytes=nbytes,
             left_out_segments=taken.left_out,
         )
 
     async def _write(self, writer: ExportWriter, job: WriteJob) -> None:
         try:
-            await self._on_disk(lambda: writer.add(job.prepare()))
+            await self._on_disk(lambda: writer.add(job))
         finally:
             # MLX frees on its own thread.
             self._engine.call(job.release)
 
-    async def _take_over(self, reader: ExportReader, mold: Mold) -> pb.ImportCachesResponse:
+    async def _take_over(
+        self, reader: ExportReader, shape: SegmentShape
+    ) -> pb.ImportCachesResponse:
         self._check_size(reader)
-        contents = await self._on_disk(lambda: reader.contents(mold))
+        contents = await self._on_disk(lambda: reader.contents(shape))
         incoming = Incoming(self._store, reader, contents, time.time())
         while await self._on_engine(incoming.step):
             await self._until_written()

@@ -18,9 +18,8 @@ from structlog.testing import capture_logs
 from anyclaude.mlx.kv.operations import prune
 from anyclaude.mlx.kv.prune import Selection
 from anyclaude.mlx.kv.tree import SegmentArrays
-from anyclaude.mlx.kv_disk import DiskState, DiskTier, Point
+from anyclaude.mlx.kv_disk import DiskState, DiskTier, Point, pass_by
 from anyclaude.mlx.kv_disk.archive import Archive
-from anyclaude.mlx.kv_disk.failpoints import pass_by
 from tests.figures import FIGURES, RecordProperty
 from tests.models import tiny
 from tests.unit.mlx.kv.kv_engine import Bench, bench, fresh, same, words
@@ -153,7 +152,7 @@ def test_cached_equals_fresh_through_every_tier(
     assert reused / total > 0.4
 
 
-STEPS_OF_A_WRITE = 8
+STEPS_OF_A_WRITE = 7
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)

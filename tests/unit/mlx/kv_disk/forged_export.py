@@ -1,7 +1,7 @@
 """Export files changed on purpose, with checksums that fit: what a forger could write."""
 
-import base64
 import json
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,16 +10,56 @@ from typing import Any
 import numpy as np
 
 from anyclaude.mlx.kv_disk import record
-from anyclaude.mlx.kv_disk.exchange import layout
+from anyclaude.mlx.kv_disk.export_file import MANIFEST, MANIFEST_SEAL, member_header, padding_bytes
+from anyclaude.mlx.kv_disk.import_file import ReadBounds
 from anyclaude.mlx.kv_disk.records import record_id
 from anyclaude.mlx.tokens import token_array
 
+RECORD_SEAL = record.Seal('{"__metadata__":', "anyclaude-kv", record.FORMAT_VERSION)
 
-class _Text(dict[str, Any]):
-    """Stands in for a header that no model would let pass: the writers only ask for its JSON."""
 
-    def model_dump_json(self) -> str:
-        return json.dumps(self, separators=(",", ":"))
+@dataclass
+class ForgedRecord:
+    """A record's header as it is in the file, and its data."""
+
+    header: dict[str, Any]
+    data: bytes
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        metadata: dict[str, str] = self.header["__metadata__"]
+        return metadata
+
+    @property
+    def arrays(self) -> dict[str, dict[str, Any]]:
+        return {name: entry for name, entry in self.header.items() if name != "__metadata__"}
+
+    @classmethod
+    def read(cls, raw: bytes) -> "ForgedRecord":
+        (length,) = record.LENGTH.unpack_from(raw)
+        return cls(json.loads(raw[8 : 8 + length]), raw[8 + length :])
+
+    def to_bytes(self) -> bytes:
+        text = json.dumps(self.header, separators=(",", ":")).encode()
+        text = text.ljust(-(-len(text) // 8) * 8)
+        return record.LENGTH.pack(len(text)) + RECORD_SEAL.close(text) + self.data
+
+
+@dataclass
+class Member:
+    """A member of the tar file; what is set here is written in place of the truth."""
+
+    name: str
+    content: bytes
+    mode: int = 0o600
+    mtime: int = 0
+    nbytes: int | None = None
+    header: bytes | None = None
+
+    def to_bytes(self) -> bytes:
+        nbytes = len(self.content) if self.nbytes is None else self.nbytes
+        header = self.header or member_header(self.name, nbytes, self.mode, self.mtime)
+        return header + self.content + bytes(padding_bytes(len(self.content)))
 
 
 @dataclass
@@ -27,66 +67,55 @@ class Forged:
     """The parts of a file; `write` puts them together again."""
 
     header: dict[str, Any]
-    records: list[dict[str, Any]]
-    data: list[bytes]
-    # Written in place of the truth.
-    count: int | None = None
-    lengths: dict[int, int] = field(default_factory=dict)
+    records: list[ForgedRecord]
+    # Changed after the members are built.
+    change: Callable[[list[Member]], None] = list
     tail: bytes = b""
+    _times: list[int] = field(default_factory=list)
 
     @classmethod
     def read(cls, path: Path) -> "Forged":
-        raw = path.read_bytes()
-        _, _, header_bytes = layout.decode_head(raw)
-        at = layout.HEAD_BYTES + header_bytes
-        forged = cls(json.loads(raw[layout.HEAD_BYTES : at]), [], [])
-        while True:
-            tag, number = layout.FRAME.unpack_from(raw, at)
-            at += layout.FRAME.size
-            if tag == layout.END_TAG:
-                return forged
-            preamble = record.decode_preamble(raw[at : at + record.PREAMBLE_BYTES], number)
-            begin = at + record.PREAMBLE_BYTES
-            forged.records.append(json.loads(raw[begin : begin + preamble.header_bytes]))
-            forged.data.append(raw[at + preamble.data_offset : at + number])
-            at += number
+        with tarfile.open(path) as tar:
+            members = tar.getmembers()
+            contents = [tar.extractfile(member).read() for member in members]  # type: ignore[union-attr]
+        records = [ForgedRecord.read(content) for content in contents[1:]]
+        return cls(json.loads(contents[0]), records, _times=[m.mtime for m in members])
 
     def write(self, path: Path) -> None:
-        out = [layout.encode_head(_Text(self.header))]  # type: ignore[arg-type]
-        for number, (header, data) in enumerate(zip(self.records, self.data, strict=True)):
-            whole = record.encode_header(_Text(header)) + data  # type: ignore[arg-type]
-            length = self.lengths.get(number, len(whole))
-            out += [layout.FRAME.pack(layout.SEGMENT_TAG, length), whole]
-        count = len(self.records) if self.count is None else self.count
-        out += [layout.FRAME.pack(layout.END_TAG, count), self.tail]
-        path.write_bytes(b"".join(out))
+        text = json.dumps(self.header, separators=(",", ":")).encode()
+        members = [Member(MANIFEST, MANIFEST_SEAL.close(text), mtime=self._times[0])]
+        for record_, mtime in zip(self.records, self._times[1:] * 2, strict=False):
+            name = f"{record_.metadata['record_id']}.safetensors"
+            members.append(Member(name, record_.to_bytes(), mtime=mtime))
+        self.change(members)
+        path.write_bytes(b"".join(m.to_bytes() for m in members) + bytes(1024) + self.tail)
 
 
 Forgery = Callable[[Forged], None]
 
 
-def tokens_of(header: dict[str, Any]) -> list[int]:
-    return record.tokens_from_bytes(base64.b64decode(header["tokens"])).tolist()
+def tokens_of(forged: ForgedRecord) -> list[int]:
+    return record.tokens_from_text(forged.metadata["tokens"]).tolist()
 
 
-def retold(header: dict[str, Any], ids: list[int]) -> None:
-    header["tokens"] = record.tokens_to_text(token_array(ids))
+def retold(forged: ForgedRecord, ids: list[int]) -> None:
+    forged.metadata["tokens"] = record.tokens_to_text(token_array(ids))
 
 
-def renamed(header: dict[str, Any], above: list[int], ids: list[int]) -> None:
+def renamed(forged: ForgedRecord, above: list[int], ids: list[int]) -> None:
     """Other tokens, under the name that is theirs."""
-    retold(header, ids)
-    header["record_id"] = record_id(np.array([*above, *ids], np.int32))
+    retold(forged, ids)
+    forged.metadata["record_id"] = record_id(np.array([*above, *ids], np.int32))
 
 
-def relabelled(header: dict[str, Any], **changes: Any) -> None:
-    header["kind"] = json.dumps(json.loads(header["kind"]) | changes)
+def relabelled(forged: ForgedRecord, **changes: Any) -> None:
+    forged.metadata["kind"] = json.dumps(json.loads(forged.metadata["kind"]) | changes)
 
 
-def redescribed(header: dict[str, Any], change: Callable[[Any], None]) -> None:
-    meta = json.loads(header["meta"])
+def redescribed(forged: ForgedRecord, change: Callable[[Any], None]) -> None:
+    meta = json.loads(forged.metadata["meta"])
     change(meta)
-    header["meta"] = json.dumps(meta)
+    forged.metadata["meta"] = json.dumps(meta)
 
 
-BOUNDS = replace(layout.ReadBounds(), segments=64)
+BOUNDS = replace(ReadBounds(), segments=64)

@@ -73,7 +73,7 @@ def test_a_damaged_record_is_computed_again(tmp_path: Path) -> None:
     prompt = conversation()
     with stored(tmp_path, tiny.Family.DENSE) as first:
         first.start(prompt, "a", stable=200).answer()
-    for record in tmp_path.rglob("*.kv"):
+    for record in tmp_path.rglob("*.safetensors"):
         content = bytearray(record.read_bytes())
         content[-100] ^= 1
         record.write_bytes(content)

@@ -20,7 +20,7 @@ CASES = [
     if point not in REMOVING or scenario == "evict"
 ]
 # From here on the new record is complete under its name.
-COMPLETE = {Point.RENAMED, Point.FOLDER_SYNCED, Point.INDEXED}
+COMPLETE = {Point.RENAMED, Point.FOLDER_SYNCED}
 
 
 class Crash(BaseException):

@@ -9,11 +9,10 @@ import pytest
 from anyclaude.mlx.kv.operations import pin, pinned_bytes
 from anyclaude.mlx.kv_disk import DiskTier
 from anyclaude.mlx.kv_disk.archive import Archive
-from anyclaude.mlx.kv_disk.exchange.faults import ExchangeError, Fault
-from anyclaude.mlx.kv_disk.exchange.incoming import Brought, Incoming
-from anyclaude.mlx.kv_disk.exchange.outgoing import Choice, Outgoing, Taken
-from anyclaude.mlx.kv_disk.exchange.reading import opened
-from anyclaude.mlx.kv_disk.exchange.writing import ExportWriter
+from anyclaude.mlx.kv_disk.export_file import ExchangeError, ExportWriter, Fault
+from anyclaude.mlx.kv_disk.import_file import opened
+from anyclaude.mlx.kv_disk.incoming import Brought, Incoming
+from anyclaude.mlx.kv_disk.outgoing import Choice, Outgoing, Taken
 from tests.models import tiny
 from tests.unit.mlx.kv.kv_engine import ANSWER_TOKENS, Bench, bench, fresh, same, words
 
@@ -27,9 +26,9 @@ def export(
 ) -> Taken:
     """Writes a file as the worker does; `between` runs after every segment."""
     outgoing = Outgoing.of(engine.engine.store, FINGERPRINT, choice)
-    writer = ExportWriter(path, outgoing.header("model", 1.0), overwrite=True)
+    writer = ExportWriter(path, outgoing.manifest("model", 1.0), overwrite=True)
     while job := outgoing.step():
-        writer.add(job.prepare())
+        writer.add(job)
         job.release()
         between()
     writer.finish()
@@ -37,10 +36,10 @@ def export(
 
 
 def take_over(engine: Bench, path: Path, fingerprint: str = FINGERPRINT) -> Brought:
-    mold = engine.engine.mold()
-    assert mold is not None
+    shape = engine.engine.segment_shape()
+    assert shape is not None
     with opened(path, fingerprint) as reader:
-        incoming = Incoming(engine.engine.store, reader, reader.contents(mold), 1e9)
+        incoming = Incoming(engine.engine.store, reader, reader.contents(shape), 1e9)
         while incoming.step():
             pass
     return incoming.brought
@@ -107,10 +106,10 @@ def test_a_crash_in_an_import_leaves_what_is_right(steps: int, tmp_path: Path) -
     taken = export(engine, tmp_path / "caches")
     archive = Archive(DiskTier(tmp_path / "kv", FINGERPRINT, 1 << 30))
     other = bench(tiny.Family.HYBRID, archive=archive)
-    mold = other.engine.mold()
-    assert mold is not None
+    shape = other.engine.segment_shape()
+    assert shape is not None
     with opened(tmp_path / "caches", FINGERPRINT) as reader:
-        incoming = Incoming(other.engine.store, reader, reader.contents(mold), 1e9)
+        incoming = Incoming(other.engine.store, reader, reader.contents(shape), 1e9)
         for _ in range(steps):
             incoming.step()
     archive.close()
@@ -183,7 +182,7 @@ def test_what_is_on_disk_only_is_exported(tmp_path: Path) -> None:
     other = bench(tiny.Family.DENSE)
     take_over(other, tmp_path / "caches")
     assert other.start(prompt, "a").answer().reused == len(prompt) - 1
-    for record in (tmp_path / "kv").rglob("*.kv"):
+    for record in (tmp_path / "kv").rglob("*.safetensors"):
         content = bytearray(record.read_bytes())
         content[-10] ^= 1
         record.write_bytes(content)

@@ -1,29 +1,31 @@
 """Export files that were damaged or forged: refused whole, with nothing taken over."""
 
+import json
 import os
 import random
 import resource
-import struct
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from anyclaude.mlx.kv_disk.exchange.faults import ExchangeError, Fault
-from anyclaude.mlx.kv_disk.exchange.incoming import Incoming
-from anyclaude.mlx.kv_disk.exchange.layout import HEAD_BYTES, ReadBounds
-from anyclaude.mlx.kv_disk.exchange.outgoing import Choice, Outgoing
-from anyclaude.mlx.kv_disk.exchange.reading import opened
-from anyclaude.mlx.kv_disk.exchange.writing import ExportWriter
-from anyclaude.mlx.kv_disk.writing import PreparedRecord
+from anyclaude.mlx.kv_disk import export_file
+from anyclaude.mlx.kv_disk.export_file import ExchangeError, ExportWriter, Fault
+from anyclaude.mlx.kv_disk.import_file import ReadBounds, opened
+from anyclaude.mlx.kv_disk.incoming import Incoming
+from anyclaude.mlx.kv_disk.outgoing import Choice, Outgoing
 from tests.figures import FIGURES, RecordProperty
 from tests.models import tiny
 from tests.unit.mlx.kv.kv_engine import Bench, bench, words
 from tests.unit.mlx.kv_disk.forged_export import (
     BOUNDS,
+    RECORD_SEAL,
     Forged,
+    ForgedRecord,
     Forgery,
+    Member,
     redescribed,
     relabelled,
     renamed,
@@ -54,10 +56,10 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def refused(engine: Bench, path: Path, bounds: ReadBounds = BOUNDS) -> ExchangeError:
     """The error of importing `path`, which must leave the caches as they are."""
-    mold = engine.engine.mold()
-    assert mold is not None
+    shape = engine.engine.segment_shape()
+    assert shape is not None
     with pytest.raises(ExchangeError) as error, opened(path, FINGERPRINT, bounds) as reader:
-        reader.contents(mold)
+        reader.contents(shape)
     assert list(engine.engine.store.tree.nodes()) == []
     assert str(path) in str(error.value)
     return error.value
@@ -71,18 +73,19 @@ def test_the_forger_tells_the_truth_when_it_changes_nothing(
     forged.write(tmp_path / "same")
     assert (tmp_path / "same").read_bytes() == sound.read_bytes()
     assert len(forged.records) >= 3
-    mold = engine.engine.mold()
-    assert mold is not None
+    shape = engine.engine.segment_shape()
+    assert shape is not None
     with opened(tmp_path / "same", FINGERPRINT) as reader:
-        assert len(reader.contents(mold).entries) == len(forged.records)
+        assert len(reader.contents(shape).entries) == len(forged.records)
 
 
 def test_no_truncated_file_is_taken(
     engine: Bench, sound: Path, tmp_path: Path, record_property: RecordProperty
 ) -> None:
-    """Cut at every 4 KiB, within every head and frame, and one byte short."""
+    """Cut at every block, within the first header and the end, and one byte short."""
     whole = sound.read_bytes()
-    lengths = {0, 1, 8, HEAD_BYTES, len(whole) - 1, len(whole) - 16, *range(0, len(whole), 4096)}
+    lengths = {0, 1, 8, *range(len(whole) - 1, len(whole) - 1100, -64)}
+    lengths |= set(range(0, len(whole), 512))
     for length in lengths:
         (tmp_path / "cut").write_bytes(whole[:length])
         assert refused(engine, tmp_path / "cut").fault is Fault.DAMAGED
@@ -109,16 +112,14 @@ def test_no_flipped_bit_is_taken(
 
 def _duplicate(forged: Forged) -> None:
     forged.records.append(forged.records[-1])
-    forged.data.append(forged.data[-1])
 
 
 def _orphan(forged: Forged) -> None:
-    del forged.records[0], forged.data[0]
+    del forged.records[0]
 
 
 def _child_first(forged: Forged) -> None:
     forged.records[:2] = forged.records[1::-1]
-    forged.data[:2] = forged.data[1::-1]
 
 
 def _other_words(forged: Forged) -> None:
@@ -126,7 +127,7 @@ def _other_words(forged: Forged) -> None:
 
 
 def _swapped_data(forged: Forged) -> None:
-    forged.data[0] = forged.data[0][::-1]
+    forged.records[0].data = forged.records[0].data[::-1]
 
 
 def _negative(forged: Forged) -> None:
@@ -142,26 +143,44 @@ def _no_tokens(forged: Forged) -> None:
 
 
 def _array(forged: Forged, **changes: Any) -> None:
-    forged.records[0]["arrays"][0] |= changes
+    next(iter(forged.records[0].arrays.values())).update(changes)
 
 
 def _grown(forged: Forged) -> None:
-    shape = forged.records[0]["arrays"][0]["shape"]
+    shape = next(iter(forged.records[0].arrays.values()))["shape"]
     _array(forged, shape=[*shape[:2], 2**40, shape[3]])
 
 
 def _another_array(forged: Forged) -> None:
-    arrays = forged.records[0]["arrays"]
-    arrays.append(arrays[-1] | {"name": "more", "shape": [0], "checks": []})
-    arrays[-1]["offset"] = len(forged.data[0])
+    end = len(forged.records[0].data)
+    more = {"dtype": "F32", "shape": [0], "data_offsets": [end, end]}
+    forged.records[0].header["more"] = more
 
 
 def _array_twice(forged: Forged) -> None:
-    forged.records[0]["arrays"][1]["name"] = forged.records[0]["arrays"][0]["name"]
+    """Two entries of one name, of which a parser takes the first or the last."""
+
+    def change(members: list[Member]) -> None:
+        head, data = members[1].content, forged.records[0].data
+        text = head[8 : len(head) - len(data)].rstrip(b" ")
+        entry = text[text.index(b',"kv.0.0"') : text.index(b',"kv.0.1"')]
+        text = RECORD_SEAL.close((text[:-1] + entry + b"}").ljust(len(text) + 96))
+        members[1].content = len(text).to_bytes(8, "little") + text + data
+
+    forged.change = change
 
 
-def _states_of(forged: Forged) -> dict[str, Any]:
-    return next(record for record in forged.records if "WindowKVCache" in record["meta"])
+def _spaced(forged: Forged) -> None:
+    def change(members: list[Member]) -> None:
+        text = json.dumps(forged.records[0].header).replace(": ", ":", 3).replace(", ", ",", 1)
+        raw = RECORD_SEAL.close(text.encode())
+        members[1].content = len(raw).to_bytes(8, "little") + raw + forged.records[0].data
+
+    forged.change = change
+
+
+def _states_of(forged: Forged) -> ForgedRecord:
+    return next(record for record in forged.records if "WindowKVCache" in record.metadata["meta"])
 
 
 def _state(place: int, value: Any) -> Forgery:
@@ -193,7 +212,48 @@ def _more_leaves(forged: Forged) -> None:
 
 
 def _field(**changes: Any) -> Forgery:
-    return lambda forged: forged.records[0].update(changes)
+    return lambda forged: forged.records[0].metadata.update(changes)
+
+
+def _member(number: int = 1, **changes: Any) -> Forgery:
+    """Changes a member of the tar file."""
+
+    def forge(forged: Forged) -> None:
+        def change(members: list[Member]) -> None:
+            for name, value in changes.items():
+                setattr(members[number], name, value)
+
+        forged.change = change
+
+    return forge
+
+
+def _of_type(kind: bytes, number: int = 1, **more: Any) -> Forgery:
+    """Makes a member something else than a file."""
+
+    def forge(forged: Forged) -> None:
+        def change(members: list[Member]) -> None:
+            member = members[number]
+            other = tarfile.TarInfo(more.get("name", member.name))
+            other.type, other.mode, other.linkname = kind, member.mode, "/etc/passwd"
+            other.size = len(member.content)
+            member.header = other.tobuf(more.get("format", tarfile.GNU_FORMAT))
+
+        forged.change = change
+
+    return forge
+
+
+def _swapped_members(forged: Forged) -> None:
+    forged.change = lambda members: members.reverse()
+
+
+def _second_manifest(forged: Forged) -> None:
+    forged.change = lambda members: members.append(members[0])
+
+
+def _no_manifest(forged: Forged) -> None:
+    forged.change = lambda members: members.pop(0)  # type: ignore[assignment, return-value]
 
 
 def _label(**changes: Any) -> Forgery:
@@ -216,6 +276,12 @@ def _set(**changes: Any) -> Forgery:
     return forge
 
 
+def _negative_size() -> bytes:
+    header = tarfile.TarInfo("0" * 32 + ".safetensors")
+    header.size = -512
+    return header.tobuf(tarfile.GNU_FORMAT)
+
+
 FORGERIES: dict[str, Forgery] = {
     "a segment twice": _duplicate,
     "a segment without what it builds on": _orphan,
@@ -225,19 +291,28 @@ FORGERIES: dict[str, Forgery] = {
     "negative token ids": _negative,
     "fewer tokens than numbers": _fewer_tokens,
     "no tokens": _no_tokens,
-    "a segment that starts elsewhere": _field(start=1),
-    "a segment that starts before all": _field(start=-1),
+    "a segment that starts elsewhere": _field(start="1"),
+    "a segment that starts before all": _field(start="-1"),
+    "a start that is no number": _field(start="x"),
+    "a start that is not text": _field(start=0),
+    "a field more": _field(more="x"),
     "a name that leaves the folder": _field(record_id="../../../etc/x"),
     "a parent that leaves the folder": _field(parent_id="../x"),
     "a segment of another model": _field(fingerprint="beef"),
-    "an endless time": _field(created=float("inf")),
-    "a time that is no number": _field(created=float("nan")),
+    "an endless time": _field(created="inf"),
+    "a time that is no number": _field(created="nan"),
     "an array of 2**40 tokens": _grown,
-    "an array of another type": lambda forged: _array(forged, dtype="int32"),
+    "an array of another type": lambda forged: _array(forged, dtype="I32"),
     "an array of an unknown type": lambda forged: _array(forged, dtype="object"),
     "an array with a negative side": lambda forged: _array(forged, shape=[1, -2, 20, 16]),
-    "an array out of place": lambda forged: _array(forged, offset=4096),
-    "an array without checksums": lambda forged: _array(forged, checks=[]),
+    "an array out of place": lambda forged: _array(forged, data_offsets=[8, 4096]),
+    "an array whose shape is no list": lambda forged: _array(forged, shape={}),
+    "an array whose sides are no integers": lambda forged: _array(forged, shape=[1, 2.0, 20, 16]),
+    "an array with an unknown field": lambda forged: _array(forged, more=1),
+    "arrays without checksums": _field(data_checksums=""),
+    "arrays of another size": _field(data_bytes="7"),
+    "arrays of no size": _field(data_bytes="-1"),
+    "a header with spaces": _spaced,
     "one more array": _another_array,
     "an array twice": _array_twice,
     "states of a class that the file chooses": _class("Path"),
@@ -263,12 +338,32 @@ FORGERIES: dict[str, Forgery] = {
     "a conversation with an unknown field": _named(more=1),
     "a header with an unknown field": _head(more=1),
     "conversations that are none": _head(lineages=[1]),
-    "fewer segments than it says": _set(count=99),
-    "more segments than it says": _set(count=0),
     "something after the end": _set(tail=b"x"),
-    "a segment longer than the file": _set(lengths={0: 2**63}),
-    "a segment shorter than its header": _set(lengths={0: 16}),
-    "a segment longer than it is": _set(lengths={0: 2**12}),
+    "a block of zeros after the end": _set(tail=bytes(512)),
+    "a member longer than the file": _member(nbytes=2**62),
+    "a member of less than nothing": _member(header=_negative_size()),
+    "a member shorter than its header": _member(nbytes=16),
+    "a member longer than it is": _member(nbytes=2**12),
+    "a member of another name": _member(name="0" * 32 + ".safetensors"),
+    "a member that leaves the folder": _member(name="../../x.safetensors"),
+    "a member with an absolute name": _member(name="/etc/x.safetensors"),
+    "a member with a long name": _member(name="a" * 300),
+    "a member whose name a terminal obeys": _member(name="\x1b[2J"),
+    "a member that anyone may read": _member(mode=0o644),
+    "a member that changes its user": _member(mode=0o4600),
+    "a symbolic link": _of_type(tarfile.SYMTYPE),
+    "a hard link": _of_type(tarfile.LNKTYPE),
+    "a device": _of_type(tarfile.CHRTYPE),
+    "a pipe": _of_type(tarfile.FIFOTYPE),
+    "a folder": _of_type(tarfile.DIRTYPE),
+    "a sparse file": _of_type(tarfile.GNUTYPE_SPARSE),
+    "an extended header": _of_type(tarfile.XHDTYPE, format=tarfile.PAX_FORMAT),
+    "a manifest that is a link": _of_type(tarfile.SYMTYPE, number=0),
+    "no manifest": _no_manifest,
+    "a manifest at the end": _swapped_members,
+    "a second manifest": _second_manifest,
+    "a manifest of another name": _member(number=0, name="x"),
+    "a manifest longer than the bounds": _member(number=0, nbytes=2**40),
 }
 
 
@@ -296,37 +391,50 @@ def test_another_models_file_is_named(engine: Bench, sound: Path, tmp_path: Path
     assert all(word in str(error) for word in ("beef", FINGERPRINT, "other\\x1b"))
 
 
-@pytest.mark.parametrize("version", [0, 2, 77])
+@pytest.mark.parametrize("version", [0, 1, 3, 77])
 def test_another_format_is_named(engine: Bench, sound: Path, tmp_path: Path, version: int) -> None:
     """Older or newer, it is refused as such."""
-    content = bytearray(sound.read_bytes())
-    content[8:12] = struct.pack("<I", version)
-    (tmp_path / "version").write_bytes(content)
+    forged = Forged.read(sound)
+    text = json.dumps(forged.header, separators=(",", ":")).encode()
+    text = text.replace(b"anyclaude-export-2", b"anyclaude-export-%d" % version)
+    _member(number=0, content=text)(forged)
+    forged.write(tmp_path / "version")
     error = refused(engine, tmp_path / "version")
     assert error.fault is Fault.REFUSED
     assert f"format {version}" in str(error)
+
+
+def test_the_first_format_is_named(engine: Bench, tmp_path: Path) -> None:
+    """An export of the version before this one is not taken for a damaged file."""
+    (tmp_path / "old").write_bytes(b"ACKVEXP\n" + bytes(1000))
+    error = refused(engine, tmp_path / "old")
+    assert error.fault is Fault.REFUSED
+    assert "format 1" in str(error)
 
 
 def test_bounds_are_held(engine: Bench, sound: Path, tmp_path: Path) -> None:
     """Headers and numbers of segments past the bounds are refused before they are read."""
     for bounds in (
         replace(BOUNDS, segments=1),
-        replace(BOUNDS, header_bytes=16),
-        replace(BOUNDS, record_header_bytes=1024),
-        replace(BOUNDS, all_headers_bytes=6000),
+        replace(BOUNDS, manifest_bytes=16),
+        replace(BOUNDS, record_head_bytes=1024),
+        replace(BOUNDS, all_heads_bytes=2000),
     ):
         assert refused(engine, sound, bounds).fault is Fault.DAMAGED
-    content = bytearray(sound.read_bytes())
-    content[12:16] = struct.pack("<I", 2**32 - 1)
-    (tmp_path / "huge").write_bytes(content)
-    assert "4294967295" in str(refused(engine, tmp_path / "huge"))
+    forged = Forged.read(sound)
+    huge = (2**32 - 8).to_bytes(8, "little") + forged.records[0].to_bytes()[8:]
+    _member(content=huge, nbytes=2**40)(forged)
+    forged.write(tmp_path / "huge")
+    with (tmp_path / "huge").open("r+b") as file:
+        file.truncate(2**41)
+    assert "4294967296" in str(refused(engine, tmp_path / "huge"))
 
 
 def test_a_file_of_holes_costs_nothing(engine: Bench, sound: Path, tmp_path: Path) -> None:
     """A terabyte that takes no room on disk is refused without being read."""
     content = sound.read_bytes()
     forged = Forged.read(sound)
-    forged.lengths = {0: 2**40}
+    _member(nbytes=2**40)(forged)
     path = tmp_path / "holes"
     forged.write(path)
     with path.open("r+b") as file:
@@ -353,10 +461,10 @@ def test_a_file_that_changes_meanwhile(sound: Path, tmp_path: Path) -> None:
     path = tmp_path / "changing"
     path.write_bytes(sound.read_bytes())
     other = bench(tiny.Family.SLIDING)
-    mold = other.engine.mold()
-    assert mold is not None
+    shape = other.engine.segment_shape()
+    assert shape is not None
     with opened(path, FINGERPRINT) as reader:
-        incoming = Incoming(other.engine.store, reader, reader.contents(mold), 1.0)
+        incoming = Incoming(other.engine.store, reader, reader.contents(shape), 1.0)
         assert incoming.step()
         with path.open("r+b") as file:
             file.seek(incoming.contents.entries[1].at + 5000)
@@ -382,18 +490,18 @@ def test_a_failed_write_leaves_the_old_file(
     before = path.read_bytes()
     outgoing = Outgoing.of(origin.engine.store, FINGERPRINT, Choice())
     with pytest.raises(ExchangeError, match="--force") as there:
-        ExportWriter(path, outgoing.header("model", 1.0), overwrite=False)
+        ExportWriter(path, outgoing.manifest("model", 1.0), overwrite=False)
     assert there.value.fault is Fault.REFUSED
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(PreparedRecord, "write_into", full)
-    writer = ExportWriter(path, outgoing.header("model", 1.0), overwrite=True)
+    writer = ExportWriter(path, outgoing.manifest("model", 1.0), overwrite=True)
     job = outgoing.step()
     assert job is not None
+    monkeypatch.setattr(export_file, "write_all", full)
     with pytest.raises(OSError, match="No space"):
-        writer.add(job.prepare())
+        writer.add(job)
     writer.abandon()
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -404,11 +512,11 @@ def test_what_a_killed_export_left_goes_with_the_next(tmp_path: Path) -> None:
     origin = bench(tiny.Family.DENSE)
     origin.start(words(random.Random(1), 60), "s").answer()
     outgoing = Outgoing.of(origin.engine.store, FINGERPRINT, Choice())
-    header = outgoing.header("model", 1.0)
+    manifest = outgoing.manifest("model", 1.0)
     left = tmp_path / ".anyclaude-export-left"
     left.write_bytes(b"half")
-    first = ExportWriter(tmp_path / "first", header, overwrite=False)
-    second = ExportWriter(tmp_path / "second", header, overwrite=False)
+    first = ExportWriter(tmp_path / "first", manifest, overwrite=False)
+    second = ExportWriter(tmp_path / "second", manifest, overwrite=False)
     assert not left.exists()
     assert first.finish() == second.finish() > 0
     assert {path.name for path in tmp_path.iterdir()} == {"first", "second"}

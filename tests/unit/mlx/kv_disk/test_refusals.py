@@ -149,18 +149,3 @@ def test_two_tiers_on_one_folder():
                 assert second.status().state is DiskState.SERVING
                 assert disk.ids(second) == ["a1", "b2"]
                 assert disk.same(second.load("a1"), saved)
-
-
-def test_the_index_may_fail_alone():
-    """Without a usable index records are kept and found all the same; the failure is counted."""
-    with disk.folder() as path:
-        (path / "kv" / "index.sqlite").mkdir(parents=True)
-        (path / "kv" / "index.sqlite" / "x").touch()
-        saved = disk.segment("a1")
-        with disk.tier(path) as tier:
-            assert tier.save(saved, wait=True)
-            assert tier.status().index_failures > 0
-            assert "index" in tier.status().last_error
-        with disk.tier(path) as tier:
-            assert disk.ids(tier) == ["a1"]
-            assert disk.same(tier.load("a1"), saved)

@@ -114,8 +114,10 @@ def test_files_are_private():
     """Everything in the folder is readable by its owner alone."""
     with disk.folder() as path, disk.tier(path) as tier:
         assert tier.save(disk.segment("ab"), wait=True)
+        assert tier.save(disk.segment("cd", pinned=True), wait=True)
+        pinned = disk.file_of(path, "cd")
         for entry in (path / "kv", *(path / "kv").rglob("*")):
-            wanted = 0o700 if entry.is_dir() else 0o600
+            wanted = 0o700 if entry.is_dir() else 0o400 if entry == pinned else 0o600
             assert stat.S_IMODE(entry.stat().st_mode) == wanted, entry
 
 
@@ -222,7 +224,7 @@ def test_removing_takes_all_below_and_undoes_a_write_under_way():
             assert tier.flush(20)
             assert told == [False]
             assert disk.ids(tier) == ["c3"]
-        assert [file.stem for file in path.rglob("*.kv")] == ["c3"]
+        assert [file.stem for file in path.rglob("*.safetensors")] == ["c3"]
         with disk.tier(path) as tier:
             assert disk.ids(tier) == ["c3"]
 

@@ -26,7 +26,7 @@ from anyclaude.mlx.engine.job import Job
 from anyclaude.mlx.engine.preflight import Preflight
 from anyclaude.mlx.kv.store import KVStore
 from anyclaude.mlx.kv.verify import Verification
-from anyclaude.mlx.kv_disk.exchange.mold import Mold
+from anyclaude.mlx.kv_disk.shape import SegmentShape
 from anyclaude.mlx.machine import Pressure
 from anyclaude.mlx.tokens import common_prefix
 from anyclaude.runtime.settings import MlxSettings
@@ -122,9 +122,9 @@ class Engine:
             max_tokens=max_tokens,
         )
 
-    def mold(self) -> Mold | None:
+    def segment_shape(self) -> SegmentShape | None:
         """What a segment of the model looks like; MLX thread only."""
-        return Mold.of(self._model, self.store.kv_bits)
+        return SegmentShape.of(self._model, self.store.kv_bits)
 
     def relieve(self, pressure: Pressure) -> None:
         """Moves idle caches out of memory: the oldest part, or all when that is critical."""

@@ -1,11 +1,11 @@
 """The disk tier: verified records of the prefix tree's segments, within a byte budget.
 
-One file per segment, written by one thread (temporary name, fsync, rename, folder fsync, then the
-index row) and read, every byte checked, on the caller's thread. The files are the truth; the SQLite
-index only remembers what would cost time to read again, and is rebuilt whenever it is in doubt.
+Each segment is one safetensors file. One thread writes them (temporary name, fsync, rename, fsync
+of the folder); they are read, every byte verified, on the caller's thread. The files are all there
+is: tokens, checksums and labels are in a file's own metadata, its last use is its modification
+time, and a pinned record is read-only.
 """
 
-from anyclaude.mlx.kv_disk.failpoints import Point
 from anyclaude.mlx.kv_disk.tier import DiskTier
 from anyclaude.mlx.kv_disk.values import (
     Bounds,
@@ -14,5 +14,15 @@ from anyclaude.mlx.kv_disk.values import (
     RecordInfo,
     Segment,
 )
+from anyclaude.mlx.kv_disk.writing import Point, pass_by
 
-__all__ = ["Bounds", "DiskState", "DiskStatus", "DiskTier", "Point", "RecordInfo", "Segment"]
+__all__ = [
+    "Bounds",
+    "DiskState",
+    "DiskStatus",
+    "DiskTier",
+    "Point",
+    "RecordInfo",
+    "Segment",
+    "pass_by",
+]

@@ -1,61 +1,73 @@
-"""The folder on disk: names, the lock, what lies in it, and the quarantine.
+"""The folder on disk: names, the lock, the files in it, and the quarantine.
 
-lock                                     held by the one process that may write
-index.sqlite
-quarantine/NAME.kv, NAME.txt             doubtful records and why
-FINGERPRINT/RECORD_ID[:2]/RECORD_ID.kv   records
+lock                                              locked by the one process that may write
+quarantine/NAME.safetensors, NAME.txt             corrupt records, and why
+FINGERPRINT/RECORD_ID[:2]/RECORD_ID.safetensors   records
 """
 
 import fcntl
 import os
 import re
+import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
-from anyclaude.mlx.kv_disk.ledger import Key
+from anyclaude.mlx.kv_disk.reading import opened
+from anyclaude.mlx.kv_disk.record import CorruptRecordError, UnsupportedRecordError
+from anyclaude.mlx.kv_disk.values import RECORD_SUFFIX, Key, RecordInfo
 from anyclaude.mlx.kv_disk.writing import TEMP_SUFFIX, make_folder
 
-RECORD_SUFFIX = ".kv"
-_REASON_SUFFIX = ".txt"
-_QUARANTINE = "quarantine"
-_FINGERPRINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
-_RECORD_ID = re.compile(r"[0-9a-f]{2,128}")
+# Format 1 had a file format and an index of its own. Its records count as unsupported.
+_OLD_SUFFIX: Final = ".kv"
+_OLD_INDEX: Final = ("index.sqlite", "index.sqlite-journal")
+_REASON_SUFFIX: Final = ".txt"
+_QUARANTINE: Final = "quarantine"
+_FINGERPRINT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+_RECORD_ID: Final = re.compile(r"[0-9a-f]{2,128}")
 
 
 class SharedFolderError(Exception):
     """Another process owns the folder."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RecordFile:
-    """A file that stands where a record would."""
+    """A file with the name of a record. `reason` says why it is corrupt."""
 
     key: Key
     path: Path
     nbytes: int
-    mtime_ns: int
+    reason: str = ""
+
+
+@dataclass
+class Found:
+    """What lies in a folder."""
+
+    records: list[RecordInfo] = field(default_factory=list)
+    unsupported: list[RecordFile] = field(default_factory=list)
+    corrupt: list[RecordFile] = field(default_factory=list)
+    # Files that could not be read this time, and stay.
+    unread: list[RecordFile] = field(default_factory=list)
 
 
 class RecordFolder:
-    """Paths and whole-file operations; knows nothing of what a record holds."""
+    """Paths and operations on whole files."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: int | None = None
 
-    @property
-    def index_path(self) -> Path:
-        return self.path / "index.sqlite"
-
     def record_path(self, key: Key) -> Path:
         return self.path / key.fingerprint / key.record_id[:2] / f"{key.record_id}{RECORD_SUFFIX}"
 
-    def own(self) -> None:
-        """Creates the folder and takes its lock, which ends with the process at the latest.
+    def lock(self) -> None:
+        """Creates the folder and locks it; the lock ends with the process at the latest.
 
         Raises:
-            SharedFolderError: another process has it.
+            SharedFolderError: another process has locked it.
             OSError: the folder cannot be made or written to.
         """
         make_folder(self.path)
@@ -76,60 +88,66 @@ class RecordFolder:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 
-    def let_go(self) -> None:
+    def unlock(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
-    def record_files(self) -> Iterator[RecordFile]:
+    def scan(self) -> Found:
+        """Reads the header of every record. Changes nothing, so a read-only folder will do."""
+        found = Found()
         for fingerprint, entry in self._entries():
-            name = entry.name.removesuffix(RECORD_SUFFIX)
-            if name != entry.name and _RECORD_ID.fullmatch(name):
+            name, suffix = Path(entry.name).stem, Path(entry.name).suffix
+            if suffix in (RECORD_SUFFIX, _OLD_SUFFIX) and _RECORD_ID.fullmatch(name):
                 status = entry.stat(follow_symlinks=False)
-                key = Key(fingerprint, name)
-                yield RecordFile(key, Path(entry.path), status.st_size, status.st_mtime_ns)
+                file = RecordFile(Key(fingerprint, name), Path(entry.path), status.st_size)
+                if suffix == _OLD_SUFFIX:
+                    found.unsupported.append(file)
+                else:
+                    _read(file, status, found)
+        return found
 
-    def remove_temporary_files(self) -> None:
-        """What a crashed writer left; only the lock's owner may do this."""
+    def remove_leftovers(self) -> None:
+        """Deletes what a killed writer left, and an older version's index. Needs the lock."""
         for _, entry in self._entries():
             if entry.name.endswith(TEMP_SUFFIX):
                 Path(entry.path).unlink(missing_ok=True)
+        for name in _OLD_INDEX:
+            if (self.path / name).is_file():
+                (self.path / name).unlink()
 
-    def quarantine(self, path: Path, key: Key, reason: str, limit_bytes: int) -> None:
-        """Moves a file aside, if it fits within the limit; older ones make room for it."""
-        text = f"{path}\n{reason}\n".encode()
-        needed = path.stat().st_size + len(text)
+    def quarantine(self, file: RecordFile, limit_bytes: int) -> None:
+        """Moves a file to the quarantine, whose oldest files leave for it; deletes a large one."""
+        text = f"{file.path}\n{file.reason}\n".encode()
+        needed = file.path.stat().st_size + len(text)
         if needed > limit_bytes:
-            path.unlink()
+            file.path.unlink()
             return
         folder = self.path / _QUARANTINE
         make_folder(folder)
-        self._trim_quarantine(limit_bytes - needed)
-        target = folder / f"{key.fingerprint[:16]}-{key.record_id}{RECORD_SUFFIX}"
+        self.trim_quarantine(limit_bytes - needed)
+        target = folder / f"{file.key.fingerprint[:16]}-{file.key.record_id}{RECORD_SUFFIX}"
         target.with_suffix(_REASON_SUFFIX).write_bytes(text)
-        path.rename(target)
+        file.path.rename(target)
 
     def quarantine_bytes(self) -> int:
         return sum(path.stat().st_size for path in self._quarantined())
 
-    def _trim_quarantine(self, limit_bytes: int) -> None:
-        oldest_first = sorted(self._quarantined(), key=lambda path: path.stat().st_mtime_ns)
-        held = self.quarantine_bytes()
-        for path in oldest_first:
-            if held <= limit_bytes:
+    def trim_quarantine(self, limit_bytes: int) -> None:
+        """Deletes the oldest files until the rest is within the limit."""
+        used = self.quarantine_bytes()
+        for path in sorted(self._quarantined(), key=lambda path: path.stat().st_ctime_ns):
+            if used <= limit_bytes:
                 return
-            held -= path.stat().st_size
+            used -= path.stat().st_size
             path.unlink()
-
-    def empty_quarantine(self) -> None:
-        self._trim_quarantine(0)
 
     def _quarantined(self) -> list[Path]:
         folder = self.path / _QUARANTINE
         return [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
 
     def _entries(self) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
-        """All plain files two levels down, with the fingerprint that they lie under."""
+        """All plain files two levels down, each with the fingerprint of its folder."""
         if not self.path.is_dir():
             return
         for fingerprint in _folders(self.path):
@@ -143,15 +161,37 @@ class RecordFolder:
 
 
 def check_fingerprint(fingerprint: str) -> None:
-    """Raises ValueError for what cannot name a folder of records."""
+    """Raises ValueError if `fingerprint` cannot name a folder of records."""
     if not _FINGERPRINT.fullmatch(fingerprint) or fingerprint == _QUARANTINE:
         raise ValueError(f"{fingerprint!r} cannot name a model's folder")
 
 
 def check_record_id(record_id: str) -> None:
-    """Raises ValueError for what cannot name a record."""
+    """Raises ValueError if `record_id` cannot name a record."""
     if not _RECORD_ID.fullmatch(record_id):
         raise ValueError(f"{record_id!r} is not a record id: lower-case hex of 2 to 128 digits")
+
+
+def check_name(info: RecordInfo, key: Key) -> None:
+    """Raises CorruptRecordError if a record lies under another one's name."""
+    if info.key != key:
+        raise CorruptRecordError(f"it is {info.record_id} of model {info.fingerprint}")
+
+
+def _read(file: RecordFile, status: os.stat_result, found: Found) -> None:
+    pinned = not status.st_mode & stat.S_IWUSR
+    try:
+        with opened(file.path) as record:
+            info = record.head.info(file.nbytes, status.st_mtime_ns / 1e9, pinned)
+        check_name(info, file.key)
+    except UnsupportedRecordError:
+        found.unsupported.append(file)
+    except CorruptRecordError as error:
+        found.corrupt.append(RecordFile(file.key, file.path, file.nbytes, str(error)))
+    except OSError as error:
+        found.unread.append(RecordFile(file.key, file.path, file.nbytes, str(error)))
+    else:
+        found.records.append(info)
 
 
 def _folders(path: Path) -> list["os.DirEntry[str]"]:

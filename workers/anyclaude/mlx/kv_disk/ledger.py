@@ -1,184 +1,131 @@
-"""Which records there are, how they hang together, and which go first.
+"""Which records there are, how they build on one another, and which are evicted first.
 
-Invariants: a record is never chosen before all that hang below it, and never one that is pinned
-under the fingerprint in use. Not thread-safe: its owner holds a lock.
+Invariants: a record is never chosen before all that build on it, and never one that is pinned under
+the fingerprint in use. Not thread-safe: the owner uses a lock.
 """
 
 import heapq
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
-from typing import NamedTuple
 
-from anyclaude.mlx.kv_disk.values import RecordInfo
-from anyclaude.mlx.tokens import TokenArray
-
-
-class Key(NamedTuple):
-    fingerprint: str
-    record_id: str
-
-
-@dataclass(eq=False)
-class Stored:
-    """A complete record's file."""
-
-    key: Key
-    parent_id: str
-    start: int
-    token_ids: TokenArray
-    kind: str
-    session_id: str
-    created: float
-    nbytes: int
-    mtime_ns: int
-    last_use: float
-    pinned: bool
-
-    @property
-    def parent(self) -> Key | None:
-        return Key(self.key.fingerprint, self.parent_id) if self.parent_id else None
-
-    def info(self) -> RecordInfo:
-        return RecordInfo(
-            record_id=self.key.record_id,
-            parent_id=self.parent_id,
-            start=self.start,
-            token_ids=self.token_ids,
-            nbytes=self.nbytes,
-            last_use=self.last_use,
-            created=self.created,
-            pinned=self.pinned,
-            kind=self.kind,
-            session_id=self.session_id,
-        )
+from anyclaude.mlx.kv_disk.values import Key, RecordInfo
 
 
 class Ledger:
-    """All records of a folder, whichever model they belong to."""
+    """All records of a folder, of every model."""
 
     def __init__(self, fingerprint: str) -> None:
         self._fingerprint = fingerprint
-        self._records: dict[Key, Stored] = {}
+        self._records: dict[Key, RecordInfo] = {}
         self._children: dict[Key, set[Key]] = {}
         self.nbytes = 0
 
     def __contains__(self, key: Key) -> bool:
         return key in self._records
 
-    def get(self, key: Key) -> Stored | None:
+    def get(self, key: Key) -> RecordInfo | None:
         return self._records.get(key)
 
-    def all(self) -> list[Stored]:
-        return list(self._records.values())
-
-    def own_count(self) -> int:
-        return sum(key.fingerprint == self._fingerprint for key in self._records)
+    def of_model(self, fingerprint: str) -> list[RecordInfo]:
+        """The records of one model, parents before children."""
+        own = [info for info in self._records.values() if info.fingerprint == fingerprint]
+        return _parents_first(own)
 
     def models(self) -> dict[str, tuple[int, int]]:
         """Records and bytes by fingerprint, the one in use first."""
         found = {self._fingerprint: (0, 0)}
-        for key, stored in self._records.items():
-            records, nbytes = found.get(key.fingerprint, (0, 0))
-            found[key.fingerprint] = records + 1, nbytes + stored.nbytes
+        for info in self._records.values():
+            records, nbytes = found.get(info.fingerprint, (0, 0))
+            found[info.fingerprint] = records + 1, nbytes + info.nbytes
         return found
 
-    def add(self, stored: Stored) -> None:
+    def add(self, info: RecordInfo) -> None:
         """Adds a record, or replaces the one of the same name."""
-        self.discard(stored.key)
-        self._records[stored.key] = stored
-        self.nbytes += stored.nbytes
-        if stored.parent is not None:
-            self._children.setdefault(stored.parent, set()).add(stored.key)
+        self.discard(info.key)
+        self._records[info.key] = info
+        self.nbytes += info.nbytes
+        if info.parent is not None:
+            self._children.setdefault(info.parent, set()).add(info.key)
 
     def discard(self, key: Key) -> None:
-        stored = self._records.pop(key, None)
-        if stored is None:
+        info = self._records.pop(key, None)
+        if info is None:
             return
-        self.nbytes -= stored.nbytes
-        if stored.parent is not None:
-            siblings = self._children[stored.parent]
+        self.nbytes -= info.nbytes
+        if info.parent is not None:
+            siblings = self._children[info.parent]
             siblings.discard(key)
             if not siblings:
-                del self._children[stored.parent]
+                del self._children[info.parent]
 
-    def own_parents_first(self) -> list[Stored]:
-        return [s for s in self._reachable() if s.key.fingerprint == self._fingerprint]
+    def orphans(self) -> list[RecordInfo]:
+        """Records whose parent is missing, and all that build on them; children first."""
+        lost = [
+            key
+            for key, info in self._records.items()
+            if info.parent is not None and info.parent not in self._records
+        ]
+        return self.with_descendants(lost)
 
-    def orphans(self) -> list[Stored]:
-        """Records that no chain of parents connects to a root; children before parents."""
-        reachable = {stored.key for stored in self._reachable()}
-        return _children_first([s for key, s in self._records.items() if key not in reachable])
-
-    def with_descendants(self, keys: Iterable[Key]) -> list[Stored]:
-        """These records and all below them; children before parents."""
-        order: dict[Key, None] = {}
+    def with_descendants(self, keys: Iterable[Key]) -> list[RecordInfo]:
+        """These records and all that build on them; children before parents."""
+        found: set[Key] = set()
         pending = [key for key in keys if key in self._records]
         while pending:
             key = pending.pop()
-            if key not in order:
-                order[key] = None
+            if key not in found:
+                found.add(key)
                 pending.extend(self._children.get(key, ()))
-        found = [self._records[key] for key in order]
-        return _children_first(found)
+        return _parents_first([self._records[key] for key in found])[::-1]
 
     def ancestors(self, parent: Key | None) -> set[Key]:
-        """`parent` and all above it."""
+        """`parent` and all that it builds on."""
         above: set[Key] = set()
         while parent is not None and parent not in above:
             above.add(parent)
-            stored = self._records.get(parent)
-            parent = stored.parent if stored is not None else None
+            info = self._records.get(parent)
+            parent = info.parent if info is not None else None
         return above
 
-    def victims(self, excess_bytes: int, protected: Collection[Key]) -> list[Stored]:
-        """What must go for `excess_bytes` to be freed, in order; less, if that is not enough."""
+    def victims(self, excess_bytes: int, protected: Collection[Key]) -> list[RecordInfo]:
+        """The records to evict for `excess_bytes`, in order; fewer if that is not possible."""
         left = {key: len(below) for key, below in self._children.items()}
-        waiting = [
-            (self._rank(stored), key)
-            for key, stored in self._records.items()
-            if not left.get(key) and self._may_go(stored, protected)
+        leaves = [
+            (self._rank(info), key)
+            for key, info in self._records.items()
+            if not left.get(key) and self._is_evictable(info, protected)
         ]
-        heapq.heapify(waiting)
-        chosen: list[Stored] = []
-        while waiting and excess_bytes > 0:
-            stored = self._records[heapq.heappop(waiting)[1]]
-            chosen.append(stored)
-            excess_bytes -= stored.nbytes
-            parent = self._records.get(stored.parent) if stored.parent else None
+        heapq.heapify(leaves)
+        chosen: list[RecordInfo] = []
+        while leaves and excess_bytes > 0:
+            info = self._records[heapq.heappop(leaves)[1]]
+            chosen.append(info)
+            excess_bytes -= info.nbytes
+            parent = self._records.get(info.parent) if info.parent else None
             if parent is not None:
                 left[parent.key] -= 1
-                if not left[parent.key] and self._may_go(parent, protected):
-                    heapq.heappush(waiting, (self._rank(parent), parent.key))
+                if not left[parent.key] and self._is_evictable(parent, protected):
+                    heapq.heappush(leaves, (self._rank(parent), parent.key))
         return chosen
 
-    def _rank(self, stored: Stored) -> tuple[bool, bool, float]:
+    def _rank(self, info: RecordInfo) -> tuple[bool, bool, float]:
         """Other models' records first, then the least recently used."""
-        return stored.key.fingerprint == self._fingerprint, stored.pinned, stored.last_use
+        return info.fingerprint == self._fingerprint, info.pinned, info.last_use
 
-    def _may_go(self, stored: Stored, protected: Collection[Key]) -> bool:
-        own = stored.key.fingerprint == self._fingerprint
-        return not (stored.pinned and own) and stored.key not in protected
-
-    def _reachable(self) -> list[Stored]:
-        """Breadth first from the roots, so parents come before children."""
-        roots = [stored for stored in self._records.values() if stored.parent is None]
-        found = sorted(roots, key=lambda stored: stored.key)
-        for stored in found:
-            below = self._children.get(stored.key, ())
-            found.extend(self._records[key] for key in sorted(below))
-        return found
+    def _is_evictable(self, info: RecordInfo, protected: Collection[Key]) -> bool:
+        own = info.fingerprint == self._fingerprint
+        return not (info.pinned and own) and info.key not in protected
 
 
-def _children_first(records: list[Stored]) -> list[Stored]:
-    """Orders records so that each follows all of its descendants among them."""
-    keys = {stored.key for stored in records}
-    below: dict[Key, list[Stored]] = {}
-    found = []
-    for stored in records:
-        if stored.parent is not None and stored.parent in keys:
-            below.setdefault(stored.parent, []).append(stored)
-        else:
-            found.append(stored)
-    for stored in found:
-        found.extend(below.get(stored.key, ()))
-    return found[::-1]
+def _parents_first(records: list[RecordInfo]) -> list[RecordInfo]:
+    """Orders records by their distance from the first of their ancestors among them, then by key.
+
+    Records that build on one another in a circle, which no digest allows, come last.
+    """
+    keys = {info.key for info in records}
+    below: dict[Key | None, list[RecordInfo]] = {}
+    for info in sorted(records, key=lambda info: info.key):
+        below.setdefault(info.parent if info.parent in keys else None, []).append(info)
+    found = below.pop(None, [])
+    for info in found:
+        found.extend(below.pop(info.key, ()))
+    return found + [info for circle in below.values() for info in circle]

@@ -1,138 +1,185 @@
-"""Reading a record: nothing leaves here that was not verified to the last byte.
+"""Reading a record: every byte is verified before anything is returned.
 
-MLX calls back for each array's bytes, one array at a time. Its chunks are read and summed by
-several threads: a read from the page cache keeps a processor busy, and both reading and summing
-leave Python's lock to others.
+`mx.load` is given a file object that verifies what it reads: its arrays are the only ones that MLX
+neither copies into place nor clears first. MLX reads one array at a time. The chunks of an array
+are read and checksummed by several threads, since a read from the page cache keeps a processor
+busy, and both steps release Python's lock.
 """
 
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final, cast
 
 from xxhash import xxh3_64
 
 import mlx.core as mx
-from anyclaude.mlx.kv_disk.arrays import filled_arrays
 from anyclaude.mlx.kv_disk.record import (
     CHUNK_BYTES,
-    PREAMBLE_BYTES,
-    ArrayHeader,
-    DoubtfulRecordError,
-    Header,
-    Preamble,
+    LENGTH,
+    CorruptRecordError,
+    Head,
+    Tensor,
     chunks,
-    decode_header,
-    decode_preamble,
+    decode_head,
     parts,
 )
 
+# Enough for the header of a short segment.
+_FIRST_READ_BYTES: Final = 16 * 1024
 # Fits the processor's second cache.
-PART_BYTES = 512 * 1024
-# More gain nothing: memory is then the limit.
-READERS = min(4, os.cpu_count() or 1)
+_PART_BYTES: Final = 512 * 1024
+# More threads gain nothing: memory is then the limit.
+_READERS: Final = min(4, os.cpu_count() or 1)
 
 
 class OpenRecord:
     """A record in a file, with its verified header."""
 
-    def __init__(self, descriptor: int, at: int, nbytes: int, max_header_bytes: int) -> None:
-        """Reads the header of the record that takes `nbytes` from `at`."""
-        self._descriptor = descriptor
-        raw = os.pread(descriptor, PREAMBLE_BYTES, at)
-        preamble: Preamble = decode_preamble(raw, nbytes)
-        if preamble.header_bytes > max_header_bytes:
-            raise DoubtfulRecordError(f"its header takes {preamble.header_bytes} bytes")
-        text = os.pread(descriptor, preamble.header_bytes, at + PREAMBLE_BYTES)
-        self.header: Header = decode_header(raw, text, preamble.check)
-        self.header_bytes = preamble.header_bytes
-        self._data_offset = at + preamble.data_offset
-        if nbytes != preamble.data_offset + self.header.data_bytes:
-            raise DoubtfulRecordError("its size is not what its header says")
-
-    def verify(self) -> None:
-        """Reads every byte and keeps none; any thread may.
+    def __init__(self, descriptor: int, at: int, nbytes: int, max_head_bytes: int) -> None:
+        """Reads the header of the record that takes `nbytes` from `at`.
 
         Raises:
-            DoubtfulRecordError: a byte is not what was written.
+            OSError: the file cannot be read.
+            UnsupportedRecordError: the record has another format version.
+            CorruptRecordError: it is not a whole record.
         """
-        self._check_padding()
+        self._descriptor = descriptor
+        self.head: Head = decode_head(_read_head(descriptor, at, nbytes, max_head_bytes))
+        self._data_at = at + len(self.head.raw)
+        if nbytes != len(self.head.raw) + self.head.data_bytes:
+            raise CorruptRecordError("its size is not what its header says")
+
+    def verify(self, tensors: list[Tensor]) -> None:
+        """Reads and verifies every byte of the data, on any thread.
+
+        Raises:
+            CorruptRecordError: a byte is not what was written.
+        """
         memory = memoryview(bytearray(CHUNK_BYTES))
-        for header in self.header.arrays:
-            for number in range(len(header.checks)):
-                left = header.nbytes - number * CHUNK_BYTES
-                self._read_chunk(header, number, memory[: min(left, CHUNK_BYTES)])
+        for tensor in tensors:
+            for number in range(len(tensor.checksums)):
+                left = tensor.nbytes - number * CHUNK_BYTES
+                self.read_chunk(tensor, number, memory[: min(left, CHUNK_BYTES)])
 
     def arrays(self) -> dict[str, mx.array]:
-        """All arrays, verified and evaluated.
+        """All arrays, verified and evaluated. MLX thread only.
 
         Raises:
-            DoubtfulRecordError: a byte is not what was written.
+            CorruptRecordError: a byte is not what was written.
         """
-        self._check_padding()
-        with ThreadPoolExecutor(READERS, thread_name_prefix="kv-read") as readers:
+        tensors = self.head.tensors()
+        load = cast(Callable[..., dict[str, mx.array]], mx.load)
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="kv-read") as readers:
+            file = _VerifiedFile(self, tensors, readers)
+            arrays = load(file, format="safetensors", stream=mx.cpu)
+            mx.eval(*arrays.values())
+        if file.failure is not None:
+            raise file.failure
+        doubles = [tensor.name for tensor in tensors if tensor.dtype == "F64"]
+        return arrays | {name: arrays[name].view(mx.float64, stream=mx.cpu) for name in doubles}
 
-            def fill(header: ArrayHeader, memory: memoryview) -> None:
-                reads = [
-                    readers.submit(self._read_chunk, header, number, chunk)
-                    for number, chunk in enumerate(chunks(memory))
-                ]
-                # Whatever one meets, `memory` must stay until all have ended.
-                wait(reads)
-                for read in reads:
-                    read.result()
-
-            return filled_arrays(self.header.arrays, fill)
-
-    def _read_chunk(self, header: ArrayHeader, number: int, chunk: memoryview) -> None:
-        """Reads one chunk, summing each part while the processor still has it at hand."""
-        at = self._data_offset + header.offset + number * CHUNK_BYTES
+    def read_chunk(self, tensor: Tensor, number: int, chunk: memoryview) -> None:
+        """Reads one chunk, and checksums each part while it is in the processor's cache."""
+        at = self._data_at + tensor.offset + number * CHUNK_BYTES
         digest = xxh3_64()
-        for part in parts(chunk, PART_BYTES):
+        for part in parts(chunk, _PART_BYTES):
             self._read(part, at)
             digest.update(part)
             at += len(part)
-        if digest.intdigest() != header.checks[number]:
-            raise DoubtfulRecordError(
-                f"the checksum of array {header.name}, chunk {number}, differs"
+        if digest.hexdigest() != tensor.checksums[number]:
+            raise CorruptRecordError(
+                f"the checksum of array {tensor.name}, chunk {number}, differs"
             )
 
     def _read(self, memory: memoryview, at: int) -> None:
         while memory:
             got = os.preadv(self._descriptor, [memory], at)
             if not got:
-                raise DoubtfulRecordError("it became shorter")
+                raise CorruptRecordError("it became shorter")
             memory, at = memory[got:], at + got
 
-    def _check_padding(self) -> None:
-        end = 0
-        for header in self.header.arrays:
-            if header.offset > end:
-                gap = os.pread(self._descriptor, header.offset - end, self._data_offset + end)
-                if gap.strip(b"\0"):
-                    raise DoubtfulRecordError("there is something between two arrays")
-            end = header.offset + header.nbytes
+
+class _VerifiedFile:
+    """The record as the file object that `mx.load` reads.
+
+    MLX seeks and reads from several threads, so each has a position of its own. An exception must
+    not pass through MLX, which would end the process: it is stored, and the read looks complete.
+    """
+
+    closed = False
+
+    def __init__(
+        self, record: OpenRecord, tensors: list[Tensor], readers: ThreadPoolExecutor
+    ) -> None:
+        self.failure: Exception | None = None
+        self._record = record
+        self._readers = readers
+        # `mx.load` does not know doubles, only their bits.
+        self._head = record.head.raw.replace(b'"dtype":"F64"', b'"dtype":"U64"')
+        self._size = len(self._head) + record.head.data_bytes
+        self._at = {len(self._head) + tensor.offset: tensor for tensor in tensors if tensor.nbytes}
+        self._thread = threading.local()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        base = (0, self.tell(), self._size)[whence]
+        self._thread.position = base + offset
+        return base + offset
+
+    def tell(self) -> int:
+        return getattr(self._thread, "position", 0)
+
+    def read(self, _size: int = -1) -> bytes:
+        raise NotImplementedError("MLX reads into its own memory")
+
+    def readinto(self, memory: memoryview) -> int:
+        begin = self.tell()
+        self._thread.position = begin + len(memory)
+        try:
+            if begin < len(self._head):
+                memory[:] = self._head[begin : begin + len(memory)]
+            elif memory:
+                self._fill(self._at[begin], memory)
+        except Exception as error:  # noqa: BLE001 - see the class
+            self.failure = error
+        return len(memory)
+
+    def _fill(self, tensor: Tensor, memory: memoryview) -> None:
+        if tensor.nbytes != len(memory):
+            raise RuntimeError(f"MLX asks for {len(memory)} of {tensor.nbytes} bytes")
+        reads = [
+            self._readers.submit(self._record.read_chunk, tensor, number, chunk)
+            for number, chunk in enumerate(chunks(memoryview(memory)))
+        ]
+        # Even when one read fails, `memory` must stay until all have ended.
+        wait(reads)
+        for read in reads:
+            read.result()
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[OpenRecord]:
-    """Opens a record and verifies its header.
-
-    Raises:
-        OSError: the file cannot be opened or read.
-        OtherVersionError: it has another format.
-        DoubtfulRecordError: it is not a whole record.
-    """
+    """Opens a record and verifies its header; raises what `OpenRecord` raises."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         nbytes = os.fstat(descriptor).st_size
-        yield OpenRecord(descriptor, 0, nbytes, max_header_bytes=nbytes)
+        yield OpenRecord(descriptor, 0, nbytes, max_head_bytes=nbytes)
     finally:
         os.close(descriptor)
 
 
-def read_header(path: Path) -> Header:
-    """As `opened`, the header alone."""
-    with opened(path) as record:
-        return record.header
+def _read_head(descriptor: int, at: int, nbytes: int, max_head_bytes: int) -> bytes:
+    raw = os.pread(descriptor, min(_FIRST_READ_BYTES, nbytes), at)
+    if len(raw) < LENGTH.size:
+        raise CorruptRecordError("it is shorter than the length of a header")
+    head_bytes = LENGTH.size + LENGTH.unpack_from(raw)[0]
+    if head_bytes > nbytes:
+        raise CorruptRecordError("it is shorter than its header says")
+    if head_bytes > max_head_bytes:
+        raise CorruptRecordError(f"its header takes {head_bytes} bytes")
+    if head_bytes > len(raw):
+        raw += os.pread(descriptor, head_bytes - len(raw), at + len(raw))
+    return raw[:head_bytes]

@@ -1,116 +1,130 @@
-"""The record format: what one segment looks like as a file.
+"""The record format: one segment as an ordinary safetensors file.
 
-    preamble  magic, format version, header length, checksum of all three and the header
-    header    JSON, padded with spaces so that the data starts on a 4 KiB boundary
-    data      the arrays' bytes, each on a 64-byte boundary, zeros between, a checksum per chunk
+    8 bytes  the header's length, little-endian
+    header   JSON: `__metadata__`, then dtype, shape and place of each tensor; padded with spaces
+    data     the tensors' bytes, one after another
 
-Every byte of the file is covered: by the preamble's checksum, by a chunk's, or by having to be
-zero. Checksums are xxh3_64: against accidents, not against forgers, who could write here anyway.
+`__metadata__` begins with the format's name and a checksum of the rest of the header. It also holds
+the checksums of the data, one for each chunk of each tensor, so every byte of the file is verified.
+A header has one spelling only, so MLX's parser and ours cannot understand it differently. Checksums
+are xxh3_64: they find accidents, not forgeries.
 """
 
 import base64
+import json
 import math
+import re
 import struct
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from xxhash import xxh3_64_intdigest
+from xxhash import xxh3_64_hexdigest
 
+import mlx.core as mx
+from anyclaude.mlx.kv_disk.values import RecordInfo
 from anyclaude.mlx.tokens import TokenArray
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 CHUNK_BYTES: Final = 4 * 1024 * 1024
-DATA_ALIGNMENT: Final = 4096
-ARRAY_ALIGNMENT: Final = 64
-_MAGIC: Final = b"ACKVREC\n"
-_FIXED: Final = struct.Struct("<8sIIQ")
-_CHECK: Final = struct.Struct("<Q")
-PREAMBLE_BYTES: Final = _FIXED.size + _CHECK.size
+LENGTH: Final = struct.Struct("<Q")
+_ALIGNMENT: Final = 8
+_DIGEST_DIGITS: Final = 16
+_METADATA: Final = '{"__metadata__":'
+_FIELDS: Final = (
+    "format",
+    "checksum",
+    "fingerprint",
+    "record_id",
+    "parent_id",
+    "start",
+    "created",
+    "kind",
+    "session_id",
+    "meta",
+    "data_bytes",
+    "data_checksums",
+    "tokens",
+)
 
-ITEM_BYTES: Final = {
-    "bool": 1,
-    "uint8": 1,
-    "int8": 1,
-    "uint16": 2,
-    "int16": 2,
-    "float16": 2,
-    "bfloat16": 2,
-    "uint32": 4,
-    "int32": 4,
-    "float32": 4,
-    "uint64": 8,
-    "int64": 8,
-    "float64": 8,
-    "complex64": 8,
+# MLX's types by their safetensors names.
+DTYPES: Final = {
+    "BOOL": mx.bool_,
+    "U8": mx.uint8,
+    "I8": mx.int8,
+    "U16": mx.uint16,
+    "I16": mx.int16,
+    "F16": mx.float16,
+    "BF16": mx.bfloat16,
+    "U32": mx.uint32,
+    "I32": mx.int32,
+    "F32": mx.float32,
+    "U64": mx.uint64,
+    "I64": mx.int64,
+    "F64": mx.float64,
+    "C64": mx.complex64,
 }
 
 
-class DoubtfulRecordError(Exception):
-    """The file is not, byte for byte, the record that it should be."""
+class CorruptRecordError(Exception):
+    """The file is not, byte for byte, the record that was written."""
 
 
-class OtherVersionError(Exception):
-    """The file is a record of another format version."""
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class ArrayHeader(_Strict):
-    name: str
-    dtype: str
-    shape: list[int]
-    # From the start of the data.
-    offset: int
-    checks: list[int]
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
-
-
-class Header(_Strict):
-    fingerprint: str
-    record_id: str
-    parent_id: str
-    start: int = Field(ge=0)
-    # Little-endian int32, in base64.
-    tokens: str
-    kind: str
-    session_id: str
-    pinned: bool
-    created: float
-    # JSON text, so that what comes back is what was given, to the bit.
-    meta: str
-    arrays: list[ArrayHeader]
-
-    @property
-    def token_ids(self) -> TokenArray:
-        return tokens_from_bytes(base64.b64decode(self.tokens, validate=True))
-
-    @property
-    def data_bytes(self) -> int:
-        if not self.arrays:
-            return 0
-        return self.arrays[-1].offset + self.arrays[-1].nbytes
+class UnsupportedRecordError(Exception):
+    """The file is a record of a format version that this build does not read."""
 
 
 @dataclass(frozen=True)
-class Preamble:
-    header_bytes: int
-    check: int
+class Seal:
+    """JSON text that begins with its format and a checksum of everything after that checksum."""
+
+    opening: str
+    name: str
+    version: int
 
     @property
-    def data_offset(self) -> int:
-        return PREAMBLE_BYTES + self.header_bytes
+    def fields(self) -> dict[str, str]:
+        """The first two fields of the JSON object; `close` fills in the checksum."""
+        return {"format": f"{self.name}-{self.version}", "checksum": "0" * _DIGEST_DIGITS}
+
+    def close(self, text: bytes) -> bytes:
+        begin = len(self._prefix)
+        rest = text[begin + _DIGEST_DIGITS :]
+        return text[:begin] + _digest(rest) + rest
+
+    def check(self, text: bytes) -> None:
+        """Verifies the checksum.
+
+        Raises:
+            UnsupportedRecordError: the text has another format version.
+            CorruptRecordError: the text differs from what was written.
+        """
+        prefix = self._prefix
+        if not text.startswith(prefix):
+            pattern = re.escape(f'{self.opening}{{"format":"{self.name}-') + "([0-9]{1,9})"
+            other = re.match(pattern.encode(), text)
+            if other is None or int(other[1]) == self.version:
+                raise CorruptRecordError("it does not begin as one")
+            raise UnsupportedRecordError(
+                f"it has format {int(other[1])} and this version reads {self.version}"
+            )
+        rest = len(prefix) + _DIGEST_DIGITS
+        if text[len(prefix) : rest] != _digest(text[rest:]):
+            raise CorruptRecordError("the header's checksum differs")
+
+    @property
+    def _prefix(self) -> bytes:
+        name = f"{self.name}-{self.version}"
+        return f'{self.opening}{{"format":"{name}","checksum":"'.encode()
+
+
+_SEAL: Final = Seal(_METADATA, "anyclaude-kv", FORMAT_VERSION)
 
 
 @dataclass(frozen=True)
 class RawArray:
-    """An array as bytes: `data` is a flat view of unsigned bytes that copies nothing."""
+    """An array as bytes: `data` is a flat view of unsigned bytes, not a copy."""
 
     name: str
     dtype: str
@@ -118,104 +132,162 @@ class RawArray:
     data: memoryview
 
 
-def tokens_to_bytes(token_ids: TokenArray) -> bytes:
-    return token_ids.astype("<i4", copy=False).tobytes()
+class Tensor(NamedTuple):
+    """An array as the header describes it. `offset` counts from the start of the data."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+    checksums: Sequence[str]
 
 
-def tokens_from_bytes(raw: bytes) -> TokenArray:
-    ids = np.frombuffer(raw, dtype="<i4").astype(np.int32)
+@dataclass(frozen=True)
+class Head:
+    """The verified start of a record: `raw` is the length and the header."""
+
+    raw: bytes
+    metadata: dict[str, str] = field(repr=False)
+
+    @property
+    def data_bytes(self) -> int:
+        return int(self.metadata["data_bytes"])
+
+    @property
+    def meta(self) -> str:
+        return self.metadata["meta"]
+
+    def info(self, nbytes: int = 0, last_use: float = 0.0, pinned: bool = False) -> RecordInfo:
+        """Raises CorruptRecordError if a field does not parse."""
+        metadata = self.metadata
+        try:
+            return RecordInfo(
+                fingerprint=metadata["fingerprint"],
+                record_id=metadata["record_id"],
+                parent_id=metadata["parent_id"],
+                start=int(metadata["start"]),
+                token_ids=tokens_from_text(metadata["tokens"]),
+                kind=metadata["kind"],
+                session_id=metadata["session_id"],
+                created=float(metadata["created"]),
+                last_use=last_use,
+                pinned=pinned,
+                nbytes=nbytes,
+            )
+        except ValueError as error:
+            raise CorruptRecordError(f"its metadata does not parse: {error}") from error
+
+    def tensors(self) -> list[Tensor]:
+        """Raises CorruptRecordError if the header is not one that this build writes."""
+        try:
+            table = json.loads(self.raw[LENGTH.size :])
+            if _json(table) != self.raw[LENGTH.size :].rstrip(b" "):
+                raise CorruptRecordError("its header is spelled in another way")
+            del table["__metadata__"]
+            return self._placed(table)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise CorruptRecordError(f"its header does not parse: {error!r}") from error
+
+    def _placed(self, table: dict[str, Any]) -> list[Tensor]:
+        digests = self.metadata["data_checksums"]
+        checksums = [digests[at : at + _DIGEST_DIGITS] for at in _steps(digests, _DIGEST_DIGITS)]
+        tensors, offset, first = [], 0, 0
+        for name, entry in table.items():
+            dtype, shape, place = entry["dtype"], entry["shape"], entry["data_offsets"]
+            numbers = [*shape, *place]
+            if type(shape) is not list or any(type(n) is not int or n < 0 for n in numbers):
+                raise CorruptRecordError(f"array {name} has no size")
+            nbytes = math.prod(shape) * DTYPES[dtype].size
+            if place != [offset, offset + nbytes] or len(entry) != 3:
+                raise CorruptRecordError(f"array {name} is out of place")
+            last = first + _chunk_count(nbytes)
+            tensor = Tensor(name, dtype, tuple(shape), offset, nbytes, checksums[first:last])
+            tensors.append(tensor)
+            offset, first = offset + nbytes, last
+        if (offset, first) != (self.data_bytes, len(checksums)):
+            raise CorruptRecordError("its arrays are not those that were checksummed")
+        return tensors
+
+
+def encode(info: RecordInfo, meta: str, arrays: Sequence[RawArray]) -> list[bytes | memoryview]:
+    """The bytes of a record in parts: the length and the header, then the arrays' chunks."""
+    table, offset = {}, 0
+    for array in arrays:
+        end = offset + len(array.data)
+        place = {"dtype": array.dtype, "shape": array.shape, "data_offsets": [offset, end]}
+        table[array.name], offset = place, end
+    data = [chunk for array in arrays for chunk in chunks(array.data)]
+    metadata = {
+        **_SEAL.fields,
+        "fingerprint": info.fingerprint,
+        "record_id": info.record_id,
+        "parent_id": info.parent_id,
+        "start": str(info.start),
+        "created": repr(info.created),
+        "kind": info.kind,
+        "session_id": info.session_id,
+        "meta": meta,
+        "data_bytes": str(offset),
+        "data_checksums": "".join(map(xxh3_64_hexdigest, data)),
+        "tokens": tokens_to_text(info.token_ids),
+    }
+    text = _json({"__metadata__": metadata, **table})
+    text = text.ljust(-(-len(text) // _ALIGNMENT) * _ALIGNMENT)
+    return [LENGTH.pack(len(text)) + _SEAL.close(text), *data]
+
+
+def decode_head(raw: bytes) -> Head:
+    """Verifies the length and the header, and parses the metadata.
+
+    Raises:
+        UnsupportedRecordError: it is a record of another format version.
+        CorruptRecordError: it is not a record, or not as it was written.
+    """
+    text = raw[LENGTH.size :]
+    _SEAL.check(text)
+    try:
+        metadata, _ = json.JSONDecoder().raw_decode(str(text, "ascii"), len(_METADATA))
+    except (ValueError, RecursionError) as error:
+        raise CorruptRecordError(f"its metadata does not parse: {error}") from error
+    if tuple(metadata) != _FIELDS or not all(isinstance(v, str) for v in metadata.values()):
+        raise CorruptRecordError("its metadata has other fields")
+    if not re.fullmatch("[0-9]{1,18}", metadata["data_bytes"]):
+        raise CorruptRecordError("its data has no size")
+    return Head(raw, metadata)
+
+
+def tokens_to_text(token_ids: TokenArray) -> str:
+    """Little-endian int32 in base64."""
+    return base64.b64encode(token_ids.astype("<i4", copy=False).tobytes()).decode()
+
+
+def tokens_from_text(text: str) -> TokenArray:
+    """Raises ValueError if `text` is not what `tokens_to_text` returns."""
+    ids = np.frombuffer(base64.b64decode(text, validate=True), dtype="<i4").astype(np.int32)
     ids.flags.writeable = False
     return ids
 
 
-def tokens_to_text(token_ids: TokenArray) -> str:
-    return base64.b64encode(tokens_to_bytes(token_ids)).decode()
-
-
-def aligned(offset: int, alignment: int) -> int:
-    return -(-offset // alignment) * alignment
-
-
 def parts(data: memoryview, size: int) -> list[memoryview]:
-    return [data[at : at + size] for at in range(0, len(data), size)]
+    return [data[at : at + size] for at in _steps(data, size)]
 
 
 def chunks(data: memoryview) -> list[memoryview]:
     return parts(data, CHUNK_BYTES)
 
 
-def describe(arrays: list[RawArray]) -> list[ArrayHeader]:
-    """Places the arrays one after another and sums their chunks."""
-    described, offset = [], 0
-    for array in arrays:
-        checks = [xxh3_64_intdigest(chunk) for chunk in chunks(array.data)]
-        header = ArrayHeader(
-            name=array.name,
-            dtype=array.dtype,
-            shape=list(array.shape),
-            offset=offset,
-            checks=checks,
-        )
-        described.append(header)
-        offset = aligned(offset + len(array.data), ARRAY_ALIGNMENT)
-    return described
+def _chunk_count(nbytes: int) -> int:
+    return -(-nbytes // CHUNK_BYTES)
 
 
-def encode_header(header: Header) -> bytes:
-    """Preamble and header, as they stand at the start of the file."""
-    text = header.model_dump_json().encode()
-    length = aligned(PREAMBLE_BYTES + len(text), DATA_ALIGNMENT) - PREAMBLE_BYTES
-    text = text.ljust(length)
-    fixed = _FIXED.pack(_MAGIC, FORMAT_VERSION, 0, length)
-    return fixed + _CHECK.pack(xxh3_64_intdigest(fixed + text)) + text
+def _steps(data: Sequence[Any] | memoryview, size: int) -> range:
+    return range(0, len(data), size)
 
 
-def decode_preamble(raw: bytes, file_bytes: int) -> Preamble:
-    """Reads the first `PREAMBLE_BYTES` of a file of `file_bytes`.
-
-    Raises:
-        OtherVersionError: ours, of another format.
-        DoubtfulRecordError: anything else that is wrong with it.
-    """
-    if len(raw) < PREAMBLE_BYTES:
-        raise DoubtfulRecordError("shorter than a preamble")
-    magic, version, _, header_bytes = _FIXED.unpack_from(raw)
-    if magic != _MAGIC:
-        raise DoubtfulRecordError("not a record")
-    if version != FORMAT_VERSION:
-        raise OtherVersionError(f"format version {version}, this build reads {FORMAT_VERSION}")
-    if header_bytes > file_bytes - PREAMBLE_BYTES:
-        raise DoubtfulRecordError("shorter than its header says")
-    return Preamble(header_bytes, _CHECK.unpack_from(raw, _FIXED.size)[0])
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
-def decode_header(preamble: bytes, text: bytes, check: int) -> Header:
-    """Verifies and parses.
-
-    Raises:
-        DoubtfulRecordError: a checksum, a type or a place in the file is not what it must be.
-    """
-    if xxh3_64_intdigest(preamble[: _FIXED.size] + text) != check:
-        raise DoubtfulRecordError("the header's checksum differs")
-    try:
-        header = Header.model_validate_json(text)
-    except ValidationError as error:
-        raise DoubtfulRecordError(f"the header does not parse: {error}") from error
-    _check_layout(header)
-    return header
-
-
-def _check_layout(header: Header) -> None:
-    offset = 0
-    for array in header.arrays:
-        if array.dtype not in ITEM_BYTES or any(side < 0 for side in array.shape):
-            raise DoubtfulRecordError(f"array {array.name} has no size")
-        if array.offset != offset:
-            raise DoubtfulRecordError(f"array {array.name} is out of place")
-        if len(array.checks) != -(-array.nbytes // CHUNK_BYTES):
-            raise DoubtfulRecordError(f"array {array.name} lacks checksums")
-        offset = aligned(offset + array.nbytes, ARRAY_ALIGNMENT)
-    try:
-        _ = header.token_ids
-    except ValueError as error:
-        raise DoubtfulRecordError("the token ids do not decode") from error
+def _digest(data: bytes) -> bytes:
+    return xxh3_64_hexdigest(data).encode()

@@ -1,49 +1,39 @@
-"""The disk tier's face: saves behind the caller's back, loads before its eyes.
+"""The public interface of the disk tier. Saving is asynchronous, loading blocks.
 
 Invariants:
-  - nothing that `load` returns differs by a bit from what was saved under that name;
-  - a failure of the disk costs what would have been kept, never a request: it is counted, named in
-    `status`, and tried again later;
+  - the arrays that `load` returns are bit by bit those that were saved under that name;
+  - an error of the disk costs records, never a request: it is counted, shown in `status`, and
+    writing is tried again later;
   - MLX is called by the calling thread only; the writing thread sees bytes.
 `save`, `load`, `reap`, `flush` and `close` belong to the MLX thread, the rest to any.
 """
 
 import errno
 import json
+import threading
 import time
 from collections.abc import Callable, Iterable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import mlx.core as mx
-from anyclaude.mlx.kv_disk.failpoints import Failpoint, pass_by
-from anyclaude.mlx.kv_disk.folder import check_fingerprint, check_record_id
-from anyclaude.mlx.kv_disk.jobs import Done, JobQueue, Marker, WriteJob
-from anyclaude.mlx.kv_disk.ledger import Key, Stored
+from anyclaude.mlx.kv_disk.catalog import Catalog
+from anyclaude.mlx.kv_disk.folder import check_fingerprint, check_name, check_record_id
+from anyclaude.mlx.kv_disk.jobs import Done, JobQueue, WriteJob
 from anyclaude.mlx.kv_disk.reading import opened
-from anyclaude.mlx.kv_disk.record import (
-    DoubtfulRecordError,
-    Header,
-    OtherVersionError,
-    tokens_to_text,
-)
-from anyclaude.mlx.kv_disk.scan import check_name
-from anyclaude.mlx.kv_disk.shelf import Shelf
-from anyclaude.mlx.kv_disk.values import (
-    Bounds,
-    DiskStatus,
-    RecordInfo,
-    Segment,
-)
+from anyclaude.mlx.kv_disk.record import CorruptRecordError, UnsupportedRecordError
+from anyclaude.mlx.kv_disk.values import Bounds, DiskStatus, Key, RecordInfo, Segment
 from anyclaude.mlx.kv_disk.writer import Writer
+from anyclaude.mlx.kv_disk.writing import Failpoint, pass_by
 
 Loaded = tuple[dict[str, mx.array], dict[str, Any]]
 
 
 class DiskTier:
-    """The records of one model in a folder that all models share."""
+    """The records of one model, in a folder that all models share."""
 
     def __init__(
         self,
@@ -55,7 +45,7 @@ class DiskTier:
         bounds: Bounds | None = None,
         failpoint: Failpoint = pass_by,
     ) -> None:
-        """Opens or creates the folder; never raises for what the disk refuses.
+        """Opens or creates the folder; never raises for an error of the disk.
 
         Args:
             budget_bytes: for the whole folder, other models' records included.
@@ -69,20 +59,20 @@ class DiskTier:
         self._budget_bytes = budget_bytes
         self._clock = clock
         self._bounds = bounds or Bounds()
-        self._shelf = Shelf(folder, fingerprint, budget_bytes, self._bounds, failpoint)
+        self._catalog = Catalog(folder, fingerprint, budget_bytes, self._bounds, failpoint)
         self._queue = JobQueue(self._bounds.queue_bytes)
-        self._writer = Writer(self._shelf, self._queue, self._bounds, clock)
+        self._writer = Writer(self._catalog, self._queue, self._bounds, clock)
 
     def records(self) -> list[RecordInfo]:
         """This model's complete records, parents before children."""
-        with self._shelf.lock:
-            return [stored.info() for stored in self._shelf.ledger.own_parents_first()]
+        with self._catalog.lock:
+            return [copy(info) for info in self._catalog.ledger.of_model(self._fingerprint)]
 
     def holds(self, record_id: str) -> bool:
-        """Whether the record is on disk or on its way there."""
+        """Whether the record is on disk or waits to be written."""
         key = self._key(record_id)
-        with self._shelf.lock:
-            return key in self._writer.pending or key in self._shelf.ledger
+        with self._catalog.lock:
+            return key in self._writer.pending or key in self._catalog.ledger
 
     def save(
         self,
@@ -92,10 +82,10 @@ class DiskTier:
         wait: bool = False,
         replace: bool = False,
     ) -> bool:
-        """Writes a segment behind; one that is stored already is touched, and pinned if asked.
+        """Queues a segment to be written; one that is stored already is touched, and pinned.
 
         Args:
-            done: called once if this returns True, or True was still possible: by the writing
+            done: called once if this returns True, or if it could still have: by the writing
                 thread with whether the record is complete, or at once if it was stored already.
             wait: return when it is written, or after `Bounds.wait_seconds`.
             replace: write it although it is stored, in place of the old record, whose children
@@ -113,11 +103,11 @@ class DiskTier:
         check_record_id(segment.record_id)
         if segment.parent_id:
             check_record_id(segment.parent_id)
-        with self._shelf.lock:
-            pending = self._writer.pending.get(self._key(segment.record_id))
-            stored = self._shelf.ledger.get(self._key(segment.record_id))
-            job = None
-            if not replace and pending is not None and _is_same(pending.stored, segment):
+        key, job = self._key(segment.record_id), None
+        with self._catalog.lock:
+            pending = self._writer.pending.get(key)
+            stored = self._catalog.ledger.get(key)
+            if not replace and pending is not None and _is_same(pending.info, segment):
                 job = self._joined(pending, segment, done)
         if not replace and pending is None and stored is not None and _is_same(stored, segment):
             return self._save_again(segment, done)
@@ -129,70 +119,63 @@ class DiskTier:
         return job.ok
 
     def load(self, record_id: str) -> Loaded | None:
-        """The arrays, evaluated, and the meta of a record; None if it is missing or in doubt.
+        """The arrays, evaluated, and the meta of a record; None if it is missing or corrupt.
 
-        A doubtful record goes to the quarantine and takes all below it out of use.
+        A corrupt record goes to the quarantine, and all that build on it go out of use.
         """
         self.reap()
         key = self._key(record_id)
-        with self._shelf.lock:
+        with self._catalog.lock:
             job = self._writer.pending.get(key)
             if job is not None and job.segment is not None:
                 return dict(job.segment.arrays), json.loads(job.meta)
-            stored = self._shelf.ledger.get(key)
+            stored = self._catalog.ledger.get(key)
         return self._read(stored) if stored is not None else None
 
     def touch(self, record_ids: Iterable[str]) -> None:
         """Marks records as used now."""
         now = self._clock()
 
-        def used(stored: Stored) -> None:
-            stored.last_use = now
+        def used(info: RecordInfo) -> None:
+            info.last_use = now
 
         self._mark(record_ids, used)
 
     def pin(self, record_ids: Iterable[str], pinned: bool) -> None:
-        """Keeps records from eviction, or no longer."""
+        """Exempts records from eviction, or no longer."""
 
-        def changed(stored: Stored) -> None:
-            stored.pinned = pinned
+        def changed(info: RecordInfo) -> None:
+            info.pinned = pinned
 
         self._mark(record_ids, changed)
 
     def remove(self, record_ids: Iterable[str]) -> int:
-        """Removes records and all below them, pinned or not; returns their bytes on disk.
+        """Removes records and all that build on them, pinned or not; returns their bytes on disk.
 
-        The files go behind the caller's back; a write under way is undone.
+        The writing thread deletes the files; a write under way is undone.
         """
         keys = [self._key(record_id) for record_id in record_ids]
-        with self._shelf.lock:
+        with self._catalog.lock:
             for key in keys:
                 self._writer.pending.pop(key, None)
-            gone = self._shelf.drop(keys)
-        if gone:
-            self._queue.poke()
-        return sum(stored.nbytes for stored in gone)
+            return self._drop(keys)
 
     def models(self) -> dict[str, tuple[int, int]]:
         """Records and bytes by fingerprint, this model first."""
-        with self._shelf.lock:
-            return self._shelf.ledger.models()
+        with self._catalog.lock:
+            return self._catalog.ledger.models()
 
     def remove_model(self, fingerprint: str) -> int:
         """Removes all records of another model; returns their bytes on disk."""
-        with self._shelf.lock:
-            own = [s.key for s in self._shelf.ledger.all() if s.key.fingerprint == fingerprint]
-            gone = self._shelf.drop(own)
-        if gone:
-            self._queue.poke()
-        return sum(stored.nbytes for stored in gone)
+        with self._catalog.lock:
+            return self._drop([info.key for info in self._catalog.ledger.of_model(fingerprint)])
 
     def quarantine(self, record_id: str, reason: str) -> None:
-        """Puts a record that is not what it should be aside, with all below it."""
-        with self._shelf.lock:
-            stored = self._shelf.ledger.get(self._key(record_id))
+        """Quarantines a record whose content is wrong, and drops all that build on it."""
+        with self._catalog.lock:
+            stored = self._catalog.ledger.get(self._key(record_id))
         if stored is not None:
-            self._shelf.quarantine(stored, reason)
+            self._catalog.quarantine(stored, reason)
             self._queue.poke()
 
     def reap(self) -> None:
@@ -200,31 +183,30 @@ class DiskTier:
         self._queue.reap()
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Waits until all that was asked for was tried; False if it took too long."""
-        marker = Marker()
-        if not self._queue.put(marker):
+        """Waits until everything queued so far was tried; False if it took too long."""
+        reached = threading.Event()
+        if not self._queue.put(reached):
             return False
-        reached = marker.reached.wait(timeout)
+        ok = reached.wait(timeout)
         self.reap()
-        return reached
+        return ok
 
     def status(self) -> DiskStatus:
-        with self._shelf.lock:
-            counts = self._shelf.counts
+        with self._catalog.lock:
             return DiskStatus(
                 folder=self._path,
                 state=self._writer.state,
-                records=self._shelf.ledger.own_count(),
-                nbytes=self._shelf.held_bytes,
+                records=self._catalog.ledger.models()[self._fingerprint][0],
+                nbytes=self._catalog.used_bytes,
                 budget_bytes=self._budget_bytes,
                 pending_writes=self._queue.unfinished_writes,
-                pending_bytes=self._queue.held_bytes,
-                other_versions=self._shelf.other_versions,
-                **vars(counts),
+                pending_bytes=self._queue.used_bytes,
+                other_versions=self._catalog.unsupported,
+                **vars(self._catalog.counts),
             )
 
     def close(self) -> None:
-        """Writes what waits, as long as the bound allows, and lets the folder go."""
+        """Writes what is queued, as long as the bound allows, and unlocks the folder."""
         if self._writer.is_running:
             self.flush(self._bounds.close_seconds)
         self._writer.end()
@@ -233,16 +215,19 @@ class DiskTier:
     def _key(self, record_id: str) -> Key:
         return Key(self._fingerprint, record_id)
 
-    def _mark(self, record_ids: Iterable[str], change: Callable[[Stored], None]) -> None:
+    def _mark(self, record_ids: Iterable[str], change: Callable[[RecordInfo], None]) -> None:
         keys = [self._key(record_id) for record_id in record_ids]
-        with self._shelf.lock:
+        with self._catalog.lock:
             for key in keys:
                 if key in self._writer.pending:
-                    change(self._writer.pending[key].stored)
-            self._shelf.mark(keys, change)
-            unsettled = self._shelf.unsettled
-        if unsettled:
-            self._queue.poke()
+                    change(self._writer.pending[key].info)
+            self._catalog.mark(keys, change)
+        self._queue.poke()
+
+    def _drop(self, keys: list[Key]) -> int:
+        dropped = self._catalog.drop(keys)
+        self._queue.poke()
+        return sum(info.nbytes for info in dropped)
 
     # --- Saving, on the caller's thread ---
 
@@ -255,74 +240,70 @@ class DiskTier:
         return True
 
     def _joined(self, job: WriteJob, segment: Segment, done: Done | None) -> WriteJob:
-        """The job that writes this record already; under the shelf's lock."""
-        job.stored.pinned |= segment.pinned
+        """The job that writes this record already; under the catalog's lock."""
+        job.info.pinned |= segment.pinned
         if done is not None:
             job.callbacks.append(done)
         return job
 
     def _queued(self, segment: Segment, done: Done | None, wait_seconds: float) -> WriteJob | None:
-        if not self._expects_room(segment):
+        refusal = self._refusal(segment)
+        if refusal:
+            self._writer.skip(refusal)
             return None
         job = WriteJob.of(segment, self._fingerprint, self._clock())
         if done is not None:
             job.callbacks.append(done)
         if not self._queue.reserve(job.nbytes, wait_seconds):
-            self._writer.skip(f"{self._queue.held_bytes} bytes wait to be written")
+            self._writer.skip(f"{self._queue.used_bytes} bytes wait to be written")
             return None
         return job if self._writer.accept(job) else None
 
-    def _expects_room(self, segment: Segment) -> bool:
-        """Refuses at once what cannot be written now."""
+    def _refusal(self, segment: Segment) -> str:
+        """Why the segment cannot be written now, if that is known already."""
         nbytes = sum(array.nbytes for array in segment.arrays.values())
-        parent = self._key(segment.parent_id)
-        with self._shelf.lock:
+        with self._catalog.lock:
             if self._writer.is_backing_off():
-                self._writer.skip(self._shelf.counts.last_error)
-            elif nbytes > self._budget_bytes:
-                self._writer.skip(
-                    f"{nbytes} bytes are more than the budget of {self._budget_bytes}"
-                )
-            elif segment.parent_id and not self.holds(parent.record_id):
-                self._writer.skip(f"its parent {parent.record_id} is not on disk")
-            else:
-                return True
-        return False
+                return self._catalog.counts.last_error or "writing is not possible now"
+            if nbytes > self._budget_bytes:
+                return f"{nbytes} bytes are more than the budget of {self._budget_bytes}"
+            if segment.parent_id and not self.holds(segment.parent_id):
+                return f"its parent {segment.parent_id} is not on disk"
+            return ""
 
     # --- Loading, on the caller's thread ---
 
-    def _read(self, stored: Stored) -> Loaded | None:
-        path = self._shelf.path_of(stored.key)
+    def _read(self, stored: RecordInfo) -> Loaded | None:
         try:
-            with opened(path) as record:
-                _check_facts(record.header, stored)
-                loaded = record.arrays(), json.loads(record.header.meta)
-        except (DoubtfulRecordError, OtherVersionError) as error:
-            self._shelf.quarantine(stored, str(error))
+            with opened(self._catalog.path_of(stored.key)) as record:
+                _check_same(record.head.info(), stored)
+                loaded = record.arrays(), json.loads(record.head.meta)
+        except (CorruptRecordError, UnsupportedRecordError) as error:
+            self._catalog.quarantine(stored, str(error))
             self._queue.poke()
             return None
         except OSError as error:
             self._not_read(stored, error)
             return None
-        with self._shelf.lock:
-            self._shelf.counts.loaded += 1
-        self.touch([stored.key.record_id])
+        with self._catalog.lock:
+            self._catalog.counts.loaded += 1
+        self.touch([stored.record_id])
         return loaded
 
-    def _not_read(self, stored: Stored, error: OSError) -> None:
+    def _not_read(self, stored: RecordInfo, error: OSError) -> None:
         """A bad medium is the record's fault; too many open files is not."""
-        with self._shelf.lock:
-            evicted_meanwhile = self._shelf.ledger.get(stored.key) is not stored
+        with self._catalog.lock:
+            evicted_meanwhile = self._catalog.ledger.get(stored.key) is not stored
         if evicted_meanwhile:
             return
         if error.errno in (errno.ENOENT, errno.EIO, errno.ELOOP, errno.EISDIR):
-            self._shelf.quarantine(stored, str(error))
+            self._catalog.quarantine(stored, str(error))
             self._queue.poke()
         else:
-            self._shelf.note(str(error))
+            self._catalog.note(str(error))
 
 
-def _is_same(stored: Stored, segment: Segment) -> bool:
+def _is_same(stored: RecordInfo, segment: RecordInfo | Segment) -> bool:
     """Whether a record of this name is of the same tokens in the same place."""
     return (
         stored.parent_id == segment.parent_id
@@ -331,9 +312,8 @@ def _is_same(stored: Stored, segment: Segment) -> bool:
     )
 
 
-def _check_facts(header: Header, stored: Stored) -> None:
-    """Raises DoubtfulRecordError if the file is not the record that was announced."""
-    check_name(header, stored.key)
-    announced = stored.parent_id, stored.start, tokens_to_text(stored.token_ids)
-    if (header.parent_id, header.start, header.tokens) != announced:
-        raise DoubtfulRecordError("it holds another segment than the index says")
+def _check_same(read: RecordInfo, stored: RecordInfo) -> None:
+    """Raises CorruptRecordError if the file is not the record that was found when opening."""
+    check_name(read, stored.key)
+    if not _is_same(stored, read):
+        raise CorruptRecordError("it has another segment than when it was found")

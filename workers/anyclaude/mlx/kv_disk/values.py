@@ -1,20 +1,21 @@
-"""What goes into the disk tier and what it tells about itself."""
+"""What goes into the disk tier, and what the tier reports about itself."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import mlx.core as mx
 from anyclaude.mlx.tokens import TokenArray
 
 MIB = 1024 * 1024
+RECORD_SUFFIX: Final = ".safetensors"
 
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """One node of the prefix tree, on its way to disk."""
+    """One node of the prefix tree that is to be written to disk."""
 
     # Lower-case hex, chosen by the caller: a digest of everything that the KV depends on.
     record_id: str
@@ -23,54 +24,72 @@ class Segment:
     # Offset of the first token in its prompt.
     start: int
     token_ids: TokenArray
-    # Evaluated, and without spare room.
+    # Evaluated, and no longer than their tokens.
     arrays: Mapping[str, mx.array]
-    # JSON; opaque to the tier.
+    # Any JSON; the tier does not interpret it.
     meta: Mapping[str, Any]
     kind: str
     session_id: str
     pinned: bool
 
 
-@dataclass(frozen=True, eq=False)
-class RecordInfo:
-    """A complete record on disk. Times are epoch seconds; `nbytes` is the file's size."""
+class Key(NamedTuple):
+    """Names a record among the records of all models."""
 
+    fingerprint: str
+    record_id: str
+
+
+@dataclass(eq=False)
+class RecordInfo:
+    """What is known of a complete record without reading its arrays."""
+
+    fingerprint: str
     record_id: str
     parent_id: str
     start: int
     token_ids: TokenArray
-    nbytes: int
-    last_use: float
-    created: float
-    pinned: bool
     kind: str
     session_id: str
+    # Epoch seconds.
+    created: float
+    last_use: float
+    pinned: bool
+    # The file's size; 0 until it is written.
+    nbytes: int = 0
+
+    @property
+    def key(self) -> Key:
+        return Key(self.fingerprint, self.record_id)
+
+    @property
+    def parent(self) -> Key | None:
+        return Key(self.fingerprint, self.parent_id) if self.parent_id else None
 
 
 @dataclass(frozen=True)
 class Bounds:
     """The tier's limits beside its budget."""
 
-    # Arrays held in memory until written. One segment larger than this may wait alone.
+    # Arrays kept in memory until they are written. A larger segment may wait alone.
     queue_bytes: int = 2048 * MIB
-    # Doubtful records kept for inspection.
+    # Corrupt records kept for inspection.
     quarantine_bytes: int = 64 * MIB
-    # Left free on the volume for everybody else.
+    # Free space on the volume that the tier leaves to others.
     min_free_bytes: int = 1024 * MIB
     # After a failure, how long until writing is tried again.
     retry_seconds: float = 30.0
     # How long `save(..., wait=True)` waits.
     wait_seconds: float = 60.0
-    # How long `close` waits for writes under way.
+    # How long `close` waits for queued writes.
     close_seconds: float = 30.0
 
 
 class DiskState(StrEnum):
     SERVING = "serving"
-    # Writing failed; what is stored is still read, and writing is tried again.
+    # Writing failed. Stored records are still read, and writing is tried again later.
     FAILING = "failing"
-    # Another process owns the folder; nothing is read or written until it lets go.
+    # Another process owns the folder. Nothing is read or written until that process ends.
     SHARED = "shared"
     # An unexpected error ended the writing thread, or the tier was closed.
     STOPPED = "stopped"
@@ -80,13 +99,13 @@ class DiskState(StrEnum):
 class DiskStatus:
     folder: Path
     state: DiskState
-    # Of this model.
+    # Records of this model.
     records: int
-    # Everything in the folder, the write under way and the index included.
+    # All files in the folder, with the write under way.
     nbytes: int
     budget_bytes: int
     pending_writes: int
-    # Arrays still held in memory for writes.
+    # Arrays that stay in memory until they are written.
     pending_bytes: int
     written: int
     loaded: int
@@ -96,9 +115,8 @@ class DiskStatus:
     quarantined: int
     # Records whose parents were missing when the folder was opened.
     orphans: int
-    # Records of another format version: never read, first to go.
+    # Records of another format version: never read, and evicted first.
     other_versions: int
-    index_failures: int
     last_error: str
 
     @property

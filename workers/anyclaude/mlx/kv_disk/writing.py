@@ -1,84 +1,143 @@
-"""Writing a record so that a crash at any moment leaves the old state or the whole new one."""
+"""Writing a record so that a crash at any moment leaves the old state or the whole new one.
+
+The file is written under a temporary name, synced, renamed, and its folder synced. A record's last
+use is its file's modification time, and a pinned record is read-only (mode 0400).
+"""
 
 import contextlib
 import fcntl
 import os
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum, auto
 from pathlib import Path
+from typing import Final
 
-from anyclaude.mlx.kv_disk.failpoints import Failpoint, Point
-from anyclaude.mlx.kv_disk.record import Header, RawArray, chunks, encode_header
+import mlx.core as mx
+from anyclaude.mlx.kv_disk.record import DTYPES, RawArray
+from anyclaude.mlx.kv_disk.values import RecordInfo
 from anyclaude.runtime.paths import UnsafeFolderError, make_private_folder
 
-TEMP_SUFFIX = ".tmp"
+TEMP_SUFFIX: Final = ".tmp"
+PINNED_MODE: Final = 0o400
+UNPINNED_MODE: Final = 0o600
+_NAMES: Final = {dtype: name for name, dtype in DTYPES.items()}
+
+
+class Point(Enum):
+    """A step of writing where a test may raise, kill the process, or look; named after it."""
+
+    EVICTED = auto()
+    TEMP_CREATED = auto()
+    HALF_WRITTEN = auto()
+    WRITTEN = auto()
+    FILE_SYNCED = auto()
+    RENAMED = auto()
+    FOLDER_SYNCED = auto()
+    # A file that was marked for deletion is deleted.
+    UNLINKED = auto()
+
+
+Failpoint = Callable[[Point], None]
+
+
+def pass_by(_point: Point) -> None:
+    """The failpoint that does nothing."""
 
 
 class FolderSyncError(Exception):
     """The record is complete under its name, but a power cut may still undo that."""
 
 
-class PreparedRecord:
-    """A record whose bytes are decided: its size is known before anything is written."""
+def write_record(
+    path: Path, parts: Sequence[bytes | memoryview], info: RecordInfo, reach: Failpoint
+) -> None:
+    """Puts a record at `path`, in place of one that may be there.
 
-    def __init__(self, header: Header, arrays: list[RawArray]) -> None:
-        self.header = header
-        self._head = encode_header(header)
-        self._arrays = arrays
-        self.nbytes = len(self._head) + header.data_bytes
+    Raises:
+        OSError: it could not be written; no part of it is left behind.
+        FolderSyncError: it was written, but its name was not made durable.
+    """
+    make_folder(path.parent.parent)
+    make_folder(path.parent)
+    temp = path.with_name(f".{path.name}{TEMP_SUFFIX}")
+    try:
+        _write_temp(temp, parts, info, reach)
+        temp.rename(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temp.unlink(missing_ok=True)
+        raise
+    try:
+        reach(Point.RENAMED)
+        sync_folder(path.parent)
+        reach(Point.FOLDER_SYNCED)
+    except OSError as error:
+        raise FolderSyncError(str(error)) from error
 
-    def write(self, path: Path, reach: Failpoint) -> None:
-        """Puts the record at `path`, in place of one that may be there.
 
-        Raises:
-            OSError: it could not be written; no part of it is left behind.
-            FolderSyncError: it was written, its name was not made durable.
-        """
-        make_folder(path.parent.parent)
-        make_folder(path.parent)
-        temp = path.with_name(f".{path.name}{TEMP_SUFFIX}")
-        try:
-            self._write_temp(temp, reach)
-            temp.rename(path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                temp.unlink(missing_ok=True)
-            raise
-        try:
-            reach(Point.RENAMED)
-            sync_folder(path.parent)
-            reach(Point.FOLDER_SYNCED)
-        except OSError as error:
-            raise FolderSyncError(str(error)) from error
+def _write_temp(
+    temp: Path, parts: Sequence[bytes | memoryview], info: RecordInfo, reach: Failpoint
+) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(temp, flags, UNPINNED_MODE)
+    try:
+        reach(Point.TEMP_CREATED)
+        write_all(descriptor, parts[0])
+        reach(Point.HALF_WRITTEN)
+        for part in parts[1:]:
+            write_all(descriptor, part)
+        reach(Point.WRITTEN)
+        set_marks(descriptor, info)
+        sync_file(descriptor)
+        reach(Point.FILE_SYNCED)
+    finally:
+        os.close(descriptor)
 
-    def write_into(self, descriptor: int) -> None:
-        """Puts the record's bytes where an open file stands."""
-        write_all(descriptor, memoryview(self._head))
-        self._write_data(descriptor)
 
-    def _write_temp(self, temp: Path, reach: Failpoint) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(temp, flags, 0o600)
-        try:
-            reach(Point.TEMP_CREATED)
-            write_all(descriptor, memoryview(self._head))
-            reach(Point.HALF_WRITTEN)
-            self._write_data(descriptor)
-            reach(Point.WRITTEN)
+def raw_arrays(arrays: Mapping[str, mx.array]) -> list[RawArray]:
+    """Views of the arrays' bytes; each keeps its array's memory alive. MLX thread only."""
+    flat = {name: _flat_bytes(array) for name, array in arrays.items()}
+    mx.eval(*flat.values())
+    return [
+        # MLX's type stubs leave the buffer protocol out.
+        RawArray(name, _NAMES[array.dtype], tuple(array.shape), memoryview(flat[name]))  # type: ignore[arg-type]
+        for name, array in arrays.items()
+    ]
+
+
+def _flat_bytes(array: mx.array) -> mx.array:
+    if not array.size:
+        return mx.zeros((0,), mx.uint8, stream=mx.cpu)
+    # On the CPU, where these two only rename the memory.
+    return mx.view(mx.reshape(array, (-1,), stream=mx.cpu), mx.uint8, stream=mx.cpu)
+
+
+def mode_of(info: RecordInfo) -> int:
+    return PINNED_MODE if info.pinned else UNPINNED_MODE
+
+
+def set_marks(descriptor: int, info: RecordInfo) -> bool:
+    """Gives a record's file its last use and its pin; returns whether the pin changed."""
+    used = round(info.last_use * 1e9)
+    os.utime(descriptor, ns=(used, used))
+    if os.fstat(descriptor).st_mode & 0o777 == mode_of(info):
+        return False
+    os.fchmod(descriptor, mode_of(info))
+    return True
+
+
+def update_marks(path: Path, info: RecordInfo) -> None:
+    """As `set_marks`, for a record that is stored. A changed pin is durable afterwards."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if set_marks(descriptor, info):
             sync_file(descriptor)
-            reach(Point.FILE_SYNCED)
-        finally:
-            os.close(descriptor)
-
-    def _write_data(self, descriptor: int) -> None:
-        end = 0
-        for header, array in zip(self.header.arrays, self._arrays, strict=True):
-            write_all(descriptor, memoryview(bytes(header.offset - end)))
-            for chunk in chunks(array.data):
-                write_all(descriptor, chunk)
-            end = header.offset + header.nbytes
+    finally:
+        os.close(descriptor)
 
 
 def make_folder(folder: Path) -> None:
-    """Makes one folder, private and durable, or checks that the one there is ours.
+    """Makes one private and durable folder, or checks that the existing one is ours.
 
     Raises:
         OSError: it cannot be made, or is not ours.
@@ -92,13 +151,14 @@ def make_folder(folder: Path) -> None:
         sync_folder(folder.parent)
 
 
-def write_all(descriptor: int, data: memoryview) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
 
 
 def sync_file(descriptor: int) -> None:
-    """Asks for the bytes to be on the medium; macOS's own fsync stops at the drive's cache."""
+    """Makes the bytes durable; macOS's own fsync stops at the drive's cache."""
     full = getattr(fcntl, "F_FULLFSYNC", None)
     if full is not None:
         # Network volumes do not know it.

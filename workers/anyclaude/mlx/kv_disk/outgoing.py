@@ -12,8 +12,7 @@ from anyclaude.mlx.kv.lineage import Lineage, LineageKey
 from anyclaude.mlx.kv.store import KVStore
 from anyclaude.mlx.kv.tree import Node
 from anyclaude.mlx.kv_disk import Segment
-from anyclaude.mlx.kv_disk.exchange.faults import ExchangeError, Fault
-from anyclaude.mlx.kv_disk.exchange.layout import ExportHeader, NamedTip
+from anyclaude.mlx.kv_disk.export_file import ExchangeError, Fault, Manifest, NamedTip
 from anyclaude.mlx.kv_disk.jobs import WriteJob
 from anyclaude.mlx.kv_disk.records import Label, encode, record_id
 
@@ -72,10 +71,10 @@ class Outgoing:
             )
         return cls(store, fingerprint, tips, lineages)
 
-    def header(self, model: str, now: float) -> ExportHeader:
+    def manifest(self, model: str, now: float) -> Manifest:
         """Names of conversations that a terminal could obey stay behind."""
         named = [named for lineage in self.lineages if (named := _named(lineage)) is not None]
-        return ExportHeader(
+        return Manifest(
             fingerprint=self.fingerprint, model=model[:256], create_time=now, lineages=named
         )
 

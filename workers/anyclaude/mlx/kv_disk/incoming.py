@@ -13,8 +13,8 @@ from anyclaude.mlx.kv.lineage import Lineage, LineageKey
 from anyclaude.mlx.kv.operations import PinnedTooMuchError, pin
 from anyclaude.mlx.kv.store import KVStore
 from anyclaude.mlx.kv.tree import Node, SegmentArrays
-from anyclaude.mlx.kv_disk.exchange.layout import NamedTip
-from anyclaude.mlx.kv_disk.exchange.reading import Contents, Entry, ExportReader
+from anyclaude.mlx.kv_disk.export_file import NamedTip
+from anyclaude.mlx.kv_disk.import_file import Contents, Entry, ExportReader
 from anyclaude.mlx.kv_disk.records import decode
 from anyclaude.mlx.tokens import TokenArray
 
@@ -51,7 +51,7 @@ class Incoming:
     _next: int = 0
 
     def __post_init__(self) -> None:
-        self._keys = {named.tip: _key(named) for named in self.contents.header.lineages}
+        self._keys = {named.tip: _key(named) for named in self.contents.manifest.lineages}
 
     def step(self) -> bool:
         """Takes one segment over; False once all are.
@@ -68,17 +68,17 @@ class Incoming:
         return True
 
     def _take(self, entry: Entry) -> None:
-        above = self._prefixes.get(entry.parent_id)
+        above = self._prefixes.get(entry.info.parent_id)
         if above is None:
             self.brought.left_out += 1
             return
-        tokens = np.concatenate([above, entry.token_ids])
+        tokens = np.concatenate([above, entry.info.token_ids])
         tip = self._known(tokens, entry) or self._graft(tokens, entry)
         if tip is None:
             self.brought.left_out += 1
             return
-        self._prefixes[entry.record_id] = tokens
-        if entry.pinned:
+        self._prefixes[entry.info.record_id] = tokens
+        if entry.info.pinned:
             self._pin(tip)
 
     def _known(self, tokens: TokenArray, entry: Entry) -> Node | None:
@@ -87,11 +87,11 @@ class Incoming:
         if match.length < len(tokens):
             return None
         node = match.nodes[-1]
-        if node.end > len(tokens) and (entry.meta["states"] or entry.stable_digest):
+        if node.end > len(tokens) and (entry.meta["states"] or entry.label.stable_digest):
             return None
         if entry.meta["states"] and not node.has_states:
             return None
-        if entry.stable_digest and not node.stable_digest:
+        if entry.label.stable_digest and not node.stable_digest:
             return None
         self.brought.known += 1
         return node
@@ -101,31 +101,33 @@ class Incoming:
         store = self.store
         for node in store.tree.match(tokens).nodes:
             node.last_use = self.now
-        if not store.room.make(entry.nbytes):
+        if not store.room.make(entry.info.nbytes):
             return None
         store.make_splittable(tokens)
         before = store.tree.match(tokens).length
-        if before < entry.start:
+        if before < entry.info.start:
             return None
         arrays, states = decode(self.reader.arrays(entry), entry.meta)
         tip = store.tree.insert(
-            tokens, (), lambda start, end: _cut(arrays, start - entry.start, end - entry.start)
+            tokens,
+            (),
+            lambda start, end: _cut(arrays, start - entry.info.start, end - entry.info.start),
         )
         if states and not tip.states and tip.in_memory:
             tip.states, tip.record_id = states, ""
         self._label(tip, entry)
         # The conversation that ends here is named by its record, too.
-        store.save(tip.path(), tokens, self._keys.get(entry.record_id, _NO_KEY))
+        store.save(tip.path(), tokens, self._keys.get(entry.info.record_id, _NO_KEY))
         self.brought.segments += 1
         self.brought.tokens += len(tokens) - before
         return tip
 
     def _label(self, tip: Node, entry: Entry) -> None:
         for node in tip.path():
-            node.create_time = node.create_time or min(entry.create_time, self.now)
+            node.create_time = node.create_time or min(entry.info.created, self.now)
             node.last_use = self.now
-        tip.is_main = tip.is_main or entry.is_main
-        tip.stable_digest = tip.stable_digest or entry.stable_digest
+        tip.is_main = tip.is_main or entry.label.is_main
+        tip.stable_digest = tip.stable_digest or entry.label.stable_digest
 
     def _pin(self, tip: Node) -> None:
         try:
@@ -136,7 +138,7 @@ class Incoming:
     def _name(self) -> None:
         """Gives the conversations their names back."""
         found = []
-        for named in self.contents.header.lineages:
+        for named in self.contents.manifest.lineages:
             tokens = self._prefixes.get(named.tip)
             tip = self._end(tokens) if tokens is not None else None
             if tip is None:
