@@ -151,7 +151,7 @@ class Bench:
         prompt = fresh.render(parse_messages_request(body))
         self.times.whole.append((time.thread_time() - began) * 1e3)
         assert (prompt.token_ids == self.prompt.token_ids).all()
-        assert prompt.marks == self.prompt.marks
+        assert prompt.cut_points == self.prompt.cut_points
 
 
 def _fill(lease: Lease, ids: TokenArray) -> None:

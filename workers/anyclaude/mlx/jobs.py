@@ -20,7 +20,7 @@ from anyclaude.mlx.kv.lineage import LineageKey
 from anyclaude.mlx.kv_explain.remembered import Asked
 from anyclaude.mlx.model import Model
 from anyclaude.mlx.prompt import Prompt, PromptRenderer
-from anyclaude.mlx.prompt.splice import Place
+from anyclaude.mlx.prompt.splice import AnswerPosition
 from anyclaude.mlx.prompt.summary import AnswerRecorder
 from anyclaude.mlx.tokens import TokenArray, token_array, token_digest
 from anyclaude.worker.v1 import worker_pb2 as pb
@@ -76,7 +76,7 @@ class JobMaker:
             request_id=request.request_id,
             lineage=_lineage(request.identity, prompt),
             token_ids=prompt.token_ids,
-            marks=prompt.marks,
+            marks=prompt.cut_points,
             stable_tokens=prompt.stable_tokens,
             max_tokens=max_tokens,
             window_limited=body.max_tokens > room,
@@ -94,13 +94,17 @@ class JobMaker:
             emit=emit,
             keep=request.identity.request_class != pb.REQUEST_CLASS_UTILITY,
             asked=asked,
-            answered=self._keeping(prompt.place, asked.answer) if prompt.place else None,
+            answered=self._keeping(prompt.answer_position, asked.answer)
+            if prompt.answer_position
+            else None,
             render_seconds=time.monotonic() - began,
             created=began,
         )
 
-    def _keeping(self, place: Place, answer: AnswerRecorder) -> Callable[[TokenArray], None]:
-        return lambda generated: self._renderer.keep_answer(place, generated, answer.echo())
+    def _keeping(
+        self, position: AnswerPosition, answer: AnswerRecorder
+    ) -> Callable[[TokenArray], None]:
+        return lambda generated: self._renderer.keep_answer(position, generated, answer.echo())
 
     def _budget(self, body: MessagesRequest, *, in_thinking: bool) -> ThinkingBudget | None:
         """What ends the answer's thinking, where the client bounds it."""
@@ -149,7 +153,7 @@ def _asked(request: pb.GenerateRequest, body: MessagesRequest, prompt: Prompt) -
     return Asked(
         request.request_id,
         request.body_json,
-        prompt.marks,
+        prompt.cut_points,
         len(prompt.token_ids),
         message_id=request.message_id,
         wants_diagnostics=wants,
@@ -165,6 +169,6 @@ def _lineage(identity: pb.Identity, prompt: Prompt) -> LineageKey:
     tokens = token_array(prompt.token_ids)
     session = identity.session_id
     if not session:
-        first = next((mark for mark in prompt.marks if mark > prompt.stable_tokens), 0)
+        first = next((mark for mark in prompt.cut_points if mark > prompt.stable_tokens), 0)
         session = f"anonymous-{token_digest(tokens[:first])}"
     return LineageKey(session, identity.agent_id, token_digest(tokens[: prompt.stable_tokens]))

@@ -196,7 +196,7 @@ class Talk:
         asked = Asked(
             name,
             raw,
-            prompt.marks,
+            prompt.cut_points,
             len(prompt.token_ids),
             message_id=message_id,
             wants_diagnostics=diagnostics is not None,
@@ -207,7 +207,7 @@ class Talk:
                 request_id=name,
                 lineage=LineageKey(session, "", stable),
                 token_ids=prompt.token_ids,
-                marks=prompt.marks,
+                marks=prompt.cut_points,
                 stable_tokens=prompt.stable_tokens,
                 max_tokens=request.max_tokens,
                 window_limited=False,
@@ -227,9 +227,9 @@ class Talk:
         return events
 
     def _keeping(self, prompt: Prompt, asked: Asked) -> Any:
-        if prompt.place is None:
+        if prompt.answer_position is None:
             return None
-        place = prompt.place
+        place = prompt.answer_position
         return lambda ids: self.renderer.keep_answer(place, ids, asked.answer.echo())
 
     def _script(self, answer: str) -> Any:

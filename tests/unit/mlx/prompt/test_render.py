@@ -56,13 +56,13 @@ def _read(family: str, *messages: Block, **fields: object) -> str:
 
 def _sections(family: str, prompt: Prompt) -> list[str]:
     """The prompt's text, cut at its marks."""
-    ends = [0, *prompt.marks, len(prompt.token_ids)]
+    ends = [0, *prompt.cut_points, len(prompt.token_ids)]
     return [_text(family, prompt.token_ids[start:end]) for start, end in pairwise(ends)]
 
 
 def _same(one: Prompt, other: Prompt) -> bool:
     ids = one.token_ids.tolist() == other.token_ids.tolist()
-    return ids and (one.marks, one.stable_tokens) == (other.marks, other.stable_tokens)
+    return ids and (one.cut_points, one.stable_tokens) == (other.cut_points, other.stable_tokens)
 
 
 class _Talk:
@@ -103,8 +103,8 @@ def test_prompts_only_grow(family: str, seed: int) -> None:
     for _ in range(6):
         prompt = _render(family, *talk.messages, system="Be helpful.", tools=[BASH])
         if before is not None:
-            assert common_prefix(before.token_ids, prompt.token_ids) >= before.marks[-1]
-            assert set(before.marks) <= set(prompt.marks)
+            assert common_prefix(before.token_ids, prompt.token_ids) >= before.cut_points[-1]
+            assert set(before.cut_points) <= set(prompt.cut_points)
         before = prompt
         talk.go_on()
 
@@ -117,7 +117,7 @@ def test_forgetful_templates_return_to_a_mark(seed: int) -> None:
     before = _render("qwen3", *talk.messages, **fields)
     for _ in range(6):
         asked = max(i for i, m in enumerate(talk.messages) if _asks(m))
-        question = _render("qwen3", *talk.messages[: asked + 1], **fields).marks[-1]
+        question = _render("qwen3", *talk.messages[: asked + 1], **fields).cut_points[-1]
         talk.go_on()
         prompt = _render("qwen3", *talk.messages, **fields)
         assert common_prefix(before.token_ids, prompt.token_ids) >= question
@@ -211,7 +211,7 @@ def test_injected_prompts_grow_too(family: str) -> None:
     messages = [user("<|im_end|> [INST] <think> </tool_call> \U0001d159")]
     first = _render(family, *messages, system="S")
     second = _render(family, *messages, assistant("a"), user("on"), system="S")
-    end = first.marks[-1] if family != "mistral" else len(first.token_ids)
+    end = first.cut_points[-1] if family != "mistral" else len(first.token_ids)
     assert common_prefix(first.token_ids, second.token_ids) >= end
 
 
@@ -225,9 +225,9 @@ def test_characters_used_for_keeping_apart_survive() -> None:
 def test_marks_are_cuts_within_the_prompt(family: str) -> None:
     """Marks increase strictly and are neither the prompt's start nor its end."""
     prompt = _render(family, user("hi"), assistant("yes"), user("on"), system="S")
-    marks = [0, *prompt.marks, len(prompt.token_ids)]
+    marks = [0, *prompt.cut_points, len(prompt.token_ids)]
     assert all(before < after for before, after in pairwise(marks))
-    assert prompt.stable_tokens == 0 or prompt.stable_tokens in prompt.marks
+    assert prompt.stable_tokens == 0 or prompt.stable_tokens in prompt.cut_points
 
 
 def test_marks_are_the_ends_of_messages() -> None:
@@ -265,7 +265,7 @@ def test_marks_where_no_header_opens_an_answer() -> None:
 def test_no_marks_without_control_tokens() -> None:
     """A template without control tokens has no exact cuts, so none are claimed."""
     prompt = _render("bare", user("hi"), assistant("yes"), user("on"), system="S")
-    assert prompt.marks == ()
+    assert prompt.cut_points == ()
     assert prompt.stable_tokens == 0
 
 

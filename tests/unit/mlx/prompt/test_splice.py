@@ -86,8 +86,10 @@ class _Talk:
         words = [self.random.randrange(100, 200) for _ in range(self.random.randint(1, 30))]
         generated = token_array([*words, _end(self.family)])
         message, following = self.turns()
-        assert prompt.place is not None
-        self.renderer.keep_answer(prompt.place, generated, Message.model_validate(message))
+        assert prompt.answer_position is not None
+        self.renderer.keep_answer(
+            prompt.answer_position, generated, Message.model_validate(message)
+        )
         self.messages += [message, *following]
         return np.concatenate([prompt.token_ids, generated])
 
@@ -128,8 +130,8 @@ def test_prompts_only_grow(family: str, seed: int, thoughts: bool) -> None:
         assert f"word{talk.said}." in said
         assert f"word{talk.said - 1}." not in said
         assert prompt.stable_tokens == plain.stable_tokens
-        assert all(0 < mark < len(prompt.token_ids) for mark in prompt.marks)
-        assert list(prompt.marks) == sorted(set(prompt.marks))
+        assert all(0 < mark < len(prompt.token_ids) for mark in prompt.cut_points)
+        assert list(prompt.cut_points) == sorted(set(prompt.cut_points))
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -203,7 +205,7 @@ def test_a_fork_goes_on_from_its_own_answers() -> None:
 def test_off_changes_nothing() -> None:
     """Without the setting a prompt has no place for an answer."""
     body = request(user("Hi."))
-    assert _plain("chatml").render(body).place is None
+    assert _plain("chatml").render(body).answer_position is None
 
 
 def test_what_is_kept_is_bounded() -> None:

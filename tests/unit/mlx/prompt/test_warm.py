@@ -12,7 +12,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from anyclaude.messages.errors import ApiError
 from anyclaude.mlx.prompt import Prompt, PromptRenderer
-from anyclaude.mlx.prompt.render_cache import Lately
+from anyclaude.mlx.prompt.render_cache import RenderCache
 from anyclaude.mlx.tokens import common_prefix
 from tests.models.requests import (
     BASH,
@@ -107,7 +107,7 @@ def _outcome(renderer: PromptRenderer, conversation: _Conversation) -> object:
         prompt = renderer.render(request(*conversation.messages, **conversation.fields()))
     except ApiError as error:
         return str(error)
-    return prompt.token_ids.tolist(), prompt.marks, prompt.stable_tokens
+    return prompt.token_ids.tolist(), prompt.cut_points, prompt.stable_tokens
 
 
 @functools.cache
@@ -116,8 +116,8 @@ def _forgetful(family: str) -> PromptRenderer:
 
 
 def _forget(renderer: PromptRenderer) -> None:
-    renderer._memory.clear()
-    renderer._turn_memory.clear()
+    renderer._cache.clear()
+    renderer._turn_cache.clear()
 
 
 def _fresh(family: str) -> PromptRenderer:
@@ -231,21 +231,21 @@ def _loops(renderer: PromptRenderer) -> list[Prompt]:
 def test_memory_is_bounded() -> None:
     """With room for nothing every prompt is rendered whole, and is the same."""
     bounded = PromptRenderer(tokenizer("qwen3"))
-    bounded._memory, bounded._turn_memory = Lately(0), Lately(0)
+    bounded._cache, bounded._turn_cache = RenderCache(0), RenderCache(0)
     for one, other in zip(_loops(bounded), _loops(_fresh("qwen3")), strict=True):
         assert one.token_ids.tolist() == other.token_ids.tolist()
-    assert not len(bounded._memory) + len(bounded._turn_memory)
+    assert not len(bounded._cache) + len(bounded._turn_cache)
 
 
 def test_a_conversation_that_goes_on_is_kept_once() -> None:
     """A prompt takes the place of the one it goes on from; a fork stands beside it."""
     renderer = _fresh("qwen3")
     _loops(renderer)
-    assert len(renderer._memory) == 1
+    assert len(renderer._cache) == 1
     prompt = renderer.render(request(*_loop(3), assistant("done"), user("fork"), system="S"))
-    assert len(renderer._memory) == 2
+    assert len(renderer._cache) == 2
     before = renderer.render(request(*_loop(3), system="S"))
-    assert common_prefix(prompt.token_ids, before.token_ids) >= before.marks[-1]
+    assert common_prefix(prompt.token_ids, before.token_ids) >= before.cut_points[-1]
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ class _Turn:
 
     def shows(self, messages: Sequence[MessageSummary]) -> bool:
         """Whether the turn holds words of one of these messages."""
-        pieces = [_piece(text) for message in messages for text in message.pieces()]
+        pieces = [_piece(text) for message in messages for text in message.texts()]
         known = [piece for piece in pieces if piece]
         return not known or any(piece in self.kept or piece in self.came for piece in known)
 
@@ -157,7 +157,7 @@ class _Turn:
             self.think_start
         ):
             return True
-        thought = _piece(message.thoughts) if message else ""
+        thought = _piece(message.thinking) if message else ""
         return bool(thought) and thought in self.kept and thought not in self.came
 
 

@@ -1,4 +1,4 @@
-"""From a Messages request to token ids with cut points."""
+"""Turns a Messages request into token ids, with the points where the prompt may be cut."""
 
 from anyclaude.mlx.prompt.renderer import Prompt, PromptRenderer
 

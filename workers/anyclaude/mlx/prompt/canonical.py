@@ -1,10 +1,11 @@
-"""A Messages request as template messages and tools, the same for every way of writing it.
+"""Translates a Messages request to template messages and tools.
 
-What does not reach the model has no trace here (attribution, `cache_control`, server tools,
-tool flags), so it can change between requests without moving a token.
+Requests that mean the same give the same result, however they are written. What does not reach the
+model (the attribution block, `cache_control`, server tools, flags of tools) is left out, so that it
+can change between requests without changing a token.
 
-Position rule: a system message directly after the first user message stands before it. Nothing
-but its position decides, so it never moves later, and new conversations share it.
+Position rule: a system message directly after the first user message is put before it. Only its
+position decides, so the message never moves again, and all new conversations share it.
 """
 
 import json
@@ -15,43 +16,46 @@ from typing import Any, Final
 
 from anyclaude.messages.errors import invalid_request
 from anyclaude.messages.requests import CountTokensRequest, Message, Tool, inner_blocks
-from anyclaude.mlx.prompt.compare import exact_bytes
 from anyclaude.mlx.prompt.content import block_text, content_text, join, system_text
-from anyclaude.mlx.prompt.render_cache import Lately, Made
+from anyclaude.mlx.prompt.render_cache import Entry, RenderCache, exact_bytes
 
 _TURN_BYTES: Final = 1024
 
-# OpenAI-shaped, as chat templates read it; keys without a value are absent.
+# A message as chat templates read it, in OpenAI's form. Keys without a value are absent.
 TemplateMessage = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Conversation:
-    # System texts before the first turn: the system prompt, then what the position rule moves.
+    # System texts before the first turn: the system prompt, then what the position rule moved.
     leading: tuple[str, ...]
     messages: tuple[TemplateMessage, ...]
     tools: tuple[dict[str, Any], ...]
 
 
-# For each turn, its messages.
-TurnMemory = Lately[list[tuple[TemplateMessage, ...]]]
+# For each turn of a request, the messages that it became.
+TurnCache = RenderCache[list[tuple[TemplateMessage, ...]]]
 
 
-def canonicalise(request: CountTokensRequest, memory: TurnMemory | None = None) -> Conversation:
-    """Translate `request`.
+def wants_thinking(request: CountTokensRequest) -> bool:
+    return (request.thinking or {}).get("type") in ("adaptive", "enabled")
+
+
+def canonicalise(request: CountTokensRequest, cache: TurnCache | None = None) -> Conversation:
+    """Translates a request.
 
     Args:
-        memory: spares translating turns again that stood where they stand.
+        cache: turns that a request repeats are taken from here, as the same objects.
 
     Raises:
-        ApiError: 400 for content that a text model cannot take.
+        ApiError: 400 for content that a text model cannot read.
     """
     leading, turns = _split_leading(request.messages)
     texts = [system_text(request.system)]
     texts += [content_text(turn.content, where) for where, turn in leading]
     offered = [tool for tool in request.tools if tool.is_client_tool]
     deferred = {tool.name: _function(tool) for tool in offered if _is_deferred(tool)}
-    messages = tuple(chain.from_iterable(_translated(turns, deferred, memory)))
+    messages = tuple(chain.from_iterable(_translated(turns, deferred, cache)))
     if not messages:
         raise invalid_request("messages: at least one message needs content")
     tools = tuple(_function(tool) for tool in offered if not _is_deferred(tool))
@@ -59,7 +63,7 @@ def canonicalise(request: CountTokensRequest, memory: TurnMemory | None = None) 
 
 
 def translated(answer: Message) -> tuple[TemplateMessage, ...]:
-    """An assistant's message by itself."""
+    """The translation of an assistant message alone."""
     return _Walk({}).messages(answer, "answer")
 
 
@@ -69,26 +73,26 @@ _Placed = tuple[str, Message]
 def _translated(
     turns: Sequence[_Placed],
     deferred: Mapping[str, dict[str, Any]],
-    memory: TurnMemory | None,
+    cache: TurnCache | None,
 ) -> list[tuple[TemplateMessage, ...]]:
     walk = _Walk(deferred)
-    if memory is None:
+    if cache is None:
         return [walk.messages(turn, where) for where, turn in turns]
     group = exact_bytes(deferred)
     exact = [exact_bytes((turn.role, turn.content)) for _, turn in turns]
-    common, before = memory.find(group, exact)
+    common, before = cache.find(group, exact)
     result = before.value[:common] if before else []
     for message in chain.from_iterable(result):
         walk.learn_names(message)
     result += [walk.messages(turn, where) for where, turn in turns[common:]]
-    # About as much text again, and the objects around it.
+    # An estimate: the text of the messages once more, and their objects.
     nbytes = 2 * sum(map(len, exact)) + _TURN_BYTES * len(exact)
-    memory.add(Made(group, exact, result, nbytes))
+    cache.add(Entry(group, exact, result, nbytes))
     return result
 
 
 def _split_leading(messages: Sequence[Message]) -> tuple[list[_Placed], list[_Placed]]:
-    """Apply the position rule, keeping each message's place in the request."""
+    """Applies the position rule; each message keeps the name of its place in the request."""
     placed = [(f"messages.{index}.content", turn) for index, turn in enumerate(messages)]
     first = next((i for i, turn in enumerate(messages) if turn.role != "system"), len(messages))
     leading, turns = placed[:first], placed[first:]
@@ -98,10 +102,10 @@ def _split_leading(messages: Sequence[Message]) -> tuple[list[_Placed], list[_Pl
 
 
 def _is_deferred(tool: Tool) -> bool:
-    """Whether the model learns of the tool only where a search result refers to it.
+    """Whether the tool is described only where a search result refers to it.
 
-    Claude Code adds such tools in the middle of the list while a conversation runs; rendered with
-    the others, each would cost everything behind it.
+    Claude Code adds such tools to the middle of the list during a conversation. If they were
+    rendered with the others, everything after each of them would be computed again.
     """
     return bool((tool.model_extra or {}).get("defer_loading"))
 
@@ -114,16 +118,16 @@ def _function(tool: Tool) -> dict[str, Any]:
 
 @dataclass
 class _Walk:
-    """Translates turns in order, remembering calls so that results can name their tool."""
+    """Translates turns in order, and remembers calls so that results can name their tool."""
 
-    # Tools that stand where a result refers to them, by name.
+    # Tools that are described where a result refers to them, by name.
     deferred: Mapping[str, dict[str, Any]]
     names: dict[str, str] = field(default_factory=dict)
 
     def messages(self, turn: Message, where: str) -> tuple[TemplateMessage, ...]:
         match turn.role:
             case "system":
-                return tuple(_said("system", content_text(turn.content, where)))
+                return tuple(_message("system", content_text(turn.content, where)))
             case "assistant":
                 return tuple(self._assistant(turn, where))
             case "user":
@@ -142,7 +146,7 @@ class _Walk:
             "role": "assistant",
             "content": join(block_text(block, place) for place, block in words),
         }
-        if reasoning := join(_thought(block) for _, block in words):
+        if reasoning := join(_thinking(block) for _, block in words):
             message["reasoning_content"] = reasoning
         if calls:
             message["tool_calls"] = calls
@@ -161,20 +165,20 @@ class _Walk:
         return {"id": call_id, "type": "function", "function": function}
 
     def _user(self, turn: Message, where: str) -> Iterator[TemplateMessage]:
-        """Results become turns of their own, between the words around them."""
+        """Results become messages of their own, between the texts before and after them."""
         words: list[str] = []
-        silent = True
+        empty = True
         for index, block in enumerate(turn.blocks()):
             place = f"{where}.{index}"
             if block["type"] != "tool_result":
                 words.append(block_text(block, place))
                 continue
-            yield from _said("user", join(words))
+            yield from _message("user", join(words))
             yield self._result(block, place)
-            words, silent = [], False
-        # A turn with nothing in it is still a turn: without it the answer before would go on.
+            words, empty = [], False
+        # An empty turn is still a turn: without it, the previous answer would be continued.
         text = join(words)
-        if text or silent:
+        if text or empty:
             yield {"role": "user", "content": text}
 
     def _result(self, block: dict[str, Any], where: str) -> TemplateMessage:
@@ -191,7 +195,7 @@ class _Walk:
         return message
 
     def _resolved(self, content: str | list[dict[str, Any]]) -> str | list[dict[str, Any]]:
-        """The content with references to deferred tools replaced by what they stand for."""
+        """The content with references to deferred tools replaced by their descriptions."""
         if isinstance(content, str):
             return content
         return [self._tool_text(part) or part for part in content]
@@ -208,11 +212,11 @@ def _result_content(block: dict[str, Any], where: str) -> str | list[dict[str, A
     return content if isinstance(content, str) else inner_blocks(content, f"{where}.content")
 
 
-def _said(role: str, text: str) -> Iterator[TemplateMessage]:
+def _message(role: str, text: str) -> Iterator[TemplateMessage]:
     if text:
         yield {"role": role, "content": text}
 
 
-def _thought(block: dict[str, Any]) -> str:
+def _thinking(block: dict[str, Any]) -> str:
     thought = block.get("thinking") if block["type"] == "thinking" else ""
     return thought if isinstance(thought, str) else ""

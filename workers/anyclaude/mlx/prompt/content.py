@@ -1,8 +1,8 @@
-"""Content blocks of the Messages API as the plain text a chat template takes.
+"""Translates content blocks of the Messages API to plain text.
 
-Several texts are joined with one blank line, and a string is one text: so a string, a list of one
-block, and the same list on a later turn with other `cache_control` markers render alike. Nothing
-is dropped silently: a block is text, is known to carry nothing for the model, or is refused.
+Several texts are joined by one blank line, and a string counts as one text. So a string, a list of
+one block, and the same list with other `cache_control` markers give the same text. No block is
+dropped silently: it has a text, or is known to say nothing to the model, or is refused.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,9 +14,9 @@ from anyclaude.messages.requests import inner_blocks
 _BOUNDARY: Final = "\n\n"
 _ATTRIBUTION: Final = "x-anthropic-billing-header:"
 
-# Carry no words for the model: settings of other servers, and announcements of calls whose
-# results stand in blocks of their own.
-_WORDLESS: Final = frozenset(
+# Blocks that say nothing to the model: settings of other servers, and calls of server tools, whose
+# results are blocks of their own.
+_WITHOUT_TEXT: Final = frozenset(
     {
         "fallback",
         "mcp_tool_use",
@@ -31,7 +31,7 @@ _UNREADABLE: Final = frozenset({"container_upload", "document", "image"})
 
 
 def join(texts: Iterable[str]) -> str:
-    """Texts as one, empty ones left out."""
+    """One text from several; empty ones are left out."""
     return _BOUNDARY.join(text for text in texts if text)
 
 
@@ -53,10 +53,13 @@ def _without_attribution_line(text: str) -> str:
 
 
 def content_text(content: str | list[dict[str, Any]], where: str) -> str:
-    """The words of a whole content, string or blocks.
+    """The text of a message's content.
+
+    Args:
+        where: the place of the content in the request, for errors.
 
     Raises:
-        ApiError: 400 naming the block that a text model cannot take, and where it stands.
+        ApiError: 400 that names a block which a text model cannot read, and its place.
     """
     if isinstance(content, str):
         return content
@@ -64,7 +67,7 @@ def content_text(content: str | list[dict[str, Any]], where: str) -> str:
 
 
 def block_text(block: Mapping[str, Any], where: str) -> str:
-    """The words of one block; errors as for `content_text`."""
+    """The text of one block; errors as for `content_text`."""
     match block.get("type"):
         case "text" | "compaction" as kind:
             return _string(block, "text" if kind == "text" else "content", where)
@@ -74,7 +77,7 @@ def block_text(block: Mapping[str, Any], where: str) -> str:
             return _search_result(block, where)
         case "web_search_tool_result":
             return _web_results(block.get("content"))
-        case kind if kind in _WORDLESS:
+        case kind if kind in _WITHOUT_TEXT:
             return ""
         case kind:
             raise _refused(kind, where)
@@ -97,7 +100,7 @@ def _search_result(block: Mapping[str, Any], where: str) -> str:
 
 
 def _web_results(results: object) -> str:
-    """Titles and addresses: the pages themselves are encrypted for another server."""
+    """The titles and addresses of the pages. Their contents are encrypted for another server."""
     if not isinstance(results, list):
         return ""
     pages = [page for page in results if isinstance(page, dict)]

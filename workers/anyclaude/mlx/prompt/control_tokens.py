@@ -1,12 +1,12 @@
-"""Control tokens stand where the chat template puts them, and nowhere else.
+"""Makes sure that only the chat template writes control tokens, and never the content.
 
-Words of the user, of tools and of files may spell a control token. Before rendering, a break
-character is put inside each such spelling, so in the rendered text an unbroken control token is
-the template's own; the breaks vanish when the text between control tokens is encoded. Templates
-that look for markup in content (`'</think>' in content`) are not misled either.
+Text of users, tools and files may contain the characters of a control token. Before rendering, a
+break character is put inside each such place, so every unbroken control token in the rendered text
+is the template's own. The breaks are removed when the text between control tokens is encoded.
+Templates that search content for markup (`'</think>' in content`) are not misled either.
 
-A break also stands beside content that could complete a control token out of the punctuation
-that the template writes around it, as a schema key rendered as `<key>` would.
+A break is also put beside content that could form a control token together with punctuation which
+the template writes around it, such as a schema key `think` that is rendered as `<think>`.
 """
 
 import re
@@ -16,25 +16,27 @@ from typing import Any, Final
 
 from tokenizers import AddedToken
 
-# Rare, printable (a template that prints a Python value leaves them alone), and not whitespace
-# (no trimming removes them). The first two that the model does not use itself are taken.
+# Candidates for breaks: rare characters, printable so that templates which print Python values do
+# not escape them, and not whitespace so that they are never trimmed. The first two that the model
+# does not use are chosen.
 _RARE: Final = "\U0001d159\U0001d1a6\U00016fe4\U0001d19d\U0001d1a7\U0001d19e"
 
 
 class ControlTokens:
-    """The added tokens of one tokenizer: what is control, and how to keep content apart from it."""
+    """The control tokens of one tokenizer."""
 
     def __init__(self, added: Iterable[AddedToken], avoid: str = "") -> None:
         """
         Args:
-            added: the tokenizer's added tokens; single characters and whitespace are no control.
-            avoid: the template, whose characters cannot serve as breaks.
+            added: the tokenizer's added tokens. All are control tokens except single characters
+                and whitespace.
+            avoid: text whose characters must not be used as breaks: the template.
         """
         tokens = [token for token in added if _is_control(token.content)]
         self.texts = frozenset(token.content for token in tokens)
         used = avoid + "".join(self.texts)
         self._broken, self._escape = [char for char in _RARE if char not in used][:2]
-        # Cannot come from content: there the escape is followed by 0 or 1.
+        # A text that content cannot contain, since there the escape is followed by 0 or 1.
         self.end = f"{self._escape}2"
         self._spelling = re.compile(_before_rest(self.texts))
         self._edges = _Edges(self.texts)
@@ -43,7 +45,7 @@ class ControlTokens:
         self._plain = re.compile(f"{self._broken}|{self._escape}[01]")
 
     def protect(self, value: Any) -> Any:
-        """`value` with no control token spelled in any of its strings, keys included."""
+        """A copy of `value` in which no string, keys included, contains a control token."""
         if isinstance(value, str):
             return self._protect_text(value)
         if isinstance(value, Mapping):
@@ -64,21 +66,21 @@ class ControlTokens:
         return f"{self._escape}{int(found[0] == self._escape)}"
 
     def split(self, rendered: str) -> list[str]:
-        """Alternately text (perhaps empty) and control token, beginning and ending with text.
+        """Text and control tokens in turn; the first and the last piece are text, perhaps empty.
 
-        A control token comes with the whitespace it swallows.
+        A control token includes the whitespace that the tokenizer removes beside it.
         """
         return self._split.split(rendered)
 
     def reveal(self, text: str) -> list[str]:
-        """Text of `split` as it reads, cut inside every spelling of a control token."""
+        """A text piece of `split` without breaks, divided inside each control token in it."""
         if not self._special.search(text):
             return [text]
-        plain = self._plain.sub(self._revealed, text)
+        plain = self._plain.sub(self._original, text)
         cuts = [found.end() for found in self._spelling.finditer(plain)]
         return [plain[i:j] for i, j in zip([0, *cuts], [*cuts, len(plain)], strict=True)]
 
-    def _revealed(self, found: re.Match[str]) -> str:
+    def _original(self, found: re.Match[str]) -> str:
         if found[0] == self._broken:
             return ""
         return self._escape if found[0][1] == "1" else self._broken
@@ -89,7 +91,7 @@ def _is_control(text: str) -> bool:
 
 
 class _Edges:
-    """Content that punctuation on one side or both would complete to a control token."""
+    """Finds content that punctuation beside it would complete to a control token."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         heads: defaultdict[str, set[str]] = defaultdict(set)
@@ -106,7 +108,7 @@ class _Edges:
         self._cores = cores - {""}
 
     def touch(self, text: str) -> tuple[bool, bool]:
-        """Whether a break is needed before and after `text`."""
+        """Whether a break is needed before `text`, and whether one is needed after it."""
         if not text:
             return False, False
         opens = text in self._cores or text.startswith(self._heads.get(text[0], ()))
@@ -114,13 +116,13 @@ class _Edges:
 
 
 def _punctuation(text: str) -> int:
-    """Characters before the first letter or digit, leaving at least one."""
+    """The number of characters before the first letter or digit, but never all of them."""
     found = next((i for i, char in enumerate(text) if char.isalnum()), len(text))
     return min(found, len(text) - 1)
 
 
 def _before_rest(texts: Iterable[str]) -> str:
-    """Matches the first character of each text, overlapping texts included."""
+    """A pattern for the first character of each text, also where texts overlap."""
     rests: defaultdict[str, set[str]] = defaultdict(set)
     for text in texts:
         rests[text[0]].add(text[1:])
@@ -129,7 +131,7 @@ def _before_rest(texts: Iterable[str]) -> str:
 
 
 def _spaced(tokens: Iterable[AddedToken]) -> list[str]:
-    """Patterns of the tokens with the whitespace that the tokenizer gives to them."""
+    """Patterns for the tokens, with the whitespace that the tokenizer removes beside them."""
     kinds: defaultdict[tuple[bool, bool], set[str]] = defaultdict(set)
     for token in tokens:
         kinds[token.lstrip, token.rstrip].add(token.content)
@@ -140,7 +142,7 @@ def _spaced(tokens: Iterable[AddedToken]) -> list[str]:
 
 
 def _any_of(texts: Iterable[str]) -> str:
-    """Matches the longest of the texts; what they begin with alike is looked at once."""
+    """A pattern for the longest of the texts, in which common beginnings are tried once."""
     rests: defaultdict[str, set[str]] = defaultdict(set)
     optional = False
     for text in texts:

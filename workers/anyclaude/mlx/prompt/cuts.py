@@ -1,9 +1,9 @@
-"""Where a prompt may be cut: the ends of its messages and of what new conversations share.
+"""Finds the cut points of a prompt: the ends of its messages and of its stable prefix.
 
-A template opens or closes each turn with a control token. Which ones is learned once, by
-rendering a conversation and its beginnings: where a beginning ends, a turn ends. In a prompt
-every such token is the template's own, so finding them is finding the turns; and since text
-is encoded between control tokens, every mark is a place where tokens end too.
+A template opens or closes each turn with a control token. Which ones these are is learned once, by
+rendering a conversation and its beginnings: a turn ends where a beginning ends. In a prompt every
+such token was written by the template, so the tokens show where turns end. Since text is encoded
+between control tokens, every cut point is also the end of a token.
 """
 
 from bisect import bisect_right
@@ -16,7 +16,7 @@ from anyclaude.mlx.prompt.pieces import Encoded
 
 @dataclass(frozen=True)
 class Cut:
-    """One place in the rendered text and in its tokens."""
+    """A cut point, as an offset in the rendered text and in its tokens."""
 
     characters: int
     tokens: int
@@ -24,16 +24,16 @@ class Cut:
 
 @dataclass(frozen=True)
 class TurnTokens:
-    # Control tokens before which a message has ended.
+    # Control tokens that begin a turn.
     openers: frozenset[str]
-    # Control tokens after which a message has ended.
+    # Control tokens that end a turn.
     closers: frozenset[str]
 
     def cuts(self, encoded: Encoded, before: Sequence[Cut] = ()) -> list[Cut]:
-        """The ends of messages, in order, that of the prompt included if a message ends there.
+        """The ends of all messages in order, including the end of the prompt if it is one.
 
         Args:
-            before: those of the text that `encoded` took its first pieces from.
+            before: the cut points of the text from which `encoded` took its first pieces.
         """
         first = encoded.kept_pieces
         cuts = list(before[: bisect_right(before, encoded.offsets[first], key=_characters)])
@@ -44,11 +44,11 @@ class TurnTokens:
         return cuts
 
     def ends(self, pieces: Sequence[str], first: int = 0) -> Iterator[int]:
-        """The pieces before which a message has ended, from piece `first` on.
+        """The indexes of the pieces, from `first` on, before which a message has ended.
 
-        Where text is empty, a place may be named twice.
+        Where there is no text between two control tokens, one place may have two indexes.
         """
-        # Before the first text stand at most a prompt's own control tokens: no message yet.
+        # Control tokens before the first text belong to the prompt and to no message.
         begun = any(pieces[:first:2])
         for index in range(first, len(pieces)):
             token = pieces[index].strip() if index % 2 else ""
@@ -60,7 +60,11 @@ class TurnTokens:
 
 
 def learn_turns(control: ControlTokens, rendered: Iterable[tuple[str, str]]) -> TurnTokens:
-    """Learn a template's turn tokens from beginnings of conversations and their wholes."""
+    """Learns which tokens open and close turns.
+
+    Args:
+        rendered: pairs of a rendered beginning of a conversation and the whole one.
+    """
     openers: set[str] = set()
     closers: set[str] = set()
     for beginning, whole in rendered:
@@ -75,7 +79,7 @@ def learn_turns(control: ControlTokens, rendered: Iterable[tuple[str, str]]) -> 
 
 
 def last_cut(cuts: Sequence[Cut], encoded: Encoded, characters: int) -> int:
-    """Tokens up to the last message end within `characters`, else up to the last piece's end."""
+    """The tokens up to the last cut point within `characters`, or else to the last whole piece."""
     if cuts and cuts[0].characters <= characters:
         return cuts[bisect_right(cuts, characters, key=_characters) - 1].tokens
     piece = bisect_right(encoded.offsets, characters) - 1

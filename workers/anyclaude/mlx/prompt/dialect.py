@@ -1,64 +1,98 @@
-"""What a model's chat template takes, and conversations put into that form.
+"""What a model's chat template accepts, and how conversations are adapted to it.
 
-Templates differ in the roles they take and where. What one refuses is found once, when the model
-is loaded (`probe.py`), and never again: a rule that changed between requests would move tokens
-that are already computed. Every rewriting here looks only at a message and those before it.
+Templates differ in the roles they accept, and in where they accept them. What a template refuses is
+found out once, when the model is loaded (`probe.py`): a rule that changed between requests would
+move tokens that are already computed. For the same reason a message is adapted by what it is and
+by the messages before it, and never by those after it; calls are the one exception, where a
+template accepts only one call in a turn.
 """
 
 import hashlib
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from anyclaude.mlx.prompt.canonical import Conversation, TemplateMessage
 from anyclaude.mlx.prompt.content import join
+from anyclaude.mlx.prompt.render_cache import Entry, RenderCache, exact_bytes
 
 _TOOL_ID_CHARACTERS: Final = 9
 
 
+@dataclass(frozen=True, eq=False)
+class AdaptedMessages:
+    """A conversation's messages as the template accepts them, and each of them as exact bytes."""
+
+    messages: list[TemplateMessage]
+    exact: list[bytes]
+
+    @classmethod
+    def of(cls, messages: list[TemplateMessage]) -> Self:
+        return cls(messages, [exact_bytes(message) for message in messages])
+
+
 @dataclass(frozen=True)
 class Dialect:
-    """Each field says that the template takes a thing; without it, the thing is rewritten."""
+    """What a template accepts. Where a field is false, messages are rewritten as it says."""
 
-    # A system message at the start; else a user turn.
+    # A system message at the start. Otherwise it becomes a user turn.
     leading_system: bool = True
-    # A second one behind it; else one message with both texts.
+    # A second system message after it. Otherwise both become one message.
     second_system: bool = True
-    # System messages between turns; else a reminder in the turn before, or in a user turn.
+    # System messages between turns. Otherwise they become reminders in a user turn or result.
     late_system: bool = True
-    # Turns of one role in a row; else one turn with both texts.
+    # Several turns of one role in a row. Otherwise they become one turn.
     repeated_roles: bool = True
-    # A user turn behind a tool's result; else its text joins the result.
+    # A user turn after a tool's result. Otherwise its text is added to the result.
     user_after_result: bool = True
-    # Results whose call is not in the conversation; else user turns.
+    # Results whose call is not in the conversation. Otherwise they become user turns.
     orphan_results: bool = True
-    # Several calls in one turn; else each call and its result make turns of their own.
+    # Several calls in one turn. Otherwise each call and its result become turns of their own.
     parallel_calls: bool = True
-    # Arguments as an object; else as JSON text.
+    # Arguments as an object. Otherwise they are written as JSON text.
     object_arguments: bool = True
-    # Ids such as `toolu_01A...`; else nine letters and digits made from them.
+    # Ids such as `toolu_01A...`. Otherwise nine letters and digits are derived from them.
     any_tool_id: bool = True
-    # Text and thinking beside a call; else the text counts as thinking.
+    # Both text and thinking beside a call. Otherwise the text is added to the thinking.
     thinking_and_text_with_call: bool = True
 
-    def shape(self, conversation: Conversation) -> list[TemplateMessage]:
-        """The conversation's messages in a form that the template takes."""
+    def adapt(self, conversation: Conversation) -> list[TemplateMessage]:
+        """The conversation's messages in a form that the template accepts."""
         messages = self.leading(conversation.leading)
         for message in conversation.messages:
             self.add(messages, message)
         return messages if self.parallel_calls else list(_one_call_each(messages))
 
     def leading(self, texts: tuple[str, ...]) -> list[TemplateMessage]:
-        """The system texts ahead of the first turn."""
+        """The system texts before the first turn, as messages."""
         role = "system" if self.leading_system else "user"
         if not (self.leading_system and self.second_system):
             texts = (join(texts),)
         return [{"role": role, "content": text} for text in texts if text]
 
-    def _spelled(self, message: TemplateMessage) -> TemplateMessage:
-        """The message with its ids, arguments and thinking written as the template takes them."""
+    def add(self, messages: list[TemplateMessage], message: TemplateMessage) -> None:
+        """Appends a message to those before it, or merges it into the last of them."""
+        message = self._rewritten(message)
+        before = messages[-1]["role"] if messages else ""
+        reminds = message["role"] == "system" and not self.late_system
+        if reminds:
+            reminder = f"<system-reminder>\n{message['content']}\n</system-reminder>"
+            message = {"role": "user", "content": reminder}
+        if message["role"] == "tool" and not ("name" in message or self.orphan_results):
+            message = {"role": "user", "content": message["content"]}
+        # A reminder after a result must not be a user turn: some templates drop the thinking
+        # before a user turn, as if it were a new question.
+        on_result = before == "tool" and (reminds or not self.user_after_result)
+        repeated = before == message["role"] and not self.repeated_roles
+        if (on_result and message["role"] == "user") or (repeated and before != "tool"):
+            messages[-1] = _merged(messages[-1], message)
+        else:
+            messages.append(message)
+
+    def _rewritten(self, message: TemplateMessage) -> TemplateMessage:
+        """The message with its ids, arguments and thinking as the template accepts them."""
         result = dict(message)
         if not self.any_tool_id and "tool_call_id" in result:
             result["tool_call_id"] = _short_id(result["tool_call_id"])
@@ -79,23 +113,71 @@ class Dialect:
             function = {**function, "arguments": text}
         return {**call, "id": call_id, "function": function}
 
-    def add(self, messages: list[TemplateMessage], message: TemplateMessage) -> None:
-        """Puts a message behind those before it, or joins it with the last of them."""
-        message = self._spelled(message)
-        before = messages[-1]["role"] if messages else ""
-        reminds = message["role"] == "system" and not self.late_system
-        if reminds:
-            reminder = f"<system-reminder>\n{message['content']}\n</system-reminder>"
-            message = {"role": "user", "content": reminder}
-        if message["role"] == "tool" and not ("name" in message or self.orphan_results):
-            message = {"role": "user", "content": message["content"]}
-        # Behind a result a reminder is no new question: some templates drop thinking at those.
-        on_result = before == "tool" and (reminds or not self.user_after_result)
-        repeated = before == message["role"] and not self.repeated_roles
-        if (on_result and message["role"] == "user") or (repeated and before != "tool"):
-            messages[-1] = _merged(messages[-1], message)
-        else:
-            messages.append(message)
+
+@dataclass(frozen=True, eq=False)
+class _Adaptation:
+    """One conversation, and what became of its messages."""
+
+    given: Sequence[TemplateMessage]
+    # How many adapted messages there were before each given one, and after the last.
+    ends: list[int]
+    adapted: AdaptedMessages
+
+    def is_final(self, count: int) -> bool:
+        """Whether no later message was merged into what the first `count` became."""
+        return count == len(self.given) or self.ends[count + 1] > self.ends[count]
+
+
+class ConversationAdapter:
+    """Adapts conversations to one dialect, and only what is new in them.
+
+    Messages that a client sends again are the same objects (`canonical.TurnCache`), so the
+    adaptation of a conversation that has grown is continued.
+    """
+
+    def __init__(self, dialect: Dialect, limit_bytes: int) -> None:
+        """
+        Args:
+            dialect: what the template accepts.
+            limit_bytes: for the adaptations that are kept.
+        """
+        self._dialect = dialect
+        self._cache: RenderCache[_Adaptation] = RenderCache(limit_bytes)
+
+    def adapted(self, conversation: Conversation) -> AdaptedMessages:
+        if not self._dialect.parallel_calls:
+            # The place of a call then depends on the results after it.
+            return AdaptedMessages.of(self._dialect.adapt(conversation))
+        # Ids of objects are unique here, since an entry keeps its messages alive.
+        items = [id(message) for message in conversation.messages]
+        known, entry = self._cache.find(conversation.leading, items)
+        messages, exact, ends = self._begun(conversation, entry.value if entry else None, known)
+        unchanged = len(messages)
+        for message in conversation.messages[len(ends) :]:
+            ends.append(len(messages))
+            self._dialect.add(messages, message)
+            # The message may have been merged into the last one.
+            unchanged = min(unchanged, ends[-1] - (len(messages) == ends[-1]))
+        ends.append(len(messages))
+        del exact[unchanged:]
+        exact += [exact_bytes(message) for message in messages[unchanged:]]
+        adapted = AdaptedMessages(messages, exact)
+        adaptation = _Adaptation(conversation.messages, ends, adapted)
+        nbytes = 2 * sum(map(len, exact))
+        self._cache.add(Entry(conversation.leading, items, adaptation, nbytes))
+        return adapted
+
+    def _begun(
+        self, conversation: Conversation, before: _Adaptation | None, known: int
+    ) -> tuple[list[TemplateMessage], list[bytes], list[int]]:
+        """The adaptation of the first `known` messages, or of fewer if the last are not final."""
+        while before is not None and known:
+            if before.is_final(known):
+                end, adapted = before.ends[known], before.adapted
+                return adapted.messages[:end], adapted.exact[:end], before.ends[:known]
+            known -= 1
+        messages = self._dialect.leading(conversation.leading)
+        return messages, [exact_bytes(message) for message in messages], []
 
 
 def _merged(first: TemplateMessage, second: TemplateMessage) -> TemplateMessage:
@@ -108,7 +190,7 @@ def _merged(first: TemplateMessage, second: TemplateMessage) -> TemplateMessage:
 
 
 def _one_call_each(messages: Iterable[TemplateMessage]) -> Iterator[TemplateMessage]:
-    """Put each call's result behind it, in turns of their own."""
+    """Gives each call a turn of its own, followed by its result."""
     queue = deque(messages)
     while queue:
         message = queue.popleft()

@@ -1,8 +1,8 @@
-"""Rendered text to token ids, piece by piece, each piece once.
+"""Encodes rendered text to token ids, piece by piece, and each piece only once.
 
-A tokenizer never merges across an added token, so encoding the text between control tokens apart
-gives the ids of encoding all at once. A conversation that has grown by a turn costs that turn:
-pieces that an earlier text had are not even looked up.
+A tokenizer never merges characters across an added token. So encoding the texts between control
+tokens separately gives the same ids as encoding the whole text, and a conversation that has grown
+by one turn costs only that turn.
 """
 
 import sys
@@ -17,12 +17,11 @@ from typing import Final
 import numpy as np
 
 from anyclaude.mlx.adapter import TokenizerWrapper
-from anyclaude.mlx.prompt.compare import shared_characters
 from anyclaude.mlx.prompt.control_tokens import ControlTokens
 from anyclaude.mlx.tokens import TokenArray, token_array
 
 _CACHE_BYTES: Final = 64 * 1024 * 1024
-# What an entry costs beside its text and ids.
+# The memory of a cache entry besides its text and ids.
 _ENTRY_BYTES: Final = 256
 
 
@@ -30,18 +29,18 @@ _ENTRY_BYTES: Final = 256
 class Encoded:
     text: str
     token_ids: TokenArray
-    # Text and control token in turn, as `ControlTokens.split` gives them.
+    # Text and control tokens in turn, as `ControlTokens.split` returns them.
     pieces: list[str]
-    # Character offset of each piece's start, then the number of characters.
+    # The offset of each piece in characters, and at last the number of characters.
     offsets: list[int]
-    # Token offset of each piece's start, then the number of tokens.
+    # The offset of each piece in tokens, and at last the number of tokens.
     starts: list[int]
-    # How many of the pieces are those of the text encoded before; the next is a control token.
+    # The number of pieces taken from the text encoded before; the next one is a control token.
     kept_pieces: int
 
 
 class PieceEncoder:
-    """Encodes with one tokenizer; safe to share between threads as far as the tokenizer is."""
+    """Encodes with one tokenizer. Safe to share between threads if the tokenizer is."""
 
     def __init__(
         self,
@@ -55,34 +54,34 @@ class PieceEncoder:
         self._control = control
         self._control_ids = {text: token_array([ids[text]]) for text in control.texts}
         self._longest_control = max(map(len, control.texts), default=0)
-        # The unknown token is what a tokenizer says of text that it cannot write.
+        # Content must not become a control token. The unknown token may come from any text.
         self._forbidden = frozenset(ids[text] for text in control.texts) - {tokenizer.unk_token_id}
         self._cache = _PieceCache(cache_bytes)
         self._anchor = self._find_anchor(ids)
 
     def _find_anchor(self, ids: dict[str, int]) -> str:
-        """A control token to encode text behind, if the tokenizer treats a text's start apart.
+        """A control token to put before each text while it is encoded; empty if none is needed.
 
-        Some put a space before the first word of a text, but not behind an added token.
+        Some tokenizers add a space at the start of a text, but not after an added token.
         """
         for text in sorted(self._control.texts):
-            behind = self._encode(f"{text}a")
-            if behind[0] == ids[text] and behind[1:] != self._encode("a"):
+            after = self._encode(f"{text}a")
+            if after[0] == ids[text] and after[1:] != self._encode("a"):
                 return text
-            if behind[0] == ids[text]:
+            if after[0] == ids[text]:
                 return ""
         return ""
 
     def encode(self, rendered: str, before: Encoded | None = None) -> Encoded:
-        """Token ids of a rendered prompt, content encoded as content.
+        """Encodes a rendered prompt; content never becomes a control token.
 
         Args:
-            before: another text's; what it begins with alike is taken from there.
+            before: the encoding of another text, from which the common beginning is taken.
         """
         kept = _kept_pieces(before, rendered, self._longest_control) if before else 0
         if before is None or not kept:
             return self._joined(rendered, None, 0, self._control.split(rendered))
-        # The first of the new pieces is a control token: no text stands before it.
+        # The first new piece is a control token, so `split` returns an empty text before it.
         _, *new = self._control.split(rendered[before.offsets[kept] :])
         return self._joined(rendered, before, kept, new)
 
@@ -104,38 +103,40 @@ class PieceEncoder:
         )
 
     def _control_id(self, piece: str) -> TokenArray:
-        # Found as it stands, unless it swallowed whitespace.
+        # A piece that includes removed whitespace is not in the table as it is.
         found = self._control_ids.get(piece)
         return self._control_ids[piece.strip()] if found is None else found
 
     def _text_ids(self, piece: str, first: bool) -> TokenArray:
         if first and self._anchor:
             return self._encode_pieces(piece, self._encode)
-        return self._cache.get(piece, lambda: self._encode_pieces(piece, self._encode_behind))
+        return self._cache.get(piece, lambda: self._encode_pieces(piece, self._encode_after_token))
 
     def _encode_pieces(self, piece: str, head: Callable[[str], list[int]]) -> TokenArray:
-        """Encode one piece, cut where it spells a control token."""
+        """Encodes one text piece, divided inside every control token that it contains."""
         first, *rest = self._control.reveal(piece)
-        ids = self._apart(first, head)
+        ids = self._encode_safely(first, head)
         for part in rest:
-            ids += self._apart(part, self._encode_behind)
+            ids += self._encode_safely(part, self._encode_after_token)
         return token_array(ids)
 
-    def _apart(self, text: str, encode: Callable[[str], list[int]]) -> list[int]:
-        """Encode, halving what a tokenizer's own rewriting would turn into a control token."""
+    def _encode_safely(self, text: str, encode: Callable[[str], list[int]]) -> list[int]:
+        """Encodes text; if the tokenizer's normalisation makes a control token of it, in halves."""
         ids = encode(text) if text else []
         if len(text) < 2 or self._forbidden.isdisjoint(ids):
             return ids
         middle = len(text) // 2
-        return self._apart(text[:middle], encode) + self._apart(text[middle:], self._encode_behind)
+        return self._encode_safely(text[:middle], encode) + self._encode_safely(
+            text[middle:], self._encode_after_token
+        )
 
-    def _encode_behind(self, text: str) -> list[int]:
+    def _encode_after_token(self, text: str) -> list[int]:
         if not self._anchor:
             return self._encode(text)
         return self._encode(self._anchor + text)[1:]
 
     def _encode(self, text: str) -> list[int]:
-        # Not verbose: the length is ours to judge.
+        # `verbose` would warn about long texts, but the length is checked elsewhere.
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False, verbose=False)
         return ids
 
@@ -144,10 +145,11 @@ _NOTHING: Final = Encoded("", token_array([]), [], [0], [0], 0)
 
 
 def _kept_pieces(before: Encoded, text: str, longest_control: int) -> int:
-    """How many pieces `text` certainly has in common with `before`: those up to a control token.
+    """The number of pieces that `text` certainly shares with `before`, up to a control token.
 
-    Where splitting looked at no character that differs: past the last of them, by the length of the
-    longest control token. The token there is found again, with the whitespace it now swallows.
+    A piece is shared if splitting it did not depend on a character that differs: it must begin
+    before the first difference by at least the length of the longest control token. The control
+    token after the last shared piece is split again, since the whitespace beside it may differ.
     """
     alike = shared_characters(before.text, text)
     place = bisect_right(before.offsets, alike - longest_control, hi=len(before.pieces)) - 1
@@ -155,7 +157,7 @@ def _kept_pieces(before: Encoded, text: str, longest_control: int) -> int:
 
 
 class _PieceCache:
-    """Ids by text, bounded in bytes, the least recently used going first."""
+    """Ids by text, limited in bytes; the least recently used are evicted."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
@@ -185,3 +187,15 @@ class _PieceCache:
 
 def _cost_bytes(text: str, ids: TokenArray) -> int:
     return sys.getsizeof(text) + sys.getsizeof(ids) + _ENTRY_BYTES
+
+
+def shared_characters(first: str, second: str) -> int:
+    """The length of the common beginning of two texts, by bisection: comparing slices is fast."""
+    low, high = 0, min(len(first), len(second))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -1,19 +1,25 @@
-"""Finds out, by trying, what a chat template takes: once, when the model is loaded.
+"""Finds out by rendering what a chat template supports, once, when the model is loaded.
 
-Each field of the dialect has a short conversation that needs it. It counts as taken when the
-template raises nothing and prints every text, in order: some drop silently what they do not know.
+For each field of the dialect there is a short conversation that needs it. The template accepts it
+if it raises nothing and prints every text in order: some templates silently drop what they do not
+know. `can_continue` tests whether a rendering can be continued (`continuation.py`): random
+conversations with every kind of turn grow by one turn at a time, with the shortest possible digest,
+and each continued text must equal the text of a whole rendering. If one differs, this model's
+conversations are always rendered whole.
 """
 
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 from typing import Final
 
 from anyclaude.mlx.prompt.canonical import Conversation, TemplateMessage
-from anyclaude.mlx.prompt.dialect import Dialect
+from anyclaude.mlx.prompt.continuation import Continuation, Rendering
+from anyclaude.mlx.prompt.dialect import AdaptedMessages, Dialect
 from anyclaude.mlx.prompt.template import Template, TemplateRefused
 
-TOOL: Final = {
+_TOOL: Final = {
     "type": "function",
     "function": {
         "name": "lookup",
@@ -22,12 +28,17 @@ TOOL: Final = {
     },
 }
 
+# The shortest digest, so that short conversations are enough.
+TRIAL_DIGEST_MESSAGES: Final = 4
+_TRIALS: Final = 4
+_TURNS: Final = 9
 
-def said(role: str, text: str) -> TemplateMessage:
+
+def _message(role: str, text: str) -> TemplateMessage:
     return {"role": role, "content": text}
 
 
-def calls(*numbers: int, **also: str) -> TemplateMessage:
+def _calls(*numbers: int, **also: str) -> TemplateMessage:
     calls = [
         {
             "id": f"toolu_probe{number}",
@@ -39,74 +50,78 @@ def calls(*numbers: int, **also: str) -> TemplateMessage:
     return {"role": "assistant", "content": "", "tool_calls": calls, **also}
 
 
-def result(number: int, text: str, **name: str) -> TemplateMessage:
+def _result(number: int, text: str, **name: str) -> TemplateMessage:
     return {"role": "tool", "tool_call_id": f"toolu_probe{number}", "content": text, **name}
 
 
 _KNOWN: Final = {"name": "lookup"}
-_ASK: Final = said("user", "probe-ask")
-_ANSWER: Final = said("assistant", "probe-answer")
-_MORE: Final = said("user", "probe-more")
+_ASK: Final = _message("user", "probe-ask")
+_ANSWER: Final = _message("assistant", "probe-answer")
+_MORE: Final = _message("user", "probe-more")
 
 
 def _conversation(*messages: TemplateMessage, leading: tuple[str, ...] = ()) -> Conversation:
     return Conversation(leading, messages, ())
 
 
-_CALLED: Final = _conversation(_ASK, calls(1), result(1, "probe-result", **_KNOWN), _ANSWER, _MORE)
+_CALLED: Final = _conversation(
+    _ASK, _calls(1), _result(1, "probe-result", **_KNOWN), _ANSWER, _MORE
+)
 _TALKED: Final = _conversation(_ASK, _ANSWER, _MORE, leading=("probe-system",))
-# In this order, each needing only what comes before it.
+# In this order, since each conversation needs only what the ones before it have settled.
 _NEEDS: Final = {
-    "repeated_roles": _conversation(_ASK, _MORE, _ANSWER, said("assistant", "probe-again")),
+    "repeated_roles": _conversation(_ASK, _MORE, _ANSWER, _message("assistant", "probe-again")),
     "leading_system": _conversation(_ASK, leading=("probe-system",)),
     "second_system": _conversation(_ASK, leading=("probe-system", "probe-second")),
     "user_after_result": _conversation(
-        _ASK, calls(1), result(1, "probe-result", **_KNOWN), _MORE, _ANSWER
+        _ASK, _calls(1), _result(1, "probe-result", **_KNOWN), _MORE, _ANSWER
     ),
-    "orphan_results": _conversation(_ASK, _ANSWER, result(9, "probe-orphan"), _ANSWER),
+    "orphan_results": _conversation(_ASK, _ANSWER, _result(9, "probe-orphan"), _ANSWER),
     "parallel_calls": _conversation(
         _ASK,
-        calls(1, 2),
-        result(1, "probe-first", **_KNOWN),
-        result(2, "probe-second", **_KNOWN),
+        _calls(1, 2),
+        _result(1, "probe-first", **_KNOWN),
+        _result(2, "probe-second", **_KNOWN),
     ),
     "thinking_and_text_with_call": _conversation(
         _ASK,
-        calls(1, content="probe-words", reasoning_content="probe-thought"),
-        result(1, "probe-result", **_KNOWN),
+        _calls(1, content="probe-words", reasoning_content="probe-thought"),
+        _result(1, "probe-result", **_KNOWN),
     ),
     "late_system": _conversation(
         _ASK,
-        said("system", "probe-late"),
-        calls(1),
-        result(1, "probe-result", **_KNOWN),
-        said("system", "probe-later"),
+        _message("system", "probe-late"),
+        _calls(1),
+        _result(1, "probe-result", **_KNOWN),
+        _message("system", "probe-later"),
         _ANSWER,
         _MORE,
-        said("system", "probe-last"),
+        _message("system", "probe-last"),
         leading=("probe-system",),
     ),
 }
 
 
 def find_dialect(template: Template) -> Dialect:
-    """The fewest rewritings with which the template takes every conversation it can take."""
-    spellings = [
+    """The dialect that rewrites least, and with which the template accepts the most."""
+    variants = [
         Dialect(object_arguments=arguments, any_tool_id=any_id)
         for arguments, any_id in product((True, False), repeat=2)
     ]
-    dialect = next((one for one in spellings if _takes(template, one, _CALLED)), Dialect())
+    dialect = next((one for one in variants if _accepts(template, one, _CALLED)), Dialect())
     for need, conversation in _NEEDS.items():
         without = replace(dialect, **{need: False})
-        if not _takes(template, dialect, conversation) and _takes(template, without, conversation):
+        if not _accepts(template, dialect, conversation) and _accepts(
+            template, without, conversation
+        ):
             dialect = without
     return dialect
 
 
 def turns_rendered(template: Template, dialect: Dialect) -> Iterator[tuple[str, str]]:
-    """Each beginning of conversations with every kind of turn, and the whole, as text."""
+    """Pairs of a rendered beginning of a conversation and the whole rendered conversation."""
     for conversation in (_TALKED, _CALLED, _NEEDS["late_system"]):
-        messages = dialect.shape(conversation)
+        messages = dialect.adapt(conversation)
         whole = _try(template, messages, answer=True)
         for end in range(1, len(messages) + 1):
             beginning = _try(template, messages[:end], answer=False)
@@ -114,14 +129,14 @@ def turns_rendered(template: Template, dialect: Dialect) -> Iterator[tuple[str, 
                 yield beginning, whole
 
 
-def _takes(template: Template, dialect: Dialect, conversation: Conversation) -> bool:
-    text = _try(template, dialect.shape(conversation), answer=True)
+def _accepts(template: Template, dialect: Dialect, conversation: Conversation) -> bool:
+    text = _try(template, dialect.adapt(conversation), answer=True)
     return text is not None and _in_order(text, _texts(conversation))
 
 
 def _try(template: Template, messages: list[TemplateMessage], answer: bool) -> str | None:
     try:
-        return template.render(messages, [TOOL], answer=answer)
+        return template.render(messages, [_TOOL], answer=answer)
     except TemplateRefused:
         return None
 
@@ -139,3 +154,49 @@ def _in_order(text: str, words: Iterator[str]) -> bool:
             return False
         place += len(word)
     return True
+
+
+def can_continue(continuation: Continuation, dialect: Dialect) -> bool:
+    """Whether every continued text equals that of a whole rendering."""
+    return all(
+        _is_exact(continuation, dialect, random.Random(seed), thinking=bool(seed % 2))  # noqa: S311 - not a secret
+        for seed in range(_TRIALS)
+    )
+
+
+def _is_exact(
+    continuation: Continuation, dialect: Dialect, rng: random.Random, thinking: bool
+) -> bool:
+    messages: list[TemplateMessage] = [_message("user", "trial-ask")]
+    before: Rendering | None = None
+    for turn in range(_TURNS):
+        conversation = Conversation(("trial-system",), tuple(messages), ())
+        adapted = AdaptedMessages.of(dialect.adapt(conversation))
+        try:
+            whole = continuation.whole(adapted, [_TOOL], thinking)
+        except TemplateRefused:
+            return True
+        continued = before and continuation.continued(before, adapted, [_TOOL], thinking)
+        if continued and continued.text != whole.text:
+            return False
+        before = continued or whole
+        messages += _random_turn(rng, turn)
+    return True
+
+
+def _random_turn(rng: random.Random, turn: int) -> Iterator[TemplateMessage]:
+    """An answer and the user's turn or the results after it."""
+    words = f"trial-{turn}"
+    thoughts = {"reasoning_content": f"{words}-thought"} if rng.random() < 0.5 else {}
+    if rng.random() < 0.4:
+        yield {"role": "assistant", "content": f"{words}-answer", **thoughts}
+        yield _message("user", f"{words}-more")
+    else:
+        numbers = [2 * turn, 2 * turn + 1][: rng.randint(1, 2)]
+        yield _calls(*numbers, content=rng.choice(["", f"{words}-words"]), **thoughts)
+        for number in numbers:
+            yield _result(number, f"{words}-result-{number}", name="lookup")
+        if rng.random() < 0.2:
+            yield _message("user", f"{words}-interruption")
+    if rng.random() < 0.2:
+        yield _message("system", f"{words}-late")

@@ -1,67 +1,89 @@
-"""What was made lately of lists that grow, so that only what is new in them has to be made."""
+"""A least-recently-made cache of values that were computed from growing lists of messages.
 
+A conversation is sent again with every request, with a few messages more. A lookup therefore finds
+the value whose list shares the longest beginning with the new one, so that only the rest has to be
+computed.
+"""
+
+import marshal
+import operator
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from itertools import takewhile
+from typing import Any, Final, Generic, TypeVar
 
-# Main conversations and their subagents; beyond, looking through them would cost.
-_LIMIT_COUNT: Final = 32
+# Enough for the main conversations and their subagents; more would make lookups slow.
+_MAX_ENTRIES: Final = 32
 
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, eq=False)
-class Made(Generic[Value]):
-    """One value and what it was made of."""
+class Entry(Generic[Value]):
+    """A value and the list that it was computed from."""
 
-    # What it depends on beside the items.
+    # What the value depends on besides the list.
     group: object
-    # As `exact_bytes`.
-    items: list[bytes]
+    # One hashable value for each message, such as its `exact_bytes`.
+    items: Sequence[object]
     value: Value
     nbytes: int
 
 
-class Lately(Generic[Value]):
-    """The latest values, bounded in number and bytes; safe between threads."""
+class RenderCache(Generic[Value]):
+    """The latest entries, limited in number and bytes. Safe to share between threads."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
-        # The latest made last.
-        self._kept: list[Made[Value]] = []
+        # The latest entry is the last.
+        self._entries: list[Entry[Value]] = []
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._entries)
 
     def clear(self) -> None:
         with self._lock:
-            self._kept = []
+            self._entries = []
 
-    def find(self, group: object, items: list[bytes]) -> tuple[int, Made[Value] | None]:
-        """What begins with most of these items, how many, and at least one."""
+    def find(self, group: object, items: Sequence[object]) -> tuple[int, Entry[Value] | None]:
+        """The entry of `group` that shares most leading items with `items`.
+
+        Returns:
+            The number of shared items, and the entry; 0 and None if no entry shares an item.
+        """
         with self._lock:
-            kept = [one for one in reversed(self._kept) if one.group == group]
-        counted = ((_common(one.items, items), one) for one in kept)
-        common, best = max(counted, key=lambda pair: pair[0], default=(0, None))
+            entries = [entry for entry in reversed(self._entries) if entry.group == group]
+        counted = ((_common(entry.items, items), entry) for entry in entries)
+        common, best = max(counted, key=operator.itemgetter(0), default=(0, None))
         return common, best if common else None
 
-    def add(self, made: Made[Value]) -> None:
-        """Keeps a value in place of those that it goes on from."""
+    def add(self, entry: Entry[Value]) -> None:
+        """Adds an entry, and removes those whose lists it continues."""
         with self._lock:
-            kept = [one for one in self._kept if not _goes_on(made, one)]
-            kept = [*kept, made][-_LIMIT_COUNT:]
-            while kept and sum(one.nbytes for one in kept) > self._limit_bytes:
-                kept.pop(0)
-            self._kept = kept
+            entries = [one for one in self._entries if not _continues(entry, one)]
+            entries = [*entries, entry][-_MAX_ENTRIES:]
+            while entries and sum(one.nbytes for one in entries) > self._limit_bytes:
+                entries.pop(0)
+            self._entries = entries
 
 
-def _goes_on(made: Made[Value], before: Made[Value]) -> bool:
-    return made.group == before.group and made.items[: len(before.items)] == before.items
+def _continues(entry: Entry[Any], before: Entry[Any]) -> bool:
+    return entry.group == before.group and entry.items[: len(before.items)] == before.items
 
 
-def _common(first: list[bytes], second: list[bytes]) -> int:
+def _common(first: Sequence[object], second: Sequence[object]) -> int:
     if second[: len(first)] == first:
         return len(first)
-    pairs = enumerate(zip(first, second, strict=False))
-    return next((n for n, (a, b) in pairs if a != b), min(len(first), len(second)))
+    return sum(takewhile(bool, map(operator.eq, first, second)))
+
+
+def exact_bytes(value: Any) -> bytes:
+    """Bytes that are equal only for JSON values that a template prints alike.
+
+    Python values that are equal may still print differently: here the order of keys counts, and
+    1, 1.0 and true are three values.
+    """
+    # From version 3 on, the bytes also depend on references between the parts of a value.
+    return marshal.dumps(value, 2)

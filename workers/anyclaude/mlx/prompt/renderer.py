@@ -1,4 +1,4 @@
-"""From a Messages request to token ids with the places where they may be cut."""
+"""Turns a Messages request into token ids, with the points where the prompt may be cut."""
 
 import sys
 import threading
@@ -13,63 +13,59 @@ from anyclaude.mlx.adapter import TokenizerWrapper
 from anyclaude.mlx.prompt.canonical import (
     Conversation,
     TemplateMessage,
-    TurnMemory,
+    TurnCache,
     canonicalise,
     translated,
+    wants_thinking,
 )
-from anyclaude.mlx.prompt.compare import exact_bytes, shared_characters
-from anyclaude.mlx.prompt.continuation import (
-    DIGEST_MESSAGES,
-    Continuation,
-    Rendering,
-    Shaped,
-)
+from anyclaude.mlx.prompt.continuation import DIGEST_MESSAGES, Continuation, Rendering
 from anyclaude.mlx.prompt.control_tokens import ControlTokens
 from anyclaude.mlx.prompt.cuts import Cut, last_cut, learn_turns
-from anyclaude.mlx.prompt.pieces import Encoded, PieceEncoder
-from anyclaude.mlx.prompt.probe import find_dialect, turns_rendered
-from anyclaude.mlx.prompt.render_cache import Lately, Made
-from anyclaude.mlx.prompt.shaping import Shaping
-from anyclaude.mlx.prompt.splice import Place, SplicedTurns
-from anyclaude.mlx.prompt.template import (
-    Template,
-    TemplateRefused,
-    template_source,
+from anyclaude.mlx.prompt.dialect import AdaptedMessages, ConversationAdapter
+from anyclaude.mlx.prompt.pieces import Encoded, PieceEncoder, shared_characters
+from anyclaude.mlx.prompt.probe import (
+    TRIAL_DIGEST_MESSAGES,
+    can_continue,
+    find_dialect,
+    turns_rendered,
 )
-from anyclaude.mlx.prompt.trial import TRIAL_DIGEST_MESSAGES, can_continue
+from anyclaude.mlx.prompt.render_cache import Entry, RenderCache, exact_bytes
+from anyclaude.mlx.prompt.splice import AnswerPosition, SplicedTurns
+from anyclaude.mlx.prompt.template import Template, TemplateRefused, template_source
 from anyclaude.mlx.tokens import TokenArray
 
-_REMEMBERED_STARTS: Final = 32
-_REMEMBERED_BYTES: Final = 64 * 1024 * 1024
+_CACHED_STARTS: Final = 32
+_CACHE_BYTES: Final = 64 * 1024 * 1024
 _PIECE_BYTES: Final = 200
-# First words that differ from the first character on.
-_FIRST_WORDS: Final = ("A", "B")
+# Two first messages that differ from the first character on.
+_FIRST_TEXTS: Final = ("A", "B")
 
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
     token_ids: TokenArray
-    # Strictly increasing token offsets within the prompt, neither its start nor its end: the
-    # ends of the stable prefix and of every message.
-    marks: tuple[int, ...]
-    # Tokens of tools and instructions, which every new conversation shares; 0 if there are none.
+    # The ends of the stable prefix and of every message, as strictly increasing token offsets,
+    # without the start and the end of the prompt.
+    cut_points: tuple[int, ...]
+    # The length of the stable prefix: tools and instructions, which all new conversations share.
+    # 0 if there are none.
     stable_tokens: int
-    # Where the answer will stand; None where answers are not spliced.
-    place: Place | None = None
+    # The position of the answer in later prompts; None if answers are not spliced.
+    answer_position: AnswerPosition | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class _Start:
-    """What conversations with the same tools and instructions have in common."""
+    """The part that all conversations with the same tools and instructions share."""
 
     tools: list[dict[str, Any]]
-    # Text of the rendering up to the first user's words.
+    # The rendered text up to the text of the first user message.
     text: str
 
 
 @dataclass(frozen=True, eq=False)
 class _Rendered:
-    """A prompt as it was made."""
+    """A prompt with the intermediate results from which a longer prompt can be made."""
 
     rendering: Rendering
     encoded: Encoded
@@ -77,13 +73,17 @@ class _Rendered:
 
     @property
     def nbytes(self) -> int:
-        """About what it holds: the messages, the text, its pieces and the token ids."""
+        """An estimate of its memory: the messages, the text, its pieces and the token ids."""
         pieces = _PIECE_BYTES * len(self.encoded.pieces)
         return 3 * sys.getsizeof(self.encoded.text) + self.encoded.token_ids.nbytes + pieces
 
 
 class PromptRenderer:
-    """Renders requests for one model; what the model's template takes is found out at the start."""
+    """Renders requests for one model.
+
+    What the model's template accepts is found out at construction. Later requests are rendered from
+    cached parts of earlier ones; the result does not depend on the caches.
+    """
 
     def __init__(
         self,
@@ -95,7 +95,8 @@ class PromptRenderer:
         """
         Args:
             digest_messages: as for `Continuation`.
-            spliced_bytes: for answers that are put back as the model wrote them; 0 keeps none.
+            spliced_bytes: memory for the answers that later prompts repeat in the model's own
+                tokens; 0 keeps none.
 
         Raises:
             ValueError: the model has no chat template.
@@ -112,10 +113,10 @@ class PromptRenderer:
         self._can_continue = can_continue(
             self._new_continuation(TRIAL_DIGEST_MESSAGES), self._dialect
         )
-        self._turn_memory = TurnMemory(_REMEMBERED_BYTES)
-        self._shaping = Shaping(self._dialect, _REMEMBERED_BYTES)
-        # Grouped by their start.
-        self._memory: Lately[_Rendered] = Lately(_REMEMBERED_BYTES)
+        self._turn_cache = TurnCache(_CACHE_BYTES)
+        self._adapter = ConversationAdapter(self._dialect, _CACHE_BYTES)
+        # Its groups are the starts.
+        self._cache: RenderCache[_Rendered] = RenderCache(_CACHE_BYTES)
         self._spliced = SplicedTurns(spliced_bytes) if spliced_bytes else None
         self._starts: OrderedDict[bytes, _Start] = OrderedDict()
         self._lock = threading.Lock()
@@ -127,10 +128,10 @@ class PromptRenderer:
         """The prompt of a request.
 
         Raises:
-            ApiError: 400 naming what a local text model, or this model's template, cannot take.
+            ApiError: 400 that names what the model or its template cannot accept.
         """
-        conversation = canonicalise(request, self._turn_memory)
-        thinking = self._can_think and _wants_thinking(request)
+        conversation = canonicalise(request, self._turn_cache)
+        thinking = self._can_think and wants_thinking(request)
         try:
             return self._render(conversation, thinking)
         except TemplateRefused as refusal:
@@ -140,65 +141,69 @@ class PromptRenderer:
             ) from refusal
 
     def _render(self, conversation: Conversation, thinking: bool) -> Prompt:
-        shaped = self._shaping.shaped(conversation)
+        adapted = self._adapter.adapted(conversation)
         start = self._start(conversation, thinking)
-        _, known = self._memory.find(start, shaped.exact)
+        _, known = self._cache.find(start, adapted.exact)
         before = known.value if known else None
-        rendering = self._rendering(before, shaped, start, thinking)
+        rendering = self._rendering(before, adapted, start, thinking)
         encoded = self._encoder.encode(rendering.text, before.encoded if before else None)
         cuts = self._turns.cuts(encoded, before.cuts if before else ())
         rendered = _Rendered(rendering, encoded, cuts)
-        self._memory.add(Made(start, shaped.exact, rendered, rendered.nbytes))
+        self._cache.add(Entry(start, adapted.exact, rendered, rendered.nbytes))
         total = len(encoded.token_ids)
         inner = cuts[:-1] if cuts and cuts[-1].tokens == total else cuts
         stable_tokens = 0
         if conversation.leading or conversation.tools:
             shared = self._shared_characters(conversation, thinking, start, rendering.text)
             stable_tokens = last_cut(inner, encoded, shared)
-        marks = tuple(sorted({stable_tokens, *(cut.tokens for cut in inner)} - {0}))
-        if self._spliced is None or _is_unfinished(shaped.messages):
-            return Prompt(encoded.token_ids, marks, stable_tokens)
-        place = self._spliced.place(start, shaped.exact, encoded, cuts, marks, stable_tokens)
-        return Prompt(place.token_ids, place.marks, stable_tokens, place)
+        cut_points = tuple(sorted({stable_tokens, *(cut.tokens for cut in inner)} - {0}))
+        if self._spliced is None or _is_unfinished(adapted.messages):
+            return Prompt(encoded.token_ids, cut_points, stable_tokens)
+        position = self._spliced.position(
+            start, adapted.exact, encoded, cuts, cut_points, stable_tokens
+        )
+        return Prompt(position.token_ids, position.cut_points, stable_tokens, position)
 
-    def keep_answer(self, place: Place, generated: TokenArray, answer: Message) -> None:
-        """Keeps the tokens of an answer for the prompts that will hold it.
+    def keep_answer(self, position: AnswerPosition, generated: TokenArray, answer: Message) -> None:
+        """Keeps the tokens of an answer for later prompts that contain it.
 
         Args:
-            place: of the prompt that was answered.
-            generated: all tokens of the answer, the end-of-turn token last.
-            answer: as its client will send it back.
+            position: the `answer_position` of the prompt.
+            generated: all tokens of the answer, up to and including the end-of-turn token.
+            answer: the message that the client will send back.
         """
-        shaped = self._dialect.shape(Conversation((), translated(answer), ()))
-        # Some templates take a call and its result in turns of their own.
-        if self._spliced is not None and len(shaped) == 1:
-            self._spliced.keep(place, generated, exact_bytes(shaped[0]))
+        messages = self._dialect.adapt(Conversation((), translated(answer), ()))
+        # In some dialects the calls of one answer become several turns.
+        if self._spliced is not None and len(messages) == 1:
+            self._spliced.keep(position, generated, exact_bytes(messages[0]))
 
     def _rendering(
         self,
         before: _Rendered | None,
-        shaped: Shaped,
+        adapted: AdaptedMessages,
         start: _Start,
         thinking: bool,
     ) -> Rendering:
-        if _is_unfinished(shaped.messages):
+        if _is_unfinished(adapted.messages):
             text = self._template.render(
-                shaped.messages, start.tools, thinking=thinking, unfinished=True
+                adapted.messages, start.tools, thinking=thinking, unfinished=True
             )
-            return Rendering(shaped.exact, text, [], "")
+            return Rendering(adapted.exact, text, [], "")
         if before is not None and self._can_continue:
-            going_on = self._continuation.continued(before.rendering, shaped, start.tools, thinking)
-            if going_on is not None:
-                return going_on
-        return self._continuation.whole(shaped, start.tools, thinking)
+            continued = self._continuation.continued(
+                before.rendering, adapted, start.tools, thinking
+            )
+            if continued is not None:
+                return continued
+        return self._continuation.whole(adapted, start.tools, thinking)
 
     def _shared_characters(
         self, conversation: Conversation, thinking: bool, start: _Start, text: str
     ) -> int:
-        """How much of `text` every conversation with the same start has."""
+        """The length of the part of `text` that all conversations with the same start share."""
         if text.startswith(start.text):
             return len(start.text)
-        # The template wrote something else than last time, such as another date.
+        # The template wrote a different text than last time, such as another date.
         start = self._make_start(conversation, thinking)
         return shared_characters(start.text, text)
 
@@ -214,26 +219,22 @@ class PromptRenderer:
         tools = self._template.protected_tools(conversation.tools)
         first, second = (
             self._template.render(
-                self._dialect.shape(replace(conversation, messages=(_user(words),))),
+                self._dialect.adapt(replace(conversation, messages=(_user(text),))),
                 tools,
                 thinking=thinking,
             )
-            for words in _FIRST_WORDS
+            for text in _FIRST_TEXTS
         )
         start = _Start(tools, first[: shared_characters(first, second)])
         with self._lock:
             self._starts[_start_key(conversation, thinking)] = start
-            if len(self._starts) > _REMEMBERED_STARTS:
+            if len(self._starts) > _CACHED_STARTS:
                 self._starts.popitem(last=False)
         return start
 
 
-def _wants_thinking(request: CountTokensRequest) -> bool:
-    return (request.thinking or {}).get("type") in ("adaptive", "enabled")
-
-
 def _is_unfinished(messages: Sequence[TemplateMessage]) -> bool:
-    """Whether the client began the answer itself; a call waits for its result instead."""
+    """Whether the client wrote the beginning of the answer; a call waits for its result instead."""
     return messages[-1]["role"] == "assistant" and "tool_calls" not in messages[-1]
 
 
@@ -241,5 +242,5 @@ def _start_key(conversation: Conversation, thinking: bool) -> bytes:
     return exact_bytes((thinking, conversation.leading, conversation.tools))
 
 
-def _user(words: str) -> TemplateMessage:
-    return {"role": "user", "content": words}
+def _user(text: str) -> TemplateMessage:
+    return {"role": "user", "content": text}

@@ -1,14 +1,14 @@
-"""Answers put back into later prompts in the very tokens that the model wrote.
+"""Keeps answers in later prompts in exactly the tokens that the model wrote.
 
-A template writes an answer in its own way when the client sends it back: JSON spaced otherwise,
-keys in another order, thinking left out. The prompt then leaves the cached tokens there. With
-splicing, a prompt goes on from the tokens of the prompt before it and the answer to it, and the
-template's own rendering follows from behind that answer.
+When a client sends an answer back, the template may render it in other tokens: JSON with other
+spaces, keys in another order, thinking left out. The prompt then differs from the cached tokens at
+the answer. With splicing, a prompt begins with the tokens of the previous prompt and its answer,
+and continues after that answer with the tokens that the template renders.
 
 Invariants:
-- An answer is spliced only where the conversation is, message by message and byte by byte as the
-  template takes them, the one that was answered, followed by what was answered.
-- What lies behind the last spliced answer is the template's rendering, token by token.
+- An answer is spliced only if all messages up to it are equal, as exact bytes in the template's
+  dialect, to the messages that were answered, and the answer itself is equal to what was sent.
+- The tokens after the last spliced answer are exactly those that the template renders.
 """
 
 from collections.abc import Sequence
@@ -18,125 +18,132 @@ import numpy as np
 
 from anyclaude.mlx.prompt.cuts import Cut
 from anyclaude.mlx.prompt.pieces import Encoded
-from anyclaude.mlx.prompt.render_cache import Lately, Made
+from anyclaude.mlx.prompt.render_cache import Entry, RenderCache
 from anyclaude.mlx.tokens import TokenArray
 
 
 @dataclass(frozen=True)
-class _Point:
+class _AnswerEnd:
     """The end of a kept answer."""
 
-    # Messages up to it.
+    # The number of messages up to it.
     messages: int
-    # Ends of messages before it in the template's rendering.
+    # The number of message ends before it in the template's rendering.
     ends: int
-    # How that rendering opens an answer.
+    # The text with which the template opens the answer.
     header: str
-    # Tokens up to it.
+    # The number of tokens up to it.
     tokens: int
 
 
 @dataclass(frozen=True, eq=False)
-class _Written:
-    """A conversation's tokens as they were computed, up to its latest answer."""
+class _Computed:
+    """The tokens of a conversation as they were computed, up to the end of its latest answer."""
 
     token_ids: TokenArray
-    marks: tuple[int, ...]
-    points: tuple[_Point, ...]
+    cut_points: tuple[int, ...]
+    answers: tuple[_AnswerEnd, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Place:
-    """A prompt, and where the answer to it will stand in the next one."""
+class AnswerPosition:
+    """A prompt, and the position that its answer will have in later prompts."""
 
     token_ids: TokenArray
-    marks: tuple[int, ...]
-    # What the conversation shares with all that have the same tools and instructions.
+    cut_points: tuple[int, ...]
+    # The part shared with all conversations that have the same tools and instructions.
     start: object
-    # Its messages, as `exact_bytes`.
+    # The messages as `exact_bytes`.
     items: list[bytes]
-    points: tuple[_Point, ...]
+    # The spliced answers that the prompt contains.
+    answers: tuple[_AnswerEnd, ...]
+    # As in `_AnswerEnd`, for the answer to come.
     ends: int
     header: str
 
 
 class SplicedTurns:
-    """The answers that are kept; safe between threads."""
+    """The kept answers of all conversations. Safe to share between threads."""
 
     def __init__(self, limit_bytes: int) -> None:
-        self._kept: Lately[_Written] = Lately(limit_bytes)
+        self._cache: RenderCache[_Computed] = RenderCache(limit_bytes)
 
-    def place(
+    def position(
         self,
         start: object,
         items: list[bytes],
         encoded: Encoded,
         cuts: Sequence[Cut],
-        marks: tuple[int, ...],
+        cut_points: tuple[int, ...],
         stable_tokens: int,
-    ) -> Place:
-        """The prompt in the tokens that were computed, as far as they are known.
+    ) -> AnswerPosition:
+        """The prompt, spliced as far as its answers were kept.
 
         Args:
-            start: what the conversation shares with others.
-            items: its messages, as `exact_bytes`.
-            encoded: as the template writes it.
-            cuts: all ends of messages therein.
-            marks, stable_tokens: as of the `Prompt` that would be without splicing.
+            start: the part that the conversation shares with others.
+            items: its messages as `exact_bytes`.
+            encoded: the prompt as the template renders it.
+            cuts: all ends of messages in `encoded`.
+            cut_points, stable_tokens: those of the prompt without splicing.
         """
         header = _first_line(encoded.text[cuts[-1].characters :]) if cuts else ""
-        rendered = Place(
-            encoded.token_ids, marks, start, items, points=(), ends=len(cuts), header=header
+        rendered = AnswerPosition(
+            encoded.token_ids, cut_points, start, items, answers=(), ends=len(cuts), header=header
         )
-        common, made = self._kept.find(start, items)
-        points = made.value.points if made else ()
-        reached = tuple(point for point in points if point.messages <= common)
-        if made is None or not reached:
+        common, entry = self._cache.find(start, items)
+        if entry is None:
             return rendered
-        last, written = reached[-1], made.value
-        behind = _behind(last, written, encoded, cuts)
-        alike = np.array_equal(written.token_ids[:stable_tokens], encoded.token_ids[:stable_tokens])
+        computed = entry.value
+        answers = tuple(answer for answer in computed.answers if answer.messages <= common)
         # The template may have written another date into the instructions.
-        if behind is None or not alike:
+        stable = encoded.token_ids[:stable_tokens]
+        if not answers or not np.array_equal(computed.token_ids[:stable_tokens], stable):
             return rendered
-        before, shift = written.token_ids[: last.tokens], last.tokens - behind
-        kept = (mark for mark in written.marks if mark <= last.tokens)
-        moved = (mark + shift for mark in marks if mark > behind)
+        last = answers[-1]
+        rendered_end = _rendered_end(last, computed, encoded, cuts)
+        if rendered_end is None:
+            return rendered
+        shift = last.tokens - rendered_end
+        kept = (cut for cut in computed.cut_points if cut <= last.tokens)
+        moved = (cut + shift for cut in cut_points if cut > rendered_end)
+        rest = encoded.token_ids[rendered_end:]
         return replace(
             rendered,
-            token_ids=np.concatenate([before, encoded.token_ids[behind:]]),
-            marks=(*kept, *moved),
-            points=reached,
+            token_ids=np.concatenate([computed.token_ids[: last.tokens], rest]),
+            cut_points=(*kept, *moved),
+            answers=answers,
         )
 
-    def keep(self, place: Place, generated: TokenArray, answer: bytes) -> None:
+    def keep(self, position: AnswerPosition, generated: TokenArray, answer: bytes) -> None:
         """Keeps an answer.
 
         Args:
-            place: where it stands.
-            generated: its tokens, the last of which ends it.
-            answer: the message it comes back as, as `exact_bytes`.
+            position: its position.
+            generated: its tokens, of which the last one ends it.
+            answer: the message that the client will send back, as `exact_bytes`.
         """
-        if not place.header:
-            # Nothing to know its place in a later rendering by.
+        if not position.header:
+            # The answer could not be found in a later rendering.
             return
-        token_ids = np.concatenate([place.token_ids, generated])
-        items = [*place.items, answer]
-        point = _Point(len(items), place.ends, place.header, len(token_ids))
-        written = _Written(token_ids, place.marks, (*place.points, point))
+        token_ids = np.concatenate([position.token_ids, generated])
+        items = [*position.items, answer]
+        end = _AnswerEnd(len(items), position.ends, position.header, len(token_ids))
+        computed = _Computed(token_ids, position.cut_points, (*position.answers, end))
         nbytes = token_ids.nbytes + sum(map(len, items))
-        self._kept.add(Made(place.start, items, written, nbytes))
+        self._cache.add(Entry(position.start, items, computed, nbytes))
 
 
-def _behind(point: _Point, written: _Written, encoded: Encoded, cuts: Sequence[Cut]) -> int | None:
-    """Tokens of the rendering up to the end of the answer that `point` ends; None if not found."""
-    if not 0 < point.ends < len(cuts):
+def _rendered_end(
+    answer: _AnswerEnd, computed: _Computed, encoded: Encoded, cuts: Sequence[Cut]
+) -> int | None:
+    """The token offset at which the answer ends in the template's rendering; None if not found."""
+    if not 0 < answer.ends < len(cuts):
         return None
-    first, last = cuts[point.ends - 1], cuts[point.ends]
-    if not encoded.text.startswith(point.header, first.characters):
+    first, last = cuts[answer.ends - 1], cuts[answer.ends]
+    if not encoded.text.startswith(answer.header, first.characters):
         return None
     rendered = encoded.token_ids[first.tokens : last.tokens]
-    ends = np.flatnonzero(rendered == written.token_ids[point.tokens - 1])
+    ends = np.flatnonzero(rendered == computed.token_ids[answer.tokens - 1])
     return first.tokens + int(ends[-1]) + 1 if len(ends) else None
 
 

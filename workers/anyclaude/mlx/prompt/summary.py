@@ -1,8 +1,8 @@
-"""What a request says, in a form that tells what changed between two of them.
+"""Summaries of requests, by which two requests are compared to find what changed.
 
-The stable prefix is kept as digests alone, so its facts may be written to disk. Messages are
-compared as they are, by what reaches the model: `cache_control`, signatures and the way of writing
-a text make no difference.
+The summary of a stable prefix holds digests only, so it may be written to disk. Messages are
+compared by what reaches the model: `cache_control`, signatures, and whether a text is a string or a
+list make no difference.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from anyclaude.cache.v1 import cache_pb2
 from anyclaude.messages.requests import CountTokensRequest, Message
-from anyclaude.mlx.prompt.canonical import canonicalise
+from anyclaude.mlx.prompt.canonical import canonicalise, wants_thinking
 from anyclaude.mlx.prompt.content import join
 from anyclaude.worker.v1 import worker_pb2 as pb
 
@@ -22,7 +22,7 @@ _DIGEST_CHARACTERS = 16
 
 
 class ChangeKind(Enum):
-    """How a tool differs; each value is the contract's number."""
+    """How a tool differs. The values are those of the worker contract."""
 
     ADDED = cache_pb2.CHANGE_KIND_ADDED
     REMOVED = cache_pb2.CHANGE_KIND_REMOVED
@@ -34,17 +34,17 @@ class ChangeKind(Enum):
 class ToolChange:
     name: str
     kind: ChangeKind
-    # Paths within the tool; of a changed one only.
+    # The paths within the tool that differ, if its kind is CHANGED.
     fields: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class PrefixSummary:
-    """Tools and instructions as digests."""
+    """The stable prefix of a request: tools and instructions as digests."""
 
-    # By name, in order: the digest of each value within the tool, by its path.
+    # For each tool by name, in order: the digest of each value within it, by its path.
     tools: Mapping[str, Mapping[str, str]]
-    # System texts ahead of the first turn.
+    # Digests of the system texts before the first turn.
     instructions: tuple[str, ...]
     thinking: bool
 
@@ -53,9 +53,9 @@ class PrefixSummary:
         conversation = canonicalise(request)
         functions = [tool["function"] for tool in conversation.tools]
         return cls(
-            {function["name"]: dict(_leaves(_spelled(function))) for function in functions},
+            {function["name"]: dict(_leaves(_with_api_names(function))) for function in functions},
             tuple(map(_digest, conversation.leading)),
-            (request.thinking or {}).get("type") in ("adaptive", "enabled"),
+            wants_thinking(request),
         )
 
     def to_json(self) -> str:
@@ -63,22 +63,22 @@ class PrefixSummary:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The opposite of `to_json`.
+        """Reads what `to_json` wrote.
 
         Raises:
-            ValueError, KeyError, TypeError: it is something else.
+            ValueError, KeyError, TypeError: `text` is something else.
         """
         values = json.loads(text)
         return cls(values["tools"], tuple(values["instructions"]), bool(values["thinking"]))
 
 
-def _spelled(function: Mapping[str, Any]) -> dict[str, Any]:
-    """The function under the names that the Messages API gives to its parts."""
+def _with_api_names(function: Mapping[str, Any]) -> dict[str, Any]:
+    """The function with the names that the Messages API uses."""
     return {"description": function["description"], "input_schema": function["parameters"]}
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Every value that holds no other, by its path; order within objects counts too."""
+    """The digest of every value that contains no other, by its path; key order counts too."""
     if isinstance(value, Mapping) and value:
         for place, (key, item) in enumerate(value.items()):
             for name, digest in _leaves(item, f"{path}.{key}" if path else key):
@@ -91,47 +91,47 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_CHARACTERS]
 
 
-def tool_changes(kept: PrefixSummary, came: PrefixSummary) -> tuple[ToolChange, ...]:
-    """What happened to each tool that is not as it was, where it was."""
-    gone = [name for name in kept.tools if name not in came.tools]
-    changes = [_change(kept, came, name) for name in came.tools]
-    changes += [ToolChange(name, ChangeKind.REMOVED) for name in gone]
+def tool_changes(old: PrefixSummary, new: PrefixSummary) -> tuple[ToolChange, ...]:
+    """Each tool that was added, removed or changed; if there is none, the first that moved."""
+    removed = [name for name in old.tools if name not in new.tools]
+    changes = [_change(old, new, name) for name in new.tools]
+    changes += [ToolChange(name, ChangeKind.REMOVED) for name in removed]
     found = tuple(change for change in changes if change)
-    return found or tuple(_moved(list(kept.tools), list(came.tools)))
+    return found or tuple(_moved(list(old.tools), list(new.tools)))
 
 
-def _change(kept: PrefixSummary, came: PrefixSummary, name: str) -> ToolChange | None:
-    if name not in kept.tools:
+def _change(old: PrefixSummary, new: PrefixSummary, name: str) -> ToolChange | None:
+    if name not in old.tools:
         return ToolChange(name, ChangeKind.ADDED)
-    old, new = kept.tools[name], came.tools[name]
-    paths = tuple(path for path in {**old, **new} if old.get(path) != new.get(path))
+    before, after = old.tools[name], new.tools[name]
+    paths = tuple(path for path in {**before, **after} if before.get(path) != after.get(path))
     return ToolChange(name, ChangeKind.CHANGED, paths) if paths else None
 
 
 def _moved(old: list[str], new: list[str]) -> Iterator[ToolChange]:
-    """The first tool that stands in another's place."""
+    """The first tool whose place another tool had before."""
     places = zip(old, new, strict=False)
     yield from [ToolChange(now, ChangeKind.MOVED) for was, now in places if was != now][:1]
 
 
-def instruction_changes(kept: PrefixSummary, came: PrefixSummary) -> tuple[int, ...]:
-    """Positions of system texts that are not as they were."""
-    longest = max(len(kept.instructions), len(came.instructions))
+def instruction_changes(old: PrefixSummary, new: PrefixSummary) -> tuple[int, ...]:
+    """The positions of system texts that differ."""
+    longest = max(len(old.instructions), len(new.instructions))
     return tuple(
         place
         for place in range(longest)
-        if kept.instructions[place : place + 1] != came.instructions[place : place + 1]
+        if old.instructions[place : place + 1] != new.instructions[place : place + 1]
     )
 
 
 @dataclass(frozen=True)
 class MessageSummary:
-    """One message by what the model learns from it."""
+    """What the model sees of one message."""
 
     role: str
-    words: str = ""
-    thoughts: str = ""
-    # Calls, results and whatever else it holds, in order.
+    text: str = ""
+    thinking: str = ""
+    # Calls, results and all other blocks as JSON, in order.
     others: tuple[str, ...] = ()
 
     @classmethod
@@ -145,9 +145,9 @@ class MessageSummary:
             tuple(_other(block) for block in blocks if block["type"] not in kinds),
         )
 
-    def pieces(self) -> Iterator[str]:
-        """Texts to know the message by, in its rendering."""
-        yield from (self.words, self.thoughts)
+    def texts(self) -> Iterator[str]:
+        """Texts by which the message can be recognised in a rendered prompt."""
+        yield from (self.text, self.thinking)
         for other in self.others:
             block = json.loads(other)
             yield from (str(block.get("name", "")), *_texts(block.get("content")))
@@ -177,7 +177,7 @@ def _texts(content: Any) -> Iterator[str]:
 
 
 class AnswerRecorder:
-    """An answer as its client will send it back, gathered from its events."""
+    """Collects the events of an answer into the message that its client will send back."""
 
     def __init__(self) -> None:
         self._blocks: list[tuple[pb.BlockStart, list[str]]] = []
@@ -192,7 +192,7 @@ class AnswerRecorder:
                 self._blocks[-1][1].append(getattr(delta, kind))
 
     def echo(self) -> Message:
-        """The message that the answer becomes."""
+        """The message as the client will send it back."""
         blocks = [_echoed(start, "".join(pieces)) for start, pieces in self._blocks]
         return Message(role="assistant", content=blocks)
 
@@ -201,7 +201,7 @@ class AnswerRecorder:
 
     @property
     def size(self) -> int:
-        """Characters held."""
+        """The number of characters collected."""
         return sum(len(piece) for _, pieces in self._blocks for piece in pieces)
 
 
@@ -217,5 +217,5 @@ def _arguments(text: str) -> Any:
     try:
         return json.loads(text or "{}")
     except ValueError:
-        # Cut short by a limit: it comes back as something else, if at all.
+        # A call that a limit cut off. The client sends it back differently, or not at all.
         return text

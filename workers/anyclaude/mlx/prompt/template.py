@@ -1,8 +1,8 @@
-"""The model's chat template: canonical messages in, text out, with content that stays content.
+"""Renders messages with the model's chat template.
 
-One call of the template per rendering. What the template writes about earlier turns may depend
-on later ones (thinking dropped at each new question); where it has a switch against that, the
-switch is set, since a prompt that only grows is computed only once.
+What a template writes for earlier turns may depend on later ones: many drop earlier thinking at
+each new question. If the template has a switch against that, the switch is set, because a prompt to
+which text is only appended is computed only once.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +14,8 @@ from anyclaude.mlx.adapter import TokenizerWrapper
 from anyclaude.mlx.prompt.canonical import TemplateMessage
 from anyclaude.mlx.prompt.control_tokens import ControlTokens
 
-# What templates raise on a conversation they do not take: Jinja's errors, and, from expressions
-# in them or from renderers written in Python, those of wrong types and missing keys.
+# What templates raise on a conversation that they do not accept: Jinja's errors, and errors of
+# wrong types and missing keys from expressions in templates and from renderers written in Python.
 _REFUSALS: Final = (
     TemplateError,
     TypeError,
@@ -29,11 +29,11 @@ _KEEP_THINKING: Final = {"clear_thinking": False, "preserve_thinking": True}
 
 
 class TemplateRefused(Exception):
-    """The chat template raised on the conversation; the message is its own."""
+    """The chat template does not accept the conversation; the message is the template's own."""
 
 
 class Template:
-    """Renders with one tokenizer's chat template."""
+    """The chat template of one tokenizer."""
 
     def __init__(self, tokenizer: TokenizerWrapper, control: ControlTokens) -> None:
         """
@@ -42,7 +42,7 @@ class Template:
         """
         if not tokenizer.has_chat_template:
             raise ValueError(
-                "the model has no chat template, so a conversation cannot be put to it; "
+                "the model has no chat template, so it cannot be given a conversation; "
                 "configure an instruction-tuned model (its folder holds chat_template.jinja)"
             )
         self._apply_template: Callable[..., str] = tokenizer.apply_chat_template
@@ -64,15 +64,16 @@ class Template:
         """The conversation as text.
 
         Args:
-            messages: in an order and with roles that the template takes.
-            tools: protected already, since they hardly ever change.
-            thinking: what a template that knows `enable_thinking` is told.
-            answer: end with the header of an assistant turn.
-            unfinished: end inside the last message's content, for the model to go on with. A
-                template that does not print the content as it stands gives the whole turn.
+            messages: as `Dialect.adapt` returns them.
+            tools: as `protected_tools` returns them; they hardly ever change.
+            thinking: the value of `enable_thinking`, for templates that read it.
+            answer: whether to end with the header of an assistant turn.
+            unfinished: whether to end inside the last message's content, which the model then
+                continues. If the template does not print the content unchanged, the whole turn is
+                rendered.
 
         Raises:
-            TemplateRefused: the template does not take this conversation.
+            TemplateRefused: the template does not accept this conversation.
         """
         protected = [self.protected(message) for message in messages]
         if unfinished:
@@ -87,7 +88,7 @@ class Template:
         thinking: bool,
         answer: bool = True,
     ) -> str:
-        """`render` for messages that are protected already."""
+        """The same as `render`, for messages that are protected already."""
         try:
             return self._apply_template(
                 list(messages),
@@ -101,7 +102,7 @@ class Template:
             raise TemplateRefused(str(error) or type(error).__name__) from error
 
     def protected(self, message: TemplateMessage) -> TemplateMessage:
-        """The message with protected content; its roles and keys are not content."""
+        """The message with its content protected; role and keys are not content."""
         protect = self._control.protect
         result = {"role": message["role"], "content": protect(message["content"])}
         if "reasoning_content" in message:
@@ -119,12 +120,12 @@ class Template:
         return [{**tool, "function": self._fields(tool["function"])} for tool in tools]
 
     def _fields(self, function: Mapping[str, Any]) -> dict[str, Any]:
-        """A function with its own keys as they are, and all below them protected."""
+        """A function whose values are protected, but not its own keys."""
         return {key: self._control.protect(value) for key, value in function.items()}
 
 
 def template_source(tokenizer: TokenizerWrapper) -> str:
-    """The text of the template or templates; empty for a renderer written in Python."""
+    """The source of all templates of the tokenizer; empty if its renderer is written in Python."""
     template = tokenizer.chat_template
     if isinstance(template, Mapping):
         return "".join(template.values())

@@ -1,4 +1,4 @@
-"""Shaping only what is new gives what shaping all gives, whatever the template takes."""
+"""Adapting only new messages gives the same as adapting all of them, in every dialect."""
 
 from dataclasses import fields, replace
 from typing import Any
@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anyclaude.mlx.prompt.canonical import Conversation, TemplateMessage
-from anyclaude.mlx.prompt.dialect import Dialect
-from anyclaude.mlx.prompt.shaping import Shaping
+from anyclaude.mlx.prompt.dialect import ConversationAdapter, Dialect
 
 _DIALECTS = [
     Dialect(),
@@ -55,29 +54,29 @@ _MESSAGES: st.SearchStrategy[TemplateMessage] = st.one_of(
     ),
     leading=st.sampled_from([(), ("system",), ("one", "two")]),
 )
-def test_new_parts_are_enough(
+def test_adapting_new_messages_is_enough(
     dialect: Dialect,
     pool: list[TemplateMessage],
     picks: list[tuple[int, list[int]]],
     leading: tuple[str, ...],
 ) -> None:
-    """Conversations that grow, are cut back and fork, message objects coming again."""
-    shaping = Shaping(dialect, 1 << 20)
+    """It holds for conversations that grow, are cut back and fork, with reused message objects."""
+    adapter = ConversationAdapter(dialect, 1 << 20)
     conversation = Conversation(leading, (pool[0],), ())
     for cut, more in picks:
         kept = conversation.messages[:cut]
         added = tuple(pool[index % len(pool)] for index in more)
         conversation = replace(conversation, messages=kept + added)
-        fresh = Shaping(dialect, 1 << 20).shaped(conversation)
-        shaped = shaping.shaped(conversation)
-        assert shaped.messages == dialect.shape(conversation)
-        assert (shaped.messages, shaped.exact) == (fresh.messages, fresh.exact)
+        fresh = ConversationAdapter(dialect, 1 << 20).adapted(conversation)
+        adapted = adapter.adapted(conversation)
+        assert adapted.messages == dialect.adapt(conversation)
+        assert (adapted.messages, adapted.exact) == (fresh.messages, fresh.exact)
 
 
-def test_what_is_kept_is_bounded() -> None:
-    """Over the limit everything is shaped again, and nothing is held."""
-    shaping = Shaping(Dialect(), 10)
+def test_the_cache_is_bounded() -> None:
+    """Over the limit, nothing is cached and every conversation is adapted as a whole."""
+    adapter = ConversationAdapter(Dialect(), 10)
     messages = ({"role": "user", "content": "word " * 100},)
     for _ in range(3):
-        assert shaping.shaped(Conversation((), messages, ())).messages == list(messages)
-    assert shaping._kept == []
+        assert adapter.adapted(Conversation((), messages, ())).messages == list(messages)
+    assert len(adapter._cache) == 0
