@@ -101,10 +101,10 @@ def same(loaded: tuple[dict[str, mx.array], dict[str, Any]] | None, saved: Segme
 def same_bits(a: mx.array, b: mx.array) -> bool:
     if (a.dtype, a.shape) != (b.dtype, b.shape):
         return False
-    return _bits(a) == _bits(b)
+    return bits(a) == bits(b)
 
 
-def _bits(array: mx.array) -> bytes:
+def bits(array: mx.array) -> bytes:
     if not array.size:
         return b""
     flat = mx.view(mx.reshape(array, (-1,), stream=mx.cpu), mx.uint8, stream=mx.cpu)
@@ -147,7 +147,7 @@ def after(scenario: str) -> dict[str, Segment]:
 
 def budget_of(scenario: str) -> int:
     """For the eviction: enough for what is there, not for one more."""
-    return 150_000 if scenario == "evict" else BUDGET_BYTES
+    return {"evict": 150_000, "load": 100_000}.get(scenario, BUDGET_BYTES)
 
 
 def act(opened: DiskTier, scenario: str) -> None:

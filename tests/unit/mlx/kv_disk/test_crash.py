@@ -1,8 +1,10 @@
 """A crash at any step of writing leaves the old state or the complete new one, never a third."""
 
-import subprocess
-import sys
-from collections.abc import Callable
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,17 @@ from structlog.testing import capture_logs
 from anyclaude.mlx.kv_disk import DiskState, Point, Segment
 from tests.figures import FIGURES, RecordProperty
 from tests.unit.mlx.kv_disk import records as disk
+from tests.unit.mlx.kv_disk.victim import (
+    LOAD,
+    LOAD_NAMES,
+    LOAD_SEEDS,
+    Victims,
+    load_segment,
+    victims,
+)
 
+SEED = 20_261_129
+KILLS = 180
 REMOVING = {Point.UNLINKED}
 CASES = [
     (scenario, point)
@@ -102,28 +114,48 @@ def test_an_unexpected_end_of_the_writer(
     record_property(FIGURES, "the writer ended at a step of writing: 0 records lost or wrong")
 
 
-# A process takes a second, so an exchange is cut where it differs from an addition.
-KILLS = [case for case in CASES if case[0] == "evict"]
-KILLS += [("replace", point) for point in (Point.FILE_SYNCED, Point.RENAMED, Point.FOLDER_SYNCED)]
+@pytest.fixture(scope="module")
+def killed() -> Iterator[Victims]:
+    with victims() as running:
+        yield running
 
 
-@pytest.mark.parametrize(("scenario", "point"), KILLS)
-def test_a_killed_process(scenario: str, point: Point, record_property: RecordProperty):
+@pytest.mark.parametrize(("scenario", "point"), CASES)
+def test_a_killed_process(
+    scenario: str, point: Point, killed: Victims, record_property: RecordProperty
+):
     """SIGKILL of a real process at a step: the next one finds the old state or the new, whole."""
     with disk.folder() as path:
         _prepared(path)
-        command = [
-            sys.executable,
-            "-m",
-            "tests.unit.mlx.kv_disk.victim",
-            str(path),
-            point.name,
-            scenario,
-        ]
-        victim = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        assert victim.returncode == -9, victim.stdout + victim.stderr
+        killed.start(path, point.name, scenario)
+        assert killed.signal_of_the_end() == signal.SIGKILL
         _check_state(path, scenario, point)
     record_property(FIGURES, "SIGKILL at a step of writing: 0 records lost or wrong")
+
+
+def test_processes_killed_at_any_moment(killed: Victims, record_property: RecordProperty):
+    """180 SIGKILLs at random moments of one folder's life: what is found is whole and right."""
+    dice, found = random.Random(SEED), 0
+    contents = {name: [load_segment(name, seed) for seed in LOAD_SEEDS] for name in LOAD_NAMES}
+    with disk.folder() as path:
+        for _ in range(KILLS):
+            pid = killed.start(path, "", LOAD)
+            time.sleep(dice.uniform(0.01, 0.06))
+            os.kill(pid, signal.SIGKILL)
+            assert killed.signal_of_the_end() == signal.SIGKILL
+            assert disk.bytes_on_disk(path) <= disk.budget_of(LOAD)
+            with disk.tier(path, budget_bytes=disk.budget_of(LOAD)) as tier:
+                for record in tier.records():
+                    loaded = tier.load(record.record_id)
+                    assert any(disk.same(loaded, one) for one in contents[record.record_id])
+                    found += 1
+                status = tier.status()
+                assert (status.quarantined, status.orphans, status.last_error) == (0, 0, "")
+                assert not list(path.rglob("*.tmp"))
+    assert found > KILLS // 4
+    record_property(
+        FIGURES, f"{KILLS} SIGKILLs at random moments: {found} records read back, 0 lost or wrong"
+    )
 
 
 @pytest.mark.parametrize("point", [point for point in Point if point not in REMOVING])

@@ -1,10 +1,14 @@
 """Caches that go from one tree to another through a file, for every kind of layer."""
 
+import json
 import random
+import subprocess
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
 from anyclaude.mlx.kv.operations import pin, pinned_bytes
 from anyclaude.mlx.kv_disk import DiskTier
@@ -201,6 +205,27 @@ def test_a_part_is_exported(tmp_path: Path) -> None:
     with pytest.raises(ExchangeError) as refused:
         Outgoing.of(engine.engine.store, FINGERPRINT, Choice(session_id="none"))
     assert refused.value.fault is Fault.MISSING
+
+
+def test_an_export_is_an_ordinary_tar_file(tmp_path: Path) -> None:
+    """Python's and the system's tar list and unpack it; each member is a safetensors file."""
+    engine, _ = spoken(tiny.Family.DENSE)
+    store = engine.engine.store
+    pin(store, next(node for node in store.tree.nodes() if node.stable_digest), pinned=True)
+    taken = export(engine, tmp_path / "caches.tar")
+    (tmp_path / "out").mkdir()
+    unpack = ["tar", "-xpf", str(tmp_path / "caches.tar"), "-C", str(tmp_path / "out")]
+    subprocess.run(unpack, check=True)
+    with tarfile.open(tmp_path / "caches.tar") as tar:
+        assert {member.name for member in tar} == {f.name for f in (tmp_path / "out").iterdir()}
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert (manifest["fingerprint"], len(manifest["lineages"])) == (FINGERPRINT, 2)
+    records = list((tmp_path / "out").glob("*.safetensors"))
+    assert len(records) == taken.segments
+    assert [record.stat().st_mode & 0o777 for record in records].count(0o400) == 1
+    for record in records:
+        with safe_open(record, "numpy") as opened_record:
+            assert opened_record.metadata()["record_id"] == record.stem
 
 
 def test_what_finds_no_room_is_told(tmp_path: Path) -> None:

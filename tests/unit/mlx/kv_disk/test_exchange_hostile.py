@@ -6,6 +6,7 @@ import random
 import resource
 import tarfile
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from anyclaude.mlx.kv_disk.export_file import ExchangeError, ExportWriter, Fault
 from anyclaude.mlx.kv_disk.import_file import ReadBounds, opened
 from anyclaude.mlx.kv_disk.incoming import Incoming
 from anyclaude.mlx.kv_disk.outgoing import Choice, Outgoing
+from anyclaude.mlx.kv_disk.shape import SegmentShape
 from tests.figures import FIGURES, RecordProperty
 from tests.models import tiny
 from tests.unit.mlx.kv.kv_engine import Bench, bench, words
@@ -54,12 +56,18 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@cache
+def segment_shape() -> SegmentShape:
+    """Of the model that every file here is for."""
+    shape = bench(tiny.Family.SLIDING).engine.segment_shape()
+    assert shape is not None
+    return shape
+
+
 def refused(engine: Bench, path: Path, bounds: ReadBounds = BOUNDS) -> ExchangeError:
     """The error of importing `path`, which must leave the caches as they are."""
-    shape = engine.engine.segment_shape()
-    assert shape is not None
     with pytest.raises(ExchangeError) as error, opened(path, FINGERPRINT, bounds) as reader:
-        reader.contents(shape)
+        reader.contents(segment_shape())
     assert list(engine.engine.store.tree.nodes()) == []
     assert str(path) in str(error.value)
     return error.value
@@ -73,10 +81,8 @@ def test_the_forger_tells_the_truth_when_it_changes_nothing(
     forged.write(tmp_path / "same")
     assert (tmp_path / "same").read_bytes() == sound.read_bytes()
     assert len(forged.records) >= 3
-    shape = engine.engine.segment_shape()
-    assert shape is not None
     with opened(tmp_path / "same", FINGERPRINT) as reader:
-        assert len(reader.contents(shape).entries) == len(forged.records)
+        assert len(reader.contents(segment_shape()).entries) == len(forged.records)
 
 
 def test_no_truncated_file_is_taken(
@@ -461,10 +467,8 @@ def test_a_file_that_changes_meanwhile(sound: Path, tmp_path: Path) -> None:
     path = tmp_path / "changing"
     path.write_bytes(sound.read_bytes())
     other = bench(tiny.Family.SLIDING)
-    shape = other.engine.segment_shape()
-    assert shape is not None
     with opened(path, FINGERPRINT) as reader:
-        incoming = Incoming(other.engine.store, reader, reader.contents(shape), 1.0)
+        incoming = Incoming(other.engine.store, reader, reader.contents(segment_shape()), 1.0)
         assert incoming.step()
         with path.open("r+b") as file:
             file.seek(incoming.contents.entries[1].at + 5000)
