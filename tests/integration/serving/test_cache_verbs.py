@@ -149,6 +149,72 @@ def test_a_pinned_cache_stays(service: Service, http: httpx.Client) -> None:
     assert caches(service) == {}
 
 
+def test_a_label_is_shown_wherever_its_cache_is(service: Service, http: httpx.Client) -> None:
+    """In list, show and tree, for people and in JSON, until it is removed or its cache pruned."""
+    ask(http, "one")
+    name, prefix = named(service, "lineage")["name"], named(service, "prefix")["name"]
+    done = service.control("cache", "label", name, "the big refactoring", "--json")
+    assert (done.json["name"], done.json["label"]) == (name, "the big refactoring")
+    assert service.control("cache", "label", prefix, "work").code == 0
+    assert [caches(service)[key]["label"] for key in (name, prefix)] == [
+        "the big refactoring",
+        "work",
+    ]
+    shown = service.control("cache", "show", name, "--json").json["cache"]
+    assert shown["label"] == "the big refactoring"
+    assert f'{name} "the big refactoring"' in service.control("cache", "list").stdout
+    segments = service.control("cache", "tree", "--json").json["segments"]
+    assert {s["label"] for s in segments if s["lineages"] or s["prefix"]} == {
+        "the big refactoring",
+        "work",
+    }
+    assert '"the big refactoring"' in service.control("cache", "tree").stdout
+    assert service.control("cache", "label", name, "").code == 0
+    assert caches(service)[name]["label"] == ""
+    prune(service, "--all", "--pinned", "--yes")
+    ask(http, "one")
+    assert [cache["label"] for cache in caches(service).values()] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "code"),
+    [
+        ("lineages/none", "words", 4),
+        ("", "x" * 201, 2),
+        ("", "two\nlines", 2),
+        ("", "\x1b[31mred", 2),
+    ],
+)
+def test_labels_that_are_refused(
+    service: Service, http: httpx.Client, name: str, text: str, code: int
+) -> None:
+    """No such cache, too long, or not one printable line: nothing is changed."""
+    ask(http, "one")
+    own = named(service, "lineage")["name"]
+    assert service.control("cache", "label", name or own, text).code == code
+    assert caches(service)[own]["label"] == ""
+
+
+def test_a_label_survives_a_restart(tmp_path: Path) -> None:
+    """As its cache does, on disk and for the owner alone; another model's caches have none."""
+    home = tmp_path / "home"
+    home.mkdir()
+    models = [saved.save(tmp_path / f"model{seed}", seed=seed) for seed in (1, 2)]
+    labels = []
+    for model in (models[0], models[0], models[1], models[0]):
+        with Service(model=model, home=home) as service, service.ready().http() as http:
+            ask(http, "one")
+            written(service, 2)
+            name = named(service, "lineage")["name"]
+            labels.append(caches(service)[name]["label"])
+            if len(labels) == 1:
+                assert service.control("cache", "label", name, "mine").code == 0
+            service.stop()
+    assert labels == ["", "mine", "", "mine"]
+    (file,) = home.rglob("labels.json")
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
 def test_pinned_caches_go_when_asked_for(service: Service, http: httpx.Client) -> None:
     """`--pinned` takes them as well."""
     ask(http, "kept")

@@ -27,6 +27,7 @@ from anyclaude.mlx.exchange import Exchange
 from anyclaude.mlx.kv.operations import PinnedTooMuchError
 from anyclaude.mlx.kv.store import KVStore
 from anyclaude.mlx.kv_disk.export_file import ExchangeError, Fault
+from anyclaude.mlx.labels import MAX_CHARACTERS, LabelError, Labels
 from anyclaude.mlx.service import WorkerService
 from anyclaude.mlx.warming import warm_up_body
 from anyclaude.runtime.call_errors import CallError, rpc_method
@@ -54,10 +55,11 @@ class CacheService(cache_pb2_grpc.CacheServiceServicer):
         self._engine = engine
         self._worker = worker
         self._exchange = exchange
+        self._labels = Labels(engine.store)
 
     @rpc_method
     async def ListCaches(self, request: pb.ListCachesRequest) -> pb.ListCachesResponse:
-        caches = await self._on_store(list_caches)
+        caches = await self._on_store(self._labelled_caches)
         rest = [cache for cache in caches if cache.name > request.page_token]
         page = rest[: request.page_size or DEFAULT_PAGE_SIZE]
         return pb.ListCachesResponse(
@@ -69,7 +71,7 @@ class CacheService(cache_pb2_grpc.CacheServiceServicer):
 
     @rpc_method
     async def GetCache(self, request: pb.GetCacheRequest) -> pb.GetCacheResponse:
-        for cache in await self._on_store(list_caches):
+        for cache in await self._on_store(self._labelled_caches):
             if cache.name == request.name:
                 return pb.GetCacheResponse(cache=cache)
         message = f'There is no cache "{request.name}". `anyclaudectl cache list` shows them all.'
@@ -77,7 +79,7 @@ class CacheService(cache_pb2_grpc.CacheServiceServicer):
 
     @rpc_method
     async def GetCacheTree(self, request: pb.GetCacheTreeRequest) -> pb.GetCacheTreeResponse:
-        return await self._on_store(cache_tree)
+        return await self._on_store(self._labelled_tree)
 
     @rpc_method
     async def ExplainCache(self, request: pb.ExplainCacheRequest) -> pb.ExplainCacheResponse:
@@ -96,9 +98,7 @@ class CacheService(cache_pb2_grpc.CacheServiceServicer):
     @rpc_method
     async def PruneCaches(self, request: pb.PruneCachesRequest) -> pb.PruneCachesResponse:
         _check(request.filter)
-        return await self._on_store(
-            lambda store: prune_caches(store, request.filter, dry_run=not request.force)
-        )
+        return await self._on_store(lambda store: self._prune(store, request))
 
     @rpc_method
     async def PinCache(self, request: pb.PinCacheRequest) -> pb.PinCacheResponse:
@@ -110,6 +110,20 @@ class CacheService(cache_pb2_grpc.CacheServiceServicer):
             raise CallError(
                 grpc.StatusCode.RESOURCE_EXHAUSTED, "PINNED_TOO_MUCH", str(error)
             ) from None
+
+    @rpc_method
+    async def LabelCache(self, request: pb.LabelCacheRequest) -> pb.LabelCacheResponse:
+        _check_label(request.label)
+        try:
+            await self._on_store(lambda _: self._labels.put(request.name, request.label))
+        except LabelError as error:
+            raise CallError(
+                grpc.StatusCode.FAILED_PRECONDITION, "LABEL_NOT_KEPT", str(error)
+            ) from None
+        except LookupError:
+            message = f'There is no cache "{request.name}" to label.'
+            raise _unknown_cache(UnknownCacheError(request.name, message)) from None
+        return pb.LabelCacheResponse()
 
     @rpc_method
     async def WarmCache(self, request: pb.WarmCacheRequest) -> pb.WarmCacheResponse:
@@ -161,6 +175,26 @@ class CacheService(cache_pb2_grpc.CacheServiceServicer):
         except ExchangeError as error:
             raise _exchange_failed(error) from error
 
+    def _labelled_caches(self, store: KVStore) -> list[pb.Cache]:
+        caches = list_caches(store)
+        for cache in caches:
+            cache.label = self._labels.of(cache.name)
+        return caches
+
+    def _labelled_tree(self, store: KVStore) -> pb.GetCacheTreeResponse:
+        tree = cache_tree(store)
+        for segment in tree.segments:
+            segment.label = self._labels.of(segment.name, segment.prefix, *segment.lineages)
+        return tree
+
+    def _prune(self, store: KVStore, request: pb.PruneCachesRequest) -> pb.PruneCachesResponse:
+        pruned = prune_caches(store, request.filter, dry_run=not request.force)
+        for cache in pruned.caches:
+            cache.label = self._labels.of(cache.name)
+        if request.force:
+            self._labels.forget_pruned()
+        return pruned
+
     async def _on_store(self, function: Callable[[KVStore], _Result]) -> _Result:
         """Runs `function` on the MLX thread, between two turns of requests."""
         store = self._engine.store
@@ -180,6 +214,13 @@ def _check(chosen: pb.PruneFilter) -> None:
         raise _bad_filter("percent and to_bytes say the same thing in two ways: give one.")
     if chosen.model and given - {"model", "pinned"}:
         raise _bad_filter("model takes all that is stored of a model: give it alone.")
+
+
+def _check_label(label: str) -> None:
+    """Refuses control characters, since terminals show the label."""
+    if len(label) > MAX_CHARACTERS or not label.isprintable():
+        message = f"A label is one line of at most {MAX_CHARACTERS} printable characters."
+        raise CallError(grpc.StatusCode.INVALID_ARGUMENT, "BAD_LABEL", message)
 
 
 def _check_path(path: str) -> None:

@@ -111,6 +111,24 @@ def _pin(name: str, *, pinned: bool, json: bool) -> None:
     )
 
 
+@app.command("label")
+def label(
+    name: _Name,
+    text: Annotated[str, typer.Argument(help='Your own words; "" removes them.')],
+    json: Json = False,
+) -> None:
+    """Give a cache your own words, which `cache list` and `cache tree` show."""
+    from anyclaude.cache.v1 import cache_pb2
+
+    request = cache_pb2.LabelCacheRequest(name=name, label=text)
+    with connect() as client:
+        client.call(client.caches.LabelCache, request)
+    if json:
+        emit({"name": name, "label": text})
+        return
+    print(f"Labelled {name}: {text}" if text else f"Removed the label of {name}.")
+
+
 class Tier(StrEnum):
     MEMORY = "memory"
     DISK = "disk"
@@ -233,7 +251,12 @@ def _branches(parent: str, below: "Mapping[str, list[CacheSegment]]", depth: int
 
 
 def _segment_row(segment: "CacheSegment", depth: int) -> Row:
-    marks = [segment.prefix, *segment.lineages, "pinned" if segment.pinned else ""]
+    marks = [
+        segment.prefix,
+        *segment.lineages,
+        "pinned" if segment.pinned else "",
+        _quoted(segment.label),
+    ]
     return (
         str(segment.tokens),
         str(segment.start),
@@ -246,6 +269,7 @@ def _segment_row(segment: "CacheSegment", depth: int) -> Row:
 def _cache_row(cache: "Cache") -> Row:
     from anyclaude.cli.convert import seconds_since, word_of
 
+    name = f"{cache.name} (pinned)" if cache.pinned else cache.name
     used = "now" if cache.in_use else f"{format_seconds(seconds_since(cache.last_use_time))} ago"
     return (
         word_of(cache, "kind"),
@@ -254,5 +278,9 @@ def _cache_row(cache: "Cache") -> Row:
         format_bytes(cache.disk_bytes) if cache.disk_bytes else "-",
         str(cache.hits),
         used,
-        f"{cache.name} (pinned)" if cache.pinned else cache.name,
+        " ".join(filter(None, (name, _quoted(cache.label)))),
     )
+
+
+def _quoted(label: str) -> str:
+    return f'"{label}"' if label else ""

@@ -44,7 +44,7 @@ CACHE_TIER_MEMORY: CacheTier
 CACHE_TIER_DISK: CacheTier
 
 class Cache(_message.Message):
-    __slots__ = ("name", "kind", "session_id", "agent_id", "tokens", "bytes", "create_time", "last_use_time", "hits", "in_use", "request_class", "checkpoints", "pinned", "disk_bytes")
+    __slots__ = ("name", "kind", "session_id", "agent_id", "tokens", "bytes", "create_time", "last_use_time", "hits", "in_use", "request_class", "checkpoints", "pinned", "disk_bytes", "label")
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +59,7 @@ class Cache(_message.Message):
     CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
     PINNED_FIELD_NUMBER: _ClassVar[int]
     DISK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: CacheKind
     session_id: str
@@ -73,7 +74,8 @@ class Cache(_message.Message):
     checkpoints: int
     pinned: bool
     disk_bytes: int
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[CacheKind, str]] = ..., session_id: _Optional[str] = ..., agent_id: _Optional[str] = ..., tokens: _Optional[int] = ..., bytes: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_use_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., hits: _Optional[int] = ..., in_use: bool = ..., request_class: _Optional[_Union[_worker_pb2.RequestClass, str]] = ..., checkpoints: _Optional[int] = ..., pinned: bool = ..., disk_bytes: _Optional[int] = ...) -> None: ...
+    label: str
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[CacheKind, str]] = ..., session_id: _Optional[str] = ..., agent_id: _Optional[str] = ..., tokens: _Optional[int] = ..., bytes: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_use_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., hits: _Optional[int] = ..., in_use: bool = ..., request_class: _Optional[_Union[_worker_pb2.RequestClass, str]] = ..., checkpoints: _Optional[int] = ..., pinned: bool = ..., disk_bytes: _Optional[int] = ..., label: _Optional[str] = ...) -> None: ...
 
 class StoredModel(_message.Message):
     __slots__ = ("fingerprint", "records", "bytes", "resident")
@@ -124,7 +126,7 @@ class GetCacheTreeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class CacheSegment(_message.Message):
-    __slots__ = ("name", "parent", "start", "tokens", "bytes", "disk_bytes", "on_disk", "has_state", "pinned", "prefix", "lineages", "hits", "last_use_time")
+    __slots__ = ("name", "parent", "start", "tokens", "bytes", "disk_bytes", "on_disk", "has_state", "pinned", "prefix", "lineages", "hits", "last_use_time", "label")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PARENT_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
@@ -138,6 +140,7 @@ class CacheSegment(_message.Message):
     LINEAGES_FIELD_NUMBER: _ClassVar[int]
     HITS_FIELD_NUMBER: _ClassVar[int]
     LAST_USE_TIME_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
     name: str
     parent: str
     start: int
@@ -151,7 +154,8 @@ class CacheSegment(_message.Message):
     lineages: _containers.RepeatedScalarFieldContainer[str]
     hits: int
     last_use_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., parent: _Optional[str] = ..., start: _Optional[int] = ..., tokens: _Optional[int] = ..., bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., on_disk: bool = ..., has_state: bool = ..., pinned: bool = ..., prefix: _Optional[str] = ..., lineages: _Optional[_Iterable[str]] = ..., hits: _Optional[int] = ..., last_use_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    label: str
+    def __init__(self, name: _Optional[str] = ..., parent: _Optional[str] = ..., start: _Optional[int] = ..., tokens: _Optional[int] = ..., bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., on_disk: bool = ..., has_state: bool = ..., pinned: bool = ..., prefix: _Optional[str] = ..., lineages: _Optional[_Iterable[str]] = ..., hits: _Optional[int] = ..., last_use_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., label: _Optional[str] = ...) -> None: ...
 
 class GetCacheTreeResponse(_message.Message):
     __slots__ = ("segments",)
@@ -284,6 +288,18 @@ class PinCacheResponse(_message.Message):
     pinned_bytes: int
     pinned_limit_bytes: int
     def __init__(self, segments: _Optional[int] = ..., tokens: _Optional[int] = ..., pinned_bytes: _Optional[int] = ..., pinned_limit_bytes: _Optional[int] = ...) -> None: ...
+
+class LabelCacheRequest(_message.Message):
+    __slots__ = ("name", "label")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    label: str
+    def __init__(self, name: _Optional[str] = ..., label: _Optional[str] = ...) -> None: ...
+
+class LabelCacheResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class WarmCacheRequest(_message.Message):
     __slots__ = ("body_json",)

@@ -64,6 +64,11 @@ class CacheServiceStub(object):
                 request_serializer=anyclaude_dot_cache_dot_v1_dot_cache__pb2.PinCacheRequest.SerializeToString,
                 response_deserializer=anyclaude_dot_cache_dot_v1_dot_cache__pb2.PinCacheResponse.FromString,
                 _registered_method=True)
+        self.LabelCache = channel.unary_unary(
+                '/anyclaude.cache.v1.CacheService/LabelCache',
+                request_serializer=anyclaude_dot_cache_dot_v1_dot_cache__pb2.LabelCacheRequest.SerializeToString,
+                response_deserializer=anyclaude_dot_cache_dot_v1_dot_cache__pb2.LabelCacheResponse.FromString,
+                _registered_method=True)
         self.WarmCache = channel.unary_unary(
                 '/anyclaude.cache.v1.CacheService/WarmCache',
                 request_serializer=anyclaude_dot_cache_dot_v1_dot_cache__pb2.WarmCacheRequest.SerializeToString,
@@ -123,6 +128,13 @@ class CacheServiceServicer(object):
 
     def PinCache(self, request, context):
         """Exempts a cache from eviction, or makes it evictable again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LabelCache(self, request, context):
+        """Gives a cache an operator's own words, which the lists show.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -188,6 +200,11 @@ def add_CacheServiceServicer_to_server(servicer, server):
                     servicer.PinCache,
                     request_deserializer=anyclaude_dot_cache_dot_v1_dot_cache__pb2.PinCacheRequest.FromString,
                     response_serializer=anyclaude_dot_cache_dot_v1_dot_cache__pb2.PinCacheResponse.SerializeToString,
+            ),
+            'LabelCache': grpc.unary_unary_rpc_method_handler(
+                    servicer.LabelCache,
+                    request_deserializer=anyclaude_dot_cache_dot_v1_dot_cache__pb2.LabelCacheRequest.FromString,
+                    response_serializer=anyclaude_dot_cache_dot_v1_dot_cache__pb2.LabelCacheResponse.SerializeToString,
             ),
             'WarmCache': grpc.unary_unary_rpc_method_handler(
                     servicer.WarmCache,
@@ -372,6 +389,33 @@ class CacheService(object):
             '/anyclaude.cache.v1.CacheService/PinCache',
             anyclaude_dot_cache_dot_v1_dot_cache__pb2.PinCacheRequest.SerializeToString,
             anyclaude_dot_cache_dot_v1_dot_cache__pb2.PinCacheResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LabelCache(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anyclaude.cache.v1.CacheService/LabelCache',
+            anyclaude_dot_cache_dot_v1_dot_cache__pb2.LabelCacheRequest.SerializeToString,
+            anyclaude_dot_cache_dot_v1_dot_cache__pb2.LabelCacheResponse.FromString,
             options,
             channel_credentials,
             insecure,
