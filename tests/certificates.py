@@ -8,7 +8,7 @@ from tests.requirements import unavailable
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate of our own for 127.0.0.1, and its key."""
+    """A certificate of our own for 127.0.0.1 and upstream.test, and its key."""
     openssl = shutil.which("openssl")
     if openssl is None:
         unavailable("openssl makes the certificate")
@@ -17,7 +17,7 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
         [
             *(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
             *("-keyout", str(key), "-out", str(cert), "-subj", "/CN=127.0.0.1"),
-            *("-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-addext", "subjectAltName=IP:127.0.0.1,IP:0.0.0.0,DNS:upstream.test"),
         ],
         check=True,
         capture_output=True,

@@ -21,6 +21,11 @@ from anyclaude.runtime.settings import LogSettings
 SECRET_KEYS: Final = frozenset(
     {"authorization", "x-api-key", "api_key", "auth_token", "token", "cookie", "body", "prompt"}
 )
+# At lower levels these log headers, or far too much.
+_NOISY: Final = (
+    *("httpx", "httpcore", "httpx2", "httpcore2", "hpack"),
+    *("asyncio", "grpc", "filelock", "urllib3"),
+)
 
 
 def redact(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -51,7 +56,17 @@ def configure(level: str, *, console: bool | None = None, stream: TextIO = sys.s
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    for noisy in ("httpx", "httpcore", "asyncio", "grpc", "filelock", "urllib3"):
+    for noisy in (
+        "httpx",
+        "httpcore",
+        "httpx2",
+        "httpcore2",
+        "hpack",
+        "asyncio",
+        "grpc",
+        "filelock",
+        "urllib3",
+    ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

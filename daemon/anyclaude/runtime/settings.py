@@ -19,7 +19,12 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from anyclaude.runtime.upstreams import UpstreamSettings, default_upstreams, with_presets
+from anyclaude.runtime.upstreams import (
+    UpstreamSettings,
+    default_upstreams,
+    with_presets,
+    without_credentials,
+)
 
 
 class _Section(BaseModel):
@@ -223,6 +228,8 @@ class LoadedSettings:
     def entries(self) -> list[tuple[str, Any, str]]:
         """Every dotted key with its effective value and origin, in order of declaration."""
         flat = _flatten(self.settings.model_dump(mode="json"))
+        for key in filter(_PROXIES.fullmatch, flat):
+            flat[key] = without_credentials(flat[key])
         return [(key, value, self.origins.get(key, Origin.DEFAULT)) for key, value in flat.items()]
 
 
@@ -248,8 +255,9 @@ ENVIRONMENT_NAMES: Final[tuple[tuple[str, str], ...]] = (
 _TABLES: Final = re.compile(r"upstreams\.[^.]+\.(models|headers|extra_body)")
 # Sets any key: ANYCLAUDE__SERVER__PORT=49152.
 ENVIRONMENT_PREFIX: Final = "ANYCLAUDE__"
+_PROXIES: Final = re.compile(r"upstreams\.[^.]+\.proxy")
 # People put secrets here by mistake, so an error about these keys does not repeat the value.
-_MAY_HOLD_A_KEY: Final = re.compile(r"\.(api_key_env|base_url|headers)$")
+_MAY_HOLD_A_KEY: Final = re.compile(r"\.(api_key_env|base_url|headers|proxy)$")
 
 
 def load(

@@ -7,6 +7,7 @@ of that kind. A setting never contains an API key: `api_key_env` and `api_key_fi
 import re
 from collections.abc import Mapping
 from enum import StrEnum
+from ipaddress import ip_address
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -15,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 # These headers carry secrets, and `anyclaudectl config` would show them.
 _KEY_HEADERS: Final = frozenset({"authorization", "x-api-key", "proxy-authorization", "cookie"})
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+# The value of `proxy` that means a direct connection, whatever the environment says.
+NO_PROXY: Final = "none"
 
 
 class UpstreamKind(StrEnum):
@@ -54,6 +56,9 @@ class UpstreamSettings(BaseModel):
     api_key_file: str = ""
     # Certificates (PEM) that are trusted instead of the system's.
     ca_file: str = ""
+    # The forward proxy to this server. Empty: as HTTPS_PROXY, HTTP_PROXY and NO_PROXY say; "none":
+    # a direct connection. A server on loopback is always reached directly.
+    proxy: str = Field("", repr=False)
     # The model to request; empty: the one that the server has loaded.
     model: str = ""
     # The model for each name that a client may request, `*` allowed; wins over `model`.
@@ -97,6 +102,15 @@ class UpstreamSettings(BaseModel):
             raise ValueError("an address ends with its path")
         return url
 
+    @field_validator("proxy")
+    @classmethod
+    def _check_proxy(cls, url: str) -> str:
+        parts = urlsplit(url)
+        is_address = parts.scheme in ("http", "https") and parts.hostname
+        if url and url != NO_PROXY and not is_address:
+            raise ValueError('expected an address like http://proxy.example:3128, or "none"')
+        return url
+
     @field_validator("api_key_env")
     @classmethod
     def _check_name(cls, name: str) -> str:
@@ -120,7 +134,18 @@ class UpstreamSettings(BaseModel):
     @property
     def is_loopback(self) -> bool:
         """Whether requests to this server stay on this machine."""
-        return urlsplit(self.base_url).hostname in _LOOPBACK
+        host = urlsplit(self.base_url).hostname or ""
+        try:
+            return ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
+
+
+def without_credentials(url: str) -> str:
+    """An address as it may be shown."""
+    scheme, found, rest = url.rpartition("://")
+    _, at, host = rest.rpartition("@")
+    return f"{scheme}{found}***@{host}" if at else url
 
 
 PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {

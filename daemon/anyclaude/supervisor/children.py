@@ -22,19 +22,19 @@ class ChildSpec:
     name: str
     role: Role
     command: tuple[str, ...]
-    # It asks other servers and needs the variables that hold their keys.
-    gets_keys: bool = False
+    # It connects to other servers: it needs the variables that hold their keys, and the proxies.
+    uses_network: bool = False
 
 
 # In the order in which they are stopped: the front end drains while its workers still answer.
 DEFAULT_CHILDREN: Final = (
     ChildSpec("frontend", Role.FRONTEND, (sys.executable, "-m", "anyclaude.proxy")),
     ChildSpec("mlx", Role.WORKER, (sys.executable, "-m", "anyclaude.mlx")),
-    ChildSpec("relay", Role.WORKER, (sys.executable, "-m", "anyclaude.relay"), gets_keys=True),
+    ChildSpec("relay", Role.WORKER, (sys.executable, "-m", "anyclaude.relay"), uses_network=True),
 )
 
-# What a child may know of the daemon's environment. Everything else stays out: keys belong to the
-# child that needs one, and a proxy variable must not carry local traffic away.
+# What a child may know of the daemon's environment. Everything else stays out: keys, proxies and
+# trusted certificates are for the child that connects to other servers.
 _KEPT: Final = frozenset(
     {
         "PATH",
@@ -54,6 +54,13 @@ _KEPT: Final = frozenset(
         "CUDA_VISIBLE_DEVICES",
     }
 )
+_NETWORK: Final = frozenset(
+    {
+        *("SSL_CERT_FILE", "SSL_CERT_DIR"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+        *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+    }
+)
 _KEPT_PREFIXES: Final = ("LC_", "GRPC_")
 _SET: Final = {
     "PYTHONUNBUFFERED": "1",
@@ -70,11 +77,13 @@ def environment(
     upstreams: Mapping[str, UpstreamSettings],
 ) -> dict[str, str]:
     """The whole environment of a child; makes the folders that it names."""
-    keys = {upstream.api_key_env for upstream in upstreams.values()} if spec.gets_keys else set()
+    names = set(_KEPT)
+    if spec.uses_network:
+        names |= _NETWORK | {upstream.api_key_env for upstream in upstreams.values()}
     kept = {
         name: value
         for name, value in environ.items()
-        if name in _KEPT | keys or name.startswith(_KEPT_PREFIXES)
+        if name in names or name.startswith(_KEPT_PREFIXES)
     }
     if spec.role is Role.WORKER:
         make_private_folder(paths.worker_tmp)

@@ -204,7 +204,8 @@ def test_an_answer_is_whole_after_its_last_word(last):
 def test_nothing_is_asked_of_strangers_in_passing():
     """Status asks servers on this machine whether they are there, and no other."""
     with ScriptedUpstream(server({})) as upstream:
-        far = upstream.base_url.replace("127.0.0.1", "127.0.0.2")
+        # 0.0.0.0 reaches this machine and is no loopback address.
+        far = upstream.base_url.replace("127.0.0.1", "0.0.0.0")
         tables = {"near": {"base_url": upstream.base_url}, "far": {"base_url": far}}
         with RelayProcess(tables) as process:
             near, other = process.status("near"), process.status("far")

@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 
 from anyclaude.messages.requests import parse_messages_request
 from anyclaude.relay.anthropic import AnthropicDialect, MessageReader
-from anyclaude.relay.quirks import Quirks
-from anyclaude.relay.reader import BrokenAnswerError, RefusedInStreamError
+from anyclaude.relay.dialect import BrokenAnswerError, RefusedInStreamError, Target
+from anyclaude.relay.refusals import Quirks
 from anyclaude.relay.sse import ServerEvent, SseParser
-from anyclaude.relay.target import Target
 from anyclaude.runtime.upstreams import UpstreamSettings
 from tests.integration.relay_process import fold
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anyclaude.messages.requests import parse_messages_request
+from anyclaude.relay.dialect import BrokenAnswerError, RefusedInStreamError
 from anyclaude.relay.openai.answer import ChatReader
-from anyclaude.relay.reader import BrokenAnswerError, RefusedInStreamError
 from anyclaude.relay.sse import ServerEvent, SseParser
 from tests.integration.relay_process import fold
 

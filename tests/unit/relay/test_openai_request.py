@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from anyclaude.messages.errors import ApiError
 from anyclaude.messages.requests import parse_messages_request
-from anyclaude.relay.openai.request import build
-from anyclaude.relay.quirks import Quirk, Quirks
-from anyclaude.relay.target import Target
+from anyclaude.relay.dialect import Target
+from anyclaude.relay.openai.dialect import build
+from anyclaude.relay.refusals import Quirk, Quirks
 from anyclaude.runtime.upstreams import UpstreamSettings
 from tests.models.odd_blocks import BLOCKS
 

@@ -99,3 +99,41 @@ def test_what_cannot_work_is_refused_with_what_would(file, line, word):
         upstreams(file, f"[upstreams.lmstudio]\n{line}\n")
     assert word in str(error.value)
     assert "secret" not in str(error.value)
+
+
+def test_a_proxy_is_shown_without_its_credentials(file):
+    """What `anyclaudectl config` lists; the relay gets the whole address."""
+    url = "http://user:p%40ss@proxy.test:3128"
+    file.write_text(f'[upstreams.openrouter]\nproxy = "{url}"\n')
+    loaded = load(file, {})
+    shown = {key: value for key, value, _ in loaded.entries()}
+    assert shown["upstreams.openrouter.proxy"] == "http://***@proxy.test:3128"
+    assert shown["upstreams.claude.proxy"] == ""
+    assert loaded.settings.upstreams["openrouter"].proxy == url
+    assert "p%40ss" not in repr(loaded.settings)
+
+
+@pytest.mark.parametrize("proxy", ["proxy.test:3128", "socks5://proxy.test", "http://"])
+def test_an_unusable_proxy_is_refused(file, proxy):
+    """The error says what is expected, and does not repeat an address that may hold a password."""
+    with pytest.raises(SettingsError, match=r"upstreams\.vllm\.proxy.*http://proxy") as error:
+        upstreams(file, f'[upstreams.vllm]\nproxy = "{proxy}"\n')
+    assert proxy == "http://" or f'"{proxy}"' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "is_loopback"),
+    [
+        ("localhost", True),
+        ("127.0.0.1", True),
+        ("127.1.2.3", True),
+        ("[::1]", True),
+        ("0.0.0.0", False),
+        ("192.168.1.2", False),
+        ("localhost.example", False),
+    ],
+)
+def test_what_is_loopback(file, host, is_loopback):
+    """Every address that never leaves the machine, and no other."""
+    found = upstreams(file, environ={"LMSTUDIO_URL": f"http://{host}:9"})
+    assert found["lmstudio"].is_loopback is is_loopback

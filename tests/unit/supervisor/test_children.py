@@ -10,6 +10,8 @@ SHELL = {
     "MY_KEY": "two",
     "AWS_SECRET_ACCESS_KEY": "three",
     "HTTPS_PROXY": "http://proxy",
+    "no_proxy": "localhost",
+    "SSL_CERT_FILE": "/ca.pem",
 }
 
 
@@ -22,10 +24,10 @@ def inherited(tmp_path, **spec):
 
 
 def test_keys_reach_the_child_that_asks_servers(tmp_path):
-    """The variables that the settings name, and no other secret."""
-    assert inherited(tmp_path, gets_keys=True) == {"PATH", "LMSTUDIO_API_KEY", "MY_KEY"}
+    """The variables that the settings name, and the proxies; no other secret."""
+    assert inherited(tmp_path, uses_network=True) == {*SHELL} - {"AWS_SECRET_ACCESS_KEY"}
 
 
 def test_keys_reach_no_other_child(tmp_path):
-    """A worker that asks nobody knows no key."""
+    """A worker that connects to no server knows no key and no proxy."""
     assert inherited(tmp_path) == {"PATH"}

@@ -1,8 +1,8 @@
 """The Anthropic dialect: `POST /v1/messages` of LM Studio, Ollama, vLLM, llama.cpp and the API.
 
-The request goes as it came, but for the model, what only the real API understands, and system
-messages inside the conversation, which local servers refuse or move to the front. The answer is
-read by its grammar; an answer that breaks it, or ends before its stop reason, fails.
+The request is sent as it came, except for the model, fields that only the real API knows, and
+system messages inside the conversation, which local servers refuse or move to the front. A response
+that violates the grammar of events, or ends before its stop reason, is an error.
 """
 
 import json
@@ -13,15 +13,15 @@ import structlog
 
 from anyclaude.messages.blocks import BlockWriter
 from anyclaude.messages.requests import MessagesRequest
-from anyclaude.relay.failures import details_of
-from anyclaude.relay.reader import (
+from anyclaude.relay.dialect import (
     BrokenAnswerError,
     Reader,
     RefusedInStreamError,
+    Target,
     parse_object,
 )
+from anyclaude.relay.failures import details_of
 from anyclaude.relay.sse import ServerEvent
-from anyclaude.relay.target import Target
 from anyclaude.relay.turns import arrange, reminder, turn_texts
 from anyclaude.relay.usage import anthropic_usage, prompt_tokens
 from anyclaude.runtime.upstreams import UpstreamKind
@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 VERSION: Final = b"2023-06-01"
 
-# Settings of Anthropic's own service.
+# Fields for Anthropic's own service.
 _API_ONLY: Final = frozenset(
     {
         "container",
@@ -62,7 +62,7 @@ class AnthropicDialect:
         if key:
             headers.append((b"x-api-key", key.encode()))
         if key and not is_api:
-            # Some local servers look only here.
+            # Some local servers read the key only from here.
             headers.append((b"authorization", f"Bearer {key}".encode()))
         return headers
 
@@ -73,7 +73,7 @@ class AnthropicDialect:
         body["max_tokens"] = target.answer_tokens(request.max_tokens)
         if target.settings.kind is UpstreamKind.CLAUDE:
             return body
-        # 0 only fills a cache, which local servers do while they make one token.
+        # 0 means to fill the cache only; local servers need at least one token for that.
         body["max_tokens"] = max(1, body["max_tokens"])
         body |= _conversation(request, body["messages"])
         body |= target.settings.extra_body
@@ -106,13 +106,13 @@ def count_body(request: Any, document: Mapping[str, Any], target: Target) -> dic
 
 
 def _conversation(request: Any, messages: list[Any]) -> dict[str, Any]:
-    """System texts and turns as local servers take them: nothing but user and assistant turns."""
+    """System texts and turns for local servers: turns are of the user and the assistant only."""
     conversation = arrange(request)
-    kept = dict(_placed(messages))
+    by_place = dict(_placed(messages))
     turns: list[dict[str, Any]] = []
     for place, turn in conversation.turns:
         if turn.role != "system":
-            turns.append(kept[place])
+            turns.append(by_place[place])
         elif text := "\n\n".join(turn_texts(turn)):
             turns.append({"role": "user", "content": reminder(text)})
     system = [{"type": "text", "text": text} for text in conversation.system]
@@ -125,7 +125,7 @@ def _placed(messages: list[Any]) -> Iterator[tuple[str, Any]]:
 
 
 class MessageReader:
-    """Reads one answer; see `anyclaude.relay.reader.Reader`."""
+    """Reads one response; see `anyclaude.relay.dialect.Reader`."""
 
     def __init__(
         self,
@@ -137,10 +137,10 @@ class MessageReader:
     ) -> None:
         """
         Args:
-            estimated_tokens: of the prompt, until the server says.
-            on_usage: called at the end with the prompt's true count, None where it was not told.
-            max_tokens: asked for; with 0, only for the prompt's cache, what was made is not told.
-            window_limited: we asked for a shorter answer, since the window ends there.
+            estimated_tokens: of the prompt, until the server reports its count.
+            on_usage: called at the end with the prompt's true count, or None without one.
+            max_tokens: as requested; with 0, to fill the cache only, no content is emitted.
+            window_limited: max_tokens was lowered to fit into the context window.
         """
         self._estimated_tokens = estimated_tokens
         self._on_usage = on_usage
@@ -151,7 +151,7 @@ class MessageReader:
         self._started = False
         self._has_content = False
         self._done = False
-        # Of the server's block that is open; empty between blocks.
+        # The kind of the server's open block; empty between blocks.
         self._kind = ""
         self._block_index: object = None
         # The input that came with a tool block's start, and what came in pieces.
@@ -192,7 +192,7 @@ class MessageReader:
                 self._expect(data.get("index"))
                 self._extend(_object(data.get("delta")))
             case "content_block_stop":
-                # Some say it twice.
+                # Some servers send this twice.
                 if self._kind:
                     self._end()
             case "message_delta":
@@ -202,7 +202,7 @@ class MessageReader:
             case "error":
                 raise RefusedInStreamError(details_of(data) or {"message": "no reason given"})
             case _:
-                # Pings, and events that a later API may add.
+                # Pings, and events that a later version of the API may add.
                 self._check_unknown(data)
 
     def whole(self, document: Any) -> None:
@@ -226,8 +226,8 @@ class MessageReader:
         usage = self._known_usage()
         if self._is_warm_up:
             usage.output_tokens = 0
-        counts_told = prompt_tokens(anthropic_usage(self._usage)) > 0
-        self._on_usage(prompt_tokens(usage) if counts_told else None)
+        has_counts = prompt_tokens(anthropic_usage(self._usage)) > 0
+        self._on_usage(prompt_tokens(usage) if has_counts else None)
         finished = pb.Finished(
             stop_reason=self._stop_reason(self._reason),
             stop_sequence=self._stop_sequence,
@@ -275,8 +275,8 @@ class MessageReader:
             case "tool_use":
                 self._tool(block)
             case kind:
-                # No place for it in the contract: results of the server's own tools, mostly.
-                log.warning("a block of the answer is left out", kind=kind)
+                # The contract has no such block; mostly it is a result of the server's own tools.
+                log.warning("a block of the response is left out", kind=kind)
 
     def _tool(self, block: Mapping[str, Any]) -> None:
         call_id, name = str(block.get("id") or ""), str(block.get("name") or "")
@@ -288,7 +288,7 @@ class MessageReader:
     def _extend(self, delta: Mapping[str, Any]) -> None:
         text = delta.get("text") or delta.get("thinking") or ""
         match self._kind:
-            # Some send thoughts as text, into the right block.
+            # Some servers send thoughts as text deltas of a thinking block.
             case "thinking":
                 self._writer.thinking(str(text))
                 self._writer.sign(str(delta.get("signature") or ""))
@@ -324,7 +324,7 @@ class MessageReader:
 
     @property
     def _is_used_up(self) -> bool:
-        """As many tokens came as were asked for."""
+        """As many tokens came as were requested."""
         if self._max_tokens is None:
             return False
         return anthropic_usage(self._usage).output_tokens >= self._max_tokens
@@ -333,7 +333,7 @@ class MessageReader:
         if self._is_warm_up:
             return pb.STOP_REASON_MAX_TOKENS
         if reason == "end_turn" and self._is_used_up:
-            # vllm-mlx calls every end of a stream the model's own.
+            # vllm-mlx reports end_turn for every stream.
             reason = "max_tokens"
         if reason == "max_tokens" and self._window_limited:
             return pb.STOP_REASON_MODEL_CONTEXT_WINDOW_EXCEEDED

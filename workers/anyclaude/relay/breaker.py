@@ -1,12 +1,12 @@
 """A circuit breaker: after enough failures in a row, requests are refused at once for a while.
 
     CLOSED    --failures in a row reach the limit-->  OPEN
-    OPEN      --the wait is over----------------->    HALF_OPEN, which lets one request try
+    OPEN      --the wait is over----------------->    HALF_OPEN, which lets one request through
     HALF_OPEN --it succeeds-->                        CLOSED
     HALF_OPEN --it fails----->                        OPEN
-    HALF_OPEN --it ends undecided (cancelled)-->      HALF_OPEN, which lets the next one try
+    HALF_OPEN --it ends undecided (cancelled)-->      HALF_OPEN, which lets the next one through
 
-Failures are of the server (unreachable, silent, broken), never of a request.
+Only failures of the server count (unreachable, silent, broken), not refused requests.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ class State(Enum):
 
 
 class BreakerOpenError(Exception):
-    """No request goes out now; `wait_seconds` until one may try."""
+    """No request may be sent for another `wait_seconds`."""
 
     def __init__(self, wait_seconds: float) -> None:
         super().__init__(f"refused for another {wait_seconds:.1f} s")
@@ -44,7 +44,7 @@ class Breaker:
         return State.OPEN if self._wait_seconds(self._opened_at) > 0 else State.HALF_OPEN
 
     def enter(self) -> None:
-        """Before each request; one of the three below must follow.
+        """Call before each request; `succeeded`, `failed` or `undecided` must follow.
 
         Raises:
             BreakerOpenError
@@ -55,16 +55,16 @@ class Breaker:
         if wait > 0:
             raise BreakerOpenError(wait)
         if self._trying:
-            # Its outcome is near; until then the server counts as down.
+            # One request is trying; until it ends the server counts as down.
             raise BreakerOpenError(1.0)
         self._trying = True
 
     def succeeded(self) -> None:
-        """The server answered, if only to refuse the request."""
+        """The server responded, even if it refused the request."""
         self._failures, self._opened_at, self._trying = 0, None, False
 
     def answering(self) -> None:
-        """The server has begun to answer: others may ask, but one more failure opens it again."""
+        """The server has begun to respond: others may try, but one failure opens it again."""
         if self._opened_at is not None:
             self._failures, self._opened_at, self._trying = self._limit - 1, None, False
 
@@ -75,7 +75,7 @@ class Breaker:
             self._opened_at = self._clock()
 
     def undecided(self) -> None:
-        """The request ended before the server showed anything."""
+        """The request ended before it was clear whether the server works."""
         self._trying = False
 
     @property

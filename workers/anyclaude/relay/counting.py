@@ -1,4 +1,4 @@
-"""`count_tokens`: by the server where it can, else a guess that says so."""
+"""`count_tokens`: by the server if it can count, otherwise an estimate that is marked as one."""
 
 import json
 from collections.abc import Mapping
@@ -8,11 +8,10 @@ import structlog
 
 from anyclaude.messages.requests import CountTokensRequest, count_tokens_request, read_json
 from anyclaude.relay.anthropic import COUNT_PATH, AnthropicDialect, count_body
+from anyclaude.relay.client import Response
 from anyclaude.relay.failures import Refusal, UpstreamFault, explain_refusal
-from anyclaude.relay.openai.dialect import OpenAiDialect
-from anyclaude.relay.openai.request import count_messages
+from anyclaude.relay.openai.dialect import OpenAiDialect, count_messages
 from anyclaude.relay.upstream import Upstream
-from anyclaude.relay.wire import Answer
 from anyclaude.runtime.upstreams import UpstreamKind
 from anyclaude.worker.v1 import worker_pb2 as pb
 
@@ -20,21 +19,21 @@ log = structlog.get_logger(__name__)
 
 _NO_ENDPOINT: Final = frozenset({404, 405, 501})
 _COUNT_SECONDS: Final = 30.0
-# vLLM's own endpoint, which renders the chat template.
+# vLLM's own endpoint, which applies the chat template.
 _VLLM_PATH: Final = "/tokenize"
 
 
 async def count_tokens(upstream: Upstream, raw: bytes) -> pb.CountTokensResponse:
     """
     Raises:
-        ApiError: the request is unfit, or the real API refuses it.
+        ApiError: the request is invalid, or the real API refuses it.
     """
     document = read_json(raw)
     request = count_tokens_request(document)
     try:
-        counted = await _ask(upstream, request, document)
+        counted = await _count(upstream, request, document)
     except UpstreamFault as fault:
-        # Not the time to complain: the next message will, with all it takes.
+        # An estimate will do; if the server stays down, the next message reports it.
         log.debug("no count", upstream=upstream.name, status=fault.status)
     else:
         if counted is not None:
@@ -44,10 +43,10 @@ async def count_tokens(upstream: Upstream, raw: bytes) -> pb.CountTokensResponse
     )
 
 
-async def _ask(
+async def _count(
     upstream: Upstream, request: CountTokensRequest, document: Mapping[str, Any]
 ) -> int | None:
-    """The server's own count; None when it has none."""
+    """The server's own count; None if it cannot count."""
     if not upstream.counts:
         return None
     target = await upstream.target(request.model)
@@ -64,22 +63,21 @@ async def _ask(
 
 async def _post(upstream: Upstream, path: str, body: Any, model: str) -> int | None:
     headers = [(b"content-type", b"application/json"), *upstream.headers()]
-    async with upstream.wire.ask(
+    async with upstream.client.send(
         "POST", path, headers, json.dumps(body).encode(), patience_seconds=_COUNT_SECONDS
-    ) as asked:
-        answer = await asked.answer()
-        content = await answer.read()
-    if not answer.is_ok:
-        _refused(upstream, answer, content, model)
+    ) as response:
+        content = await response.read()
+    if not response.is_ok:
+        _refused(upstream, response, content, model)
         return None
-    count = _count(content)
+    count = _parsed(content)
     if count is None:
-        # LM Studio answers 200 to a path that it does not know.
+        # LM Studio responds with 200 to unknown paths.
         upstream.note_no_count_endpoint()
     return count
 
 
-def _count(content: bytes) -> int | None:
+def _parsed(content: bytes) -> int | None:
     try:
         document = json.loads(content)
     except ValueError:
@@ -89,13 +87,13 @@ def _count(content: bytes) -> int | None:
     return count if isinstance(count, int) and count > 0 else None
 
 
-def _refused(upstream: Upstream, answer: Answer, content: bytes, model: str) -> None:
+def _refused(upstream: Upstream, response: Response, content: bytes, model: str) -> None:
     """
     Raises:
         ApiError: by the real API, whose refusals the client understands.
     """
     if upstream.settings.kind is UpstreamKind.CLAUDE:
-        refusal = Refusal.of(answer.status, content, answer.headers, upstream.key.read())
+        refusal = Refusal.of(response.status, content, response.headers, upstream.key.read())
         raise explain_refusal(refusal, upstream.party, model=model, max_tokens=0)
-    if answer.status in _NO_ENDPOINT:
+    if response.status in _NO_ENDPOINT:
         upstream.note_no_count_endpoint()

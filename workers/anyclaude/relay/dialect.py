@@ -1,12 +1,83 @@
-"""What the relay needs of a dialect."""
+"""What the relay needs of a dialect: how a request is sent, and what reads its response."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+from pydantic_core import from_json
+
 from anyclaude.messages.requests import MessagesRequest
-from anyclaude.relay.reader import Reader
-from anyclaude.relay.target import Target
+from anyclaude.relay.refusals import Quirks
+from anyclaude.relay.sse import ServerEvent
+from anyclaude.runtime.upstreams import UpstreamSettings
 from anyclaude.worker.v1 import worker_pb2 as pb
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one request is adapted to: the server's settings, model and quirks."""
+
+    settings: UpstreamSettings
+    # The model's name on the server.
+    model: str
+    quirks: Quirks
+    # Replaces the client's value, since the context window ends there; None keeps the client's.
+    max_tokens: int | None = None
+
+    def answer_tokens(self, wanted: int) -> int:
+        """The max_tokens to request: what the client `wanted`, within the server's limits."""
+        tokens = wanted if self.max_tokens is None else self.max_tokens
+        for limit in (self.settings.max_output_tokens, self.quirks.max_output_tokens):
+            tokens = min(tokens, limit or tokens)
+        return tokens
+
+
+class BrokenAnswerError(Exception):
+    """The response cannot be understood, or is incomplete; the message says how."""
+
+
+class RefusedInStreamError(Exception):
+    """The server sent an error in place of content, or after some of it."""
+
+    def __init__(self, details: Mapping[str, Any]) -> None:
+        super().__init__(str(details.get("message", "")))
+        self.details = details
+
+
+class Reader(Protocol):
+    """Turns one response of a server into worker events.
+
+    All methods but `take` raise `BrokenAnswerError` and `RefusedInStreamError`.
+    """
+
+    @property
+    def has_begun(self) -> bool:
+        """Content has come: the prompt is computed, and from now on a pause is a silence."""
+        ...
+
+    @property
+    def is_done(self) -> bool:
+        """The end of the response has come; what follows on the connection does not matter."""
+        ...
+
+    @property
+    def is_complete(self) -> bool:
+        """All content has come; only token counts may follow."""
+        ...
+
+    def feed(self, event: ServerEvent) -> None: ...
+
+    def whole(self, document: Any) -> None:
+        """Reads a response that is not streamed."""
+        ...
+
+    def finish(self) -> pb.Usage:
+        """Emits what was held back, and Finished; returns its usage. Call it once, at the end."""
+        ...
+
+    def take(self) -> list[pb.GenerateResponse]:
+        """The worker events since the last call, also those that came before an error."""
+        ...
 
 
 class Dialect(Protocol):
@@ -15,7 +86,7 @@ class Dialect(Protocol):
 
     @property
     def path(self) -> str:
-        """Where generations are posted, below the server's root."""
+        """The path for generations, below the server's root."""
         ...
 
     @property
@@ -24,10 +95,10 @@ class Dialect(Protocol):
         ...
 
     def headers(self, key: str, *, is_api: bool) -> list[tuple[bytes, bytes]]:
-        """What the dialect sends with every request.
+        """What every request carries.
 
         Args:
-            key: the server's key, empty for none.
+            key: the server's key; empty for none.
             is_api: the server is the real Claude API.
         """
         ...
@@ -35,10 +106,10 @@ class Dialect(Protocol):
     def body(
         self, request: MessagesRequest, document: Mapping[str, Any], target: Target
     ) -> dict[str, Any]:
-        """The request as the server takes it; `document` is the client's own.
+        """The body to send; `document` is the client's own.
 
         Raises:
-            ApiError: 400 for what the dialect has no place for.
+            ApiError: 400 for content that the dialect cannot express.
         """
         ...
 
@@ -49,5 +120,20 @@ class Dialect(Protocol):
         estimated_tokens: int,
         on_usage: Callable[[int | None], None],
     ) -> Reader:
-        """What reads the answer; `on_usage` gets the prompt's count, None where it is not told."""
+        """Reads the response. `on_usage` gets the prompt's token count, None if none was sent."""
         ...
+
+
+def parse_object(data: str) -> Mapping[str, Any]:
+    """Parses the JSON object that one event holds.
+
+    Raises:
+        BrokenAnswerError: it is no JSON object, or not valid Unicode.
+    """
+    try:
+        value = from_json(data)
+    except ValueError:
+        raise BrokenAnswerError("a piece of it is not JSON") from None
+    if not isinstance(value, dict):
+        raise BrokenAnswerError("a piece of it is not a JSON object")
+    return value

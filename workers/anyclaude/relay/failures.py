@@ -1,8 +1,8 @@
 """What can go wrong with a server, as errors of the Messages API that say what to do.
 
-A `Refusal` is the server's answer; an `UpstreamFault` is the server's own failure, which counts for
-its circuit breaker. Statuses: 529 where waiting helps (the client tries again by itself), 500 with
-should_retry off where somebody has to act first.
+A `Refusal` is a response of the server; an `UpstreamFault` is a failure of the server, which counts
+for its circuit breaker. The status is 529 if waiting helps (the client tries again by itself), and
+500 with should_retry off if somebody has to act first.
 """
 
 import errno
@@ -17,9 +17,11 @@ from email.utils import parsedate_to_datetime
 from socket import gaierror
 from typing import Any, Final
 
+from httpcore2 import ProxyError
+
 from anyclaude.messages.errors import ApiError
-from anyclaude.relay.overflow import find_overflow
-from anyclaude.runtime.upstreams import UpstreamKind, UpstreamSettings
+from anyclaude.relay.refusals import find_overflow
+from anyclaude.runtime.upstreams import UpstreamKind, UpstreamSettings, without_credentials
 
 _MAX_MESSAGE_CHARACTERS: Final = 1000
 _RETRY_AFTER_SECONDS: Final = 2
@@ -33,7 +35,7 @@ _STARTS: Final[Mapping[UpstreamKind, str]] = {
     UpstreamKind.OLLAMA: "start it with `ollama serve`",
     UpstreamKind.MLX_LM: "start `mlx_lm.server`, or unset MLX_LM_URL to use anyclaude's own worker",
 }
-# What web frameworks say of a path they do not serve.
+# The error messages of web frameworks for an unknown path.
 _BARE_NOT_FOUND: Final = re.compile(
     r"(404 ?:? ?)?(page )?not found\.?|file not found|no reason given|an HTML page.*", re.IGNORECASE
 )
@@ -46,10 +48,12 @@ class UpstreamFault(ApiError):
 
 @dataclass(frozen=True)
 class Party:
-    """The server as errors name it."""
+    """The server as error messages name it."""
 
     name: str
     settings: UpstreamSettings
+    # The forward proxy in front of it, with its credentials; empty for a direct connection.
+    proxy: str = field(default="", repr=False)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.settings.base_url})"
@@ -63,12 +67,12 @@ class Party:
 
 @dataclass(eq=False)
 class Refusal(Exception):
-    """The server refused before it began to answer."""
+    """The server refused the request before it sent content."""
 
     status: int
-    # Its words, cut to a readable length and free of the key.
+    # The server's error message, cut to a readable length, without the key.
     message: str
-    # Its error object.
+    # The server's error object.
     details: Mapping[str, Any] = field(default_factory=dict)
     retry_after_seconds: int | None = None
 
@@ -81,13 +85,13 @@ class Refusal(Exception):
 
 
 def shown(text: str, key: str) -> str:
-    """`text` as it may be shown: without the key, of bounded length."""
+    """`text` as it may be shown: without the key, and not too long."""
     safe = text.replace(key, "[key]") if key else text
     return safe if len(safe) <= _MAX_MESSAGE_CHARACTERS else safe[:_MAX_MESSAGE_CHARACTERS] + "..."
 
 
 def error_details(body: bytes | str) -> dict[str, Any]:
-    """The error object of a refusal, whichever of the usual places it stands in."""
+    """The error object of a refusal, from any of the usual places."""
     try:
         document = json.loads(body)
     except ValueError:
@@ -96,7 +100,7 @@ def error_details(body: bytes | str) -> dict[str, Any]:
 
 
 def details_of(document: Any) -> dict[str, Any]:
-    """As `error_details`, of parsed JSON; empty when it tells no error."""
+    """The same for parsed JSON; empty if it holds no error."""
     if not isinstance(document, dict):
         return {}
     error = document.get("error")
@@ -117,7 +121,7 @@ def _plain(body: bytes, headers: Mapping[str, str]) -> str:
 
 
 def retry_after(value: str | None) -> int | None:
-    """Whole seconds of a retry-after header, which holds seconds or a date."""
+    """The whole seconds that a retry-after header names, as seconds or as a date."""
     if not value:
         return None
     try:
@@ -131,12 +135,12 @@ def retry_after(value: str | None) -> int | None:
 
 
 def explain_refusal(refusal: Refusal, party: Party, *, model: str, max_tokens: int) -> ApiError:
-    """The error for a refusal that nothing here can mend."""
+    """The error for a refusal after which no other form of the request can be tried."""
     is_api = party.settings.kind is UpstreamKind.CLAUDE or refusal.message.startswith(
         _API_SENTENCES
     )
     if is_api:
-        # The client's recovery goes by the API's own wording.
+        # The client recognises errors by the API's own words.
         return _verbatim(refusal)
     overflow = find_overflow(refusal.message, refusal.details)
     if overflow and refusal.status not in (401, 403, 404, 429):
@@ -155,8 +159,8 @@ def _verbatim(refusal: Refusal) -> ApiError:
 
 
 def _explain_status(refusal: Refusal, party: Party, model: str) -> ApiError:
-    status, said = refusal.status, refusal.message
-    lowered = said.lower()
+    status, message = refusal.status, refusal.message
+    lowered = message.lower()
     wait = refusal.retry_after_seconds
     if "loading model" in lowered or "model is loading" in lowered:
         return ApiError(
@@ -166,58 +170,66 @@ def _explain_status(refusal: Refusal, party: Party, model: str) -> ApiError:
         )
     if "no model" in lowered and "load" in lowered:
         return ApiError(
-            404, f"{party} has no model loaded: load one there and try again. It said: {said}"
+            404, f"{party} has no model loaded: load one there and try again. It said: {message}"
         )
     match status:
         case 401 | 403:
-            return ApiError(status, f"{party} does not accept the key: {party.key_hint}. ({said})")
+            return ApiError(
+                status, f"{party} does not accept the key: {party.key_hint}. ({message})"
+            )
         case 404:
-            return _missing(said, party, model)
+            return _missing(message, party, model)
+        case 407:
+            return _proxy_refuses(f"{status}", party)
         case 408 | 504:
-            return UpstreamFault(504, f"{party} gave up waiting: {said}")
+            return UpstreamFault(504, f"{party} gave up waiting: {message}")
         case 402 | 409 | 413:
-            return ApiError(status, f"{party} refused the request: {said}")
+            return ApiError(status, f"{party} refused the request: {message}")
         case 429:
-            return ApiError(429, f"{party} limits requests: {said}", retry_after_seconds=wait)
+            return ApiError(429, f"{party} limits requests: {message}", retry_after_seconds=wait)
         case 502 | 503 | 529:
-            hint = f"{party} is unavailable: {said}"
+            hint = f"{party} is unavailable: {message}"
             return UpstreamFault(529, hint, retry_after_seconds=wait or _RETRY_AFTER_SECONDS)
         case _ if status >= 500:
-            return UpstreamFault(500, f"{party} failed ({status}): {said}")
+            return UpstreamFault(500, f"{party} failed ({status}): {message}")
         case _ if status < 400:
-            return _not_an_answer(status, said, party)
-    return ApiError(400, f"{party} refused the request: {said}")
+            return _not_an_answer(status, message, party)
+    return ApiError(400, f"{party} refused the request: {message}")
 
 
-def _missing(said: str, party: Party, model: str) -> ApiError:
-    if _BARE_NOT_FOUND.fullmatch(said) or "endpoint" in said.lower():
+def _missing(message: str, party: Party, model: str) -> ApiError:
+    if _BARE_NOT_FOUND.fullmatch(message) or "endpoint" in message.lower():
         return ApiError(
             404,
-            f"{party} does not know the address ({said}). Check upstreams.{party.name}.base_url.",
+            f"{party} does not know the address ({message}). "
+            f"Check upstreams.{party.name}.base_url.",
         )
     return ApiError(
         404,
-        f"{party} has no model {model!r} ({said}). Set upstreams.{party.name}.model to one of "
+        f"{party} has no model {model!r} ({message}). Set upstreams.{party.name}.model to one of "
         f"those that {party.settings.root}/v1/models lists, or to nothing for the loaded one.",
     )
 
 
-def _not_an_answer(status: int, said: str, party: Party) -> ApiError:
+def _not_an_answer(status: int, message: str, party: Party) -> ApiError:
     return ApiError(
         500,
-        f"{party} answered {status}, which is no answer of a model server ({said}). "
+        f"{party} answered {status}, which is no answer of a model server ({message}). "
         f"Check upstreams.{party.name}.base_url.",
         should_retry=False,
     )
 
 
 def explain_transport(error: BaseException, party: Party) -> UpstreamFault:
-    """The fault behind a connection that could not be made, or broke."""
+    """The error for a connection that could not be made, or broke."""
     causes = list(_causes(error))
     numbers = {cause.errno for cause in causes if isinstance(cause, OSError) and cause.errno}
-    # A name that does not resolve, and a certificate, are OSErrors too: they come first.
-    if any(isinstance(cause, gaierror) for cause in causes):
-        return _for_people(f"The name in {party.settings.base_url} does not resolve", party)
+    # Errors of names and certificates are OSErrors as well, so they come first.
+    if any(isinstance(cause, (gaierror, UnicodeError)) for cause in causes):
+        address = without_credentials(party.proxy) or party.settings.base_url
+        return _for_people(f"The name in {address} does not resolve", party)
+    if refusal := next((cause for cause in causes if isinstance(cause, ProxyError)), None):
+        return _proxy_refuses(str(refusal), party)
     if problem := next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None):
         why = getattr(problem, "verify_message", "") or getattr(problem, "reason", "") or problem
         return _for_people(
@@ -232,6 +244,9 @@ def explain_transport(error: BaseException, party: Party) -> UpstreamFault:
             "it in System Settings > Privacy & Security > Local Network",
             party,
         )
+    if party.proxy and errno.ECONNREFUSED in numbers:
+        what = f"The proxy {without_credentials(party.proxy)} refuses connections"
+        return _for_people(f"{what}. {_proxy_settings(party)}", party)
     if errno.ECONNREFUSED in numbers:
         return _waiting(f"{party} refuses connections: it is not running", party)
     return _waiting(f"The connection to {party} broke", party)
@@ -246,13 +261,32 @@ def bad_certificates(party: Party, error: OSError) -> UpstreamFault:
     )
 
 
+def bad_proxy(party: Party) -> UpstreamFault:
+    shown = without_credentials(party.proxy)
+    return UpstreamFault(
+        500,
+        f"The proxy of {party} cannot be used: {shown} is not an http:// or https:// address. "
+        f"{_proxy_settings(party)}.",
+        should_retry=False,
+    )
+
+
+def _proxy_refuses(why: str, party: Party) -> UpstreamFault:
+    what = f"The proxy {without_credentials(party.proxy)} does not connect to {party}: {why}"
+    return _for_people(f"{what}. {_proxy_settings(party)}", party)
+
+
+def _proxy_settings(party: Party) -> str:
+    return f"Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY, or set upstreams.{party.name}.proxy"
+
+
 def connect_timeout(party: Party) -> UpstreamFault:
     seconds = party.settings.connect_timeout_seconds
     return _waiting(f"{party} took no connection within {seconds:g} s", party)
 
 
 def silence(party: Party, seconds: float, *, begun: bool) -> UpstreamFault:
-    """The server says nothing any more."""
+    """The server has stopped sending."""
     which = "idle_timeout_seconds" if begun else "first_byte_timeout_seconds"
     state = "stopped in the middle of its answer" if begun else "did not begin to answer"
     return UpstreamFault(
@@ -263,7 +297,7 @@ def silence(party: Party, seconds: float, *, begun: bool) -> UpstreamFault:
 
 
 def broken_answer(party: Party, why: str) -> UpstreamFault:
-    """The answer cannot be understood, or ends before it is complete."""
+    """The response cannot be understood, or ends before it is complete."""
     return UpstreamFault(500, f"{party} sent a broken answer: {why}.")
 
 
@@ -286,7 +320,7 @@ def _way_out(party: Party) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """`error` and everything it was raised from."""
+    """`error` and all errors that it was raised from."""
     pending: list[BaseException] = [error]
     seen: set[int] = set()
     while pending:

@@ -1,22 +1,23 @@
-"""The Forward call: one HTTP request through, bytes and headers as they are, both ways.
+"""The Forward call: one HTTP request is passed through, with its bytes and headers unchanged.
 
-Only what belongs to one connection changes: hop-by-hop headers (RFC 9110, section 7.6.1) and Host.
-A configured key replaces the client's credentials; without one they go through. Nothing of either
-is logged.
+Exceptions are what belongs to one connection: hop-by-hop headers (RFC 9110, section 7.6.1), Host,
+and Expect, which the front end has fulfilled. A configured key replaces the client's credentials;
+without one they are passed on. Neither is logged.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import aclosing
 from typing import Final
 
+from anyclaude.relay.client import Headers, Response
 from anyclaude.relay.failures import UpstreamFault
 from anyclaude.relay.upstream import Upstream
-from anyclaude.relay.wire import Answer, Headers
 from anyclaude.worker.v1 import worker_pb2 as pb
 
 _HOP_BY_HOP: Final = frozenset(
     {
         "connection",
+        "expect",
         "keep-alive",
         "proxy-authenticate",
         "proxy-authorization",
@@ -28,7 +29,7 @@ _HOP_BY_HOP: Final = frozenset(
     }
 )
 _CREDENTIALS: Final = frozenset({"authorization", "x-api-key"})
-# Ours: addressed to this service and not to the server behind it.
+# Headers for this service, not for the server behind it.
 _OWN_PREFIX: Final = "x-anyclaude-"
 
 Parts = AsyncGenerator[pb.ForwardResponse, None]
@@ -37,10 +38,10 @@ Parts = AsyncGenerator[pb.ForwardResponse, None]
 async def forward(
     upstream: Upstream, head: pb.ForwardRequestHead, rest: AsyncIterator[pb.ForwardRequest]
 ) -> Parts:
-    """The server's answer: its head, then its body in pieces.
+    """The server's response: its head, then its body in pieces.
 
     Raises:
-        ApiError: no answer began, or it broke off.
+        ApiError: no response began, or it broke off.
     """
     upstream.admit()
     upstream.running += 1
@@ -63,12 +64,11 @@ async def _exchange(
     headers = _request_headers(upstream, head.headers)
     path = f"{head.path}?{head.query}" if head.query else head.path
     body = _body(head, rest)
-    async with upstream.wire.ask(head.method, path, headers, body, decompress=False) as asked:
-        answer = await asked.answer()
+    async with upstream.client.send(head.method, path, headers, body, decompress=False) as response:
         upstream.note_answering()
-        yield pb.ForwardResponse(head=_response_head(answer))
-        answer.begun = True
-        while chunk := await answer.next():
+        yield pb.ForwardResponse(head=_response_head(response))
+        response.begun = True
+        while chunk := await response.next():
             yield pb.ForwardResponse(body=chunk)
 
 
@@ -84,7 +84,7 @@ def _request_headers(upstream: Upstream, headers: Iterable[pb.HttpHeader]) -> He
 
 
 def _end_to_end(headers: Iterable[pb.HttpHeader]) -> Iterator[pb.HttpHeader]:
-    """Without those of the connection, which may name more of its own."""
+    """Headers without those of the connection; the Connection header may name more of them."""
     listed = list(headers)
     named = {
         name.strip().lower()
@@ -110,9 +110,9 @@ async def _pieces(rest: AsyncIterator[pb.ForwardRequest]) -> AsyncIterator[bytes
             yield part.body
 
 
-def _response_head(answer: Answer) -> pb.ForwardResponseHead:
+def _response_head(response: Response) -> pb.ForwardResponseHead:
     headers = [
         pb.HttpHeader(name=name.decode("latin-1"), value=value.decode("latin-1"))
-        for name, value in answer.raw_headers
+        for name, value in response.headers.raw
     ]
-    return pb.ForwardResponseHead(status=answer.status, headers=_end_to_end(headers))
+    return pb.ForwardResponseHead(status=response.status, headers=_end_to_end(headers))

@@ -1,7 +1,7 @@
-"""The relay worker's process: one event loop, two sockets, many servers.
+"""The process of the relay worker: one event loop, two sockets, many servers.
 
-Stopping (SIGTERM): no new call is taken, answers in progress have `relay.stop_grace_seconds`, and
-the process leaves with 0.
+On SIGTERM no new call is accepted, running ones have `relay.stop_grace_seconds` to finish, and the
+process exits with 0.
 """
 
 import asyncio
@@ -12,13 +12,13 @@ from collections.abc import Mapping, MutableMapping
 import structlog
 import uvloop
 
-from anyclaude.relay.keys import Key
+from anyclaude.relay.environment import Key, find_proxy
 from anyclaude.relay.service import WorkerService
 from anyclaude.relay.upstream import Upstream
 from anyclaude.runtime import channels, logs
 from anyclaude.runtime.child import Child, ExitCode, begin
 from anyclaude.runtime.streams import StreamServer, stream_socket
-from anyclaude.runtime.upstreams import UpstreamSettings
+from anyclaude.runtime.upstreams import UpstreamSettings, without_credentials
 from anyclaude.worker.v1 import worker_pb2_grpc
 
 log = structlog.get_logger(__name__)
@@ -52,19 +52,25 @@ async def _serve(child: Child) -> None:
     log.info("relay stopping", grace_seconds=birth.settings.relay.stop_grace_seconds)
     grace_seconds = birth.settings.relay.stop_grace_seconds
     await asyncio.gather(server.stop(grace_seconds), streams.stop(grace_seconds))
-    await asyncio.gather(*(upstream.wire.close() for upstream in upstreams.values()))
+    await asyncio.gather(*(upstream.client.close() for upstream in upstreams.values()))
     birth.socket_path.unlink(missing_ok=True)
 
 
 def build_upstreams(
     tables: Mapping[str, UpstreamSettings], environ: MutableMapping[str, str]
 ) -> dict[str, Upstream]:
-    """The servers that have an address, with their keys taken out of `environ`."""
+    """The servers that have an address. Their keys are removed from `environ`."""
     named = {name: settings for name, settings in tables.items() if settings.base_url}
     values = {name: environ.get(settings.api_key_env, "") for name, settings in named.items()}
     for settings in named.values():
         environ.pop(settings.api_key_env, None)
+    proxies = {name: find_proxy(settings, environ) for name, settings in named.items()}
+    for name, proxy in proxies.items():
+        if proxy:
+            log.info("server behind a proxy", upstream=name, proxy=without_credentials(proxy))
     return {
-        name: Upstream(name, settings, Key(name, settings, values[name].strip()))
+        name: Upstream(
+            name, settings, Key(name, settings, values[name].strip()), proxy=proxies[name]
+        )
         for name, settings in named.items()
     }

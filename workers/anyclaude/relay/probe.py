@@ -1,8 +1,9 @@
-"""Questions to a server before it is relied on: is it there, which dialect, which model.
+"""Finds out about a server before it is used: is it there, which dialect, which model.
 
-None of them generates anything. The dialect is found by an empty request, which a server that knows
-the endpoint refuses as unfit, and any other does not know. What fails at it says neither; then a
-count of tokens, which is asked for in one dialect alone, tells.
+No probe generates anything. To find the dialect, an empty request is sent: a server that has the
+endpoint refuses the request as invalid, another responds that the endpoint does not exist. If the
+server fails at it, neither is known; then a request to count tokens decides, which only the
+Messages API has.
 """
 
 import json
@@ -11,13 +12,13 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any, Final
 
+from anyclaude.relay.client import Client, Headers
 from anyclaude.relay.failures import UpstreamFault
-from anyclaude.relay.wire import Headers, Wire
 from anyclaude.runtime.upstreams import UpstreamKind
 
-# A server that does not tell about itself within this does not serve.
+# A server that does not respond to a probe within this time counts as down.
 PROBE_SECONDS: Final = 5.0
-# What no server means by "I know this endpoint, but not this request".
+# Statuses that mean the endpoint does not exist.
 _UNKNOWN_ENDPOINT: Final = frozenset({404, 405, 501})
 _WINDOW_FIELDS: Final = (
     "loaded_context_length",
@@ -29,7 +30,7 @@ _WINDOW_FIELDS: Final = (
 
 
 class Evidence(Enum):
-    """Whether a server knows an endpoint, by its answer to an empty request."""
+    """Whether a server has an endpoint, by its response to an empty request."""
 
     PRESENT = auto()
     ABSENT = auto()
@@ -38,51 +39,51 @@ class Evidence(Enum):
 
 @dataclass(frozen=True)
 class Served:
-    """What a server serves."""
+    """What a server reports about its model."""
 
-    # As the server calls it; empty when it does not say.
+    # The model's name on the server; empty if unknown.
     model: str = ""
-    # 0 when it does not say.
+    # 0 if unknown.
     context_window_tokens: int = 0
-    # None when it does not say.
+    # None if unknown.
     has_tools: bool | None = None
     takes_images: bool | None = None
 
 
 class Prober:
-    """Asks one server."""
+    """Sends probes to one server."""
 
-    def __init__(self, wire: Wire, kind: UpstreamKind) -> None:
-        self._wire = wire
+    def __init__(self, client: Client, kind: UpstreamKind) -> None:
+        self._client = client
         self._kind = kind
 
     async def evidence(self, path: str, headers: Headers) -> Evidence:
-        """Whether generations are posted to `path` there.
+        """Whether the server has an endpoint for generations at `path`.
 
         Raises:
-            UpstreamFault: no answer.
+            UpstreamFault: it did not respond.
         """
-        status, document = await self._ask("POST", path, headers, b"{}")
-        # LM Studio answers 200 to every path.
+        status, document = await self._request("POST", path, headers, b"{}")
+        # LM Studio responds with 200 to every path.
         if status in _UNKNOWN_ENDPOINT or 200 <= status < 400:
             return Evidence.ABSENT
         return Evidence.UNCLEAR if status >= 500 or document is None else Evidence.PRESENT
 
     async def counts(self, path: str, headers: Headers, model: str) -> bool:
-        """Whether a prompt of one word can be counted at `path`."""
-        asked = {"model": model, "messages": [{"role": "user", "content": "Hi"}]}
+        """Whether the server counts the tokens of a one-word prompt at `path`."""
+        body = {"model": model, "messages": [{"role": "user", "content": "Hi"}]}
         try:
-            status, document = await self._ask("POST", path, headers, json.dumps(asked).encode())
+            status, document = await self._request("POST", path, headers, json.dumps(body).encode())
         except UpstreamFault:
-            # No answer is no evidence, and whoever asks next hears of it.
+            # The next request will report it.
             return False
         return status == 200 and isinstance(document, dict) and "input_tokens" in document
 
     async def served(self, headers: Headers, model: str) -> Served:
-        """What the server has loaded, or what it says of `model` when that is given.
+        """What the server has loaded, or what it reports about `model` if that is given.
 
         Raises:
-            UpstreamFault: no answer.
+            UpstreamFault: it did not respond.
         """
         loaded = await self._loaded(headers, model)
         if loaded.model:
@@ -92,15 +93,15 @@ class Prober:
             case UpstreamKind.LLAMA_CPP:
                 return await self._llama_cpp(listed.model, headers)
             case UpstreamKind.MLX_LM:
-                # It lists what it could load.
+                # Its list is of models that it could load.
                 return Served(model or "default_model")
             case UpstreamKind.CLAUDE | UpstreamKind.OPENROUTER if not model:
-                # They serve whatever is asked for.
+                # They serve any model that a request names.
                 return Served()
         return listed
 
     async def _loaded(self, headers: Headers, model: str) -> Served:
-        """What those say that tell the loaded model from the others."""
+        """The loaded model, for servers that distinguish it from the others in their lists."""
         match self._kind:
             case UpstreamKind.LMSTUDIO:
                 native = await self._list("/api/v0/models", headers)
@@ -111,43 +112,42 @@ class Prober:
         return Served()
 
     async def _ollama(self, loaded: Served, headers: Headers) -> Served:
-        """With what its list leaves out."""
-        asked = json.dumps({"model": loaded.model}).encode()
-        _, shown = await self._ask("POST", "/api/show", headers, asked)
+        """Adds what the list of loaded models leaves out."""
+        body = json.dumps({"model": loaded.model}).encode()
+        _, shown = await self._request("POST", "/api/show", headers, body)
         able = _words(shown, "capabilities")
         return replace(loaded, has_tools=_among("tools", able), takes_images=_among("vision", able))
 
     async def _llama_cpp(self, model: str, headers: Headers) -> Served:
-        """With the window it runs with, which is not the one its model was trained for."""
-        _, props = await self._ask("GET", "/props", headers)
+        """Adds the context window in use, which may be smaller than the model's."""
+        _, props = await self._request("GET", "/props", headers)
         window = _object(props, "default_generation_settings").get("n_ctx")
         template = _object(props, "chat_template_caps")
         vision = _object(props, "modalities").get("vision")
         return Served(
             model,
             window if isinstance(window, int) else 0,
-            # Where the template knows no tools it has a way of its own.
+            # If the template has no tools, llama.cpp has a generic format for them.
             has_tools=True if template.get("supports_tools") is True else None,
             takes_images=vision if isinstance(vision, bool) else None,
         )
 
     async def _list(self, path: str, headers: Headers) -> list[Mapping[str, Any]]:
-        return list(_entries((await self._ask("GET", path, headers))[1]))
+        return list(_entries((await self._request("GET", path, headers))[1]))
 
-    async def _ask(
+    async def _request(
         self, method: str, path: str, headers: Headers, body: bytes | None = None
     ) -> tuple[int, Any]:
-        """The status and the JSON of an answer; None where it is none."""
+        """The status and the JSON of a response; None if it is not JSON."""
         sent = [*headers, (b"content-type", b"application/json")] if body else headers
-        async with self._wire.ask(
+        async with self._client.send(
             method, path, sent, body, patience_seconds=PROBE_SECONDS
-        ) as asked:
-            answer = await asked.answer()
-            content = await answer.read()
+        ) as response:
+            content = await response.read()
         try:
-            return answer.status, json.loads(content)
+            return response.status, json.loads(content)
         except ValueError:
-            return answer.status, None
+            return response.status, None
 
 
 def _entries(document: Any) -> Iterator[Mapping[str, Any]]:
@@ -164,7 +164,7 @@ def _first_served(entries: list[Mapping[str, Any]], model: str) -> Served:
     if not wanted:
         return Served()
     name, entry = wanted[0]
-    # OpenRouter's words, and LM Studio's.
+    # The first key is OpenRouter's, the second LM Studio's.
     lists = (_words(entry, key) for key in ("supported_parameters", "capabilities"))
     able = next((words for words in lists if words is not None), None)
     inputs = _words(_object(entry, "architecture"), "input_modalities")
@@ -179,7 +179,7 @@ def _object(holder: Any, key: str) -> dict[str, Any]:
 
 
 def _words(holder: Any, key: str) -> list[Any] | None:
-    """None where there is no such list."""
+    """A list of strings; None if there is none."""
     value = holder.get(key) if isinstance(holder, dict) else None
     return value if isinstance(value, list) else None
 

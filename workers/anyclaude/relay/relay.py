@@ -1,9 +1,9 @@
-"""One generation through a server: sent, mended where a refusal teaches how, read to its end.
+"""One generation by a server: the request is sent, adapted after a refusal, and its response read.
 
 Invariants:
-- Nothing is sent again once content was passed on.
+- A request is not sent again once content was passed on.
 - Every request ends for the breaker in exactly one way: success, fault or undecided.
-- An answer ends with Finished only when the server ended it; everything else raises.
+- Finished is emitted only if the server completed its response; anything else raises.
 """
 
 import asyncio
@@ -18,7 +18,8 @@ from pydantic_core import to_json
 from anyclaude.messages.errors import ApiError, prompt_too_long
 from anyclaude.messages.requests import MessagesRequest, messages_request, read_json
 from anyclaude.messages.websearch import not_searched, only_searches
-from anyclaude.relay.dialect import Dialect
+from anyclaude.relay.client import Response
+from anyclaude.relay.dialect import BrokenAnswerError, Dialect, Reader, RefusedInStreamError, Target
 from anyclaude.relay.failures import (
     Refusal,
     UpstreamFault,
@@ -26,48 +27,45 @@ from anyclaude.relay.failures import (
     explain_refusal,
     shown,
 )
-from anyclaude.relay.overflow import find_overflow
-from anyclaude.relay.reader import BrokenAnswerError, Reader, RefusedInStreamError
+from anyclaude.relay.refusals import find_overflow
 from anyclaude.relay.sse import ServerEvent, SseParser, StreamTooLargeError
-from anyclaude.relay.target import Target
 from anyclaude.relay.upstream import Upstream
-from anyclaude.relay.wire import Answer
 from anyclaude.runtime.streams import Emit
 from anyclaude.runtime.upstreams import UpstreamKind
 from anyclaude.worker.v1 import worker_pb2 as pb
 
 log = structlog.get_logger(__name__)
 
-# One to learn the window, and a few things that a server may not take.
+# One to learn the context window, and a few for fields that a server does not support.
 _MAX_ATTEMPTS: Final = 6
-# An answer shorter than this is not worth having: the client shall shorten the conversation.
-_MIN_ROOM_TOKENS: Final = 1024
-# Refusals that another form of the same request does not change.
+# If less remains for the answer, the client had better compact the conversation.
+_MIN_ANSWER_TOKENS: Final = 1024
+# Refusals that changing the request does not help.
 _FINAL: Final = frozenset({401, 402, 403, 409, 413, 429, 502, 503, 504, 529})
-# These take a prompt of any length and cut it, or go on past what their model was made for; of
-# others, nobody knows.
-_TAKING_ANY_LENGTH: Final = frozenset(
+# These accept a prompt of any length: they truncate it, or exceed what their model was made for.
+# What a server of kind OTHER does is unknown.
+_ACCEPTS_ANY_LENGTH: Final = frozenset(
     {UpstreamKind.MLX_LM, UpstreamKind.OLLAMA, UpstreamKind.OTHER}
 )
-# A complete answer's connection is worth keeping if its end comes at once.
+# How long the end of a complete response is awaited, to keep its connection.
 _END_SECONDS: Final = 0.05
-# What still follows the last word, token counts mostly, comes soon or not at all.
+# How long token counts are awaited after the last content.
 _COUNTS_SECONDS: Final = 2.0
 
 
 async def generate(upstream: Upstream, raw: bytes, emit: Emit) -> pb.Usage:
-    """One answer: its events, Started first and Finished last.
+    """Generates one answer and sends its events, from Started to Finished.
 
     Args:
-        upstream: who answers.
+        upstream: the server.
         raw: the Messages request as the client sent it.
-        emit: sends events to the front end.
+        emit: sends events.
 
     Returns:
-        The tokens it took.
+        The tokens that were used.
 
     Raises:
-        ApiError: the request failed, before or within its answer.
+        ApiError: the request failed, before or after content was sent.
     """
     document = read_json(raw)
     request = messages_request(document)
@@ -87,7 +85,7 @@ async def generate(upstream: Upstream, raw: bytes, emit: Emit) -> pb.Usage:
 
 
 class _Generation:
-    """The attempts at one answer."""
+    """The attempts to generate one answer."""
 
     def __init__(
         self,
@@ -102,7 +100,7 @@ class _Generation:
         self._document = document
         self._raw = raw
         self._emit = emit
-        # Fields of the last body sent.
+        # The last body that was sent.
         self._sent: Mapping[str, Any] = {}
         self._passed_on = False
 
@@ -118,20 +116,20 @@ class _Generation:
             try:
                 return await self._attempt(dialect, target)
             except Refusal as refusal:
-                mended = await self._mended(refusal, dialect, target)
-                if mended is None:
+                adapted = await self._adapted(refusal, dialect, target)
+                if adapted is None:
                     raise self._explained(refusal, target) from None
-                dialect, target = mended
+                dialect, target = adapted
         raise broken_answer(self._upstream.party, "it refuses every form of the request")
 
     def _check_window(self) -> None:
-        """Says of a prompt what its server would not.
+        """Refuses a prompt that its server would accept and truncate.
 
         Raises:
-            ApiError: it is longer than the settings' window.
+            ApiError: it is longer than the context window of the settings.
         """
         settings = self._upstream.settings
-        if not settings.context_window_tokens or settings.kind not in _TAKING_ANY_LENGTH:
+        if not settings.context_window_tokens or settings.kind not in _ACCEPTS_ANY_LENGTH:
             return
         tokens = self._upstream.estimator.at_least(self._request, self._raw)
         if tokens > settings.context_window_tokens:
@@ -140,64 +138,62 @@ class _Generation:
     async def _attempt(self, dialect: Dialect, target: Target) -> pb.Usage:
         self._sent = dialect.body(self._request, self._document, target)
         headers = [(b"content-type", b"application/json"), *self._upstream.headers(dialect)]
-        # A tenth of a megabyte and more: several times faster than json's.
+        # Bodies of 100 kB and more are common, and this is several times faster than json.
         body = to_json(self._sent)
-        async with self._upstream.wire.ask("POST", dialect.path, headers, body) as asked:
-            # While the server works.
-            estimate = self._upstream.estimator.estimate(self._request, self._raw)
-            reader = dialect.reader(self._request, target, estimate, self._note_prompt_tokens)
-            answer = await asked.answer()
-            if not answer.is_ok:
-                raise self._refusal(answer.status, await answer.read(), answer.headers)
+        estimate = self._upstream.estimator.estimate(self._request, self._raw)
+        reader = dialect.reader(self._request, target, estimate, self._note_prompt_tokens)
+        async with self._upstream.client.send("POST", dialect.path, headers, body) as response:
+            if not response.is_ok:
+                raise self._refusal(response.status, await response.read(), response.headers)
             try:
-                return await self._read(answer, reader)
+                return await self._read(response, reader)
             except (BrokenAnswerError, StreamTooLargeError) as error:
                 raise broken_answer(self._upstream.party, str(error)) from None
             except RefusedInStreamError as error:
                 raise self._refused_in_stream(error) from None
 
-    async def _read(self, answer: Answer, reader: Reader) -> pb.Usage:
-        kind = answer.headers.get("content-type", "")
-        if "json" in kind and not answer.is_event_stream:
-            answered = _document(await answer.read())
+    async def _read(self, response: Response, reader: Reader) -> pb.Usage:
+        kind = response.headers.get("content-type", "")
+        if "json" in kind and not response.is_event_stream:
+            answered = _document(await response.read())
             try:
                 reader.whole(answered)
             finally:
                 await self._pass_on(reader)
         elif "html" in kind:
-            raise Refusal(answer.status, "an HTML page instead of an answer")
+            raise Refusal(response.status, "an HTML page instead of an answer")
         else:
-            await self._read_stream(answer, reader)
+            await self._read_stream(response, reader)
         try:
             return reader.finish()
         finally:
             await self._pass_on(reader)
 
-    async def _read_stream(self, answer: Answer, reader: Reader) -> None:
+    async def _read_stream(self, response: Response, reader: Reader) -> None:
         parser = SseParser()
         try:
-            while chunk := await answer.next():
-                await self._take(reader, parser.feed(chunk))
-                if reader.has_begun and not answer.begun:
-                    answer.begun = True
+            while chunk := await response.next():
+                await self._feed(reader, parser.feed(chunk))
+                if reader.has_begun and not response.begun:
+                    response.begun = True
                     self._upstream.note_answering()
                 if reader.is_done:
-                    await _read_end(answer)
+                    await _read_end(response)
                     return
                 if reader.is_complete:
-                    answer.patience_seconds = _COUNTS_SECONDS
-            await self._take(reader, parser.finish())
+                    response.patience_seconds = _COUNTS_SECONDS
+            await self._feed(reader, parser.finish())
         except UpstreamFault:
-            # A server that breaks off, or waits, after the last word has said everything.
+            # A server that breaks off or pauses after the last content has sent all of it.
             if not reader.is_complete:
                 raise
 
-    async def _take(self, reader: Reader, told: Iterable[ServerEvent]) -> None:
+    async def _feed(self, reader: Reader, received: Iterable[ServerEvent]) -> None:
         try:
-            for event in told:
+            for event in received:
                 reader.feed(event)
         finally:
-            # What was read before an error has been read.
+            # Also what came before an error.
             await self._pass_on(reader)
 
     async def _pass_on(self, reader: Reader) -> None:
@@ -213,31 +209,33 @@ class _Generation:
         status = code if isinstance(code, int) and 400 <= code <= 599 else 500
         text = shown(str(error), self._upstream.key.read())
         if "unexpected endpoint" in text.lower():
-            # LM Studio says so with 200.
+            # LM Studio sends this with status 200.
             status = 404
         elif find_overflow(text, error.details):
             status = 400
         return Refusal(status, text, error.details)
 
-    async def _mended(
+    async def _adapted(
         self, refusal: Refusal, dialect: Dialect, target: Target
     ) -> tuple[Dialect, Target] | None:
-        """Another form of the request that may be taken; None when there is none."""
+        """Another form of the request that the server may accept; None if there is none."""
         if self._passed_on or refusal.status in _FINAL:
             return None
         if overflow := find_overflow(refusal.message, refusal.details):
-            if overflow.room_tokens < _MIN_ROOM_TOKENS or target.max_tokens is not None:
+            if overflow.answer_tokens < _MIN_ANSWER_TOKENS or target.max_tokens is not None:
                 return None
-            return dialect, replace(target, max_tokens=overflow.room_tokens)
+            return dialect, replace(target, max_tokens=overflow.answer_tokens)
         learned = self._upstream.quirks.learn(refusal.message, _names(self._sent))
         if learned is not None:
-            log.info("server does not take part of a request", upstream=self._upstream.name)
+            log.info("server does not support part of a request", upstream=self._upstream.name)
             self._upstream.quirks = learned
             return dialect, replace(target, quirks=learned)
-        return await self._asked_anew(dialect, target) if refusal.status == 404 else None
+        return await self._rediscovered(dialect, target) if refusal.status == 404 else None
 
-    async def _asked_anew(self, dialect: Dialect, target: Target) -> tuple[Dialect, Target] | None:
-        """Whether the server, or its model, was replaced since it was asked."""
+    async def _rediscovered(
+        self, dialect: Dialect, target: Target
+    ) -> tuple[Dialect, Target] | None:
+        """What to send if the server, or its model, was replaced; None if it was not."""
         self._upstream.forget()
         new_dialect = await self._upstream.dialect()
         new_target = await self._upstream.target(self._request.model)
@@ -264,18 +262,18 @@ class _Generation:
 
 
 def _names(body: Mapping[str, Any]) -> set[str]:
-    """All fields of a body and of its messages."""
+    """The names of all fields of a body and of its messages."""
     return set(body).union(*(message for message in body["messages"]))
 
 
-async def _read_end(answer: Answer) -> None:
-    """Lets the connection be kept when nothing but its end is left."""
+async def _read_end(response: Response) -> None:
+    """Reads the end of a complete response, so that its connection can be kept."""
     try:
         async with asyncio.timeout(_END_SECONDS):
-            while await answer.next():
+            while await response.next():
                 pass
     except (TimeoutError, UpstreamFault):
-        # The answer is complete; only the connection is not reused.
+        # Then the connection is closed instead.
         return
 
 

@@ -1,4 +1,4 @@
-"""The worker contract for all relayed modes. A refused request is a Failed event."""
+"""The worker contract for all relayed modes. A refused request becomes a Failed event."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -19,7 +19,7 @@ from anyclaude.worker.v1 import worker_pb2_grpc
 
 log = structlog.get_logger(__name__)
 
-# Servers are asked while status waits, but not for long: what is known then is shown.
+# How long a status request waits for probes of servers; then it shows what is known.
 _STATUS_SECONDS: Final = 0.5
 _BUG: Final = ApiError(500, "The relay failed on this request; `anyclaudectl logs` says more.")
 
@@ -33,7 +33,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         self._checks: dict[str, asyncio.Task[None]] = {}
 
     async def generate(self, request: pb.GenerateRequest, emit: Emit) -> None:
-        """Answers one Messages request by events."""
+        """Generates the events of one Messages request."""
         try:
             upstream = self._find(request.mode)
             self._note(await generate(upstream, request.body_json, emit))
@@ -91,9 +91,9 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         )
 
     async def _check(self, mode: str) -> None:
-        """Asks servers for news: the one named, wherever it is; otherwise those of this machine.
+        """Probes the server of `mode`, wherever it is; without a mode, those on this machine.
 
-        Others are never asked unbidden: in a local mode nothing leaves the machine.
+        Other servers are never probed unless named: in a local mode nothing leaves the machine.
         """
         if mode in self._upstreams:
             await self._upstreams[mode].check(anew=True)
@@ -103,7 +103,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
             await asyncio.wait(tasks, timeout=_STATUS_SECONDS)
 
     def _checking(self, name: str) -> asyncio.Task[None]:
-        """The check of one server, at most one at a time."""
+        """Probes one server; at most one probe of a server runs at a time."""
         task = self._checks.get(name)
         if task is None or task.done():
             task = asyncio.ensure_future(self._upstreams[name].check(anew=False))

@@ -1,11 +1,11 @@
 """An incremental parser of event streams (HTML Living Standard, section 9.2.6).
 
-Own code, since the libraries at hand split lines at every line end that Unicode knows, and model
-text holds those. Invariants:
+Libraries split lines at every Unicode line separator, and the text of models contains those, so
+this parser is our own. Invariants:
 - The events do not depend on how the bytes are cut into chunks.
-- Work is linear in the bytes, whatever the chunks.
-- One deliberate difference: an event whose closing blank line is missing at the end of the stream
-  is given by `finish`, since servers forget that line after their last event.
+- The work is linear in the number of bytes, however they are cut.
+- One deliberate difference: `finish` returns an event even if its closing blank line is missing,
+  since some servers leave that line out after their last event.
 """
 
 import re
@@ -17,11 +17,11 @@ _BOM: Final = b"\xef\xbb\xbf"
 
 
 class StreamTooLargeError(Exception):
-    """One event is larger than any answer can be."""
+    """One event is larger than any response can be."""
 
 
 class ServerEvent(NamedTuple):
-    # Empty where the stream names none.
+    # Empty if the stream names none.
     name: str
     data: str
 
@@ -30,15 +30,15 @@ class SseParser:
     """Bytes in, events out."""
 
     def __init__(self) -> None:
-        # Of a line whose end has not come.
+        # Parts of a line whose end has not come.
         self._pieces: list[bytes] = []
         self._waiting_bytes = 0
-        # A line end was a CR at the end of a chunk: an LF that follows belongs to it.
+        # The last chunk ended with CR: an LF that follows belongs to the same line end.
         self._after_cr = False
         self._at_start = True
         self._name = ""
         self._data: list[str] = []
-        self._held_bytes = 0
+        self._event_bytes = 0
 
     def feed(self, chunk: bytes) -> list[ServerEvent]:
         """The events that `chunk` completes.
@@ -55,20 +55,19 @@ class SseParser:
         self._waiting_bytes += len(chunk)
         events: list[ServerEvent] = []
         if b"\r" in chunk:
-            events = self._take_lines(_LINE_END.split(b"".join(self._pieces)))
+            events = self._parse_lines(_LINE_END.split(b"".join(self._pieces)))
         elif b"\n" in chunk:
-            events = self._take_lines(b"".join(self._pieces).split(b"\n"))
-        if self._waiting_bytes + self._held_bytes > MAX_EVENT_BYTES:
+            events = self._parse_lines(b"".join(self._pieces).split(b"\n"))
+        if self._waiting_bytes + self._event_bytes > MAX_EVENT_BYTES:
             raise StreamTooLargeError(f"one event is larger than {MAX_EVENT_BYTES} bytes")
         return events
 
     def finish(self) -> list[ServerEvent]:
-        """What an unclosed last event holds."""
-        # As if the lines that are missing came.
-        return self._take_lines([b"".join(self._pieces), b"", b""])
+        """The last event, if its closing blank line is missing."""
+        return self._parse_lines([b"".join(self._pieces), b"", b""])
 
-    def _take_lines(self, lines: list[bytes]) -> list[ServerEvent]:
-        """Takes lines, the last of which has no end yet."""
+    def _parse_lines(self, lines: list[bytes]) -> list[ServerEvent]:
+        """Parses lines, the last of which is not yet complete."""
         rest = lines.pop()
         self._pieces, self._waiting_bytes = [rest], len(rest)
         if self._at_start and lines:
@@ -81,7 +80,7 @@ class SseParser:
                 continue
             if self._data:
                 events.append(ServerEvent(self._name, "\n".join(self._data)))
-            self._data, self._name, self._held_bytes = [], "", 0
+            self._data, self._name, self._event_bytes = [], "", 0
         return events
 
     def _line(self, line: bytes) -> None:
@@ -89,7 +88,7 @@ class SseParser:
         text = value.removeprefix(b" ").decode(errors="replace")
         if name == b"data":
             self._data.append(text)
-            self._held_bytes += len(line)
+            self._event_bytes += len(line)
         elif name == b"event":
             self._name = text
-        # Comments, ids and retry times say nothing here.
+        # Comments, ids and retry times are not needed.

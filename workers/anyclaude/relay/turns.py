@@ -1,8 +1,8 @@
-"""A Messages request as other servers can take it: its system texts first, then its turns.
+"""A Messages request in the order that other servers accept: system texts, then turns.
 
-Position rule, as in the local worker: a system message directly after the first user turn stands
-before it; later ones stay where they are, since moving one would change the start of the prompt
-and lose the server's cache of everything behind it.
+The rule is that of the local worker: a system message directly after the first user turn moves
+before it. Later ones stay in place, since moving one would change the start of the prompt, and the
+server could not reuse its cache of what follows.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,14 +11,14 @@ from typing import Any, Final
 
 from anyclaude.messages.requests import CountTokensRequest, Message
 
-# Differs between conversations and says nothing to a model.
+# Differs between conversations and means nothing to a model.
 _ATTRIBUTION: Final = "x-anthropic-billing-header:"
 
 
 @dataclass(frozen=True)
 class Conversation:
     system: tuple[str, ...]
-    # The place in the request, for errors, and the message.
+    # The place in the request, for error messages, and the message.
     turns: tuple[tuple[str, Message], ...]
 
 
@@ -29,7 +29,7 @@ def arrange(request: CountTokensRequest) -> Conversation:
 
 
 def texts_of(system: str | list[dict[str, Any]]) -> list[str]:
-    """The texts of a system prompt, without the attribution."""
+    """The texts of a system prompt, without Claude Code's attribution."""
     if isinstance(system, str):
         return [system if not _is_attribution(system) else system.partition("\n")[2].lstrip("\n")]
     return [text for text in _block_texts(system) if not _is_attribution(text)]
@@ -41,7 +41,7 @@ def turn_texts(turn: Message) -> list[str]:
 
 
 def reminder(text: str) -> str:
-    """A system text for servers that take none here, in the form that Claude Code's own have."""
+    """A system text as a user message, in the form that Claude Code uses for reminders."""
     return f"<system-reminder>\n{text}\n</system-reminder>"
 
 

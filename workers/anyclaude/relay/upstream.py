@@ -1,7 +1,7 @@
-"""One server with all that is known of it: dialect, model, what it does not take, health.
+"""One server and what is known about it: dialect, model, unsupported fields, health.
 
-Everything here is learned and may be forgotten: a server can be replaced by another one at the same
-address at any time, so a "not found" asks anew.
+All of this is learned and can be forgotten: another server may replace it at the same address at
+any time, so after a 404 the server is probed again.
 """
 
 import asyncio
@@ -16,21 +16,20 @@ from anyclaude.messages.errors import ApiError, invalid_request
 from anyclaude.relay import breaker
 from anyclaude.relay.anthropic import COUNT_PATH, AnthropicDialect
 from anyclaude.relay.breaker import Breaker, BreakerOpenError
-from anyclaude.relay.dialect import Dialect
+from anyclaude.relay.client import Client, Headers
+from anyclaude.relay.dialect import Dialect, Target
+from anyclaude.relay.environment import Key
 from anyclaude.relay.failures import Party, UpstreamFault
-from anyclaude.relay.keys import Key
 from anyclaude.relay.openai.dialect import OpenAiDialect
 from anyclaude.relay.probe import Evidence, Prober, Served
-from anyclaude.relay.quirks import Quirks
-from anyclaude.relay.target import Target
+from anyclaude.relay.refusals import Quirks
 from anyclaude.relay.usage import Estimator
-from anyclaude.relay.wire import Headers, Wire
 from anyclaude.runtime.upstreams import UpstreamKind, UpstreamSettings
 from anyclaude.worker.v1 import worker_pb2 as pb
 
 log = structlog.get_logger(__name__)
 
-# People load another model by hand in these; asking for the old one would load it again.
+# In these, people switch models by hand; naming the old model would load it again.
 _CHANGING: Final = frozenset({UpstreamKind.LMSTUDIO, UpstreamKind.OLLAMA})
 _SERVED_SECONDS: Final = 60.0
 _SERVED_CHANGING_SECONDS: Final = 5.0
@@ -49,22 +48,23 @@ class Upstream:
         settings: UpstreamSettings,
         key: Key,
         *,
+        proxy: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.party = Party(name, settings)
+        self.party = Party(name, settings, proxy)
         self.settings = settings
         self.key = key
-        self.wire = Wire(self.party)
+        self.client = Client(self.party)
         self.breaker = Breaker(settings.breaker_failures, settings.breaker_open_seconds, clock)
         self.quirks = Quirks()
         self.estimator = Estimator()
         self.running = 0
-        # Whether it is worth asking for a count.
+        # Whether it can count the tokens of a prompt.
         self.counts = True
-        self._said_no_counts = False
+        self._warned_no_counts = False
         self._clock = clock
-        self._prober = Prober(self.wire, settings.kind)
-        self._asking = asyncio.Lock()
+        self._prober = Prober(self.client, settings.kind)
+        self._probing = asyncio.Lock()
         self._dialect: Dialect | None = _fixed_dialect(settings)
         self._served: Served | None = None
         self._served_at = 0.0
@@ -81,32 +81,32 @@ class Upstream:
         return self.party.name
 
     def headers(self, dialect: Dialect | None = None) -> Headers:
-        """What every request carries.
+        """The headers of every request.
 
         Raises:
             ApiError: the key cannot be read.
         """
         is_api = self.settings.kind is UpstreamKind.CLAUDE
-        spoken = dialect or self._dialect or OpenAiDialect()
+        used = dialect or self._dialect or OpenAiDialect()
         own = [(name.encode(), value.encode()) for name, value in self.settings.headers.items()]
-        return [*spoken.headers(self.key.read(), is_api=is_api), *own]
+        return [*used.headers(self.key.read(), is_api=is_api), *own]
 
     async def dialect(self) -> Dialect:
-        """What the server speaks; asked once.
+        """The server's dialect; probed once.
 
         Raises:
-            ApiError
+            ApiError: the server did not respond, or the key cannot be read.
         """
         if self._dialect is None:
-            async with self._asking:
+            async with self._probing:
                 if self._dialect is None:
                     self._dialect = await self._find_dialect()
         return self._dialect
 
     async def _find_dialect(self) -> Dialect:
-        """Anthropic where it can, since nothing is translated then.
+        """Prefers the Messages API, since then nothing is translated.
 
-        vLLM's is the younger of its two: it leaves out schemas and what was reused.
+        Except for vLLM, whose Messages API ignores schemas and does not report reused tokens.
         """
         wanted: Dialect = AnthropicDialect()
         other: Dialect = OpenAiDialect()
@@ -118,7 +118,7 @@ class Upstream:
         second = await self._evidence(other)
         if second is Evidence.ABSENT:
             return wanted
-        # One of them, or both, fail at what they are asked without knowing it.
+        # The server fails at empty requests, whether it has the endpoints or not.
         return AnthropicDialect() if await self._counts() else OpenAiDialect()
 
     async def _evidence(self, dialect: Dialect) -> Evidence:
@@ -130,14 +130,14 @@ class Upstream:
         return await self._prober.counts(COUNT_PATH, headers, self.settings.model)
 
     async def served(self) -> Served:
-        """What the server serves now, or did a moment ago.
+        """The model that the server serves, as of a moment ago.
 
         Raises:
-            ApiError
+            ApiError: the server did not respond, or the key cannot be read.
         """
         if self._served is None or self._is_stale:
-            async with self._asking:
-                # Another request may have asked meanwhile.
+            async with self._probing:
+                # Another request may have probed it meanwhile.
                 if self._served is None or self._is_stale:
                     self._served = await self._prober.served(self.headers(), self.settings.model)
                     self._served_at = self._clock()
@@ -153,10 +153,10 @@ class Upstream:
         return _SERVED_CHANGING_SECONDS if changing else _SERVED_SECONDS
 
     async def target(self, requested_model: str) -> Target:
-        """How a request for `requested_model` goes out.
+        """What a request for `requested_model` is adapted to.
 
         Raises:
-            ApiError
+            ApiError: the model is not known.
         """
         return Target(self.settings, await self._model_for(requested_model), self.quirks)
 
@@ -173,17 +173,17 @@ class Upstream:
         return self.settings.model or (await self.served()).model or requested
 
     def forget(self) -> None:
-        """The server is not what it was."""
+        """Another server may have replaced this one."""
         self._dialect = _fixed_dialect(self.settings)
         self._served = None
         self.quirks = Quirks()
         self.counts = True
 
     def admit(self) -> None:
-        """Before each request.
+        """Call before each request.
 
         Raises:
-            ApiError: 529, it failed too often and rests.
+            ApiError: 529, the server failed too often; no request is sent for a while.
         """
         try:
             self.breaker.enter()
@@ -206,7 +206,7 @@ class Upstream:
         self.breaker.succeeded()
 
     def note_refusal(self, error: ApiError) -> None:
-        """It answered, with an error of the request's making, or of its settings'."""
+        """The server responded with an error that the request, or the settings, caused."""
         self._reachability = pb.REACHABILITY_REACHABLE
         self._note_error(error)
         self.breaker.succeeded()
@@ -219,8 +219,8 @@ class Upstream:
 
     def note_no_counts(self) -> None:
         """It answered without saying how many tokens that took."""
-        if not self._said_no_counts:
-            self._said_no_counts = True
+        if not self._warned_no_counts:
+            self._warned_no_counts = True
             log.warning("server reports no token counts: usage is estimated", upstream=self.name)
 
     def note_no_count_endpoint(self) -> None:
@@ -232,16 +232,16 @@ class Upstream:
         self._last_error, self._last_error_time = error.message, time.time()
 
     async def check(self, *, anew: bool) -> None:
-        """Asks the server for all that status shows; errors are noted, not raised.
+        """Finds out what status shows; errors are recorded, not raised.
 
         Args:
-            anew: what was learned a moment ago does not do.
+            anew: probe the server even if it was probed a moment ago.
         """
         if anew:
             self._served = None
         try:
             served = await self.served()
-            # Whatever else listens there is not bothered further.
+            # Otherwise it is probably no model server.
             if served.model or anew:
                 await self.dialect()
         except UpstreamFault as fault:
@@ -279,7 +279,7 @@ class Upstream:
         if not model:
             return None
         info = pb.ModelInfo(
-            # The form that the client lists and does not take for one of Anthropic's.
+            # The client lists these, and does not mistake them for models of Anthropic.
             id=model if self.settings.kind is UpstreamKind.CLAUDE else f"anyclaude-{model}",
             display_name=f"{model} ({self.name})",
             context_window_tokens=(

@@ -1,4 +1,4 @@
-"""Token counts as other servers report them, and a guess where one has to be had before they do."""
+"""Token counts as other servers report them, and estimates for the time before they do."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -7,31 +7,31 @@ from typing import Any, Final
 from anyclaude.messages.requests import CountTokensRequest
 from anyclaude.worker.v1.worker_pb2 import Usage
 
-# Of English and code in JSON; replaced by what the server's own counts show.
+# For English and code in JSON; replaced by what the server's own counts show.
 _CHARACTERS_PER_TOKEN: Final = 3.6
-# Of what packs best.
+# For text with the longest tokens.
 _MOST_CHARACTERS_PER_TOKEN: Final = 6.0
 _TOKENS_PER_IMAGE: Final = 1500
-# Shorter prompts are mostly template.
-_TELLING_TOKENS: Final = 200
+# Shorter prompts consist mostly of the chat template, and show little.
+_MIN_LEARNED_TOKENS: Final = 200
 
 
 class Estimator:
-    """How many tokens a prompt probably has, learned from prompts whose count is known."""
+    """Estimates the tokens of a prompt, and learns from prompts whose count is known."""
 
     def __init__(self) -> None:
         self._learned: float | None = None
 
     def estimate(self, request: CountTokensRequest, body: bytes) -> int:
-        """A guess; the server's own count always replaces it."""
+        """An estimate, until the server reports its own count."""
         return _tokens(request, body, self._learned or _CHARACTERS_PER_TOKEN)
 
     def at_least(self, request: CountTokensRequest, body: bytes) -> int:
-        """A guess that is not too high, for what must not be refused in error."""
+        """A low estimate, by which no prompt is refused in error."""
         return _tokens(request, body, self._learned or _MOST_CHARACTERS_PER_TOKEN)
 
     def learn(self, request: CountTokensRequest, body: bytes, prompt_tokens: int) -> None:
-        if prompt_tokens < _TELLING_TOKENS or any(_images(request)):
+        if prompt_tokens < _MIN_LEARNED_TOKENS or any(_images(request)):
             return
         self._learned = min(max(len(body) / prompt_tokens, 1.0), 10.0)
 
@@ -43,7 +43,7 @@ def _tokens(request: CountTokensRequest, body: bytes, characters_per_token: floa
 
 
 def _images(request: CountTokensRequest) -> Iterator[int]:
-    """Characters of each image's data."""
+    """The number of characters of each image's data."""
     for message in request.messages:
         for block in message.blocks():
             yield from _block_images(block)
@@ -61,11 +61,11 @@ def _block_images(block: Mapping[str, Any]) -> Iterator[int]:
 
 
 def openai_usage(usage: Mapping[str, Any], timings: Mapping[str, Any]) -> Usage | None:
-    """Chat completion counts; None where they say nothing.
+    """The counts of a chat completion; None if there are none.
 
     Args:
         usage: the `usage` object.
-        timings: llama.cpp's, which alone tells what it reused in older versions.
+        timings: llama.cpp's, which in older versions is the only source for reused tokens.
     """
     prompt, answer = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
     if prompt is None:
@@ -82,7 +82,7 @@ def openai_usage(usage: Mapping[str, Any], timings: Mapping[str, Any]) -> Usage 
 
 
 def anthropic_usage(usage: Mapping[str, Any]) -> Usage:
-    """Messages counts; missing ones are 0."""
+    """The counts of a Messages response; missing ones are 0."""
     return Usage(
         input_tokens=_count(usage, "input_tokens") or 0,
         cache_read_tokens=_count(usage, "cache_read_input_tokens") or 0,

@@ -1,7 +1,7 @@
 """The chunks of a chat completion, or a whole one, as worker events.
 
-An answer is complete when a finish reason or the closing `[DONE]` came; one that just ends is
-broken and fails, however plausible its words.
+A response is complete when a finish reason or the closing `[DONE]` has come. One that just ends is
+an error, however plausible its text.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from anyclaude.messages.blocks import BlockWriter
 from anyclaude.messages.requests import MessagesRequest
+from anyclaude.relay.dialect import BrokenAnswerError, RefusedInStreamError, parse_object
 from anyclaude.relay.failures import details_of
 from anyclaude.relay.openai.calls import BrokenCallError, CallAssembler
 from anyclaude.relay.openai.thoughts import ThoughtSplitter
-from anyclaude.relay.reader import BrokenAnswerError, RefusedInStreamError, parse_object
 from anyclaude.relay.sse import ServerEvent
 from anyclaude.relay.usage import openai_usage, prompt_tokens
 from anyclaude.worker.v1 import worker_pb2 as pb
@@ -27,7 +27,7 @@ _REASONS: Final = {
 
 
 class ChatReader:
-    """Reads one answer; see `anyclaude.relay.reader.Reader`."""
+    """Reads one response; see `anyclaude.relay.dialect.Reader`."""
 
     def __init__(
         self,
@@ -39,10 +39,10 @@ class ChatReader:
     ) -> None:
         """
         Args:
-            request: what is answered.
-            estimated_tokens: of the prompt, until the server says.
-            window_limited: we asked for a shorter answer, since the window ends there.
-            on_usage: called at the end with the prompt's true count, None where it was not told.
+            request: the client's request.
+            estimated_tokens: of the prompt, until the server reports its count.
+            window_limited: max_tokens was lowered to fit into the context window.
+            on_usage: called at the end with the prompt's true count, or None without one.
         """
         self._request = request
         self._estimated_tokens = estimated_tokens
@@ -58,9 +58,9 @@ class ChatReader:
         self._done = False
         self._usage: pb.Usage | None = None
         self._characters = 0
-        # Words that came in the middle of a call.
+        # Text that came in the middle of a tool call.
         self._late: list[str] = []
-        # Only the prompt's cache was asked for; the one token that had to be made is not told.
+        # max_tokens 0 only fills the cache; the token that was generated for it is not emitted.
         self._is_warm_up = request.max_tokens == 0
 
     @property
@@ -128,7 +128,7 @@ class ChatReader:
             started = pb.Started(usage=self._known_usage())
             self._writer.add(pb.GenerateResponse(started=started))
         delta = choice.get(where)
-        # Some end a stream by telling the message once more, whole.
+        # Some servers repeat the whole message at the end of a stream.
         if not isinstance(delta, dict) and not self._characters:
             delta = choice.get("message")
         reason = choice.get("finish_reason")
@@ -175,7 +175,7 @@ class ChatReader:
             self._late.append(piece)
             return
         if self._writer.has_tool_use and not self._writer.in_text:
-            # The line end before or after a call's markup is no text.
+            # Line ends around the markup of a tool call are no text.
             if not piece.strip():
                 return
             self._settle()
@@ -194,16 +194,16 @@ class ChatReader:
     def _note_reason(self, choice: Mapping[str, Any], reason: object) -> None:
         if self._reason is None and isinstance(reason, str) and reason:
             self._reason = reason
-        # vLLM names the sequence that matched.
+        # vLLM reports the stop sequence that matched.
         matched = choice.get("stop_reason")
         if isinstance(matched, str) and matched in self._request.stop_sequences:
             self._stop_sequence = matched
 
     def _note_usage(self, chunk: Mapping[str, Any]) -> None:
         usage, timings = chunk.get("usage"), chunk.get("timings")
-        told = openai_usage(_object(usage), _object(timings))
-        if told is not None:
-            self._usage = told
+        counts = openai_usage(_object(usage), _object(timings))
+        if counts is not None:
+            self._usage = counts
 
     def _known_usage(self) -> pb.Usage:
         return self._usage or pb.Usage(input_tokens=self._estimated_tokens)
@@ -243,7 +243,7 @@ def _used_ids(request: MessagesRequest) -> frozenset[str]:
 
 
 def _first(chunk: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The choice that was asked for."""
+    """The first choice; no other was requested."""
     choices = chunk.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     return first if isinstance(first, dict) and not first.get("index") else {}
@@ -254,7 +254,7 @@ def _object(value: Any) -> Mapping[str, Any]:
 
 
 def _texts(content: Any) -> tuple[str, str]:
-    """Words and thoughts of a content; Mistral's servers send it in parts."""
+    """The text and the thoughts in a content; Mistral's servers send a list of parts."""
     if isinstance(content, str):
         return content, ""
     if not isinstance(content, list):

@@ -1,11 +1,11 @@
-"""Tool calls out of streamed pieces, mended where servers get them wrong.
+"""Assembles tool calls from streamed pieces, and corrects the errors of servers.
 
-What is mended: a missing or repeated index, a missing or reused id, a name in pieces or repeated,
-arguments as an object, calls told again whole after they were streamed, pieces of several calls
-mixed. What cannot be mended is arguments that are no JSON object: the answer fails, since a tool
-would run on half its input.
+It corrects a missing or repeated index, a missing or reused id, a name in pieces or repeated,
+arguments as an object, whole calls that are repeated after they were streamed, and pieces of
+several calls in turn. It cannot correct arguments that are no JSON object: the response fails,
+since a tool would run on half of its input.
 
-Invariant: calls leave in the order in which they began, each whole before the next begins.
+Invariant: calls are emitted in the order in which they began, each complete before the next one.
 """
 
 import json
@@ -17,12 +17,12 @@ from typing import Any, Final
 
 from anyclaude.messages.blocks import BlockWriter
 
-# What the Messages API takes, so that a conversation can go on in any mode.
+# The form that the Messages API accepts, so that a conversation can continue in any mode.
 _ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
 class BrokenCallError(Exception):
-    """A call that cannot be made whole; the message says why."""
+    """A call that cannot be completed; the message says why."""
 
 
 class _Brackets:
@@ -61,63 +61,63 @@ class _Call:
     arguments: str = ""
     # The arguments are one whole JSON object.
     is_complete: bool = False
-    # How many characters of the arguments are out; None while the call is not announced.
+    # How many characters of the arguments were emitted; None before the call's start was.
     sent: int | None = None
     _brackets: _Brackets = field(default_factory=_Brackets)
 
     def extend(self, piece: str) -> None:
         self.arguments += piece
-        # Asking the parser at every piece would be quadratic.
+        # Parsing after every piece would be quadratic.
         if self._brackets.feed(piece):
             self.is_complete = isinstance(_parsed(self.arguments), dict)
 
 
 @dataclass
 class CallAssembler:
-    """Pieces in, worker events out by the writer."""
+    """Emits worker events for the pieces of tool calls, by the writer."""
 
     writer: BlockWriter
-    # Ids of the conversation so far: a server that counts from 0 in every answer would reuse them.
-    taken: Collection[str]
+    # Ids in the conversation so far: a server that counts from 0 in every response reuses them.
+    used_ids: Collection[str]
     _calls: list[_Call] = field(default_factory=list)
-    # The calls before this one are out.
+    # The index of the first call that was not emitted completely.
     _current: int = 0
     _used: set[str] = field(default_factory=set)
 
     @property
     def is_open(self) -> bool:
-        """The last call is not yet complete: words must wait for it."""
+        """Whether the last call is incomplete: text must wait for it."""
         return self._current < len(self._calls) and not self._calls[-1].is_complete
 
     def feed(self, pieces: Sequence[Any], *, is_last: bool) -> None:
-        """Takes `tool_calls` of one chunk.
+        """Adds the `tool_calls` of one chunk.
 
         Args:
             pieces: as the server sent them.
-            is_last: the chunk also ends the answer.
+            is_last: whether the chunk also ends the response.
         """
         whole = [piece for piece in pieces if isinstance(piece, dict)]
         if is_last and self._is_repetition(whole):
             return
         for piece in whole:
-            self._take(piece)
+            self._add(piece)
         self._release(at_end=False)
 
     def settle(self) -> None:
-        """Sends what is held back: words follow, or the end.
+        """Emits what was held back: text follows, or the end.
 
         Raises:
-            BrokenCallError
+            BrokenCallError: a call is incomplete.
         """
         self._release(at_end=True)
 
     def _is_repetition(self, pieces: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether `pieces` tell whole calls that were all streamed before."""
+        """Whether `pieces` are whole calls that were all streamed before."""
         known = [(call.name, _parsed(call.arguments)) for call in self._calls if call.is_complete]
-        told = [(_name(piece), _parsed(_arguments(piece))) for piece in pieces]
-        return bool(told) and all(call in known for call in told)
+        repeated = [(_name(piece), _parsed(_arguments(piece))) for piece in pieces]
+        return bool(repeated) and all(call in known for call in repeated)
 
-    def _take(self, piece: Mapping[str, Any]) -> None:
+    def _add(self, piece: Mapping[str, Any]) -> None:
         call = self._find(piece)
         name, arguments = _name(piece), _arguments(piece)
         if not call.arguments and name != call.name:
@@ -129,7 +129,7 @@ class CallAssembler:
         call.extend(arguments)
 
     def _find(self, piece: Mapping[str, Any]) -> _Call:
-        """The call that a piece belongs to, a new one where it begins one."""
+        """The call that a piece belongs to; a new one if the piece begins one."""
         index, server_id = _index(piece), piece.get("id") or ""
         candidates = [
             call
@@ -138,7 +138,7 @@ class CallAssembler:
             or (index is not None and call.index == index)
         ]
         if not candidates and index is None and not server_id and self._calls:
-            # Nothing tells: it goes on with the last call, unless it plainly begins another.
+            # Neither index nor id: it continues the last call, unless it clearly begins another.
             candidates = self._calls[-1:]
         if candidates and not self._begins_another(candidates[-1], piece, str(server_id)):
             return candidates[-1]
@@ -148,13 +148,13 @@ class CallAssembler:
 
     @staticmethod
     def _begins_another(call: _Call, piece: Mapping[str, Any], server_id: str) -> bool:
-        """Servers that give every parallel call the same index tell them apart by id and name."""
+        """Some servers give all parallel calls one index; their ids and names differ."""
         if not _name(piece):
             return False
         if server_id and call.server_id:
             return server_id != call.server_id
-        told_again = _parsed(_arguments(piece)) == _parsed(call.arguments)
-        return call.is_complete and not told_again
+        is_repeated = _parsed(_arguments(piece)) == _parsed(call.arguments)
+        return call.is_complete and not is_repeated
 
     def _release(self, *, at_end: bool) -> None:
         while self._current < len(self._calls):
@@ -171,7 +171,7 @@ class CallAssembler:
         if at_end and not (call.name and call.is_complete):
             raise BrokenCallError(f"the arguments of {call.name or 'a call'} are not whole")
         if call.sent is None:
-            # A name may come in pieces; the first argument shows that it is complete.
+            # A name may come in pieces; it is complete when the arguments begin.
             if not call.arguments:
                 return
             call.sent = 0
@@ -181,14 +181,14 @@ class CallAssembler:
 
     def _id(self, call: _Call) -> str:
         wanted = call.server_id
-        if not _ID.fullmatch(wanted) or wanted in self._used or wanted in self.taken:
+        if not _ID.fullmatch(wanted) or wanted in self._used or wanted in self.used_ids:
             wanted = f"toolu_{secrets.token_hex(12)}"
         self._used.add(wanted)
         return wanted
 
 
 def _parsed(text: str) -> Any:
-    """The JSON value of `text`; None when it is none."""
+    """The JSON value of `text`; None if it is not JSON."""
     try:
         return json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):

@@ -1,6 +1,6 @@
-"""Content blocks as chat completions take them: one text, or parts where there are images.
+"""Content blocks for chat completions: one string, or a list of parts if there are images.
 
-Nothing is dropped silently: a block is text, an image, is known to carry no words, or is refused.
+Nothing is dropped silently: a block is text, an image, known to hold no text, or refused.
 """
 
 import base64
@@ -13,8 +13,8 @@ from anyclaude.messages.requests import inner_blocks
 Content = str | list[dict[str, Any]]
 
 _BOUNDARY: Final = "\n\n"
-# Say nothing to another server's model: its own settings, and calls whose results follow.
-_WORDLESS: Final = frozenset(
+# Blocks without text for the model: settings of another server, and calls whose results follow.
+_WITHOUT_TEXT: Final = frozenset(
     {
         "fallback",
         "mcp_tool_use",
@@ -28,12 +28,12 @@ _WORDLESS: Final = frozenset(
 
 
 def join(texts: Iterable[str]) -> str:
-    """Texts as one, empty ones left out."""
+    """Joins texts and leaves out empty ones."""
     return _BOUNDARY.join(text for text in texts if text)
 
 
 def content_of(blocks: Sequence[Mapping[str, Any]], where: str) -> Content:
-    """The content of a message, a string wherever there are only words.
+    """The content of a message; a string if there are no images.
 
     Raises:
         ApiError: 400 naming the kind of block that cannot be sent, and its message.
@@ -45,7 +45,7 @@ def content_of(blocks: Sequence[Mapping[str, Any]], where: str) -> Content:
 
 
 def split_images(content: Content) -> tuple[str, list[dict[str, Any]]]:
-    """The words and the images of a content, for places that take only words."""
+    """The text and the images of a content, for places where only text is allowed."""
     if isinstance(content, str):
         return content, []
     texts = [part["text"] for part in content if part["type"] == "text"]
@@ -53,7 +53,7 @@ def split_images(content: Content) -> tuple[str, list[dict[str, Any]]]:
 
 
 def merged(first: Content, second: Content) -> Content:
-    """Two contents as one."""
+    """Joins two contents."""
     if isinstance(first, str) and isinstance(second, str):
         return join((first, second))
     return [*_as_parts(first), *_as_parts(second)]
@@ -86,7 +86,7 @@ def _parts(block: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
             return [_text(_search_result(block, where))]
         case "web_search_tool_result":
             return [_text(_pages(block.get("content")))]
-        case kind if kind in _WORDLESS:
+        case kind if kind in _WITHOUT_TEXT:
             return []
         case kind:
             raise _refused(str(kind), where)
@@ -152,7 +152,7 @@ def _search_result(block: Mapping[str, Any], where: str) -> str:
 
 
 def _pages(results: object) -> str:
-    """Titles and addresses: the pages themselves are encrypted for another server."""
+    """Titles and addresses; the pages themselves are encrypted for another server."""
     pages = (
         [page for page in results if isinstance(page, dict)] if isinstance(results, list) else []
     )

@@ -1,4 +1,4 @@
-"""Thoughts that a server left in the text: `<think>...</think>` at the beginning of an answer."""
+"""Separates thoughts from text where a server does not: `<think>...</think>` at the beginning."""
 
 from typing import Final
 
@@ -10,55 +10,55 @@ Piece = tuple[bool, str]
 
 
 class ThoughtSplitter:
-    """Text in pieces in, thoughts and text out; holds back what may yet become a tag.
+    """Splits text in pieces into thoughts and text; holds back what may become a tag.
 
-    Text that is only white space waits for words: nobody takes an empty block back.
+    White space is held back until other text comes: an empty block could not be undone.
     """
 
     def __init__(self) -> None:
-        self._held = ""
+        self._pending = ""
         self._at_start = True
         self._inside = False
         self._thought_seen = False
-        self._words_seen = False
+        self._text_seen = False
 
     def feed(self, text: str) -> list[Piece]:
-        if self._words_seen:
-            # Nothing is held back any more.
+        if self._text_seen:
+            # From now on nothing is held back.
             return [(False, text)] if text else []
-        self._held += text
+        self._pending += text
         pieces: list[Piece] = []
         if self._at_start:
             self._look_for_open()
         if self._inside:
             pieces += self._look_for_close()
         if not (self._at_start or self._inside):
-            pieces += self._words()
+            pieces += self._text()
         return pieces
 
     def finish(self) -> list[Piece]:
-        """What is held back, now that something else follows."""
-        held, was_inside = self._held, self._inside
-        self._held, self._at_start, self._inside = "", False, False
+        """What was held back, since something else follows now."""
+        pending, was_inside = self._pending, self._inside
+        self._pending, self._at_start, self._inside = "", False, False
         if was_inside:
-            return [(True, held)] if held else []
-        return [(False, held)] if held.strip() else []
+            return [(True, pending)] if pending else []
+        return [(False, pending)] if pending.strip() else []
 
     def _look_for_open(self) -> None:
-        begin = self._held.lstrip()
+        begin = self._pending.lstrip()
         if begin.startswith(_OPEN):
             self._at_start, self._inside = False, True
-            self._held = begin.removeprefix(_OPEN)
+            self._pending = begin.removeprefix(_OPEN)
         elif not _OPEN.startswith(begin):
             self._at_start = False
 
     def _look_for_close(self) -> list[Piece]:
-        thought, tag, text = self._held.partition(_CLOSE)
+        thought, tag, text = self._pending.partition(_CLOSE)
         if tag:
-            self._inside, self._held = False, text
+            self._inside, self._pending = False, text
             return self._thought(thought.rstrip("\n"))
-        cut = _certain(self._held)
-        thought, self._held = self._held[:cut], self._held[cut:]
+        cut = _certain(self._pending)
+        thought, self._pending = self._pending[:cut], self._pending[cut:]
         return self._thought(thought)
 
     def _thought(self, text: str) -> list[Piece]:
@@ -69,17 +69,17 @@ class ThoughtSplitter:
         self._thought_seen = True
         return [(True, text)]
 
-    def _words(self) -> list[Piece]:
+    def _text(self) -> list[Piece]:
         if self._thought_seen:
-            self._held = self._held.lstrip("\n")
-        if not self._held.strip():
+            self._pending = self._pending.lstrip("\n")
+        if not self._pending.strip():
             return []
-        self._words_seen = True
-        words, self._held = self._held, ""
-        return [(False, words)]
+        self._text_seen = True
+        text, self._pending = self._pending, ""
+        return [(False, text)]
 
 
 def _certain(text: str) -> int:
-    """Characters of `text` before its end, which may belong to the closing tag and its line."""
+    """How many characters of `text` cannot belong to the closing tag and its line."""
     tag = next((n for n in range(len(_CLOSE) - 1, 0, -1) if text.endswith(_CLOSE[:n])), 0)
     return len(text[: len(text) - tag].rstrip("\n"))
