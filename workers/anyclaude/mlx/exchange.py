@@ -16,9 +16,9 @@ from anyclaude.mlx.kv_disk import DiskState
 from anyclaude.mlx.kv_disk.export_file import ExchangeError, ExportWriter, Fault
 from anyclaude.mlx.kv_disk.import_file import ExportReader, opened
 from anyclaude.mlx.kv_disk.incoming import Brought, Incoming
-from anyclaude.mlx.kv_disk.jobs import WriteJob
 from anyclaude.mlx.kv_disk.outgoing import Choice, Outgoing
-from anyclaude.mlx.kv_disk.shape import SegmentShape
+from anyclaude.mlx.kv_disk.records import SegmentShape
+from anyclaude.mlx.kv_disk.writer import WriteJob
 
 # How long taking over waits for one segment to reach the disk before it goes on.
 _WRITE_SECONDS: Final = 60.0

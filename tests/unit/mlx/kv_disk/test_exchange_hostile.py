@@ -17,7 +17,7 @@ from anyclaude.mlx.kv_disk.export_file import ExchangeError, ExportWriter, Fault
 from anyclaude.mlx.kv_disk.import_file import ReadBounds, opened
 from anyclaude.mlx.kv_disk.incoming import Incoming
 from anyclaude.mlx.kv_disk.outgoing import Choice, Outgoing
-from anyclaude.mlx.kv_disk.shape import SegmentShape
+from anyclaude.mlx.kv_disk.records import SegmentShape
 from tests.figures import FIGURES, RecordProperty
 from tests.models import tiny
 from tests.unit.mlx.kv.kv_engine import Bench, bench, words

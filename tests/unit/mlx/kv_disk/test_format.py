@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import deserialize, safe_open
 
 from anyclaude.mlx.kv_disk import DiskTier
-from anyclaude.mlx.kv_disk.jobs import WriteJob
+from anyclaude.mlx.kv_disk.writer import WriteJob
 from anyclaude.mlx.kv_disk.writing import pass_by, write_record
 from tests.figures import FIGURES, RecordProperty
 from tests.unit.mlx.kv_disk import records as disk

@@ -26,7 +26,7 @@ from anyclaude.mlx.engine.job import Job
 from anyclaude.mlx.engine.preflight import Preflight
 from anyclaude.mlx.kv.store import KVStore
 from anyclaude.mlx.kv.verify import Verification
-from anyclaude.mlx.kv_disk.shape import SegmentShape
+from anyclaude.mlx.kv_disk.records import SegmentShape
 from anyclaude.mlx.machine import Pressure
 from anyclaude.mlx.tokens import common_prefix
 from anyclaude.runtime.settings import MlxSettings

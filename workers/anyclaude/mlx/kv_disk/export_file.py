@@ -22,9 +22,9 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from anyclaude.mlx.kv_disk.jobs import WriteJob
 from anyclaude.mlx.kv_disk.record import Seal
 from anyclaude.mlx.kv_disk.values import RECORD_SUFFIX
+from anyclaude.mlx.kv_disk.writer import WriteJob
 from anyclaude.mlx.kv_disk.writing import mode_of, sync_file, sync_folder, write_all
 
 MANIFEST: Final = "manifest.json"

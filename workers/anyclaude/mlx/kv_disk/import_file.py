@@ -34,8 +34,7 @@ from anyclaude.mlx.kv_disk.export_file import (
 )
 from anyclaude.mlx.kv_disk.reading import OpenRecord
 from anyclaude.mlx.kv_disk.record import CorruptRecordError, UnsupportedRecordError
-from anyclaude.mlx.kv_disk.records import Label
-from anyclaude.mlx.kv_disk.shape import SegmentShape
+from anyclaude.mlx.kv_disk.records import Label, SegmentShape
 from anyclaude.mlx.kv_disk.values import RECORD_SUFFIX, RecordInfo
 from anyclaude.mlx.kv_disk.writing import PINNED_MODE, UNPINNED_MODE
 

@@ -1,7 +1,8 @@
-"""Putting the segments of a verified export file into the tree, one a step.
+"""An import: puts the segments of a verified export file into the tree, one per step.
 
-They enter as if they had been computed here: stored once, split where they part from what is there,
-within the byte limit, and written behind. A segment whose tokens are kept already changes nothing.
+They enter as if they had been computed here: stored once, split where they differ from what is in
+the tree, within the memory budget, and written to disk. A segment whose tokens are kept already
+changes nothing.
 """
 
 from dataclasses import dataclass, field
@@ -23,15 +24,15 @@ _NO_KEY = LineageKey("", "", "")
 
 @dataclass
 class Brought:
-    """What was taken over so far."""
+    """What was imported so far."""
 
     segments: int = 0
     tokens: int = 0
-    # Kept here already.
+    # Segments that were kept here already.
     known: int = 0
-    # There was no room for them, or for what they build on.
+    # Segments that do not fit into the budget, or whose parent does not.
     left_out: int = 0
-    # Taken over without their pin, since pinned caches may take no more.
+    # Segments imported without their pin, since pinned caches reached their limit.
     unpinned: int = 0
     lineages: int = 0
 
@@ -54,7 +55,7 @@ class Incoming:
         self._keys = {named.tip: _key(named) for named in self.contents.manifest.lineages}
 
     def step(self) -> bool:
-        """Takes one segment over; False once all are.
+        """Imports one segment; False once all are.
 
         Raises:
             ExchangeError: the file has changed since it was verified.
@@ -64,10 +65,10 @@ class Incoming:
             return False
         entry = self.contents.entries[self._next]
         self._next += 1
-        self._take(entry)
+        self._import(entry)
         return True
 
-    def _take(self, entry: Entry) -> None:
+    def _import(self, entry: Entry) -> None:
         above = self._prefixes.get(entry.info.parent_id)
         if above is None:
             self.brought.left_out += 1
@@ -82,7 +83,7 @@ class Incoming:
             self._pin(tip)
 
     def _known(self, tokens: TokenArray, entry: Entry) -> Node | None:
-        """Where the tokens end, if they are kept with all that the entry has beside them."""
+        """The node that ends with these tokens, if it has all that the entry has."""
         match = self.store.tree.match(tokens)
         if match.length < len(tokens):
             return None
@@ -97,7 +98,7 @@ class Incoming:
         return node
 
     def _graft(self, tokens: TokenArray, entry: Entry) -> Node | None:
-        """Adds what is missing of the segment; None if there is no room, or no place."""
+        """Adds the missing part of the segment; None if it does not fit."""
         store = self.store
         for node in store.tree.match(tokens).nodes:
             node.last_use = self.now
@@ -116,7 +117,7 @@ class Incoming:
         if states and not tip.states and tip.in_memory:
             tip.states, tip.record_id = states, ""
         self._label(tip, entry)
-        # The conversation that ends here is named by its record, too.
+        # The record of a conversation's last segment names the conversation, too.
         store.save(tip.path(), tokens, self._keys.get(entry.info.record_id, _NO_KEY))
         self.brought.segments += 1
         self.brought.tokens += len(tokens) - before
@@ -136,7 +137,7 @@ class Incoming:
             self.brought.unpinned += 1
 
     def _name(self) -> None:
-        """Gives the conversations their names back."""
+        """Names the conversations."""
         found = []
         for named in self.contents.manifest.lineages:
             tokens = self._prefixes.get(named.tip)

@@ -1,7 +1,7 @@
-"""Taking caches out of the tree for an export, one segment a step.
+"""An export: picks segments from the tree, one per step.
 
-Between two steps requests have their turns, so segments may be split, evicted or read back: each is
-looked up again when its turn comes, and what it builds on goes before it.
+Requests run between two steps, so segments may be split, evicted or read back meanwhile: each is
+looked up again at its step, and its parent is written before it.
 """
 
 from dataclasses import dataclass, field
@@ -13,8 +13,8 @@ from anyclaude.mlx.kv.store import KVStore
 from anyclaude.mlx.kv.tree import Node
 from anyclaude.mlx.kv_disk import Segment
 from anyclaude.mlx.kv_disk.export_file import ExchangeError, Fault, Manifest, NamedTip
-from anyclaude.mlx.kv_disk.jobs import WriteJob
 from anyclaude.mlx.kv_disk.records import Label, encode, record_id
+from anyclaude.mlx.kv_disk.writer import WriteJob
 
 # The file names conversations by itself, so that one segment may end several.
 _NO_KEY = LineageKey("", "", "")
@@ -22,20 +22,20 @@ _NO_KEY = LineageKey("", "", "")
 
 @dataclass(frozen=True)
 class Choice:
-    """What to export; everything when nothing is said."""
+    """What to export; by default everything."""
 
     session_id: str = ""
-    # The system-and-tools prefixes alone: nothing that was said.
+    # Only stable prefixes (tools and instructions), no conversation.
     prefixes: bool = False
 
 
 @dataclass
 class Taken:
-    """What was written so far."""
+    """What was exported so far."""
 
     segments: int = 0
     tokens: int = 0
-    # In doubt or evicted since, or built on one that is.
+    # Segments that turned out to be corrupt or evicted, or whose parent did.
     left_out: int = 0
 
 
@@ -72,14 +72,14 @@ class Outgoing:
         return cls(store, fingerprint, tips, lineages)
 
     def manifest(self, model: str, now: float) -> Manifest:
-        """Names of conversations that a terminal could obey stay behind."""
+        """Leaves out conversations whose names contain control characters."""
         named = [named for lineage in self.lineages if (named := _named(lineage)) is not None]
         return Manifest(
             fingerprint=self.fingerprint, model=model[:256], create_time=now, lineages=named
         )
 
     def step(self) -> WriteJob | None:
-        """The next segment's record to be written; None once all are. The caller releases it."""
+        """The next segment to write; None once all are. The caller releases the job."""
         while self.tips:
             tip = self.tips[-1]
             missing = None
@@ -118,7 +118,7 @@ class Outgoing:
         return WriteJob.of(segment, self.fingerprint, node.create_time)
 
     def _content(self, node: Node) -> tuple[dict[str, mx.array], dict[str, Any], Node] | None:
-        """Arrays and meta, and the node with what was read from disk."""
+        """Arrays and meta of a node, and the node with its arrays."""
         arrays, states = node.arrays, node.states
         if arrays is None:
             assert self.store.archive is not None
@@ -127,7 +127,7 @@ class Outgoing:
             if read is None:
                 return None
             arrays, states = read
-        held = Node(
+        whole = Node(
             None,
             node.start,
             node.tokens,
@@ -136,8 +136,8 @@ class Outgoing:
             stable_digest=node.stable_digest,
             is_main=node.is_main,
         )
-        content = encode(held)
-        return None if content is None else (*content, held)
+        content = encode(whole)
+        return None if content is None else (*content, whole)
 
 
 def _named(lineage: Lineage) -> NamedTip | None:

@@ -22,11 +22,10 @@ import numpy as np
 import mlx.core as mx
 from anyclaude.mlx.kv_disk.catalog import Catalog
 from anyclaude.mlx.kv_disk.folder import check_fingerprint, check_name, check_record_id
-from anyclaude.mlx.kv_disk.jobs import Done, JobQueue, WriteJob
 from anyclaude.mlx.kv_disk.reading import opened
 from anyclaude.mlx.kv_disk.record import CorruptRecordError, UnsupportedRecordError
 from anyclaude.mlx.kv_disk.values import Bounds, DiskStatus, Key, RecordInfo, Segment
-from anyclaude.mlx.kv_disk.writer import Writer
+from anyclaude.mlx.kv_disk.writer import Done, JobQueue, WriteJob, Writer
 from anyclaude.mlx.kv_disk.writing import Failpoint, pass_by
 
 Loaded = tuple[dict[str, mx.array], dict[str, Any]]
