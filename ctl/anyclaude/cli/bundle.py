@@ -1,8 +1,8 @@
 """The environment that points Claude Code at this service.
 
-Each name is documented at https://code.claude.com/docs/en/env-vars. The bundle asks for what a
-local model can give: one model for every role, its true context window, patience while a prompt is
-computed, and no request that only a cloud answers.
+Each name is documented at https://code.claude.com/docs/en/env-vars. The values suit a local model:
+one model for every role, its true context window, long timeouts for the prefill of a long prompt,
+and no requests that only a cloud service can answer.
 """
 
 import json
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from anyclaude.worker.v1.worker_pb2 import ModelInfo
 
 MODE_HEADER: Final = "x-anyclaude-mode"
-# Requests of this mode go to the real API unchanged: credentials and model stay the user's.
+# Requests of this mode go to the real API unchanged, with the user's credentials and model.
 PASSTHROUGH_MODE: Final = "claude"
-# Claude Code asks for a login without one; a service that wants none ignores it.
-NO_TOKEN: Final = "anyclaude"  # noqa: S105 - no secret, a word in its place
+# Without a token Claude Code asks for a login. A service that needs no token ignores this one.
+NO_TOKEN: Final = "anyclaude"  # noqa: S105 - a placeholder, not a secret
 
 _MODEL_NAMES: Final = (
     "ANTHROPIC_MODEL",
@@ -32,8 +32,8 @@ _MODEL_NAMES: Final = (
     "ANTHROPIC_DEFAULT_HAIKU_MODEL",
     "CLAUDE_CODE_SUBAGENT_MODEL",
 )
-# They would lead Claude Code elsewhere, or past the token.
-_OTHER_ROADS: Final = frozenset(
+# These would make Claude Code use another server.
+_OTHER_SERVERS: Final = frozenset(
     {
         "ANTHROPIC_BASE_URL",
         "ANTHROPIC_BEDROCK_BASE_URL",
@@ -47,22 +47,22 @@ _OTHER_ROADS: Final = frozenset(
 _CREDENTIALS: Final = frozenset(
     {"ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"}
 )
-# Advice, not identity: what the user's shell says of these stands.
+# Tuning only: a value that the user's shell sets wins over these.
 ADVICE: Final[dict[str, str]] = {
-    # Prefill of a long prompt is minutes of silence on a small machine.
+    # On a small machine the prefill of a long prompt takes minutes, without any output.
     "API_TIMEOUT_MS": "1800000",
     "CLAUDE_STREAM_IDLE_TIMEOUT_MS": "1800000",
     "API_FORCE_IDLE_TIMEOUT": "0",
-    # A second, non-streaming try would run tools twice.
+    # A second request without streaming would run tools twice.
     "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",
-    # The attribution block changes per conversation and stands before everything shared.
+    # The attribution block differs between conversations and precedes what they share.
     "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
     "CLAUDE_CODE_GATEWAY_HINT_HEADERS": "1",
     "CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY": "1",
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
     "CLAUDE_CODE_ENABLE_PROMPT_SUGGESTION": "false",
     "CLAUDE_CODE_ENABLE_AWAY_SUMMARY": "0",
-    # Ten subagents at once make one machine slower for each.
+    # Ten subagents at once would slow each other down.
     "CLAUDE_CODE_MAX_TOOL_USE_CONCURRENCY": "3",
 }
 _MAX_OUTPUT_TOKENS: Final = 16_384
@@ -74,9 +74,9 @@ class Endpoint:
     """The service as one launch of Claude Code sees it."""
 
     base_url: str
-    # The service's, unless this launch has one of its own.
+    # The mode of this launch, or else of the service.
     mode: str
-    # The mode that this launch alone asks for; empty for the service's.
+    # The mode that only this launch uses; empty: the service's mode.
     launch_mode: str
     model_id: str
     context_window_tokens: int
@@ -88,10 +88,10 @@ class Endpoint:
 
     @classmethod
     def of(cls, client: "ControlClient", environ: Mapping[str, str]) -> "Endpoint":
-        """Asks the daemon.
+        """Asks the daemon for everything that this launch needs to know.
 
         Raises:
-            CommandError: the daemon cannot be asked, the token file cannot be read, or
+            CommandError: the daemon does not answer, the token file cannot be read, or
                 ANYCLAUDE_MODE names no mode.
         """
         status = client.status()
@@ -110,7 +110,7 @@ class Endpoint:
 
 
 def _model_of(client: "ControlClient", mode: str) -> "ModelInfo":
-    """What answers in `mode`; empty when nobody knows, and Claude Code's own choice stands."""
+    """The model of `mode`; empty when it is unknown, so that Claude Code chooses the name."""
     from anyclaude.worker.v1 import worker_pb2
 
     found = (known.model for known in client.modes().modes if known.name == mode)
@@ -118,21 +118,21 @@ def _model_of(client: "ControlClient", mode: str) -> "ModelInfo":
 
 
 def launch_mode_of(environ: Mapping[str, str]) -> str:
-    """Today's name of the mode in ANYCLAUDE_MODE; empty when there is none.
+    """The current name of the mode in ANYCLAUDE_MODE; empty when it is not set.
 
     Raises:
-        CommandError: USAGE when it could not be the value of a header.
+        CommandError: USAGE when the value cannot be sent in a header.
     """
     word = environ.get("ANYCLAUDE_MODE", "")
     if not word.isprintable():
         raise CommandError(
-            ExitCode.USAGE, f"ANYCLAUDE_MODE={word!r} is no mode. See `anyclaudectl mode`."
+            ExitCode.USAGE, f"ANYCLAUDE_MODE={word!r} is not a mode. See `anyclaudectl mode`."
         )
     return current_name(word)[0]
 
 
 def environment_for(endpoint: Endpoint, environ: Mapping[str, str]) -> dict[str, str]:
-    """The bundle; `environ` is the launching shell's."""
+    """Returns the variables for Claude Code; `environ` is the environment of the shell."""
     bundle = {"ANTHROPIC_BASE_URL": endpoint.base_url}
     headers = _headers(endpoint.launch_mode, environ)
     if headers:
@@ -150,19 +150,19 @@ def environment_for(endpoint: Endpoint, environ: Mapping[str, str]) -> dict[str,
 
 
 def contradicting(endpoint: Endpoint) -> frozenset[str]:
-    """Names that must not reach Claude Code from the shell."""
+    """Returns the variables of the shell that must not reach Claude Code."""
     if endpoint.is_passthrough:
-        return _OTHER_ROADS
-    return _OTHER_ROADS | _CREDENTIALS | {*_MODEL_NAMES, "ANTHROPIC_SMALL_FAST_MODEL"}
+        return _OTHER_SERVERS
+    return _OTHER_SERVERS | _CREDENTIALS | {*_MODEL_NAMES, "ANTHROPIC_SMALL_FAST_MODEL"}
 
 
 def _max_output(window_tokens: int) -> int:
-    # Claude Code compacts at the window less this less 13,000, so a small window gets a small one.
+    # Claude Code compacts a conversation at the window minus this value minus 13,000.
     return min(_MAX_OUTPUT_TOKENS, max(_MIN_OUTPUT_TOKENS, window_tokens // 8))
 
 
 def _headers(launch_mode: str, environ: Mapping[str, str]) -> str:
-    """The shell's own headers, one a line, and the mode of this launch."""
+    """The shell's own headers, one per line, and the header with the mode of this launch."""
     lines = [
         line
         for line in environ.get("ANTHROPIC_CUSTOM_HEADERS", "").splitlines()

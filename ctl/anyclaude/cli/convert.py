@@ -1,26 +1,28 @@
 """Protobuf messages as plain values for `--json`.
 
-Keys are the proto's field names and are always there: an unset message or optional field is None.
-64-bit integers are numbers, durations are seconds, times are RFC 3339, enums are lower-case words
-without their prefix. (protobuf's own JSON mapping differs in each of these.)
+The keys are the names of the proto's fields. Each is always there: an unset message or optional
+field is None. 64-bit integers are numbers, durations are seconds, times are RFC 3339, enums are
+lower-case words without their prefix. (protobuf's own JSON mapping differs in each of these.)
+
+This module does not import protobuf, so a verb can import it without slowing `--help` down.
 """
 
 import math
 from collections.abc import Mapping, MutableSequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from google.protobuf.timestamp_pb2 import Timestamp
 
 # The two implementations of protobuf have descriptor classes of their own.
 _Descriptor = Any
 _ZERO_SUFFIX: Final = "UNSPECIFIED"
 
 
-def to_dict(message: Message) -> dict[str, Any]:
-    """Every field of `message`, in order of declaration."""
+def to_dict(message: "Message") -> dict[str, Any]:
+    """Returns every field of `message`, in the order of declaration."""
     return {field.name: _field(message, field) for field in message.DESCRIPTOR.fields}
 
 
@@ -33,19 +35,19 @@ def enum_word(kind: _Descriptor, number: int) -> str:
     return str(value.name.removeprefix(prefix).lower())
 
 
-def word_of(message: Message, field: str) -> str:
-    """The word of one enum field of `message`."""
+def word_of(message: "Message", field: str) -> str:
+    """The value of one enum field of `message`, as a word."""
     kind = message.DESCRIPTOR.fields_by_name[field].enum_type
     return enum_word(kind, getattr(message, field))
 
 
-def seconds_since(moment: Timestamp, now: datetime | None = None) -> float:
+def seconds_since(moment: "Timestamp", now: datetime | None = None) -> float:
     """How long ago `moment` was, by this machine's clock; never negative."""
     then = moment.ToDatetime(tzinfo=UTC)
     return max(0.0, ((now or datetime.now(UTC)) - then).total_seconds())
 
 
-def _field(message: Message, field: _Descriptor) -> Any:
+def _field(message: "Message", field: _Descriptor) -> Any:
     if field.has_presence and not message.HasField(field.name):
         return None
     value = getattr(message, field.name)
@@ -57,15 +59,19 @@ def _field(message: Message, field: _Descriptor) -> Any:
 
 
 def _value(value: Any, field: _Descriptor) -> Any:
-    if isinstance(value, Timestamp):
-        return value.ToJsonString()
-    if isinstance(value, Duration):
-        return value.seconds + value.nanos / 1e9
-    if isinstance(value, Message):
-        return to_dict(value)
+    if field.message_type:
+        return _message(value, field.message_type.full_name)
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     if isinstance(value, float):
         # JSON has no NaN and no infinity.
         return value if math.isfinite(value) else None
     return enum_word(field.enum_type, value) if field.enum_type else value
+
+
+def _message(value: Any, kind: str) -> Any:
+    if kind == "google.protobuf.Timestamp":
+        return value.ToJsonString()
+    if kind == "google.protobuf.Duration":
+        return value.seconds + value.nanos / 1e9
+    return to_dict(value)

@@ -1,4 +1,4 @@
-"""gRPC failures as command errors: the one place where status codes become exit codes."""
+"""Turns gRPC errors into command errors; only here do status codes become exit codes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +26,7 @@ _EXIT_CODES: Final[Mapping[grpc.StatusCode, ExitCode]] = {
 
 
 def not_running(socket_path: Path) -> CommandError:
-    """No socket: no daemon was started under this home."""
+    """There is no socket: no daemon was started with this home folder."""
     return CommandError(
         ExitCode.NOT_RUNNING,
         f"anyclauded is not running: its socket {socket_path} is missing. {HOW_TO_START}",
@@ -34,16 +34,16 @@ def not_running(socket_path: Path) -> CommandError:
 
 
 def nobody_listens(socket_path: Path) -> CommandError:
-    """A socket file that outlived its daemon."""
+    """The socket file is left over from a daemon that has ended."""
     return CommandError(
         ExitCode.NOT_RUNNING,
-        f"anyclauded is not running: nothing listens on {socket_path}, "
-        f"which a daemon that was killed left behind. {HOW_TO_START}",
+        f"anyclauded is not running: nothing listens on {socket_path}. "
+        f"A daemon that was killed left this file behind. {HOW_TO_START}",
     )
 
 
 def no_answer(socket_path: Path, seconds: float) -> CommandError:
-    """Somebody listens and says nothing."""
+    """A process listens on the socket but does not answer."""
     return CommandError(
         ExitCode.TIMEOUT,
         f"anyclauded does not answer on {socket_path} within {seconds:g} s. "
@@ -52,30 +52,30 @@ def no_answer(socket_path: Path, seconds: float) -> CommandError:
 
 
 def unreachable(socket_path: Path, error: OSError) -> CommandError:
-    """The socket is there and this user may not use it."""
+    """The socket exists, but this user may not use it."""
     return CommandError(
         ExitCode.FAILED,
         f"{socket_path} cannot be used: {error.strerror or error}. "
-        "The daemon answers the user who started it alone; see ANYCLAUDE_HOME.",
+        "The daemon answers only the user who started it; see ANYCLAUDE_HOME.",
     )
 
 
 def explain(error: grpc.RpcError, socket_path: Path) -> CommandError:
-    """The command error of a failed call; the daemon's own sentence is the message."""
+    """Returns the command error for a failed call; the daemon's own message is kept."""
     code, details = error.code(), error.details() or ""
     if code is grpc.StatusCode.UNAVAILABLE:
-        # With our domain the daemon itself speaks: something behind it is not there yet.
+        # With our error domain the daemon itself answered: a worker behind it is unavailable.
         if _is_ours(error):
             return CommandError(ExitCode.PRECONDITION, details)
         return CommandError(
             ExitCode.NOT_RUNNING,
-            f"anyclauded went away during the call on {socket_path}. "
+            f"anyclauded ended during the call on {socket_path}. "
             f"See `anyclaudectl logs`. {HOW_TO_START}",
         )
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return CommandError(
             ExitCode.FAILED,
-            "The running daemon does not know this request: it is of another version "
+            "The running daemon does not know this request: it has another version "
             "(`anyclaudectl version`). Restart it.",
         )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED and not _is_ours(error):

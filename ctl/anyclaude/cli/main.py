@@ -1,4 +1,4 @@
-"""The `anyclaudectl` command: puts the verbs together and turns errors into exit codes.
+"""The `anyclaudectl` command: registers the verbs and turns errors into exit codes.
 
 Verbs import gRPC, rich and the settings only when they run, so that `--help` stays fast.
 """
@@ -28,7 +28,7 @@ from anyclaude.cli.verbs import (
 )
 
 app = typer.Typer(
-    help="Look after the anyclaude service. Exit codes: 0 ok, 1 failed, 2 usage, "
+    help="Control the anyclaude service. Exit codes: 0 ok, 1 failed, 2 usage, "
     "3 daemon not running, 4 not found, 5 precondition, 6 timeout, 7 degraded, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,

@@ -1,6 +1,7 @@
 """Bytes and durations as people write and read them.
 
-Decimal units (1 GB = 1,000,000,000 bytes) as macOS shows them; KiB, MiB, ... are binary.
+kB, MB and GB are decimal, as macOS shows them (1 GB is 1,000,000,000 bytes); KiB, MiB and GiB are
+binary.
 """
 
 import re
@@ -16,7 +17,7 @@ def parse_bytes(text: str) -> int:
     """Reads "2GB", "512MiB", "1.5g" or a plain number of bytes.
 
     Raises:
-        ValueError: says which forms are understood.
+        ValueError: the message shows valid values.
     """
     number, unit = _split(text)
     factor = (_DECIMAL | _BINARY).get(unit.removesuffix("b"))
@@ -29,7 +30,7 @@ def parse_seconds(text: str) -> float:
     """Reads "90s", "30m", "2h", "7d", "1w" or a plain number of seconds.
 
     Raises:
-        ValueError: says which forms are understood.
+        ValueError: the message shows valid values.
     """
     number, unit = _split(text)
     factor = _SECONDS.get(unit)
@@ -49,7 +50,7 @@ def format_bytes(count: int) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """The two largest units: "0.31 s", "45 s", "3m 20s", "2h 5m", "4d 3h"."""
+    """Prints the two largest units: "0.31 s", "45 s", "3m 20s", "2h 5m", "4d 3h"."""
     if seconds < 9.995:
         return f"{seconds:.2f} s"
     if seconds < 59.5:

@@ -1,7 +1,7 @@
 """Waits for the daemon to answer, or for its current mode to answer requests.
 
-A daemon that is not there yet is waited for as well, so that a script may start it and wait. What
-cannot get better by itself (a worker the supervisor gave up on) ends the wait at once.
+It also waits for a daemon that has not started yet, so that a script can start one and wait. A
+problem that waiting cannot solve, such as a worker that the supervisor gave up on, ends the wait.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from anyclaude.cli.convert import word_of
 from anyclaude.control.v1 import control_pb2
 
 _POLL_SECONDS: Final = 0.1
-# Each try asks the mode's server.
+# Every attempt sends a request to the mode's server.
 _SWITCH_POLL_SECONDS: Final = 0.5
 _MAY_COME_UP: Final = frozenset({ExitCode.NOT_RUNNING, ExitCode.TIMEOUT})
 
@@ -24,7 +24,7 @@ def wait_for_service(
     """Returns the status once the daemon answers, or with `ready` once requests are answered.
 
     Raises:
-        CommandError: TIMEOUT, naming what was last seen; DEGRADED when waiting cannot help.
+        CommandError: TIMEOUT, with the last state seen; DEGRADED when waiting cannot help.
     """
     deadline = clock.now() + timeout_seconds
     last_seen = ""
@@ -39,7 +39,7 @@ def wait_for_service(
                     last_seen = describe(status)
                     if status.readiness == control_pb2.READINESS_READY:
                         return status
-                    _refuse_hopeless(status)
+                    _raise_if_hopeless(status)
         except CommandError as error:
             if error.code not in _MAY_COME_UP:
                 raise
@@ -58,7 +58,7 @@ def switch_when_ready(
     """Switches to `mode` as soon as it is ready.
 
     Raises:
-        CommandError: TIMEOUT, with the reason last given; anything else at once.
+        CommandError: TIMEOUT, with the last reason; any other error at once.
     """
     deadline = clock.now() + timeout_seconds
     while True:
@@ -74,11 +74,11 @@ def switch_when_ready(
 
 
 def describe(status: control_pb2.Status) -> str:
-    """One line: how the service is, and every problem."""
+    """One line with the state of the service and every problem."""
     return " ".join([f"The service is {word_of(status, 'readiness')}.", *status.problems])
 
 
-def _refuse_hopeless(status: control_pb2.Status) -> None:
+def _raise_if_hopeless(status: control_pb2.Status) -> None:
     gave_up = any(w.state == control_pb2.WORKER_STATE_FATAL for w in status.workers)
     if status.readiness == control_pb2.READINESS_DEGRADED and gave_up:
         raise CommandError(ExitCode.DEGRADED, describe(status))

@@ -1,7 +1,7 @@
 """Asks on a terminal which workflow this launch is for, and remembers the answer.
 
-Never in the way of a script: no terminal, a print run, a subcommand of `claude`, a mode that is
-given, the flag or the setting, and nothing is asked.
+It never asks in a script: not without a terminal, in a print run, for a subcommand of `claude`,
+when a mode is given, with `--no-chooser`, or with `chooser.show = false`.
 """
 
 import json
@@ -17,8 +17,8 @@ from anyclaude.launcher.settings import Arguments
 from anyclaude.launcher.workflows import Kept, Suggestion, Workflow, describe, suggest, workflows
 from anyclaude.runtime.paths import make_private_folder, write_if_changed
 
-_SWITCH: Final = "chooser.show"
-# Of `claude`: they end without a conversation, or bring their own words from a pipe.
+_SHOW_KEY: Final = "chooser.show"
+# Options of `claude` with which there is no conversation on the terminal.
 _QUIET: Final = frozenset({"--print", "--help", "-h", "--version", "-v"})
 _PRINT_AMONG_OTHERS: Final = re.compile(r"-[a-zA-Z]*p[a-zA-Z]*")
 _SUBCOMMANDS: Final = frozenset(
@@ -29,8 +29,8 @@ _SUBCOMMANDS: Final = frozenset(
 )
 
 
-def is_asked_for(arguments: Arguments, environ: Mapping[str, str], *, is_terminal: bool) -> bool:
-    """Whether a person waits at a terminal for a conversation without a mode."""
+def should_ask(arguments: Arguments, environ: Mapping[str, str], *, is_terminal: bool) -> bool:
+    """Whether a person starts a conversation at a terminal and has not named a mode."""
     return (
         is_terminal
         and not arguments.no_chooser
@@ -47,15 +47,15 @@ def _is_quiet(arguments: Sequence[str]) -> bool:
 
 
 def choose(client: ControlClient, file: Path) -> dict[str, str]:
-    """Asks; returns what the choice adds to the environment of this launch.
+    """Asks the user; returns the variables that the choice adds to this launch.
 
-    Nothing where the service's own mode was chosen: such a launch follows later switches.
+    A choice of the service's own mode adds nothing, so that the launch follows later switches.
 
     Raises:
-        CommandError: INTERRUPTED, nothing was chosen; or the daemon gave no answer.
+        CommandError: INTERRUPTED when nothing was chosen, or the daemon did not answer.
     """
     config = client.config()
-    if any(entry.key == _SWITCH and entry.value_json == "false" for entry in config.entries):
+    if any(entry.key == _SHOW_KEY and entry.value_json == "false" for entry in config.entries):
         return {}
     answer = client.modes()
     offered = workflows(answer, config)
@@ -63,15 +63,15 @@ def choose(client: ControlClient, file: Path) -> dict[str, str]:
         return {}
     print(menu(offered, _kept(client)))
     usual = _usual(offered, _remembered(file), answer.mode)
-    chosen = _settled(offered, usual, answer)
+    chosen = _selected(offered, usual, answer)
     _remember(file, chosen)
     name = chosen.mode.name
-    print(f"{chosen.title}: mode {name}. Another time: ANYCLAUDE_MODE={name} anyclaude.")
+    print(f"{chosen.title}: mode {name}. Next time: ANYCLAUDE_MODE={name} anyclaude.")
     return {} if name == answer.mode else {"ANYCLAUDE_MODE": name}
 
 
 def menu(offered: Sequence[Workflow], kept: Kept | None) -> str:
-    """The whole page."""
+    """Returns the text of the whole menu."""
     pages = [describe(number, flow, kept) for number, flow in enumerate(offered, 1)]
     return "\n\n".join(["Choose your workflow:", *pages]) + "\n"
 
@@ -80,7 +80,7 @@ def _kept(client: ControlClient) -> Kept | None:
     try:
         caches, disk = client.list_caches(), client.status().disk
     except CommandError:
-        # The page says so; the worker's trouble is for `ensure_ready` to tell.
+        # The menu shows that they are unknown; `ensure_ready` reports the problem itself.
         return None
     lineages = [cache for cache in caches.caches if cache.session_id]
     return Kept(
@@ -91,32 +91,32 @@ def _kept(client: ControlClient) -> Kept | None:
     )
 
 
-def _settled(
+def _selected(
     offered: Sequence[Workflow], usual: int, answer: control_pb2.GetModeResponse
 ) -> Workflow:
-    """Asks until a workflow is chosen that can be, once more where another one fits better."""
-    told: set[str] = set()
+    """Asks until a ready workflow is chosen; asks once more when another one fits better."""
+    advised: set[str] = set()
     while True:
         number = _ask(len(offered), usual)
         chosen = offered[number - 1]
-        # The service's own mode is waited for afterwards: its model may be loading.
+        # The service's own mode may be loading its model: `ensure_ready` waits for it later.
         if not chosen.mode.ready and chosen.mode.name != answer.mode:
             print(f"{chosen.title} cannot be chosen now. {chosen.mode.reason}")
             continue
         advice = suggest(chosen, offered, answer.recent_needs)
-        if advice is None or chosen.key in told:
+        if advice is None or chosen.key in advised:
             return chosen
-        told.add(chosen.key)
+        advised.add(chosen.key)
         print(advise(chosen, advice, offered))
         if advice.other is None:
             return chosen
-        # Never the other one: it may lie elsewhere.
+        # Enter keeps the choice: the suggested mode may send prompts to another machine.
         usual = number
 
 
 def advise(chosen: Workflow, advice: Suggestion, offered: Sequence[Workflow]) -> str:
-    """What the chosen workflow lacks, and which one does not."""
-    lacks = " ".join([f"{chosen.title} ({chosen.mode.name}) may not do.", *advice.reasons])
+    """Says what the chosen workflow lacks, and which one has it."""
+    lacks = " ".join([f"{chosen.title} ({chosen.mode.name}) may not be enough.", *advice.reasons])
     if advice.other is None:
         return f"{lacks} Nothing else that is ready has it."
     number = offered.index(advice.other) + 1
@@ -124,10 +124,10 @@ def advise(chosen: Workflow, advice: Suggestion, offered: Sequence[Workflow]) ->
 
 
 def _ask(count: int, usual: int) -> int:
-    """A number from 1 to `count`.
+    """Returns a number from 1 to `count`.
 
     Raises:
-        CommandError: INTERRUPTED, the terminal ended or the person left.
+        CommandError: INTERRUPTED when the input ended or the user typed q.
     """
     while True:
         try:
@@ -144,7 +144,7 @@ def _ask(count: int, usual: int) -> int:
 
 
 def _usual(offered: Sequence[Workflow], remembered: str, service_mode: str) -> int:
-    """What Enter alone takes: the last choice, else what the service does by itself."""
+    """The number that Enter selects: the last choice, or else the mode of the service."""
     keys = [flow.key for flow in offered]
     if remembered in keys:
         return keys.index(remembered) + 1
@@ -156,7 +156,7 @@ def _remembered(file: Path) -> str:
     try:
         return str(json.loads(file.read_text(encoding="utf-8"))["workflow"])
     except (OSError, ValueError, KeyError, TypeError):
-        # Missing or damaged: asking without it costs one key.
+        # The file is missing or damaged: the user only has to type a number again.
         return ""
 
 

@@ -1,7 +1,7 @@
 """The `anyclaude` command: becomes `claude`, pointed at the running service.
 
-Everything is checked before the exec; after it this process *is* Claude Code, so signals, terminal
-and exit code are its own.
+Everything is checked before the exec. After it this process is Claude Code, which then handles
+signals, terminal and exit code itself.
 """
 
 import os
@@ -13,14 +13,14 @@ from typing import NoReturn
 from anyclaude.cli.bundle import ADVICE, Endpoint, contradicting, environment_for
 from anyclaude.cli.client import ControlClient
 from anyclaude.cli.command import CommandError, ExitCode, leave_on_interrupt
-from anyclaude.launcher.chooser import choose, is_asked_for
+from anyclaude.launcher.chooser import choose, should_ask
 from anyclaude.launcher.ready import ensure_ready, reach
 from anyclaude.launcher.settings import combine, split_arguments, write_settings
 from anyclaude.runtime.paths import find_paths
 
 
 def main() -> NoReturn:
-    """Replaces this process by Claude Code, or ends it saying why not."""
+    """Replaces this process by Claude Code, or prints why it cannot and exits."""
     leave_on_interrupt()
     try:
         launch(sys.argv[1:], os.environ)
@@ -40,7 +40,7 @@ def launch(arguments: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
     split = split_arguments(arguments)
     paths = find_paths(environ)
     with reach(paths, environ) as client:
-        if is_asked_for(split, environ, is_terminal=sys.stdin.isatty() and sys.stdout.isatty()):
+        if should_ask(split, environ, is_terminal=sys.stdin.isatty() and sys.stdout.isatty()):
             environ = {**environ, **choose(client, paths.chooser_file)}
         ensure_ready(client, paths, environ)
     with ControlClient(paths.control_socket) as client:
@@ -50,11 +50,11 @@ def launch(arguments: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
     file = write_settings(paths.state, settings)
     kept = {name: value for name, value in environ.items() if name not in unwanted}
     command = [claude, "--settings", str(file), *split.rest]
-    os.execve(claude, command, kept)  # noqa: S606 - becoming claude is the point
+    os.execve(claude, command, kept)  # noqa: S606 - this process becomes claude
 
 
 def _bundle(endpoint: Endpoint, environ: Mapping[str, str]) -> dict[str, str]:
-    """The bundle without the advice that this shell has its own opinion on."""
+    """The variables for Claude Code, without tuning that the shell sets itself."""
     bundle = environment_for(endpoint, environ)
     return {
         name: value for name, value in bundle.items() if not (name in ADVICE and environ.get(name))

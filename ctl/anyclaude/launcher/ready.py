@@ -1,7 +1,7 @@
 """Makes sure that the service answers before Claude Code starts.
 
-An installed service is started; without one the user is told how. A model that still loads is
-waited for, with a word about it.
+An installed service is started; without one the error says how to start it. While a model loads,
+the launcher waits and says so.
 """
 
 import sys
@@ -22,7 +22,7 @@ _READY_SECONDS: Final = 600.0
 
 
 def reach(paths: Paths, environ: Mapping[str, str]) -> ControlClient:
-    """A connection to the daemon, for which an installed service is started.
+    """Connects to the daemon; starts the installed service if it is not running.
 
     Raises:
         CommandError: NOT_RUNNING or TIMEOUT, saying what to do.
@@ -48,15 +48,15 @@ def ensure_ready(client: ControlClient, paths: Paths, environ: Mapping[str, str]
         _check_launch_mode(wanted, modes)
         return
     if status.readiness == control_pb2.READINESS_READY:
-        _tell(status)
+        _print_notes(status)
         return
     print(f"{describe(status)} Waiting until it is ready ...", file=sys.stderr)
     wait_for_service(paths.control_socket, ready=True, timeout_seconds=_READY_SECONDS)
-    _tell(client.status())
+    _print_notes(client.status())
 
 
-def _tell(status: control_pb2.Status) -> None:
-    """What is good to know before a session begins."""
+def _print_notes(status: control_pb2.Status) -> None:
+    """Prints what the user should know before the session begins."""
     for sentence in [*status.notices, *status.problems]:
         print(f"Note: {sentence}", file=sys.stderr)
 
@@ -81,7 +81,7 @@ def _check_launch_mode(wanted: str, modes: control_pb2.GetModeResponse) -> None:
     if found is None:
         known = ", ".join(mode.name for mode in modes.modes)
         raise CommandError(
-            ExitCode.USAGE, f"ANYCLAUDE_MODE={wanted} is no mode. Known modes: {known}."
+            ExitCode.USAGE, f"ANYCLAUDE_MODE={wanted} is not a mode. Known modes: {known}."
         )
     if not found.ready:
         raise CommandError(
@@ -90,7 +90,7 @@ def _check_launch_mode(wanted: str, modes: control_pb2.GetModeResponse) -> None:
         )
     if found.switch_policy == control_pb2.SWITCH_POLICY_STOP_FIRST:
         print(
-            f"Note: Mode {wanted} is stop-first, but a mode of one launch stops nothing: its model "
-            f"and ours share the memory. `anyclaudectl mode {wanted}` makes room.",
+            f"Note: Mode {wanted} is stop-first, but a mode of one launch stops nothing: both "
+            f"models share the memory. `anyclaudectl mode {wanted}` stops the MLX worker first.",
             file=sys.stderr,
         )

@@ -1,8 +1,7 @@
-"""The settings file that Claude Code is started with, and the user's own `--settings` within it.
+"""The settings file for Claude Code, which includes the user's own `--settings`.
 
-A settings file outlives the shell it was started from: whatever starts Claude Code again inside a
-session finds the same environment. Its name is a digest of its content, so two launches with
-different modes never write into each other's file.
+A file, unlike the environment, also reaches a Claude Code that is started again inside the session.
+Its name is a digest of its content, so two launches with different modes never share a file.
 """
 
 import hashlib
@@ -22,7 +21,7 @@ _NO_CHOOSER: Final = "--no-chooser"
 
 @dataclass(frozen=True)
 class Arguments:
-    """The command line for `claude`, its `--settings` and what is ours apart."""
+    """The command line for `claude`, with `--settings` and our own option taken out."""
 
     rest: list[str]
     # A file name or JSON text; None when not given.
@@ -31,7 +30,7 @@ class Arguments:
 
 
 def split_arguments(arguments: Sequence[str]) -> Arguments:
-    """Takes `--settings X`, `--settings=X`, `--no-chooser` out; what follows `--` is not looked at.
+    """Takes out `--settings X`, `--settings=X` and `--no-chooser`; stops at `--`.
 
     Raises:
         CommandError: USAGE when it is given twice or has no value.
@@ -72,7 +71,7 @@ def combine(
     if not isinstance(environment, dict):
         raise CommandError(ExitCode.USAGE, f"{_FLAG}: `env` must be an object.")
     kept = {name: value for name, value in environment.items() if name not in unwanted}
-    # Asking api.anthropic.com about each fetched domain would leave this machine.
+    # Claude Code would ask api.anthropic.com about each domain that it fetches.
     local = {} if endpoint.is_passthrough else {"skipWebFetchPreflight": True}
     return {**local, **settings, "env": {**kept, **bundle}}
 

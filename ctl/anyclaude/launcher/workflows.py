@@ -1,6 +1,7 @@
-"""The workflows that the chooser offers: what each is for, and today's facts about its mode.
+"""The workflows that the chooser offers: their purpose, the facts about their modes, suggestions.
 
-Pure text from what the daemon says; nothing is measured or decided here.
+All facts come from the daemon; nothing is measured here. A suggestion uses known facts only: an
+unknown window is not called too small, and a model that may take images is not said to refuse them.
 """
 
 import json
@@ -13,7 +14,7 @@ from anyclaude.control.v1 import control_pb2
 from anyclaude.worker.v1 import worker_pb2
 
 NOT_MEASURED: Final = "not measured yet"
-# The mode of the service, where no workflow has it.
+# The key of the service's own mode, when no workflow has it.
 AS_SET: Final = "service"
 _WHAT_FOR: Final[Mapping[str, tuple[str, str]]] = {
     "analysis": ("Analysis", "code review, questions, documentation, planning"),
@@ -24,9 +25,9 @@ _WHAT_FOR: Final[Mapping[str, tuple[str, str]]] = {
 
 @dataclass(frozen=True)
 class Workflow:
-    """One line to choose."""
+    """One entry of the menu."""
 
-    # What is remembered.
+    # Written to the file that remembers the choice.
     key: str
     title: str
     what_for: str
@@ -35,7 +36,7 @@ class Workflow:
 
 @dataclass(frozen=True)
 class Kept:
-    """What our own caches hold."""
+    """The totals of our own caches."""
 
     conversations: int
     tokens: int
@@ -46,7 +47,7 @@ class Kept:
 def workflows(
     answer: control_pb2.GetModeResponse, config: control_pb2.GetConfigResponse
 ) -> list[Workflow]:
-    """The three of the settings, and the service's mode where it is none of them."""
+    """The three workflows of the settings, and the service's mode if it is none of them."""
     modes = {mode.name: mode for mode in answer.modes}
     values = {entry.key: entry.value_json for entry in config.entries}
     found = [
@@ -61,7 +62,7 @@ def workflows(
 
 
 def describe(number: int, flow: Workflow, kept: Kept | None) -> str:
-    """Several lines: what it is for, and each fact under its name."""
+    """Several lines: the purpose, then each fact with its name."""
     facts = (
         ("Mode", f"{flow.mode.name}: {state_of(flow.mode)}"),
         ("Model", _model(flow.mode.model)),
@@ -76,7 +77,7 @@ def describe(number: int, flow: Workflow, kept: Kept | None) -> str:
 def state_of(mode: control_pb2.Mode) -> str:
     if not mode.ready:
         return f"not ready. {mode.reason}".strip()
-    return "asked when it is chosen" if mode.is_remote else "ready"
+    return "checked when it is chosen" if mode.is_remote else "ready"
 
 
 def _model(model: worker_pb2.ModelInfo) -> str:
@@ -93,7 +94,7 @@ def _cache(mode: control_pb2.Mode, kept: Kept | None) -> str:
     if not mode.keeps_caches:
         return "the server's own, if it keeps one"
     if kept is None:
-        return "ours; what it holds is not known while its worker is away"
+        return "ours; unknown while the MLX worker is not running"
     return (
         f"ours: {kept.conversations} conversations with {kept.tokens:,} tokens; "
         f"{format_bytes(kept.memory_bytes)} in memory, {format_bytes(kept.disk_bytes)} on disk"
@@ -118,17 +119,19 @@ def _privacy(mode: control_pb2.Mode) -> str:
 
 @dataclass(frozen=True)
 class Suggestion:
-    # What the chosen one lacks, a sentence each.
+    # What the chosen workflow lacks, one sentence each.
     reasons: tuple[str, ...]
-    # None: no other one that is ready does better.
+    # None: no other ready workflow has it.
     other: Workflow | None
 
 
 def suggest(
     chosen: Workflow, offered: Iterable[Workflow], needs: control_pb2.Needs
 ) -> Suggestion | None:
-    """None where the chosen one lacks nothing; else the first that fits, one of this machine
-    before any other."""
+    """Returns None when the chosen workflow lacks nothing, else the first one that fits.
+
+    A workflow whose server is on this machine is preferred.
+    """
     reasons = lacking(chosen.mode, needs)
     if not reasons:
         return None
@@ -138,7 +141,7 @@ def suggest(
 
 
 def lacking(mode: control_pb2.Mode, needs: control_pb2.Needs) -> tuple[str, ...]:
-    """What recent requests needed and `mode` is known not to have."""
+    """What recent requests needed and what `mode` is known not to have."""
     model, reasons = mode.model, []
     if needs.tools and model.HasField("has_tools") and not model.has_tools:
         reasons.append("Recent answers called tools, which its model cannot.")

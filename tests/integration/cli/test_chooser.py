@@ -172,4 +172,4 @@ def test_caches_that_cannot_be_asked_for_do_not_stop_it(
     """A worker that is away leaves a gap on the page."""
     control.answers["ListCaches"] = Failure(grpc.StatusCode.UNAVAILABLE, "away", "WORKER_DOWN")
     with _launch(commands) as terminal:
-        assert "not known while its worker is away" in terminal.wait_for(_PROMPT)
+        assert "unknown while the MLX worker is not running" in terminal.wait_for(_PROMPT)

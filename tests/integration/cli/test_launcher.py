@@ -126,7 +126,7 @@ def test_a_stop_first_mode_of_one_launch(commands: Commands, control: ScriptedCo
 
     assert done.returncode == 42
     assert "stops nothing" in done.stderr
-    assert "`anyclaudectl mode lmstudio` makes room" in done.stderr
+    assert "`anyclaudectl mode lmstudio` stops the MLX worker first" in done.stderr
 
 
 def test_unknown_mode_of_one_launch(commands: Commands, control: ScriptedControl) -> None:

@@ -42,7 +42,7 @@ def test_config_from_the_files(commands: Commands) -> None:
     }
     assert _entry(document, "server.port")["origin"] == "environment"
     assert _entry(document, "mode")["origin"] == "default"
-    assert "no daemon runs" in for_people.stderr
+    assert "no daemon is running" in for_people.stderr
 
 
 def test_config_from_the_daemon(commands: Commands, control: ScriptedControl) -> None:

@@ -125,7 +125,7 @@ def test_slow_call_exits_6(commands: Commands, control: ScriptedControl) -> None
         (Failure(grpc.StatusCode.INTERNAL, "it broke"), 1, "it broke"),
         (Failure(grpc.StatusCode.UNIMPLEMENTED, ""), 1, "another version"),
         (Failure(grpc.StatusCode.INVALID_ARGUMENT, "no such word"), 2, "no such word"),
-        (Failure(grpc.StatusCode.UNAVAILABLE, "gone"), 3, "went away"),
+        (Failure(grpc.StatusCode.UNAVAILABLE, "gone"), 3, "ended during the call"),
         (Failure(grpc.StatusCode.UNAVAILABLE, "mlx starts", "WORKER_STARTING"), 5, "mlx starts"),
         (Failure(grpc.StatusCode.ABORTED, "busy", "MODE_CHANGING"), 5, "busy"),
         (Failure(grpc.StatusCode.DEADLINE_EXCEEDED, "mlx is slow", "SLOW"), 6, "mlx is slow"),

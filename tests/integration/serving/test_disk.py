@@ -163,7 +163,7 @@ def test_records_of_an_older_format(
             records
         )
         assert metric(service, "anyclaude_disk_other_versions") == len(records)
-        assert f"{len(records)} of another format, not read" in service.control("status").stdout
+        assert f"{len(records)} of an unsupported version" in service.control("status").stdout
         again = ask(service)
         assert reused(again) == 0
         assert again["content"] == sound["content"]

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from anyclaude.control.v1 import control_pb2
-from anyclaude.launcher.chooser import advise, is_asked_for, menu
+from anyclaude.launcher.chooser import advise, menu, should_ask
 from anyclaude.launcher.settings import split_arguments
 from anyclaude.launcher.workflows import Kept, suggest, workflows
 from anyclaude.worker.v1 import worker_pb2
@@ -66,7 +66,7 @@ def test_the_page_says_what_each_is_for_and_todays_facts():
         "   Privacy: nothing leaves this machine\n"
         "\n"
         "3. Cloud - the real Claude, paid: critical work, maximum capability\n"
-        "   Mode:    claude: asked when it is chosen\n"
+        "   Mode:    claude: checked when it is chosen\n"
         "   Model:   what the client asks for, or not known yet\n"
         "   Cache:   the server's own, if it keeps one\n"
         "   Speed:   not measured yet\n"
@@ -116,7 +116,7 @@ def test_the_other_mode_is_suggested_for_what_is_lacking(own, needs, said):
     assert advice.other.key == "edit"
     offered = workflows(answer, CONFIG)
     told = advise(offered[0], advice, offered)
-    assert told.startswith("Analysis (mlx-lm) may not do.")
+    assert told.startswith("Analysis (mlx-lm) may not be enough.")
     assert told.endswith("2, Edit (lmstudio), has it.")
 
 
@@ -150,13 +150,13 @@ def test_what_nobody_knows_is_not_held_against_a_mode():
 )
 def test_scripts_are_not_asked(arguments):
     """Print runs, subcommands and the flag."""
-    assert not is_asked_for(split_arguments(arguments), {}, is_terminal=True)
+    assert not should_ask(split_arguments(arguments), {}, is_terminal=True)
 
 
 def test_people_are_asked_once_they_sit_at_a_terminal_without_a_mode():
     """Neither without a terminal nor with a mode; words after -- are no options."""
     arguments = split_arguments(["--model", "x", "--", "-p"])
-    assert is_asked_for(arguments, {}, is_terminal=True)
-    assert not is_asked_for(arguments, {}, is_terminal=False)
-    assert not is_asked_for(arguments, {"ANYCLAUDE_MODE": "mlx-lm"}, is_terminal=True)
-    assert is_asked_for(arguments, {"ANYCLAUDE_MODE": ""}, is_terminal=True)
+    assert should_ask(arguments, {}, is_terminal=True)
+    assert not should_ask(arguments, {}, is_terminal=False)
+    assert not should_ask(arguments, {"ANYCLAUDE_MODE": "mlx-lm"}, is_terminal=True)
+    assert should_ask(arguments, {"ANYCLAUDE_MODE": ""}, is_terminal=True)

@@ -75,6 +75,7 @@ def test_any_other_will_do(checkout: Path, tmp_path: Path):
 
 
 def test_the_one_that_is_named_is_taken(checkout: Path, tmp_path: Path):
+    """PYTHON decides, optimised or not, and without a warning."""
     faster = tmp_path / "system"
     stand_in(faster, "python3.12")
     named = stand_in(tmp_path / "own", "python3.11", optimised=False)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from anyclaude.cli.command import connect
+from anyclaude.cli.convert import seconds_since, to_dict, word_of
 from anyclaude.cli.output import Json, Row, emit, facts, note, table
 from anyclaude.cli.units import format_bytes, format_seconds, parse_bytes, parse_seconds
 from anyclaude.cli.verbs.cache_explain import explain
@@ -24,8 +25,6 @@ _Name = Annotated[str, typer.Argument(help="As `cache list` or `cache tree` prin
 @app.command("list")
 def list_caches(json: Json = False) -> None:
     """List every cache."""
-    from anyclaude.cli.convert import to_dict
-
     with connect() as client:
         answer = client.list_caches()
     if json:
@@ -49,7 +48,6 @@ def show_cache(
 ) -> None:
     """Show one cache."""
     from anyclaude.cache.v1 import cache_pb2
-    from anyclaude.cli.convert import to_dict
 
     with connect() as client:
         cache = client.call(client.caches.GetCache, cache_pb2.GetCacheRequest(name=name)).cache
@@ -64,7 +62,6 @@ def show_cache(
 def tree(json: Json = False) -> None:
     """Show how the caches build on one another: every distinct token once."""
     from anyclaude.cache.v1 import cache_pb2
-    from anyclaude.cli.convert import to_dict
 
     with connect() as client:
         answer = client.call(client.caches.GetCacheTree, cache_pb2.GetCacheTreeRequest())
@@ -96,7 +93,6 @@ def unpin(name: _Name, json: Json = False) -> None:
 
 def _pin(name: str, *, pinned: bool, json: bool) -> None:
     from anyclaude.cache.v1 import cache_pb2
-    from anyclaude.cli.convert import to_dict
 
     request = cache_pb2.PinCacheRequest(name=name, pinned=pinned)
     with connect() as client:
@@ -167,7 +163,6 @@ def prune(
     """Remove caches that meet every condition. A dry run unless --yes."""
     from anyclaude.cache.v1 import cache_pb2
     from anyclaude.cli.client import SLOW_CALL_SECONDS
-    from anyclaude.cli.convert import to_dict
 
     if not (session or older_than or to or percent or model or every):
         raise typer.BadParameter(
@@ -267,8 +262,6 @@ def _segment_row(segment: "CacheSegment", depth: int) -> Row:
 
 
 def _cache_row(cache: "Cache") -> Row:
-    from anyclaude.cli.convert import seconds_since, word_of
-
     name = f"{cache.name} (pinned)" if cache.pinned else cache.name
     used = "now" if cache.in_use else f"{format_seconds(seconds_since(cache.last_use_time))} ago"
     return (

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from anyclaude.cli.command import connect
+from anyclaude.cli.convert import to_dict, word_of
 from anyclaude.cli.output import Cell, Json, Tone, emit, facts
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ def explain(
 ) -> None:
     """Say why a request reused what it did, and where it left what was kept."""
     from anyclaude.cache.v1 import cache_pb2
-    from anyclaude.cli.convert import to_dict
 
     request = cache_pb2.ExplainCacheRequest(request_id=request_id)
     with connect() as client:
@@ -56,8 +56,6 @@ def explain(
 
 def _lines(explanation: "Explanation") -> Iterator[tuple[str, str | Cell]]:
     """Names and values, the most important first."""
-    from anyclaude.cli.convert import word_of
-
     word = word_of(explanation, "cause")
     yield "cause", f"{word}: {SENTENCES.get(word, 'see a newer anyclaudectl')}"
     yield "reused", _reused(explanation)
@@ -86,8 +84,6 @@ def _reused(explanation: "Explanation") -> str:
 
 
 def _tool(change: "ToolChange") -> str:
-    from anyclaude.cli.convert import word_of
-
     fields = f": {', '.join(change.fields)}" if change.fields else ""
     return f"{change.name} {word_of(change, 'kind')}{fields}"
 

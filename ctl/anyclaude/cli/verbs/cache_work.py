@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from anyclaude.cli.command import CommandError, ExitCode, connect
+from anyclaude.cli.convert import to_dict
 from anyclaude.cli.output import Json, emit, note
 from anyclaude.cli.units import format_bytes
 
@@ -28,7 +29,6 @@ def warm(
 ) -> None:
     """Compute a request's prompt now, so that the next one like it need not."""
     from anyclaude.cache.v1 import cache_pb2
-    from anyclaude.cli.convert import to_dict
 
     request = cache_pb2.WarmCacheRequest(body_json=_read(file))
     with connect() as client:
@@ -60,7 +60,6 @@ def verify(
 ) -> None:
     """Compute a sample of the caches again and compare. Exit 1 if some were wrong and removed."""
     from anyclaude.cache.v1 import cache_pb2
-    from anyclaude.cli.convert import to_dict
 
     request = cache_pb2.VerifyCachesRequest(max_tokens=max_tokens)
     with connect() as client:
@@ -92,7 +91,6 @@ def export_caches(
 ) -> None:
     """Write caches to one file. It holds what was said in them, so only you can read it."""
     from anyclaude.cache.v1 import cache_pb2
-    from anyclaude.cli.convert import to_dict
 
     if session and prefixes:
         raise typer.BadParameter("prefixes belong to no session: give --session or --prefixes")
@@ -116,7 +114,6 @@ def export_caches(
 def import_caches(file: _File, timeout: _Timeout = _SECONDS, json: Json = False) -> None:
     """Add the caches of an export, once all of it is verified. Exit 1 if some did not fit."""
     from anyclaude.cache.v1 import cache_pb2
-    from anyclaude.cli.convert import to_dict
 
     path = _absolute(file)
     request = cache_pb2.ImportCachesRequest(path=path)

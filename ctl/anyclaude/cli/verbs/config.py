@@ -1,4 +1,4 @@
-"""`anyclaudectl config show|path|check`: the effective settings and where each came from."""
+"""`anyclaudectl config show|path|check`: the effective settings and where each comes from."""
 
 import os
 from typing import Any
@@ -13,14 +13,14 @@ app = typer.Typer(help="Show, find and check the settings.")
 
 @app.callback(invoke_without_command=True)
 def config(context: typer.Context, json: Json = False) -> None:
-    """Show, find and check the settings (bare: show)."""
+    """Show, find and check the settings. Without a verb: show."""
     if context.invoked_subcommand is None:
         show(json=json)
 
 
 @app.command("show")
 def show(json: Json = False) -> None:
-    """Show every setting and its origin. The daemon's when it runs."""
+    """Show every setting and where it comes from, as the running daemon uses it."""
     document = _from_daemon() or _from_files()
     if json:
         emit(document)
@@ -28,7 +28,7 @@ def show(json: Json = False) -> None:
     from json import dumps
 
     running = document["source"] == "daemon"
-    where = "as the running daemon uses them" if running else "from the files; no daemon runs"
+    where = "as the running daemon uses them" if running else "from the files; no daemon is running"
     note(f"Settings {where}. File: {document['file']}")
     table(
         ("ORIGIN", "KEY", "VALUE"),
@@ -45,7 +45,7 @@ def show(json: Json = False) -> None:
 
 @app.command("path")
 def path(json: Json = False) -> None:
-    """Print where the configuration file belongs."""
+    """Print where the configuration file is."""
     file = own_paths().config_file
     if json:
         emit({"file": str(file), "exists": file.exists()})
@@ -55,7 +55,7 @@ def path(json: Json = False) -> None:
 
 @app.command("check")
 def check(json: Json = False) -> None:
-    """Check the file and this environment. Exit 1 names every problem."""
+    """Check the file and this environment. Lists every problem; then the exit code is 1."""
     from anyclaude.runtime.settings import SettingsError, load
 
     file = own_paths().config_file
@@ -70,7 +70,7 @@ def check(json: Json = False) -> None:
         for problem in problems:
             note(problem)
         if not problems:
-            print(f"{file}: ok" if file.exists() else f"{file}: not there, defaults apply")
+            print(f"{file}: ok" if file.exists() else f"{file}: does not exist, defaults apply")
     if problems:
         raise typer.Exit(ExitCode.FAILED)
 

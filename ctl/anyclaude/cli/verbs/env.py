@@ -1,4 +1,4 @@
-"""`anyclaudectl env`: what Claude Code needs in its environment to talk to this service."""
+"""`anyclaudectl env`: the environment variables that point Claude Code at this service."""
 
 import os
 import shlex

@@ -1,4 +1,4 @@
-"""`anyclaudectl metrics`: every metric now."""
+"""`anyclaudectl metrics`: the current value of every metric."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anyclaude.cli.command import connect
+from anyclaude.cli.convert import to_dict
 from anyclaude.cli.output import Json, emit, table
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ def metrics(
     json: Json = False,
 ) -> None:
     """Show the service's metrics."""
-    from anyclaude.cli.convert import to_dict
-
     with connect() as client:
         answer = client.metrics()
     if json:

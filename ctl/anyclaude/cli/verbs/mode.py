@@ -1,16 +1,17 @@
-"""`anyclaudectl mode [NAME]`: which worker answers requests, and the switch."""
+"""`anyclaudectl mode [NAME]`: shows which worker answers requests, or switches to another."""
 
 from typing import Annotated
 
 import typer
 
 from anyclaude.cli.command import connect
+from anyclaude.cli.convert import to_dict
 from anyclaude.cli.output import Cell, Json, Tone, emit, note, table
 
 
 def mode(
     name: Annotated[str, typer.Argument(help="Switch to this mode.", show_default=False)] = "",
-    wait: Annotated[bool, typer.Option("--wait", help="Until the mode is ready.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the mode is ready.")] = False,
     timeout: Annotated[
         float, typer.Option(min=0, help="Seconds to wait with --wait; then exit 6.")
     ] = 120.0,
@@ -24,8 +25,6 @@ def mode(
 
 
 def _show(*, json: bool) -> None:
-    from anyclaude.cli.convert import to_dict
-
     with connect() as client:
         answer = client.modes()
     if json:
@@ -46,7 +45,6 @@ def _show(*, json: bool) -> None:
 
 
 def _switch(name: str, *, wait_seconds: float | None, json: bool) -> None:
-    from anyclaude.cli.convert import to_dict
     from anyclaude.cli.waiting import switch_when_ready
 
     with connect() as client:

@@ -1,4 +1,4 @@
-"""`anyclaudectl model`: which model would serve Claude Code, and how well."""
+"""`anyclaudectl model check`: how well a model would serve Claude Code."""
 
 import json as json_module
 import subprocess
@@ -17,7 +17,8 @@ app = typer.Typer(help="Examine models.", no_args_is_help=True, rich_markup_mode
 
 @app.callback()
 def model() -> None:
-    """Keeps `check` a verb of its own."""
+    """Examine models."""
+    # Without a callback typer would run `check` as `model` itself.
 
 
 @app.command("check")
@@ -25,7 +26,7 @@ def check(
     path: Annotated[str, typer.Argument(help="A model folder, or a hub id in the local cache.")],
     json: Json = False,
 ) -> None:
-    """Say what works with a model: tools, thinking, window, stable prefixes, memory."""
+    """Check what works with a model: tools, thinking, window, stable prefixes, memory."""
     report = _examine(path)
     if json:
         emit(report)
@@ -49,7 +50,7 @@ def check(
 
 
 def _examine(path: str) -> dict[str, Any]:
-    """Runs the worker's own check in a process of its own: this command never loads MLX."""
+    """Runs the MLX worker's check in another process, so that this command never loads MLX."""
     command = [sys.executable, "-m", "anyclaude.mlx.check", path]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

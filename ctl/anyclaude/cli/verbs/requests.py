@@ -1,10 +1,11 @@
-"""`anyclaudectl requests`: the newest requests, and what each cost."""
+"""`anyclaudectl requests`: the newest requests and their cost."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from anyclaude.cli.command import connect
+from anyclaude.cli.convert import seconds_since, to_dict, word_of
 from anyclaude.cli.output import Cell, Json, Row, Tone, emit, table
 from anyclaude.cli.units import format_seconds
 
@@ -20,10 +21,9 @@ def requests(
 ) -> None:
     """Show the newest requests and their cost.
 
-    Tokens reused and computed and why, times, outcome. `cache explain REQUEST` says more.
+    Shows tokens reused and computed, the cause, times and outcome. For more about one request use
+    `cache explain REQUEST`.
     """
-    from anyclaude.cli.convert import to_dict
-
     with connect() as client:
         answer = client.requests(count)
     if json:
@@ -40,8 +40,6 @@ def requests(
 
 
 def _row(record: "RequestRecord") -> Row:
-    from anyclaude.cli.convert import seconds_since, word_of
-
     usage = record.usage
     outcome = word_of(record, "outcome")
     first = record.time_to_first_token.ToTimedelta().total_seconds()

@@ -1,4 +1,4 @@
-"""`anyclaudectl shutdown`: stops the daemon as SIGTERM does, and waits for its end."""
+"""`anyclaudectl shutdown`: stops the daemon as SIGTERM does, and waits until it has ended."""
 
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -15,11 +15,11 @@ _POLL_SECONDS: Final = 0.05
 
 def shutdown(
     timeout: Annotated[
-        float, typer.Option(min=0, help="Seconds to wait for its end; then exit 6.")
+        float, typer.Option(min=0, help="Give up waiting after this many seconds; exit 6.")
     ] = 60.0,
     json: Json = False,
 ) -> None:
-    """Stop the daemon; running requests are drained first."""
+    """Stop the daemon after its running requests, and wait until it has ended."""
     with connect() as client:
         pid = client.status().pid
         process = _process(pid)
@@ -32,7 +32,7 @@ def shutdown(
 
 
 def _process(pid: int) -> "psutil.Process | None":
-    """Taken before the stop, so that a reused pid is not mistaken for the daemon."""
+    """Finds the process before it stops, so that a reused pid is not mistaken for the daemon."""
     import psutil
 
     try:
@@ -59,7 +59,7 @@ def _is_alive(process: "psutil.Process") -> bool:
     import psutil
 
     try:
-        # A zombie has ended; whoever started it has yet to notice.
+        # A zombie has ended already; only its parent has not collected it yet.
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False

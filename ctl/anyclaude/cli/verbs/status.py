@@ -1,10 +1,11 @@
-"""`anyclaudectl status`: whether the service works, and if not, what to do."""
+"""`anyclaudectl status`: whether the service works, and what to do if it does not."""
 
 from typing import TYPE_CHECKING, Final
 
 import typer
 
 from anyclaude.cli.command import ExitCode, connect
+from anyclaude.cli.convert import seconds_since, to_dict, word_of
 from anyclaude.cli.output import Cell, Json, Row, Tone, emit, facts, table
 from anyclaude.cli.units import format_bytes, format_seconds
 
@@ -30,7 +31,6 @@ HOW_TO_CONFIGURE: Final = (
 
 def status(json: Json = False) -> None:
     """Show whether the service works, and what is wrong. Exit 7 when degraded."""
-    from anyclaude.cli.convert import to_dict
     from anyclaude.control.v1 import control_pb2
 
     with connect() as client:
@@ -44,8 +44,6 @@ def status(json: Json = False) -> None:
 
 
 def _show(answer: "Status") -> None:
-    from anyclaude.cli.convert import seconds_since, word_of
-
     word = word_of(answer, "readiness")
     uptime = format_seconds(seconds_since(answer.start_time))
     facts(
@@ -73,7 +71,7 @@ def _show(answer: "Status") -> None:
 
 
 def show_workers(workers: "Iterable[Worker]") -> None:
-    """The table of workers, for `worker list` too."""
+    """Prints the table of workers; `worker list` uses it too."""
     table(
         ("WORKER", "STATE", "PID", "UP", "RESTARTS", "LAST EXIT"),
         [_row(worker) for worker in workers],
@@ -82,14 +80,12 @@ def show_workers(workers: "Iterable[Worker]") -> None:
 
 
 def _row(worker: "Worker") -> Row:
-    from anyclaude.cli.convert import seconds_since, word_of
-
     word = word_of(worker, "state")
-    told = f"{word} (stop-first)" if worker.makes_room_for else word
+    state = f"{word} (stop-first)" if worker.makes_room_for else word
     up = worker.HasField("ready_time") and word == "ready"
     return (
         worker.name,
-        Cell(told, TONES.get(word, Tone.DIM)),
+        Cell(state, TONES.get(word, Tone.DIM)),
         str(worker.pid or "-"),
         format_seconds(seconds_since(worker.ready_time)) if up else "-",
         str(worker.restart_count),
@@ -116,8 +112,8 @@ def _model(model: "ModelInfo") -> str | Cell:
 
 def _disk(disk: "DiskStatus") -> str:
     unusual = (
-        (disk.other_version_records, "of another format, not read"),
-        (disk.quarantined_records, "put aside in doubt"),
+        (disk.other_version_records, "of an unsupported version"),
+        (disk.quarantined_records, "in quarantine"),
         (disk.failed_writes + disk.skipped_writes, "not written"),
     )
     words = [
@@ -137,5 +133,5 @@ def _memory(memory: "MemoryStatus") -> str:
         f"{format_bytes(memory.available_bytes)} available",
     ]
     if memory.refused_requests:
-        words.append(f"{memory.refused_requests} requests refused for want of it")
+        words.append(f"{memory.refused_requests} requests refused for lack of memory")
     return ", ".join(words)

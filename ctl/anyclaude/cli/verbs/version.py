@@ -1,4 +1,4 @@
-"""`anyclaudectl version`: of this command and of the running daemon."""
+"""`anyclaudectl version`: the versions of this command and of the running daemon."""
 
 from anyclaude.cli.command import CommandError, ExitCode, connect
 from anyclaude.cli.output import Json, emit, note
@@ -16,7 +16,7 @@ def version(json: Json = False) -> None:
         print(f"anyclaudectl {own}")
         print(f"anyclauded {daemon}" if daemon else "anyclauded is not running")
     if daemon and daemon != own:
-        note("The daemon is of another version: restart it (`anyclaudectl service install`).")
+        note("The daemon has another version: restart it (`anyclaudectl service install`).")
 
 
 def _daemon_version() -> str | None:

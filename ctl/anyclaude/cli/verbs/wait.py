@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from anyclaude.cli.command import own_paths
+from anyclaude.cli.convert import to_dict
 from anyclaude.cli.output import Json, emit
 
 
@@ -18,7 +19,6 @@ def wait(
     json: Json = False,
 ) -> None:
     """Wait until the daemon answers; with --ready, until it answers Messages requests."""
-    from anyclaude.cli.convert import to_dict
     from anyclaude.cli.waiting import describe, wait_for_service
 
     socket_path = own_paths().control_socket

@@ -1,10 +1,11 @@
-"""`anyclaudectl worker list|restart`: the supervised processes."""
+"""`anyclaudectl worker list|restart`: the processes that the daemon supervises."""
 
 from typing import Annotated
 
 import typer
 
 from anyclaude.cli.command import connect
+from anyclaude.cli.convert import to_dict
 from anyclaude.cli.output import Json, emit
 from anyclaude.cli.verbs.status import show_workers
 
@@ -14,8 +15,6 @@ app = typer.Typer(help="List and restart the worker processes.", no_args_is_help
 @app.command("list")
 def list_workers(json: Json = False) -> None:
     """List the workers with state, pid, restarts and last exit."""
-    from anyclaude.cli.convert import to_dict
-
     with connect() as client:
         answer = client.workers()
     if json:
@@ -28,9 +27,7 @@ def list_workers(json: Json = False) -> None:
 def restart(
     name: Annotated[str, typer.Argument(help="As `worker list` prints it.")], json: Json = False
 ) -> None:
-    """Stop a worker and start it again. Also one the supervisor gave up on."""
-    from anyclaude.cli.convert import to_dict
-
+    """Stop a worker and start it again, also one that the supervisor gave up on."""
     with connect() as client:
         worker = client.restart_worker(name)
     if json:
