@@ -1,9 +1,8 @@
-"""Mode auto: which modes a request may take, in order, by a policy that people can read.
+"""Mode auto: the modes that may serve a request, in order, by a policy that people can read.
 
-A mode is used only when the policy names it, so nothing leaves this machine unless its owner wrote
-so; without rules of their own, the servers of this machine are all there is. `mlx-lm` leads there
-for every class: its model is resident, so that even a utility call loads nothing, costs nothing,
-and never pushes out a main conversation's cache.
+A mode is used only when the policy names it, so nothing leaves this machine unless its owner
+configured that. Without rules the policy names the servers of this machine, `mlx-lm` first for
+every class: its model is loaded, and a utility call never evicts a main conversation's cache.
 """
 
 from collections.abc import Mapping
@@ -15,13 +14,14 @@ from anyclaude.runtime.settings import AutoRule, Settings
 from anyclaude.worker.v1 import worker_pb2 as worker
 
 AUTO: Final = "auto"
-# Of English text and code; the front end does not tokenise.
+# An average of English text and code, since the front end does not tokenise.
 _BYTES_PER_TOKEN: Final = 4
 
 
 @dataclass(frozen=True)
 class Choice:
-    # In the order in which they are tried.
+    """The modes to try, in order, and why; the reason is empty when no policy chose."""
+
     modes: tuple[str, ...]
     reason: str
 
@@ -39,10 +39,10 @@ class Policy:
         body_bytes: int,
         windows: Mapping[str, int],
     ) -> Choice:
-        """The modes of the first rule that fits, else the servers of this machine.
+        """The modes of the first rule that matches, else the servers of this machine.
 
-        Those whose window is known to be shorter than the prompt come last: an estimate may be
-        wrong, and the last server's own refusal is what makes the client shorten its conversation.
+        Modes whose window is known to be shorter than the prompt come last: the estimate may be
+        wrong, and the last server's own refusal makes the client shorten its conversation.
 
         Args:
             windows: the context window of each mode in tokens; 0, or nothing, where unknown.
@@ -56,7 +56,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class _Facts:
-    """What rules can ask about."""
+    """The properties of a request that rules can match."""
 
     request_class: str
     tools_offered: int
@@ -91,6 +91,6 @@ def _fits(rule: AutoRule, facts: _Facts) -> bool:
 
 def _ordered(modes: tuple[str, ...], why: str, facts: _Facts, windows: Mapping[str, int]) -> Choice:
     short = tuple(mode for mode in modes if 0 < windows.get(mode, 0) < facts.tokens)
-    roomy = tuple(mode for mode in modes if mode not in short)
-    told = "".join(f"; window of {mode} is {windows[mode]}" for mode in short)
-    return Choice(roomy + short, f"{why} ({facts}){told}")
+    long = tuple(mode for mode in modes if mode not in short)
+    notes = "".join(f"; window of {mode} is {windows[mode]}" for mode in short)
+    return Choice(long + short, f"{why} ({facts}){notes}")

@@ -1,4 +1,4 @@
-"""Calls to a worker that fail, as the errors that a client gets."""
+"""Failed calls to a worker, as the errors that a client gets."""
 
 from typing import Final
 
@@ -12,7 +12,7 @@ from anyclaude.proxy.routes import retry_after_seconds
 log = structlog.get_logger("anyclaude.proxy.workers")
 
 _DRAIN_RETRY_AFTER_SECONDS: Final = 2
-# The worker is gone, rather than broken.
+# Codes that mean the worker is gone; any other means that it is broken.
 _GONE: Final = {
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.CANCELLED,
@@ -21,12 +21,12 @@ _GONE: Final = {
 
 
 def restarting() -> ApiError:
-    """This process ends before the answer does."""
+    """This process ends before the response does."""
     return overloaded("anyclaude is restarting.", _DRAIN_RETRY_AFTER_SECONDS)
 
 
 def gone(route: frontend.Route, why: str) -> ApiError:
-    """The worker ended before its answer did, or is not there."""
+    """The worker ended before its response did, or does not run."""
     log.warning("worker gone", mode=route.mode, generation=route.generation, why=why)
     return overloaded(
         "The model worker went away; it is being started again.", retry_after_seconds(route)
@@ -38,7 +38,7 @@ def too_large() -> ApiError:
 
 
 def lost(error: grpc.aio.AioRpcError, route: frontend.Route) -> ApiError:
-    """The worker, or the way to it, broke."""
+    """A gRPC call to the worker failed."""
     code = error.code()
     if code in _GONE:
         return gone(route, f"{code.name}: {error.details()}")
@@ -46,7 +46,7 @@ def lost(error: grpc.aio.AioRpcError, route: frontend.Route) -> ApiError:
         "worker call failed",
         mode=route.mode,
         generation=route.generation,
-        # Its details come from the worker's own code, whose words may quote a prompt.
+        # Without the details, which the worker's code wrote and which may quote a prompt.
         code=code.name,
     )
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:

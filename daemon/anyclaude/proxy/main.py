@@ -1,27 +1,31 @@
 """The front end as a process: one inherited HTTP socket, one gRPC socket for the daemon.
 
 Stopping (SIGTERM): no new connection is accepted, requests in progress have
-`server.drain_timeout_seconds` to finish, what is left then ends in an error, records reach the
-daemon, and the process leaves with 0.
+`server.drain_timeout_seconds` to finish, what is left then ends in an error, the records reach the
+daemon, and the process exits with 0.
 """
 
 import asyncio
 import logging
 import signal
 import socket
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import grpc.aio
 import structlog
 import uvloop
 
-from anyclaude.frontend.v1.frontend_pb2_grpc import add_FrontendServiceServicer_to_server
-from anyclaude.proxy.admission import Admission
+from anyclaude.frontend.v1 import frontend_pb2 as frontend
+from anyclaude.frontend.v1.frontend_pb2_grpc import (
+    FrontendServiceServicer,
+    add_FrontendServiceServicer_to_server,
+)
+from anyclaude.proxy.access import AccessChecks, Admission, TokenError, read_token
 from anyclaude.proxy.app import App, build_router
 from anyclaude.proxy.auto import Policy
-from anyclaude.proxy.control import FrontendService
-from anyclaude.proxy.door import Door, TokenError, read_token
+from anyclaude.proxy.endpoints import Endpoints
 from anyclaude.proxy.messages import MessagesEndpoint
 from anyclaude.proxy.passthrough import Passthrough
 from anyclaude.proxy.records import RecordFeed
@@ -33,7 +37,7 @@ from anyclaude.runtime.child import Birth, Child, ExitCode, begin
 
 log = structlog.get_logger("anyclaude.proxy")
 
-# How long the daemon may take for the last records.
+# How long the daemon may take to read the last records.
 _LAST_RECORDS_SECONDS: Final = 1.0
 
 
@@ -51,7 +55,7 @@ def main() -> None:
 
 
 class _Frontend:
-    """The parts, wired."""
+    """The parts of the process, wired."""
 
     def __init__(self, birth: Birth) -> None:
         server = birth.settings.server
@@ -63,15 +67,40 @@ class _Frontend:
         self.service = FrontendService(routes, workers, self.records)
         admission = Admission(server.max_requests)
         token = read_token(server.auth_token_file)
-        messages = MessagesEndpoint(server, routes, workers, admission, Policy(birth.settings))
-        passthrough = Passthrough(server, routes, workers, admission, token)
-        router = build_router(server, birth.paths, routes, messages, passthrough)
-        app = App(server, Door(token), router, self.records)
+        router = build_router(
+            MessagesEndpoint(routes, workers, admission, Policy(birth.settings)),
+            Endpoints(birth.paths, routes),
+            Passthrough(routes, workers, admission, token),
+        )
+        app = App(server, AccessChecks(token), router, self.records)
         self.http = HttpServer(
             app,
             drain_timeout_seconds=server.drain_timeout_seconds,
             client_stall_seconds=server.client_stall_seconds,
         )
+
+
+class FrontendService(FrontendServiceServicer):
+    """What the daemon calls: it pushes routes and reads request records."""
+
+    def __init__(self, routes: RouteTable, workers: Workers, records: RecordFeed) -> None:
+        self._routes = routes
+        self._workers = workers
+        self._records = records
+
+    async def SetRoutes(
+        self, request: frontend.SetRoutesRequest, context: Any
+    ) -> frontend.SetRoutesResponse:
+        if self._routes.push(request):
+            self._workers.keep({route.worker_socket for route in request.routes})
+            log.debug("routes", version=request.version, default_mode=request.default_mode)
+        return frontend.SetRoutesResponse()
+
+    async def StreamRecords(
+        self, request: frontend.StreamRecordsRequest, context: Any
+    ) -> AsyncIterator[frontend.StreamRecordsResponse]:
+        async for response in self._records.follow():
+            yield response
 
 
 async def _serve(child: Child, frontend: _Frontend) -> None:
@@ -82,7 +111,7 @@ async def _serve(child: Child, frontend: _Frontend) -> None:
     listening = asyncio.ensure_future(frontend.http.listening.wait())
     await asyncio.wait({serving, listening}, return_when=asyncio.FIRST_COMPLETED)
     if not frontend.http.listening.is_set():
-        # It ended instead: this raises why.
+        # The server ended before it listened: this raises the reason.
         await serving
     child.ready()
     log.info("front end ready", generation=birth.generation)
@@ -102,7 +131,7 @@ async def _start_rpc(service: FrontendService, socket_path: Path) -> grpc.aio.Se
 
 
 def _listener(birth: Birth) -> socket.socket:
-    assert birth.listen_fd is not None, "the front end is born with the HTTP socket"
+    assert birth.listen_fd is not None, "the front end inherits the HTTP socket"
     listener = socket.socket(fileno=birth.listen_fd)
     listener.setblocking(False)
     listener.set_inheritable(False)

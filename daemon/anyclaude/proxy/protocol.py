@@ -1,9 +1,9 @@
-"""One HTTP connection: uvicorn's, and what that leaves open.
+"""One HTTP connection: uvicorn's protocol, and what it leaves open.
 
-- Requests too broken for HTTP parsing get the JSON envelope and a `request-id` too.
-- A client that takes no byte for long while some wait for it is dropped; one that takes them slowly
-  is not. One whose request's head does not come to its end in that time is refused.
-- At shutdown a connection that was accepted but has not asked yet is given a moment to ask.
+- A request too broken to parse gets the JSON envelope and a `request-id` too.
+- A client that receives nothing for long while bytes wait for it is dropped; a slow one is not. A
+  request whose head is not complete in that time is refused.
+- At shutdown a connection that has not sent its request yet gets a moment to do so.
 
 The parser is httptools', in C: with h11 a request of Claude Code's size comes half a millisecond
 later.
@@ -11,27 +11,84 @@ later.
 
 import asyncio
 import json
-import secrets
 import time
-from typing import Final, cast
+from collections.abc import Callable
+from typing import Any, Final, cast
 
 import httptools
 import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from anyclaude.messages.errors import ApiError, invalid_request
-from anyclaude.proxy.meter import Meter, StallWatch
+from anyclaude.proxy.context import new_request_id
 
 log = structlog.get_logger("anyclaude.proxy.protocol")
 
 _FIRST_REQUEST_GRACE_SECONDS: Final = 1.0
 _LINGER_SECONDS: Final = 1.0
 _MAX_HEAD_BYTES: Final = 64 * 1024
-_OFFERS: Final = frozenset({b"upgrade", b"http2-settings"})
+_UPGRADE_HEADERS: Final = frozenset({b"upgrade", b"http2-settings"})
+# A response's status line, not that of "100 Continue".
+_RESPONSE_HEADS: Final = tuple(f"HTTP/1.1 {hundreds}".encode() for hundreds in "2345")
+
+
+class ClientTransport:
+    """A transport that knows how much the client has received.
+
+    The head of a response leaves in one write with what follows it in the same turn of the loop:
+    alone it would wake a client that has nothing to read yet.
+    """
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._now = now
+        self._head = b""
+        self._written_bytes = 0
+        # How much the client had received, and since when it received no more.
+        self._received_bytes = 0
+        self._stalled_since = now()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        self._written_bytes += len(data)
+        if not self._head and data.startswith(_RESPONSE_HEADS):
+            self._head = data
+            self._loop.call_soon(self._flush)
+            return
+        head, self._head = self._head, b""
+        self._transport.write(head + data if head else data)
+
+    def write_eof(self) -> None:
+        self._flush()
+        self._transport.write_eof()
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def has_stalled(self, limit_seconds: float) -> bool:
+        """Whether bytes have waited so long without the client receiving any; asked regularly."""
+        waiting = len(self._head) + self._transport.get_write_buffer_size()
+        received = self._written_bytes - waiting
+        if not waiting or received != self._received_bytes:
+            self._received_bytes, self._stalled_since = received, self._now()
+        return self._now() - self._stalled_since >= limit_seconds
+
+    def _flush(self) -> None:
+        if self._head and not self._transport.is_closing():
+            self.write(b"")
 
 
 class _HeadError(Exception):
-    """A head that the parser lets pass and we do not."""
+    """The parser accepts this head of a request, and the front end refuses it."""
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -40,18 +97,16 @@ class HttpProtocol(HttpToolsProtocol):
     client_stall_seconds = 60.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._meter = Meter(cast(asyncio.Transport, transport), self.loop)
-        self._stall = StallWatch(self._meter, self.client_stall_seconds, time.monotonic)
+        self._client = ClientTransport(cast(asyncio.Transport, transport), self.loop)
         self._stopping = False
-        # Nothing more is read: it is not HTTP, or an answer said that the connection ends.
+        # Nothing more is read: the input is not HTTP, or a response ends the connection.
         self._broken = False
-        self._complaint = ""
-        # Since when a request's head has been awaited; None while there is none to wait for.
+        self._error_message = ""
+        # Since when a request's head is awaited; None while a request is in progress.
         self._head_since: float | None = time.monotonic()
-        # It has begun.
         self._in_head = False
         self._head_bytes = 0
-        super().connection_made(cast(asyncio.Transport, self._meter))
+        super().connection_made(cast(asyncio.Transport, self._client))
 
     def data_received(self, data: bytes) -> None:
         if self._broken:
@@ -60,13 +115,13 @@ class HttpProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
-            self._decline(data[offer.args[0] :])
+            self._decline_upgrade(data[offer.args[0] :])
         except httptools.HttpParserError:
             self.send_400_response("Invalid HTTP request received.")
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > _MAX_HEAD_BYTES:
-                self.send_400_response(_too_large())
+                self.send_400_response(_head_too_large())
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -76,19 +131,16 @@ class HttpProtocol(HttpToolsProtocol):
             self._head_since = time.monotonic()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # What follows a chunked body is no header: the request has been judged by those it had.
-        if not self._in_head:
-            return
-        name = name.lower()
-        self.expect_100_continue |= name == b"expect" and value.lower() == b"100-continue"
-        self.headers.append((name, value))
+        # Trailers of a chunked body are dropped: the head has been checked without them.
+        if self._in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._head_since = None
         self._check_head()
         if self.parser.should_upgrade():
-            # It comes again, without the offer.
+            # The head is parsed again, without the offer.
             return
         super().on_headers_complete()
         if self._stopping:
@@ -98,10 +150,9 @@ class HttpProtocol(HttpToolsProtocol):
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
-    def _decline(self, rest: bytes) -> None:
-        """Reads a request that offers another protocol, as Java's clients do, without its offer.
-
-        The parser takes what follows the head for that protocol, body and all.
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Parses again, without the offer, a request that offers another protocol (h2c, as Java's
+        clients do): the parser takes what follows such a head for bytes of that protocol.
 
         Args:
             rest: what follows the head.
@@ -111,8 +162,8 @@ class HttpProtocol(HttpToolsProtocol):
         for name, value in self.headers:
             if name == b"connection":
                 tokens = (token.strip() for token in value.split(b","))
-                value = b", ".join(token for token in tokens if token.lower() not in _OFFERS)
-            if value and name not in _OFFERS:
+                value = b", ".join(t for t in tokens if t.lower() not in _UPGRADE_HEADERS)
+            if value and name not in _UPGRADE_HEADERS:
                 lines.append(name + b": " + value)
         self.parser = httptools.HttpRequestParser(self)
         self.data_received(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
@@ -121,34 +172,36 @@ class HttpProtocol(HttpToolsProtocol):
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         hosts = sum(name == b"host" for name, _ in self.headers)
         if size > _MAX_HEAD_BYTES:
-            self._complaint = _too_large()
+            self._error_message = _head_too_large()
         elif self.parser.get_method() == b"CONNECT":
-            self._complaint = "This is no proxy: it does not CONNECT."
+            self._error_message = "CONNECT is not supported: this is not a proxy."
         elif hosts > 1 or (not hosts and self.parser.get_http_version() != "1.0"):
-            self._complaint = "The request's head needs one Host."
-        if self._complaint:
+            self._error_message = "A request needs exactly one Host header."
+        if self._error_message:
             raise _HeadError
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self._broken and self.cycle.response_complete:
-            self._refuse(invalid_request(self._complaint))
+            self._refuse(invalid_request(self._error_message))
 
     def drop_if_stalled(self) -> None:
         since = self._head_since
         if since is not None and time.monotonic() - since >= self.client_stall_seconds:
             self._head_since = None
-            self._drop_unasked()
-        if self._stall.has_stalled():
-            log.warning("client dropped", why="it took no byte", seconds=self.client_stall_seconds)
-            self._meter.abort()
+            self._drop_without_request()
+        if self._client.has_stalled(self.client_stall_seconds):
+            log.warning(
+                "client dropped", why="it received no byte", seconds=self.client_stall_seconds
+            )
+            self._client.abort()
 
-    def _drop_unasked(self) -> None:
+    def _drop_without_request(self) -> None:
         if self._in_head:
             self._broken = True
-            self._refuse(_late_head(self.client_stall_seconds))
+            self._refuse(_head_too_late(self.client_stall_seconds))
         else:
-            # Who has asked nothing might take a refusal for the answer to what it asks next.
+            # A client that sends its request right now would take a refusal for the response.
             self.transport.close()
 
     def shutdown(self) -> None:
@@ -156,56 +209,56 @@ class HttpProtocol(HttpToolsProtocol):
         if self.cycle is not None:
             super().shutdown()
         else:
-            self.loop.call_later(_FIRST_REQUEST_GRACE_SECONDS, self._close_if_unasked)
+            self.loop.call_later(_FIRST_REQUEST_GRACE_SECONDS, self._close_without_request)
 
-    def _close_if_unasked(self) -> None:
+    def _close_without_request(self) -> None:
         if self.cycle is None:
             super().shutdown()
 
     def send_400_response(self, msg: str) -> None:
         self._broken = True
-        self._complaint = self._complaint or msg
-        if self._is_answering:
+        self._error_message = self._error_message or msg
+        if self._is_responding:
             if self.cycle.more_body:
-                # What is broken is the request that is being answered.
+                # The request in progress is the broken one.
                 self.transport.close()
-            # Otherwise what follows it, which is refused in its turn.
+            # Otherwise the next request is, which is refused after this response.
             return
         if self.cycle is not None and not self.cycle.response_complete:
-            # Its application is told that the client is gone, and says nothing.
+            # Its application is told that the client is gone, and sends nothing.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        self._refuse(invalid_request(self._complaint))
+        self._refuse(invalid_request(self._error_message))
 
     @property
-    def _is_answering(self) -> bool:
-        """A request that came whole is in work, or an answer under way."""
+    def _is_responding(self) -> bool:
+        """A complete request is in progress, or a response is being sent."""
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
             return False
         return cycle.response_started or not cycle.more_body
 
     def _refuse(self, error: ApiError) -> None:
-        """Answers in the place of the application, and ends the connection."""
+        """Responds in place of the application, and ends the connection."""
         if self.transport.is_closing():
             return
         self.transport.write(_refusal(error))
-        # Closing on unread bytes would reset the connection before the client has read this.
+        # Closing while bytes are unread would reset the connection before the client reads this.
         self.transport.write_eof()
         self.loop.call_later(_LINGER_SECONDS, self.transport.close)
 
 
-def _too_large() -> str:
+def _head_too_large() -> str:
     return f"The request's head is larger than the maximum of {_MAX_HEAD_BYTES} bytes."
 
 
-def _late_head(seconds: float) -> ApiError:
-    said = f"The request's head did not come to its end within {seconds:g} seconds."
-    return ApiError(408, said, error_type="timeout_error")
+def _head_too_late(seconds: float) -> ApiError:
+    message = f"The request's head was not complete within {seconds:g} seconds."
+    return ApiError(408, message, error_type="timeout_error")
 
 
 def _refusal(error: ApiError) -> bytes:
-    request_id = "req_" + secrets.token_hex(12)
+    request_id = new_request_id()
     body = json.dumps(error.envelope(request_id)).encode()
     headers = (
         "content-type: application/json\r\n"

@@ -1,6 +1,8 @@
-"""Request records: one canonical log line each, and a bounded buffer for the daemon to follow."""
+"""Request records: collected while a request runs, logged as one line each, and kept in a bounded
+buffer until the daemon has read them."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
@@ -8,13 +10,84 @@ from typing import Any
 import structlog
 
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
+from anyclaude.messages.errors import ApiError
+from anyclaude.messages.requests import MessagesRequest
 from anyclaude.worker.v1 import worker_pb2 as worker
 
 log = structlog.get_logger("anyclaude.proxy")
 
 
+class RecordBuilder:
+    """Collects the record of one request while it runs."""
+
+    def __init__(self, request_id: str, path: str) -> None:
+        self._record = frontend.RequestRecord(request_id=request_id, route=path)
+        self._record.start_time.FromNanoseconds(time.time_ns())
+        self._started_ns = time.monotonic_ns()
+        self.mode = ""
+        self.model = ""
+        self.route_reason = ""
+        # Another server's messages may quote the prompt, which no record may hold.
+        self.omits_error_messages = False
+
+    @property
+    def identity(self) -> worker.Identity:
+        return self._record.identity
+
+    def set_request(self, request: MessagesRequest, identity: worker.Identity) -> None:
+        self.model = request.model
+        self._record.stream = request.stream
+        self._record.images = request.image_count
+        self._record.identity.CopyFrom(identity)
+
+    def set_started(self, started: worker.Started) -> None:
+        self._record.usage.CopyFrom(started.usage)
+
+    def set_first_content(self) -> None:
+        """Notes when the first content left, at the first call."""
+        if not self._record.HasField("time_to_first_token"):
+            self._record.time_to_first_token.FromNanoseconds(self._elapsed_ns())
+
+    def set_finished(self, finished: worker.Finished) -> None:
+        self._record.stop_reason = finished.stop_reason
+        self._record.usage.CopyFrom(finished.usage)
+        self._record.timings.CopyFrom(finished.timings)
+        self._record.reuse_cause = finished.reuse_cause
+
+    def set_error(self, error: ApiError) -> None:
+        self.set_error_type(error.type)
+        self._record.error_message = "" if self.omits_error_messages else error.message
+
+    def set_error_type(self, error_type: str) -> None:
+        self._record.outcome = frontend.OUTCOME_FAILED
+        self._record.error_type = error_type
+
+    def set_client_gone(self) -> None:
+        # A refused request counts as failed even if its client did not wait for the response.
+        if not self._record.outcome:
+            self._record.outcome = frontend.OUTCOME_CANCELLED
+
+    def build(self, status: int) -> frontend.RequestRecord:
+        """The record of the request, which is over.
+
+        Args:
+            status: of the response; 0 when none was sent.
+        """
+        record = self._record
+        record.status = status
+        record.mode = self.mode
+        record.requested_model = self.model
+        record.route_reason = self.route_reason
+        record.outcome = record.outcome or frontend.OUTCOME_COMPLETED
+        record.duration.FromNanoseconds(self._elapsed_ns())
+        return record
+
+    def _elapsed_ns(self) -> int:
+        return time.monotonic_ns() - self._started_ns
+
+
 class RecordFeed:
-    """Holds records until a follower has taken them; over the limit the oldest are dropped."""
+    """Buffers records until the daemon has read them; over the limit the oldest are dropped."""
 
     def __init__(self, max_records: int) -> None:
         self._max_records = max_records
@@ -32,16 +105,16 @@ class RecordFeed:
         self._changed.set()
 
     def close(self) -> None:
-        """Lets followers end once they have everything."""
+        """Ends `follow` once it has returned every record."""
         self._closed = True
         self._changed.set()
 
     async def follow(self) -> AsyncIterator[frontend.StreamRecordsResponse]:
-        """Records as they come, with those waiting first; a newer follower ends this one."""
+        """Buffered records, then each new one; a newer follower ends this one."""
         self._follower += 1
-        me = self._follower
+        own = self._follower
         self._changed.set()
-        while me == self._follower:
+        while own == self._follower:
             if self._waiting:
                 dropped, self._dropped = self._dropped, 0
                 yield frontend.StreamRecordsResponse(
@@ -55,7 +128,7 @@ class RecordFeed:
 
 
 def log_request(record: frontend.RequestRecord) -> None:
-    """Writes the line of one finished request."""
+    """Logs the line of one finished request."""
     log.info("request", **_fields(record))
 
 

@@ -1,7 +1,7 @@
-"""The routing table the daemon pushes: mode to worker.
+"""The routing table that the daemon pushes: from modes to workers.
 
-A request takes the route of its mode as it stands when the request is ready to go, and keeps it to
-its end. Where no route can serve yet, the request waits a moment for the next push.
+A request uses the route of its mode as pushed last before the request is sent on, and keeps it to
+its end. When no route can serve it yet, the request waits a moment for the next push.
 """
 
 import asyncio
@@ -12,7 +12,6 @@ from typing import Final
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.messages.errors import ApiError, invalid_request, overloaded
 
-MODE_HEADER: Final = "x-anyclaude-mode"
 _RETRY_AFTER_SECONDS: Final = 2
 # A longer retry-after makes Claude Code give up at once.
 _MAX_RETRY_AFTER_SECONDS: Final = 60
@@ -25,7 +24,7 @@ class RouteTable:
         self._changed = asyncio.Event()
 
     def push(self, pushed: frontend.SetRoutesRequest) -> bool:
-        """Replaces the table; says whether it did, an older push being ignored."""
+        """Replaces the table, unless the push is older; returns whether it did."""
         if self._pushed is not None and pushed.version < self._pushed.version:
             return False
         self._pushed = pushed
@@ -37,8 +36,7 @@ class RouteTable:
     @property
     def routes(self) -> list[frontend.Route]:
         """All routes, that of the default mode first."""
-        default = self._pushed.default_mode if self._pushed else ""
-        return sorted(self._routes.values(), key=lambda route: route.mode != default)
+        return sorted(self._routes.values(), key=lambda route: route.mode != self.default_mode)
 
     @property
     def default_mode(self) -> str:
@@ -71,7 +69,7 @@ class RouteTable:
         raise _not_ready(route)
 
     def passes_through(self, mode: str = "") -> bool:
-        """Whether requests of `mode` go through unread; no mode that does not exist does."""
+        """Whether requests of `mode` are forwarded unread; False for a mode that does not exist."""
         if self._pushed is None:
             return False
         route = self._routes.get(mode or self._pushed.default_mode)
@@ -86,8 +84,8 @@ class RouteTable:
         """The context window of each mode in tokens; 0 where unknown."""
         return {mode: route.model.context_window_tokens for mode, route in self._routes.items()}
 
-    async def known(self, deadline: float) -> None:
-        """Waits for the first push, at most to `deadline` (the loop's clock).
+    async def wait_pushed(self, deadline: float) -> None:
+        """Waits for the first push, at most until `deadline` (the loop's clock).
 
         Raises:
             ApiError: 529, none came.
@@ -95,8 +93,8 @@ class RouteTable:
         if self._pushed is None and not await self._change_before(deadline):
             raise _starting()
 
-    async def ready(self, mode: str, deadline: float) -> frontend.Route:
-        """As `find_ready`, but waits to `deadline` for a push that makes the route ready."""
+    async def wait_ready(self, mode: str, deadline: float) -> frontend.Route:
+        """As `find_ready`, but waits until `deadline` for a push that makes the route ready."""
         while True:
             try:
                 return self.find_ready(mode)
@@ -113,7 +111,7 @@ class RouteTable:
 
 
 def retry_after_seconds(route: frontend.Route) -> int:
-    """Whole seconds until another try makes sense."""
+    """When a client should try again, in whole seconds."""
     hint = route.retry_after.ToNanoseconds() / 1e9
     return min(max(math.ceil(hint), 1), _MAX_RETRY_AFTER_SECONDS) if hint else _RETRY_AFTER_SECONDS
 
@@ -126,5 +124,5 @@ def _not_ready(route: frontend.Route) -> ApiError:
     reason = route.reason or f"Mode {route.mode} is not ready."
     if route.state == frontend.ROUTE_STATE_STARTING or route.HasField("retry_after"):
         return overloaded(reason, retry_after_seconds(route))
-    # Nothing gets better by itself: the client shows the reason instead of trying again.
+    # Trying again does not help: somebody has to act, so the client shows the reason.
     return ApiError(400, reason, should_retry=False)

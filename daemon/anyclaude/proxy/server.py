@@ -1,5 +1,4 @@
-"""uvicorn, with what it leaves to its host: signals are handled by the process, not here, and the
-listening socket is inherited."""
+"""uvicorn, embedded: this process handles the signals, and inherits the listening socket."""
 
 import asyncio
 import contextlib
@@ -33,11 +32,11 @@ class HttpServer(Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                # `Exchange` adds one where an answer that is passed on has none.
+                # `Response` adds one, unless a forwarded response has its own.
                 date_header=False,
                 proxy_headers=False,
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-                # The last resort: answers end by themselves when the drain is over.
+                # The last resort: responses end by themselves when the drain is over.
                 timeout_graceful_shutdown=int(drain_timeout_seconds) + 3,
             )
         )

@@ -1,8 +1,8 @@
-"""Calls to workers: one channel per worker socket, and each call ended whatever happens.
+"""Calls to workers: one gRPC channel per worker socket, and no call outlives its request.
 
 Invariants:
-- A call that is left is cancelled: dropping a gRPC call, or breaking out of its iteration, leaves
-  the worker working for nobody.
+- Leaving a call cancels it: a gRPC call that is just dropped, or whose iteration is broken off,
+  keeps the worker busy for nobody.
 - A channel lives as long as a route names its socket or a call runs on it.
 """
 
@@ -34,7 +34,7 @@ class _Link:
 
 
 class Workers:
-    """Reaches the worker behind a route."""
+    """Calls the worker that a route names."""
 
     def __init__(self, stopping: asyncio.Event) -> None:
         # Set when running calls must end now.
@@ -58,7 +58,7 @@ class Workers:
 
     @asynccontextmanager
     async def forward(self, route: frontend.Route) -> AsyncIterator["Forwarding"]:
-        """Opens a Forward call and cancels what is left of it at the end."""
+        """Opens a Forward call, and cancels it at the end if it still runs."""
         with self._stub(route) as stub:
             forwarding = Forwarding(stub.Forward(), route, self._stopping)
             try:
@@ -104,7 +104,7 @@ class Workers:
 
 
 class Forwarding:
-    """One running Forward call: parts of a request out, parts of its answer in."""
+    """One running Forward call: parts of a request out, parts of the response in."""
 
     def __init__(self, call: Any, route: frontend.Route, stopping: asyncio.Event) -> None:
         self._call = call
@@ -112,16 +112,16 @@ class Forwarding:
         self._stopping = asyncio.ensure_future(stopping.wait())
 
     async def send(self, part: worker.ForwardRequest) -> bool:
-        """Waits until the worker takes it; False once it takes no more."""
+        """Waits until the part is sent; False once the worker accepts no more."""
         try:
             await self._call.write(part)
         except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
-            # The answer came before the request's end; reading it says what happened.
+            # The response came before the request's end; reading it shows what happened.
             return False
         return True
 
     async def end(self) -> None:
-        """Nothing more is sent."""
+        """Tells the worker that the request is complete."""
         try:
             await self._call.done_writing()
         except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
@@ -129,10 +129,10 @@ class Forwarding:
             return
 
     async def next(self) -> worker.ForwardResponse | None:
-        """The next part of the answer; None at its end.
+        """The next part of the response; None at its end.
 
         Raises:
-            ApiError: there is no answer or no more of it, or this process is stopping.
+            ApiError: the response failed or broke off, or this process is stopping.
         """
         reading = asyncio.ensure_future(self._call.read())
         try:
@@ -140,7 +140,7 @@ class Forwarding:
             if not reading.done():
                 raise restarting()
             if reading.cancelled():
-                # Nobody here did that: the channel did.
+                # The channel cancelled it; nothing here did.
                 raise overloaded("The relay worker went away.", retry_after_seconds(self._route))
             part = reading.result()
         except grpc.aio.AioRpcError as error:

@@ -133,10 +133,12 @@ def test_count_tokens_refused(client: anthropic.Anthropic, scripted: ScriptedWor
 
 def test_models(client: anthropic.Anthropic) -> None:
     """The models behind the routes, as the official client reads them."""
-    (model,) = client.models.list().data
+    page = client.models.list()
+    (model,) = page.data
+    assert (page.first_id, page.last_id, page.has_more) == (model.id, model.id, False)
     assert (model.id, model.max_input_tokens) == ("anyclaude-scripted", 32768)
     assert client.models.retrieve("anyclaude-scripted").display_name == "Scripted"
-    with pytest.raises(anthropic.NotFoundError):
+    with pytest.raises(anthropic.NotFoundError, match="Known models: anyclaude-scripted"):
         client.models.retrieve("other/model")
 
 

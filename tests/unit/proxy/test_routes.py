@@ -6,13 +6,15 @@ import pytest
 
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.messages.errors import ApiError
-from anyclaude.proxy.catalog import get_model, list_models
+from anyclaude.proxy.endpoints import models_by_id
 from anyclaude.proxy.routes import RouteTable
 from anyclaude.worker.v1 import worker_pb2 as worker
 
 READY = frontend.ROUTE_STATE_READY
 STARTING = frontend.ROUTE_STATE_STARTING
 UNAVAILABLE = frontend.ROUTE_STATE_UNAVAILABLE
+
+pytestmark = pytest.mark.anyio
 
 
 def route(
@@ -42,6 +44,10 @@ def table(*routes: frontend.Route) -> RouteTable:
     return made
 
 
+def after(seconds: float) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
 def refusal(made: RouteTable, mode: str = "") -> ApiError:
     with pytest.raises(ApiError) as caught:
         made.find_ready(mode)
@@ -49,7 +55,7 @@ def refusal(made: RouteTable, mode: str = "") -> ApiError:
 
 
 def test_default_and_named_mode() -> None:
-    """A request without a mode takes the default one; a named one its own."""
+    """A request that names no mode gets the route of the default mode."""
     made = table(route("mlx-lm", socket="/a"), route("lmstudio", socket="/b"))
     assert made.find_ready().worker_socket == "/a"
     assert made.find_ready("lmstudio").worker_socket == "/b"
@@ -93,46 +99,31 @@ def test_unavailable_for_a_while_is_not_final() -> None:
     assert refusal(table(route(state=UNAVAILABLE, retry_after_seconds=5))).status == 529
 
 
-def test_waits_for_the_push_that_makes_it_ready() -> None:
-    """A request held while the worker starts goes on as soon as the route is ready."""
-
-    async def scenario() -> str:
-        made = table(route(state=STARTING))
-        deadline = asyncio.get_running_loop().time() + 60
-        waiting = asyncio.ensure_future(made.ready("", deadline))
-        await asyncio.sleep(0)
-        made.push(push(2, route(state=STARTING)))
-        await asyncio.sleep(0)
-        assert not waiting.done()
-        made.push(push(3, route(socket="/ready")))
-        return (await waiting).worker_socket
-
-    assert asyncio.run(scenario()) == "/ready"
+async def test_waits_for_the_push_that_makes_it_ready() -> None:
+    """A request that waits while the worker starts goes on as soon as the route is ready."""
+    made = table(route(state=STARTING))
+    waiting = asyncio.ensure_future(made.wait_ready("", after(60)))
+    await asyncio.sleep(0)
+    made.push(push(2, route(state=STARTING)))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    made.push(push(3, route(socket="/ready")))
+    assert (await waiting).worker_socket == "/ready"
 
 
-def test_waiting_has_an_end() -> None:
-    """Past the deadline the refusal is the route's own."""
-
-    async def scenario() -> None:
-        made = RouteTable()
-        now = asyncio.get_running_loop().time()
-        with pytest.raises(ApiError, match="529"):
-            await made.ready("", now)
-        with pytest.raises(ApiError, match="529"):
-            await made.known(now)
-
-    asyncio.run(scenario())
+async def test_waiting_has_an_end() -> None:
+    """Past the deadline the request is refused for the reason that the route gives."""
+    made = RouteTable()
+    with pytest.raises(ApiError, match="529"):
+        await made.wait_ready("", after(0))
+    with pytest.raises(ApiError, match="529"):
+        await made.wait_pushed(after(0))
 
 
-def test_final_refusals_do_not_wait() -> None:
+async def test_final_refusals_do_not_wait() -> None:
     """An unknown mode is refused at once, however far the deadline."""
-
-    async def scenario() -> None:
-        made = table(route())
-        with pytest.raises(ApiError, match="400"):
-            await made.ready("nope", asyncio.get_running_loop().time() + 3600)
-
-    asyncio.run(scenario())
+    with pytest.raises(ApiError, match="400"):
+        await table(route()).wait_ready("nope", after(3600))
 
 
 def test_models_are_listed_once_with_the_default_first() -> None:
@@ -143,13 +134,4 @@ def test_models_are_listed_once_with_the_default_first() -> None:
         route("b", model="mine"),
         route("c"),
     )
-    listed = list_models(made)
-    assert [model["id"] for model in listed["data"]] == ["mine", "other"]
-    assert (listed["first_id"], listed["last_id"], listed["has_more"]) == ("mine", "other", False)
-
-
-def test_unknown_model_is_404() -> None:
-    """Asking for a model that no route serves names those that exist."""
-    with pytest.raises(ApiError, match="mine") as caught:
-        get_model(table(route(model="mine")), "theirs")
-    assert caught.value.status == 404
+    assert list(models_by_id(made)) == ["mine", "other"]

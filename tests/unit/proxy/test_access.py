@@ -1,18 +1,18 @@
-"""Who may come in."""
+"""Which requests are served: hosts, origins, tokens, and how many at once."""
 
 from pathlib import Path
 
 import pytest
 
 from anyclaude.messages.errors import ApiError
-from anyclaude.proxy.door import Door, TokenError, read_token
+from anyclaude.proxy.access import AccessChecks, Admission, TokenError, read_token
 
 LOCAL = {"host": "127.0.0.1:49152"}
 
 
-def status(door: Door, headers: dict[str, str], path: str = "/v1/messages") -> int:
+def status(checks: AccessChecks, headers: dict[str, str], path: str = "/v1/messages") -> int:
     try:
-        door.check(path, headers)
+        checks.check(path, headers)
     except ApiError as error:
         return error.status
     return 200
@@ -35,8 +35,8 @@ def status(door: Door, headers: dict[str, str], path: str = "/v1/messages") -> i
     ],
 )
 def test_host(host: str, expected: int) -> None:
-    """Only this machine's own names are answered: a rebound name gives itself away."""
-    assert status(Door(None), {"host": host}) == expected
+    """Only names of this machine are served, so a web page that rebinds a name gets nothing."""
+    assert status(AccessChecks(None), {"host": host}) == expected
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_host(host: str, expected: int) -> None:
 )
 def test_origin(origin: str, expected: int) -> None:
     """Web pages of other origins are not answered."""
-    assert status(Door(None), {**LOCAL, "origin": origin}) == expected
+    assert status(AccessChecks(None), {**LOCAL, "origin": origin}) == expected
 
 
 @pytest.mark.parametrize(
@@ -72,14 +72,14 @@ def test_origin(origin: str, expected: int) -> None:
     ],
 )
 def test_token(headers: dict[str, str], expected: int) -> None:
-    """Either form of credential is taken, and nothing else."""
-    assert status(Door(b"secret"), {**LOCAL, **headers}) == expected
+    """A token is accepted as bearer or as x-api-key, and in no other form."""
+    assert status(AccessChecks(b"secret"), {**LOCAL, **headers}) == expected
 
 
 @pytest.mark.parametrize("path", ["/", "/api/hello", "/health/live", "/health/ready"])
 def test_probes_need_no_token(path: str) -> None:
-    """Whoever asks whether the service lives has no token yet."""
-    assert status(Door(b"secret"), LOCAL, path) == 200
+    """Health checks and the client's first probe are served without a token."""
+    assert status(AccessChecks(b"secret"), LOCAL, path) == 200
 
 
 def test_token_file(tmp_path: Path) -> None:
@@ -91,9 +91,20 @@ def test_token_file(tmp_path: Path) -> None:
 
 
 def test_unusable_token_files_are_refused(tmp_path: Path) -> None:
-    """A missing or empty file must not open the door to everybody."""
+    """A missing or empty file is an error, and not a service without a token."""
     empty = tmp_path / "empty"
     empty.write_text("\n")
     for file in (empty, tmp_path / "missing"):
         with pytest.raises(TokenError, match="auth_token_file"):
             read_token(str(file))
+
+
+def test_admission_has_a_maximum() -> None:
+    """A request beyond the maximum is refused, and a finished one makes space for the next."""
+    admission = Admission(1)
+    with admission.slot():
+        with pytest.raises(ApiError) as caught, admission.slot():
+            pass
+        assert (caught.value.status, caught.value.retry_after_seconds) == (529, 2)
+    with admission.slot():
+        pass

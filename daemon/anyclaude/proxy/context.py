@@ -1,0 +1,189 @@
+"""The context of one request: what the client sent, the response, and the record.
+
+It lives in the ASGI scope from the request's head to the end of the response.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Coroutine, Mapping
+from typing import Any, Final
+
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+
+from anyclaude.frontend.v1 import frontend_pb2 as frontend
+from anyclaude.messages.errors import ApiError
+from anyclaude.proxy.records import RecordBuilder
+from anyclaude.proxy.response import Response
+from anyclaude.runtime.settings import ServerSettings
+
+MODE_HEADER: Final = "x-anyclaude-mode"
+
+_SCOPE_KEY: Final = "anyclaude.context"
+# How much of a refused body is read and dropped: most clients send all of it before they read the
+# response, and a connection closed before that shows as a reset instead of our error.
+_DRAIN_MAX_BYTES: Final = 256 * 1024 * 1024
+_DRAIN_SECONDS: Final = 10.0
+
+
+class ClientGoneError(Exception):
+    """The client closed the connection before the response was complete."""
+
+
+class RequestContext:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, settings: ServerSettings
+    ) -> None:
+        self.settings = settings
+        self.request_id = new_request_id()
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        # As the client sent them, not decoded.
+        self.raw_path: str = scope.get("raw_path", self.path.encode()).decode("latin-1")
+        self.query: str = scope.get("query_string", b"").decode("latin-1")
+        self.headers = Headers(scope=scope)
+        # The mode that the client names; empty for the default mode.
+        self.mode = self.headers.get(MODE_HEADER, "").strip()
+        self.path_params: dict[str, str] = {}
+        self.body = RequestBody(self.headers, receive, settings)
+        self.response = Response(send, self.request_id)
+        self.record = RecordBuilder(self.request_id, self.path)
+        scope[_SCOPE_KEY] = self
+
+    @classmethod
+    def of(cls, scope: Scope) -> "RequestContext":
+        context = scope[_SCOPE_KEY]
+        assert isinstance(context, cls)
+        return context
+
+    def accept_deadline(self) -> float:
+        """When the wait for a worker's acceptance ends if it begins now (the loop's clock)."""
+        return asyncio.get_running_loop().time() + self.settings.accept_wait_seconds
+
+    def set_route(self, route: frontend.Route) -> None:
+        """Names the route's mode in the response and the record."""
+        self.record.mode = route.mode
+        self.response.headers[MODE_HEADER] = route.mode
+
+    async def refuse(self, error: ApiError) -> None:
+        """Responds with an error in the API's envelope."""
+        self.record.set_error(error)
+        await self.body.drain()
+        headers = error.headers()
+        if self.body.has_unread:
+            headers["connection"] = "close"
+        await self.response.send_json(error.status, error.envelope(self.request_id), headers)
+
+    async def while_connected(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs `work`, and cancels it as soon as the client closes the connection.
+
+        Raises:
+            ClientGoneError: the client closed it before the response was complete.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        has_left = False
+
+        def cancel(_: object) -> None:
+            nonlocal has_left
+            if not self.response.ended:
+                has_left = True
+                task.cancel()
+
+        # The watch has a task of its own; the work goes on in this one, without delay.
+        gone = asyncio.ensure_future(self.body.wait_gone())
+        gone.add_done_callback(cancel)
+        try:
+            await work
+        finally:
+            gone.remove_done_callback(cancel)
+            gone.cancel()
+            # When this process is stopping as well, the task stays cancelled.
+            if has_left and not task.uncancel():
+                raise ClientGoneError
+
+
+class RequestBody:
+    """Reads a request's body, in bounds of size and time, and notices that the client leaves."""
+
+    def __init__(
+        self, headers: Mapping[str, str], receive: Receive, settings: ServerSettings
+    ) -> None:
+        self._receive = receive
+        self._limit_bytes = settings.max_body_bytes
+        self._stall_seconds = settings.client_stall_seconds
+        # The HTTP parser has refused anything but digits.
+        self._declared_bytes = int(headers.get("content-length", "0"))
+        # Whether there is more to read.
+        self.has_unread = self._declared_bytes > 0 or "transfer-encoding" in headers
+        # Such a client sends its body only once we read it.
+        self._awaits_continue = headers.get("expect", "").lower() == "100-continue"
+
+    async def read(self) -> bytes:
+        """The whole body.
+
+        Raises:
+            ApiError: 413 when it is larger than the limit, 408 when it stops arriving.
+            ClientGoneError: the client left before its end.
+        """
+        # A declared length saves reading; a wrong or missing one is noticed by counting.
+        if self._declared_bytes > self._limit_bytes:
+            raise self._too_large()
+        chunks: list[bytes] = []
+        total = 0
+        while self.has_unread:
+            chunk = await self.next_chunk()
+            total += len(chunk)
+            if total > self._limit_bytes:
+                raise self._too_large()
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    async def next_chunk(self) -> bytes:
+        """The next piece of the body.
+
+        Raises:
+            ApiError: 408, it stopped arriving.
+            ClientGoneError: the client left before its end.
+        """
+        self._awaits_continue = False
+        try:
+            async with asyncio.timeout(self._stall_seconds):
+                message = await self._receive()
+        except TimeoutError:
+            raise ApiError(
+                408,
+                f"The request body stopped arriving for {self._stall_seconds:g} seconds.",
+                error_type="timeout_error",
+            ) from None
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        self.has_unread = message.get("more_body", False)
+        body: bytes = message.get("body", b"")
+        return body
+
+    async def drain(self) -> None:
+        """Reads and drops what is left of a refused body, in bounds."""
+        if self._awaits_continue:
+            return
+        total = 0
+        try:
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                while self.has_unread and total < _DRAIN_MAX_BYTES:
+                    total += len(await self.next_chunk())
+        except (TimeoutError, ApiError):
+            return
+
+    async def wait_gone(self) -> None:
+        """Returns once the client has closed the connection, or the response is complete."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    def _too_large(self) -> ApiError:
+        return ApiError(
+            413, f"The request body is larger than the maximum of {self._limit_bytes} bytes."
+        )
+
+
+def new_request_id() -> str:
+    return "req_" + secrets.token_hex(12)

@@ -1,0 +1,126 @@
+"""Turns a running generation into the response of `POST /v1/messages`, streamed or whole.
+
+Nothing is sent before the worker has accepted or refused the request, or the wait for that is over:
+until then an error is an HTTP status. Afterwards it is an `error` event, and nothing follows it.
+"""
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from anyclaude.messages.accumulator import MessageAccumulator
+from anyclaude.messages.errors import ApiError
+from anyclaude.messages.events import Event, EventMachine, GrammarError
+from anyclaude.proxy.context import RequestContext
+from anyclaude.proxy.generation import Generation
+from anyclaude.proxy.response import EventStream
+from anyclaude.worker.v1 import worker_pb2 as worker
+
+log = structlog.get_logger("anyclaude.proxy.message_response")
+
+CACHE_READ_HEADER: Final = "x-anyclaude-cache-read"
+
+
+class MessageResponse:
+    """Reads one generation through the grammar, and records what it reports."""
+
+    def __init__(
+        self, context: RequestContext, generation: Generation, machine: EventMachine
+    ) -> None:
+        self._context = context
+        self._generation = generation
+        self._machine = machine
+        # Raised once the events before it are sent.
+        self._grammar_error: ApiError | None = None
+
+    async def send_whole(self) -> None:
+        """Sends one Message, once it is complete.
+
+        Raises:
+            ApiError: the request failed.
+        """
+        message = MessageAccumulator()
+        while not self._machine.ended:
+            for event in await self._next(None) or ():
+                message.add(event)
+        await self._context.response.send_json(200, message.message())
+
+    async def send_stream(self, accept_deadline: float) -> None:
+        """Sends the events of a Message as they come.
+
+        Raises:
+            ApiError: the request failed before `accept_deadline` (the loop's clock).
+        """
+        events = await self._accepted(accept_deadline)
+        ping_interval_seconds = self._context.settings.ping_interval_seconds
+        stream = EventStream(self._context.response, ping_interval_seconds)
+        await stream.start()
+        try:
+            await self._send_events(stream, events)
+        except ApiError as error:
+            await self._send_error(stream, error)
+        except Exception:
+            log.exception("response failed", request_id=self._context.request_id)
+            await self._send_error(stream, ApiError(500, "anyclaude failed on this answer."))
+        await stream.end()
+
+    async def _accepted(self, deadline: float) -> list[Event] | None:
+        """The first events, or None when the worker has not accepted before the deadline."""
+        loop = asyncio.get_running_loop()
+        while not self._machine.started:
+            remaining = deadline - loop.time()
+            events = await self._next(remaining) if remaining > 0 else None
+            if events is None:
+                return None
+        return events
+
+    async def _send_events(self, stream: EventStream, events: list[Event] | None) -> None:
+        while True:
+            if events is None:
+                await stream.ping()
+            else:
+                await stream.send(events)
+            if self._machine.ended:
+                return
+            events = await self._next(stream.seconds_to_ping())
+
+    async def _send_error(self, stream: EventStream, error: ApiError) -> None:
+        self._context.record.set_error(error)
+        await stream.send(self._machine.fail(error, self._context.request_id))
+
+    async def _next(self, timeout: float | None) -> list[Event] | None:
+        """The client's events for the worker's next ones; None when `timeout` seconds pass first.
+
+        All events that are here leave in one write.
+        """
+        if self._grammar_error is not None:
+            raise self._grammar_error
+        received = await self._generation.next(timeout)
+        if not received:
+            return None
+        events: list[Event] = []
+        for event in received:
+            try:
+                events += self._machine.feed(event)
+            except GrammarError as error:
+                log.error("worker broke the grammar", why=str(error))
+                message = f"The model worker sent a broken answer: {error}."
+                self._grammar_error = ApiError(500, message)
+                break
+            self._record(event)
+            if self._machine.ended:
+                break
+        return events
+
+    def _record(self, event: worker.GenerateResponse) -> None:
+        record = self._context.record
+        match event.WhichOneof("event"):
+            case "block_delta" | "block_start":
+                record.set_first_content()
+            case "started":
+                record.set_started(event.started)
+                cache_read = str(event.started.usage.cache_read_tokens)
+                self._context.response.headers[CACHE_READ_HEADER] = cache_read
+            case "finished":
+                record.set_finished(event.finished)

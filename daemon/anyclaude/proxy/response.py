@@ -1,0 +1,111 @@
+"""The response to one request: its head, whole bodies, and streams of server-sent events."""
+
+import asyncio
+import json
+import time
+from typing import Any, Final
+
+from pydantic_core import to_json
+from starlette.types import Send
+
+from anyclaude.messages.events import PING, Event
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+_EVENT_STREAM_HEADERS: Final = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+]
+
+
+class Response:
+    """Sends each part of a response when it is called to; it holds nothing back."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        # 0 until the head is sent; afterwards no other status can follow.
+        self.status = 0
+        self.ended = False
+        # Added to the head of whatever response is sent.
+        self.headers: dict[str, str] = {"request-id": request_id}
+
+    @property
+    def begun(self) -> bool:
+        return self.status != 0
+
+    async def start(self, status: int, headers: RawHeaders) -> None:
+        """Sends the head."""
+        self.status = status
+        added = [(name.encode(), value.encode()) for name, value in self.headers.items()]
+        # A response that is passed through has the date of its origin.
+        if not any(name == b"date" for name, _ in headers):
+            added.append((b"date", _http_date()))
+        message = {"type": "http.response.start", "status": status, "headers": [*headers, *added]}
+        await self._send(message)
+
+    async def write(self, data: bytes) -> None:
+        """Sends a piece of the body; waits while the client is behind."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self, data: bytes = b"") -> None:
+        """Sends the last piece of the body."""
+        # Set before sending: the server reports the end of the exchange during the call.
+        self.ended = True
+        await self._send({"type": "http.response.body", "body": data})
+
+    async def send_body(
+        self, status: int, body: bytes, content_type: str, headers: dict[str, str] | None = None
+    ) -> None:
+        head = {"content-type": content_type, "content-length": str(len(body)), **(headers or {})}
+        await self.start(status, [(name.encode(), value.encode()) for name, value in head.items()])
+        await self.end(body)
+
+    async def send_json(
+        self, status: int, content: Any, headers: dict[str, str] | None = None
+    ) -> None:
+        body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+        await self.send_body(status, body, "application/json", headers)
+
+
+class EventStream:
+    """A response of named events. Each write waits until the connection accepts it, so a slow
+    client slows the worker down instead of filling memory."""
+
+    def __init__(self, response: Response, ping_interval_seconds: float) -> None:
+        self._response = response
+        self._ping_interval_seconds = ping_interval_seconds
+        self._last_sent = 0.0
+
+    async def start(self) -> None:
+        """Sends the head: 200."""
+        await self._response.start(200, _EVENT_STREAM_HEADERS)
+        self._last_sent = asyncio.get_running_loop().time()
+
+    async def send(self, events: list[Event]) -> None:
+        if events:
+            await self._response.write(b"".join(map(encode, events)))
+            self._last_sent = asyncio.get_running_loop().time()
+
+    async def ping(self) -> None:
+        await self.send([PING])
+
+    async def end(self) -> None:
+        await self._response.end()
+
+    def seconds_to_ping(self) -> float:
+        """How long nothing may be sent before a ping is due, by the loop's clock."""
+        now = asyncio.get_running_loop().time()
+        return max(0.0, self._last_sent + self._ping_interval_seconds - now)
+
+
+def encode(event: Event) -> bytes:
+    """One frame. ASCII only: some clients split lines at every line end that Unicode knows."""
+    return b"event: %b\ndata: %b\n\n" % (
+        event["type"].encode(),
+        to_json(event, ensure_ascii=True),
+    )
+
+
+def _http_date() -> bytes:
+    """Now (RFC 9110, section 5.6.7). The names are English, since no locale is set."""
+    return time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime()).encode()
