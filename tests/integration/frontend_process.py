@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.frontend.v1.frontend_pb2_grpc import FrontendServiceStub
 from anyclaude.runtime.channels import sync_channel
@@ -70,7 +72,7 @@ class FrontendProcess:
         return process
 
     def notice(self) -> dict[str, Any]:
-        """The next line that the child says to its daemon."""
+        """The next line that the child reports to its daemon."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, f"no notice; log: {self.log_text()}"
@@ -107,7 +109,7 @@ class FrontendProcess:
         return self._stub.StreamRecords(frontend.StreamRecordsRequest(), timeout=20)
 
     def next_record(self) -> frontend.RequestRecord:
-        """The oldest record that nobody has taken."""
+        """The oldest record that nobody has read."""
         call = self.follow_records()
         try:
             record: frontend.RequestRecord = next(call).record
@@ -124,6 +126,12 @@ class FrontendProcess:
     def log_lines(self, event: str) -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in self.log_text().splitlines()]
         return [line for line in lines if line["event"] == event]
+
+
+def post(front: FrontendProcess, body: object, **headers: str) -> httpx.Response:
+    """The response to a Messages request."""
+    url = f"{front.base_url}/v1/messages"
+    return httpx.post(url, json=body, headers=headers, timeout=30, trust_env=False)
 
 
 def route(
@@ -151,7 +159,7 @@ def route(
 
 
 def wait_until(condition: Any, seconds: float = 10.0) -> None:
-    """Polls what has no event to wait for."""
+    """Returns once the condition is true; fails after so many seconds."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come true in time"

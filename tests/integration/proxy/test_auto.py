@@ -1,15 +1,12 @@
 """Mode auto in the front end: fall back before the first byte, never after it."""
 
 from collections.abc import Iterator
-
-import httpx
+from typing import Any
 
 from anyclaude.worker.v1 import worker_pb2 as worker
-from tests.integration.frontend_process import FrontendProcess, route
+from tests.integration.frontend_process import FrontendProcess, post, route
 from tests.integration.scripted_worker import ScriptedWorker
 from tests.worker_events import started
-
-QUESTION = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
 
 
 def refusing(status: int) -> Iterator[worker.GenerateResponse]:
@@ -21,20 +18,14 @@ def breaking() -> Iterator[worker.GenerateResponse]:
     yield from refusing(500)
 
 
-def ask(front: FrontendProcess, *, stream: bool = False) -> httpx.Response:
-    return httpx.post(
-        f"{front.base_url}/v1/messages", json=QUESTION | {"stream": stream}, trust_env=False
-    )
-
-
-def test_falls_back_before_the_first_byte() -> None:
+def test_falls_back_before_the_first_byte(body: dict[str, Any]) -> None:
     """The next server of this machine answers, streaming or not, and the record says why."""
     with ScriptedWorker(lambda _: refusing(529)) as ours, ScriptedWorker() as theirs:
         with FrontendProcess() as front:
             routes = (route(ours.socket_path), route(theirs.socket_path, mode="lmstudio"))
             front.push(*routes, default_mode="auto")
             for stream in (False, True):
-                answer = ask(front, stream=stream)
+                answer = post(front, {**body, "stream": stream})
                 assert (answer.status_code, answer.headers["x-anyclaude-mode"]) == (200, "lmstudio")
             record = front.next_record()
             assert record.mode == "lmstudio"
@@ -44,21 +35,21 @@ def test_falls_back_before_the_first_byte() -> None:
         assert [request.mode for request in theirs.requests] == ["lmstudio", "lmstudio"]
 
 
-def test_does_not_fall_back_from_what_the_request_is_to_blame_for() -> None:
-    """A refusal of the request itself is the answer."""
+def test_does_not_fall_back_from_what_the_request_is_to_blame_for(body: dict[str, Any]) -> None:
+    """An error that the request itself caused goes to the client; no other server is tried."""
     with ScriptedWorker(lambda _: refusing(400)) as ours, ScriptedWorker() as theirs:
         with FrontendProcess() as front:
             routes = (route(ours.socket_path), route(theirs.socket_path, mode="lmstudio"))
             front.push(*routes, default_mode="auto")
-            assert ask(front).status_code == 400
+            assert post(front, body).status_code == 400
         assert theirs.requests == []
 
 
-def test_does_not_fall_back_after_the_first_byte() -> None:
-    """A stream that breaks off ends in its error; no second answer follows the first."""
+def test_does_not_fall_back_after_the_first_byte(body: dict[str, Any]) -> None:
+    """A stream that breaks off ends in its error; no other server continues it."""
     with ScriptedWorker(lambda _: breaking()) as ours, ScriptedWorker() as theirs:
         with FrontendProcess() as front:
             routes = (route(ours.socket_path), route(theirs.socket_path, mode="lmstudio"))
             front.push(*routes, default_mode="auto")
-            assert "event: error" in ask(front, stream=True).text
+            assert "event: error" in post(front, {**body, "stream": True}).text
         assert theirs.requests == []

@@ -21,19 +21,15 @@ from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.runtime.channels import target
 from anyclaude.worker.v1 import worker_pb2 as worker
 from tests import worker_events as say
-from tests.integration.frontend_process import FrontendProcess, listen, route, wait_until
+from tests.integration.frontend_process import FrontendProcess, listen, post, route, wait_until
 from tests.integration.scripted_worker import ScriptedWorker
 
 STARTING = frontend.ROUTE_STATE_STARTING
 PATIENCE_SECONDS = 20
 
 
-def post(front: FrontendProcess, body: dict[str, Any], **headers: str) -> httpx.Response:
-    return httpx.post(front.base_url + "/v1/messages", json=body, headers=headers, timeout=30)
-
-
 def test_before_the_first_route(body: dict[str, Any]) -> None:
-    """Without routes a request waits a moment and is then asked to come back."""
+    """Before the first push a request waits a moment, and then gets 529."""
     with FrontendProcess(accept_wait_seconds=0.2) as front:
         begun = time.monotonic()
         answer = post(front, body)
@@ -47,8 +43,8 @@ def test_request_waits_for_its_route(scripted: ScriptedWorker, body: dict[str, A
     with FrontendProcess(accept_wait_seconds=30) as front, ThreadPoolExecutor(1) as pool:
         front.push(route(state=STARTING, reason="loading"))
         answer = pool.submit(post, front, body)
-        time.sleep(0.2)
-        assert not answer.done()
+        with pytest.raises(TimeoutError):
+            answer.result(0.2)
         front.push(route(scripted.socket_path))
         assert answer.result(PATIENCE_SECONDS).status_code == 200
 
@@ -93,7 +89,7 @@ def test_running_requests_keep_their_route(
 
 
 def test_record_and_log_line(scripted: ScriptedWorker, body: dict[str, Any]) -> None:
-    """Each request is told once, with counts and times and without a word of the prompt."""
+    """A request makes one record and one log line, with counts and times and without its prompt."""
     secret = "my-private-prompt"
     body["messages"][0]["content"] = secret
     with FrontendProcess() as front:
@@ -119,7 +115,7 @@ def test_record_and_log_line(scripted: ScriptedWorker, body: dict[str, Any]) -> 
 
 
 def test_refusals_are_recorded(body: dict[str, Any]) -> None:
-    """A request that failed says how."""
+    """The record of a refused request has the status and the type of its error."""
     with FrontendProcess() as front:
         post(front, {**body, "max_tokens": -1})
         record = front.next_record()
@@ -129,7 +125,7 @@ def test_refusals_are_recorded(body: dict[str, Any]) -> None:
 
 
 def test_restart_refuses_no_connection(body: dict[str, Any]) -> None:
-    """Clients that keep asking while the front end is replaced on its socket all get answers."""
+    """Clients that send requests while the front end is replaced all get responses."""
     listener = listen()
     stop = threading.Event()
 
@@ -223,10 +219,10 @@ def test_sigterm_when_idle(front_of_gate: GatedFront) -> None:
         assert front.process.wait(5) == 0
 
 
-def test_sigterm_between_connecting_and_asking(
+def test_sigterm_between_a_connection_and_its_request(
     front_of_gate: GatedFront, body: dict[str, Any]
 ) -> None:
-    """A client whose connection was taken just before the stop still gets its answer."""
+    """A client whose connection was accepted just before the stop still gets its response."""
     front, address = front_of_gate.process, front_of_gate.process.listener.getsockname()
     front_of_gate.gate.set()
     content = json.dumps(body).encode()
@@ -247,7 +243,7 @@ def test_sigterm_between_connecting_and_asking(
 
 
 def test_end_of_the_daemon(front_of_gate: GatedFront) -> None:
-    """Without its daemon the front end is gone, whatever it was doing."""
+    """When its daemon ends, the front end exits, even with requests in progress."""
     front = front_of_gate.process
     assert front.process.stdin is not None
     front.process.stdin.close()
@@ -262,7 +258,7 @@ class Metrics(MetricsServiceServicer):
 
 
 def test_metrics_are_the_daemons() -> None:
-    """/metrics passes on the text of the control API."""
+    """/metrics returns the text of the control API."""
     with FrontendProcess() as front:
         server = grpc.server(ThreadPoolExecutor(1))
         add_MetricsServiceServicer_to_server(Metrics(), server)  # type: ignore[no-untyped-call]

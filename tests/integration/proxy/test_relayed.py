@@ -1,17 +1,15 @@
-"""Relayed modes in the front end: the relay is asked while the request is judged here."""
+"""Relayed modes in the front end: the relay gets a request while it is validated here."""
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
-import httpx
 import pytest
 
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.worker.v1 import worker_pb2 as worker
-from tests.integration.frontend_process import FrontendProcess, route
+from tests.integration.frontend_process import FrontendProcess, post, route
 from tests.integration.scripted_worker import ScriptedWorker
-
-QUESTION = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
 
 
 @pytest.fixture
@@ -27,15 +25,12 @@ def silent(_: worker.GenerateRequest) -> Iterator[worker.GenerateResponse]:
     yield from ()
 
 
-def ask(front: FrontendProcess, body: object) -> httpx.Response:
-    headers = {"x-claude-code-session-id": "s1"}
-    return httpx.post(f"{front.base_url}/v1/messages", json=body, headers=headers, trust_env=False)
-
-
-def test_a_request_that_is_none(relaying: FrontendProcess, scripted: ScriptedWorker) -> None:
-    """Refused in our words, which the record keeps; the relay that was asked is hung up on."""
+def test_an_invalid_request(
+    relaying: FrontendProcess, scripted: ScriptedWorker, body: dict[str, Any]
+) -> None:
+    """The front end refuses it, records why, and cancels the relay's call."""
     scripted.script = silent
-    answer = ask(relaying, QUESTION | {"messages": []})
+    answer = post(relaying, {**body, "messages": []})
     assert (answer.status_code, answer.headers["x-anyclaude-mode"]) == (400, "it")
     assert "messages" in answer.json()["error"]["message"]
     assert scripted.over.wait(10)
@@ -44,22 +39,24 @@ def test_a_request_that_is_none(relaying: FrontendProcess, scripted: ScriptedWor
     assert record.error_message == answer.json()["error"]["message"]
 
 
-def test_a_request_is_told_in_the_record(
-    relaying: FrontendProcess, scripted: ScriptedWorker
+def test_a_request_is_recorded(
+    relaying: FrontendProcess, scripted: ScriptedWorker, body: dict[str, Any]
 ) -> None:
-    """As in any mode, though the relay gets nothing but what the client said."""
-    assert ask(relaying, QUESTION).status_code == 200
-    (asked,) = scripted.requests
-    assert (asked.mode, asked.HasField("identity")) == ("it", False)
+    """The record has model, session and mode, though the relay gets no identity."""
+    answer = post(relaying, body, **{"x-claude-code-session-id": "s1"})
+    assert answer.status_code == 200
+    (request,) = scripted.requests
+    assert (request.mode, request.HasField("identity")) == ("it", False)
     record = relaying.next_record()
-    assert (record.requested_model, record.identity.session_id, record.mode) == ("m", "s1", "it")
+    assert (record.requested_model, record.mode) == (body["model"], "it")
+    assert record.identity.session_id == "s1"
 
 
-def test_a_servers_own_words_are_not_kept(
-    relaying: FrontendProcess, scripted: ScriptedWorker
+def test_messages_of_a_server_are_not_recorded(
+    relaying: FrontendProcess, scripted: ScriptedWorker, body: dict[str, Any]
 ) -> None:
-    """They may quote the prompt: the client reads them, the record does not."""
-    said = worker.Failed(status=400, type="invalid_request_error", message="secret words")
-    scripted.script = lambda _: iter([worker.GenerateResponse(failed=said)])
-    assert "secret words" in ask(relaying, QUESTION).text
+    """A server's error may quote the prompt: the client gets it, the record omits it."""
+    failed = worker.Failed(status=400, type="invalid_request_error", message="secret words")
+    scripted.script = lambda _: iter([worker.GenerateResponse(failed=failed)])
+    assert "secret words" in post(relaying, body).text
     assert relaying.next_record().error_message == ""

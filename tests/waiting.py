@@ -1,0 +1,25 @@
+"""Waiting for a condition inside an event loop, with a deadline."""
+
+import asyncio
+from collections.abc import Callable
+
+PATIENCE_SECONDS = 10.0
+_POLL_SECONDS = 0.01
+_STILL_SECONDS = 0.2
+
+
+async def until(holds: Callable[[], object]) -> None:
+    """Returns once `holds()` is true; fails after `PATIENCE_SECONDS`."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not holds():  # noqa: ASYNC110 - the condition has no event to wait for
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+async def until_still(value: Callable[[], int]) -> int:
+    """The value once it has not changed for a while; fails if it does not come to rest."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            before = value()
+            await asyncio.sleep(_STILL_SECONDS)
+            if value() == before:
+                return before
