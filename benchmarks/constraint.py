@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 
 import mlx.core as mx
+import numpy as np
 from mlx_lm.tokenizer_utils import BPEStreamingDetokenizer, TokenizerWrapper
 from mlx_lm.tool_parsers import json_tools
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -24,7 +25,7 @@ from anyclaude.messages.requests import Tool, ToolChoice
 from anyclaude.mlx.adapter import decode, make_prompt_cache
 from anyclaude.mlx.decode import make_sampler
 from anyclaude.mlx.decode.constraint import ConstraintCompiler
-from anyclaude.mlx.decode.constraint.masks import expanded, only_token, tokens_in
+from anyclaude.mlx.decode.constraint.masks import expanded, only_token
 from tests.models import tiny
 from tests.models.claude_tools import tools
 
@@ -87,7 +88,7 @@ def costs(compiler: ConstraintCompiler, offered: list[Tool]) -> Iterator[float]:
             if only_token(mask) is None:
                 expanded(mask, VOCABULARY)
             took = time.perf_counter() - began
-            allowed = tokens_in(mask)
+            allowed = np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little"))
             token = int(allowed[rng.randrange(len(allowed))])
             if token in compiler.eos_token_ids:
                 break

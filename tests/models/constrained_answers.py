@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 from anyclaude.messages.requests import Tool, ToolChoice
 from anyclaude.mlx.decode import BlockStream, ThinkingBudget, make_sampler
 from anyclaude.mlx.decode.constraint import ConstraintCompiler
+from anyclaude.mlx.decode.constraint.masks import Mask
 from anyclaude.mlx.engine.engine import Engine
 from anyclaude.mlx.engine.job import Job
 from anyclaude.mlx.kv.lineage import LineageKey
@@ -114,6 +116,12 @@ class Generator:
             self._engine.step()
         assert events[-1].HasField("finished"), events[-1]
         return ConstrainedAnswer(events)
+
+
+def tokens_in(mask: Mask) -> set[int]:
+    """The ids of the tokens that a mask allows."""
+    bits = np.unpackbits(mask.view(np.uint8), bitorder="little")
+    return set(np.flatnonzero(bits).tolist())
 
 
 @functools.cache

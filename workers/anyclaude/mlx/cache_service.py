@@ -24,12 +24,12 @@ from anyclaude.mlx.caches import (
 )
 from anyclaude.mlx.engine.engine import Engine
 from anyclaude.mlx.exchange import Exchange
+from anyclaude.mlx.jobs import warm_up_body
 from anyclaude.mlx.kv.operations import PinnedTooMuchError
 from anyclaude.mlx.kv.store import KVStore
 from anyclaude.mlx.kv_disk.export_file import ExchangeError, Fault
 from anyclaude.mlx.labels import MAX_CHARACTERS, LabelError, Labels
 from anyclaude.mlx.service import WorkerService
-from anyclaude.mlx.warming import warm_up_body
 from anyclaude.runtime.call_errors import CallError, rpc_method
 from anyclaude.worker.v1.worker_pb2 import GenerateRequest, GenerateResponse
 

@@ -1,7 +1,8 @@
-"""`python -m anyclaude.mlx.check PATH`: what Claude Code can expect of a model.
+"""`python -m anyclaude.mlx.check PATH` reports what Claude Code can expect of a model.
 
-Reads config, tokenizer and template; weights are mapped, not read. Prints one JSON document, or one
-line on standard error and exit code 1 when the folder holds no model that can be served.
+It reads config, tokenizer and template; the weights are mapped into memory, but not read. It prints
+one JSON document. If the folder contains no usable model, it prints one line on standard error and
+exits with code 1.
 """
 
 import json
@@ -27,10 +28,10 @@ _TOOL: Final = {"name": "Bash", "input_schema": {"type": "object", "properties":
 
 @dataclass(frozen=True)
 class Stability:
-    """Whether each request of a conversation extends the one before."""
+    """Whether the next request of a conversation extends the prompt of the one before."""
 
     stable: bool
-    # Tokens of the earlier prompt that the next one repeats, and how many it had.
+    # The tokens of the earlier prompt that the next one repeats, and the length of the earlier one.
     kept_tokens: int
     prompt_tokens: int
     why: str
@@ -38,14 +39,14 @@ class Stability:
 
 @dataclass(frozen=True)
 class Report:
-    """What a model folder offers. Bytes are estimates from shapes."""
+    """What a model folder offers. Bytes are estimated from shapes."""
 
     folder: str
     architecture: str
     context_window_tokens: int
     tools: bool
     tool_parser: str
-    # Calls are written by a grammar of their tools' schemas.
+    # Whether a grammar constrains calls to the schemas of their tools.
     tools_held: bool
     thinking: bool
     layers: dict[str, int]
@@ -58,10 +59,10 @@ class Report:
 
 
 def check(path: str) -> Report:
-    """Examines a model.
+    """Examines the model that `path` names.
 
     Raises:
-        ModelMissingError: nothing there can be served.
+        ModelMissingError: there is no usable model.
     """
     folder = find_folder(path)
     try:
@@ -125,7 +126,7 @@ def _layer_kinds(model: LanguageModel) -> dict[str, int]:
 
 
 def _kv_bytes_per_token(model: LanguageModel, config: dict[str, Any]) -> int:
-    """From the config's shapes, for two-byte values; exact for plain attention."""
+    """The bytes of keys and values per token, two bytes per value; exact for plain attention."""
     text = config.get("text_config") or config
     heads = text.get("num_attention_heads") or 1
     head_dim = text.get("head_dim") or text.get("hidden_size", 0) // heads
@@ -136,7 +137,7 @@ def _kv_bytes_per_token(model: LanguageModel, config: dict[str, Any]) -> int:
 def _stability(renderer: PromptRenderer, turns: tuple[list[Any], list[Any]]) -> Stability:
     before, after = (token_array(_render(renderer, messages)) for messages in turns)
     kept = common_prefix(before, after)
-    # The header of the answer to come is the only thing that may differ.
+    # Only the header of the next answer, at the end of the earlier prompt, may differ.
     stable = kept >= len(before) - 8
     why = "" if stable else "the template renders earlier turns anew when later ones are added"
     return Stability(stable, kept, len(before), why)

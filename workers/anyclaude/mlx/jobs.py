@@ -1,15 +1,17 @@
-"""From a request of the worker contract to a job of the engine.
+"""Turns a request of the worker contract into a job for the engine.
 
-Everything before the engine happens here: parsing, rendering, tokenising, the overflow decision,
-and what the answer's tokens are held to. Used on the executor's thread alone.
+Everything that comes before the engine happens here: parsing, rendering, tokenising, refusing a
+prompt that is too long, and compiling the grammar that constrains the answer. It runs on the
+executor's thread only.
 """
 
+import json
 import time
 from collections.abc import Callable
 from typing import Any
 
 from anyclaude.messages.diagnostics import asks_for_diagnostics
-from anyclaude.messages.errors import prompt_too_long
+from anyclaude.messages.errors import invalid_request, prompt_too_long
 from anyclaude.messages.requests import MessagesRequest, Tool, parse_messages_request
 from anyclaude.messages.websearch import only_searches
 from anyclaude.mlx.adapter import TokenizerWrapper, opens_thinking
@@ -20,6 +22,7 @@ from anyclaude.mlx.kv.lineage import LineageKey
 from anyclaude.mlx.kv_explain.remembered import Asked
 from anyclaude.mlx.model import Model
 from anyclaude.mlx.prompt import Prompt, PromptRenderer
+from anyclaude.mlx.prompt.canonical import wants_thinking
 from anyclaude.mlx.prompt.splice import AnswerPosition
 from anyclaude.mlx.prompt.summary import AnswerRecorder
 from anyclaude.mlx.tokens import TokenArray, token_array, token_digest
@@ -27,7 +30,7 @@ from anyclaude.worker.v1 import worker_pb2 as pb
 
 
 class NothingToGenerate(Exception):
-    """The request asks for what nothing here can do, and its answer says so."""
+    """The request is answered without the model, because nothing here can do what it asks for."""
 
     def __init__(self, prompt_tokens: int) -> None:
         super().__init__(prompt_tokens)
@@ -42,7 +45,7 @@ class JobMaker:
     ) -> None:
         self._model = model
         self._renderer = renderer
-        # Used on the MLX thread only; the renderer's own on the executor's only.
+        # For the MLX thread only, while the renderer's tokenizer is for the executor's thread only.
         self._decode_tokenizer = decode_tokenizer
         self._constraints = ConstraintCompiler.of(decode_tokenizer)
 
@@ -50,23 +53,23 @@ class JobMaker:
         """Renders a request.
 
         Args:
-            request: as the front end passed it on.
-            emit: takes the answer's events, on the MLX thread.
+            request: the request that the front end sent.
+            emit: is called with each event of the answer, on the MLX thread.
 
         Raises:
-            ApiError: the request cannot be answered as it is.
-            NothingToGenerate: it can, without the model.
+            ApiError: the request cannot be answered.
+            NothingToGenerate: the request is answered without the model.
         """
         began = time.monotonic()
         body = parse_messages_request(request.body_json)
         prompt = self._renderer.render(body)
         window = self._model.info.context_window_tokens
-        room = window - len(prompt.token_ids)
-        if room < 1:
+        left = window - len(prompt.token_ids)
+        if left < 1:
             raise prompt_too_long(len(prompt.token_ids), window)
         if only_searches(body):
             raise NothingToGenerate(len(prompt.token_ids))
-        max_tokens = min(body.max_tokens, room)
+        max_tokens = min(body.max_tokens, left)
         in_thinking = opens_thinking(self._decode_tokenizer, prompt.token_ids)
         grammar = self._grammar(body, in_thinking=in_thinking)
         budget = self._budget(body, in_thinking=in_thinking)
@@ -79,7 +82,7 @@ class JobMaker:
             marks=prompt.cut_points,
             stable_tokens=prompt.stable_tokens,
             max_tokens=max_tokens,
-            window_limited=body.max_tokens > room,
+            window_limited=body.max_tokens > left,
             sampler=sampler,
             new_blocks=lambda: BlockStream(
                 self._decode_tokenizer,
@@ -94,23 +97,24 @@ class JobMaker:
             emit=emit,
             keep=request.identity.request_class != pb.REQUEST_CLASS_UTILITY,
             asked=asked,
-            answered=self._keeping(prompt.answer_position, asked.answer)
-            if prompt.answer_position
-            else None,
+            answered=self._answer_keeper(prompt.answer_position, asked.answer),
             render_seconds=time.monotonic() - began,
             created=began,
         )
 
-    def _keeping(
-        self, position: AnswerPosition, answer: AnswerRecorder
-    ) -> Callable[[TokenArray], None]:
+    def _answer_keeper(
+        self, position: AnswerPosition | None, answer: AnswerRecorder
+    ) -> Callable[[TokenArray], None] | None:
+        """Keeps the answer's tokens for later prompts; None if answers are not spliced."""
+        if position is None:
+            return None
         return lambda generated: self._renderer.keep_answer(position, generated, answer.echo())
 
     def _budget(self, body: MessagesRequest, *, in_thinking: bool) -> ThinkingBudget | None:
-        """What ends the answer's thinking, where the client bounds it."""
-        asked = body.thinking or {}
-        tokens, end = asked.get("budget_tokens"), self._decode_tokenizer.think_end_tokens
-        if asked.get("type") != "enabled" or not isinstance(tokens, int) or not end:
+        """The budget for thinking; None if the client sets none."""
+        thinking = body.thinking or {}
+        tokens, end = thinking.get("budget_tokens"), self._decode_tokenizer.think_end_tokens
+        if thinking.get("type") != "enabled" or not isinstance(tokens, int) or not end:
             return None
         return ThinkingBudget(tokens, end, in_thinking=in_thinking)
 
@@ -128,11 +132,10 @@ class JobMaker:
             sampler = budget.sampler(sampler)
         if grammar is None:
             return sampler
-        # Only a nucleus is measured in probability.
+        # Only top-p compares probabilities; 0 and 1 select without comparing.
         return grammar.constraint.sampler(sampler, needs_probabilities=top_p not in (None, 0, 1))
 
     def _grammar(self, body: MessagesRequest, *, in_thinking: bool) -> AnswerGrammar | None:
-        """What the answer's tokens are held to."""
         if self._constraints is None:
             return None
         return self._constraints.compile(
@@ -140,7 +143,7 @@ class JobMaker:
             body.tool_choice,
             body.answer_schema,
             in_thinking=in_thinking,
-            may_think=(body.thinking or {}).get("type") in ("adaptive", "enabled"),
+            may_think=wants_thinking(body),
         )
 
 
@@ -162,13 +165,35 @@ def _asked(request: pb.GenerateRequest, body: MessagesRequest, prompt: Prompt) -
 
 
 def _lineage(identity: pb.Identity, prompt: Prompt) -> LineageKey:
-    """The conversation a request belongs to.
+    """The conversation that a request belongs to.
 
-    A client that names no session is told apart by its first message.
+    If a client sends no session id, the tokens up to the end of its first message identify it.
     """
     tokens = token_array(prompt.token_ids)
     session = identity.session_id
     if not session:
-        first = next((mark for mark in prompt.cut_points if mark > prompt.stable_tokens), 0)
+        first = next((cut for cut in prompt.cut_points if cut > prompt.stable_tokens), 0)
         session = f"anonymous-{token_digest(tokens[:first])}"
     return LineageKey(session, identity.agent_id, token_digest(tokens[: prompt.stable_tokens]))
+
+
+def warm_up_body(given: bytes) -> bytes:
+    """The body of a request that computes a prompt and generates nothing, for `cache warm`.
+
+    Args:
+        given: a Messages request, in which messages may be missing.
+
+    Raises:
+        ApiError: it is not a JSON object.
+    """
+    try:
+        body = json.loads(given)
+    except ValueError as error:
+        raise invalid_request(f"The file is not JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise invalid_request("The file is no Messages request: it must be a JSON object.")
+    # Only the stable prefix is to be computed, so any first message will do.
+    messages = [{"role": "user", "content": "Hello."}]
+    whole = {"model": "any", "messages": messages, **body, "max_tokens": 0}
+    whole.pop("stream", None)
+    return json.dumps(whole).encode()

@@ -1,7 +1,7 @@
-"""The resident model: found on disk, loaded, identified.
+"""Finds the model on disk, loads it, and identifies it.
 
 Nothing is ever downloaded. A model is a local folder, or a hub id that is already in the local hub
-cache; with none configured it is the embedded demo model.
+cache. If no model is configured, the embedded demo model is used.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from anyclaude.runtime.settings import ModelSettings
 from anyclaude.worker.v1.worker_pb2 import ModelInfo
 
 DEFAULT_WINDOW_TOKENS: Final = 32_768
-# Read at the start, the middle and the end of each weights file; a fine-tune changes them all.
+# The length of each of the three samples of a weights file; a fine-tune changes all of them.
 SAMPLE_BYTES: Final = 65_536
 _TEXT_FILES: Final = (
     "config.json",
@@ -39,12 +39,12 @@ _TEXT_FILES: Final = (
 
 
 class ModelMissingError(Exception):
-    """There is no model where the settings point; the message says what to do."""
+    """The configured model does not exist or cannot be loaded. The message says what to do."""
 
 
 @dataclass(frozen=True)
 class SamplingDefaults:
-    """What to sample with when the client does not say."""
+    """Sampling parameters for requests that do not set them."""
 
     temperature: float
     top_p: float | None
@@ -53,7 +53,7 @@ class SamplingDefaults:
 
 @dataclass(frozen=True)
 class Model:
-    """Weights, config and identity. Tokenizers are made per thread, by `new_tokenizer`."""
+    """Weights, config and identity. Each thread needs its own tokenizer, from `new_tokenizer`."""
 
     folder: Path
     weights: LanguageModel
@@ -66,10 +66,10 @@ class Model:
 
 
 def find_folder(path: str) -> Path:
-    """Resolves the `model.path` setting to a folder.
+    """The folder that the `model.path` setting names.
 
     Raises:
-        ModelMissingError: nothing is there.
+        ModelMissingError: there is no model.
     """
     if not path:
         return DEMO_PATH
@@ -96,7 +96,7 @@ def load(settings: ModelSettings) -> Model:
     """Finds and loads the configured model.
 
     Raises:
-        ModelMissingError: it is not there, or is not a model that mlx-lm can load.
+        ModelMissingError: it does not exist, or mlx-lm cannot load it.
     """
     folder = find_folder(settings.path)
     try:
@@ -117,10 +117,10 @@ def load(settings: ModelSettings) -> Model:
 
 
 def fingerprint(folder: Path) -> str:
-    """Identifies what a KV cache depends on: weights, config, tokenizer, template.
+    """A digest of everything that a KV cache depends on: weights, config, tokenizer, template.
 
-    Weights are identified by size, header and three samples of each file: reading all of a 60 GB
-    model would cost more than the caches save.
+    Of each weights file, the digest covers its size, its header, and samples at the start, the
+    middle and the end: reading a 60 GB model completely would cost more than the caches save.
     """
     digest = hashlib.sha256()
     for name in _TEXT_FILES:
@@ -159,20 +159,20 @@ def _info(
         is_demo=is_demo,
         has_tools=bool(tokenizer.has_tool_calling),
         has_thinking=bool(tokenizer.has_thinking),
-        # The renderer refuses them.
+        # The renderer refuses images.
         takes_images=False,
     )
 
 
 def _name(folder: Path) -> str:
-    # A hub snapshot's folder is a commit; its model is named two levels up.
+    # The folder of a hub snapshot is named by its commit; two levels up is the model's name.
     if folder.parent.name == "snapshots":
         return folder.parent.parent.name.removeprefix("models--").split("--")[-1]
     return folder.resolve().name
 
 
 def window_tokens(settings: ModelSettings, config: Mapping[str, Any]) -> int:
-    """The model's window, or the smaller one of the settings."""
+    """The size of the context window: the model's, or a smaller one from the settings."""
     text = config.get("text_config") or config
     own = int(text.get("max_position_embeddings") or DEFAULT_WINDOW_TOKENS)
     return min(own, settings.context_window_tokens or own)

@@ -1,6 +1,7 @@
-"""Which model served last, kept over restarts, so that a change of it can be told.
+"""Remembers across restarts which model served last, so that a change of model can be reported.
 
-What a change did to KV caches would otherwise show only as a slow next request.
+Without the report, users would notice a change only by a slow next request, since the KV caches of
+another model are not used.
 """
 
 import json
@@ -17,11 +18,12 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class ModelChange:
-    """The caches of `previous_model` left memory; these of its segments are on disk."""
+    """A change of model. The caches of the previous model are no longer in memory."""
 
     previous_model: str
     # Unix time.
     at: float
+    # What the disk tier still holds of the previous model.
     disk_records: int
     disk_bytes: int
 
@@ -29,7 +31,7 @@ class ModelChange:
 @dataclass(frozen=True)
 class _Served:
     model: str
-    # What caches are valid under: the model with its settings and MLX's versions.
+    # Of the KV caches: it covers the model, its settings and the versions of MLX.
     fingerprint: str
     change: ModelChange | None = None
 
@@ -37,14 +39,17 @@ class _Served:
 def note_model(
     file: Path, model: str, fingerprint: str, stored: Mapping[str, tuple[int, int]], now: float
 ) -> ModelChange | None:
-    """Notes that `model` serves from now on; returns the latest change, whenever it was.
+    """Records that `model` serves from now on.
 
     Args:
-        file: where it is kept; private.
-        model: as users know it.
+        file: where this is stored; only its owner can read it.
+        model: the name that users know.
         fingerprint: of its KV caches.
-        stored: records and bytes on disk by fingerprint.
+        stored: the number of records and bytes on disk, by fingerprint.
         now: Unix time.
+
+    Returns:
+        The latest change of model, however long ago it was; None if there was none.
     """
     last = _read(file)
     if last is not None and last.fingerprint == fingerprint:
@@ -58,14 +63,13 @@ def note_model(
 
 def _read(file: Path) -> _Served | None:
     try:
-        told = json.loads(file.read_text())
-        change = told["change"]
-        known = ModelChange(**change) if change else None
-        return _Served(told["model"], told["fingerprint"], known)
+        stored = json.loads(file.read_text())
+        change = ModelChange(**stored["change"]) if stored["change"] else None
+        return _Served(stored["model"], stored["fingerprint"], change)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        # It costs a notice, never a start.
+        # Only the report of a change is lost; the worker starts anyway.
         log.warning("which model served last is not known", why=str(error))
         return None
 

@@ -10,10 +10,10 @@ import structlog
 from anyclaude.messages.requests import Tool, ToolChoice
 from anyclaude.mlx.decode import BlockStream
 from anyclaude.mlx.decode.constraint import ConstraintCompiler
-from anyclaude.mlx.decode.constraint.masks import tokens_in
 from anyclaude.mlx.decode.notations import FAMILIES, BareKeyNotation
 from tests.models.answers import Block, answer, read_blocks
 from tests.models.claude_tools import thing, tools
+from tests.models.constrained_answers import tokens_in
 from tests.models.families import encode, encode_bytes, tokenizer
 
 QUOTES = {

@@ -112,4 +112,3 @@ def test_answers_ending_anywhere(family: str, before: str, at: int, cut: bool) -
     if cut:
         made = [block.text for block in result.of("tool_use")]
         assert made == whole[: len(made)]
-        assert not (result.stream.ended_in_tool_call and len(made) == len(whole))

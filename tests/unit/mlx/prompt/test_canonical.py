@@ -318,9 +318,9 @@ def test_a_reference_to_no_name_is_refused() -> None:
     assert "tool_name" in _refusal(user(odd), tools=[later])
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(st.lists(BLOCKS, min_size=1, max_size=3), st.sampled_from(["user", "assistant", "system"]))
 def test_odd_blocks_are_translated_or_refused(blocks: list[Block], role: str) -> None:
-    """Whatever stands in a block, nothing fails but the request, in words."""
+    """Whatever a block contains, it is translated, or the request is refused with a message."""
     with suppress(ApiError):
         _canonical(user("hi"), {"role": role, "content": blocks})

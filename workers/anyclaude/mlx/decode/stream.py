@@ -94,30 +94,12 @@ class BlockStream:
         self._buffered = _BufferedCall()
         self._new_id = new_id
         self._writer = BlockWriter()
-        self._stop_sequence: str | None = None
-        self._has_tool_use = False
-        self._ended_in_tool_call = False
-        self._is_verbatim = True
-
-    @property
-    def stop_sequence(self) -> str | None:
-        """The stop sequence that was found. No more events follow it."""
-        return self._stop_sequence
-
-    @property
-    def has_tool_use(self) -> bool:
-        """Whether a complete tool_use block was sent."""
-        return self._has_tool_use
-
-    @property
-    def is_verbatim(self) -> bool:
-        """Whether the client received exactly what the model wrote."""
-        return self._is_verbatim
-
-    @property
-    def ended_in_tool_call(self) -> bool:
-        """Whether the answer was cut off inside a call, which is therefore incomplete."""
-        return self._ended_in_tool_call
+        # The stop sequence that was found. No more events follow it.
+        self.stop_sequence: str | None = None
+        # Whether a complete tool_use block was sent.
+        self.has_tool_use = False
+        # Whether the client received exactly what the model wrote.
+        self.is_verbatim = True
 
     def push(self, token_id: int) -> list[GenerateResponse]:
         """Reads one token, which is not an end-of-answer token, and returns the events to send."""
@@ -126,7 +108,7 @@ class BlockStream:
         if self._tokens_left is not None:
             self._tokens_left -= 1
         if self._is_silent(token_id):
-            self._is_verbatim = False
+            self.is_verbatim = False
         else:
             self._detokenizer.add_token(token_id)
             self._feed(self._detokenizer.last_segment)
@@ -164,7 +146,7 @@ class BlockStream:
                 case Switch():
                     self._switch(event)
                 case Stopped(sequence):
-                    self._stop_sequence = sequence
+                    self.stop_sequence = sequence
 
     def _handle_text(self, mode: Mode, text: str) -> None:
         match mode:
@@ -215,9 +197,7 @@ class BlockStream:
         self._constrained = None
         if not cut:
             self._send(call, call.reader.finish())
-            return
-        self._ended_in_tool_call = not (call.any_ended and call.reader.between_calls)
-        if call.streamed and call.name is not None:
+        elif call.streamed and call.name is not None:
             self._writer.abandon()
 
     def _send(self, call: "_ConstrainedCall", events: Iterable[CallEvent]) -> None:
@@ -241,9 +221,9 @@ class BlockStream:
             self._writer.close()
         else:
             self._writer.tool_use(self._new_id(), call.name, "".join(call.pieces))
-        call.name, call.any_ended = None, True
+        call.name = None
         call.pieces.clear()
-        self._has_tool_use = True
+        self.has_tool_use = True
 
     # Calls that are buffered
 
@@ -260,7 +240,6 @@ class BlockStream:
         if self._constrained is not None:
             self._end_constrained_call(self._constrained, cut=cut)
         elif cut:
-            self._ended_in_tool_call = True
             self._buffered = _BufferedCall()
         elif not self._end_buffered_call():
             self._end_at_first_marker("")
@@ -297,18 +276,18 @@ class BlockStream:
         for result in results:
             if isinstance(result, Unreadable):
                 self._report(result)
-            elif self._has_tool_use and not self._parallel:
+            elif self.has_tool_use and not self._parallel:
                 self._report(Unreadable(result.name, _NOT_PARALLEL))
             else:
                 self._writer.tool_use(self._new_id(), result.name, result.input_json)
-                self._has_tool_use = True
+                self.has_tool_use = True
 
     def _report(self, call: Unreadable) -> None:
         """Says in the answer that a call was not made, so that model and user both know."""
         # A name that was not offered is text of the model, and text is never logged.
         offered = call.name if call.name in self._names else None
         _log.warning("tool_call_not_made", tool=offered, reason=call.reason)
-        self._is_verbatim = False
+        self.is_verbatim = False
         target = f"`{call.name}`" if call.name else "a tool"
         self._writer.close()
         self._writer.text(f"[The model's call to {target} {call.reason}.]")
@@ -325,7 +304,6 @@ class _ConstrainedCall:
     # The tool whose arguments are being written; None between calls.
     name: str | None = None
     pieces: list[str] = field(default_factory=list)
-    any_ended: bool = False
 
 
 @dataclass

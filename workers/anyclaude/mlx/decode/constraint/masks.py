@@ -89,11 +89,6 @@ def mask_of(matcher: LLMatcher, words: int) -> Mask:
     return mask
 
 
-def tokens_in(mask: Mask) -> npt.NDArray[np.intp]:
-    """The ids of the tokens in a mask."""
-    return np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little"))
-
-
 def expanded(mask: Mask, vocabulary: int) -> mx.array:
     """A mask as one boolean per token; false for tokens beyond its last bit."""
     bits = np.unpackbits(mask.view(np.uint8), bitorder="little", count=vocabulary)

@@ -85,11 +85,6 @@ class ConstrainedCallReader:
         """Whether no value is incomplete, so that an end marker really ends the calls."""
         return self._arguments is None or self._arguments.may_end
 
-    @property
-    def between_calls(self) -> bool:
-        """Whether no call is incomplete."""
-        return self._arguments is None
-
     def feed(self, text: str) -> Iterator[CallEvent]:
         """The events that are certain now. The iterator must be exhausted before the next call."""
         self._pending += text
