@@ -18,20 +18,23 @@ from tests.conformance.rows import Row
 _HEAD = """\
 # Conformance to the Messages API
 
-Written by `python -m tests.conformance.compare` from runs of the suite in `tests/conformance`:
+How well several servers implement what Claude Code needs of a local endpoint. The page is written
+by `python -m tests.conformance.compare` from runs of the suite in `tests/conformance`. To run the
+suite against a server:
 
     make conformance BASE_URL=http://127.0.0.1:8000 SERVER="name and version" TABLE=results.json
 
-Without `BASE_URL` it starts this project's service on the demo model. The cases ask over plain HTTP
-and through the official clients for Python and TypeScript, and none needs a clever model. What is
-asked for is what Claude Code needs of a local endpoint; the rows on privacy, on diagnostics and on
-how much is read from the cache go beyond what the API promises. A case is not applicable where the
-server does not serve its endpoint, or where the model did not give it anything to judge; a case
-that is newer than a server's run is not counted for it. The demo model calls a tool of its own
-accord; every other model here has random weights behind a template like Qwen3-Coder's, and does
-nothing that it is not made to do. vllm-mlx ran with its parser for that template. All ran on two
-processor cores that did other work too:
-the rows on pings and on disconnects may say as much of the machine as of a server.
+Without `BASE_URL` it starts this project's service on the demo model. The cases use plain HTTP and
+the official clients for Python and TypeScript, and none needs a clever model. The rows on privacy,
+on diagnostics and on how much is read from the cache go beyond what the API promises.
+
+- A case is not applicable if the server has no such endpoint, or if the model's answer contained
+  nothing to check. A case that is newer than a server's run is not counted for that server.
+- The demo model calls a tool by itself. Every other model here has random weights and a template
+  like Qwen3-Coder's, so it does only what it is made to do. vllm-mlx ran with its parser for that
+  template.
+- All servers ran on two processor cores that did other work too, so the rows on pings and on
+  disconnects depend on the machine as well as on the server.
 """
 
 
@@ -82,7 +85,7 @@ def page(runs: Sequence[Run]) -> str:
     parts = [
         _HEAD,
         *(f"- {run.server}, {run.date}: {summary(run)}" for run in runs),
-        "\n## By row\n\nHow many cases pass; in bold where one that applies does not.\n",
+        "\n## By row\n\nHow many cases pass. Bold: at least one applicable case does not pass.\n",
         *_by_row(runs),
         "\n## Cases that do not pass everywhere\n",
         *_by_case(runs),

@@ -21,8 +21,10 @@ from tests.models.requests import user
 
 # More than a minute of the tiny model's talk.
 _ENDLESS_TOKENS: Final = 30_000
+# For orphans to end; the kernel kills them, but a busy machine may run them late.
+_GONE_SECONDS: Final = 10.0
 # A client that is still waiting after this long counts as one that hangs.
-_PATIENCE_SECONDS: Final = 5.0
+_PATIENCE_SECONDS: Final = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -135,14 +137,13 @@ def test_a_killed_front_end_refuses_no_connection(service: Service) -> None:
 
 
 def test_no_child_outlives_a_killed_daemon(model: Path) -> None:
-    """Two seconds after its SIGKILL, in the middle of an answer, nothing of it runs; the next
-    daemon in the same place serves."""
+    """Soon after its SIGKILL, in the middle of an answer, no child runs; the next daemon serves."""
     with Service(model=model) as first:
         with talking(first.ready()) as stream:
             children = first.children()
             assert {child.pid for child in children} == {w.pid for w in first.status().workers}
             first.process.kill()
-            assert wait_ended(children, 2) == []
+            assert wait_ended(children, _GONE_SECONDS) == []
             with pytest.raises(httpx.RemoteProtocolError):
                 list(stream.events())
         first.process.wait()
@@ -157,7 +158,7 @@ def test_sigterm_ends_every_answer_and_leaves_nothing(model: Path) -> None:
     with Service(model=model, ANYCLAUDE__SERVER__DRAIN_TIMEOUT_SECONDS="3") as service:
         with (
             talking(service.ready(), words="Talk for ever.") as endless,
-            talking(service, max_tokens=200, words="Talk a little.") as short,
+            talking(service, max_tokens=60, words="Talk a little.") as short,
         ):
             children = service.children()
             service.process.send_signal(signal.SIGTERM)
@@ -186,8 +187,5 @@ def wait_for_next(service: Service, before: control_pb2.Worker) -> control_pb2.W
 
 
 def wait_running(service: Service, count: int = 1) -> None:
-    """Until so many requests run; the worker tells nobody, so this has to ask."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while (running := service.status().running_requests) != count:
-        assert time.monotonic() < deadline, running
-        time.sleep(0.01)
+    """Until so many requests run."""
+    service.poll(lambda status: status.running_requests == count)

@@ -1,14 +1,10 @@
 """What a killed service still knows: caches come back from disk."""
 
-import time
 from pathlib import Path
 
-from anyclaude.control.v1 import control_pb2
 from tests.integration.prompts import body
 from tests.integration.service import Service
 from tests.models import saved
-
-WRITTEN_WITHIN_SECONDS = 60
 
 
 def test_a_killed_service_finds_its_caches_again(tmp_path: Path) -> None:
@@ -17,7 +13,8 @@ def test_a_killed_service_finds_its_caches_again(tmp_path: Path) -> None:
     home.mkdir()
     with Service(model=model, home=home) as service, service.ready().http() as client:
         first = client.post("/v1/messages", json=body()).json()["usage"]
-        _wait_until_written(service)
+        # Caches are written behind: the stable prefix, and the conversation after it.
+        service.poll(lambda status: status.disk.written_records >= 2)
         for child in service.children():
             child.kill()
         service.process.kill()
@@ -26,14 +23,3 @@ def test_a_killed_service_finds_its_caches_again(tmp_path: Path) -> None:
         again = client.post("/v1/messages", json=body()).json()["usage"]
     assert first["cache_read_input_tokens"] == 0
     assert again["cache_read_input_tokens"] == first["cache_creation_input_tokens"]
-
-
-def _wait_until_written(service: Service) -> None:
-    """Caches are written behind: the stable prefix, and the conversation after it."""
-    end = time.monotonic() + WRITTEN_WITHIN_SECONDS
-    while time.monotonic() < end:
-        status: control_pb2.Status = service.status()
-        if status.disk.written_records >= 2:
-            return
-        time.sleep(0.1)
-    raise AssertionError("nothing was written to disk")

@@ -21,6 +21,7 @@ from anyclaude.runtime.paths import find_paths
 from anyclaude.runtime.settings import ServerSettings, Settings
 from anyclaude.worker.v1 import worker_pb2 as worker
 
+WAIT_SECONDS = 120
 MODEL = worker.ModelInfo(
     id="anyclaude-scripted", display_name="Scripted", context_window_tokens=32768
 )
@@ -87,7 +88,7 @@ class FrontendProcess:
         self.channel.close()
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(10)
+        self.process.wait(WAIT_SECONDS)
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
             pipe.close()
@@ -102,11 +103,11 @@ class FrontendProcess:
             frontend.SetRoutesRequest(
                 version=self._version, default_mode=default_mode, routes=routes
             ),
-            timeout=5,
+            timeout=WAIT_SECONDS,
         )
 
     def follow_records(self) -> Any:
-        return self._stub.StreamRecords(frontend.StreamRecordsRequest(), timeout=20)
+        return self._stub.StreamRecords(frontend.StreamRecordsRequest(), timeout=WAIT_SECONDS)
 
     def next_record(self) -> frontend.RequestRecord:
         """The oldest record that nobody has read."""

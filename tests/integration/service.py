@@ -20,8 +20,10 @@ from anyclaude.cache.v1 import cache_pb2_grpc
 from anyclaude.control.v1 import control_pb2, control_pb2_grpc
 from anyclaude.runtime.channels import sync_channel
 from anyclaude.runtime.paths import find_paths
+from tests.integration import kernels
 
-WAIT_SECONDS: Final = 60
+# Generous, since a busy machine takes long to start four processes.
+WAIT_SECONDS: Final = 120
 REAL: Final = (sys.executable, "-m", "anyclaude.supervisor")
 
 Command = Sequence[str]
@@ -77,6 +79,9 @@ class Service:
             **environ,
         }
         self.paths = find_paths(self.environ)
+        self._has_model = command is REAL
+        if self._has_model:
+            kernels.lend(self.paths.worker_tmp)
         self._log = (self.home / "output").open("a+")
         self.process = subprocess.Popen(
             within([*command, *flags]),
@@ -100,6 +105,8 @@ class Service:
             # They leave by themselves, and write into the home until they have.
             wait_ended(children, WAIT_SECONDS)
         self._log.close()
+        if self._has_model:
+            kernels.collect(self.paths.worker_tmp)
         if self._owns_home:
             shutil.rmtree(self.home)
 
@@ -116,15 +123,15 @@ class Service:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=2 * WAIT_SECONDS,
+            timeout=WAIT_SECONDS,
             check=False,
         )
         return Controlled(done.returncode, done.stdout, done.stderr)
 
     def ready(self) -> Self:
-        """Returns once requests are answered, as `anyclaudectl wait --ready` says it."""
-        waited = self.control("wait", "--ready", "--timeout", str(WAIT_SECONDS))
-        assert waited.code == 0, f"{waited.stdout}{waited.stderr}\n{self.output}"
+        """Returns once requests are answered; fails as soon as a worker gave up."""
+        status = self.wait_for(lambda s: s.readiness == control_pb2.READINESS_READY or _gave_up(s))
+        assert status.readiness == control_pb2.READINESS_READY, f"{status}\n{self.output}"
         return self
 
     @functools.cached_property
@@ -159,6 +166,14 @@ class Service:
         finally:
             call.cancel()
         raise AssertionError("the daemon ended its stream\n" + self.output)
+
+    def poll(self, holds: Callable[[control_pb2.Status], bool]) -> control_pb2.Status:
+        """As `wait_for`, for what the daemon announces to nobody, like the counters of a worker."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not holds(status := self.status()):
+            assert time.monotonic() < deadline, f"{status}\n{self.output}"
+            time.sleep(0.02)
+        return status
 
     def wait_ready(self) -> control_pb2.Status:
         return self.wait_for(lambda s: s.readiness == control_pb2.READINESS_READY)
@@ -195,6 +210,10 @@ class _Patient:
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._stub, name)
         return lambda request: method(request, timeout=WAIT_SECONDS, wait_for_ready=True)
+
+
+def _gave_up(status: control_pb2.Status) -> bool:
+    return any(worker.state == control_pb2.WORKER_STATE_FATAL for worker in status.workers)
 
 
 def worker_of(status: control_pb2.Status, name: str) -> control_pb2.Worker:

@@ -17,16 +17,19 @@ PAGE: Final = ROOT / "docs" / "errors.md"
 _HEAD: Final = """\
 # Errors
 
-Written by `python -m tests.integration.errors_page.page`, which brings about each error in a real
-service and shows what came; a test compares it with this page. Ids, addresses and paths are made
-alike.
+Every error that a client can get: the response, when it occurs and what to do. The page is written
+by `python -m tests.integration.errors_page.page`, which causes each error in a real service; a test
+checks that the page is up to date. Ids, addresses and paths are replaced by fixed ones.
 
-Every error is JSON in the Messages API's envelope, and every answer has a `request-id`, by which
-`anyclaudectl requests` and the logs know it. A 429 or 529 always says in `retry-after` how many
-whole seconds to wait. `x-should-retry: false` says that trying again would not help. Once a stream
-has begun with 200, an error is an event, and nothing follows it. In mode `claude`, and from any
-server that speaks the Messages API, refusals come as that server wrote them. There is no 415: a
-body is read as JSON whatever its `content-type` says.
+- Every error is JSON in the Messages API's envelope.
+- Every response has a `request-id`. Use it to find the request in `anyclaudectl requests` and in
+  the logs.
+- A 429 or 529 always has `retry-after`: how many whole seconds to wait.
+- `x-should-retry: false` means that the same request would fail again.
+- After a stream has started with 200, an error is an event, and it is the last one.
+- In mode `claude`, and from any server that speaks the Messages API, errors arrive exactly as that
+  server wrote them.
+- There is no 415: a body is read as JSON whatever its `content-type` is.
 
 | Status | `error.type` |
 |---|---|

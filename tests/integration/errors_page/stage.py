@@ -58,6 +58,7 @@ class Stage:
         self._server = stack.enter_context(ScriptedUpstream(openai_server(lambda _: HELLO)))
         self._closed = _closed_address()
         self._service: Service | None = None
+        self._modelless: Service | None = None
         self._replaced = {
             self._server.base_url: "http://127.0.0.1:1234",
             self._closed: "http://127.0.0.1:8080",
@@ -194,15 +195,15 @@ class Stage:
             text = text.replace(found, shown)
         return re.sub(r"req_[0-9a-f]{24}", "req_0123456789abcdef01234567", text)
 
-    @contextmanager
-    def without_model(self) -> Iterator[httpx.Client]:
-        """A service whose model folder is not there."""
-        with Service(model=self._folder / "model") as service:
+    def without_model(self) -> httpx.Client:
+        """A client of a service whose model folder is not there; the caller closes it."""
+        if self._modelless is None:
+            service = Service(model=self._folder / "model")
+            self._modelless = self._stack.enter_context(service)
             service.wait_worker(control_pb2.WORKER_STATE_FATAL)
             waited = service.control("wait", "--ready", "--timeout", str(WAIT_SECONDS))
             assert waited.code == 7, waited
-            with service.http() as http:
-                yield http
+        return self._modelless.http()
 
     @contextmanager
     def making_room(self) -> Iterator[httpx.Client]:

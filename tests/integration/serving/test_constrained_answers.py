@@ -35,13 +35,6 @@ _TITLE: Final = {
 
 
 @pytest.fixture(scope="module")
-def demo() -> Iterator[Service]:
-    """The service as it is without any configuration."""
-    with Service() as service:
-        yield service.ready()
-
-
-@pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The service with a model that writes at random."""
     model = saved.save(tmp_path_factory.mktemp("models") / "tiny", template="qwen3")

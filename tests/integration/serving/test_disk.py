@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from tests.figures import FIGURES, RecordProperty
 from tests.integration.prompts import body
-from tests.integration.service import WAIT_SECONDS, Service
+from tests.integration.service import Service
 from tests.models import saved
 
 
@@ -137,7 +136,7 @@ def test_a_full_disk(home: Path, tmp_path: Path, record_property: RecordProperty
         first = ask(service.ready())
         assert reused(first) == 0
         assert reused(ask(service)) == first["usage"]["cache_creation_input_tokens"]
-        status = service.wait_for(lambda status: status.disk.skipped_writes > 0)
+        status = service.poll(lambda status: status.disk.skipped_writes > 0)
         assert any("KV caches do not reach the disk" in problem for problem in status.problems)
         skipped = metric(service, "anyclaude_disk_skipped_writes")
         assert skipped > 0
@@ -167,9 +166,7 @@ def test_records_of_an_older_format(
         again = ask(service)
         assert reused(again) == 0
         assert again["content"] == sound["content"]
-        deadline = time.monotonic() + WAIT_SECONDS
-        while not (status := service.status()).disk.records and time.monotonic() < deadline:
-            time.sleep(0.05)
+        status = service.poll(lambda status: status.disk.records > 0)
         assert status.disk.quarantined_records == status.disk.skipped_writes == 0
         assert 0 < status.disk.other_version_records < len(records)
         record_property(FIGURES, f"records of an older format: {len(records)}, 0 loaded")
@@ -194,8 +191,5 @@ def test_damaged_records_are_put_aside(home: Path, tmp_path: Path) -> None:
         again = ask(service.ready())
         assert reused(again) == 0
         assert again["content"] == sound["content"]
-        deadline = time.monotonic() + WAIT_SECONDS
-        while not metric(service, "anyclaude_disk_quarantined") and time.monotonic() < deadline:
-            time.sleep(0.2)
+        service.poll(lambda status: status.disk.quarantined_records > 0)
         assert metric(service, "anyclaude_disk_quarantined") > 0
-        assert service.status().disk.quarantined_records > 0

@@ -1,7 +1,6 @@
 """The whole service says why a prompt was not reused: by the CLI and in the API's own answer."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,10 +18,9 @@ _SECRET: Final = "quicksilver heron"
 _READ: Final[Block] = BASH | {"name": "Read", "description": "Reads a file."}
 
 
-@pytest.fixture(scope="module")
-def service() -> Iterator[Service]:
-    with Service() as service:
-        yield service.ready()
+@pytest.fixture
+def service(demo: Service) -> Service:
+    return demo
 
 
 def _latest(service: Service) -> Any:

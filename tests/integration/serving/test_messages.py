@@ -36,13 +36,8 @@ from tests.models.requests import BASH, Block, assistant, call, result, system, 
 _CHUNK_TOKENS: Final = 64
 _BILLING: Final = "x-anthropic-billing-header: cc_version=2.1.197; cch="
 _NO_TOOL: Final[Block] = {"type": "none"}
-
-
-@pytest.fixture(scope="module")
-def demo() -> Iterator[Service]:
-    """The service as it is without any configuration."""
-    with Service() as service:
-        yield service.ready()
+# Some two hundred chunks of prefill, of which a test lets a few pass.
+_LONG_PROMPT: Final = "the quick brown fox " * 1500
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +295,7 @@ def test_eight_requests_take_turns(tiny: Service) -> None:
 
 def test_leaving_during_prefill_keeps_what_was_computed(tiny: Service) -> None:
     """A client that goes away stops its prefill within a chunk; its retry goes on from there."""
-    session, question = "left-early", body(user("the quick brown fox " * 2400), stream=True)
+    session, question = "left-early", body(user(_LONG_PROMPT), stream=True)
     with tiny.http() as http, Talker(tiny, "in-between") as other:
         with http.stream(
             "POST", "/v1/messages", json=question, headers=prompts.session(session)
@@ -312,7 +307,7 @@ def test_leaving_during_prefill_keeps_what_was_computed(tiny: Service) -> None:
             assert other.ask(user("And me?"), max_tokens=64).usage.output_tokens == 64
         _wait_idle(tiny)
         kept = sum(cache.tokens for cache in _caches(tiny) if cache.session_id == session)
-        retry = body(user("the quick brown fox " * 2400), max_tokens=1)
+        retry = body(user(_LONG_PROMPT), max_tokens=1)
         usage = http.post("/v1/messages", json=retry, headers=prompts.session(session)).json()[
             "usage"
         ]
@@ -349,8 +344,4 @@ def _cache_names(service: Service) -> set[str]:
 
 
 def _wait_idle(service: Service) -> None:
-    """The worker tells nobody that a request was cancelled, so this has to ask."""
-    deadline = time.monotonic() + 10
-    while running := service.status().running_requests:
-        assert time.monotonic() < deadline, running
-        time.sleep(0.01)
+    service.poll(lambda status: status.running_requests == 0)

@@ -223,8 +223,10 @@ def test_the_mode_is_kept_across_a_restart():
 def records_of(daemon):
     """The scripted front end gives one record as soon as it is followed."""
     metrics = daemon.stub("MetricsService")
+    deadline = time.monotonic() + WAIT_SECONDS
     while not (records := metrics.ListRequests(pb.ListRequestsRequest()).records):
-        pass
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
     return records
 
 
