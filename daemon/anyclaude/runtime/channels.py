@@ -1,9 +1,9 @@
 """gRPC over unix sockets: one set of channel and server options for every contract.
 
-Why each option: back-pressure must reach the sender (the default lets a server run 20,000 messages
-ahead), a prompt of Claude Code's usual size must not wait half-way for room, a restarted worker
-must be found again within a quarter of a second, and a prompt with images is larger than gRPC's
-4 MiB default.
+The options are there for four reasons. Back-pressure must reach the sender: by default a server may
+be 20,000 messages ahead. A prompt of Claude Code's usual size must fit into the window, so that it
+is not sent in parts. A restarted worker must be found within a quarter of a second. A prompt with
+images is larger than gRPC's default limit of 4 MiB.
 """
 
 import os
@@ -34,7 +34,7 @@ CHANNEL_OPTIONS: Final[tuple[Option, ...]] = (
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 250),
-    # A proxy variable in the shell must never carry local traffic away.
+    # A proxy variable in the shell must never redirect local traffic.
     ("grpc.enable_http_proxy", 0),
     # Channels to one address share a connection pool otherwise, and die together.
     ("grpc.use_local_subchannel_pool", 1),
@@ -70,8 +70,8 @@ def aio_server() -> grpc.aio.Server:
 def bind(server: grpc.aio.Server, socket_path: Path) -> None:
     """Listens on `socket_path`, private to this user.
 
-    The caller owns the path: it holds the lock under which no other process binds it (grpc takes a
-    taken path away silently).
+    The caller has the lock under which no other process binds the path: gRPC would silently replace
+    a socket in use.
     """
     socket_path.unlink(missing_ok=True)
     previous = os.umask(0o177)

@@ -1,7 +1,7 @@
-"""Older words for today's modes, as earlier versions of anyclaude named them.
+"""Names that earlier versions of anyclaude had for modes.
 
-The daemon takes them where a mode is set, the launcher where a launch names its own; routes know
-today's names alone.
+The daemon accepts them where a mode is set, and the launcher where a launch names its mode. Routes
+use the current names only.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ HISTORIC: Final[Mapping[str, str]] = dict.fromkeys(
 
 
 def current_name(word: str) -> tuple[str, str]:
-    """Today's name for `word` and, for a historic word, one line that says so."""
+    """The current name for `word` and, if it is a historic one, a warning of one line."""
     name = HISTORIC.get(word, word)
     warning = f'"{word}" is the old name of mode {name}; please use {name}.' if name != word else ""
     return name, warning

@@ -1,13 +1,15 @@
-"""Waiting for the next change of the daemon's state: many watchers, none of whom can lag.
+"""Announces changes of the daemon's state to any number of watchers.
 
-A watcher that was slow misses intermediate states, never the last one; nothing queues up.
+A slow watcher misses intermediate states, never the last one; nothing is queued for it.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
 
 
 class Changes:
-    """A counter that can be awaited."""
+    """A counter of changes that can be awaited."""
 
     def __init__(self) -> None:
         self._version = 0
@@ -24,7 +26,7 @@ class Changes:
         self._changed = asyncio.Event()
 
     def close(self) -> None:
-        """Lets every watcher end."""
+        """Wakes every watcher for the last time."""
         self.closed = True
         self.notify()
 
@@ -33,3 +35,26 @@ class Changes:
         while self._version <= version:
             await self._changed.wait()
         return self._version
+
+    async def until(self, holds: Callable[[], bool], timeout_seconds: float) -> None:
+        """Waits until `holds()`, which is evaluated now and after every change.
+
+        Raises:
+            TimeoutError
+        """
+        async with asyncio.timeout(timeout_seconds):
+            version = self._version
+            while not holds():
+                version = await self.after(version)
+
+    async def follow(self, step: Callable[[], Awaitable[bool]], retry_seconds: float) -> NoReturn:
+        """Runs `step` now and after every change, until cancelled.
+
+        A step that returns False is repeated after `retry_seconds`.
+        """
+        while True:
+            version = self._version
+            if await step():
+                await self.after(version)
+            else:
+                await asyncio.sleep(retry_seconds)

@@ -13,6 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -45,33 +46,28 @@ _CONTROL_GRACE_SECONDS: Final = 1.0
 _SAME_STOP_SECONDS: Final = 0.3
 
 
+@dataclass(frozen=True)
+class Start:
+    """What a run of the daemon begins with."""
+
+    loaded: LoadedSettings
+    # Folders that exist; the sockets in them belong to this daemon.
+    paths: Paths
+    # The mode to start in.
+    mode: Mode
+    # The bound HTTP socket; closed when the stop begins.
+    listener: socket.socket
+    # The children, in the order in which they stop.
+    specs: Sequence[ChildSpec]
+    # Variables of which the children inherit some.
+    environ: Mapping[str, str]
+
+
 class Server:
     """One run of the daemon; the caller has the lock."""
 
-    def __init__(
-        self,
-        loaded: LoadedSettings,
-        paths: Paths,
-        mode: Mode,
-        listener: socket.socket,
-        specs: Sequence[ChildSpec],
-        environ: Mapping[str, str],
-    ) -> None:
-        """
-        Args:
-            loaded: the settings.
-            paths: folders that exist; the sockets in them belong to this daemon.
-            mode: the mode to start in.
-            listener: the bound HTTP socket; closed when the stop begins.
-            specs: the children, in the order in which they stop.
-            environ: variables of which the children inherit some.
-        """
-        self._loaded = loaded
-        self._paths = paths
-        self._mode = mode
-        self._listener = listener
-        self._specs = specs
-        self._environ = environ
+    def __init__(self, start: Start) -> None:
+        self._start = start
         self._stop = asyncio.Event()
         self._stop_requested_at = 0.0
         self._failed = False
@@ -87,7 +83,7 @@ class Server:
     async def _startup(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._daemon = self._wire()
-        self._control = ControlServer(self._daemon, self._paths)
+        self._control = ControlServer(self._daemon, self._start.paths)
         for number in _STOP_SIGNALS:
             self._loop.add_signal_handler(number, self._signalled, number)
         await self._control.start()
@@ -98,7 +94,7 @@ class Server:
         for worker in self._daemon.workers.values():
             self._begin(worker.follow())
         frontend = self._daemon.children.frontend
-        self._begin(refuse_without_frontend(self._listener, frontend, self._daemon.changes))
+        self._begin(refuse_without_frontend(self._start.listener, frontend, self._daemon.changes))
         pause_worker_at_start(self._daemon)
         self._daemon.children.start()
         _log.info("anyclauded started", pid=os.getpid(), url=self._daemon.base_url)
@@ -108,7 +104,7 @@ class Server:
         self._daemon.save_speeds()
         await self._control.drain()
         # Only the front end has the socket open now; it closes it when it drains.
-        self._listener.close()
+        self._start.listener.close()
         await self._daemon.children.stop()
         for task in self._tasks:
             task.cancel()
@@ -116,20 +112,20 @@ class Server:
         await self._daemon.children.close_channels()
         self._daemon.changes.close()
         await self._control.stop(_CONTROL_GRACE_SECONDS)
-        clear_stale(self._paths)
+        clear_stale(self._start.paths)
         _log.info("anyclauded stopped")
 
     def _wire(self) -> Daemon:
         changes = Changes()
-        children = Children(self._specs, self._context(changes))
+        children = Children(self._start.specs, self._context(changes))
         workers = {
             child.name: WorkerClient(child, changes)
             for child in children
             if child.spec.role is Role.WORKER
         }
-        modes = catalog(self._loaded.settings)
-        mode = CurrentMode(self._mode, self._paths.mode_file, changes)
-        max_records = self._loaded.settings.log.max_records
+        modes = catalog(self._start.loaded.settings)
+        mode = CurrentMode(self._start.mode, self._start.paths.mode_file, changes)
+        max_records = self._start.loaded.settings.log.max_records
         journal = Journal(max_records)
         metrics = Metrics(children, VERSION, modes)
 
@@ -138,9 +134,9 @@ class Server:
             metrics.observe(record)
 
         return Daemon(
-            loaded=self._loaded,
-            home=self._environ.get("ANYCLAUDE_HOME") or str(self._paths.state),
-            base_url=base_url(self._listener),
+            loaded=self._start.loaded,
+            home=self._start.environ.get("ANYCLAUDE_HOME") or str(self._start.paths.state),
+            base_url=base_url(self._start.listener),
             start_time=time.time(),
             clock=self._loop.time,
             stop=self._stop.set,
@@ -152,18 +148,18 @@ class Server:
             routes=RoutePusher(children.frontend, workers, modes, mode.get, changes),
             records=RecordFollower(children.frontend, changes, on_record, metrics.drop),
             journal=journal,
-            speeds=Speeds(journal, max_records, self._paths.speeds_file),
+            speeds=Speeds(journal, max_records, self._start.paths.speeds_file),
             metrics=metrics,
         )
 
     def _context(self, changes: Changes) -> ChildContext:
         return ChildContext(
             loop=self._loop,
-            paths=self._paths,
-            settings=self._loaded.settings,
-            environ=self._environ,
-            listen_fd=self._listener.fileno(),
-            first_generation=clear_stale(self._paths),
+            paths=self._start.paths,
+            settings=self._start.loaded.settings,
+            environ=self._start.environ,
+            listen_fd=self._start.listener.fileno(),
+            first_generation=clear_stale(self._start.paths),
             changed=changes.notify,
         )
 
@@ -190,17 +186,6 @@ class Server:
             self._daemon.children.kill()
 
 
-def run(
-    loaded: LoadedSettings,
-    paths: Paths,
-    mode: Mode,
-    listener: socket.socket,
-    children: Sequence[ChildSpec],
-    environ: Mapping[str, str],
-) -> int:
-    """Runs until a stop is requested; returns the exit code. Arguments as for `Server`."""
-
-    async def serve() -> int:
-        return await Server(loaded, paths, mode, listener, children, environ).serve()
-
-    return uvloop.run(serve())
+def run(start: Start) -> int:
+    """Runs until a stop is requested; returns the exit code."""
+    return uvloop.run(Server(start).serve())

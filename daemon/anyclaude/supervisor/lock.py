@@ -4,11 +4,12 @@ The lock is a flock: the kernel releases it however the daemon ends. The pid in 
 people only. The file is never removed, or a second daemon could lock a new file of the same name.
 """
 
+import contextlib
 import fcntl
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 from anyclaude.runtime.paths import Paths
@@ -20,40 +21,35 @@ class AlreadyRunningError(Exception):
     """Another daemon has the lock; the message gives its pid."""
 
 
-class DaemonLock:
-    """The lock is ours inside the `with` block."""
+@contextlib.contextmanager
+def daemon_lock(file: Path) -> Iterator[None]:
+    """The lock of the home, inside the `with` block.
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._fd = -1
-
-    def __enter__(self) -> "DaemonLock":
-        """
-        Raises:
-            AlreadyRunningError: another daemon has the lock; nothing was changed.
-        """
-        self._fd = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    Raises:
+        AlreadyRunningError: another daemon has the lock; nothing was changed.
+    """
+    fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        _acquire(fd, file)
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.read(self._fd, 32).decode(errors="replace").strip() or "unknown"
-            os.close(self._fd)
-            raise AlreadyRunningError(
-                f"anyclauded already runs with pid {owner} on {self._file.parent}. "
-                "Stop it with `anyclaudectl service stop`, or set ANYCLAUDE_HOME for a second one."
-            ) from None
-        os.ftruncate(self._fd, 0)
-        os.write(self._fd, f"{os.getpid()}\n".encode())
-        return self
+            yield
+        finally:
+            os.ftruncate(fd, 0)
+    finally:
+        os.close(fd)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        os.ftruncate(self._fd, 0)
-        os.close(self._fd)
+
+def _acquire(fd: int, file: Path) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(fd, 32).decode(errors="replace").strip() or "unknown"
+        raise AlreadyRunningError(
+            f"anyclauded already runs with pid {owner} on {file.parent}. "
+            "Stop it with `anyclaudectl service stop`, or set ANYCLAUDE_HOME for a second one."
+        ) from None
+    os.ftruncate(fd, 0)
+    os.write(fd, f"{os.getpid()}\n".encode())
 
 
 def clear_stale(paths: Paths) -> int:

@@ -6,11 +6,9 @@ or a stop was forced; 2 usage; 78 the settings cannot be used.
 
 import argparse
 import os
-import socket
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +17,14 @@ import anyclaude.runtime.channels  # noqa: F401
 from anyclaude.runtime import logs
 from anyclaude.runtime.child import ExitCode
 from anyclaude.runtime.paths import Paths, UnsafeFolderError, find_paths
-from anyclaude.runtime.settings import LoadedSettings, SettingsError, load
+from anyclaude.runtime.settings import SettingsError, load
 from anyclaude.supervisor import lifecycle, listener, modes
 from anyclaude.supervisor.children import DEFAULT_CHILDREN, ChildSpec
 from anyclaude.supervisor.daemon import VERSION
-from anyclaude.supervisor.lock import AlreadyRunningError, DaemonLock
+from anyclaude.supervisor.lock import AlreadyRunningError, daemon_lock
 
 _CANNOT_RUN = (AlreadyRunningError, listener.PortTakenError, UnsafeFolderError, OSError)
 _BAD_CONFIG = (SettingsError, modes.UnknownModeError, modes.ModeMissingError)
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    loaded: LoadedSettings
-    paths: Paths
-    mode: modes.Mode
-    http: socket.socket
 
 
 def main(
@@ -44,31 +34,32 @@ def main(
     arguments = _parse(argv)
     with ExitStack() as resources:
         try:
-            ready = _prepare(arguments, os.environ, resources)
+            start = _prepare(arguments, children, os.environ, resources)
         except _BAD_CONFIG as error:
             print(error, file=sys.stderr)
             return ExitCode.CONFIG
         except _CANNOT_RUN as error:
             print(error, file=sys.stderr)
             return ExitCode.FAILED
-        return lifecycle.run(
-            ready.loaded, ready.paths, ready.mode, ready.http, children, os.environ
-        )
+        return lifecycle.run(start)
 
 
 def _prepare(
-    arguments: argparse.Namespace, environ: Mapping[str, str], resources: ExitStack
-) -> _Prepared:
+    arguments: argparse.Namespace,
+    children: Sequence[ChildSpec],
+    environ: Mapping[str, str],
+    resources: ExitStack,
+) -> lifecycle.Start:
     """Reads the settings, then opens the lock, the socket and the log; `resources` closes them."""
     paths = find_paths(environ)
     loaded = load(_config_file(arguments, paths), environ, _flags(arguments))
     logs.configure(loaded.settings.log.level)
     mode = modes.initial(loaded, paths.mode_file)
     paths.create()
-    resources.enter_context(DaemonLock(paths.lock_file))
+    resources.enter_context(daemon_lock(paths.lock_file))
     http = resources.enter_context(listener.listen(loaded.settings.server))
     resources.enter_context(logs.to_file(paths.log_file, loaded.settings.log))
-    return _Prepared(loaded, paths, mode, http)
+    return lifecycle.Start(loaded, paths, mode, http, children, environ)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

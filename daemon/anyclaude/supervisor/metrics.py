@@ -1,6 +1,6 @@
-"""The numbers, in one registry that the daemon owns: they survive every restart of a child.
+"""Prometheus metrics, in one registry of the daemon, so they survive every restart of a child.
 
-Labels are bounded: a session, a model or a path that a client made up never becomes one.
+The number of labels is bounded: no session, model or path from a client becomes a label.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -43,7 +43,7 @@ _ROUTES: Final = frozenset(
 
 @dataclass(frozen=True)
 class Scrape:
-    """What is asked of others for one reading."""
+    """What one reading needs from other parts of the daemon."""
 
     mode: str
     ready: bool
@@ -78,7 +78,7 @@ class Metrics:
         )
         self._reused = Counter(
             "anyclaude_prefix_tokens_reused",
-            "Prompt tokens taken from a kept cache.",
+            "Prompt tokens reused from a cache.",
             registry=registry,
         )
         self._computed = Counter(
@@ -92,7 +92,7 @@ class Metrics:
             ("cause",),
             registry=registry,
         )
-        # A gap in what is remembered; there from the start, so that none shows as 0.
+        # Counts requests without an explanation; created now, so that it is shown as 0.
         self._causes.labels(_cause(worker_pb2.REUSE_CAUSE_UNKNOWN))
         self._generated = Counter(
             "anyclaude_generation_tokens", "Tokens generated.", registry=registry
@@ -144,7 +144,7 @@ def _route(path: str) -> str:
 
 
 class _Live(Collector):
-    """Read from the state itself at each scrape, so that nothing can be out of date."""
+    """Values computed from the current state at each reading."""
 
     def __init__(self, children: Iterable[SupervisedChild], version: str) -> None:
         self._children = children
@@ -180,46 +180,36 @@ class _Live(Collector):
 
 def _of_worker(status: worker_pb2.GetStatusResponse) -> Iterator[Metric]:
     memory = status.memory
-    yield _gauge("anyclaude_requests_running", "Being generated now.", status.running_requests)
-    yield _gauge("anyclaude_requests_waiting", "Queued in the worker.", status.queued_requests)
-    yield _gauge("anyclaude_cache_bytes", "Bytes of all KV caches.", memory.cache_bytes)
-    yield _gauge("anyclaude_cache_limit_bytes", "Their limit.", memory.cache_limit_bytes)
-    yield _gauge("anyclaude_cache_entries", "Number of KV caches.", status.caches)
-    yield _gauge("anyclaude_memory_active_bytes", "MLX arrays alive.", memory.active_bytes)
-    yield _gauge("anyclaude_memory_peak_bytes", "Highest so far.", memory.peak_bytes)
-    yield _gauge("anyclaude_memory_weights_bytes", "The model's weights.", memory.weights_bytes)
-    yield _gauge(
-        "anyclaude_memory_available_bytes",
-        "Of the machine's memory, what programs could take.",
-        memory.available_bytes,
-    )
-    yield _gauge(
-        "anyclaude_memory_footprint_bytes",
-        "Of the machine's memory, what the worker takes.",
-        memory.footprint_bytes,
-    )
-    yield _gauge(
-        "anyclaude_memory_pressure",
-        "Of the whole machine: 0 normal, 1 warning, 2 critical.",
-        max(0, memory.pressure - worker_pb2.MEMORY_PRESSURE_NORMAL),
-    )
-    yield _gauge(
-        "anyclaude_memory_refused_requests",
-        "Requests that did not fit into the machine's memory.",
-        memory.refused_requests,
-    )
+    pressure = max(0, memory.pressure - worker_pb2.MEMORY_PRESSURE_NORMAL)
+    for name, help_, value in (
+        ("requests_running", "Being generated now.", status.running_requests),
+        ("requests_waiting", "Queued in the worker.", status.queued_requests),
+        ("cache_bytes", "Bytes of all KV caches.", memory.cache_bytes),
+        ("cache_limit_bytes", "Their limit.", memory.cache_limit_bytes),
+        ("cache_entries", "Number of KV caches.", status.caches),
+        ("memory_active_bytes", "MLX arrays alive.", memory.active_bytes),
+        ("memory_peak_bytes", "Highest so far.", memory.peak_bytes),
+        ("memory_weights_bytes", "The model's weights.", memory.weights_bytes),
+        ("memory_available_bytes", "Available on this machine.", memory.available_bytes),
+        ("memory_footprint_bytes", "Used by the worker process.", memory.footprint_bytes),
+        ("memory_pressure", "Of the machine: 0 normal, 1 warning, 2 critical.", pressure),
+        ("memory_refused_requests", "Requests too large for it.", memory.refused_requests),
+    ):
+        yield _gauge(f"anyclaude_{name}", help_, value)
     if status.HasField("disk"):
-        disk = status.disk
-        yield _gauge("anyclaude_disk_bytes", "Stored KV caches.", disk.bytes)
-        yield _gauge("anyclaude_disk_limit_bytes", "Their limit.", disk.budget_bytes)
-        yield _gauge("anyclaude_disk_failed_writes", "Writes that failed.", disk.failed_writes)
-        yield _gauge("anyclaude_disk_skipped_writes", "Writes left out.", disk.skipped_writes)
-        yield _gauge("anyclaude_disk_quarantined", "Records in doubt.", disk.quarantined_records)
-        yield _gauge(
-            "anyclaude_disk_other_versions",
-            "Records of another format, which are not read.",
-            disk.other_version_records,
-        )
+        yield from _of_disk(status.disk)
+
+
+def _of_disk(disk: worker_pb2.DiskStatus) -> Iterator[Metric]:
+    for name, help_, value in (
+        ("bytes", "Stored KV caches.", disk.bytes),
+        ("limit_bytes", "Their limit.", disk.budget_bytes),
+        ("failed_writes", "Writes that failed.", disk.failed_writes),
+        ("skipped_writes", "Writes left out.", disk.skipped_writes),
+        ("quarantined", "Corrupt records.", disk.quarantined_records),
+        ("other_versions", "Records of unsupported versions.", disk.other_version_records),
+    ):
+        yield _gauge(f"anyclaude_disk_{name}", help_, value)
 
 
 def _gauge(name: str, help_: str, value: float, **labels: str) -> Metric:

@@ -1,6 +1,5 @@
 """Records of finished requests: streamed from the front end and kept in memory."""
 
-import asyncio
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -50,26 +49,24 @@ class RecordFollower:
 
     async def run(self) -> None:
         """Follows until cancelled."""
-        while True:
-            version = self._changes.version
-            try:
-                await self._follow()
-            except NotReadyError:
-                await self._changes.after(version)
-            except grpc.aio.AioRpcError as error:
-                _log.debug("record stream ended", why=error.details())
-                await asyncio.sleep(_RETRY_SECONDS)
+        await self._changes.follow(self._follow, _RETRY_SECONDS)
 
-    async def _follow(self) -> None:
-        stub = frontend_pb2_grpc.FrontendServiceStub(await self._frontend.channel())  # type: ignore[no-untyped-call]
+    async def _follow(self) -> bool:
+        """Reads one stream to its end; returns False if another has to be opened."""
+        try:
+            stub = frontend_pb2_grpc.FrontendServiceStub(await self._frontend.channel())  # type: ignore[no-untyped-call]
+        except NotReadyError:
+            return True
         call = stub.StreamRecords(frontend_pb2.StreamRecordsRequest())
         try:
             async for answer in call:
                 self._receive(answer)
+        except grpc.aio.AioRpcError as error:
+            _log.debug("record stream ended", why=error.details())
         finally:
             # The stream would go on if only the loop were left.
             call.cancel()
-        await asyncio.sleep(_RETRY_SECONDS)
+        return False
 
     def _receive(self, answer: frontend_pb2.StreamRecordsResponse) -> None:
         if answer.dropped_records:

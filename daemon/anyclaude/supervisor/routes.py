@@ -144,15 +144,10 @@ class RoutePusher:
 
     async def run(self) -> None:
         """Pushes until cancelled."""
-        while True:
-            version = self._changes.version
-            if await self._push():
-                await self._changes.after(version)
-            else:
-                await asyncio.sleep(_RETRY_SECONDS)
+        await self._changes.follow(self._push, _RETRY_SECONDS)
 
     async def _push(self) -> bool:
-        """False when it has to be tried again."""
+        """Returns False if the push has to be repeated."""
         wanted = self._wanted()
         if wanted == self._accepted:
             return True

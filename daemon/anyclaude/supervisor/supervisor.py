@@ -3,7 +3,7 @@
 Promises:
 - At most one process exists; a new one is spawned only after the exit of the last was seen.
 - Each state owns at most one timer, and leaving the state ends it.
-- A death counts when nobody asked for it, whatever its exit code; `crash_limit` deaths within
+- A death counts when nobody requested it, whatever its exit code; `crash_limit` deaths within
   `crash_window_seconds` end in FATAL, and exit codes 69 and 78 end there at once.
 - FATAL is left only by a restart or stop request.
 - An event that a state has no handler for is a bug of ours, and raises.
@@ -47,7 +47,7 @@ class Event(Enum):
 
 
 class _AfterStop(Enum):
-    """What a stop that is under way is for."""
+    """What follows when the current stop is complete."""
 
     REST = "rest"
     SPAWN = "spawn"
@@ -65,14 +65,14 @@ class Exit:
 
 
 class Actions(Protocol):
-    """What the table needs done; each call returns at once."""
+    """The effects that the handlers need; each call returns at once."""
 
     def spawn(self, generation: int) -> None: ...
 
     def terminate(self) -> None: ...
 
     def abort(self) -> None:
-        """Ends the process so that it leaves its stack in the log."""
+        """Ends the process in a way that writes its stack to the log."""
 
     def kill(self) -> None: ...
 
@@ -114,7 +114,7 @@ class Supervisor:
         self._failures = 0
         self._deaths: deque[float] = deque()
         self._after_stop = _AfterStop.REST
-        # Why we ended the process ourselves; stands in for its own reason.
+        # Why we ended the process ourselves; shown in place of its own reason.
         self._verdict = ""
         self.state = State.STOPPED
         self.last_exit: Exit | None = None

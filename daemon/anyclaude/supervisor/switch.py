@@ -14,6 +14,7 @@ arrive during the change wait, or get 529 with `retry-after`.
 """
 
 import asyncio
+import contextlib
 from typing import Final
 
 import grpc.aio
@@ -147,13 +148,10 @@ class Switcher:
 
     async def _wait_until_closed(self) -> None:
         """Waits until the front end sends the worker no new requests."""
-        try:
-            async with asyncio.timeout(_ACCEPT_SECONDS):
-                version = self._daemon.changes.version
-                while not self._daemon.routes.is_current:
-                    version = await self._daemon.changes.after(version)
-        except TimeoutError:
-            return
+        with contextlib.suppress(TimeoutError):
+            await self._daemon.changes.until(
+                lambda: self._daemon.routes.is_current, _ACCEPT_SECONDS
+            )
 
     async def _is_busy(self) -> bool:
         try:
@@ -209,27 +207,24 @@ class Switcher:
 
     async def _wait_for_own(self, own: SupervisedChild, mode: Mode) -> None:
         seconds = self._daemon.loaded.settings.supervisor.start_timeout_seconds
-        worker, changes = self._daemon.workers[CACHE_WORKER], self._daemon.changes
+        worker = self._daemon.workers[CACHE_WORKER]
+
+        def has_started() -> bool:
+            if own.state in (State.FATAL, *_GONE):
+                raise SwitchError(_why_it_ended(own))
+            return own.state is State.READY and worker.model(mode.name) is not None
+
         try:
-            async with asyncio.timeout(seconds):
-                version = changes.version
-                while own.state is not State.READY or worker.model(mode.name) is None:
-                    if own.state in (State.FATAL, *_GONE):
-                        raise SwitchError(_why_it_ended(own))
-                    version = await changes.after(version)
+            await self._daemon.changes.until(has_started, seconds)
         except TimeoutError:
             raise SwitchError(why_not_ready(own, self._daemon.clock())) from None
 
     async def _wait_for_routes(self, mode: Mode) -> None:
-        changes, serves = self._daemon.changes, self._daemon.routes.serves
-        try:
-            async with asyncio.timeout(_ACCEPT_SECONDS):
-                version = changes.version
-                while not serves(mode):
-                    version = await changes.after(version)
-        except TimeoutError:
-            # The routes are pushed as soon as there is a front end; `status` shows the state.
-            return
+        # Without a front end this times out: it gets the routes as soon as it is ready.
+        with contextlib.suppress(TimeoutError):
+            await self._daemon.changes.until(
+                lambda: self._daemon.routes.serves(mode), _ACCEPT_SECONDS
+            )
 
 
 def _why_it_ended(own: SupervisedChild) -> str:

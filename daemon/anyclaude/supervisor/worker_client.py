@@ -1,6 +1,5 @@
 """What the daemon knows of a worker: its latest status, and the channel to it."""
 
-import asyncio
 from typing import Any, Final
 
 import grpc
@@ -55,12 +54,7 @@ class WorkerClient:
 
     async def follow(self) -> None:
         """Asks every new process for its model; runs until cancelled."""
-        while True:
-            version = self._changes.version
-            if await self._learn_model():
-                await self._changes.after(version)
-            else:
-                await asyncio.sleep(_RETRY_SECONDS)
+        await self._changes.follow(self._learn_model, _RETRY_SECONDS)
 
     async def _learn_model(self) -> bool:
         """False when it has to be tried again."""
