@@ -73,6 +73,7 @@ class Child:
         # collection would traverse them and stop every stream for about fifty milliseconds.
         gc.collect()
         gc.freeze()
+        gc.enable()
         self._notify({"ready": dict(facts or {})})
 
     def leave(self, code: ExitCode, why: str) -> NoReturn:

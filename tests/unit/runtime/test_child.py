@@ -1,4 +1,4 @@
-"""The shell of a child: what it is told, and how it learns that it is alone."""
+"""The child's side of the protocol with the daemon: its birth line, its notices, its end."""
 
 import gc
 import os
@@ -26,14 +26,17 @@ def test_a_birth_survives_its_line():
     assert Birth.from_json(line) == BIRTH
 
 
-def test_collecting_garbage_leaves_out_what_the_start_made():
-    """A full collection stops every stream: it walks only what requests have made."""
+def test_garbage_collection_leaves_out_the_objects_of_the_start():
+    """A full collection stops every stream, so it traverses only what requests have made."""
     source, sink = os.pipe()
+    gc.disable()
     try:
         Child(BIRTH, sink).ready({"model": "m"})
         assert gc.get_freeze_count() > 1000
+        assert gc.isenabled()
         assert os.read(source, 100) == b'{"ready": {"model": "m"}}\n'
     finally:
+        gc.enable()
         gc.unfreeze()
         os.close(source)
         os.close(sink)
