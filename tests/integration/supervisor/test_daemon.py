@@ -30,14 +30,30 @@ def test_a_daemon_becomes_ready_and_stops_cleanly():
         assert not any(child.is_running() for child in children)
 
 
-def test_what_the_daemon_writes_is_private():
-    """The control socket and the log file are for their owner alone."""
-    with DaemonProcess() as daemon:
-        daemon.wait_ready()
-        assert stat.S_IMODE(daemon.paths.control_socket.stat().st_mode) == 0o600
-        assert stat.S_IMODE(daemon.paths.log_file.stat().st_mode) == 0o600
-        lines = daemon.paths.log_file.read_text().splitlines()
-        assert "anyclauded started" in [json.loads(line)["event"] for line in lines]
+SECRETS = {"ANTHROPIC_API_KEY": "k", "OPENROUTER_API_KEY": "k", "HTTPS_PROXY": "http://p"}
+
+
+@pytest.fixture(scope="module")
+def running():
+    """A daemon with secrets in its environment, for tests after which it is ready again."""
+    with DaemonProcess(**SECRETS) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def daemon(running):
+    """The running daemon, ready before and after the test."""
+    running.wait_ready()
+    yield running
+    running.wait_ready()
+
+
+def test_what_the_daemon_writes_is_private(daemon):
+    """Only the owner can use the control socket and read the log file."""
+    assert stat.S_IMODE(daemon.paths.control_socket.stat().st_mode) == 0o600
+    assert stat.S_IMODE(daemon.paths.log_file.stat().st_mode) == 0o600
+    lines = daemon.paths.log_file.read_text().splitlines()
+    assert "anyclauded started" in [json.loads(line)["event"] for line in lines]
 
 
 def test_no_child_outlives_a_killed_daemon():
@@ -116,30 +132,27 @@ def test_an_unsafe_folder_is_refused():
             assert "is a link or belongs to another user" in daemon.output
 
 
-def test_a_killed_worker_comes_back_by_itself():
+def test_a_killed_worker_comes_back_by_itself(daemon):
     """After SIGKILL the worker is ready again in a new generation, on a new socket."""
-    with DaemonProcess() as daemon:
-        daemon.wait_ready()
-        old = daemon.wait_worker(pb.WORKER_STATE_READY)
-        os.kill(old.pid, signal.SIGKILL)
-        new = daemon.wait_worker(pb.WORKER_STATE_READY, generation=2)
-        daemon.wait_ready()
-        assert (new.restart_count, new.last_exit.signal) == (1, "SIGKILL")
-        assert "mlx-1.sock" not in daemon.sockets()
-        routes = json.loads(daemon.routes_file.read_text())["routes"]
-        assert routes[0]["worker_socket"].endswith("mlx-2.sock")
-        assert routes[0]["state"] == "ROUTE_STATE_READY"
+    old = daemon.worker()
+    os.kill(old.pid, signal.SIGKILL)
+    new = daemon.wait_worker(pb.WORKER_STATE_READY, generation=old.generation + 1)
+    daemon.wait_ready()
+    assert (new.restart_count, new.last_exit.signal) == (old.restart_count + 1, "SIGKILL")
+    assert f"mlx-{old.generation}.sock" not in daemon.sockets()
+    routes = json.loads(daemon.routes_file.read_text())["routes"]
+    assert routes[0]["worker_socket"].endswith(f"mlx-{new.generation}.sock")
+    assert routes[0]["state"] == "ROUTE_STATE_READY"
 
 
-def test_a_killed_front_end_gets_its_routes_again():
-    """A new front end is told the routes without anything else having changed."""
-    with DaemonProcess() as daemon:
-        daemon.wait_ready()
-        before = int(json.loads(daemon.routes_file.read_text())["version"])
-        os.kill(daemon.wait_worker(pb.WORKER_STATE_READY, "frontend").pid, signal.SIGKILL)
-        daemon.wait_worker(pb.WORKER_STATE_READY, "frontend", generation=2)
-        daemon.wait_ready()
-        assert int(json.loads(daemon.routes_file.read_text())["version"]) > before
+def test_a_killed_front_end_gets_its_routes_again(daemon):
+    """A new front end gets the routes although nothing else has changed."""
+    before = int(json.loads(daemon.routes_file.read_text())["version"])
+    old = daemon.worker("frontend")
+    os.kill(old.pid, signal.SIGKILL)
+    daemon.wait_worker(pb.WORKER_STATE_READY, "frontend", generation=old.generation + 1)
+    daemon.wait_ready()
+    assert int(json.loads(daemon.routes_file.read_text())["version"]) > before
 
 
 def test_clients_are_told_when_the_front_end_gave_up():
@@ -266,20 +279,19 @@ def test_ctrl_c_is_for_the_daemon_alone():
     """A child that gets the terminal's SIGINT too goes on: stopping it is the daemon's job."""
     with DaemonProcess() as daemon:
         daemon.wait_ready()
+        before = {worker.name: worker.pid for worker in daemon.status().workers}
         for child in daemon.children():
             child.send_signal(signal.SIGINT)
         workers = daemon.stub("WorkerControlService").ListWorkers(pb.ListWorkersRequest()).workers
         assert {worker.state for worker in workers} == {pb.WORKER_STATE_READY}
+        assert {worker.name: worker.pid for worker in workers} == before
         assert daemon.stop() == 0
 
 
-def test_children_inherit_no_keys_and_no_proxies():
+def test_children_inherit_no_keys_and_no_proxies(daemon):
     """A child's environment is what it needs, and TMPDIR is a private folder of ours."""
-    secrets = {"ANTHROPIC_API_KEY": "k", "OPENROUTER_API_KEY": "k", "HTTPS_PROXY": "http://p"}
-    with DaemonProcess(**secrets) as daemon:
-        pid = daemon.wait_worker(pb.WORKER_STATE_READY).pid
-        environ = psutil.Process(pid).environ()
-        assert not secrets.keys() & environ.keys()
-        assert environ["TMPDIR"] == str(daemon.paths.worker_tmp)
-        assert stat.S_IMODE(daemon.paths.worker_tmp.stat().st_mode) == 0o700
-        assert environ["HF_HUB_OFFLINE"] == "1"
+    environ = psutil.Process(daemon.worker().pid).environ()
+    assert not SECRETS.keys() & environ.keys()
+    assert environ["TMPDIR"] == str(daemon.paths.worker_tmp)
+    assert stat.S_IMODE(daemon.paths.worker_tmp.stat().st_mode) == 0o700
+    assert environ["HF_HUB_OFFLINE"] == "1"
