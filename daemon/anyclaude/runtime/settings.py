@@ -227,7 +227,7 @@ class LoadedSettings:
 
     def entries(self) -> list[tuple[str, Any, str]]:
         """Every dotted key with its effective value and origin, in order of declaration."""
-        flat = _flatten(self.settings.model_dump(mode="json"))
+        flat = flatten(self.settings.model_dump(mode="json"))
         for key in filter(_PROXIES.fullmatch, flat):
             flat[key] = without_credentials(flat[key])
         return [(key, value, self.origins.get(key, Origin.DEFAULT)) for key, value in flat.items()]
@@ -295,12 +295,12 @@ def load(
 
 def known_keys() -> list[str]:
     """Every dotted key, in order of declaration."""
-    return list(_flatten(Settings().model_dump(mode="json")))
+    return list(flatten(Settings().model_dump(mode="json")))
 
 
 def _from_file(file: Path) -> dict[str, Any]:
     try:
-        return _flatten(tomllib.loads(file.read_text(encoding="utf-8")))
+        return flatten(tomllib.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -351,12 +351,13 @@ def _explain_one(error: Mapping[str, Any], sources: Mapping[str, str]) -> str:
     return f"{source}: {key} = {json.dumps(error['input'], default=str)}: {error['msg']}."
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the dotted keys of nested tables; tables whose keys the user chooses stay values."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping) and not _TABLES.fullmatch(name):
-            flat |= _flatten(value, f"{name}.")
+            flat |= flatten(value, f"{name}.")
         else:
             flat[name] = value
     return flat

@@ -1,4 +1,4 @@
-"""A runner that records platform commands and answers them from a script."""
+"""A runner that records platform commands and returns scripted results, and a fake clock."""
 
 from collections.abc import Callable, Sequence
 from subprocess import CompletedProcess
@@ -9,25 +9,25 @@ Reply = tuple[int, str]
 
 
 class RecordedCommands:
-    """Stands where launchctl and systemctl would; `asked` holds what was run, oldest first."""
+    """Replaces launchctl and systemctl; `lines` are the commands that were run, oldest first."""
 
     def __init__(self, reply: Callable[[str], Reply]) -> None:
-        self.asked: list[str] = []
+        self.lines: list[str] = []
         self._reply = reply
 
     def __call__(self, command: Sequence[str]) -> CompletedProcess[str]:
         line = " ".join(command)
-        self.asked.append(line)
+        self.lines.append(line)
         code, text = self._reply(line)
         return CompletedProcess(command, code, stdout=text, stderr="" if code == 0 else text)
 
     def changes(self) -> list[str]:
-        """What was asked, questions left out."""
-        return [line for line in self.asked if " print " not in line and " show " not in line]
+        """The commands that change something, without those that only read."""
+        return [line for line in self.lines if " print " not in line and " show " not in line]
 
 
 class FakeTime:
-    """A clock that passes only when somebody sleeps."""
+    """A clock that moves only when its `sleep` is called."""
 
     def __init__(self) -> None:
         self.seconds = 0.0

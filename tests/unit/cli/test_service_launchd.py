@@ -100,7 +100,7 @@ def test_upgrade_waits_until_the_old_job_is_gone() -> None:
         f"launchctl enable {_TARGET}",
         _BOOTSTRAP,
     ]
-    assert run.asked.index(f"launchctl enable {_TARGET}") > 5
+    assert run.lines.index(f"launchctl enable {_TARGET}") > 5
     assert time.seconds > 1
 
 
@@ -131,7 +131,7 @@ def test_bootstrap_is_tried_again(failures: tuple[int, ...], calls: int) -> None
 
     agent.start()
 
-    assert run.asked.count(_BOOTSTRAP) == calls
+    assert run.lines.count(_BOOTSTRAP) == calls
 
 
 @pytest.mark.parametrize(("failures", "calls"), [((5, 5, 5, 5), 4), ((125,), 1)])
@@ -143,7 +143,7 @@ def test_bootstrap_that_fails_for_good(failures: tuple[int, ...], calls: int) ->
         agent.start()
 
     assert caught.value.code is ExitCode.FAILED
-    assert run.asked.count(_BOOTSTRAP) == calls
+    assert run.lines.count(_BOOTSTRAP) == calls
 
 
 def test_start_and_restart_of_a_loaded_job() -> None:

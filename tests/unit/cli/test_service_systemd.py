@@ -54,7 +54,7 @@ def test_activation_takes_the_file_in_first() -> None:
 
     unit.activate()
 
-    assert run.asked == [
+    assert run.lines == [
         "systemctl --user daemon-reload",
         "systemctl --user enable anyclaude.service",
         "systemctl --user restart anyclaude.service",

@@ -62,14 +62,14 @@ def record(file: Path, wanted: Sequence[Recorded]) -> list[Recorded]:
             `server` a number where the settings have a table.
     """
     old = file.read_text(encoding="utf-8") if file.exists() else ""
-    before = _flat(tomllib.loads(old))
+    before = settings.flatten(tomllib.loads(old))
     changes = [setting for setting in wanted if before.get(setting.key) != setting.value]
     if not changes:
         return []
     expected = before | {change.key: change.value for change in changes}
     try:
         new = _edited(old, changes)
-        is_right = _flat(tomllib.loads(new)) == expected
+        is_right = settings.flatten(tomllib.loads(new)) == expected
     except (TOMLKitError, tomllib.TOMLDecodeError, TypeError):
         is_right = False
     if not is_right:
@@ -106,13 +106,3 @@ def _absolute(key: str, value: Any, folder: Path) -> Any:
         return value
     local = folder / Path(value).expanduser()
     return str(local.absolute()) if local.exists() else value
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

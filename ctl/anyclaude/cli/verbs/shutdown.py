@@ -19,7 +19,7 @@ def shutdown(
     ] = 60.0,
     json: Json = False,
 ) -> None:
-    """Stop the daemon after its running requests, and wait until it has ended."""
+    """Stop the daemon after its running requests and wait for its end."""
     with connect() as client:
         pid = client.status().pid
         process = _process(pid)

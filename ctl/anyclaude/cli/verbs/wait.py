@@ -18,7 +18,7 @@ def wait(
     ] = 120.0,
     json: Json = False,
 ) -> None:
-    """Wait until the daemon answers; with --ready, until it answers Messages requests."""
+    """Wait until the daemon answers, or until the mode is ready."""
     from anyclaude.cli.waiting import describe, wait_for_service
 
     socket_path = own_paths().control_socket
