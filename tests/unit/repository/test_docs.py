@@ -1,4 +1,4 @@
-"""The documentation's links lead somewhere, and its `make` commands exist."""
+"""The documentation's links lead somewhere; the files and `make` commands it names exist."""
 
 import re
 from pathlib import Path
@@ -15,6 +15,9 @@ _PAGES: Final = sorted(
 )
 _FENCE: Final = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _LINK: Final = re.compile(r"\]\(([^)\s]+)\)")
+_PATH: Final = re.compile(
+    r"`((?:protos|daemon|workers|ctl|tools|tests|deploy|docs|benchmarks)/[\w./-]*)`"
+)
 _HEADING: Final = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 
 
@@ -52,6 +55,14 @@ def test_a_broken_link_is_found() -> None:
     good = ["docs/glossary.md", "docs/glossary.md#prompts-and-caches", "docs"]
 
     assert [link for link in [*broken, *good] if _is_broken(page, link)] == broken
+
+
+@pytest.mark.parametrize("page", _PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    """A path of this repository in code style is there, so pages follow when files move."""
+    named = set(_PATH.findall(_prose(page)))
+
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
 
 
 def test_every_make_command_of_the_pages_exists() -> None:
