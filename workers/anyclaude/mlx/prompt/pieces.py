@@ -6,9 +6,7 @@ by one turn costs only that turn.
 """
 
 import sys
-import threading
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
@@ -17,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from anyclaude.mlx.adapter import TokenizerWrapper
+from anyclaude.mlx.lru import LRUCache
 from anyclaude.mlx.prompt.control_tokens import ControlTokens
 from anyclaude.mlx.tokens import TokenArray, token_array
 
@@ -56,7 +55,7 @@ class PieceEncoder:
         self._longest_control = max(map(len, control.texts), default=0)
         # Content must not become a control token. The unknown token may come from any text.
         self._forbidden = frozenset(ids[text] for text in control.texts) - {tokenizer.unk_token_id}
-        self._cache = _PieceCache(cache_bytes)
+        self._cache: LRUCache[str, TokenArray] = LRUCache(cache_bytes, _cost_bytes)
         self._anchor = self._find_anchor(ids)
 
     def _find_anchor(self, ids: dict[str, int]) -> str:
@@ -110,7 +109,9 @@ class PieceEncoder:
     def _text_ids(self, piece: str, first: bool) -> TokenArray:
         if first and self._anchor:
             return self._encode_pieces(piece, self._encode)
-        return self._cache.get(piece, lambda: self._encode_pieces(piece, self._encode_after_token))
+        return self._cache.get_or_make(
+            piece, lambda: self._encode_pieces(piece, self._encode_after_token)
+        )
 
     def _encode_pieces(self, piece: str, head: Callable[[str], list[int]]) -> TokenArray:
         """Encodes one text piece, divided inside every control token that it contains."""
@@ -154,35 +155,6 @@ def _kept_pieces(before: Encoded, text: str, longest_control: int) -> int:
     alike = shared_characters(before.text, text)
     place = bisect_right(before.offsets, alike - longest_control, hi=len(before.pieces)) - 1
     return max(0, place - (place + 1) % 2)
-
-
-class _PieceCache:
-    """Ids by text, limited in bytes; the least recently used are evicted."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
-        self._bytes = 0
-        self._ids: OrderedDict[str, TokenArray] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, text: str, make: Callable[[], TokenArray]) -> TokenArray:
-        with self._lock:
-            ids = self._ids.get(text)
-            if ids is not None:
-                self._ids.move_to_end(text)
-                return ids
-        made = make()
-        with self._lock:
-            self._keep(text, made)
-        return made
-
-    def _keep(self, text: str, ids: TokenArray) -> None:
-        if text in self._ids:
-            return
-        self._ids[text] = ids
-        self._bytes += _cost_bytes(text, ids)
-        while self._bytes > self._limit_bytes:
-            self._bytes -= _cost_bytes(*self._ids.popitem(last=False))
 
 
 def _cost_bytes(text: str, ids: TokenArray) -> int:

@@ -1,8 +1,6 @@
 """Turns a Messages request into token ids, with the points where the prompt may be cut."""
 
 import sys
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -10,6 +8,7 @@ from typing import Any, Final
 from anyclaude.messages.errors import invalid_request
 from anyclaude.messages.requests import CountTokensRequest, Message
 from anyclaude.mlx.adapter import TokenizerWrapper
+from anyclaude.mlx.lru import LRUCache
 from anyclaude.mlx.prompt.canonical import (
     Conversation,
     TemplateMessage,
@@ -118,8 +117,7 @@ class PromptRenderer:
         # Its groups are the starts.
         self._cache: RenderCache[_Rendered] = RenderCache(_CACHE_BYTES)
         self._spliced = SplicedTurns(spliced_bytes) if spliced_bytes else None
-        self._starts: OrderedDict[bytes, _Start] = OrderedDict()
-        self._lock = threading.Lock()
+        self._starts: LRUCache[bytes, _Start] = LRUCache(_CACHED_STARTS)
 
     def _new_continuation(self, digest_messages: int) -> Continuation:
         return Continuation(self._template, self._control, self._turns, digest_messages)
@@ -205,15 +203,12 @@ class PromptRenderer:
             return len(start.text)
         # The template wrote a different text than last time, such as another date.
         start = self._make_start(conversation, thinking)
+        self._starts.put(_start_key(conversation, thinking), start)
         return shared_characters(start.text, text)
 
     def _start(self, conversation: Conversation, thinking: bool) -> _Start:
         key = _start_key(conversation, thinking)
-        with self._lock:
-            if key in self._starts:
-                self._starts.move_to_end(key)
-                return self._starts[key]
-        return self._make_start(conversation, thinking)
+        return self._starts.get_or_make(key, lambda: self._make_start(conversation, thinking))
 
     def _make_start(self, conversation: Conversation, thinking: bool) -> _Start:
         tools = self._template.protected_tools(conversation.tools)
@@ -225,12 +220,7 @@ class PromptRenderer:
             )
             for text in _FIRST_TEXTS
         )
-        start = _Start(tools, first[: shared_characters(first, second)])
-        with self._lock:
-            self._starts[_start_key(conversation, thinking)] = start
-            if len(self._starts) > _CACHED_STARTS:
-                self._starts.popitem(last=False)
-        return start
+        return _Start(tools, first[: shared_characters(first, second)])
 
 
 def _is_unfinished(messages: Sequence[TemplateMessage]) -> bool:

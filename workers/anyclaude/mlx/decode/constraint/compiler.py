@@ -6,11 +6,10 @@ most recently used grammars are kept.
 
 import hashlib
 import json
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import structlog
 from llguidance import LLMatcher, LLTokenizer
@@ -36,10 +35,9 @@ from anyclaude.mlx.decode.constraint.schemas import (
     without_details,
 )
 from anyclaude.mlx.decode.notations import TaggedNotation, notation_of
+from anyclaude.mlx.lru import LRUCache
 
 _log = structlog.get_logger(__name__)
-
-Value = TypeVar("Value")
 
 # How many of each are kept.
 _CACHED_GRAMMARS: Final = 16
@@ -103,8 +101,8 @@ class ConstraintCompiler:
             for token_id, token in tokenizer.added_tokens_decoder.items()
             if self._ll.is_special_token(int(token_id))
         }
-        self._grammars: OrderedDict[str, LLMatcher | None] = OrderedDict()
-        self._tools: OrderedDict[str, _CompiledTool] = OrderedDict()
+        self._grammars: LRUCache[str, LLMatcher | None] = LRUCache(_CACHED_GRAMMARS)
+        self._tools: LRUCache[str, _CompiledTool] = LRUCache(_CACHED_TOOLS)
         if tokenizer.has_tool_calling and self._notation is None:
             _log.warning(
                 "tool_calls_not_constrained",
@@ -205,11 +203,8 @@ class ConstraintCompiler:
         self, start: _Start, tools: Sequence[_CompiledTool], output: Schema | None, *, single: bool
     ) -> LLMatcher | None:
         key = _digest(start.name, [(t.name, t.schema) for t in tools], output, single)
-        return _cached(
-            self._grammars,
-            key,
-            _CACHED_GRAMMARS,
-            lambda: self._compiled(start, tools, output, single=single),
+        return self._grammars.get_or_make(
+            key, lambda: self._compiled(start, tools, output, single=single)
         )
 
     def _compiled(
@@ -269,7 +264,7 @@ class ConstraintCompiler:
 
     def _tool(self, tool: Tool) -> _CompiledTool:
         key = _digest(tool.name, tool.input_schema)
-        return _cached(self._tools, key, _CACHED_TOOLS, lambda: self._compiled_tool(tool))
+        return self._tools.get_or_make(key, lambda: self._compiled_tool(tool))
 
     def _compiled_tool(self, tool: Tool) -> _CompiledTool:
         """The tool with the strictest form of its schema that a grammar can express."""
@@ -330,14 +325,3 @@ def _tokens(token_ids: Sequence[int] | None) -> tuple[int, ...]:
 
 def _digest(*values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=False).encode()).hexdigest()
-
-
-def _cached(
-    cache: OrderedDict[str, Value], key: str, limit: int, make: Callable[[], Value]
-) -> Value:
-    if key not in cache:
-        cache[key] = make()
-        while len(cache) > limit:
-            cache.popitem(last=False)
-    cache.move_to_end(key)
-    return cache[key]

@@ -1,0 +1,40 @@
+"""A cache that evicts the least recently used entries beyond a limit."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+class LRUCache(Generic[Key, Value]):
+    """Values by key, limited in number, or in the size that `size_of` returns. Thread-safe."""
+
+    def __init__(self, limit: int, size_of: Callable[[Key, Value], int] | None = None) -> None:
+        self._limit = limit
+        self._size_of = size_of or (lambda _key, _value: 1)
+        self._size = 0
+        self._values: OrderedDict[Key, Value] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get_or_make(self, key: Key, make: Callable[[], Value]) -> Value:
+        """The cached value, or the result of `make`, which is called without the lock."""
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+                return self._values[key]
+        value = make()
+        self.put(key, value)
+        return value
+
+    def put(self, key: Key, value: Value) -> None:
+        """Caches a value in place of any that the key had."""
+        with self._lock:
+            if key in self._values:
+                self._size -= self._size_of(key, self._values.pop(key))
+            self._values[key] = value
+            self._size += self._size_of(key, value)
+            while self._size > self._limit:
+                self._size -= self._size_of(*self._values.popitem(last=False))
