@@ -66,7 +66,7 @@ class DaemonServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchStatus(self, request, context):
-        """The first message is the state now, then one message per change.
+        """Sends the current status first, then one message per change.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -57,7 +57,7 @@ class FrontendServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def StreamRecords(self, request, context):
-        """Follows request records from now on; records made while nobody follows wait in a bounded buffer.
+        """Streams request records. While nobody reads them, they wait in a bounded buffer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
