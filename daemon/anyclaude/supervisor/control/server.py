@@ -30,7 +30,7 @@ _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class ControlServer:
-    """Answers `anyclaudectl` on the control socket, which the holder of the lock owns."""
+    """Serves the control socket, which belongs to the process that holds the daemon's lock."""
 
     def __init__(self, daemon: Daemon, paths: Paths) -> None:
         self._daemon = daemon
@@ -52,7 +52,7 @@ class ControlServer:
         await self._health.set("", _SERVING)
 
     async def keep_health(self) -> None:
-        """One health name per child; runs until cancelled."""
+        """Keeps one health status per child up to date; runs until cancelled."""
         version = -1
         while True:
             version = await self._daemon.changes.after(version)
@@ -61,7 +61,7 @@ class ControlServer:
                 await self._health.set(child.name, _SERVING if serving else _NOT_SERVING)
 
     async def drain(self) -> None:
-        """Says NOT_SERVING, for good; goes on answering."""
+        """Reports NOT_SERVING from now on, and still answers calls."""
         await self._health.enter_graceful_shutdown()
 
     async def stop(self, grace_seconds: float) -> None:

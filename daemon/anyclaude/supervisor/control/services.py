@@ -31,10 +31,12 @@ _POLICIES: Final = {
 }
 
 
-class DaemonService(control_pb2_grpc.DaemonServiceServicer):
+class _Service:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
 
+
+class DaemonService(_Service, control_pb2_grpc.DaemonServiceServicer):
     @rpc_method
     async def GetStatus(
         self, request: control_pb2.GetStatusRequest
@@ -69,9 +71,9 @@ class DaemonService(control_pb2_grpc.DaemonServiceServicer):
         return control_pb2.ShutdownResponse()
 
 
-class ModeService(control_pb2_grpc.ModeServiceServicer):
+class ModeService(_Service, control_pb2_grpc.ModeServiceServicer):
     def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
+        super().__init__(daemon)
         self._target = ""
         self._switcher = Switcher(daemon)
 
@@ -167,10 +169,7 @@ def _log_failure(change: "asyncio.Future[Mode]") -> None:
         _log.info("mode not changed", why=str(error))
 
 
-class WorkerControlService(control_pb2_grpc.WorkerControlServiceServicer):
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
-
+class WorkerControlService(_Service, control_pb2_grpc.WorkerControlServiceServicer):
     @rpc_method
     async def ListWorkers(
         self, request: control_pb2.ListWorkersRequest
@@ -202,10 +201,7 @@ class WorkerControlService(control_pb2_grpc.WorkerControlServiceServicer):
         return control_pb2.RestartWorkerResponse(worker=worker(child, self._daemon.clock))
 
 
-class MetricsService(control_pb2_grpc.MetricsServiceServicer):
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
-
+class MetricsService(_Service, control_pb2_grpc.MetricsServiceServicer):
     @rpc_method
     async def GetMetrics(
         self, request: control_pb2.GetMetricsRequest
