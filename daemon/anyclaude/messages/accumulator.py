@@ -1,4 +1,4 @@
-"""The non-streaming answer, built from the very events a stream would have sent."""
+"""The non-streaming response, built from the events that a stream would have sent."""
 
 import json
 from typing import Any
@@ -15,7 +15,7 @@ class MessageAccumulator:
         self._is_open = False
 
     def add(self, event: Event) -> None:
-        """Takes the next event of an `EventMachine`; pings and errors do not belong here."""
+        """Adds the next event of an `EventMachine`, which is neither a ping nor an error."""
         match event["type"]:
             case "message_start":
                 self._message = {**event["message"], "content": []}
@@ -30,7 +30,7 @@ class MessageAccumulator:
                 self._is_open = False
             case "message_delta":
                 if self._is_open:
-                    # Half a call: its input is no object.
+                    # The call was cut, so its input is not a JSON object.
                     self._message["content"].pop()
                 self._message |= event["delta"]
                 self._message["usage"] = event["usage"]

@@ -1,7 +1,7 @@
 """Errors of the Messages API: one exception, as an HTTP envelope and as a worker's `Failed`.
 
 The client acts on status, type and, for overflow, on the exact sentence (Claude Code compacts the
-conversation on "prompt is too long: N tokens > M maximum"), so those stand here and nowhere else.
+conversation on "prompt is too long: N tokens > M maximum"), so these are written here only.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ TYPE_BY_STATUS: Final = {
     529: "overloaded_error",
 }
 
-# Clients wait at least this long; both statuses always say how long.
+# Clients wait at least this long after 429 and 529, which always carry the header.
 _RETRY_AFTER_SECONDS: Final = 2
 _ALWAYS_WITH_RETRY_AFTER: Final = (429, 529)
 
@@ -37,7 +37,7 @@ class ApiError(Exception):
     message: str
     # Whole seconds; None sends a retry-after header with 429 and 529 alone.
     retry_after_seconds: int | None = None
-    # Tells the client's SDK not to retry what cannot get better by itself.
+    # False tells the client's SDK not to retry, because somebody has to act first.
     should_retry: bool | None = None
     error_type: str = ""
 
@@ -97,12 +97,12 @@ def invalid_request(message: str) -> ApiError:
 
 
 def prompt_too_long(prompt_tokens: int, window_tokens: int) -> ApiError:
-    """The prompt alone leaves no room for an answer."""
+    """The prompt alone fills the context window."""
     return ApiError(400, f"prompt is too long: {prompt_tokens} tokens > {window_tokens} maximum")
 
 
 def max_tokens_too_large(prompt_tokens: int, max_tokens: int, window_tokens: int) -> ApiError:
-    """The prompt fits, the answer asked for does not; clients try again with a smaller one."""
+    """The prompt fits, but not with `max_tokens`; clients try again with fewer."""
     return ApiError(
         400,
         f"input length and `max_tokens` exceed context limit: {prompt_tokens} + {max_tokens} > "
@@ -111,5 +111,5 @@ def max_tokens_too_large(prompt_tokens: int, max_tokens: int, window_tokens: int
 
 
 def overloaded(message: str, retry_after_seconds: int) -> ApiError:
-    """Nothing is wrong with the request; trying again later is right."""
+    """The request is fine, and the client should send it again later."""
     return ApiError(529, message, retry_after_seconds=retry_after_seconds)

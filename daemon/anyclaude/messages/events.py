@@ -7,13 +7,13 @@ A tool_use block that `max_tokens` cut has no content_block_stop: clients run a 
 stops, and half a call must not run.
 
 Invariants:
-- Only sentences of that grammar leave `EventMachine`: an event that does not fit raises
-  `GrammarError` and emits nothing. Claude Code stops reading at the first misplaced event, and runs
-  a tool from whatever input it has, so a broken answer must end as an error and not as a message.
+- `EventMachine` emits nothing but that grammar: an event that does not fit raises `GrammarError`.
+  Claude Code stops reading at the first misplaced event, and runs a tool with whatever input it
+  has, so a broken response must end as an error and never look like a message.
 - Block indices count from 0 without gaps, blocks never interleave, tool ids are unique, the input
   of a finished tool_use block is one JSON object.
-- A text or thinking block that never gets content is not announced: an empty text block echoed in a
-  later request is refused by other servers.
+- A text or thinking block without content is not announced: other servers refuse a request that
+  sends an empty text block back.
 """
 
 import json
@@ -23,7 +23,6 @@ from typing import Any, Final
 
 from anyclaude.messages.diagnostics import diagnostics_json
 from anyclaude.messages.errors import ApiError
-from anyclaude.messages.usage import usage_json
 from anyclaude.worker.v1 import worker_pb2 as worker
 
 Event = dict[str, Any]
@@ -39,12 +38,12 @@ _STOP_REASONS: Final = {
     worker.STOP_REASON_MODEL_CONTEXT_WINDOW_EXCEEDED: "model_context_window_exceeded",
     worker.STOP_REASON_PAUSE_TURN: "pause_turn",
 }
-# Answers that something else than the model ended.
+# The stop reasons of messages that were cut.
 _CUTS: Final = {
     worker.STOP_REASON_MAX_TOKENS,
     worker.STOP_REASON_MODEL_CONTEXT_WINDOW_EXCEEDED,
 }
-# Which deltas fit which block.
+# The kinds of deltas that each kind of block accepts.
 _DELTAS: Final = {
     "text": {"text"},
     "thinking": {"thinking", "signature"},
@@ -53,7 +52,7 @@ _DELTAS: Final = {
 
 
 class GrammarError(Exception):
-    """The worker sent an event that does not fit where it stands."""
+    """The worker sent an event that the grammar does not allow there."""
 
 
 class _State(Enum):
@@ -64,7 +63,7 @@ class _State(Enum):
 
 
 def new_message_id() -> str:
-    """Clients merge answers that share an id into one turn, so ids are random, not timed."""
+    """Clients merge messages that share an id into one turn, so ids are random."""
     return "msg_" + secrets.token_hex(16)
 
 
@@ -92,7 +91,7 @@ class EventMachine:
         """The events to send for one worker event other than Failed, in order.
 
         Raises:
-            GrammarError: it does not fit; the caller ends the stream with `fail`.
+            GrammarError: the event does not fit; the caller ends the stream with `fail`.
         """
         if self.ended:
             raise GrammarError("an event after the end")
@@ -113,7 +112,7 @@ class EventMachine:
                 raise GrammarError(f"no place for the event {other}")
 
     def fail(self, error: ApiError, request_id: str) -> list[Event]:
-        """The `error` event that ends the stream; nothing where it has ended already."""
+        """The `error` event that ends the stream; none when it has ended already."""
         if self.ended:
             return []
         self._state = _State.ENDED
@@ -151,7 +150,7 @@ class EventMachine:
         self._state = _State.IN_BLOCK
         self._blocks_begun += 1
         self._block = block
-        # A tool call is content by itself, even without arguments.
+        # A tool call has content even without arguments.
         return self._announce(block) if block.kind == "tool_use" else []
 
     def _check_tool(self, tool: worker.ToolUseBlock) -> None:
@@ -239,13 +238,13 @@ class EventMachine:
         if reason == "stop_sequence" and not finished.stop_sequence:
             raise GrammarError("STOP_SEQUENCE without the sequence")
         if reason in ("end_turn", "tool_use"):
-            # Clients run tools by the stop reason: it follows the blocks, whatever the worker says.
+            # Clients run tools by the stop reason, so it follows the blocks that were sent.
             return "tool_use" if self._tool_ids else "end_turn"
         return reason
 
 
 class _Block:
-    """One open block: what it is, and what its end is checked against."""
+    """One open block, and what its end is checked against."""
 
     def __init__(self, kind: str, first: Event) -> None:
         self.kind = kind
@@ -290,5 +289,19 @@ def _is_json_object(text: str) -> bool:
 
 
 def _refuse_constant(name: str) -> None:
-    # Python reads NaN and Infinity; JavaScript's parser, at the other end, does not.
+    # Python's parser accepts NaN and Infinity; JavaScript's, in the client, does not.
     raise ValueError(name)
+
+
+def usage_json(usage: worker.Usage) -> dict[str, int]:
+    """Token counts as the API spells them: the worker's, never estimates.
+
+    The three input counts add up to the prompt; `output_tokens` is cumulative. Clients compute from
+    them how full the context window is.
+    """
+    return {
+        "input_tokens": usage.input_tokens,
+        "cache_creation_input_tokens": usage.cache_creation_tokens,
+        "cache_read_input_tokens": usage.cache_read_tokens,
+        "output_tokens": usage.output_tokens,
+    }

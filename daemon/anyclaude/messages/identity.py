@@ -1,7 +1,7 @@
-"""Who asks: session, agent and class of a request, from headers and metadata.
+"""The identity of a request: session, agent and class, from its headers and metadata.
 
-Prompt text is never a source: it changes between turns of one conversation. A value that would not
-be safe as a name (of a cache, in a log line) is replaced by its digest.
+Prompt text is not used, since it changes between turns of one conversation. A value that is not
+safe as the name of a cache or in a log line is replaced by its digest.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ CLASS_HEADER: Final = "x-claude-code-request-class"
 _CLASSES: Final = {
     "main": worker.REQUEST_CLASS_MAIN,
     "subagent": worker.REQUEST_CLASS_SUBAGENT,
-    # Agents that a script runs; like subagents they have prompts of their own.
+    # Agents that a script runs have prompts of their own, as subagents do.
     "workflow": worker.REQUEST_CLASS_SUBAGENT,
     "compaction": worker.REQUEST_CLASS_COMPACTION,
     "auxiliary": worker.REQUEST_CLASS_UTILITY,
@@ -30,7 +30,7 @@ _SAFE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}")
 # Up to Claude Code 2.1.77: user_<hex>_account_<uuid>_session_<uuid>.
 _LEGACY_SESSION: Final = re.compile(r"_session_([0-9A-Za-z-]+)$")
 _CLASSIFIER_STOP: Final = "</block>"
-# Claude Code's title and probe calls stay well below; its main prompts are ten times as long.
+# Claude Code's title and probe calls are much shorter; its main prompts are ten times as long.
 _SHORT_CHARACTERS: Final = 4000
 
 
@@ -49,7 +49,7 @@ def identify(headers: Mapping[str, str], request: MessagesRequest) -> worker.Ide
 
 
 def identify_by_headers(headers: Mapping[str, str]) -> worker.Identity:
-    """As `identify`, of a request whose body is not read."""
+    """As `identify`, for a request whose body is not read."""
     return worker.Identity(
         session_id=_safe(headers.get(SESSION_HEADER, "")),
         agent_id=_safe(headers.get(AGENT_HEADER, "")),
@@ -94,7 +94,7 @@ def _class_of(
 
 
 def _is_utility(request: MessagesRequest, *, from_claude_code: bool) -> bool:
-    # Utility prompts are not kept, so a warm-up and another client's small talk must not count.
+    # Utility prompts are not cached, so a warm-up or another client's short prompt must not be one.
     if request.max_tokens == 0:
         return False
     if _CLASSIFIER_STOP in request.stop_sequences:

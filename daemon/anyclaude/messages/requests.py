@@ -1,11 +1,11 @@
 """A Messages request as clients send it.
 
-Open by design: unknown fields, block types and betas are kept and never refused, since Claude Code
-adds some with every release. Only what no answer can be given without is checked.
+The types are open: unknown fields, block types and betas are kept and never refused, since Claude
+Code adds some with every release. Only what a response cannot do without is checked.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -19,7 +19,7 @@ from pydantic_core import from_json
 
 from anyclaude.messages.errors import ApiError, invalid_request
 
-# Where pydantic's words are Python's.
+# In place of pydantic's messages that name Python types.
 _IN_JSON: Final = {
     "model_type": "Input should be an object",
     "dict_type": "Input should be an object",
@@ -37,10 +37,10 @@ Block = Annotated[dict[str, Any], AfterValidator(_has_type)]
 
 
 def inner_blocks(content: object, where: str) -> list[dict[str, Any]]:
-    """The content of a block, as blocks: what a request's shape says nothing about.
+    """The content of a block as a list of blocks; a request's type does not check it.
 
     Raises:
-        ApiError: 400 naming what is no block, and where it stands.
+        ApiError: 400 naming what is not a block, and its place.
     """
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
@@ -58,9 +58,6 @@ def _images(block: Mapping[str, Any]) -> int:
     inner = block.get("content")
     parts = inner if isinstance(inner, list) else []
     return sum(isinstance(part, dict) and part.get("type") == "image" for part in parts)
-
-
-_Request = TypeVar("_Request", bound=BaseModel)
 
 
 class _Open(BaseModel):
@@ -114,9 +111,21 @@ class CountTokensRequest(_Open):
     thinking: dict[str, Any] | None = None
     output_config: dict[str, Any] | None = None
 
+    @classmethod
+    def of(cls, document: Any) -> Self:
+        """The request in a body that is parsed already.
+
+        Raises:
+            ApiError: 400 naming the field and what is wrong with it.
+        """
+        try:
+            return cls.model_validate(document)
+        except ValidationError as error:
+            raise _explain(error) from None
+
     @property
     def answer_schema(self) -> dict[str, Any] | None:
-        """The JSON Schema that the answer's text has to fit."""
+        """The JSON Schema that the response's text has to match."""
         wanted = (self.output_config or {}).get("format")
         if not isinstance(wanted, dict) or wanted.get("type") != "json_schema":
             return None
@@ -153,41 +162,24 @@ def parse_messages_request(body: bytes) -> MessagesRequest:
     Raises:
         ApiError: 400 naming the field and what is wrong with it.
     """
-    return messages_request(read_json(body))
+    return MessagesRequest.of(read_json(body))
 
 
 def parse_count_tokens_request(body: bytes) -> CountTokensRequest:
     """Parses the body of `POST /v1/messages/count_tokens`; errors as above."""
-    return count_tokens_request(read_json(body))
+    return CountTokensRequest.of(read_json(body))
 
 
 def read_json(body: bytes) -> Any:
-    """What a body holds, whatever it asks; errors as above."""
+    """The JSON document in a body, of any shape; errors as above."""
     try:
         return from_json(body)
     except ValueError as error:
         raise invalid_request(f"The request body is not valid JSON: {error}.") from None
 
 
-def messages_request(document: Any) -> MessagesRequest:
-    """As `parse_messages_request`, of what has been read already."""
-    return _judged(MessagesRequest, document)
-
-
-def count_tokens_request(document: Any) -> CountTokensRequest:
-    """As `parse_count_tokens_request`, of what has been read already."""
-    return _judged(CountTokensRequest, document)
-
-
-def _judged(shape: type[_Request], document: Any) -> _Request:
-    try:
-        return shape.model_validate(document)
-    except ValidationError as error:
-        raise _explain(error) from None
-
-
 def _explain(error: ValidationError) -> ApiError:
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
-    said = _IN_JSON.get(first["type"]) or first["msg"].removeprefix("Value error, ")
-    return invalid_request(f"{where}: {said}" if where else said)
+    message = _IN_JSON.get(first["type"]) or first["msg"].removeprefix("Value error, ")
+    return invalid_request(f"{where}: {message}" if where else message)

@@ -18,7 +18,6 @@ from google.protobuf.message import DecodeError
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.messages.errors import ApiError
 from anyclaude.proxy.failures import gone, restarting, too_large
-from anyclaude.runtime.alarm import Alarm
 from anyclaude.runtime.streams import (
     HIGH_WATER_BYTES,
     MessageTooLargeError,
@@ -45,7 +44,6 @@ class Generation(StreamProtocol):
         # Raised once the events before it are read.
         self._end: ApiError | None = None
         self._waiting: asyncio.Future[None] | None = None
-        self._alarm = Alarm(self._wake)
         self._stopping = asyncio.ensure_future(stopping.wait())
         self._stopping.add_done_callback(self._wake)
 
@@ -97,7 +95,6 @@ class Generation(StreamProtocol):
     async def close(self) -> None:
         if self._is_connected:
             self.transport.abort()
-        self._alarm.close()
         self._stopping.cancel()
         await asyncio.gather(self._stopping, return_exceptions=True)
 
@@ -142,14 +139,16 @@ class Generation(StreamProtocol):
 
     async def _wait(self, timeout: float | None) -> None:
         """Returns when something was received, or after `timeout` seconds."""
-        self._waiting = asyncio.get_running_loop().create_future()
-        if timeout is not None:
-            self._alarm.begin(timeout)
+        loop = asyncio.get_running_loop()
+        self._waiting = loop.create_future()
+        # Cheaper than asyncio.timeout, which costs several microseconds for each word.
+        timer = loop.call_later(timeout, self._wake) if timeout is not None else None
         try:
             await self._waiting
         finally:
             self._waiting = None
-            self._alarm.end()
+            if timer is not None:
+                timer.cancel()
 
     def _wake(self, *_: object) -> None:
         if self._waiting is not None and not self._waiting.done():

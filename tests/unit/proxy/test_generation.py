@@ -158,6 +158,21 @@ async def test_silence_returns_nothing_in_time() -> None:
         assert await generation.next(0.01) == []
 
 
+async def test_each_wait_has_a_limit_of_its_own() -> None:
+    """The limit of a wait that ended early does not cut the next one short."""
+    word = say.delta(0, text="a")
+    async with staged(emitting(word, then_silent=True)) as stage, stage.generate() as generation:
+        # On a busy machine the word may come after the first limits.
+        while not (events := await generation.next(0.1)):
+            pass
+        assert events == [word]
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        assert await generation.next(0.3) == []
+        # A loop's clock counts milliseconds.
+        assert loop.time() - begun > 0.29
+
+
 async def test_stopping_ends_a_silent_answer() -> None:
     """When this process stops, the received events are returned before the error."""
     word = say.delta(0, text="a")

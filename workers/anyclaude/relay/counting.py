@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import structlog
 
-from anyclaude.messages.requests import CountTokensRequest, count_tokens_request, read_json
+from anyclaude.messages.requests import CountTokensRequest, read_json
 from anyclaude.relay.anthropic import COUNT_PATH, AnthropicDialect, count_body
 from anyclaude.relay.client import Response
 from anyclaude.relay.failures import Refusal, UpstreamFault, explain_refusal
@@ -29,7 +29,7 @@ async def count_tokens(upstream: Upstream, raw: bytes) -> pb.CountTokensResponse
         ApiError: the request is invalid, or the real API refuses it.
     """
     document = read_json(raw)
-    request = count_tokens_request(document)
+    request = CountTokensRequest.of(document)
     try:
         counted = await _count(upstream, request, document)
     except UpstreamFault as fault:

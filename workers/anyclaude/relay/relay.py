@@ -16,7 +16,7 @@ import structlog
 from pydantic_core import to_json
 
 from anyclaude.messages.errors import ApiError, prompt_too_long
-from anyclaude.messages.requests import MessagesRequest, messages_request, read_json
+from anyclaude.messages.requests import MessagesRequest, read_json
 from anyclaude.messages.websearch import not_searched, only_searches
 from anyclaude.relay.client import Response
 from anyclaude.relay.dialect import BrokenAnswerError, Dialect, Reader, RefusedInStreamError, Target
@@ -68,7 +68,7 @@ async def generate(upstream: Upstream, raw: bytes, emit: Emit) -> pb.Usage:
         ApiError: the request failed, before or after content was sent.
     """
     document = read_json(raw)
-    request = messages_request(document)
+    request = MessagesRequest.of(document)
     upstream.admit()
     upstream.running += 1
     try:
