@@ -28,9 +28,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from anyclaude.messages.requests import parse_messages_request
 from anyclaude.mlx.adapter import TokenizerWrapper
-from anyclaude.mlx.kv.lease import Lease
-from anyclaude.mlx.kv.lineage import LineageKey
-from anyclaude.mlx.kv.room import StoreLimits
+from anyclaude.mlx.kv.budget import StoreLimits
+from anyclaude.mlx.kv.lineage import Lease, LineageKey
 from anyclaude.mlx.kv.store import KVStore
 from anyclaude.mlx.prompt import Prompt, PromptRenderer
 from anyclaude.mlx.tokens import TokenArray, token_digest
@@ -114,7 +113,7 @@ class Bench:
         """As the engine does."""
         ids, stable = prompt.token_ids, prompt.stable_tokens
         key = LineageKey(self.conversation.session, "", token_digest(ids[:stable]))
-        self.store.room.make_for(key, ids)
+        self.store.budget.fit_request(key, ids)
         return self.store.acquire(key, ids, stable)
 
     def release(self, lease: Lease) -> None:
@@ -133,7 +132,7 @@ class Bench:
         moments.append(time.thread_time())
         new = len(self.prompt.token_ids) - before
         assert new in NEW_TOKENS, f"{new} new tokens"
-        assert len(self.prompt.token_ids) - lease.reused_tokens < NEW_TOKENS.stop + 8
+        assert len(self.prompt.token_ids) - lease.lookup.reused < NEW_TOKENS.stop + 8
         self.release(lease)
         times = self.times
         for kept, (start, end) in zip(

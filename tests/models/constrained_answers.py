@@ -15,8 +15,8 @@ from anyclaude.mlx.decode.constraint import ConstraintCompiler
 from anyclaude.mlx.decode.constraint.masks import Mask
 from anyclaude.mlx.engine.engine import Engine
 from anyclaude.mlx.engine.job import Job
+from anyclaude.mlx.kv.budget import StoreLimits
 from anyclaude.mlx.kv.lineage import LineageKey
-from anyclaude.mlx.kv.room import StoreLimits
 from anyclaude.mlx.kv.store import KVStore
 from anyclaude.mlx.tokens import token_array
 from anyclaude.runtime.settings import MlxSettings

@@ -7,11 +7,9 @@ from pathlib import Path
 import pytest
 
 from anyclaude.mlx import labels as module
-from anyclaude.mlx.kv.operations import prune
-from anyclaude.mlx.kv.prune import Selection
+from anyclaude.mlx.kv.operations import Selection, prune
 from anyclaude.mlx.kv.store import KVStore
 from anyclaude.mlx.kv_disk import DiskTier
-from anyclaude.mlx.kv_disk.archive import Archive
 from anyclaude.mlx.labels import LabelError, Labels
 from tests.models import tiny
 from tests.unit.mlx.kv.kv_engine import bench
@@ -20,10 +18,10 @@ FINGERPRINT = "model-1"
 
 
 @pytest.fixture
-def archive(tmp_path: Path) -> Iterator[Archive]:
-    archive = Archive(DiskTier(tmp_path / "kv", FINGERPRINT, 1 << 30))
-    yield archive
-    archive.close()
+def disk(tmp_path: Path) -> Iterator[DiskTier]:
+    disk = DiskTier(tmp_path / "kv", FINGERPRINT, 1 << 30)
+    yield disk
+    disk.close()
 
 
 @pytest.fixture
@@ -32,9 +30,9 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(archive: Archive) -> KVStore:
+def store(disk: DiskTier) -> KVStore:
     """Two conversations."""
-    made = bench(tiny.Family.DENSE, archive=archive)
+    made = bench(tiny.Family.DENSE, disk=disk)
     for session in ("one", "two"):
         made.start([ord(letter) for letter in session] * 20, session).answer()
     return made.engine.store
@@ -44,9 +42,9 @@ def on_disk(file: Path) -> object:
     return json.loads(file.read_text())
 
 
-def test_a_pruned_cache_takes_its_label_along(store: KVStore, file: Path) -> None:
+def test_a_pruned_cache_takes_its_label_along(store: KVStore, disk: DiskTier, file: Path) -> None:
     """The label of what was pruned leaves the file; the other one stays."""
-    labels, names = Labels(store), [lineage.name for lineage in store.lineages()]
+    labels, names = Labels(store, disk), [lineage.name for lineage in store.lineages()]
     for name in names:
         labels.put(name, f"label of {name}")
     prune(store, Selection(session_id="one"))
@@ -54,18 +52,20 @@ def test_a_pruned_cache_takes_its_label_along(store: KVStore, file: Path) -> Non
     assert on_disk(file) == {FINGERPRINT: {names[1]: f"label of {names[1]}"}}
 
 
-def test_labels_of_models_without_records_go(store: KVStore, file: Path) -> None:
+def test_labels_of_models_without_records_go(store: KVStore, disk: DiskTier, file: Path) -> None:
     """So the file is bounded by the models that are stored."""
     file.write_text(json.dumps({"model-0": {"lineages/x": "old"}}))
-    labels, name = Labels(store), store.lineages()[0].name
+    labels, name = Labels(store, disk), store.lineages()[0].name
     labels.put(name, "new")
     assert on_disk(file) == {FINGERPRINT: {name: "new"}}
 
 
-def test_labels_are_bounded(store: KVStore, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_are_bounded(
+    store: KVStore, disk: DiskTier, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One too many is refused and changes nothing; replacing one is not."""
     monkeypatch.setattr(module, "MAX_LABELS", 1)
-    labels, (one, two) = Labels(store), [lineage.name for lineage in store.lineages()]
+    labels, (one, two) = Labels(store, disk), [lineage.name for lineage in store.lineages()]
     labels.put(one, "first")
     with pytest.raises(LabelError):
         labels.put(two, "second")
@@ -74,22 +74,26 @@ def test_labels_are_bounded(store: KVStore, file: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"model-1": 3}', b"\xff\xfe", b"null"])
-def test_a_file_that_is_not_ours_is_ignored(store: KVStore, file: Path, content: bytes) -> None:
+def test_a_file_that_is_not_ours_is_ignored(
+    store: KVStore, disk: DiskTier, file: Path, content: bytes
+) -> None:
     """Damage costs the labels, never a start; the next label writes a sound file."""
     file.write_bytes(content)
-    labels, name = Labels(store), store.lineages()[0].name
+    labels, name = Labels(store, disk), store.lineages()[0].name
     labels.put(name, "new")
     assert on_disk(file) == {FINGERPRINT: {name: "new"}}
 
 
-def test_a_label_that_cannot_be_written_is_not_shown(store: KVStore, file: Path) -> None:
+def test_a_label_that_cannot_be_written_is_not_shown(
+    store: KVStore, disk: DiskTier, file: Path
+) -> None:
     """The operator is told, and sees what a restart would show."""
-    labels, name = Labels(store), store.lineages()[0].name
+    labels, name = Labels(store, disk), store.lineages()[0].name
     file.mkdir()
     with pytest.raises(LabelError, match="cannot be written"):
         labels.put(name, "new")
     file.rmdir()
-    assert Labels(store).of(name) == labels.of(name) == ""
+    assert Labels(store, disk).of(name) == labels.of(name) == ""
 
 
 def test_without_a_disk_tier_labels_last_as_long_as_memory() -> None:
@@ -97,7 +101,7 @@ def test_without_a_disk_tier_labels_last_as_long_as_memory() -> None:
     made = bench(tiny.Family.DENSE)
     made.start([7] * 60, "one").answer()
     store = made.engine.store
-    labels, name = Labels(store), store.lineages()[0].name
+    labels, name = Labels(store, None), store.lineages()[0].name
     labels.put(name, "mine")
     assert labels.of(name) == "mine"
     with pytest.raises(LookupError):

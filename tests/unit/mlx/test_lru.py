@@ -27,3 +27,15 @@ def test_entries_count_by_their_size() -> None:
     assert cache.get_or_make("a", lambda: "again") == "x" * 6
     cache.put("c", "z" * 11)
     assert [cache.get_or_make(key, lambda: "again") for key in "abc"] == ["again"] * 3
+
+
+def test_the_number_of_sized_entries_can_be_limited_too() -> None:
+    """Putting reports what it evicted, and looking through the entries is not a use."""
+    cache: LRUCache[str, str] = LRUCache(10, lambda _, value: len(value), max_entries=2)
+    assert cache.put("a", "x") == []
+    cache.put("b", "y")
+    assert cache.items() == [("a", "x"), ("b", "y")]
+    assert cache.put("c", "z") == ["a"]
+    assert (cache.get("a"), cache.get("b")) == (None, "y")
+    assert cache.put("d", "w" * 9) == ["c"]
+    assert cache.size == 10

@@ -1,6 +1,7 @@
-"""Who may import whom: siblings never each other, nothing upward, MLX in its worker alone."""
+"""Which package may import which: never a sibling, nothing upward, no circles, MLX in one place."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,6 +27,31 @@ LEVELS: Final = (
 )
 # The launcher is a command of the same package folder and shares the client of the control API.
 ALLOWED: Final = {("anyclaude.launcher", "anyclaude.cli")}
+# Inside the workers: what each part may import beside itself. Modules that are not named wire the
+# parts together: they may import all of them, and none of the parts may import one of those.
+ARROWS: Final = {
+    "anyclaude.mlx": {
+        "tokens": "",
+        "lru": "",
+        "memory": "",
+        "adapter": "tokens",
+        "prompt": "tokens adapter lru",
+        "decode": "tokens adapter lru",
+        "kv": "tokens adapter",
+        "kv_disk": "tokens adapter kv",
+        "kv_explain": "tokens lru kv prompt",
+        "engine": "tokens adapter memory kv",
+    },
+    # Dialects turn requests and events into others; sending and choosing is not theirs.
+    "anyclaude.relay": {
+        "openai": "dialect failures refusals sse turns usage",
+        "anthropic": "dialect failures sse turns usage",
+        "dialect": "refusals sse",
+        "transport": "",
+    },
+}
+# A function that connects names the type of its client, which is imported when it is called.
+TYPE_ONLY: Final = {("anyclaude.cli.command", "anyclaude.cli.client")}
 HEAVY: Final = ("mlx", "mlx_lm", "transformers", "tokenizers", "llguidance")
 
 
@@ -36,14 +62,17 @@ def modules() -> Iterator[tuple[str, Path]]:
             yield ".".join(part for part in parts if part != "__init__"), file
 
 
-def imports(file: Path) -> Iterator[str]:
-    """Every absolute import, also those inside functions and type checking blocks."""
-    for node in ast.walk(ast.parse(file.read_text())):
+def imports(file: Path, *, inside_functions: bool = True) -> Iterator[str]:
+    """Every absolute import, down to the name, also those inside type checking blocks."""
+    waiting: list[ast.AST] = [ast.parse(file.read_text())]
+    while waiting:
+        node = waiting.pop()
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif inside_functions or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            waiting.extend(ast.iter_child_nodes(node))
 
 
 def package_of(module: str) -> tuple[int, str] | None:
@@ -66,6 +95,50 @@ def test_nothing_imports_upward_or_sideways() -> None:
             if there[0] >= here[0] and (here[1], there[1]) not in ALLOWED:
                 wrong.append(f"{module} imports {imported}")
     assert wrong == []
+
+
+def part_of(module: str, package: str) -> str | None:
+    """The first name below `package`."""
+    prefix, _, rest = module.partition(f"{package}.")
+    return rest.split(".")[0] if not prefix and rest else None
+
+
+@pytest.mark.parametrize("package", ARROWS)
+def test_arrows_inside_a_worker_run_one_way(package: str) -> None:
+    """A part of a worker imports only what its line in the list names."""
+    arrows = ARROWS[package]
+    wrong = []
+    for module, file in modules():
+        here = part_of(module, package)
+        if here not in arrows:
+            continue
+        there = {part_of(imported, package) for imported in imports(file)} - {None, here}
+        wrong += [f"{module} imports {part}" for part in there - set(arrows[here].split())]
+    assert wrong == []
+
+
+def test_no_modules_import_each_other() -> None:
+    """There is no circle of imports outside functions, type checking blocks included."""
+    files = dict(modules())
+    graph: dict[str, set[str]] = {}
+    for module, file in files.items():
+        names = imports(file, inside_functions=False)
+        # A name that is no module is one of the module before its last dot.
+        found = {name if name in files else name.rpartition(".")[0] for name in names}
+        graph[module] = {there for there in found & files.keys() if there != module}
+    for here, there in TYPE_ONLY:
+        graph[here].discard(there)
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_mlx_lm_is_imported_in_the_adapter_alone() -> None:
+    """What changes with mlx-lm's releases is in one module."""
+    importers = {
+        module
+        for module, file in modules()
+        if any(name.split(".")[0] == "mlx_lm" for name in imports(file))
+    }
+    assert importers == {"anyclaude.mlx.adapter"}
 
 
 def test_mlx_is_imported_in_its_worker_alone() -> None:

@@ -27,7 +27,9 @@ from anyclaude.mlx.exchange import Exchange
 from anyclaude.mlx.jobs import warm_up_body
 from anyclaude.mlx.kv.operations import PinnedTooMuchError
 from anyclaude.mlx.kv.store import KVStore
+from anyclaude.mlx.kv_disk import DiskTier
 from anyclaude.mlx.kv_disk.export_file import ExchangeError, Fault
+from anyclaude.mlx.kv_explain.explain import Explainer
 from anyclaude.mlx.labels import MAX_CHARACTERS, LabelError, Labels
 from anyclaude.mlx.service import WorkerService
 from anyclaude.runtime.call_errors import CallError, rpc_method
@@ -47,15 +49,25 @@ _Result = TypeVar("_Result")
 class CacheService(cache_pb2_grpc.CacheServiceServicer):
     """The caches of one engine."""
 
-    def __init__(self, engine: Engine, worker: WorkerService, exchange: Exchange) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        worker: WorkerService,
+        exchange: Exchange,
+        explainer: Explainer,
+        disk: DiskTier | None,
+    ) -> None:
         """
         Args:
             worker: computes prompts for `WarmCache`, and knows the memory.
+            disk: None where caches are kept in memory alone.
         """
         self._engine = engine
         self._worker = worker
         self._exchange = exchange
-        self._labels = Labels(engine.store)
+        self._labels = Labels(engine.store, disk)
+        self._explainer = explainer
+        self._disk = disk
 
     @rpc_method
     async def ListCaches(self, request: pb.ListCachesRequest) -> pb.ListCachesResponse:
@@ -66,7 +78,7 @@ class CacheService(cache_pb2_grpc.CacheServiceServicer):
             caches=page,
             next_page_token=page[-1].name if len(page) < len(rest) else "",
             memory=self._worker.memory(),
-            models=() if request.page_token else await self._on_store(stored_models),
+            models=() if request.page_token else stored_models(self._disk),
         )
 
     @rpc_method
@@ -83,7 +95,7 @@ class CacheService(cache_pb2_grpc.CacheServiceServicer):
 
     @rpc_method
     async def ExplainCache(self, request: pb.ExplainCacheRequest) -> pb.ExplainCacheResponse:
-        explanation = await self._on_store(lambda store: store.explainer.get(request.request_id))
+        explanation = await self._on_store(lambda _: self._explainer.get(request.request_id))
         if explanation is None:
             raise CallError(
                 grpc.StatusCode.NOT_FOUND,
@@ -188,7 +200,7 @@ class CacheService(cache_pb2_grpc.CacheServiceServicer):
         return tree
 
     def _prune(self, store: KVStore, request: pb.PruneCachesRequest) -> pb.PruneCachesResponse:
-        pruned = prune_caches(store, request.filter, dry_run=not request.force)
+        pruned = prune_caches(store, self._disk, request.filter, dry_run=not request.force)
         for cache in pruned.caches:
             cache.label = self._labels.of(cache.name)
         if request.force:

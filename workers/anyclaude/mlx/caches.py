@@ -5,10 +5,18 @@ from typing import Final
 
 from anyclaude.cache.v1 import cache_pb2 as pb
 from anyclaude.mlx.kv.lineage import Lineage
-from anyclaude.mlx.kv.operations import pin, pinned_bytes, prune
-from anyclaude.mlx.kv.prune import Removal, Selection, Tier
+from anyclaude.mlx.kv.operations import (
+    Removal,
+    Selection,
+    Tier,
+    pin,
+    pinned_bytes,
+    prune,
+    used_bytes,
+)
 from anyclaude.mlx.kv.store import KVStore
 from anyclaude.mlx.kv.tree import Node
+from anyclaude.mlx.kv_disk import DiskTier
 
 _TIERS: Final[Mapping[int, Tier]] = {
     pb.CACHE_TIER_UNSPECIFIED: Tier.BOTH,
@@ -32,9 +40,9 @@ def list_caches(store: KVStore) -> list[pb.Cache]:
     return sorted([*lineages, *prefixes], key=lambda cache: cache.name)
 
 
-def stored_models(store: KVStore) -> list[pb.StoredModel]:
+def stored_models(disk: DiskTier | None) -> list[pb.StoredModel]:
     """Models that have records on disk, the resident one first."""
-    models = store.archive.models() if store.archive else {}
+    models = disk.models() if disk else {}
     return [
         pb.StoredModel(fingerprint=name, records=records, bytes=nbytes, resident=not index)
         for index, (name, (records, nbytes)) in enumerate(models.items())
@@ -57,8 +65,8 @@ def cache_tree(store: KVStore) -> pb.GetCacheTreeResponse:
             start=node.start,
             tokens=len(node.tokens),
             bytes=node.nbytes,
-            disk_bytes=node.disk_bytes if node.on_disk else 0,
-            on_disk=node.on_disk,
+            disk_bytes=node.stored_bytes,
+            on_disk=node.is_stored,
             has_state=node.has_states,
             pinned=node.pinned,
             prefix=f"prefixes/{node.stable_digest}" if node.stable_digest else "",
@@ -101,17 +109,17 @@ def _tip(store: KVStore, name: str) -> Node | None:
 
 
 def prune_caches(
-    store: KVStore, wanted: pb.PruneFilter, *, dry_run: bool
+    store: KVStore, disk: DiskTier | None, wanted: pb.PruneFilter, *, dry_run: bool
 ) -> pb.PruneCachesResponse:
     """Removes what the filter selects; with `dry_run` only lists it.
 
     Raises:
         UnknownCacheError: nothing is stored of the model that was named.
     """
-    if wanted.model and not _is_resident(store, wanted.model):
-        return _prune_model(store, wanted.model, dry_run=dry_run)
+    if wanted.model and wanted.model != next(iter(disk.models() if disk else {}), ""):
+        return _prune_model(disk, wanted.model, dry_run=dry_run)
     chosen = selection(wanted, store)
-    before = _used_bytes(store, chosen)
+    before = used_bytes(store, chosen.tier)
     removals = prune(store, chosen, dry_run=True)
     answer = pb.PruneCachesResponse(
         caches=[cache for removal in removals if (cache := _removed(removal))],
@@ -119,28 +127,21 @@ def prune_caches(
     )
     if not dry_run:
         prune(store, chosen)
-        answer.freed_bytes = max(0, before - _used_bytes(store, chosen))
+        answer.freed_bytes = max(0, before - used_bytes(store, chosen.tier))
     answer.remaining_bytes = max(0, before - answer.freed_bytes)
     return answer
 
 
-def _used_bytes(store: KVStore, chosen: Selection) -> int:
-    return store.disk_bytes if chosen.tier is Tier.DISK else store.room.nbytes
-
-
-def _is_resident(store: KVStore, fingerprint: str) -> bool:
-    models = store.archive.models() if store.archive else {}
-    return next(iter(models), "") == fingerprint
-
-
-def _prune_model(store: KVStore, fingerprint: str, *, dry_run: bool) -> pb.PruneCachesResponse:
+def _prune_model(
+    disk: DiskTier | None, fingerprint: str, *, dry_run: bool
+) -> pb.PruneCachesResponse:
     """Removes the records of a model that is not loaded now."""
-    models = store.archive.models() if store.archive else {}
-    if store.archive is None or fingerprint not in models:
+    models = disk.models() if disk else {}
+    if disk is None or fingerprint not in models:
         raise UnknownCacheError(fingerprint, f'Nothing is stored of a model "{fingerprint}".')
     nbytes = models[fingerprint][1]
     if not dry_run:
-        nbytes = store.archive.remove_model(fingerprint)
+        nbytes = disk.remove_model(fingerprint)
     remaining = sum(stored for _, stored in models.values()) - nbytes
     return pb.PruneCachesResponse(freed_bytes=nbytes, remaining_bytes=remaining)
 
@@ -150,8 +151,7 @@ def selection(wanted: pb.PruneFilter, store: KVStore) -> Selection:
     tier = _TIERS[wanted.tier]
     to_bytes = wanted.to_bytes if wanted.HasField("to_bytes") else None
     if wanted.HasField("percent"):
-        used = store.disk_bytes if tier is Tier.DISK else store.room.nbytes
-        to_bytes = used * (100 - wanted.percent) // 100
+        to_bytes = used_bytes(store, tier) * (100 - wanted.percent) // 100
     return Selection(
         session_id=wanted.session_id or None,
         older_than_seconds=age if wanted.HasField("older_than") else None,
@@ -204,7 +204,7 @@ def _prefix(node: Node) -> pb.Cache:
 
 
 def _stored(nodes: Sequence[Node]) -> int:
-    return sum(node.disk_bytes for node in nodes if node.on_disk)
+    return sum(node.stored_bytes for node in nodes)
 
 
 def _removed(removal: Removal) -> pb.Cache | None:

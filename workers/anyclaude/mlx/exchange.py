@@ -12,13 +12,14 @@ from typing import Final, TypeVar
 
 from anyclaude.cache.v1 import cache_pb2 as pb
 from anyclaude.mlx.engine.engine import Engine
-from anyclaude.mlx.kv_disk import DiskState
+from anyclaude.mlx.kv_disk import DiskState, DiskTier
 from anyclaude.mlx.kv_disk.export_file import ExchangeError, ExportWriter, Fault
 from anyclaude.mlx.kv_disk.import_file import ExportReader, opened
 from anyclaude.mlx.kv_disk.incoming import Brought, Incoming
 from anyclaude.mlx.kv_disk.outgoing import Choice, Outgoing
 from anyclaude.mlx.kv_disk.records import SegmentShape
 from anyclaude.mlx.kv_disk.writer import WriteJob
+from anyclaude.mlx.model import Model
 
 # How long taking over waits for one segment to reach the disk before it goes on.
 _WRITE_SECONDS: Final = 60.0
@@ -30,15 +31,19 @@ Result = TypeVar("Result")
 class Exchange:
     """One export or import at a time; the next waits."""
 
-    def __init__(self, engine: Engine, fingerprint: str, model_id: str) -> None:
+    def __init__(
+        self, engine: Engine, model: Model, fingerprint: str, tier: DiskTier | None
+    ) -> None:
         """
         Args:
-            fingerprint: what the caches are valid under.
+            fingerprint: names what the caches are valid for.
+            tier: None where caches are kept in memory alone.
         """
         self._engine = engine
         self._store = engine.store
         self._fingerprint = fingerprint
-        self._model_id = model_id
+        self._model = model
+        self._tier = tier
         # One thread, so that a file is closed after its last write even when the caller has gone.
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="exchange")
         self._turn = asyncio.Lock()
@@ -57,7 +62,7 @@ class Exchange:
     async def take_over(self, request: pb.ImportCachesRequest) -> pb.ImportCachesResponse:
         """Raises ExchangeError; nothing was taken over then, unless the file changed meanwhile."""
         async with self._turn:
-            shape = await self._on_engine(self._engine.segment_shape)
+            shape = await self._on_engine(self._segment_shape)
             if shape is None:
                 raise ExchangeError(
                     Fault.REFUSED, "This model has layers whose caches cannot be stored."
@@ -71,12 +76,17 @@ class Exchange:
                     Fault.MISSING, f"{request.path} cannot be read: {why}."
                 ) from error
 
+    def _segment_shape(self) -> SegmentShape | None:
+        return SegmentShape.of(self._model.weights, self._store.kv_bits)
+
     async def _export(self, request: pb.ExportCachesRequest) -> pb.ExportCachesResponse:
         choice = Choice(request.session_id, request.prefixes)
         outgoing = await self._on_engine(
             lambda: Outgoing.of(self._store, self._fingerprint, choice)
         )
-        manifest = await self._on_engine(lambda: outgoing.manifest(self._model_id, time.time()))
+        manifest = await self._on_engine(
+            lambda: outgoing.manifest(self._model.info.id, time.time())
+        )
         path, overwrite = Path(request.path), request.overwrite
         writer = await self._on_disk(lambda: ExportWriter(path, manifest, overwrite=overwrite))
         try:
@@ -113,10 +123,9 @@ class Exchange:
 
     def _check_size(self, reader: ExportReader) -> None:
         """Refuses what would push out everything else and then itself."""
-        archive = self._store.archive
-        name, limit = "cache.memory_limit_bytes", self._store.room.limit_bytes
-        if archive is not None:
-            name, limit = "cache.disk_limit_bytes", archive.status().budget_bytes
+        name, limit = "cache.memory_limit_bytes", self._engine.status.cache_limit_bytes
+        if self._tier is not None:
+            name, limit = "cache.disk_limit_bytes", self._tier.status().budget_bytes
         if reader.nbytes > limit:
             raise ExchangeError(
                 Fault.TOO_LARGE,
@@ -125,17 +134,17 @@ class Exchange:
             )
 
     async def _until_written(self) -> None:
-        """So that segments which have to make room later can: the disk has them."""
-        archive = self._store.archive
-        if archive is None:
+        """Waits until the disk has the segments, so that they can be evicted from memory later."""
+        tier = self._tier
+        if tier is None:
             return
         deadline = time.monotonic() + _WRITE_SECONDS
         while time.monotonic() < deadline:
-            status = archive.status()
+            status = tier.status()
             if not status.pending_writes or status.state is DiskState.STOPPED:
                 break
             await asyncio.sleep(_POLL_SECONDS)
-        await self._on_engine(archive.reap)
+        await self._on_engine(tier.reap)
 
     async def _on_engine(self, function: Callable[[], Result]) -> Result:
         return await asyncio.wrap_future(self._engine.call(function))

@@ -19,7 +19,8 @@ from anyclaude.mlx.decode import BlockStream, ThinkingBudget, make_sampler
 from anyclaude.mlx.decode.constraint import AnswerGrammar, ConstraintCompiler
 from anyclaude.mlx.engine.job import Job
 from anyclaude.mlx.kv.lineage import LineageKey
-from anyclaude.mlx.kv_explain.remembered import Asked
+from anyclaude.mlx.kv_explain.explain import Explainer
+from anyclaude.mlx.kv_explain.remembered import RequestFacts
 from anyclaude.mlx.model import Model
 from anyclaude.mlx.prompt import Prompt, PromptRenderer
 from anyclaude.mlx.prompt.canonical import wants_thinking
@@ -41,12 +42,17 @@ class JobMaker:
     """Makes jobs for one model."""
 
     def __init__(
-        self, model: Model, renderer: PromptRenderer, decode_tokenizer: TokenizerWrapper
+        self,
+        model: Model,
+        renderer: PromptRenderer,
+        decode_tokenizer: TokenizerWrapper,
+        explainer: Explainer,
     ) -> None:
         self._model = model
         self._renderer = renderer
         # For the MLX thread only, while the renderer's tokenizer is for the executor's thread only.
         self._decode_tokenizer = decode_tokenizer
+        self._explainer = explainer
         self._constraints = ConstraintCompiler.of(decode_tokenizer)
 
     def job(self, request: pb.GenerateRequest, emit: Callable[[pb.GenerateResponse], None]) -> Job:
@@ -74,7 +80,7 @@ class JobMaker:
         grammar = self._grammar(body, in_thinking=in_thinking)
         budget = self._budget(body, in_thinking=in_thinking)
         sampler = self._sampler(body, grammar, budget)
-        asked = _asked(request, body, prompt)
+        facts = _facts(request, body, prompt)
         return Job(
             request_id=request.request_id,
             lineage=_lineage(request.identity, prompt),
@@ -96,8 +102,8 @@ class JobMaker:
             ),
             emit=emit,
             keep=request.identity.request_class != pb.REQUEST_CLASS_UTILITY,
-            asked=asked,
-            answered=self._answer_keeper(prompt.answer_position, asked.answer),
+            listener=self._explainer.request(facts),
+            answered=self._answer_keeper(prompt.answer_position, facts.answer),
             render_seconds=time.monotonic() - began,
             created=began,
         )
@@ -151,9 +157,9 @@ def _client_tools(body: MessagesRequest) -> list[Tool]:
     return [tool for tool in body.tools if tool.is_client_tool]
 
 
-def _asked(request: pb.GenerateRequest, body: MessagesRequest, prompt: Prompt) -> Asked:
+def _facts(request: pb.GenerateRequest, body: MessagesRequest, prompt: Prompt) -> RequestFacts:
     wants, previous = asks_for_diagnostics(body)
-    return Asked(
+    return RequestFacts(
         request.request_id,
         request.body_json,
         prompt.cut_points,

@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 
 from anyclaude.mlx.kv.store import KVStore
+from anyclaude.mlx.kv_disk import DiskTier
 from anyclaude.runtime.paths import write_atomically
 
 log = structlog.get_logger(__name__)
@@ -34,13 +35,14 @@ class LabelError(Exception):
 class Labels:
     """The labels of one store's caches."""
 
-    def __init__(self, store: KVStore) -> None:
+    def __init__(self, store: KVStore, disk: DiskTier | None) -> None:
         self._store = store
+        self._disk = disk
         self._file: Path | None = None
         self._fingerprint = ""
-        if store.archive is not None:
-            self._file = store.archive.status().folder.with_name("labels.json")
-            self._fingerprint = next(iter(store.archive.models()))
+        if disk is not None:
+            self._file = disk.status().folder.with_name("labels.json")
+            self._fingerprint = next(iter(disk.models()))
         self._labels = _read(self._file) if self._file else {}
 
     def put(self, name: str, label: str) -> None:
@@ -80,8 +82,7 @@ class Labels:
 
     def _keep(self, own: dict[str, str]) -> None:
         """Replaces this model's labels, and drops those of models without records."""
-        archive = self._store.archive
-        stored = archive.models() if archive is not None else {}
+        stored = self._disk.models() if self._disk is not None else {}
         others = {model: labels for model, labels in self._labels.items() if model in stored}
         labels = {**others, self._fingerprint: own}
         if self._file is not None and labels != self._labels:

@@ -1,7 +1,7 @@
-"""The MLX worker's process: load, warm up, serve, leave.
+"""The MLX worker's process: load, warm up, serve, exit.
 
 The engine runs on the main thread (see `engine`), the sockets' loop on a side thread. The process
-leaves by `os._exit` so that no MLX teardown races the interpreter's.
+exits by `os._exit` so that no MLX teardown races the interpreter's.
 """
 
 import asyncio
@@ -27,19 +27,17 @@ from anyclaude.mlx.adapter import (
 )
 from anyclaude.mlx.cache_service import CacheService
 from anyclaude.mlx.engine.engine import Engine
-from anyclaude.mlx.engine.preflight import Preflight
 from anyclaude.mlx.exchange import Exchange
 from anyclaude.mlx.kv import layers as kinds
-from anyclaude.mlx.kv.room import StoreLimits
+from anyclaude.mlx.kv.budget import StoreLimits
 from anyclaude.mlx.kv.store import KVStore
 from anyclaude.mlx.kv_disk import Bounds, DiskTier
 from anyclaude.mlx.kv_disk.archive import Archive
 from anyclaude.mlx.kv_disk.records import RECORD_LAYOUT
-from anyclaude.mlx.kv_explain.diagnose import Voice
+from anyclaude.mlx.kv_explain.diagnose import Detokenizer
 from anyclaude.mlx.kv_explain.explain import Explainer, ExplainLimits
-from anyclaude.mlx.machine import Machine
+from anyclaude.mlx.memory import Machine, Preflight, PressureWatch
 from anyclaude.mlx.model import Model, ModelMissingError, find_folder, load
-from anyclaude.mlx.pressure import PressureWatch
 from anyclaude.mlx.prompt import PromptRenderer
 from anyclaude.mlx.served import note_model
 from anyclaude.mlx.service import WorkerService
@@ -72,11 +70,11 @@ def main() -> NoReturn:
         child.leave(ExitCode.UNAVAILABLE, str(error))
     weights_bytes = memory.active_bytes()
     fingerprint = _fingerprint(model, settings)
-    archive = _archive(fingerprint, settings, child.birth.paths)
+    disk = _disk(fingerprint, settings, child.birth.paths)
     # Used on the MLX thread only.
     tokenizer = model.new_tokenizer()
     explainer = _explainer(model, settings, child.birth.paths, tokenizer)
-    engine = _engine(model, settings, weights_bytes, archive, explainer, machine)
+    engine = _engine(model, settings, weights_bytes, disk, explainer, machine)
     pressure = PressureWatch(machine, settings.cache.pressure_check_seconds, engine.relieve)
     service = WorkerService(
         model,
@@ -84,19 +82,22 @@ def main() -> NoReturn:
         weights_bytes=weights_bytes,
         decode_tokenizer=tokenizer,
         renderer=renderer,
+        explainer=explainer,
+        disk=disk,
         machine=machine,
         pressure=pressure,
         change=note_model(
             child.birth.paths.cache / "served.json",
             model.info.id,
             fingerprint,
-            archive.models() if archive else {},
+            disk.models() if disk else {},
             time.time(),
         ),
         notice_seconds=settings.cache.notice_seconds,
     )
     pressure.start()
-    caches = CacheService(engine, service, Exchange(engine, fingerprint, model.info.id))
+    exchange = Exchange(engine, model, fingerprint, disk)
+    caches = CacheService(engine, service, exchange, explainer, disk)
     serving = Serving(service, caches, child)
     serving.start()
 
@@ -108,8 +109,8 @@ def main() -> NoReturn:
     log.info("worker ready", model=model.info.id, window=model.info.context_window_tokens)
     code = _serve(engine)
     serving.stop()
-    if archive is not None:
-        archive.close()
+    if disk is not None:
+        disk.close()
     sys.stderr.flush()
     os._exit(code)
 
@@ -124,19 +125,18 @@ def _serve(engine: Engine) -> ExitCode:
 
 
 def _fingerprint(model: Model, settings: Settings) -> str:
-    """Of this model, these settings and this version of MLX: what caches are valid under."""
+    """Names what caches are valid for: this model, these settings and this version of MLX."""
     facts = (model.info.fingerprint, settings.cache.kv_bits, MLX_VERSIONS, RECORD_LAYOUT)
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 
 
-def _archive(fingerprint: str, settings: Settings, paths: Paths) -> Archive | None:
-    """The disk tier."""
+def _disk(fingerprint: str, settings: Settings, paths: Paths) -> DiskTier | None:
     if not settings.cache.disk_limit_bytes:
         return None
     # Half of what the daemon grants for stopping: the rest is the running requests'.
     bounds = Bounds(close_seconds=settings.supervisor.stop_timeout_seconds / 2)
     limit = settings.cache.disk_limit_bytes
-    return Archive(DiskTier(paths.cache / "kv", fingerprint, limit, bounds=bounds))
+    return DiskTier(paths.cache / "kv", fingerprint, limit, bounds=bounds)
 
 
 def _explainer(
@@ -144,7 +144,7 @@ def _explainer(
 ) -> Explainer:
     cache = settings.cache
     return Explainer(
-        Voice(
+        Detokenizer(
             lambda ids: str(tokenizer.decode(ids)),
             tokenizer.think_start if tokenizer.has_thinking else "",
         ),
@@ -162,7 +162,7 @@ def _engine(
     model: Model,
     settings: Settings,
     weights_bytes: int,
-    archive: Archive | None,
+    disk: DiskTier | None,
     explainer: Explainer,
     machine: Machine,
 ) -> Engine:
@@ -177,8 +177,13 @@ def _engine(
         kv_bits=cache.kv_bits,
         max_pinned_fraction=cache.max_pinned_fraction,
     )
-    store = KVStore(model.weights, limits, archive=archive, explainer=explainer)
-    store.room.bytes_per_token = warm_up(model.weights, cache.kv_bits)
+    store = KVStore(
+        model.weights,
+        limits,
+        storage=Archive(disk) if disk is not None else None,
+        listeners=[explainer],
+        bytes_per_token=warm_up(model.weights, cache.kv_bits),
+    )
     if cache.warm_at_start and (warmed := store.warm()):
         log.info("stored prefixes are in memory", tokens=warmed)
     eos = frozenset(int(token) for token in model.new_tokenizer().eos_token_ids)

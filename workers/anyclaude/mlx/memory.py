@@ -1,21 +1,71 @@
-"""How much memory the caches may take, and how much they do."""
+"""Memory of the machine: how much there is, what the caches may use of it, and when it runs short.
 
+`Machine` asks the platform. macOS: the kernel's pressure level (the one that Activity Monitor
+colours), and the physical footprint, which counts compressed and GPU memory as the kernel's own
+limits do. Linux: pressure stall information, and resident bytes. Where the platform has no answer,
+the pressure is normal.
+"""
+
+import ctypes
+import os
 import sys
+import threading
+from collections.abc import Callable
+from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
 import psutil
+import structlog
 
 import mlx.core as mx
-from anyclaude.mlx.machine import Machine
+from anyclaude.messages.errors import ApiError
+
+log = structlog.get_logger(__name__)
 
 MIN_LIMIT_BYTES: Final = 512 * 1024**2
 # What Claude Code sends with every request.
 PROMPT_TOKENS: Final = 18_490
-# What the rest of the machine keeps: on Linux caches share memory with everything else; on macOS
-# the working set that Metal recommends already leaves the system its part.
-LINUX_SHARE: Final = 0.5
-MACOS_SHARE: Final = 0.9
+# Shares of memory that model and caches may use: on Linux they share it with everything else; on
+# macOS the working set that Metal recommends already leaves the system its part.
+_LINUX_SHARE: Final = 0.5
+_MACOS_SHARE: Final = 0.9
+# `sys/event.h` of macOS: normal, warn, critical.
+_MACOS_WARN: Final = 2
+_MACOS_CRITICAL: Final = 4
+# `sys/resource.h` of macOS: RUSAGE_INFO_V0, and the offset of ri_phys_footprint.
+_RUSAGE_INFO_V0: Final = 0
+_RUSAGE_BYTES: Final = 96
+_FOOTPRINT_AT: Final = 72
+_LINUX_PSI: Final = Path("/proc/pressure/memory")
+# Per cent of the last ten seconds in which some, or all, processes waited for memory.
+_LINUX_WARN_SOME: Final = 10.0
+_LINUX_CRITICAL_FULL: Final = 10.0
+
+
+class Pressure(IntEnum):
+    NORMAL = 0
+    # Others begin to be compressed or swapped out.
+    WARN = 1
+    # The system is about to end processes.
+    CRITICAL = 2
+
+
+class Machine:
+    """This machine."""
+
+    def available_bytes(self) -> int:
+        """Bytes that programs can allocate before others are swapped out."""
+        return int(psutil.virtual_memory().available)
+
+    def pressure(self) -> Pressure:
+        return _macos_pressure() if sys.platform == "darwin" else linux_pressure(_LINUX_PSI)
+
+    def footprint_bytes(self) -> int:
+        """What this process uses of it."""
+        if sys.platform == "darwin":
+            return _macos_footprint()
+        return int(psutil.Process().memory_info().rss)
 
 
 def default_cache_limit(weights_bytes: int) -> int:
@@ -24,7 +74,7 @@ def default_cache_limit(weights_bytes: int) -> int:
 
 
 def active_bytes() -> int:
-    """Bytes that MLX arrays hold now."""
+    """Bytes of all MLX arrays now."""
     return int(mx.get_active_memory())
 
 
@@ -38,16 +88,16 @@ def pool_bytes() -> int:
 
 
 def release_pool() -> None:
-    """Gives them back to the machine."""
+    """Returns the pool to the machine."""
     mx.clear_cache()
 
 
 class TooLargeError(Exception):
-    """The model does not fit into the memory that there is; the message has the numbers."""
+    """The model does not fit into memory; the message has the numbers."""
 
 
 def check_weights(folder: Path, machine: Machine, reserve_bytes: int) -> None:
-    """Before a model is loaded: one that does not fit would bring the machine to a halt.
+    """Refuses a model that does not fit: loading it would bring the machine to a halt.
 
     Raises:
         TooLargeError
@@ -64,9 +114,126 @@ def check_weights(folder: Path, machine: Machine, reserve_bytes: int) -> None:
         )
 
 
+class Preflight:
+    """Checks before a request starts that the machine has the memory that it needs.
+
+    The caches' own limit says what they may use; this says what there is. Running requests have
+    claimed theirs, so two prefills never count on the same bytes.
+    """
+
+    def __init__(self, machine: Machine, reserve_bytes: int) -> None:
+        """
+        Args:
+            machine: this machine.
+            reserve_bytes: kept free for the rest, a prefill's intermediate results included.
+        """
+        self._machine = machine
+        self._reserve_bytes = reserve_bytes
+        # Requests that did not fit, since the start.
+        self.refused = 0
+
+    def missing_bytes(self, needed_bytes: int) -> int:
+        """Bytes that are missing for the request; 0 if it fits."""
+        return max(0, needed_bytes - self._free_bytes())
+
+    def refusal(self, needed_bytes: int) -> ApiError:
+        """The error for a request that does not fit, which nothing but a person can change."""
+        self.refused += 1
+        free = max(0, self._free_bytes())
+        return ApiError(
+            500,
+            "There is not enough memory for this request: it needs "
+            f"{_gigabytes(needed_bytes)}, and {_gigabytes(free)} are available beside the "
+            f"{_gigabytes(self._reserve_bytes)} of mlx.memory_reserve_bytes. Close other programs, "
+            "or answer elsewhere: `anyclaudectl mode lmstudio`. A smaller model or "
+            "cache.kv_bits = 8 needs less; mlx.memory_check = false tries it all the same.",
+            should_retry=False,
+        )
+
+    def _free_bytes(self) -> int:
+        # MLX allocates from its pool first.
+        return self._machine.available_bytes() + pool_bytes() - self._reserve_bytes
+
+
+class PressureWatch:
+    """Asks the kernel now and then, from a thread of its own, and evicts caches under pressure.
+
+    When the level rises, idle KV caches are evicted to disk: the oldest part at a warning, all of
+    them when it is critical. A level that stays the same evicts no more.
+    """
+
+    def __init__(
+        self, machine: Machine, interval_seconds: float, relieve: Callable[[Pressure], None]
+    ) -> None:
+        """
+        Args:
+            machine: this machine.
+            interval_seconds: between two checks.
+            relieve: called when the level rises, on the watch's thread.
+        """
+        self.level = Pressure.NORMAL
+        self._machine = machine
+        self._interval_seconds = interval_seconds
+        self._relieve = relieve
+
+    def start(self) -> None:
+        threading.Thread(target=self._watch, name="pressure", daemon=True).start()
+
+    def check(self) -> None:
+        before, self.level = self.level, self._machine.pressure()
+        if self.level > before:
+            log.warning("the machine is short of memory", pressure=self.level.name.lower())
+            self._relieve(self.level)
+
+    def _watch(self) -> None:
+        pause = threading.Event()
+        while not pause.wait(self._interval_seconds):
+            self.check()
+
+
+def linux_pressure(file: Path) -> Pressure:
+    """Reads pressure stall information: `some avg10=1.23 avg60=...` and the same for `full`."""
+    try:
+        lines = file.read_text().splitlines()
+    except OSError:
+        # Kernels without it.
+        return Pressure.NORMAL
+    shares = {line.split()[0]: float(line.split()[1].partition("=")[2]) for line in lines if line}
+    if shares.get("full", 0.0) >= _LINUX_CRITICAL_FULL:
+        return Pressure.CRITICAL
+    return Pressure.WARN if shares.get("some", 0.0) >= _LINUX_WARN_SOME else Pressure.NORMAL
+
+
+def macos_level(level: int) -> Pressure:
+    """Translates the kernel's number."""
+    if level >= _MACOS_CRITICAL:
+        return Pressure.CRITICAL
+    return Pressure.WARN if level >= _MACOS_WARN else Pressure.NORMAL
+
+
+def _macos_pressure() -> Pressure:
+    level, size = ctypes.c_int(), ctypes.c_size_t(ctypes.sizeof(ctypes.c_int))
+    ask = ctypes.CDLL(None).sysctlbyname
+    name = b"kern.memorystatus_vm_pressure_level"
+    failed = ask(name, ctypes.byref(level), ctypes.byref(size), None, ctypes.c_size_t(0))
+    return Pressure.NORMAL if failed else macos_level(level.value)
+
+
+def _macos_footprint() -> int:
+    usage = ctypes.create_string_buffer(_RUSAGE_BYTES)
+    failed = ctypes.CDLL(None).proc_pid_rusage(os.getpid(), _RUSAGE_INFO_V0, usage)
+    if failed:
+        return int(psutil.Process().memory_info().rss)
+    return int.from_bytes(usage.raw[_FOOTPRINT_AT : _FOOTPRINT_AT + 8], sys.byteorder)
+
+
 def _usable_bytes() -> int:
     if sys.platform == "darwin":
         recommended = mx.device_info().get("max_recommended_working_set_size")
         if recommended:
-            return int(int(recommended) * MACOS_SHARE)
-    return int(psutil.virtual_memory().total * LINUX_SHARE)
+            return int(int(recommended) * _MACOS_SHARE)
+    return int(psutil.virtual_memory().total * _LINUX_SHARE)
+
+
+def _gigabytes(nbytes: int) -> str:
+    return f"{nbytes / 1e9:.2f} GB"

@@ -19,10 +19,10 @@ from anyclaude.mlx import memory
 from anyclaude.mlx.adapter import TokenizerWrapper
 from anyclaude.mlx.engine.engine import Engine
 from anyclaude.mlx.jobs import JobMaker, NothingToGenerate
-from anyclaude.mlx.kv_disk import DiskStatus
-from anyclaude.mlx.machine import Machine
+from anyclaude.mlx.kv_disk import DiskStatus, DiskTier
+from anyclaude.mlx.kv_explain.explain import Explainer
+from anyclaude.mlx.memory import Machine, PressureWatch
 from anyclaude.mlx.model import Model
-from anyclaude.mlx.pressure import PressureWatch
 from anyclaude.mlx.prompt import Prompt, PromptRenderer
 from anyclaude.mlx.served import ModelChange
 from anyclaude.runtime.streams import Emit
@@ -43,6 +43,8 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         weights_bytes: int,
         decode_tokenizer: TokenizerWrapper,
         renderer: PromptRenderer,
+        explainer: Explainer,
+        disk: DiskTier | None,
         machine: Machine,
         pressure: PressureWatch,
         change: ModelChange | None,
@@ -52,7 +54,8 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         self._engine = engine
         self._weights_bytes = weights_bytes
         self._renderer = renderer
-        self._jobs = JobMaker(model, renderer, decode_tokenizer)
+        self._jobs = JobMaker(model, renderer, decode_tokenizer, explainer)
+        self._disk = disk
         self._machine = machine
         self._pressure = pressure
         # The latest one, whenever it was.
@@ -111,37 +114,37 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
     async def GetStatus(
         self, request: pb.GetStatusRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetStatusResponse:
-        load, totals = self._engine.load, self._engine.totals
-        archive = self._engine.store.archive
+        engine = self._engine.status
         return pb.GetStatusResponse(
             model=self._model.info,
             memory=self.memory(),
-            running_requests=load.running,
-            queued_requests=max(load.queued, self._calls - load.running),
+            running_requests=engine.running_requests,
+            queued_requests=max(engine.queued_requests, self._calls - engine.running_requests),
             totals=pb.TokenTotals(
-                reused_tokens=totals.reused,
-                computed_tokens=totals.computed,
-                generated_tokens=totals.generated,
-                evictions=self._engine.store.room.evictions,
+                reused_tokens=engine.reused_tokens,
+                computed_tokens=engine.computed_tokens,
+                generated_tokens=engine.generated_tokens,
+                evictions=engine.evictions,
             ),
-            disk=_disk(archive.status()) if archive else None,
+            disk=_disk_status(self._disk.status()) if self._disk else None,
             model_change=self._model_change(),
-            caches=self._engine.cache_count,
+            caches=engine.caches,
         )
 
     def memory(self) -> pb.MemoryStatus:
         """Memory of the worker and of the machine now."""
+        engine = self._engine.status
         return pb.MemoryStatus(
             active_bytes=memory.active_bytes(),
             peak_bytes=memory.peak_bytes(),
             weights_bytes=self._weights_bytes,
-            cache_bytes=self._engine.cache_bytes,
-            cache_limit_bytes=self._engine.store.room.limit_bytes,
+            cache_bytes=engine.cache_bytes,
+            cache_limit_bytes=engine.cache_limit_bytes,
             available_bytes=self._machine.available_bytes(),
-            prompt_bytes=int(memory.PROMPT_TOKENS * self._engine.store.room.bytes_per_token),
+            prompt_bytes=int(memory.PROMPT_TOKENS * engine.bytes_per_token),
             footprint_bytes=self._machine.footprint_bytes(),
             pressure=f"MEMORY_PRESSURE_{self._pressure.level.name}",
-            refused_requests=self._engine.refused,
+            refused_requests=engine.refused_requests,
         )
 
     def _model_change(self) -> pb.ModelChange | None:
@@ -160,7 +163,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         return self._renderer.render(parse_count_tokens_request(body))
 
 
-def _disk(status: DiskStatus) -> pb.DiskStatus:
+def _disk_status(status: DiskStatus) -> pb.DiskStatus:
     return pb.DiskStatus(
         folder=str(status.folder),
         state=f"DISK_STATE_{status.state.name}",

@@ -9,12 +9,16 @@ import mlx.core as mx
 import pytest
 
 from anyclaude.messages.errors import ApiError
-from anyclaude.mlx.engine.preflight import Preflight
 from anyclaude.mlx.kv_disk import DiskTier
-from anyclaude.mlx.kv_disk.archive import Archive
-from anyclaude.mlx.machine import Machine, Pressure
-from anyclaude.mlx.memory import TooLargeError, check_weights, release_pool
-from anyclaude.mlx.pressure import PressureWatch
+from anyclaude.mlx.memory import (
+    Machine,
+    Preflight,
+    Pressure,
+    PressureWatch,
+    TooLargeError,
+    check_weights,
+    release_pool,
+)
 from tests.models import tiny
 from tests.unit.mlx.kv.kv_engine import Bench, Request, bench, fresh, same, words
 
@@ -45,13 +49,16 @@ def _no_pool() -> Iterator[None]:
     mx.set_cache_limit(limit)
 
 
-def engine(machine: Machine, *, archive: Archive | None = None) -> Bench:
-    it = bench(tiny.Family.DENSE, archive=archive, preflight=Preflight(machine, RESERVE))
+def engine(machine: Machine, *, disk: DiskTier | None = None) -> Bench:
     # As the worker measures it at its start.
     warm = bench(tiny.Family.DENSE)
     warm.start(words(random.Random(0), 100), "warm").answer()
-    it.engine.store.room.bytes_per_token = warm.engine.store.room.bytes_per_token
-    return it
+    return bench(
+        tiny.Family.DENSE,
+        disk=disk,
+        preflight=Preflight(machine, RESERVE),
+        bytes_per_token=warm.engine.store.budget.bytes_per_token,
+    )
 
 
 def prompt(seed: int = 1) -> list[int]:
@@ -61,7 +68,7 @@ def prompt(seed: int = 1) -> list[int]:
 def enough(it: Bench, prompt_tokens: int = 300) -> int:
     """Bytes with which one request is let in: its live cache, and its tokens in the tree."""
     tokens = 2 * prompt_tokens + 1024
-    return RESERVE + int(tokens * it.engine.store.room.bytes_per_token)
+    return RESERVE + int(tokens * it.engine.store.budget.bytes_per_token)
 
 
 def refusal(request: Request) -> str:
@@ -77,7 +84,7 @@ def test_a_request_that_fits_is_let_in() -> None:
     machine.available = enough(it)
 
     assert same(it.start(prompt(), "a").answer(), fresh(tiny.Family.DENSE, prompt()))
-    assert it.engine.refused == 0
+    assert it.engine.status.refused_requests == 0
 
 
 def test_a_request_that_does_not_fit_is_refused_with_the_numbers() -> None:
@@ -91,10 +98,10 @@ def test_a_request_that_does_not_fit_is_refused_with_the_numbers() -> None:
     told = refusal(request)
     assert "mode lmstudio" in told
     assert "mlx.memory_reserve_bytes" in told
-    needed = int(1624 * it.engine.store.room.bytes_per_token)
+    needed = int(1624 * it.engine.store.budget.bytes_per_token)
     assert f"{needed / 1e9:.2f} GB" in told
-    assert it.engine.refused == 1
-    assert it.engine.store.room.nbytes == 0
+    assert it.engine.status.refused_requests == 1
+    assert it.engine.store.budget.nbytes == 0
 
     machine.available = 10 * GB
     assert same(it.start(prompt(), "a").answer(), fresh(tiny.Family.DENSE, prompt()))
@@ -103,24 +110,24 @@ def test_a_request_that_does_not_fit_is_refused_with_the_numbers() -> None:
 def test_idle_caches_leave_before_anybody_is_refused(tmp_path: Path) -> None:
     """What they held is MLX's to use again, and comes back from disk."""
     machine = Scripted(available=10 * GB)
-    archive = Archive(DiskTier(tmp_path, "model", 1 << 30))
+    disk = DiskTier(tmp_path, "model", 1 << 30)
     try:
-        it = engine(machine, archive=archive)
+        it = engine(machine, disk=disk)
         for seed in range(2, 8):
             it.start(prompt(seed), f"idle {seed}").answer()
-        held = it.engine.store.room.nbytes
+        held = it.engine.store.budget.nbytes
         machine.available = enough(it) - 1
         request = it.start(prompt(), "a")
         # What leaves is the machine's again.
-        it.engine.store.room.shed(0)
-        machine.available += held - it.engine.store.room.nbytes
+        it.engine.store.budget.free(0)
+        machine.available += held - it.engine.store.budget.nbytes
 
         assert same(request.answer(), fresh(tiny.Family.DENSE, prompt()))
         machine.available = 10 * GB
         back = it.start([*prompt(2), 1, 2], "idle 2").answer()
         assert back.reused >= 300
     finally:
-        archive.close()
+        disk.close()
 
 
 def test_two_requests_are_not_promised_the_same_bytes() -> None:
@@ -133,7 +140,7 @@ def test_two_requests_are_not_promised_the_same_bytes() -> None:
     it.engine.step()
 
     assert first.events
-    assert it.engine.load.queued == 1
+    assert it.engine.status.queued_requests == 1
     while not first.done:
         it.engine.step()
     assert not second.done
@@ -152,26 +159,26 @@ def test_pressure_makes_idle_caches_leave(level: Pressure, stays: bool) -> None:
     store = it.engine.store
     for lineage in store.lineages():
         lineage.live = None
-    held = store.room.nbytes
+    held = store.budget.nbytes
     watch = PressureWatch(machine, 1.0, it.engine.relieve)
-    watch.look()
+    watch.check()
     it.engine.call(lambda: None)
     it.engine.step()
-    assert store.room.nbytes == held
+    assert store.budget.nbytes == held
 
     machine.level = level
     for _ in range(3):
-        watch.look()
+        watch.check()
         it.engine.call(lambda: None)
         it.engine.step()
     assert watch.level is level
     if stays:
-        fifth = int(held * (1 - store.room.prune_fraction))
-        assert held * 0.5 < store.room.nbytes <= fifth
+        fifth = int(held * (1 - store.budget.prune_fraction))
+        assert held * 0.5 < store.budget.nbytes <= fifth
         kept = it.start([*prompt(7), 1, 2], "idle 7").answer()
         assert kept.reused >= 300
     else:
-        assert store.room.nbytes == 0
+        assert store.budget.nbytes == 0
 
 
 def test_a_model_that_does_not_fit_is_not_loaded(tmp_path: Path) -> None:

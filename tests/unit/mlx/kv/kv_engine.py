@@ -12,11 +12,13 @@ import numpy as np
 
 from anyclaude.mlx.engine.engine import Engine
 from anyclaude.mlx.engine.job import Job
-from anyclaude.mlx.engine.preflight import Preflight
+from anyclaude.mlx.kv.budget import StoreLimits
 from anyclaude.mlx.kv.lineage import LineageKey
-from anyclaude.mlx.kv.room import StoreLimits
 from anyclaude.mlx.kv.store import KVStore
+from anyclaude.mlx.kv_disk import DiskTier
 from anyclaude.mlx.kv_disk.archive import Archive
+from anyclaude.mlx.kv_disk.records import SegmentShape
+from anyclaude.mlx.memory import Preflight
 from anyclaude.mlx.tokens import token_array, token_digest
 from anyclaude.runtime.settings import MlxSettings
 from anyclaude.worker.v1.worker_pb2 import GenerateResponse
@@ -71,7 +73,12 @@ class Bench:
     """An engine driven turn by turn, without threads."""
 
     engine: Engine
+    model: Any
+    disk: DiskTier | None = None
     counter: Iterator[int] = field(default_factory=lambda: iter(range(10**9)))
+
+    def segment_shape(self) -> SegmentShape | None:
+        return SegmentShape.of(self.model, self.engine.store.kv_bits)
 
     def start(
         self,
@@ -150,7 +157,8 @@ def bench(
     kv_bits: int = 0,
     live_idle_seconds: float = 3600.0,
     clock: Callable[[], float] = time.time,
-    archive: Archive | None = None,
+    disk: DiskTier | None = None,
+    bytes_per_token: float = 0.0,
     model: Any = None,
     preflight: Preflight | None = None,
 ) -> Bench:
@@ -162,15 +170,15 @@ def bench(
         kv_bits=kv_bits,
         live_idle_seconds=live_idle_seconds,
     )
-    return Bench(
-        Engine(
-            model,
-            KVStore(model, limits, archive=archive, clock=clock),
-            SETTINGS,
-            eos_token_ids=frozenset(),
-            preflight=preflight,
-        )
+    store = KVStore(
+        model,
+        limits,
+        storage=Archive(disk) if disk else None,
+        clock=clock,
+        bytes_per_token=bytes_per_token,
     )
+    engine = Engine(model, store, SETTINGS, eos_token_ids=frozenset(), preflight=preflight)
+    return Bench(engine, model, disk)
 
 
 @functools.cache

@@ -55,13 +55,13 @@ def test_pruning_between_turns_keeps_answers_exact(family: tiny.Family) -> None:
     """A limit that holds about two conversations forces pruning and shrinking, never an error."""
     probe = bench(family)
     probe.start(words(random.Random(0), 250), "probe").answer()
-    limit = 2 * probe.engine.store.room.nbytes
+    limit = 2 * probe.engine.store.budget.nbytes
     talk, engine = Conversations(3), bench(family, limit)
     for _ in range(20):
         session, prompt = talk.next()
         assert same(engine.start(prompt, session, stable=100).answer(), fresh(family, prompt))
-        assert engine.engine.store.room.nbytes <= limit
-    assert engine.engine.store.room.evictions > 0
+        assert engine.engine.store.budget.nbytes <= limit
+    assert engine.engine.store.budget.evictions > 0
 
 
 def _zero_one_position(leaf: Layer) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from anyclaude.mlx.kv.operations import PinnedTooMuchError, pin, pinned_bytes
+from anyclaude.mlx.kv.tree import Content
 from anyclaude.mlx.kv_disk import DiskTier
-from anyclaude.mlx.kv_disk.archive import Archive
 from anyclaude.mlx.tokens import token_array
 from tests.models import tiny
 from tests.unit.mlx.kv.kv_engine import Bench, bench, fresh, same, words
@@ -27,14 +27,14 @@ def test_eviction_takes_pinned_segments_last() -> None:
     """With room for one conversation, the oldest stays because it is pinned."""
     probe = bench(tiny.Family.DENSE)
     spoken(probe, 1)
-    engine = bench(tiny.Family.DENSE, 3 * probe.engine.store.room.nbytes, live_idle_seconds=-1)
+    engine = bench(tiny.Family.DENSE, 3 * probe.engine.store.budget.nbytes, live_idle_seconds=-1)
     store = engine.engine.store
     first, *_ = spoken(engine, 1)
     (lineage,) = store.lineages()
     assert lineage.tip is not None
     pin(store, lineage.tip, pinned=True)
     spoken(engine, 30)
-    assert store.room.evictions > 0
+    assert store.budget.evictions > 0
     assert engine.start(first, "s0").answer().reused == len(first) - 1
 
 
@@ -70,15 +70,15 @@ def test_unpinning_leaves_what_others_build_on() -> None:
 def test_a_pin_outlives_a_restart(tmp_path: Path) -> None:
     """It is kept with the records."""
     for is_second in (False, True):
-        archive = Archive(DiskTier(tmp_path, "model", BUDGET_BYTES))
-        engine = bench(tiny.Family.DENSE, archive=archive)
+        disk = DiskTier(tmp_path, "model", BUDGET_BYTES)
+        engine = bench(tiny.Family.DENSE, disk=disk)
         if not is_second:
             spoken(engine, 1)
-            archive.flush()
+            disk.flush()
             pin(engine.engine.store, engine.engine.store.lineages()[0].tip, pinned=True)
         else:
             assert all(node.pinned for node in engine.engine.store.tree.nodes())
-        archive.close()
+        disk.close()
 
 
 @pytest.mark.parametrize("family", tiny.Family)
@@ -98,18 +98,17 @@ def test_verification_agrees_with_what_was_kept(family: tiny.Family) -> None:
 @pytest.mark.parametrize("tier", ["memory", "disk"])
 def test_verification_finds_a_wrong_segment(tier: str, tmp_path: Path) -> None:
     """One changed number is found, the segment goes, and the prompt is computed again, exactly."""
-    archive = Archive(DiskTier(tmp_path, "model", BUDGET_BYTES))
-    engine = bench(tiny.Family.DENSE, live_idle_seconds=-1, archive=archive)
+    disk = DiskTier(tmp_path, "model", BUDGET_BYTES)
+    engine = bench(tiny.Family.DENSE, live_idle_seconds=-1, disk=disk)
     prompts = spoken(engine, 2)
     store = engine.engine.store
     node = store.tree.match(token_array(prompts[0])).nodes[0]
     assert node.arrays is not None
-    node.arrays = [tuple(array + 1e-3 for array in leaf) for leaf in node.arrays]
+    node.content = Content([tuple(array + 1e-3 for array in leaf) for leaf in node.arrays])
     if tier == "disk":
-        node.record_id = ""
-        archive.save(node, node.token_ids(), store.lineages()[0].key)
-        archive.flush()
-        archive.let_go(node)
+        store.storage.save(node, node.token_ids(), store.lineages()[0].key)
+        disk.flush()
+        node.content = None
     run = engine.engine.verification(0)
     while run.step():
         pass
@@ -118,4 +117,4 @@ def test_verification_finds_a_wrong_segment(tier: str, tmp_path: Path) -> None:
     assert answer.reused == 0
     assert same(answer, fresh(tiny.Family.DENSE, prompts[0]))
     assert engine.start(prompts[1], "s1").answer().reused == len(prompts[1]) - 1
-    archive.close()
+    disk.close()

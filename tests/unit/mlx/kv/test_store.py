@@ -6,8 +6,7 @@ import random
 import mlx.core as mx
 import pytest
 
-from anyclaude.mlx.kv.operations import prune
-from anyclaude.mlx.kv.prune import Selection
+from anyclaude.mlx.kv.operations import Selection, prune
 from anyclaude.mlx.kv.store import KVStore
 from anyclaude.mlx.kv.tree import PrefixTree
 from tests.figures import FIGURES, RecordProperty
@@ -58,14 +57,14 @@ def test_idle_sessions_share_what_they_have_in_common(record_property: RecordPro
     kept = sum(len(node.tokens) for node in store.tree.nodes())
     assert distinct - sessions <= kept <= distinct
     held = mx.get_active_memory() - before
-    needed = distinct * store.room.bytes_per_token
+    needed = distinct * store.budget.bytes_per_token
     record_property(
         FIGURES,
-        f"{sessions} idle sessions: {held} bytes by MLX, {store.room.nbytes} by the ledger, "
+        f"{sessions} idle sessions: {held} bytes by MLX, {store.budget.nbytes} by the ledger, "
         f"{needed:.0f} for distinct tokens",
     )
     assert held <= 1.15 * needed
-    assert held == pytest.approx(store.room.nbytes, rel=0.02)
+    assert held == pytest.approx(store.budget.nbytes, rel=0.02)
 
 
 def test_a_second_conversation_computes_only_its_own_words() -> None:
@@ -124,14 +123,14 @@ def test_a_dry_run_changes_nothing_and_announces_the_bytes() -> None:
     engine = bench(tiny.Family.DENSE, live_idle_seconds=-1)
     conversations(engine, 3)
     store = engine.engine.store
-    before = store.room.nbytes
+    before = store.budget.nbytes
     planned = sum(
         removal.freed_bytes for removal in prune(store, Selection(all=True), dry_run=True)
     )
-    assert store.room.nbytes == before
+    assert store.budget.nbytes == before
     prune(store, Selection(all=True))
-    assert planned == before - store.room.nbytes
-    assert store.room.nbytes == 0
+    assert planned == before - store.budget.nbytes
+    assert store.budget.nbytes == 0
 
 
 def test_a_byte_target_takes_the_oldest_first_and_the_prefix_last() -> None:
@@ -139,14 +138,14 @@ def test_a_byte_target_takes_the_oldest_first_and_the_prefix_last() -> None:
     engine = bench(tiny.Family.DENSE, live_idle_seconds=-1)
     conversations(engine, 4)
     store = engine.engine.store
-    one = int((40 + ANSWER_TOKENS) * store.room.bytes_per_token)
-    prune(store, Selection(to_bytes=store.room.nbytes - one))
+    one = int((40 + ANSWER_TOKENS) * store.budget.bytes_per_token)
+    prune(store, Selection(to_bytes=store.budget.nbytes - one))
     assert names(store) == {"s1", "s2", "s3"}
-    prune(store, Selection(to_bytes=int((STABLE + 1) * store.room.bytes_per_token)))
+    prune(store, Selection(to_bytes=int((STABLE + 1) * store.budget.bytes_per_token)))
     assert names(store) == set()
     assert stable_prefixes(store) == 1
     prune(store, Selection(to_bytes=0))
-    assert store.room.nbytes == 0
+    assert store.budget.nbytes == 0
 
 
 def test_age_selects_by_last_use() -> None:
@@ -205,22 +204,22 @@ def test_making_room_counts_everything_a_few_times(monkeypatch: pytest.MonkeyPat
         return int(whole(tree))
 
     monkeypatch.setattr(PrefixTree, "nbytes", property(counted))
-    assert store.room.make(store.room.limit_bytes)
-    assert store.room.evictions > 40
-    assert store.room.nbytes == 0
+    assert store.budget.fit(store.budget.limit_bytes)
+    assert store.budget.evictions > 40
+    assert store.budget.nbytes == 0
     assert counts <= 6
 
 
 def test_the_bytes_of_a_segment_follow_what_it_holds() -> None:
-    """They are counted once, and anew when arrays or states are replaced."""
+    """Without its states it has fewer bytes, and none once it left memory."""
     engine = bench(tiny.Family.SLIDING)
     conversations(engine, 1)
     (node, *_) = engine.engine.store.tree.nodes()
     before = node.nbytes
     assert before > 0
-    node.states = {}
+    node.drop_states()
     assert node.nbytes <= before
-    node.arrays = None
+    node.content = None
     assert node.nbytes == 0
 
 
@@ -228,11 +227,11 @@ def test_the_byte_limit_holds_at_every_moment(record_property: RecordProperty) -
     """Under random load, running requests and what they add included, nothing passes the limit."""
     probe = bench(tiny.Family.WIDE)
     conversations(probe, 1, own_tokens=200)
-    limit = 5 * probe.engine.store.room.nbytes
+    limit = 5 * probe.engine.store.budget.nbytes
     gc.collect()
-    engine, rng = bench(tiny.Family.WIDE, limit), random.Random(12)
+    bytes_per_token = probe.engine.store.budget.bytes_per_token
+    engine, rng = bench(tiny.Family.WIDE, limit, bytes_per_token=bytes_per_token), random.Random(12)
     store, weights = engine.engine.store, mx.get_active_memory()
-    store.room.bytes_per_token = probe.engine.store.room.bytes_per_token
     running, peak = [], 0
     for number in range(REQUESTS):
         prompt = shared_prefix() + words(rng, rng.randrange(10, 300))
@@ -241,15 +240,15 @@ def test_the_byte_limit_holds_at_every_moment(record_property: RecordProperty) -
             if running[-1].done:
                 break
             engine.engine.step()
-            peak = max(peak, store.room.nbytes, mx.get_active_memory() - weights)
+            peak = max(peak, store.budget.nbytes, mx.get_active_memory() - weights)
     for request in running:
         request.answer()
     record_property(
         FIGURES,
         f"{REQUESTS} requests at the limit: peak {peak} of {limit} bytes, "
-        f"{store.room.evictions} evictions",
+        f"{store.budget.evictions} evictions",
     )
-    assert store.room.evictions > 0
+    assert store.budget.evictions > 0
     assert peak <= limit
 
 
@@ -261,8 +260,8 @@ def test_a_main_conversation_computes_its_new_tokens_only(family: tiny.Family) -
     agents = [words(rng, 200) for _ in range(3)]
     probe = bench(family)
     probe.start(words(rng, STABLE + turns * 30), "probe", stable=STABLE).answer()
-    engine = bench(family, 4 * probe.engine.store.room.nbytes)
-    engine.engine.store.room.bytes_per_token = probe.engine.store.room.bytes_per_token
+    known = probe.engine.store.budget
+    engine = bench(family, 4 * known.nbytes, bytes_per_token=known.bytes_per_token)
     seen = 0
     for number in range(turns):
         main += words(rng, rng.randrange(1, 20))
@@ -280,4 +279,4 @@ def test_a_main_conversation_computes_its_new_tokens_only(family: tiny.Family) -
         title.answer()
         main += answer.tokens
         seen = len(main)
-    assert engine.engine.store.room.evictions > 0
+    assert engine.engine.store.budget.evictions > 0

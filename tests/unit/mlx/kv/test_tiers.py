@@ -15,11 +15,9 @@ import mlx.core as mx
 import pytest
 from structlog.testing import capture_logs
 
-from anyclaude.mlx.kv.operations import prune
-from anyclaude.mlx.kv.prune import Selection
-from anyclaude.mlx.kv.tree import SegmentArrays
+from anyclaude.mlx.kv.operations import Selection, prune
+from anyclaude.mlx.kv.tree import Content, SegmentArrays
 from anyclaude.mlx.kv_disk import DiskState, DiskTier, Point, pass_by
-from anyclaude.mlx.kv_disk.archive import Archive
 from tests.figures import FIGURES, RecordProperty
 from tests.models import tiny
 from tests.unit.mlx.kv.kv_engine import Bench, bench, fresh, same, words
@@ -73,20 +71,17 @@ class Fuse:
 def engine_on(
     folder: Path, kind: Kind, limit: int = 1 << 30, fuse: Fuse | None = None
 ) -> Iterator[Bench]:
-    tier = DiskTier(folder, "model", BUDGET_BYTES, failpoint=fuse.burn if fuse else pass_by)
-    archive = Archive(tier)
+    disk = DiskTier(folder, "model", BUDGET_BYTES, failpoint=fuse.burn if fuse else pass_by)
     try:
-        yield bench(
-            kind.family, limit, kv_bits=kind.kv_bits, live_idle_seconds=5.0, archive=archive
-        )
+        yield bench(kind.family, limit, kv_bits=kind.kv_bits, live_idle_seconds=5.0, disk=disk)
     finally:
-        archive.close()
+        disk.close()
 
 
 def memory_for(conversations: int, kind: Kind) -> int:
     probe = bench(kind.family, kv_bits=kind.kv_bits)
     probe.start(words(random.Random(0), 250), "probe").answer()
-    return conversations * probe.engine.store.room.nbytes
+    return conversations * probe.engine.store.budget.nbytes
 
 
 def turn(engine: Bench, talk: Conversations, kind: Kind) -> tuple[int, int]:
@@ -110,11 +105,11 @@ def disturb(engine: Bench, rng: random.Random) -> None:
                 lineage.live = None
         case 3:
             # Everything leaves memory that the disk holds.
-            store.room.make(store.room.limit_bytes)
+            store.budget.fit(store.budget.limit_bytes)
         case 4:
             prune(store, Selection(session_id=f"s{rng.randrange(4)}"))
         case 5:
-            prune(store, Selection(to_bytes=store.room.nbytes // 2))
+            prune(store, Selection(to_bytes=store.budget.nbytes // 2))
 
 
 @pytest.mark.timeout(600)
@@ -136,10 +131,10 @@ def test_cached_equals_fresh_through_every_tier(
                 disturb(engine, talk.rng)
                 mine, asked = turn(engine, talk, kind)
                 reused, total, done = reused + mine, total + asked, done + 1
-                assert engine.engine.store.room.nbytes <= limit
+                assert engine.engine.store.budget.nbytes <= limit
             # The writer works behind: let it come as far as it does.
-            engine.engine.store.archive.flush()
-            status = engine.engine.store.archive.status()
+            engine.disk.flush()
+            status = engine.disk.status()
             loaded, crashed = loaded + status.loaded, crashed + (status.state is DiskState.STOPPED)
         starts += 1
     record_property(
@@ -162,11 +157,11 @@ def test_a_crash_between_the_parts_of_a_split(kind: Kind, tmp_path: Path) -> Non
     prompt = words(rng, 200)
     with capture_logs(), engine_on(tmp_path, kind, fuse=fuse) as engine:
         engine.start(prompt, "a", stable=200).answer()
-        engine.engine.store.archive.flush()
+        engine.disk.flush()
         fuse.light(STEPS_OF_A_WRITE + 1)
         engine.start(prompt[:110] + words(rng, 30), "b", stable=110).answer()
-        engine.engine.store.archive.flush()
-        assert engine.engine.store.archive.status().state is DiskState.STOPPED
+        engine.disk.flush()
+        assert engine.disk.status().state is DiskState.STOPPED
     with engine_on(tmp_path, kind) as engine:
         store = engine.engine.store
         answer = engine.start(prompt, "a", stable=200).answer()
@@ -203,14 +198,15 @@ def test_a_wrong_segment_would_be_noticed(
         engine.start(prompt, "a").answer()
         store = engine.engine.store
         if tier == "disk":
-            store.room.make(store.room.limit_bytes)
+            store.budget.fit(store.budget.limit_bytes)
             assert not any(node.in_memory for node in store.tree.nodes())
             for node in store.tree.nodes():
-                assert store.archive.load(node)
+                node.content = store.storage.read(node)
+                assert node.in_memory
         for lineage in store.lineages():
             lineage.live = None
         first = next(node for node in store.tree.nodes() if not node.start)
-        first.arrays = damage(first.arrays)
+        first.content = Content(damage(first.arrays), first.states)
         answer = engine.start(longer, "a").answer()
     assert answer.reused >= 40
     assert not same(answer, fresh(kind.family, longer, kv_bits=kind.kv_bits))

@@ -1,5 +1,6 @@
 """The disk tier under the tree: what left memory comes back, exactly or not at all."""
 
+import errno
 import random
 import threading
 from collections.abc import Iterator
@@ -8,10 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from anyclaude.mlx.kv.operations import prune
-from anyclaude.mlx.kv.prune import Selection
-from anyclaude.mlx.kv_disk import DiskTier, Point
-from anyclaude.mlx.kv_disk.archive import Archive
+from anyclaude.mlx.kv.operations import Selection, prune
+from anyclaude.mlx.kv_disk import Bounds, DiskTier, Point
 from tests.models import tiny
 from tests.unit.mlx.kv.kv_engine import Bench, bench, fresh, same, words
 
@@ -24,11 +23,11 @@ def stored(
     folder: Path, family: tiny.Family, *, fingerprint: str = "model-a", limit: int = 1 << 30
 ) -> Iterator[Bench]:
     """An engine whose caches outlive it in `folder`."""
-    archive = Archive(DiskTier(folder, fingerprint, BUDGET))
+    disk = DiskTier(folder, fingerprint, BUDGET)
     try:
-        yield bench(family, limit, live_idle_seconds=-1.0, archive=archive)
+        yield bench(family, limit, live_idle_seconds=-1.0, disk=disk)
     finally:
-        archive.close()
+        disk.close()
 
 
 def conversation(seed: int = 1) -> list[int]:
@@ -43,7 +42,7 @@ def test_a_restart_finds_what_was_computed(family: tiny.Family, tmp_path: Path) 
         first.start(prompt, "a", stable=200).answer()
     longer = prompt + words(random.Random(2), 20)
     with stored(tmp_path, family) as second:
-        assert second.engine.store.room.nbytes == 0
+        assert second.engine.store.budget.nbytes == 0
         answer = second.start(longer, "a", stable=200).answer()
     assert answer.reused >= len(prompt) - 1
     assert same(answer, fresh(family, longer))
@@ -56,7 +55,7 @@ def test_warming_brings_the_stable_prefix_into_memory(tmp_path: Path) -> None:
     with stored(tmp_path, tiny.Family.DENSE) as second:
         store = second.engine.store
         assert store.warm() == 200
-        assert store.room.nbytes >= int(200 * store.tree.nbytes / 200)
+        assert store.budget.nbytes >= int(200 * store.tree.nbytes / 200)
         assert all(node.in_memory for node in store.tree.nodes() if node.end <= 200)
 
 
@@ -80,8 +79,8 @@ def test_a_damaged_record_is_computed_again(tmp_path: Path) -> None:
     with stored(tmp_path, tiny.Family.DENSE) as second:
         answer = second.start(prompt, "a", stable=200).answer()
         assert answer.reused == 0
-        assert second.engine.store.archive is not None
-        assert second.engine.store.archive.status().quarantined > 0
+        assert second.disk is not None
+        assert second.disk.status().quarantined > 0
     assert same(answer, fresh(tiny.Family.DENSE, prompt))
 
 
@@ -123,18 +122,42 @@ def test_a_split_keeps_the_records_that_wait_to_be_written(
         if point is Point.EVICTED:
             assert disk_answers.wait(60)
 
-    tier = DiskTier(tmp_path, "model-a", BUDGET, failpoint=wait_for_disk)
-    archive = Archive(tier)
+    disk = DiskTier(tmp_path, "model-a", BUDGET, failpoint=wait_for_disk)
     try:
-        engine = bench(tiny.Family.DENSE, live_idle_seconds=-1.0, archive=archive)
+        engine = bench(tiny.Family.DENSE, live_idle_seconds=-1.0, disk=disk)
         for index, (tokens, session) in enumerate([(prompt, "a"), (longer, "a"), (fork, "b")]):
             if index == written_requests:
-                assert tier.flush(60)
+                assert disk.flush(60)
                 disk_answers.clear()
             engine.start(tokens, session).answer()
     finally:
         disk_answers.set()
-        archive.close()
+        disk.close()
     with stored(tmp_path, tiny.Family.DENSE) as second:
         assert second.start(fork, "b").answer().reused == len(fork) - 1
+        assert second.start(longer, "a").answer().reused == len(longer) - 1
+
+
+def test_what_the_disk_refused_is_written_with_the_next_request(tmp_path: Path) -> None:
+    """A segment whose record failed is tried again, so that what builds on it can be stored."""
+    prompt = conversation()
+    longer = [*prompt, *words(random.Random(4), 40)]
+    refuses = threading.Event()
+    refuses.set()
+
+    def refuse(_point: Point) -> None:
+        if refuses.is_set():
+            raise OSError(errno.EIO, "the disk refuses")
+
+    disk = DiskTier(tmp_path, "model-a", BUDGET, bounds=Bounds(retry_seconds=0.0), failpoint=refuse)
+    try:
+        engine = bench(tiny.Family.DENSE, live_idle_seconds=-1.0, disk=disk)
+        engine.start(prompt, "a").answer()
+        assert disk.flush(60)
+        assert (disk.status().failed_writes, disk.status().records) == (1, 0)
+        refuses.clear()
+        engine.start(longer, "a").answer()
+    finally:
+        disk.close()
+    with stored(tmp_path, tiny.Family.DENSE) as second:
         assert second.start(longer, "a").answer().reused == len(longer) - 1

@@ -12,7 +12,6 @@ from safetensors import safe_open
 
 from anyclaude.mlx.kv.operations import pin, pinned_bytes
 from anyclaude.mlx.kv_disk import DiskTier
-from anyclaude.mlx.kv_disk.archive import Archive
 from anyclaude.mlx.kv_disk.export_file import ExchangeError, ExportWriter, Fault
 from anyclaude.mlx.kv_disk.import_file import opened
 from anyclaude.mlx.kv_disk.incoming import Brought, Incoming
@@ -40,7 +39,7 @@ def export(
 
 
 def take_over(engine: Bench, path: Path, fingerprint: str = FINGERPRINT) -> Brought:
-    shape = engine.engine.segment_shape()
+    shape = engine.segment_shape()
     assert shape is not None
     with opened(path, fingerprint) as reader:
         incoming = Incoming(engine.engine.store, reader, reader.contents(shape), 1e9)
@@ -71,7 +70,7 @@ def test_what_was_exported_is_reused_exactly(
     brought = take_over(other, tmp_path / "caches")
     assert (brought.segments, brought.tokens) == (taken.segments, taken.tokens)
     assert (brought.known, brought.left_out, brought.lineages) == (0, 0, 2)
-    held = other.engine.store.room.nbytes
+    held = other.engine.store.budget.nbytes
     assert held == pytest.approx(engine.engine.store.tree.nbytes, rel=0.01)
     for number, prompt in enumerate(prompts):
         longer = prompt + words(random.Random(9), 20)
@@ -87,8 +86,8 @@ def test_an_import_outlives_a_restart(tmp_path: Path) -> None:
     pin(store, next(node for node in store.tree.nodes() if node.stable_digest), pinned=True)
     export(engine, tmp_path / "caches")
     for turn in range(2):
-        archive = Archive(DiskTier(tmp_path / "kv", FINGERPRINT, 1 << 30))
-        other = bench(tiny.Family.DENSE, archive=archive)
+        disk = DiskTier(tmp_path / "kv", FINGERPRINT, 1 << 30)
+        other = bench(tiny.Family.DENSE, disk=disk)
         if not turn:
             assert take_over(other, tmp_path / "caches").unpinned == 0
         tree = other.engine.store.tree
@@ -96,11 +95,11 @@ def test_an_import_outlives_a_restart(tmp_path: Path) -> None:
         assert {lineage.key for lineage in other.engine.store.lineages()} == {
             lineage.key for lineage in store.lineages()
         }
-        archive.close()
-    archive = Archive(DiskTier(tmp_path / "kv", FINGERPRINT, 1 << 30))
-    third = bench(tiny.Family.DENSE, archive=archive)
+        disk.close()
+    disk = DiskTier(tmp_path / "kv", FINGERPRINT, 1 << 30)
+    third = bench(tiny.Family.DENSE, disk=disk)
     assert third.start(prompts[0], "s0", stable=160).answer().reused == len(prompts[0]) - 1
-    archive.close()
+    disk.close()
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
@@ -108,24 +107,24 @@ def test_a_crash_in_an_import_leaves_what_is_right(steps: int, tmp_path: Path) -
     """What was taken over until then is whole, and the rest is computed, or imported again."""
     engine, prompts = spoken(tiny.Family.HYBRID)
     taken = export(engine, tmp_path / "caches")
-    archive = Archive(DiskTier(tmp_path / "kv", FINGERPRINT, 1 << 30))
-    other = bench(tiny.Family.HYBRID, archive=archive)
-    shape = other.engine.segment_shape()
+    disk = DiskTier(tmp_path / "kv", FINGERPRINT, 1 << 30)
+    other = bench(tiny.Family.HYBRID, disk=disk)
+    shape = other.segment_shape()
     assert shape is not None
     with opened(tmp_path / "caches", FINGERPRINT) as reader:
         incoming = Incoming(other.engine.store, reader, reader.contents(shape), 1e9)
         for _ in range(steps):
             incoming.step()
-    archive.close()
-    archive = Archive(DiskTier(tmp_path / "kv", FINGERPRINT, 1 << 30))
-    after = bench(tiny.Family.HYBRID, archive=archive)
+    disk.close()
+    disk = DiskTier(tmp_path / "kv", FINGERPRINT, 1 << 30)
+    after = bench(tiny.Family.HYBRID, disk=disk)
     answer = after.start(prompts[0], "s0", stable=160).answer()
     assert same(answer, fresh(tiny.Family.HYBRID, prompts[0]))
     brought = take_over(after, tmp_path / "caches")
     assert brought.left_out == 0
     assert brought.known + brought.segments == taken.segments
     assert after.start(prompts[1], "s1", stable=160).answer().reused == len(prompts[1]) - 1
-    archive.close()
+    disk.close()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -174,13 +173,13 @@ def test_requests_run_between_the_steps(family: tiny.Family, tmp_path: Path) -> 
 
 def test_what_is_on_disk_only_is_exported(tmp_path: Path) -> None:
     """Segments that left memory come from their records; one in doubt stays out with all on it."""
-    archive = Archive(DiskTier(tmp_path / "kv", FINGERPRINT, 1 << 30))
-    engine = bench(tiny.Family.DENSE, archive=archive, live_idle_seconds=-1)
+    disk = DiskTier(tmp_path / "kv", FINGERPRINT, 1 << 30)
+    engine = bench(tiny.Family.DENSE, disk=disk, live_idle_seconds=-1)
     prompt = words(random.Random(1), 300)
     engine.start(prompt, "a", stable=200).answer()
-    archive.flush()
+    disk.flush()
     for node in engine.engine.store.tree.nodes():
-        archive.let_go(node)
+        node.content = None
     whole = export(engine, tmp_path / "caches")
     assert whole.left_out == 0
     other = bench(tiny.Family.DENSE)
@@ -191,7 +190,7 @@ def test_what_is_on_disk_only_is_exported(tmp_path: Path) -> None:
         content[-10] ^= 1
         record.write_bytes(content)
     assert export(engine, tmp_path / "less").segments < whole.segments
-    archive.close()
+    disk.close()
 
 
 def test_a_part_is_exported(tmp_path: Path) -> None:
@@ -236,7 +235,7 @@ def test_what_finds_no_room_is_told(tmp_path: Path) -> None:
     small = bench(tiny.Family.DENSE, limit)
     brought = take_over(small, tmp_path / "caches")
     assert brought.left_out > 0
-    assert small.engine.store.room.nbytes <= limit
+    assert small.engine.store.budget.nbytes <= limit
     assert same(small.start(prompts[0], "s0").answer(), fresh(tiny.Family.DENSE, prompts[0]))
 
 

@@ -59,7 +59,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @cache
 def segment_shape() -> SegmentShape:
     """Of the model that every file here is for."""
-    shape = bench(tiny.Family.SLIDING).engine.segment_shape()
+    shape = bench(tiny.Family.SLIDING).segment_shape()
     assert shape is not None
     return shape
 

@@ -21,14 +21,14 @@ from anyclaude.mlx.adapter import opens_thinking
 from anyclaude.mlx.decode import BlockStream
 from anyclaude.mlx.engine.engine import Engine
 from anyclaude.mlx.engine.job import Job
+from anyclaude.mlx.kv.budget import StoreLimits
 from anyclaude.mlx.kv.lineage import LineageKey
-from anyclaude.mlx.kv.room import StoreLimits
 from anyclaude.mlx.kv.store import KVStore
 from anyclaude.mlx.kv_disk import Bounds, DiskTier
 from anyclaude.mlx.kv_disk.archive import Archive
-from anyclaude.mlx.kv_explain.diagnose import Voice
+from anyclaude.mlx.kv_explain.diagnose import Detokenizer
 from anyclaude.mlx.kv_explain.explain import Explainer, ExplainLimits
-from anyclaude.mlx.kv_explain.remembered import Asked
+from anyclaude.mlx.kv_explain.remembered import RequestFacts
 from anyclaude.mlx.prompt import Prompt, PromptRenderer
 from anyclaude.mlx.tokens import token_digest
 from anyclaude.runtime.settings import MlxSettings
@@ -120,8 +120,8 @@ class Talk:
     def __post_init__(self) -> None:
         self.tokens = self.words or tokenizer(self.template)
         model = _model(self.family, len(self.tokens))
-        voice = Voice(
-            lambda ids: str(self.tokens.decode(ids)),
+        detokenizer = Detokenizer(
+            lambda ids: self.decode(ids),
             self.tokens.think_start if self.tokens.has_thinking else "",
         )
         notes = self.folder / "notes" if self.folder else None
@@ -131,13 +131,18 @@ class Talk:
             else _renderer(self.tokens)
         )
         self.explainer = Explainer(
-            voice, replace(self.limits, notes_folder=notes), model=self.model
+            detokenizer, replace(self.limits, notes_folder=notes), model=self.model
         )
-        self.archive = self._archive()
+        self.disk = self._disk()
         store_limits = StoreLimits(
             LIMIT_BYTES, checkpoints_per_lineage=self.checkpoints, min_prefix_tokens=16
         )
-        self.store = KVStore(model, store_limits, archive=self.archive, explainer=self.explainer)
+        self.store = KVStore(
+            model,
+            store_limits,
+            storage=Archive(self.disk) if self.disk else None,
+            listeners=[self.explainer],
+        )
         self.engine = Engine(
             model,
             self.store,
@@ -145,21 +150,24 @@ class Talk:
             eos_token_ids=frozenset({self.tokens.convert_tokens_to_ids("<|im_end|>")}),
         )
 
-    def _archive(self) -> Archive | None:
+    def decode(self, ids: Any) -> str:
+        return str(self.tokens.decode(ids))
+
+    def _disk(self) -> DiskTier | None:
         if self.folder is None:
             return None
         bounds = Bounds(min_free_bytes=0)
-        return Archive(DiskTier(self.folder / "kv", self.model, 1 << 30, bounds=bounds))
+        return DiskTier(self.folder / "kv", self.model, 1 << 30, bounds=bounds)
 
     def restarted(self, **changes: Any) -> "Talk":
-        assert self.archive is not None
-        self.archive.flush()
-        self.archive.close()
+        assert self.disk is not None
+        self.disk.flush()
+        self.disk.close()
         return replace(self, **changes)
 
     def close(self) -> None:
-        if self.archive is not None:
-            self.archive.close()
+        if self.disk is not None:
+            self.disk.close()
 
     def send(
         self,
@@ -193,7 +201,7 @@ class Talk:
         events: list[pb.GenerateResponse] = []
         stable = token_digest(prompt.token_ids[: prompt.stable_tokens])
         diagnostics = body.get("diagnostics")
-        asked = Asked(
+        facts = RequestFacts(
             name,
             raw,
             prompt.cut_points,
@@ -217,8 +225,8 @@ class Talk:
                 ),
                 emit=events.append,
                 keep=keep,
-                asked=asked,
-                answered=self._keeping(prompt, asked),
+                listener=self.explainer.request(facts),
+                answered=self._keeping(prompt, facts),
             )
         )
         while not events or not events[-1].HasField("finished"):
@@ -226,11 +234,11 @@ class Talk:
             self.engine.step()
         return events
 
-    def _keeping(self, prompt: Prompt, asked: Asked) -> Any:
+    def _keeping(self, prompt: Prompt, facts: RequestFacts) -> Any:
         if prompt.answer_position is None:
             return None
         place = prompt.answer_position
-        return lambda ids: self.renderer.keep_answer(place, ids, asked.answer.echo())
+        return lambda ids: self.renderer.keep_answer(place, ids, facts.answer.echo())
 
     def _script(self, answer: str) -> Any:
         ids = self.tokens.encode(answer, add_special_tokens=False)

@@ -17,9 +17,7 @@ from structlog.testing import capture_logs
 
 from anyclaude.cache.v1 import cache_pb2
 from anyclaude.mlx.adapter import load_tokenizer_from
-from anyclaude.mlx.kv.operations import prune
-from anyclaude.mlx.kv.prune import Selection
-from anyclaude.mlx.kv_explain.diagnose import Voice
+from anyclaude.mlx.kv.operations import Selection, prune
 from anyclaude.mlx.kv_explain.explain import ExplainLimits
 from anyclaude.worker.v1 import worker_pb2 as pb
 from tests.models import tiny
@@ -131,9 +129,9 @@ def not_kept(rng: random.Random) -> Outcome:
 def evicted(rng: random.Random) -> Outcome:
     talk = Talk()
     last = conversation(talk, rng, rng.randint(2, 3))
-    talk.store.room.make(LIMIT_BYTES - rng.choice((0, talk.store.room.nbytes // 3)))
+    talk.store.budget.fit(LIMIT_BYTES - rng.choice((0, talk.store.budget.nbytes // 3)))
     if rng.random() < 0.5:
-        talk.store.room.make(LIMIT_BYTES)
+        talk.store.budget.fit(LIMIT_BYTES)
         return talk.send(last.request | {"messages": [user(sentence(rng))]}, session="other")
     outcome = talk.send(last.next(user(sentence(rng))))
     assert outcome.explanation.HasField("lost_time")
@@ -344,7 +342,7 @@ def test_every_cause_is_planted() -> None:
 
 
 def test_an_error_costs_the_explanation_and_not_the_answer(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The request is answered, its cause unknown, and the log says where, quoting no prompt."""
 
@@ -354,7 +352,7 @@ def test_an_error_costs_the_explanation_and_not_the_answer(
     rng = random.Random(1)
     talk = Talk()
     last = conversation(talk, rng, 2)
-    talk.explainer.voice = Voice(broken)
+    monkeypatch.setattr(talk, "decode", broken)
     body, _ = edited(last.next(user(sentence(rng))), rng)
     with capture_logs() as logs:
         finished = talk.finish(body)

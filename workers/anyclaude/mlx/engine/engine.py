@@ -4,8 +4,8 @@ Requests come in through a thread-safe queue of commands and run interleaved: ea
 order of arrival, a prefill chunk or a few decode steps. All MLX work happens here, on one thread,
 the process's main one (leaving a process whose MLX thread is another aborts).
 
-An error that no request is to blame for fails all running requests, says so, and ends the loop: the
-supervisor starts a fresh process.
+An error that no request caused fails all running requests and ends the loop: the supervisor starts
+a fresh process.
 """
 
 import queue
@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import structlog
@@ -23,11 +23,9 @@ from anyclaude.mlx import memory
 from anyclaude.mlx.adapter import LanguageModel
 from anyclaude.mlx.engine.generation import DecodingError, Generation
 from anyclaude.mlx.engine.job import Job
-from anyclaude.mlx.engine.preflight import Preflight
 from anyclaude.mlx.kv.store import KVStore
 from anyclaude.mlx.kv.verify import Verification
-from anyclaude.mlx.kv_disk.records import SegmentShape
-from anyclaude.mlx.machine import Pressure
+from anyclaude.mlx.memory import Preflight, Pressure
 from anyclaude.mlx.tokens import common_prefix
 from anyclaude.runtime.settings import MlxSettings
 from anyclaude.worker.v1 import worker_pb2 as pb
@@ -38,28 +36,34 @@ Result = TypeVar("Result")
 Command = Callable[[], None]
 
 RETRY_AFTER_SECONDS = 5
-PUBLISH_SECONDS = 0.25
+COUNT_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
-class Load:
-    """How busy the engine is."""
+class EngineStatus:
+    """What other threads may know of the engine and its caches."""
 
-    running: int
-    queued: int
-
-
-@dataclass
-class Totals:
-    """Tokens since the start."""
-
-    reused: int = 0
-    computed: int = 0
-    generated: int = 0
+    running_requests: int = 0
+    queued_requests: int = 0
+    # Since the start.
+    refused_requests: int = 0
+    reused_tokens: int = 0
+    computed_tokens: int = 0
+    generated_tokens: int = 0
+    evictions: int = 0
+    # Conversations and stable prefixes.
+    caches: int = 0
+    cache_bytes: int = 0
+    cache_limit_bytes: int = 0
+    # Of a cache; 0 until the first one is measured.
+    bytes_per_token: float = 0.0
 
 
 class Engine:
-    """Runs jobs. `submit`, `cancel`, `call` and `stop` may come from any thread."""
+    """Runs jobs. `submit`, `cancel`, `call`, `relieve` and `stop` may be called on any thread.
+
+    `status` may be read on any thread: it is replaced after each turn, never changed.
+    """
 
     def __init__(
         self,
@@ -79,18 +83,9 @@ class Engine:
         self._waiting: deque[Job] = deque()
         self._running: deque[Generation] = deque()
         self._stop_at: float | None = None
-        self._over = False
-        self.totals = Totals()
-        # Bytes of all caches, for readers on other threads; counting them takes a walk over all
-        # layers, so a busy engine does it now and then.
-        self.cache_bytes = 0
-        # Number of conversations and stable prefixes, published with it.
-        self.cache_count = 0
-        self._published = 0.0
-
-    @property
-    def load(self) -> Load:
-        return Load(len(self._running), len(self._waiting))
+        self.status = EngineStatus()
+        self._counted = 0.0
+        self._publish()
 
     def submit(self, job: Job) -> None:
         self._commands.put(lambda: self._accept(job))
@@ -122,26 +117,18 @@ class Engine:
             max_tokens=max_tokens,
         )
 
-    def segment_shape(self) -> SegmentShape | None:
-        """What a segment of the model looks like; MLX thread only."""
-        return SegmentShape.of(self._model, self.store.kv_bits)
-
     def relieve(self, pressure: Pressure) -> None:
         """Moves idle caches out of memory: the oldest part, or all when that is critical."""
-        fraction = 1.0 if pressure is Pressure.CRITICAL else self.store.room.prune_fraction
+        budget = self.store.budget
+        fraction = 1.0 if pressure is Pressure.CRITICAL else budget.prune_fraction
 
-        def shed() -> None:
-            held = self.store.room.nbytes
-            self.store.room.shed(int(fraction * held))
+        def evict() -> None:
+            before = budget.nbytes
+            budget.free(int(fraction * before))
             memory.release_pool()
-            log.info("caches left memory", bytes=held - self.store.room.nbytes)
+            log.info("caches left memory", bytes=before - budget.nbytes)
 
-        self._commands.put(shed)
-
-    @property
-    def refused(self) -> int:
-        """Requests that did not fit into the machine's memory, since the start."""
-        return self._preflight.refused if self._preflight else 0
+        self._commands.put(evict)
 
     def stop(self, grace_seconds: float) -> None:
         """Lets running requests go on for `grace_seconds`, then fails what is left."""
@@ -168,14 +155,24 @@ class Engine:
         self._turn()
         self._publish()
 
-    def _publish(self) -> None:
-        now = time.monotonic()
-        if not self._running or now - self._published > PUBLISH_SECONDS:
-            self._published = now
-            self.store.room.drop_idle_live_caches()
-            self.cache_bytes = self.store.room.nbytes
-            prefixes = sum(bool(node.stable_digest) for node in self.store.tree.nodes())
-            self.cache_count = len(self.store.lineages()) + prefixes
+    def _publish(self, **changes: int) -> None:
+        """Replaces the status; a busy engine rarely counts bytes, which walks over all caches."""
+        now, budget = time.monotonic(), self.store.budget
+        if not self._running or now - self._counted > COUNT_SECONDS:
+            self._counted = now
+            budget.drop_idle_live_caches()
+            changes["cache_bytes"] = budget.nbytes
+            changes["caches"] = self.store.count()
+        self.status = replace(
+            self.status,
+            running_requests=len(self._running),
+            queued_requests=len(self._waiting),
+            refused_requests=self._preflight.refused if self._preflight else 0,
+            evictions=budget.evictions,
+            cache_limit_bytes=budget.limit_bytes,
+            bytes_per_token=budget.bytes_per_token,
+            **changes,
+        )
 
     def _finished(self) -> bool:
         if self._stop_at is None:
@@ -212,8 +209,8 @@ class Engine:
                 return
             if self._is_being_computed(job):
                 continue
-            fits = self.store.room.make_for(job.lineage, job.token_ids, keep=job.keep)
-            # A request that runs alone is let in whatever it needs: waiting would not help it.
+            fits = self.store.budget.fit_request(job.lineage, job.token_ids, keep=job.keep)
+            # A request that runs alone is admitted whatever it needs: waiting would not help it.
             if not fits and self._running:
                 return
             missing = self._missing_bytes(job)
@@ -228,22 +225,23 @@ class Engine:
     def _start(self, job: Job) -> None:
         generation = self._generation(job)
         self._running.append(generation)
-        # At once: its cache is then lent out, and counted before the next job is let in.
+        self._publish()
+        # At once: the request claims its memory before the next job is admitted.
         self._advance(generation)
 
     def _missing_bytes(self, job: Job) -> int:
-        """What the machine lacks for the job once idle caches have left memory for it."""
+        """Bytes that the machine lacks for the job after idle caches were evicted for it."""
         if self._preflight is None:
             return 0
         missing = self._preflight.missing_bytes(self._needed_bytes(job))
         if not missing:
             return 0
-        self.store.room.shed(missing)
+        self.store.budget.free(missing)
         memory.release_pool()
         return self._preflight.missing_bytes(self._needed_bytes(job))
 
     def _needed_bytes(self, job: Job) -> int:
-        return self.store.room.needed_bytes(job.lineage, job.token_ids, keep=job.keep)
+        return self.store.budget.needed_bytes(job.lineage, job.token_ids, keep=job.keep)
 
     def _refuse(self, job: Job) -> None:
         assert self._preflight is not None
@@ -308,11 +306,14 @@ class Engine:
 
     def _remove(self, generation: Generation) -> None:
         self._running.remove(generation)
-        usage = generation.usage
-        self.totals.reused += usage.cache_read_tokens
-        self.totals.computed += usage.input_tokens + usage.cache_creation_tokens
-        self.totals.generated += usage.output_tokens
-        self.store.room.make(0)
+        self.store.budget.fit(0)
+        usage, status = generation.usage, self.status
+        computed = usage.input_tokens + usage.cache_creation_tokens
+        self._publish(
+            reused_tokens=status.reused_tokens + usage.cache_read_tokens,
+            computed_tokens=status.computed_tokens + computed,
+            generated_tokens=status.generated_tokens + usage.output_tokens,
+        )
 
     def _cancel(self, request_id: str) -> None:
         for job in [job for job in self._waiting if job.request_id == request_id]:

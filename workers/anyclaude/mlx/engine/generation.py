@@ -1,8 +1,8 @@
 """One request from lookup to stop reason, as a generator that yields after every turn.
 
 A turn is a prefill chunk or a few decode steps; between turns the scheduler runs other requests,
-and closing the generator cancels this one. However it ends, the cache is given back valid for the
-tokens it holds, so what was computed is kept.
+and closing the generator cancels this one. However it ends, its cache is valid for the tokens in it
+when the lease ends, so what was computed is kept.
 """
 
 import time
@@ -13,7 +13,7 @@ import structlog
 
 from anyclaude.mlx.adapter import LanguageModel, decode, evaluate, prefill
 from anyclaude.mlx.engine.job import Job
-from anyclaude.mlx.kv.lease import ANSWER_ROOM_TOKENS, Lease
+from anyclaude.mlx.kv.lineage import RESPONSE_TOKENS, Lease
 from anyclaude.mlx.kv.store import KVStore
 from anyclaude.worker.v1 import worker_pb2 as pb
 
@@ -53,44 +53,44 @@ class Generation:
         return next(self._turns, _DONE) is not _DONE
 
     def cancel(self) -> None:
-        """Gives the cache back where it stands; nothing more is emitted."""
+        """Ends the lease at once; nothing more is emitted."""
         self._turns.close()
 
     def _run(self) -> Generator[None]:
         job = self.job
         started = time.monotonic()
-        lease = self._store.acquire(
-            job.lineage, job.token_ids, job.stable_tokens, keep=job.keep, asked=job.asked
-        )
+        lease = self._store.acquire(job.lineage, job.token_ids, job.stable_tokens, keep=job.keep)
         try:
+            if job.listener is not None:
+                job.listener.started(lease.lookup)
             self.usage = _prompt_usage(job, lease)
             self._timings.queue.FromMilliseconds(_ms(started - job.created))
             self._timings.render.FromMilliseconds(_ms(job.render_seconds))
-            job.emit(pb.GenerateResponse(started=self._started(lease)))
+            diagnostics = job.listener.diagnostics if job.listener is not None else None
+            started_event = pb.Started(usage=self.usage, diagnostics=diagnostics)
+            job.emit(pb.GenerateResponse(started=started_event))
             yield
             yield from self._prefill(lease)
             self._store.keep_prefix(lease)
             prefilled = time.monotonic()
             self._timings.prefill.FromMilliseconds(_ms(prefilled - started))
             if job.max_tokens == 0:
-                self._finish(lease, pb.STOP_REASON_MAX_TOKENS)
+                self._finish(pb.STOP_REASON_MAX_TOKENS)
                 return
             yield from self._decode(lease, prefilled)
         finally:
-            self._store.release(lease)
+            self._release(lease)
 
-    def _started(self, lease: Lease) -> pb.Started:
-        asked = self.job.asked
-        if asked is None or not asked.wants_diagnostics:
-            return pb.Started(usage=self.usage)
-        diagnostics = self._store.explainer.diagnostics(lease.lookup, asked)
-        return pb.Started(usage=self.usage, diagnostics=diagnostics)
+    def _release(self, lease: Lease) -> None:
+        tip = self._store.release(lease)
+        if tip is not None and self.job.listener is not None:
+            self.job.listener.kept(self.job.lineage, lease.live.tokens.ids, tip)
 
     def _prefill(self, lease: Lease) -> Generator[None]:
         """Computes the prompt but for its last token, which decoding begins with."""
         ids, live = self.job.token_ids, lease.live
         end = len(ids) - 1
-        live.reserve(end - len(live) + ANSWER_ROOM_TOKENS)
+        live.reserve(end - len(live) + RESPONSE_TOKENS)
         for stop in _stops(self.job.marks, len(live), end) if live.needs_checkpoints else [end]:
             while len(live) < stop:
                 chunk = ids[len(live) : min(stop, len(live) + self._chunk_tokens())]
@@ -99,7 +99,7 @@ class Generation:
                 self._emit_progress(len(live))
                 yield
             live.checkpoint(keep=(self.job.stable_tokens,))
-        live.reserve(ANSWER_ROOM_TOKENS)
+        live.reserve(RESPONSE_TOKENS)
 
     def _decode(self, lease: Lease, started: float) -> Generator[None]:
         job, live = self.job, lease.live
@@ -136,13 +136,13 @@ class Generation:
             reason = pb.STOP_REASON_TOOL_USE
         elif cut and job.window_limited:
             reason = pb.STOP_REASON_MODEL_CONTEXT_WINDOW_EXCEEDED
-        self._finish(lease, reason, blocks.stop_sequence or "")
+        self._finish(reason, blocks.stop_sequence or "")
 
     def _emit_all(self, events: Callable[[], Sequence[pb.GenerateResponse]]) -> None:
         try:
             for event in events():
-                if self.job.asked is not None:
-                    self.job.asked.answer.add(event)
+                if self.job.listener is not None:
+                    self.job.listener.emitted(event)
                 self.job.emit(event)
         except Exception as error:
             raise DecodingError(f"{type(error).__name__}: {error}") from error
@@ -151,7 +151,8 @@ class Generation:
         progress = pb.Progress(prefilled_tokens=tokens, prompt_tokens=len(self.job.token_ids))
         self.job.emit(pb.GenerateResponse(progress=progress))
 
-    def _finish(self, lease: Lease, reason: pb.StopReason, stopped_by: str = "") -> None:
+    def _finish(self, reason: pb.StopReason, stopped_by: str = "") -> None:
+        listener = self.job.listener
         self.job.emit(
             pb.GenerateResponse(
                 finished=pb.Finished(
@@ -159,7 +160,7 @@ class Generation:
                     stop_sequence=stopped_by,
                     usage=self.usage,
                     timings=self._timings,
-                    reuse_cause=lease.cause.value,
+                    reuse_cause=listener.cause if listener else pb.REUSE_CAUSE_UNSPECIFIED,
                 )
             )
         )
@@ -170,11 +171,12 @@ _DONE = object()
 
 def _prompt_usage(job: Job, lease: Lease) -> pb.Usage:
     """Splits the prompt as the API counts it; the last token is computed and kept by decoding."""
-    computed = len(job.token_ids) - lease.reused_tokens
-    kept = computed - 1 if lease.keep else 0
+    reused = lease.lookup.reused
+    computed = len(job.token_ids) - reused
+    kept = computed - 1 if job.keep else 0
     return pb.Usage(
         input_tokens=computed - kept,
-        cache_read_tokens=lease.reused_tokens,
+        cache_read_tokens=reused,
         cache_creation_tokens=kept,
     )
 

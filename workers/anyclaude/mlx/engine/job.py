@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from anyclaude.mlx.adapter import Sampler
-from anyclaude.mlx.kv.lineage import LineageKey
-from anyclaude.mlx.kv_explain.remembered import Asked
+from anyclaude.mlx.kv.lineage import LineageKey, Lookup
+from anyclaude.mlx.kv.tree import Node
 from anyclaude.mlx.tokens import TokenArray
-from anyclaude.worker.v1.worker_pb2 import GenerateResponse
+from anyclaude.worker.v1.worker_pb2 import Diagnostics, GenerateResponse, ReuseCause
 
 
 class Blocks(Protocol):
@@ -27,6 +27,23 @@ class Blocks(Protocol):
 
     @property
     def is_verbatim(self) -> bool: ...
+
+
+class RequestListener(Protocol):
+    """Follows one request on the MLX thread (`kv_explain.RequestExplainer`)."""
+
+    # Known once the request has started.
+    cause: ReuseCause
+    diagnostics: Diagnostics | None
+
+    def started(self, lookup: Lookup) -> None:
+        """The store has lent the request a cache."""
+
+    def emitted(self, event: GenerateResponse) -> None:
+        """The request's response has gone on by a block event."""
+
+    def kept(self, key: LineageKey, tokens: TokenArray, tip: Node) -> None:
+        """The request is over, and its tokens are in the tree, where they end at `tip`."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +67,9 @@ class Job:
     emit: Callable[[GenerateResponse], None]
     # Utility calls leave no cache behind.
     keep: bool = True
-    # For explaining what was reused.
-    asked: Asked | None = None
-    # Told the tokens of an answer that ended by itself and left as the model wrote it, on the MLX
-    # thread, before its Finished.
+    listener: RequestListener | None = None
+    # Called on the MLX thread, before Finished, with the tokens of a response that ended by itself
+    # and was sent as the model wrote it.
     answered: Callable[[TokenArray], None] | None = None
     render_seconds: float = 0.0
     created: float = field(default_factory=time.monotonic)

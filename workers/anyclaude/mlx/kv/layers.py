@@ -2,7 +2,7 @@
 
 Three kinds:
   - full attention (KVCache, QuantizedKVCache): can be cut back to any length;
-  - sliding window (our WindowKVCache): can be cut back while the keys of the new end are held;
+  - sliding window (our WindowKVCache): can be cut back while it has the keys of the new end;
   - anything else (recurrent state, chunked attention): only a saved state brings it back.
 Never by `is_trimmable()`: a sliding window answers yes until it is full.
 
@@ -68,13 +68,13 @@ def copied(leaf: Layer, n: int) -> Layer:
     return copy.deepcopy(leaf)
 
 
-def forked(leaf: Layer, n: int, room_tokens: int) -> Layer:
-    """A full-attention leaf cut to `n` with buffers of its own and room for `room_tokens` more."""
+def forked(leaf: Layer, n: int, spare_tokens: int) -> Layer:
+    """A full-attention leaf cut to `n`, with buffers of its own that have `spare_tokens` more."""
     fork = copy.copy(leaf)
     fork.offset = n
     if leaf.keys is not None:
-        fork.keys = _map(leaf.keys, lambda a: _resized(a, n, room_tokens))
-        fork.values = _map(leaf.values, lambda a: _resized(a, n, room_tokens))
+        fork.keys = _map(leaf.keys, lambda a: _resized(a, n, spare_tokens))
+        fork.values = _map(leaf.values, lambda a: _resized(a, n, spare_tokens))
     return fork
 
 
@@ -85,11 +85,11 @@ def sliced(leaf: Layer, start: int, end: int) -> tuple[mx.array, ...]:
 
 
 def assembled(
-    leaf: Layer, pieces: Sequence[tuple[mx.array, ...]], n: int, room_tokens: int
+    leaf: Layer, pieces: Sequence[tuple[mx.array, ...]], n: int, spare_tokens: int
 ) -> Layer:
     """The empty full-attention `leaf`, filled with `n` tokens given in pieces, in order."""
     joined = [
-        mx.concatenate([*parts, _room(parts[0], room_tokens)], axis=-2)
+        mx.concatenate([*parts, _spare(parts[0], spare_tokens)], axis=-2)
         for parts in zip(*pieces, strict=True)
     ]
     half = len(joined) // 2
@@ -101,7 +101,7 @@ def assembled(
 
 
 def reserve(leaf: Layer, tokens: int) -> None:
-    """Lets the next growth of a full-attention leaf take `tokens` at once.
+    """Makes the next growth of a full-attention leaf `tokens` long.
 
     mlx-lm grows by 256 tokens and copies the whole buffer each time.
     """
@@ -116,7 +116,7 @@ def replace_leaves(layers: list[Layer], new: list[Layer]) -> list[Layer]:
 
 
 def nbytes(leaf: Layer) -> int:
-    """Bytes of the leaf's buffers, spare room included."""
+    """Bytes of the leaf's buffers, spare space included."""
     return 0 if leaf.empty() else int(leaf.nbytes)
 
 
@@ -163,11 +163,11 @@ def _map(arrays: Any, change: Any) -> Any:
     return [change(array) for array in arrays]
 
 
-def _resized(array: mx.array, n: int, room_tokens: int) -> mx.array:
-    return mx.concatenate([array[..., :n, :], _room(array, room_tokens)], axis=-2)
+def _resized(array: mx.array, n: int, spare_tokens: int) -> mx.array:
+    return mx.concatenate([array[..., :n, :], _spare(array, spare_tokens)], axis=-2)
 
 
-def _room(like: mx.array, tokens: int) -> mx.array:
+def _spare(like: mx.array, tokens: int) -> mx.array:
     return mx.zeros((*like.shape[:-2], tokens, like.shape[-1]), like.dtype)
 
 

@@ -1,9 +1,15 @@
-"""Conversations as names on the prefix tree."""
+"""Conversations as names on the prefix tree, and the caches lent to their requests."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Final
 
 from anyclaude.mlx.kv.live import LiveCache
-from anyclaude.mlx.kv.tree import Node
+from anyclaude.mlx.kv.tree import Match, Node
+from anyclaude.mlx.tokens import TokenArray
+
+# Buffer space behind a prompt, so that a response of usual length grows no buffer.
+RESPONSE_TOKENS: Final = 512
 
 
 @dataclass(frozen=True)
@@ -39,3 +45,30 @@ class Lineage:
     @property
     def tokens(self) -> int:
         return self.tip.end if self.tip else 0
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """What the store found for a prompt."""
+
+    key: LineageKey
+    prompt: TokenArray
+    stable_tokens: int
+    # What of the prompt is in the tree, whether a cache can be made of it or not.
+    match: Match
+    reused: int
+    from_live: bool
+    disk_tokens: int
+    # False for a utility call, which reuses caches and leaves none.
+    keep: bool
+    lineages: Collection[Lineage]
+
+
+@dataclass(eq=False)
+class Lease:
+    """A live cache lent to one request: the only way to a mutable cache."""
+
+    lookup: Lookup
+    live: LiveCache
+    # The request's claim on the memory budget: its live cache and its new tokens in the tree.
+    claimed_bytes: int

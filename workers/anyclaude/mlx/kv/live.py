@@ -2,17 +2,17 @@
 
 Invariants: every layer holds exactly `tokens`; a checkpoint at p holds, for each leaf that cannot
 be cut freely, its state after the first p tokens; checkpoints lie within the tokens.
+
+`extract` copies segments out of a live cache, `assemble` makes a live cache of segments.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import mlx.core as mx
 from anyclaude.mlx.adapter import LanguageModel, Layer, evaluate
 from anyclaude.mlx.kv import layers as kinds
+from anyclaude.mlx.kv.tree import Node, SegmentArrays, States
 from anyclaude.mlx.tokens import TokenArray, TokenBuffer
-
-# States by leaf index.
-Checkpoint = dict[int, Layer]
 
 
 class LiveCache:
@@ -22,7 +22,7 @@ class LiveCache:
         self,
         layers: list[Layer],
         tokens: TokenArray | None = None,
-        checkpoints: dict[int, Checkpoint] | None = None,
+        checkpoints: dict[int, States] | None = None,
         *,
         max_checkpoints: int,
     ) -> None:
@@ -76,7 +76,7 @@ class LiveCache:
         self.tokens.truncate(n)
         self.checkpoints = {p: state for p, state in self.checkpoints.items() if p <= n}
 
-    def fork(self, n: int, room_tokens: int) -> "LiveCache":
+    def fork(self, n: int, spare_tokens: int) -> "LiveCache":
         """A cache of its own that holds the first `n` tokens; `n` comes from `reusable`.
 
         One copy of what it holds; this cache is left as it was.
@@ -85,7 +85,7 @@ class LiveCache:
         new = []
         for index, leaf in enumerate(kinds.leaves(self.layers)):
             if kinds.is_full_attention(leaf):
-                new.append(kinds.forked(leaf, n, room_tokens))
+                new.append(kinds.forked(leaf, n, spare_tokens))
             else:
                 new.append(kinds.copied(saved.get(index, leaf), n))
         evaluate(new)
@@ -97,7 +97,7 @@ class LiveCache:
             max_checkpoints=self._max_checkpoints,
         )
 
-    def state(self) -> Checkpoint:
+    def state(self) -> States:
         """Copies of what only a saved state brings back, as they are now."""
         states = {
             index: kinds.copied(leaf, len(self))
@@ -127,3 +127,44 @@ class LiveCache:
     def _can_cut_freely(self, n: int) -> bool:
         length = len(self)
         return all(kinds.can_cut(leaf, n, length) for leaf in kinds.leaves(self.layers))
+
+
+def extract(live: LiveCache, start: int, end: int) -> SegmentArrays:
+    """Copies the KV of the tokens from `start` to `end` out of the full-attention layers."""
+    arrays = [
+        kinds.sliced(leaf, start, end)
+        for leaf in kinds.leaves(live.layers)
+        if kinds.is_full_attention(leaf)
+    ]
+    mx.eval(arrays)
+    return arrays
+
+
+def assemble(nodes: Sequence[Node], live: LiveCache, prompt: TokenArray, spare_tokens: int) -> None:
+    """Fills an empty live cache with the tokens of `prompt`, from the segments that hold them.
+
+    One copy, each layer's segments at once. Layers that need a state take the one saved there.
+    """
+    n = len(prompt)
+    used = [node for node in nodes if node.start < n]
+    leaves, position = kinds.leaves(live.layers), 0
+    for index, leaf in enumerate(leaves):
+        if kinds.is_full_attention(leaf):
+            pieces = [_piece(node, position, n) for node in used]
+            leaves[index] = kinds.assembled(leaf, pieces, n, spare_tokens)
+            position += 1
+        else:
+            leaves[index] = kinds.copied(used[-1].states[index], n)
+    evaluate(leaves)
+    live.layers = kinds.replace_leaves(live.layers, leaves)
+    live.tokens.extend(prompt)
+    # Saved states are never written to, so the live cache may hold them as well.
+    live.checkpoints = {node.end: node.states for node in used if node.states and node.end <= n}
+
+
+def _piece(node: Node, leaf_position: int, n: int) -> tuple[mx.array, ...]:
+    assert node.arrays is not None
+    arrays = node.arrays[leaf_position]
+    if node.end <= n:
+        return arrays
+    return tuple(array[..., : n - node.start, :] for array in arrays)

@@ -1,13 +1,60 @@
-"""What an operator does to the caches: prune and pin. The MLX thread's, like the store."""
+"""What an operator does to the caches: prune and pin. The MLX thread's, like the store.
+
+A prune removes conversations and the segments that only they use. It is planned before anything is
+removed. The segments of a stable prefix stay for the next conversation, unless everything is pruned
+or a byte target cannot be met without them. Conversations with a running request always stay, and
+pinned caches stay unless the selection names them.
+"""
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
 
-from anyclaude.mlx.kv.causes import Cause
-from anyclaude.mlx.kv.prune import Removal, Selection, Tier, plan
+from anyclaude.mlx.kv.lineage import Lineage
+from anyclaude.mlx.kv.protocols import Loss
 from anyclaude.mlx.kv.store import KVStore
-from anyclaude.mlx.kv.tree import Node
+from anyclaude.mlx.kv.tree import Node, PrefixTree
+
+
+class Tier(Enum):
+    """Where a prune removes caches."""
+
+    BOTH = auto()
+    # Out of memory; records stay.
+    MEMORY = auto()
+    # Off the disk; what is in memory stays.
+    DISK = auto()
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Conditions combine; none given selects nothing."""
+
+    session_id: str | None = None
+    older_than_seconds: float | None = None
+    # Stop once this many bytes or fewer remain in memory, or on disk for that tier.
+    to_bytes: int | None = None
+    # Everything, stable prefixes included.
+    all: bool = False
+    # Pinned caches as well.
+    pinned: bool = False
+    tier: Tier = Tier.BOTH
+
+    @property
+    def is_empty(self) -> bool:
+        given = (self.session_id, self.older_than_seconds, self.to_bytes)
+        return not self.all and given == (None, None, None)
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Segments that go together, and the conversation or stable prefix that they were."""
+
+    nodes: tuple[Node, ...]
+    freed_bytes: int
+    lineage: Lineage | None = None
+    prefix: Node | None = None
 
 
 class PinnedTooMuchError(Exception):
@@ -28,17 +75,17 @@ def prune(
     dry_run: bool = False,
     clock: Callable[[], float] = time.time,
 ) -> list[Removal]:
-    """Removes what `selection` takes, or only says what that would be."""
+    """Removes what `selection` covers; with `dry_run` only returns what that would be."""
     removals = plan(
         store.tree,
         store.lineages(),
         selection,
         now=clock(),
-        held_bytes=store.disk_bytes if selection.tier is Tier.DISK else store.room.nbytes,
+        used_bytes=used_bytes(store, selection.tier),
     )
     if not dry_run:
         for removal in removals:
-            _REMOVERS[selection.tier](store, removal)
+            _remove(store, removal, selection.tier)
     return removals
 
 
@@ -53,14 +100,37 @@ def pin(store: KVStore, tip: Node, *, pinned: bool) -> list[Node]:
     changed = _to_pin(store, tip) if pinned else _to_unpin(tip)
     for node in changed:
         node.pinned = pinned
-    if store.archive is not None:
-        store.archive.pin(changed, pinned=pinned)
+    store.storage.pin(changed, pinned=pinned)
     return changed
 
 
 def pinned_bytes(store: KVStore) -> int:
     """Bytes that pinned segments take in memory when all of them are there."""
     return sum(node.kv_bytes for node in store.tree.nodes() if node.pinned)
+
+
+def used_bytes(store: KVStore, tier: Tier) -> int:
+    """Bytes that a prune of that tier can free at most."""
+    return store.stored_bytes if tier is Tier.DISK else store.budget.nbytes
+
+
+def _remove(store: KVStore, removal: Removal, tier: Tier) -> None:
+    if removal.lineage is not None:
+        if tier is Tier.BOTH:
+            store.drop_lineage(removal.lineage.key)
+        elif tier is Tier.MEMORY:
+            removal.lineage.live = None
+    if tier is Tier.DISK:
+        store.storage.forget(removal.nodes)
+    # From the end of a branch upward, so each is a leaf when it goes.
+    for node in removal.nodes:
+        if tier is Tier.MEMORY:
+            store.budget.evict(node, Loss.PRUNED)
+            continue
+        if tier is Tier.DISK:
+            node.record = None
+        if tier is Tier.BOTH or not node.in_memory:
+            store.forget(node, Loss.PRUNED)
 
 
 def _to_pin(store: KVStore, tip: Node) -> list[Node]:
@@ -80,36 +150,109 @@ def _to_unpin(tip: Node) -> list[Node]:
     return changed
 
 
-def _remove(store: KVStore, removal: Removal) -> None:
-    if removal.lineage is not None:
-        store.drop_lineage(removal.lineage.key)
-    # From the end of a branch upward, so each is a leaf when it goes.
-    for node in removal.nodes:
-        store.forget(node, Cause.PRUNED)
+def plan(
+    tree: PrefixTree,
+    lineages: Sequence[Lineage],
+    selection: Selection,
+    *,
+    now: float,
+    used_bytes: int,
+) -> list[Removal]:
+    """The removals that carry out `selection`, oldest first; nothing is changed."""
+    removals: list[Removal] = []
+    if selection.is_empty or _reached(selection, used_bytes):
+        return removals
+    for removal in _Planner(tree, lineages, selection, now).removals():
+        removals.append(removal)
+        used_bytes -= removal.freed_bytes
+        if _reached(selection, used_bytes):
+            break
+    return removals
 
 
-def _remove_from_memory(store: KVStore, removal: Removal) -> None:
-    if removal.lineage is not None:
-        removal.lineage.live = None
-    for node in removal.nodes:
-        if store.archive is not None and store.archive.holds(node):
-            store.archive.let_go(node)
-        else:
-            store.forget(node, Cause.PRUNED)
+def _reached(selection: Selection, used_bytes: int) -> bool:
+    return selection.to_bytes is not None and used_bytes <= selection.to_bytes
 
 
-def _remove_from_disk(store: KVStore, removal: Removal) -> None:
-    if store.archive is None:
-        return
-    store.archive.forget(removal.nodes)
-    for node in removal.nodes:
-        node.record_id, node.on_disk, node.disk_bytes = "", False, 0
-        if not node.in_memory:
-            store.forget(node, Cause.PRUNED)
+@dataclass
+class _Planner:
+    """Walks through what may go; each removal assumes that those before it happened."""
 
+    tree: PrefixTree
+    lineages: Sequence[Lineage]
+    selection: Selection
+    now: float
+    gone_lineages: set[Lineage] = field(default_factory=set)
+    gone_nodes: set[Node] = field(default_factory=set)
 
-_REMOVERS: Final[Mapping[Tier, Callable[[KVStore, Removal], None]]] = {
-    Tier.BOTH: _remove,
-    Tier.MEMORY: _remove_from_memory,
-    Tier.DISK: _remove_from_disk,
-}
+    def removals(self) -> Iterator[Removal]:
+        for lineage in sorted(self.lineages, key=lambda lineage: lineage.last_use):
+            if self._is_selected(lineage):
+                yield self._lineage(lineage)
+        if self.selection.session_id is not None:
+            return
+        # Segments of no conversation any more: edited history, cancelled work.
+        yield from self._ends(lambda node: not node.stable_digest, keep_stable=True)
+        if self.selection.all or self.selection.to_bytes is not None:
+            yield from self._ends(lambda node: True, keep_stable=False)
+
+    def _is_selected(self, lineage: Lineage) -> bool:
+        wanted = self.selection.session_id
+        if lineage.running or (wanted is not None and lineage.key.session_id != wanted):
+            return False
+        if lineage.tip is not None and self._is_spared(lineage.tip):
+            return False
+        return self._is_old(lineage.last_use)
+
+    def _is_spared(self, node: Node) -> bool:
+        return node.pinned and not self.selection.pinned
+
+    def _is_old(self, last_use: float) -> bool:
+        limit = self.selection.older_than_seconds
+        return limit is None or self.now - last_use >= limit
+
+    def _lineage(self, lineage: Lineage) -> Removal:
+        self.gone_lineages.add(lineage)
+        nodes = self._release(lineage.tip, keep_stable=True)
+        in_memory = self.selection.tier is not Tier.DISK
+        live = lineage.live.nbytes if lineage.live and in_memory else 0
+        return Removal(nodes, live + self._size(nodes), lineage=lineage)
+
+    def _size(self, nodes: Sequence[Node]) -> int:
+        if self.selection.tier is Tier.DISK:
+            return sum(node.stored_bytes for node in nodes)
+        return sum(node.nbytes for node in nodes)
+
+    def _ends(self, wanted: Callable[[Node], bool], *, keep_stable: bool) -> Iterator[Removal]:
+        """Removes from the ends of branches upward, least recently used end first."""
+        ends = [node for node in self.tree.nodes() if not node.children]
+        for end in sorted(ends, key=lambda end: end.last_use):
+            node = self._next_up(end)
+            if node is None or not wanted(node) or not self._is_old(node.last_use):
+                continue
+            released = self._release(node, keep_stable=keep_stable)
+            if released:
+                prefix = next((part for part in released if part.stable_digest), None)
+                yield Removal(released, self._size(released), prefix=prefix)
+
+    def _next_up(self, node: Node) -> Node | None:
+        """The lowest ancestor that is still there."""
+        up: Node | None = node
+        while up is not None and up in self.gone_nodes:
+            up = up.parent
+        return None if up is None or up.is_root else up
+
+    def _release(self, tip: Node | None, *, keep_stable: bool) -> tuple[Node, ...]:
+        """The nodes from `tip` upward that nothing that remains needs."""
+        ends = {other.tip for other in self.lineages if other not in self.gone_lineages}
+        released: list[Node] = []
+        node = tip
+        while node is not None and not node.is_root and node not in self.gone_nodes:
+            if node in ends or self._is_spared(node) or (keep_stable and node.stable_digest):
+                break
+            if any(child not in self.gone_nodes for child in node.children.values()):
+                break
+            self.gone_nodes.add(node)
+            released.append(node)
+            node = node.parent
+        return tuple(released)

@@ -1,7 +1,7 @@
-"""Every KV cache of the worker: found by token ids, stored once, kept within a byte limit.
+"""Every KV cache of the worker: found by token ids, stored once, kept within a byte budget.
 
 The prefix tree holds every distinct token's KV. A running request has a live cache of its own,
-continued in place where its conversation's latest one is still there, put together from the tree
+continued in place where its conversation's latest one is still there, assembled from the tree
 where not. When the request is over, what is new goes into the tree.
 
 Invariants:
@@ -13,23 +13,15 @@ Not thread-safe: the MLX thread owns it.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from anyclaude.mlx.adapter import LanguageModel
-from anyclaude.mlx.kv.causes import Cause
-from anyclaude.mlx.kv.lease import ANSWER_ROOM_TOKENS, Lease
-from anyclaude.mlx.kv.lineage import Lineage, LineageKey
-from anyclaude.mlx.kv.live import LiveCache
-from anyclaude.mlx.kv.room import Room, StoreLimits
-from anyclaude.mlx.kv.segments import assemble, extract
+from anyclaude.mlx.kv.budget import MemoryBudget, StoreLimits
+from anyclaude.mlx.kv.lineage import RESPONSE_TOKENS, Lease, Lineage, LineageKey, Lookup
+from anyclaude.mlx.kv.live import LiveCache, assemble, extract
+from anyclaude.mlx.kv.protocols import Listener, Loss, NoStorage, Storage
 from anyclaude.mlx.kv.tree import Match, Node, PrefixTree
-from anyclaude.mlx.kv_explain.explain import Explainer, Lookup
-from anyclaude.mlx.kv_explain.remembered import Asked
 from anyclaude.mlx.tokens import TokenArray, common_prefix
-
-if TYPE_CHECKING:
-    from anyclaude.mlx.kv_disk.archive import Archive
 
 
 class KVStore:
@@ -40,31 +32,40 @@ class KVStore:
         model: LanguageModel,
         limits: StoreLimits,
         *,
-        archive: "Archive | None" = None,
-        explainer: Explainer | None = None,
+        storage: Storage | None = None,
+        listeners: Sequence[Listener] = (),
         clock: Callable[[], float] = time.time,
+        bytes_per_token: float = 0.0,
     ) -> None:
+        """
+        Args:
+            storage: where segments outlive memory; by default nowhere.
+            listeners: follow what enters and leaves the tree.
+            clock: Unix time.
+            bytes_per_token: of a cache; 0 until the first one is measured.
+        """
         self.tree = PrefixTree()
-        self.archive = archive
-        self.explainer = explainer or Explainer(clock=clock)
+        self.storage: Storage = storage or NoStorage()
         self._model = model
         self._limits = limits
+        self._listeners = listeners
         self._clock = clock
         self._lineages: dict[LineageKey, Lineage] = {}
         self._leases: set[Lease] = set()
         self._needs_states = self._empty().needs_checkpoints
-        self.room = Room(
+        self.budget = MemoryBudget(
             limits,
             self.tree,
             self._lineages,
             self._leases,
-            archive,
+            self.storage,
             forget=self.forget,
             clock=clock,
+            bytes_per_token=bytes_per_token,
         )
-        for lineage in archive.restore(self.tree) if archive else ():
-            self._lineages[lineage.key] = lineage
-        self.explainer.restored(self.tree.nodes(), self._lineages.values())
+        self._lineages.update((line.key, line) for line in self.storage.restore(self.tree))
+        for listener in listeners:
+            listener.adopted(list(self.tree.nodes()), self._lineages.values())
 
     @property
     def kv_bits(self) -> int:
@@ -72,26 +73,24 @@ class KVStore:
 
     @property
     def pinned_limit_bytes(self) -> int:
-        return int(self._limits.max_pinned_fraction * self.room.limit_bytes)
+        return int(self._limits.max_pinned_fraction * self.budget.limit_bytes)
 
     @property
-    def disk_bytes(self) -> int:
+    def stored_bytes(self) -> int:
         """Bytes of this model's records."""
-        return sum(node.disk_bytes for node in self.tree.nodes() if node.on_disk)
+        return sum(node.stored_bytes for node in self.tree.nodes())
 
     def lineages(self) -> list[Lineage]:
         return list(self._lineages.values())
 
+    def count(self) -> int:
+        """Number of conversations and stable prefixes."""
+        return len(self._lineages) + sum(bool(node.stable_digest) for node in self.tree.nodes())
+
     # One request
 
     def acquire(
-        self,
-        key: LineageKey,
-        prompt: TokenArray,
-        stable_tokens: int,
-        *,
-        keep: bool = True,
-        asked: Asked | None = None,
+        self, key: LineageKey, prompt: TokenArray, stable_tokens: int, *, keep: bool = True
     ) -> Lease:
         """Lends a cache that holds the longest usable part of `prompt`."""
         limit = len(prompt) - 1
@@ -101,20 +100,20 @@ class KVStore:
         match, in_tree, disk_tokens = self._match(prompt, limit)
         running, in_running = self._longest_running(prompt, limit)
         reused = max(in_own, in_tree, in_running)
-        room = len(prompt) - reused + ANSWER_ROOM_TOKENS
         self._use(match, reused)
         if lineage is not None:
             lineage.live = None
             lineage.hits += 1
-        if reused == 0:
-            live = self._empty()
-        elif own is not None and reused == in_own:
+        spare_tokens = len(prompt) - reused + RESPONSE_TOKENS
+        if own is not None and 0 < reused == in_own:
             own.cut(reused)
             live = own
-        elif running is None or reused == in_tree:
-            live = self._assembled(match, prompt, reused, room)
+        elif running is not None and reused > in_tree:
+            live = running.fork(reused, spare_tokens)
         else:
-            live = running.fork(reused, room)
+            live = self._empty()
+            if reused:
+                assemble(match.nodes, live, prompt[:reused], spare_tokens)
         lookup = Lookup(
             key=key,
             prompt=prompt,
@@ -126,9 +125,7 @@ class KVStore:
             keep=keep,
             lineages=self._lineages.values(),
         )
-        cause = self.explainer.explain(lookup, asked)
-        expected = self.room.cost_bytes(len(prompt), len(prompt) - match.length)
-        lease = Lease(key, live, reused, stable_tokens, keep, expected, lookup, cause, asked)
+        lease = Lease(lookup, live, self.budget.cost_bytes(prompt, match))
         self._leases.add(lease)
         if keep:
             self._lineage(key).running += 1
@@ -148,52 +145,56 @@ class KVStore:
             reusable = match.reusable(limit, needs_states=self._needs_states)
             missing = [n for n in match.nodes if n.start < reusable and not n.in_memory]
             loaded += missing
-            if all(self._load(node) for node in missing):
-                disk_tokens = sum(
-                    min(n.end, reusable) - n.start for n in match.nodes if n in loaded
-                )
-                return match, reusable, disk_tokens
+            if all(map(self._load, missing)):
+                read = [n for n in match.nodes if n in loaded]
+                return match, reusable, sum(min(n.end, reusable) - n.start for n in read)
 
     def _load(self, node: Node) -> bool:
-        """Reads a segment back from disk; one that is in doubt leaves the tree."""
-        assert self.archive is not None
-        self._touch((node,))
-        self.room.make(node.disk_bytes)
-        held = self.archive.holds(node)
-        if node.in_memory or self.archive.load(node):
+        """Reads a segment back from the storage; one that cannot be trusted leaves the tree."""
+        self._touch([node])
+        self.budget.fit(node.stored_bytes)
+        held = self.storage.holds(node)
+        node.content = node.content or self.storage.read(node)
+        if node.in_memory:
             return True
-        self.forget(node, Cause.CORRUPT_RECORD if held else Cause.EVICTED)
+        self.forget(node, Loss.CORRUPT_RECORD if held else Loss.EVICTED)
         return False
 
     def keep_prefix(self, lease: Lease) -> None:
         """Puts a stable prefix that is new into the tree while its request still runs."""
-        stable = lease.stable_tokens
-        if not lease.keep or stable < self._limits.min_prefix_tokens or len(lease.live) < stable:
+        lookup, live = lease.lookup, lease.live
+        stable = lookup.stable_tokens
+        if not lookup.keep or stable < self._limits.min_prefix_tokens or len(live) < stable:
             return
-        if self.tree.match(lease.live.tokens.ids[:stable]).length < stable:
-            self._insert(lease.live, stable, lease)
+        if self.tree.match(live.tokens.ids[:stable]).length < stable:
+            self._insert(live, stable, lookup)
 
-    def release(self, lease: Lease) -> None:
-        """Takes a cache back: what is new in it goes into the tree."""
+    def release(self, lease: Lease) -> Node | None:
+        """Ends a lease: what is new in its cache goes into the tree.
+
+        Returns where the cache's tokens end in the tree, unless nothing of it is kept.
+        """
         self._leases.remove(lease)
-        self.room.learn(lease.live)
-        if not lease.keep:
-            return
-        lineage = self._lineage(lease.key)
+        lookup, live = lease.lookup, lease.live
+        self.budget.measure(live)
+        if not lookup.keep:
+            return None
+        lineage = self._lineage(lookup.key)
         lineage.running -= 1
         lineage.last_use = self._clock()
-        if len(lease.live):
-            lineage.tip = self._insert(lease.live, len(lease.live), lease)
-            self.explainer.remember(lease.key, lease.live.tokens.ids, lineage.tip, lease.asked)
-            lineage.live = lease.live
-        elif lineage.tip is None and not lineage.running:
-            del self._lineages[lease.key]
+        if not len(live):
+            self._drop_empty_lineages()
+            return None
+        lineage.tip = self._insert(live, len(live), lookup)
+        lineage.live = live
+        return lineage.tip
 
     def longest_reusable(self, prompt: TokenArray) -> int:
         """How many tokens of `prompt` any cache could give now."""
         limit = len(prompt) - 1
         in_tree = self.tree.match(prompt).reusable(limit, needs_states=self._needs_states)
-        return max([in_tree, *(_reusable(live, prompt, limit) for live in self.room.live_caches())])
+        lives = self.budget.live_caches()
+        return max([in_tree, *(_reusable(live, prompt, limit) for live in lives)])
 
     def reusable_part(self, marks: Sequence[int], length: int) -> int:
         """How much of the first `length` tokens will be reusable once they are computed."""
@@ -206,33 +207,36 @@ class KVStore:
     def warm(self, share: float = 0.5) -> int:
         """Brings stored stable prefixes into memory, latest used first; returns their tokens.
 
-        They may take `share` of the limit, so that the first conversations find room.
+        They may use `share` of the limit, the rest is for the first conversations.
         """
         prefixes = [node for node in self.tree.nodes() if node.stable_digest and not node.in_memory]
         tokens = 0
         for prefix in sorted(prefixes, key=lambda node: node.last_use, reverse=True):
             missing = [node for node in prefix.path() if not node.in_memory]
-            needed = sum(node.disk_bytes for node in missing)
-            fits = self.room.nbytes + needed <= share * self.room.limit_bytes
+            needed = sum(node.stored_bytes for node in missing)
+            fits = self.budget.nbytes + needed <= share * self.budget.limit_bytes
             if fits and all(map(self._load, missing)):
                 tokens += prefix.end
         return tokens
 
-    def forget(self, node: Node, cause: Cause = Cause.EVICTED) -> None:
-        """Takes a segment and all behind it out of every tier; what ends there ends above it."""
+    def forget(self, node: Node, loss: Loss = Loss.EVICTED) -> None:
+        """Removes a segment and all behind it from the tree and the storage.
+
+        A conversation that ended there now ends above it.
+        """
         gone = {node, *self.tree.nodes_below(node)}
         above = None if node.parent is self.tree.root else node.parent
         for lineage in self._lineages.values():
             if lineage.tip in gone:
                 lineage.tip = above
-        self.explainer.left(gone, cause)
+        for listener in self._listeners:
+            listener.lost(gone, loss)
         self.tree.remove(node)
-        if self.archive is not None:
-            self.archive.forget(gone)
+        self.storage.forget(gone)
         self._drop_empty_lineages()
 
-    def adopt(self, lineages: Iterable[Lineage], prefixes: Iterable[Node]) -> None:
-        """Takes conversations and stable prefixes over that came from elsewhere.
+    def adopt(self, lineages: Iterable[Lineage], prefixes: Collection[Node]) -> None:
+        """Adds conversations and stable prefixes that were computed elsewhere.
 
         One that is known here goes on from where it came furthest.
         """
@@ -244,11 +248,32 @@ class KVStore:
                     continue
                 known.tip, known.live = lineage.tip, None
             adopted.append(known)
-        self.explainer.restored(prefixes, adopted)
+        for listener in self._listeners:
+            listener.adopted(prefixes, adopted)
 
     def drop_lineage(self, key: LineageKey) -> None:
         """Forgets a conversation's name and live cache; its segments stay."""
         self._lineages.pop(key, None)
+
+    def make_splittable(self, tokens: TokenArray) -> None:
+        """Brings the segment in whose middle `tokens` diverges into memory, or drops it."""
+        match = self.tree.match(tokens)
+        if match.nodes and match.length < match.nodes[-1].end and not match.nodes[-1].in_memory:
+            self._load(match.nodes[-1])
+
+    def save(self, path: list[Node], tokens: TokenArray, key: LineageKey) -> None:
+        """Writes behind what has no record yet: new segments, split ones, ones with a new state.
+
+        Parents go first, since a record names its parent; the lower part of a split segment may
+        lie beside the path.
+        """
+        for node in path:
+            if node.needs_record:
+                self.storage.save(node, tokens[: node.end], key)
+                for child in node.children.values():
+                    if child not in path and child.needs_record:
+                        self.storage.save(child, child.token_ids(), key)
+        self.storage.touch(path)
 
     # Parts
 
@@ -261,65 +286,35 @@ class KVStore:
         lives = [(lease.live, _reusable(lease.live, prompt, limit)) for lease in self._leases]
         return max(lives, key=lambda found: found[1], default=(None, 0))
 
-    def _assembled(self, match: Match, prompt: TokenArray, n: int, room_tokens: int) -> LiveCache:
-        return assemble(
-            self._model,
-            match.nodes,
-            prompt,
-            n,
-            room_tokens=room_tokens,
-            kv_bits=self._limits.kv_bits,
-            max_checkpoints=self._limits.checkpoints_per_lineage,
-        )
-
-    def _insert(self, live: LiveCache, length: int, lease: Lease) -> Node:
+    def _insert(self, live: LiveCache, length: int, lookup: Lookup) -> Node:
         """Adds the first `length` tokens of `live` to the tree; returns where they end."""
         states = dict(live.checkpoints)
         if live.needs_checkpoints and length == len(live):
             states.setdefault(length, live.state())
-        stable = lease.stable_tokens
+        key, stable = lookup.key, lookup.stable_tokens
         cuts = {n for n in states if n <= length} | ({stable} if 0 < stable <= length else set())
         tokens = live.tokens.ids[:length]
         self.make_splittable(tokens)
         tip = self.tree.insert(tokens, cuts, lambda start, end: extract(live, start, end))
         path = tip.path()
-        self._touch(tuple(path))
+        self._touch(path)
         for node in path:
             node.create_time = node.create_time or self._clock()
-            node.is_main = node.is_main or not lease.key.agent_id
+            node.is_main = node.is_main or not key.agent_id
             if node.end in states and not node.states and node.in_memory:
-                node.states = states[node.end]
-                node.record_id = ""
+                node.add_states(states[node.end])
             if node.end == stable >= self._limits.min_prefix_tokens:
-                node.stable_digest = lease.key.stable_digest
-        self.save(path, tokens, lease.key)
+                node.stable_digest = key.stable_digest
+        self.save(path, tokens, key)
         self._thin_states(path)
         self._drop_surplus_prefixes()
         return tip
-
-    def make_splittable(self, tokens: TokenArray) -> None:
-        """Brings the segment that `tokens` leaves in its middle into memory, or drops it."""
-        match = self.tree.match(tokens)
-        if match.nodes and match.length < match.nodes[-1].end and not match.nodes[-1].in_memory:
-            self._load(match.nodes[-1])
-
-    def save(self, path: list[Node], tokens: TokenArray, key: LineageKey) -> None:
-        """Writes behind what has no record yet: new segments, split ones, ones with a new state."""
-        if self.archive is None:
-            return
-        for node in path:
-            if not node.record_id and node.in_memory:
-                self.archive.save(node, tokens[: node.end], key)
-                for child in node.children.values():
-                    if child not in path and not child.record_id and child.in_memory:
-                        self.archive.save(child, child.token_ids(), key)
-        self.archive.touch(path)
 
     def _thin_states(self, path: list[Node]) -> None:
         """Keeps the newest states of a conversation; those at forks and stable prefixes stay."""
         plain = [n for n in path if n.states and not n.stable_digest and len(n.children) < 2]
         for node in plain[: max(0, len(plain) - self._limits.checkpoints_per_lineage)]:
-            node.states = {}
+            node.drop_states()
 
     def _drop_surplus_prefixes(self) -> None:
         """Beyond the number that may be kept, the oldest prefixes lose their rank."""
@@ -334,12 +329,12 @@ class KVStore:
                 del self._lineages[key]
 
     def _use(self, match: Match, reused: int) -> None:
-        used = tuple(node for node in match.nodes if node.start < reused)
+        used = [node for node in match.nodes if node.start < reused]
         self._touch(used)
         for node in used:
             node.hits += 1
 
-    def _touch(self, nodes: tuple[Node, ...]) -> None:
+    def _touch(self, nodes: Sequence[Node]) -> None:
         now = self._clock()
         for node in nodes:
             node.last_use = now

@@ -7,12 +7,14 @@ from the root. Children begin with different tokens, so following a prompt never
 Invariants:
   - node.start is its parent's end; tokens are not empty but for the root's;
   - arrays are never written to after they are in the tree, so they may be shared and read at will;
-  - `arrays is None` means that the segment is on disk only;
+  - `content is None` means that the segment is in the storage only;
   - splitting changes no path's tokens; the saved state stays with the lower part.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from enum import Enum, auto
+from functools import cached_property
 
 import numpy as np
 
@@ -26,8 +28,35 @@ SegmentArrays = list[tuple[mx.array, ...]]
 # By leaf index, the state of a layer that only a saved state brings back.
 States = dict[int, Layer]
 
-# What a node's bytes are of; both are replaced, never changed in place.
-_HELD = frozenset({"arrays", "states"})
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """The KV of a segment in memory, with the states saved at its end."""
+
+    arrays: SegmentArrays
+    states: States = field(default_factory=dict)
+
+    @cached_property
+    def nbytes(self) -> int:
+        kv = sum(array.nbytes for leaf in self.arrays for array in leaf)
+        return kv + sum(kinds.nbytes(state) for state in self.states.values())
+
+
+class RecordState(Enum):
+    WRITING = auto()
+    COMPLETE = auto()
+    FAILED = auto()
+
+
+@dataclass(eq=False)
+class Record:
+    """What the tree knows of a segment's copy in the storage."""
+
+    id: str
+    nbytes: int
+    has_states: bool
+    # Set by the storage, from its own thread.
+    state: RecordState = RecordState.WRITING
 
 
 @dataclass(eq=False)
@@ -37,8 +66,7 @@ class Node:
     parent: "Node | None"
     start: int
     tokens: TokenArray
-    arrays: SegmentArrays | None
-    states: States = field(default_factory=dict)
+    content: Content | None
     children: "dict[int, Node]" = field(default_factory=dict)
     last_use: float = 0.0
     create_time: float = 0.0
@@ -46,21 +74,9 @@ class Node:
     # Ends the tools and instructions of some conversation; its digest names it.
     stable_digest: str = ""
     pinned: bool = False
-    # A main conversation's, which outlives subagents'.
+    # Belongs to a main conversation, which outlives those of subagents.
     is_main: bool = False
-    # Its record's name, once it was given to the disk tier, and whether the record is complete.
-    record_id: str = ""
-    on_disk: bool = False
-    # Of the record: whether it holds states, and its size.
-    stored_states: bool = False
-    disk_bytes: int = 0
-    # Of what is held; None until it is asked for.
-    _nbytes: int | None = field(default=None, init=False, repr=False)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name in _HELD:
-            super().__setattr__("_nbytes", None)
-        super().__setattr__(name, value)
+    record: Record | None = None
 
     @property
     def end(self) -> int:
@@ -77,25 +93,57 @@ class Node:
 
     @property
     def in_memory(self) -> bool:
-        return self.arrays is not None
+        return self.content is not None
+
+    @property
+    def arrays(self) -> SegmentArrays | None:
+        return self.content.arrays if self.content else None
+
+    @property
+    def states(self) -> States:
+        return self.content.states if self.content else {}
 
     @property
     def has_states(self) -> bool:
         """Whether a cache that needs states can begin at this node's end."""
-        return bool(self.states) if self.in_memory else self.stored_states
+        if self.content is not None:
+            return bool(self.content.states)
+        return self.record is not None and self.record.has_states
 
     @property
     def nbytes(self) -> int:
-        """Bytes in memory; counted once, since every request asks for those of all segments."""
-        if self._nbytes is None:
-            kv = sum(array.nbytes for leaf in self.arrays or () for array in leaf)
-            self._nbytes = kv + sum(kinds.nbytes(state) for state in self.states.values())
-        return self._nbytes
+        """Bytes in memory."""
+        return self.content.nbytes if self.content else 0
+
+    @property
+    def is_stored(self) -> bool:
+        return self.record is not None and self.record.state is RecordState.COMPLETE
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of its complete record."""
+        return self.record.nbytes if self.record is not None and self.is_stored else 0
 
     @property
     def kv_bytes(self) -> int:
         """Bytes that it takes in memory, wherever it is now."""
-        return self.nbytes if self.in_memory else self.disk_bytes
+        return self.nbytes or self.stored_bytes
+
+    @property
+    def needs_record(self) -> bool:
+        """Whether it has to be written: it is new, was changed, or could not be written before."""
+        failed = self.record is not None and self.record.state is RecordState.FAILED
+        return self.in_memory and (self.record is None or failed)
+
+    def add_states(self, states: States) -> None:
+        """Gives a segment in memory the states saved at its end; its record becomes stale."""
+        assert self.content is not None
+        self.content, self.record = Content(self.content.arrays, states), None
+
+    def drop_states(self) -> None:
+        """Drops saved states from memory; the record keeps them."""
+        assert self.content is not None
+        self.content = Content(self.content.arrays)
 
     def path(self) -> "list[Node]":
         """The nodes from below the root down to this one."""
@@ -132,7 +180,7 @@ class PrefixTree:
     """All segments of one model."""
 
     def __init__(self) -> None:
-        self.root = Node(None, 0, np.empty(0, np.int32), arrays=[])
+        self.root = Node(None, 0, np.empty(0, np.int32), Content([]))
 
     def nodes(self) -> Iterator[Node]:
         """Every segment, parents before children."""
@@ -192,7 +240,7 @@ class PrefixTree:
                 self._cut(node, end)
                 continue
             start = node.end
-            child = Node(node, start, tokens[start:end].copy(), extract(start, end))
+            child = Node(node, start, tokens[start:end].copy(), Content(extract(start, end)))
             node.children[int(tokens[start])] = child
             node = child
         return node
@@ -200,10 +248,10 @@ class PrefixTree:
     def split(self, node: Node, at: int) -> Node:
         """Cuts `node` after its first `at` tokens; returns the upper part. It must be in memory."""
         assert node.parent is not None
-        assert node.arrays is not None
+        assert node.content is not None
         assert 0 < at < len(node.tokens)
         parts = [
-            [tuple(mx.contiguous(array[..., piece, :]) for array in leaf) for leaf in node.arrays]
+            [tuple(mx.contiguous(a[..., piece, :]) for a in leaf) for leaf in node.content.arrays]
             for piece in (slice(0, at), slice(at, None))
         ]
         mx.eval(parts)
@@ -211,7 +259,7 @@ class PrefixTree:
             node.parent,
             node.start,
             node.tokens[:at].copy(),
-            parts[0],
+            Content(parts[0]),
             last_use=node.last_use,
             create_time=node.create_time,
             hits=node.hits,
@@ -220,14 +268,14 @@ class PrefixTree:
         )
         upper.parent.children[int(upper.tokens[0])] = upper  # type: ignore[union-attr]
         # Both parts need a record of their own.
-        node.record_id, node.on_disk = "", False
+        node.record = None
         node.parent, node.start = upper, node.start + at
-        node.tokens, node.arrays = node.tokens[at:].copy(), parts[1]
+        node.tokens, node.content = node.tokens[at:].copy(), Content(parts[1], node.states)
         upper.children = {int(node.tokens[0]): node}
         return upper
 
     def remove(self, node: Node) -> None:
-        """Takes a node and everything below it out of the tree."""
+        """Removes a node and everything below it from the tree."""
         assert node.parent is not None
         del node.parent.children[int(node.tokens[0])]
 

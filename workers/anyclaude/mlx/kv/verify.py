@@ -16,7 +16,7 @@ import structlog
 import mlx.core as mx
 from anyclaude.mlx.adapter import LanguageModel, prefill
 from anyclaude.mlx.kv import layers as kinds
-from anyclaude.mlx.kv.causes import Cause
+from anyclaude.mlx.kv.protocols import Loss
 from anyclaude.mlx.kv.store import KVStore
 from anyclaude.mlx.kv.tree import Node, SegmentArrays
 
@@ -88,38 +88,30 @@ class Verification:
                 return
 
     def _compare(self, node: Node, layers: list[object]) -> bool:
-        """Compares one segment; one that is wrong goes, with all that is behind it."""
+        """Compares one segment; a wrong one leaves the tree with all behind it."""
         self._seen.add(node)
-        held = self._held(node)
-        if held is None:
-            self._store.forget(node, Cause.CORRUPT_RECORD)
+        kept = node.content or self._store.storage.read(node)
+        if kept is None:
+            self._store.forget(node, Loss.CORRUPT_RECORD)
             self.findings.wrong.append(node.name)
             return False
         self.findings.segments += 1
         fresh = [leaf for leaf in kinds.leaves(layers) if kinds.is_full_attention(leaf)]
         expected = [kinds.sliced(leaf, node.start, node.end) for leaf in fresh]
-        if _equal(held, expected):
+        if _equal(kept.arrays, expected):
             return True
         self.findings.wrong.append(node.name)
         log.error("a kept segment is not what a fresh run gives", segment=node.name)
-        if self._store.archive is not None:
-            self._store.archive.quarantine(node, "a fresh run gives other numbers")
-        self._store.forget(node, Cause.CORRUPT_RECORD)
+        self._store.storage.quarantine(node, "a fresh run gives other numbers")
+        self._store.forget(node, Loss.CORRUPT_RECORD)
         return False
 
-    def _held(self, node: Node) -> SegmentArrays | None:
-        if node.arrays is not None:
-            return node.arrays
-        assert self._store.archive is not None
-        content = self._store.archive.read(node)
-        return content[0] if content else None
 
-
-def _equal(held: SegmentArrays, expected: SegmentArrays) -> bool:
+def _equal(kept: SegmentArrays, expected: SegmentArrays) -> bool:
     exact = mx.default_device() == mx.Device(mx.cpu)
     pairs = [
         pair
-        for ours, theirs in zip(held, expected, strict=True)
+        for ours, theirs in zip(kept, expected, strict=True)
         for pair in zip(ours, theirs, strict=True)
     ]
     return all(_same(a, b) if exact else _close(a, b) for a, b in pairs)

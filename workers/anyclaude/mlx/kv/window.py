@@ -7,7 +7,7 @@ exact zeros. It holds `slack` tokens more than the window, which also lets it be
 many tokens without a checkpoint.
 
 Invariants: the buffer covers positions [base, offset); base is 0 or a multiple of ALIGNMENT;
-a cut to n is possible while every key that position n attends to is still held.
+a cut to n is possible while every key that position n attends to is still there.
 """
 
 from collections.abc import Sequence
@@ -45,12 +45,12 @@ class WindowKVCache:
         count = keys.shape[2]
         base, grows = self._plan(count)
         if self.keys is None or self.values is None:
-            self.keys, self.values = _room_for(keys, count), _room_for(values, count)
+            self.keys, self.values = _spare_for(keys, count), _spare_for(values, count)
         elif grows:
-            held = slice(base - self.base, self.offset - self.base)
-            self.keys = mx.concatenate([self.keys[..., held, :], _room_for(keys, count)], axis=2)
+            kept = slice(base - self.base, self.offset - self.base)
+            self.keys = mx.concatenate([self.keys[..., kept, :], _spare_for(keys, count)], axis=2)
             self.values = mx.concatenate(
-                [self.values[..., held, :], _room_for(values, count)], axis=2
+                [self.values[..., kept, :], _spare_for(values, count)], axis=2
             )
         self.base = base
         start, self.offset = self.offset - base, self.offset + count
@@ -62,7 +62,7 @@ class WindowKVCache:
     def make_mask(
         self, N: int, window_size: int | None = None, return_array: bool = False
     ) -> mx.array | str | None:
-        """The mask of shape (N, held + N) for the N positions about to be appended."""
+        """The mask of shape (N, kept + N) for the N positions about to be appended."""
         del return_array
         base, _ = self._plan(N)
         end = self.offset + N
@@ -122,9 +122,9 @@ class WindowKVCache:
         copy.offset = end
         copy.base = max(self.base, self._aligned_base(end))
         if self.keys is not None and self.values is not None:
-            held = slice(copy.base - self.base, end - self.base)
-            copy.keys = mx.contiguous(self.keys[..., held, :])
-            copy.values = mx.contiguous(self.values[..., held, :])
+            kept = slice(copy.base - self.base, end - self.base)
+            copy.keys = mx.contiguous(self.keys[..., kept, :])
+            copy.values = mx.contiguous(self.values[..., kept, :])
         return copy
 
     def _plan(self, count: int) -> tuple[int, bool]:
@@ -140,7 +140,7 @@ class WindowKVCache:
         return max(0, (end - self.window + 1) // ALIGNMENT * ALIGNMENT)
 
 
-def _room_for(like: mx.array, count: int) -> mx.array:
+def _spare_for(like: mx.array, count: int) -> mx.array:
     batch, heads, _, dim = like.shape
     steps = (count + GROWTH_TOKENS - 1) // GROWTH_TOKENS
     return mx.zeros((batch, heads, steps * GROWTH_TOKENS, dim), like.dtype)

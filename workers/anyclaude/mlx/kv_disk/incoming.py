@@ -102,7 +102,7 @@ class Incoming:
         store = self.store
         for node in store.tree.match(tokens).nodes:
             node.last_use = self.now
-        if not store.room.make(entry.info.nbytes):
+        if not store.budget.fit(entry.info.nbytes):
             return None
         store.make_splittable(tokens)
         before = store.tree.match(tokens).length
@@ -115,7 +115,7 @@ class Incoming:
             lambda start, end: _cut(arrays, start - entry.info.start, end - entry.info.start),
         )
         if states and not tip.states and tip.in_memory:
-            tip.states, tip.record_id = states, ""
+            tip.add_states(states)
         self._label(tip, entry)
         # The record of a conversation's last segment names the conversation, too.
         store.save(tip.path(), tokens, self._keys.get(entry.info.record_id, _NO_KEY))

@@ -118,21 +118,18 @@ class Outgoing:
         return WriteJob.of(segment, self.fingerprint, node.create_time)
 
     def _content(self, node: Node) -> tuple[dict[str, mx.array], dict[str, Any], Node] | None:
-        """Arrays and meta of a node, and the node with its arrays."""
-        arrays, states = node.arrays, node.states
-        if arrays is None:
-            assert self.store.archive is not None
-            self.store.room.make(node.disk_bytes)
-            read = self.store.archive.read(node)
-            if read is None:
+        """Arrays and meta, and the node with what was read from disk."""
+        stored = node.content
+        if stored is None:
+            self.store.budget.fit(node.stored_bytes)
+            stored = self.store.storage.read(node)
+            if stored is None:
                 return None
-            arrays, states = read
         whole = Node(
             None,
             node.start,
             node.tokens,
-            arrays,
-            states,
+            stored,
             stable_digest=node.stable_digest,
             is_main=node.is_main,
         )

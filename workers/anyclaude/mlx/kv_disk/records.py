@@ -22,9 +22,8 @@ from anyclaude.mlx.adapter import (
     prefill,
 )
 from anyclaude.mlx.kv.lineage import LineageKey
-from anyclaude.mlx.kv.live import LiveCache
-from anyclaude.mlx.kv.segments import extract
-from anyclaude.mlx.kv.tree import Node, SegmentArrays, States
+from anyclaude.mlx.kv.live import LiveCache, extract
+from anyclaude.mlx.kv.tree import Content, Node, SegmentArrays, States
 from anyclaude.mlx.kv.window import ALIGNMENT, WindowKVCache
 from anyclaude.mlx.kv_disk.record import CorruptRecordError, Tensor
 from anyclaude.mlx.kv_disk.writing import raw_arrays
@@ -170,7 +169,7 @@ class SegmentShape:
         prefill(model, live.layers, _SAMPLE)
         live.tokens.extend(_SAMPLE)
         arrays = extract(live, 0, len(_SAMPLE))
-        content = encode(Node(None, 0, _SAMPLE, arrays, live.state()))
+        content = encode(Node(None, 0, _SAMPLE, Content(arrays, live.state())))
         if content is None:
             return None
         shapes = {raw.name: (raw.dtype, raw.shape) for raw in raw_arrays(content[0])}

@@ -1,7 +1,7 @@
-"""What made one prompt leave another: decided from what both requests said and how both rendered.
+"""Why one prompt diverges from another, decided from both requests and their renderings.
 
-Tokens say where two prompts part. Why is said by the requests: if the tools differ it is the tools,
-and so on; if nothing differs that was said, the template rendered the same in another way.
+Tokens show where two prompts diverge, the requests show why. If their tools differ, the cause is
+the tools, and so on. If both requests say the same, the template rendered it in another way.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,8 +10,8 @@ from itertools import pairwise
 from typing import Final
 
 from anyclaude.messages.requests import CountTokensRequest, parse_count_tokens_request
-from anyclaude.mlx.kv.causes import Cause
-from anyclaude.mlx.kv_explain.remembered import Asked, Remembered
+from anyclaude.mlx.kv_explain.causes import Cause
+from anyclaude.mlx.kv_explain.remembered import Remembered, RequestFacts
 from anyclaude.mlx.prompt.canonical import canonicalise
 from anyclaude.mlx.prompt.summary import (
     MessageSummary,
@@ -24,15 +24,15 @@ from anyclaude.mlx.tokens import TokenArray
 
 Decode = Callable[[Sequence[int]], str]
 
-# A turn is looked at in its rendering up to this length.
+# Only so much of a turn's rendering is compared.
 _TURN_TOKENS: Final = 4096
-# So much of a text is enough to know it by.
+# The beginning of a text that is enough to recognise it.
 _PIECE_CHARACTERS: Final = 24
 
 
 @dataclass(frozen=True)
-class Voice:
-    """The tokenizer's part: tokens to text, and how the model opens its thinking, if it does."""
+class Detokenizer:
+    """Turns tokens into text, and knows how the model opens its thinking, if it does."""
 
     decode: Decode
     think_start: str = ""
@@ -41,54 +41,56 @@ class Voice:
 @dataclass(frozen=True)
 class Verdict:
     cause: Cause
-    # Index of the message where the two part, if it is known and there is one.
+    # Index of the message where the two diverge, if it is known and there is one.
     message: int | None = None
     tools: tuple[ToolChange, ...] = ()
     instructions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
-class Came:
+class NewPrompt:
     """The prompt that is explained."""
 
     tokens: TokenArray
     stable_tokens: int
-    asked: Asked
+    request: RequestFacts
 
 
 def prefix_verdict(
-    kept: PrefixSummary | None, came: PrefixSummary, prompt: Came, voice: Voice
+    kept: PrefixSummary | None, new: PrefixSummary, prompt: NewPrompt, detokenizer: Detokenizer
 ) -> Verdict:
-    """Why two prompts part within tools and instructions."""
+    """Why two prompts diverge within tools and instructions."""
     if kept is None:
         return Verdict(Cause.FORGOTTEN)
-    tools, instructions = tool_changes(kept, came), instruction_changes(kept, came)
-    if tools and not (instructions and _instructions_lead(prompt, voice)):
+    tools, instructions = tool_changes(kept, new), instruction_changes(kept, new)
+    if tools and not (instructions and _instructions_lead(prompt, detokenizer)):
         return Verdict(Cause.TOOLS_CHANGED, None, tools, instructions)
     if instructions:
         return Verdict(Cause.INSTRUCTIONS_CHANGED, None, tools, instructions)
-    if kept.thinking != came.thinking:
+    if kept.thinking != new.thinking:
         return Verdict(Cause.THINKING_CHANGED)
     return Verdict(Cause.TEMPLATE_VARIED)
 
 
-def _instructions_lead(prompt: Came, voice: Voice) -> bool:
+def _instructions_lead(prompt: NewPrompt, detokenizer: Detokenizer) -> bool:
     """Whether the template writes instructions ahead of tools."""
-    conversation = canonicalise(parse_count_tokens_request(prompt.asked.body))
-    text = voice.decode(prompt.tokens[: prompt.stable_tokens].tolist())
+    conversation = canonicalise(parse_count_tokens_request(prompt.request.body))
+    text = detokenizer.decode(prompt.tokens[: prompt.stable_tokens].tolist())
     names = [tool["function"]["name"] for tool in conversation.tools]
     instructions = conversation.leading[0] if conversation.leading else ""
     found = text.find(_piece(instructions))
     return bool(instructions) and 0 <= found < text.find(names[0] if names else "")
 
 
-def messages_verdict(kept: Remembered, prompt: Came, offset: int, voice: Voice) -> Verdict:
-    """Why two prompts with the same tools and instructions part at `offset`."""
-    if kept.asked is None:
+def messages_verdict(
+    kept: Remembered, prompt: NewPrompt, offset: int, detokenizer: Detokenizer
+) -> Verdict:
+    """Why two prompts with the same tools and instructions diverge at `offset`."""
+    if kept.request is None:
         return Verdict(Cause.FORGOTTEN)
-    turn = _Turn.at(offset, kept, prompt, voice)
-    old, new = map(parse_count_tokens_request, (kept.asked.body, prompt.asked.body))
-    before, now = [*_said(old), kept.asked.answer.message()], _said(new)
+    turn = _Turn.at(offset, kept, prompt, detokenizer)
+    old, new = map(parse_count_tokens_request, (kept.request.body, prompt.request.body))
+    before, now = [*_messages(old), kept.request.answer.message()], _messages(new)
     answer = len(before) - 1
     if now == before[:-1] and old.thinking != new.thinking:
         return Verdict(Cause.THINKING_CHANGED)
@@ -98,7 +100,7 @@ def messages_verdict(kept: Remembered, prompt: Came, offset: int, voice: Voice) 
     return _rendered_differently(turn, now, answer)
 
 
-def _said(request: CountTokensRequest) -> list[MessageSummary]:
+def _messages(request: CountTokensRequest) -> list[MessageSummary]:
     return [MessageSummary.of(message) for message in request.messages]
 
 
@@ -122,43 +124,45 @@ def _rendered_differently(turn: "_Turn", now: list[MessageSummary], answer: int)
 
 @dataclass(frozen=True)
 class _Turn:
-    """The turn in which two prompts part, as each renders it."""
+    """The turn in which two prompts diverge, as each renders it."""
 
     kept: str
-    came: str
+    new: str
     think_start: str
     # The kept prompt's last turn, which the model went on with.
     is_last_of_kept: bool
 
     @classmethod
-    def at(cls, offset: int, kept: Remembered, prompt: Came, voice: Voice) -> "_Turn":
-        assert kept.asked is not None
-        begin, came_end = _bounds(offset, prompt.asked.marks, prompt.tokens)
-        _, kept_end = _bounds(offset, kept.asked.marks, kept.tokens)
+    def at(
+        cls, offset: int, kept: Remembered, prompt: NewPrompt, detokenizer: Detokenizer
+    ) -> "_Turn":
+        assert kept.request is not None
+        marks = kept.request.marks
+        begin, new_end = _bounds(offset, prompt.request.marks, prompt.tokens)
+        _, kept_end = _bounds(offset, marks, kept.tokens)
         return cls(
-            voice.decode(_part(kept.tokens, begin, kept_end)),
-            voice.decode(_part(prompt.tokens, begin, came_end)),
-            voice.think_start,
-            offset >= max(kept.asked.marks, default=kept.asked.prompt_tokens),
+            detokenizer.decode(_part(kept.tokens, begin, kept_end)),
+            detokenizer.decode(_part(prompt.tokens, begin, new_end)),
+            detokenizer.think_start,
+            offset >= max(marks, default=kept.request.prompt_tokens),
         )
 
     def shows(self, messages: Sequence[MessageSummary]) -> bool:
-        """Whether the turn holds words of one of these messages."""
+        """Whether the turn contains text of one of these messages."""
         pieces = [_piece(text) for message in messages for text in message.texts()]
         known = [piece for piece in pieces if piece]
-        return not known or any(piece in self.kept or piece in self.came for piece in known)
+        return not known or any(piece in self.kept or piece in self.new for piece in known)
 
     def index_in(self, messages: Sequence[MessageSummary]) -> int | None:
         found = (i for i, message in enumerate(messages) if self.shows([message]))
         return next(found, None)
 
     def lost_thinking(self, message: MessageSummary | None) -> bool:
-        if self.think_start and self.kept.count(self.think_start) > self.came.count(
-            self.think_start
-        ):
+        start = self.think_start
+        if start and self.kept.count(start) > self.new.count(start):
             return True
         thought = _piece(message.thinking) if message else ""
-        return bool(thought) and thought in self.kept and thought not in self.came
+        return bool(thought) and thought in self.kept and thought not in self.new
 
 
 def _bounds(offset: int, marks: Sequence[int], tokens: TokenArray) -> tuple[int, int]:

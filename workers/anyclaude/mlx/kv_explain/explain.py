@@ -2,18 +2,17 @@
 
 Every cause follows from what is stored: the tokens of a conversation's latest request, both
 requests as they came, and what became of the KV. Where nothing stored says why, the cause is
-UNKNOWN, which is counted. Explanations hold words of prompts: they are kept in memory only, a
-bounded number of them, and leave on demand.
+UNKNOWN, which is counted. Explanations contain text of prompts: a bounded number of them is kept,
+in memory only.
 
-Warm path: one comparison of token arrays and one copy of them; everything else happens only where
-a prompt leaves what was kept. Not thread-safe: the MLX thread owns it.
+When a prompt extends the one before, explaining costs one comparison and one copy of token arrays.
+Not thread-safe: the MLX thread owns it.
 """
 
 import time
 import traceback
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -21,18 +20,19 @@ import structlog
 
 from anyclaude.cache.v1 import cache_pb2
 from anyclaude.messages.requests import parse_count_tokens_request
-from anyclaude.mlx.kv.causes import Cause
-from anyclaude.mlx.kv.lineage import Lineage, LineageKey
-from anyclaude.mlx.kv.tree import Match, Node
+from anyclaude.mlx.kv.lineage import Lineage, LineageKey, Lookup
+from anyclaude.mlx.kv.protocols import Loss
+from anyclaude.mlx.kv.tree import Node
+from anyclaude.mlx.kv_explain.causes import Cause
 from anyclaude.mlx.kv_explain.diagnose import (
-    Came,
+    Detokenizer,
+    NewPrompt,
     Verdict,
-    Voice,
     messages_verdict,
     prefix_verdict,
 )
-from anyclaude.mlx.kv_explain.notes import Notes
-from anyclaude.mlx.kv_explain.remembered import Asked, Memories, Remembered, Trail
+from anyclaude.mlx.kv_explain.remembered import Memories, Notes, Remembered, RequestFacts, Trail
+from anyclaude.mlx.lru import LRUCache
 from anyclaude.mlx.prompt.summary import PrefixSummary
 from anyclaude.mlx.tokens import TokenArray, common_prefix
 from anyclaude.worker.v1 import worker_pb2 as pb
@@ -40,7 +40,7 @@ from anyclaude.worker.v1 import worker_pb2 as pb
 log = structlog.get_logger(__name__)
 
 _SIDE_CHARACTERS: Final = 80
-# A token is at least a byte, but for a few that say nothing.
+# Nearly every token is at least a byte of text.
 _SIDE_TOKENS: Final = 2 * _SIDE_CHARACTERS
 _REASONS: Final = {
     Cause.MODEL_CHANGED: pb.CACHE_MISS_REASON_MODEL_CHANGED,
@@ -61,22 +61,6 @@ class ExplainLimits:
 
 
 @dataclass(frozen=True)
-class Lookup:
-    """What the store found for a prompt."""
-
-    key: LineageKey
-    prompt: TokenArray
-    stable_tokens: int
-    # What of the prompt is in the tree, usable or not.
-    match: Match
-    reused: int
-    from_live: bool
-    disk_tokens: int
-    keep: bool
-    lineages: Collection[Lineage] = ()
-
-
-@dataclass(frozen=True)
 class _Finding:
     """A verdict, and the other prompt as far as it is known."""
 
@@ -87,18 +71,28 @@ class _Finding:
     lost_time: float | None = None
 
 
-@dataclass(eq=False)
 class Explainer:
-    voice: Voice | None = None
-    limits: ExplainLimits = ExplainLimits()
-    model: str = ""
-    clock: Callable[[], float] = time.time
-    _explained: OrderedDict[str, cache_pb2.Explanation] = field(default_factory=OrderedDict)
+    """Listens to a store (`kv.protocols.Listener`) and explains its requests."""
 
-    def __post_init__(self) -> None:
-        limits = self.limits
-        self._memories = Memories(limits.max_conversations, limits.memory_bytes, clock=self.clock)
-        self._notes = Notes(limits.notes_folder, self.model)
+    def __init__(
+        self,
+        detokenizer: Detokenizer,
+        limits: ExplainLimits = ExplainLimits(),
+        *,
+        model: str = "",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """
+        Args:
+            detokenizer: for the MLX thread.
+            model: names the model and its settings in notes.
+            clock: Unix time.
+        """
+        self._detokenizer = detokenizer
+        self._clock = clock
+        self._memories = Memories(limits.max_conversations, limits.memory_bytes, clock=clock)
+        self._notes = Notes(limits.notes_folder, model)
+        self._explained = LRUCache[str, cache_pb2.Explanation](limits.max_explanations)
 
     @property
     def nbytes(self) -> int:
@@ -108,63 +102,61 @@ class Explainer:
     def get(self, request_id: str) -> cache_pb2.Explanation | None:
         return self._explained.get(request_id)
 
-    # What the store tells
+    def request(self, facts: RequestFacts) -> "RequestExplainer":
+        """What follows one request while it runs."""
+        return RequestExplainer(self, facts)
 
-    def restored(self, nodes: Iterable[Node], lineages: Iterable[Lineage]) -> None:
-        """What was there at the start."""
+    # What the store reports
+
+    def adopted(self, nodes: Collection[Node], lineages: Collection[Lineage]) -> None:
         for node in nodes:
             if node.stable_digest:
                 self._memories.put_prefix(node)
         for lineage in sorted(lineages, key=lambda lineage: lineage.last_use):
             self._memories.put(Remembered(lineage.key, Trail(lineage.tip)))
 
-    def left(self, gone: Collection[Node], cause: Cause) -> None:
-        """Nodes left the tree."""
-        self._memories.left(frozenset(gone), cause)
+    def lost(self, nodes: Collection[Node], loss: Loss) -> None:
+        self._memories.lost(frozenset(nodes), loss)
 
-    def remember(self, key: LineageKey, tokens: TokenArray, tip: Node, asked: Asked | None) -> None:
-        """A request is over; what it computed is in the tree."""
-        self._memories.put(Remembered(key, Trail(tip), tokens.copy(), asked))
+    # One request
+
+    def remember(
+        self, key: LineageKey, tokens: TokenArray, tip: Node, request: RequestFacts
+    ) -> None:
+        """Keeps what is known of a request that is over and in the tree."""
+        self._memories.put(Remembered(key, Trail(tip), tokens.copy(), request))
         self._notes.put_session(key.session_id)
         for node in tip.path():
             if node.stable_digest == key.stable_digest:
                 self._memories.put_prefix(node)
 
-    # One request
+    def explain(self, lookup: Lookup, request: RequestFacts) -> Cause:
+        """Decides why no more of the prompt is reused, and keeps the whole explanation.
 
-    def explain(self, lookup: Lookup, asked: Asked | None) -> Cause:
-        """Says why the prompt is reused as far as it is, and keeps the whole explanation.
-
-        An error in here costs the explanation, which is then UNKNOWN, and never the answer.
+        An error in here costs the explanation, which is then UNKNOWN, and never the response.
         """
         try:
-            return self._explain(lookup, asked)
+            if lookup.keep:
+                self._note_prefix(lookup, request)
+            finding = self._find(lookup, request)
+            self._explained.put(request.request_id, self._explanation(lookup, request, finding))
         except Exception as error:  # noqa: BLE001 - see above
-            _report(error, asked)
+            _report(error, request)
             return Cause.UNKNOWN
-
-    def _explain(self, lookup: Lookup, asked: Asked | None) -> Cause:
-        if asked is not None and lookup.keep:
-            self._note_prefix(lookup, asked)
-        finding = self._find(lookup, asked)
-        if asked is not None and asked.request_id:
-            self._explained[asked.request_id] = self._explanation(lookup, asked, finding)
-            if len(self._explained) > self.limits.max_explanations:
-                self._explained.popitem(last=False)
         return finding.verdict.cause
 
-    def _note_prefix(self, lookup: Lookup, asked: Asked) -> None:
+    def _note_prefix(self, lookup: Lookup, request: RequestFacts) -> None:
         digest = lookup.key.stable_digest
         if lookup.stable_tokens and self._notes.prefix(digest) is None:
-            facts = PrefixSummary.of(parse_count_tokens_request(asked.body))
+            facts = PrefixSummary.of(parse_count_tokens_request(request.body))
             self._notes.put_prefix(digest, facts)
 
-    def _find(self, lookup: Lookup, asked: Asked | None) -> _Finding:
+    def _find(self, lookup: Lookup, request: RequestFacts) -> _Finding:
         if not lookup.keep:
             return _Finding(Verdict(Cause.NOT_KEPT))
         kept = self._memories.get(lookup.key) or _restored(lookup)
         if kept is None:
-            return self._new_conversation(lookup, asked)
+            return self._new_conversation(lookup, request)
         shared = common_prefix(kept.tokens, lookup.prompt)
         goal = min(shared, len(lookup.prompt) - 1)
         ended = shared == min(len(kept.tokens), len(lookup.prompt))
@@ -173,11 +165,11 @@ class Explainer:
         if ended:
             cause = Cause.EXTENDED if lookup.reused >= goal else Cause.CHECKPOINT
             return _Finding(Verdict(cause))
-        if _rejoins(lookup, shared, asked):
+        if _rejoins(lookup, shared, request):
             return _Finding(Verdict(Cause.REJOINED), shared, kept.tokens)
-        return _Finding(self._diverged(kept, lookup, asked, shared), shared, kept.tokens)
+        return _Finding(self._diverged(kept, lookup, request, shared), shared, kept.tokens)
 
-    def _new_conversation(self, lookup: Lookup, asked: Asked | None) -> _Finding:
+    def _new_conversation(self, lookup: Lookup, request: RequestFacts) -> _Finding:
         trail = self._memories.prefix(lookup.key.stable_digest)
         stable, known = lookup.stable_tokens, lookup.match.length
         if self._notes.was_with_another_model(lookup.key.session_id):
@@ -188,17 +180,17 @@ class Explainer:
             return _Finding(Verdict(Cause.CHECKPOINT))
         if not lookup.reused:
             return _Finding(Verdict(Cause.FIRST_SIGHT))
-        return self._forked(lookup, asked)
+        return self._forked(lookup, request)
 
     def _lost(self, trail: Trail, lookup: Lookup, other: TokenArray | None) -> _Finding:
-        """KV that was there is not: what became of it is on its trail."""
+        """KV that was there is gone: its trail holds what became of it."""
         at = lookup.reused
         if trail.fate is None:
             return _Finding(Verdict(Cause.UNKNOWN), at, other)
-        return _Finding(Verdict(trail.fate.cause), at, other, trail.fate.time)
+        return _Finding(Verdict(Cause[trail.fate.loss.name]), at, other, trail.fate.time)
 
-    def _forked(self, lookup: Lookup, asked: Asked | None) -> _Finding:
-        """A new conversation beside one that is kept: where they part, and over what."""
+    def _forked(self, lookup: Lookup, request: RequestFacts) -> _Finding:
+        """A new conversation beside one that is kept: where they diverge, and why."""
         nodes, length = lookup.match.nodes, lookup.match.length
         neighbour = nodes[-1] if nodes and length < nodes[-1].end else None
         if neighbour is None:
@@ -206,34 +198,32 @@ class Explainer:
         other = neighbour.token_ids()
         digest = neighbour.stable_digest
         verdict = Verdict(Cause.NEW_LINEAGE)
-        if digest and asked is not None and self.voice is not None:
-            came = self._notes.prefix(lookup.key.stable_digest)
+        if digest:
+            new = self._notes.prefix(lookup.key.stable_digest)
             kept = self._notes.prefix(digest)
-            if came is not None and kept is not None:
-                why = prefix_verdict(kept, came, _came(lookup, asked), self.voice)
+            if new is not None and kept is not None:
+                why = prefix_verdict(kept, new, _new(lookup, request), self._detokenizer)
                 verdict = Verdict(Cause.NEW_LINEAGE, None, why.tools, why.instructions)
         return _Finding(verdict, length, other)
 
     def _diverged(
-        self, kept: Remembered, lookup: Lookup, asked: Asked | None, shared: int
+        self, kept: Remembered, lookup: Lookup, request: RequestFacts, shared: int
     ) -> Verdict:
-        if asked is None or self.voice is None:
-            return Verdict(Cause.EDITED_HISTORY)
-        came = _came(lookup, asked)
+        new = _new(lookup, request)
         if kept.key.stable_digest != lookup.key.stable_digest:
-            facts = PrefixSummary.of(parse_count_tokens_request(asked.body))
+            facts = PrefixSummary.of(parse_count_tokens_request(request.body))
             known = self._notes.prefix(kept.key.stable_digest)
-            return prefix_verdict(known, facts, came, self.voice)
-        return messages_verdict(kept, came, shared, self.voice)
+            return prefix_verdict(known, facts, new, self._detokenizer)
+        return messages_verdict(kept, new, shared, self._detokenizer)
 
     def _explanation(
-        self, lookup: Lookup, asked: Asked, finding: _Finding
+        self, lookup: Lookup, request: RequestFacts, finding: _Finding
     ) -> cache_pb2.Explanation:
         verdict, reused = finding.verdict, lookup.reused
         live = reused if lookup.from_live else 0
         disk = 0 if live else min(lookup.disk_tokens, reused)
         explanation = cache_pb2.Explanation(
-            request_id=asked.request_id,
+            request_id=request.request_id,
             session_id=lookup.key.session_id,
             agent_id=lookup.key.agent_id,
             cause=verdict.cause.value,
@@ -248,46 +238,52 @@ class Explainer:
             ],
             instructions=verdict.instructions,
         )
-        explanation.time.FromNanoseconds(int(self.clock() * 1e9))
+        explanation.time.FromNanoseconds(int(self._clock() * 1e9))
         if finding.lost_time is not None:
             explanation.lost_time.FromNanoseconds(int(finding.lost_time * 1e9))
-        if finding.other is not None and self.voice is not None:
-            explanation.divergence.CopyFrom(self._divergence(lookup, finding, self.voice))
+        if finding.other is not None:
+            divergence = self._divergence(lookup.prompt, finding, finding.other)
+            explanation.divergence.CopyFrom(divergence)
         return explanation
 
-    def _divergence(self, lookup: Lookup, finding: _Finding, voice: Voice) -> cache_pb2.Divergence:
-        assert finding.other is not None
+    def _divergence(
+        self, prompt: TokenArray, finding: _Finding, other: TokenArray
+    ) -> cache_pb2.Divergence:
         at = finding.offset
         divergence = cache_pb2.Divergence(
             offset=at,
-            before=_text(voice, lookup.prompt[max(0, at - _SIDE_TOKENS) : at])[-_SIDE_CHARACTERS:],
-            kept=_text(voice, finding.other[at : at + _SIDE_TOKENS])[:_SIDE_CHARACTERS],
-            came=_text(voice, lookup.prompt[at : at + _SIDE_TOKENS])[:_SIDE_CHARACTERS],
+            before=self._text(prompt[max(0, at - _SIDE_TOKENS) : at])[-_SIDE_CHARACTERS:],
+            kept=self._text(other[at : at + _SIDE_TOKENS])[:_SIDE_CHARACTERS],
+            came=self._text(prompt[at : at + _SIDE_TOKENS])[:_SIDE_CHARACTERS],
         )
         if finding.verdict.message is not None:
             divergence.message = finding.verdict.message
         return divergence
 
+    def _text(self, tokens: TokenArray) -> str:
+        # A character may be cut in two at either end.
+        return self._detokenizer.decode(tokens.tolist()).strip("\N{REPLACEMENT CHARACTER}")
+
     # The API's own diagnostics
 
-    def diagnostics(self, lookup: Lookup, asked: Asked) -> pb.Diagnostics:
-        """How the prompt differs from the one whose answer the client names."""
+    def diagnostics(self, lookup: Lookup, request: RequestFacts) -> pb.Diagnostics:
+        """How the prompt differs from the one whose response the client names."""
         try:
-            return self._diagnostics(lookup, asked)
+            return self._diagnostics(lookup, request)
         except Exception as error:  # noqa: BLE001 - as in `explain`
-            _report(error, asked)
+            _report(error, request)
             return _diagnostics(pb.CACHE_MISS_REASON_UNAVAILABLE, 0)
 
-    def _diagnostics(self, lookup: Lookup, asked: Asked) -> pb.Diagnostics:
-        if not asked.previous_message_id:
+    def _diagnostics(self, lookup: Lookup, request: RequestFacts) -> pb.Diagnostics:
+        if not request.previous_message_id:
             return pb.Diagnostics()
-        kept = self._memories.by_message(asked.previous_message_id)
+        kept = self._memories.by_message(request.previous_message_id)
         if kept is None:
             return self._not_found(lookup)
         shared = common_prefix(kept.tokens, lookup.prompt)
         if shared == min(len(kept.tokens), len(lookup.prompt)):
             return pb.Diagnostics()
-        cause = self._diverged(kept, lookup, asked, shared).cause
+        cause = self._diverged(kept, lookup, request, shared).cause
         reason = _REASONS.get(cause, pb.CACHE_MISS_REASON_UNAVAILABLE)
         missed = min(len(kept.tokens), len(lookup.prompt)) - shared
         return _diagnostics(reason, missed)
@@ -299,12 +295,33 @@ class Explainer:
         return _diagnostics(pb.CACHE_MISS_REASON_PREVIOUS_MESSAGE_NOT_FOUND, 0)
 
 
-def _report(error: Exception, asked: Asked | None) -> None:
+class RequestExplainer:
+    """Follows one request as it runs (`engine.job.RequestListener`)."""
+
+    def __init__(self, explainer: Explainer, facts: RequestFacts) -> None:
+        self.cause = pb.REUSE_CAUSE_UNSPECIFIED
+        self.diagnostics: pb.Diagnostics | None = None
+        self._explainer = explainer
+        self._facts = facts
+
+    def started(self, lookup: Lookup) -> None:
+        self.cause = self._explainer.explain(lookup, self._facts).value
+        if self._facts.wants_diagnostics:
+            self.diagnostics = self._explainer.diagnostics(lookup, self._facts)
+
+    def emitted(self, event: pb.GenerateResponse) -> None:
+        self._facts.answer.add(event)
+
+    def kept(self, key: LineageKey, tokens: TokenArray, tip: Node) -> None:
+        self._explainer.remember(key, tokens, tip, self._facts)
+
+
+def _report(error: Exception, request: RequestFacts) -> None:
     # Its message may quote a prompt: where it was raised has to do.
     at = traceback.extract_tb(error.__traceback__)[-1]
     log.error(
         "request could not be explained",
-        request_id=asked.request_id if asked else "",
+        request_id=request.request_id,
         error=type(error).__name__,
         where=f"{Path(at.filename).name}:{at.lineno} {at.name}",
     )
@@ -314,12 +331,12 @@ def _diagnostics(reason: pb.CacheMissReason, missed: int) -> pb.Diagnostics:
     return pb.Diagnostics(cache_miss_reason=reason, cache_missed_input_tokens=missed)
 
 
-def _came(lookup: Lookup, asked: Asked) -> Came:
-    return Came(lookup.prompt, lookup.stable_tokens, asked)
+def _new(lookup: Lookup, request: RequestFacts) -> NewPrompt:
+    return NewPrompt(lookup.prompt, lookup.stable_tokens, request)
 
 
 def _restored(lookup: Lookup) -> Remembered | None:
-    """A conversation that is remembered no more, as the tree still has it."""
+    """A conversation that is no longer remembered, as the tree still has it."""
     same = [
         lineage
         for lineage in lookup.lineages
@@ -333,16 +350,10 @@ def _restored(lookup: Lookup) -> Remembered | None:
     return Remembered(latest.key, Trail(latest.tip))
 
 
-def _rejoins(lookup: Lookup, shared: int, asked: Asked | None) -> bool:
+def _rejoins(lookup: Lookup, shared: int, request: RequestFacts) -> bool:
     """Whether another branch was followed to its end, or over a whole message at least."""
     nodes = lookup.match.nodes
     if nodes and not nodes[-1].children and shared < lookup.match.length == nodes[-1].end:
         return True
     beyond = max(shared, lookup.stable_tokens)
-    marks = asked.marks if asked is not None else (beyond + 1,)
-    return any(beyond < mark <= lookup.reused for mark in marks)
-
-
-def _text(voice: Voice, tokens: TokenArray) -> str:
-    # A character may be cut in two at either end.
-    return voice.decode(tokens.tolist()).strip("\N{REPLACEMENT CHARACTER}")
+    return any(beyond < mark <= lookup.reused for mark in request.marks)

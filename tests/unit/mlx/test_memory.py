@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from anyclaude.mlx.machine import Machine, Pressure, linux_pressure, macos_level
+from anyclaude.mlx.memory import Machine, Pressure, linux_pressure, macos_level
 
 _PSI = """some avg10={some} avg60=0.00 avg300=0.00 total=12345
 full avg10={full} avg60=0.00 avg300=0.00 total=1234

@@ -1,4 +1,4 @@
-"""Why a prompt was reused as far as it was: the closed list of the worker contract."""
+"""Why a prompt was reused as far as it was: the list of causes in the worker contract."""
 
 from enum import Enum
 

@@ -1,0 +1,210 @@
+"""Memory budget of the store: what caches use, what running requests claim, what is evicted.
+
+Everything in memory, with what running requests may still claim, stays within the limit. Order of
+eviction, cheapest loss first: the live caches of idle conversations (all of it is in the tree too),
+segments of subagents, of main conversations, stable prefixes, and pinned ones; within a kind the
+least recently used. Only a segment that nothing in memory builds on can go. It stays in the storage
+where it is there, and leaves the tree where it is not.
+"""
+
+import heapq
+from collections.abc import Callable, Iterator, Mapping, Set
+from dataclasses import dataclass
+
+from anyclaude.mlx.kv import layers as kinds
+from anyclaude.mlx.kv.lineage import RESPONSE_TOKENS, Lease, Lineage, LineageKey
+from anyclaude.mlx.kv.live import LiveCache
+from anyclaude.mlx.kv.protocols import Loss, Storage
+from anyclaude.mlx.kv.tree import Match, Node, PrefixTree
+from anyclaude.mlx.tokens import TokenArray
+
+
+@dataclass(frozen=True)
+class StoreLimits:
+    """The cache settings that the store keeps to."""
+
+    memory_limit_bytes: int
+    prune_fraction: float = 0.2
+    checkpoints_per_lineage: int = 8
+    max_prefixes: int = 16
+    min_prefix_tokens: int = 256
+    live_idle_seconds: float = 120.0
+    kv_bits: int = 0
+    max_pinned_fraction: float = 0.5
+
+
+class MemoryBudget:
+    """The memory of one store, whose parts it shares."""
+
+    def __init__(
+        self,
+        limits: StoreLimits,
+        tree: PrefixTree,
+        lineages: Mapping[LineageKey, Lineage],
+        leases: Set[Lease],
+        storage: Storage,
+        *,
+        forget: Callable[[Node, Loss], None],
+        clock: Callable[[], float],
+        bytes_per_token: float,
+    ) -> None:
+        """
+        Args:
+            limits: what it keeps to.
+            tree, lineages, leases, storage: the store's own.
+            forget: removes a segment from the tree and the storage.
+            clock: Unix time.
+            bytes_per_token: 0 until the first cache is measured.
+        """
+        self._limits = limits
+        self._tree = tree
+        self._lineages = lineages
+        self._leases = leases
+        self._storage = storage
+        self._forget = forget
+        self._clock = clock
+        self.bytes_per_token = bytes_per_token
+        self.evictions = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tree and of all live caches, states that they share counted once."""
+        leaves = {id(leaf): leaf for live in self.live_caches() for leaf in live.leaves()}
+        for node in self._tree.nodes():
+            for state in node.states.values():
+                leaves.pop(id(state), None)
+        return self._tree.nbytes + sum(map(kinds.nbytes, leaves.values()))
+
+    @property
+    def limit_bytes(self) -> int:
+        return self._limits.memory_limit_bytes
+
+    @property
+    def prune_fraction(self) -> float:
+        return self._limits.prune_fraction
+
+    def live_caches(self) -> list[LiveCache]:
+        """Those of idle conversations and of running requests."""
+        idle = [lineage.live for lineage in self._lineages.values() if lineage.live is not None]
+        return [*idle, *(lease.live for lease in self._leases)]
+
+    def measure(self, live: LiveCache) -> None:
+        """Learns from a cache what a token costs."""
+        self.bytes_per_token = kinds.bytes_per_token(live.layers) or self.bytes_per_token
+
+    # What a request needs
+
+    def fit_request(self, key: LineageKey, prompt: TokenArray, *, keep: bool = True) -> bool:
+        """Evicts until the request fits; False if it cannot. What it will reuse goes last."""
+        match = self._tree.match(prompt)
+        now = self._clock()
+        for node in match.nodes:
+            node.last_use = now
+        lineage = self._lineages.get(key) if keep else None
+        if lineage is not None and lineage.live is not None:
+            lineage.last_use = now
+        return self.fit(self._added_bytes(match, prompt, lineage))
+
+    def needed_bytes(self, key: LineageKey, prompt: TokenArray, *, keep: bool = True) -> int:
+        """Bytes that this request and those that run will yet allocate."""
+        match = self._tree.match(prompt)
+        read = sum(node.stored_bytes for node in match.nodes if not node.in_memory)
+        lineage = self._lineages.get(key) if keep else None
+        return self._added_bytes(match, prompt, lineage) + read + self._claimed_bytes()
+
+    def cost_bytes(self, prompt: TokenArray, match: Match) -> int:
+        """Bytes of a request: its live cache, and what it adds to the tree."""
+        tokens = 2 * len(prompt) - match.length + 2 * RESPONSE_TOKENS
+        return int(tokens * self.bytes_per_token)
+
+    def _added_bytes(self, match: Match, prompt: TokenArray, lineage: Lineage | None) -> int:
+        """A request's cost without the live cache that its conversation has already."""
+        own = lineage.live.nbytes if lineage is not None and lineage.live is not None else 0
+        return max(0, self.cost_bytes(prompt, match) - own)
+
+    def _claimed_bytes(self) -> int:
+        """Bytes that running requests have claimed and do not use yet."""
+        return sum(max(0, lease.claimed_bytes - lease.live.nbytes) for lease in self._leases)
+
+    # Eviction
+
+    def fit(self, needed_bytes: int) -> bool:
+        """Evicts until `needed_bytes` more fit; False if they cannot.
+
+        Idle live caches go first. If that is not enough, a whole fraction of the limit goes, so
+        that evicting is rare.
+        """
+        limit = self._limits.memory_limit_bytes
+        needed_bytes += self._claimed_bytes()
+        if self.nbytes + needed_bytes <= limit:
+            return True
+        for lineage in sorted(self._lineages.values(), key=lambda lineage: lineage.last_use):
+            if lineage.live is not None:
+                lineage.live = None
+                if self.nbytes + needed_bytes <= limit:
+                    return True
+        fraction_less = int(limit * (1 - self._limits.prune_fraction))
+        self._evict_to(max(0, min(fraction_less, limit - needed_bytes)))
+        return self.nbytes + needed_bytes <= limit
+
+    def free(self, nbytes: int) -> None:
+        """Moves at least `nbytes` of idle caches out of memory, if there are as many."""
+        target = self.nbytes - nbytes
+        for lineage in self._lineages.values():
+            lineage.live = None
+        if self.nbytes > target:
+            self._evict_to(max(0, target))
+
+    def drop_idle_live_caches(self) -> None:
+        """Drops the live caches of conversations that had no request for a while."""
+        self._storage.reap()
+        oldest = self._clock() - self._limits.live_idle_seconds
+        for lineage in self._lineages.values():
+            if lineage.last_use < oldest:
+                lineage.live = None
+
+    def _evict_to(self, target_bytes: int) -> None:
+        """Evicts segments, least valuable first, until `target_bytes` remain."""
+        self._storage.flush()
+        used = self.nbytes
+        for node in list(_leaves_first(self._tree)):
+            if used <= target_bytes:
+                # A state that a live cache shares with an evicted segment is the cache's now.
+                used = self.nbytes
+            if used <= target_bytes:
+                return
+            # Counting everything for each would take longer than the request that waits.
+            used -= node.nbytes
+            self.evictions += 1
+            self.evict(node)
+
+    def evict(self, node: Node, loss: Loss = Loss.EVICTED) -> None:
+        """Drops a segment from memory, and from the tree unless the storage has it."""
+        if self._storage.holds(node):
+            node.content = None
+        else:
+            self._forget(node, loss)
+
+
+def _leaves_first(tree: PrefixTree) -> Iterator[Node]:
+    """Nodes in memory in the order in which they should go; a parent comes after its children."""
+    below = {
+        node: sum(child.in_memory for child in node.children.values())
+        for node in tree.nodes()
+        if node.in_memory
+    }
+    ready = [(_value(node), id(node), node) for node, children in below.items() if not children]
+    heapq.heapify(ready)
+    while ready:
+        node = heapq.heappop(ready)[2]
+        yield node
+        parent = node.parent
+        if parent in below:
+            below[parent] -= 1
+            if not below[parent]:
+                heapq.heappush(ready, (_value(parent), id(parent), parent))
+
+
+def _value(node: Node) -> tuple[bool, bool, bool, float]:
+    """Sorts nodes from the first to go to the last."""
+    return (node.pinned, bool(node.stable_digest), node.is_main, node.last_use)
