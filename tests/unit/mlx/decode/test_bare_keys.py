@@ -1,4 +1,4 @@
-"""Gemma's notation of arguments: what its grammar allows, and how a call in it is read."""
+"""Arguments with bare keys (Gemma): what the grammar allows, and how calls are read."""
 
 import json
 from collections.abc import Sequence
@@ -27,14 +27,14 @@ LEAF = {"type": "object", "properties": {"v": {"type": "integer"}}, "required": 
 
 
 def call(family: str, arguments: str) -> str:
-    """A call of `T`, whose strings stand between `'`."""
+    """A call of the tool `T`; in `arguments`, `'` stands for the family's quote mark."""
     wrapper = tokenizer(family)
     body = f"call:T{{{arguments}}}".replace("'", QUOTES[family])
     return f"{wrapper.tool_call_start}{body}{wrapper.tool_call_end}"
 
 
-def held(family: str, schema: Any, tokens: Sequence[int]) -> list[Block] | None:
-    """What an answer held to a tool `T` reads as; None when the grammar does not allow it."""
+def constrained(family: str, schema: Any, tokens: Sequence[int]) -> list[Block] | None:
+    """The blocks of an answer constrained to the tool `T`; None if the grammar forbids a token."""
     wrapper, offered = tokenizer(family), [Tool(name="T", input_schema=schema)]
     compiled = ConstraintCompiler(wrapper).compile(
         offered, CHOICE, None, in_thinking=False, may_think=False
@@ -52,7 +52,7 @@ def held(family: str, schema: Any, tokens: Sequence[int]) -> list[Block] | None:
 
 
 def tokens_of(family: str, text: str, *, bytewise: bool) -> list[int]:
-    """The text's tokens; bytewise, each byte within strings is one, as it may be there alone."""
+    """The tokens of a text; with `bytewise`, each byte inside a string is one token."""
     wrapper, quote = tokenizer(family), QUOTES[family]
     if not bytewise:
         return encode(wrapper, text)
@@ -64,9 +64,9 @@ def tokens_of(family: str, text: str, *, bytewise: bool) -> list[int]:
 
 
 def accepts(family: str, schema: Any, arguments: str, *, bytewise: bool = False) -> Any:
-    """The input that the arguments become; None when the grammar does not allow them."""
+    """The input that the arguments become; None if the grammar forbids them."""
     tokens = tokens_of(family, call(family, arguments), bytewise=bytewise)
-    blocks = held(family, schema, tokens)
+    blocks = constrained(family, schema, tokens)
     return None if blocks is None else blocks[0].input
 
 
@@ -138,7 +138,7 @@ def test_every_kind_of_value_is_read(family: str, bytewise: bool) -> None:
 def test_the_grammar_follows_the_schema(
     family: str, schema: Any, allowed: list[str], refused: list[str]
 ) -> None:
-    """What the schema allows can be written, and nothing else."""
+    """The grammar allows exactly the arguments that the schema allows."""
     for arguments in allowed:
         assert accepts(family, schema, arguments) is not None, arguments
     for arguments in refused:
@@ -147,7 +147,7 @@ def test_the_grammar_follows_the_schema(
 
 @pytest.mark.parametrize("family", BARE_KEYS)
 def test_keys_come_in_the_order_of_the_template(family: str) -> None:
-    """Templates sort keys; a call written so is found in the cache when it is rendered again."""
+    """Keys are in alphabetical order, so a rendered call has the same tokens as the written one."""
     schema = thing(b=LEAF, A=LEAF, needs=0)
     assert accepts(family, schema, "A:{v:1},b:{v:2}") == {"A": {"v": 1}, "b": {"v": 2}}
     assert accepts(family, schema, "b:{v:2},A:{v:1}") is None
@@ -162,8 +162,8 @@ def test_keys_come_in_the_order_of_the_template(family: str) -> None:
         thing(a={"not": {"type": "string"}, "type": ["string", "integer"]}),
     ],
 )
-def test_what_cannot_be_said_is_said_looser(schema: Any) -> None:
-    """A schema past the grammar is held to its form, and the log says so."""
+def test_a_schema_that_cannot_be_expressed_is_loosened(schema: Any) -> None:
+    """A schema that a grammar cannot express is applied in a looser form, with a log entry."""
     value = "[1,1]" if "items" in schema["properties"]["a"] else "2"
     with structlog.testing.capture_logs() as logs:
         assert accepts("gemma4", schema, f"a:{value}") == {"a": json.loads(value)}
@@ -174,13 +174,13 @@ def test_what_cannot_be_said_is_said_looser(schema: Any) -> None:
     "schema", [thing(a={"$ref": "#/nowhere"}), thing(**{"a:b": LEAF}), thing(a=False)]
 )
 def test_a_schema_without_a_grammar_leaves_an_object(schema: Any) -> None:
-    """Where nothing can be said of the members, the call is still one of the tool's."""
+    """If no form of a schema can be expressed, any object is allowed as the arguments."""
     assert accepts("gemma4", schema, "x:1,y:['z']") == {"x": 1, "y": ["z"]}
 
 
 @pytest.mark.parametrize("family", BARE_KEYS)
-def test_all_tools_are_held_to_their_whole_schemas(family: str) -> None:
-    """None of the shapes that Claude Code offers needs a looser grammar."""
+def test_all_tools_are_constrained_to_their_whole_schemas(family: str) -> None:
+    """None of Claude Code's schemas needs a looser grammar."""
     with structlog.testing.capture_logs() as logs:
         ConstraintCompiler(tokenizer(family)).compile(
             tools(), CHOICE, None, in_thinking=False, may_think=False
@@ -190,11 +190,11 @@ def test_all_tools_are_held_to_their_whole_schemas(family: str) -> None:
 
 @pytest.mark.parametrize("family", BARE_KEYS)
 def test_an_end_marker_in_a_string_is_text(family: str) -> None:
-    """A file that holds the end marker, spelled out, is written whole."""
+    """A value that contains the end marker in ordinary tokens is complete."""
     wrapper = tokenizer(family)
     before, after = call(family, "s:'x@y'").split("@")
     tokens = encode(wrapper, before) + encode_bytes(wrapper, wrapper.tool_call_end)
-    blocks = held(family, thing(s={"type": "string"}), tokens + encode(wrapper, after))
+    blocks = constrained(family, thing(s={"type": "string"}), tokens + encode(wrapper, after))
     assert blocks is not None
     assert blocks[0].input == {"s": f"x{wrapper.tool_call_end}y"}
 
@@ -211,10 +211,10 @@ def test_an_end_marker_in_a_string_is_text(family: str) -> None:
         ('"command": "ls, -la"', {"command": "ls, -la"}),
     ],
 )
-def test_calls_that_nothing_held_are_read_whole(
+def test_unconstrained_calls_are_read_whole(
     family: str, arguments: str, read: dict[str, Any] | None
 ) -> None:
-    """Braces in strings, nesting, and common slips cost no argument."""
+    """Braces in strings, nesting, and common mistakes lose no argument."""
     text = call(family, arguments).replace("call:T", "call:Bash")
     nested = {"command": "ls", "env": {"A": "x", "deep": {"b": [1, {"c": None}]}}}
     assert answer(tokenizer(family), text).inputs == [read or nested]
@@ -225,8 +225,8 @@ def test_calls_that_nothing_held_are_read_whole(
     "arguments",
     ["command:'a'", "command:'a',command:'b'", "command:'a' 'b'", "command:'a'],env:{", "command"],
 )
-def test_calls_that_cannot_be_read_are_told(family: str, arguments: str) -> None:
-    """Half an object, a key given twice, brackets that do not match: a sentence, and no call."""
+def test_unreadable_calls_are_reported(family: str, arguments: str) -> None:
+    """Half an object, a repeated key, or wrong brackets give a sentence in place of a call."""
     text = call(family, arguments).replace("call:T", "call:Bash")
     if arguments == "command:'a'":
         text = text.replace("}", "")

@@ -1,4 +1,4 @@
-"""Tool calls: every family of templates, types, cuts, and what is said of calls that fail."""
+"""Tool calls of every family: reading, types, calls that are cut off, and reports of failures."""
 
 import json
 from typing import Any
@@ -28,8 +28,8 @@ def hermes(text: str, *, cut: bool = False) -> Answer:
     return answer(tokenizer("json_tools"), text, cut=cut)
 
 
-def told(result: Answer) -> str:
-    """The one sentence that a failed call became."""
+def report_of(result: Answer) -> str:
+    """The only text block of an answer, which reports a failed call."""
     assert result.kinds() == ["text"]
     assert not result.stream.has_tool_use
     assert "<" not in result.text
@@ -71,7 +71,7 @@ def test_call_cut_by_max_tokens_is_not_made(family: str) -> None:
 
 @pytest.mark.parametrize("family", sorted(set(CALLS) - set(NO_END)))
 def test_end_of_answer_ends_a_call(family: str) -> None:
-    """A model that stops without its end marker, or within it, has still made its call."""
+    """An answer that ends without the end marker, or inside it, still makes its call."""
     wrapper = tokenizer(family)
     for missing in (len(wrapper.tool_call_end), 3):
         text = CALLS[family].rstrip()[:-missing]
@@ -80,7 +80,7 @@ def test_end_of_answer_ends_a_call(family: str) -> None:
 
 
 def test_ids_are_unique_and_of_the_public_form() -> None:
-    """Clients pair results by id, so each call has one of its own."""
+    """Each call has a different id of the API's form, since clients match results by id."""
     blocks = hermes(CALLS["json_tools"] * 20).blocks
     ids = {block.id for block in blocks if block.kind == "tool_use"}
     assert len(ids) == 40
@@ -88,7 +88,7 @@ def test_ids_are_unique_and_of_the_public_form() -> None:
 
 
 def test_ids_come_from_the_callers_source() -> None:
-    """An injected source of ids is the one used."""
+    """A source of ids that is passed in is used."""
     wrapper = tokenizer("json_tools")
     stream = BlockStream(wrapper, TOOLS, [], new_id=lambda: "toolu_1")
     events = [e for t in encode(wrapper, json_call({"command": "x"})) for e in stream.push(t)]
@@ -104,7 +104,7 @@ def test_ids_come_from_the_callers_source() -> None:
     ],
 )
 def test_a_string_stays_a_string(family: str, value: str) -> None:
-    """What a schema calls a string arrives letter by letter, whatever it looks like."""
+    """A value that the schema declares a string arrives unchanged, whatever it looks like."""
     result = answer(tokenizer(family), tagged(family, command=value))
     assert result.inputs == [{"command": value}]
 
@@ -139,7 +139,7 @@ def test_a_string_stays_a_string(family: str, value: str) -> None:
     ],
 )
 def test_text_takes_the_type_of_the_schema(family: str, key: str, text: str, value: Any) -> None:
-    """Values written as text become what the schema declares, or stay text when they cannot."""
+    """A value written as text gets the type that the schema declares, or else stays text."""
     result = answer(tokenizer(family), tagged(family, command="ls", **{key: text}))
     assert result.inputs == [{"command": "ls", key: value}]
 
@@ -161,7 +161,7 @@ def test_text_takes_the_type_of_the_schema(family: str, key: str, text: str, val
     ],
 )
 def test_json_arguments_are_mended_by_the_schema(arguments: Any, mended: Any) -> None:
-    """Types that the model chose stay unless the schema forbids them."""
+    """The types that the model chose stay, unless the schema forbids them."""
     assert hermes(json_call(arguments)).inputs == [mended]
 
 
@@ -186,13 +186,13 @@ def test_json_arguments_are_mended_by_the_schema(arguments: Any, mended: Any) ->
 )
 @pytest.mark.parametrize("family", ["json_tools", "qwen3_coder", "glm47"])
 def test_near_misses_are_read(family: str, body: str) -> None:
-    """Common slips of models, and another family's form, still make the call that was meant."""
+    """Common mistakes of models, and another family's notation, still give the intended call."""
     result = answer(tokenizer(family), f"<tool_call>{body}</tool_call>")
     assert result.brief() == [("tool_use", "Bash", '{"command":"ls"}')]
 
 
 def test_several_calls_under_one_marker() -> None:
-    """Values in a row, and a start marker where an end marker should be, are all calls."""
+    """Several values in a row, also with a start marker between them, are all calls."""
     one = '{"name": "Bash", "arguments": {"command": "a"}}'
     two = one.replace('"a"', '"b"')
     for text in (f"{one}\n{two}", f"{one}<tool_call>{two}", f"{one[:-1]}<tool_call>{two}"):
@@ -201,7 +201,7 @@ def test_several_calls_under_one_marker() -> None:
 
 
 def test_bare_function_of_an_offered_tool_is_a_call() -> None:
-    """Qwen3-Coder leaves its start marker out; a name that was not offered stays prose."""
+    """Qwen3-Coder may omit the start marker; the name of a tool that was not offered is text."""
     wrapper = tokenizer("qwen3_coder")
     call = tagged("qwen3_coder", command="ls").removeprefix("<tool_call>")
     assert answer(wrapper, "Well\n" + call).brief() == [
@@ -239,10 +239,10 @@ def test_bare_function_of_an_offered_tool_is_a_call() -> None:
     ],
 )
 @pytest.mark.parametrize("family", ["json_tools", "qwen3_coder", "glm47"])
-def test_unreadable_calls_are_told_and_never_guessed(family: str, body: str) -> None:
-    """A call that cannot be read whole becomes a sentence: no half call, no `{}`, no markup."""
+def test_unreadable_calls_are_reported_and_never_guessed(family: str, body: str) -> None:
+    """A call that cannot be read completely becomes a sentence, never half a call or markup."""
     result = answer(tokenizer(family), f"<tool_call>{body}</tool_call>")
-    sentence = told(result)
+    sentence = report_of(result)
     assert "call to" in sentence
     assert sentence.startswith("[The model's call to `Bash`") == ("Bash" in body)
 
@@ -261,28 +261,28 @@ def test_unreadable_calls_are_told_and_never_guessed(family: str, body: str) -> 
         ("minicpm5", '<function name="Bash"><param>ls</param></function>'),
     ],
 )
-def test_what_a_parser_would_drop_is_told(family: str, text: str) -> None:
-    """Parsers that give nothing, nothing but a name, or something invented make no call."""
-    assert "could not be read" in told(answer(tokenizer(family), text))
+def test_what_a_parser_would_drop_is_report_of(family: str, text: str) -> None:
+    """A parser's result without arguments, or with invented ones, does not become a call."""
+    assert "could not be read" in report_of(answer(tokenizer(family), text))
 
 
-def test_unknown_tools_are_told_by_name() -> None:
-    """A call to a tool that was not offered is named; a name that is markup is not repeated."""
-    assert told(hermes(json_call({"a": 1}, name="Nope"))) == (
+def test_unknown_tools_are_reported_by_name() -> None:
+    """The report of a call names a tool that was not offered, unless its name is markup."""
+    assert report_of(hermes(json_call({"a": 1}, name="Nope"))) == (
         "[The model's call to `Nope` was not made: no tool of that name was offered.]"
     )
-    assert "call to a tool could" in told(hermes(json_call({}, name="<b>x</b>")))
+    assert "call to a tool could" in report_of(hermes(json_call({}, name="<b>x</b>")))
 
 
 def test_server_tools_are_not_callable() -> None:
     """A tool that only Anthropic's servers run is not offered to the model."""
     search = Tool(name="web_search", type="web_search_20250305")
     result = answer(tokenizer("json_tools"), json_call({}, "web_search"), tools=[search, BASH])
-    assert "web_search" in told(result)
+    assert "web_search" in report_of(result)
 
 
 def test_a_failed_call_does_not_touch_its_neighbours() -> None:
-    """Text and calls around a failed one arrive as if it had been prose."""
+    """Text and calls before and after a failed call are not affected by it."""
     good = json_call({"command": "ls"})
     result = hermes(f"one{good}<tool_call>?</tool_call>{good}two")
     assert result.kinds() == ["text", "tool_use", "text", "tool_use", "text"]
@@ -290,7 +290,7 @@ def test_a_failed_call_does_not_touch_its_neighbours() -> None:
 
 
 def test_failed_calls_are_logged_without_content() -> None:
-    """The log names the offered tool and the cause, and nothing the model wrote."""
+    """The log contains the tool's name and the reason, and no text of the model."""
     with structlog.testing.capture_logs() as logs:
         hermes('<tool_call>{"name": "Bash", "arguments": {"command": "secret</tool_call>')
         hermes(json_call({"command": "secret"}, name="secret"))
@@ -300,7 +300,7 @@ def test_failed_calls_are_logged_without_content() -> None:
 
 
 def test_one_call_at_a_time() -> None:
-    """With parallel calls disabled the first is made and the others are told."""
+    """If parallel calls are disabled, the first call is made and the others are reported."""
     choice = ToolChoice(type="auto", disable_parallel_tool_use=True)
     result = answer(tokenizer("json_tools"), CALLS["json_tools"], tool_choice=choice)
     assert result.kinds() == ["tool_use", "text"]
@@ -308,7 +308,7 @@ def test_one_call_at_a_time() -> None:
 
 
 def test_end_marker_inside_a_value() -> None:
-    """A file that holds the end marker is written whole."""
+    """A value that contains the end marker is complete."""
     for family in ("json_tools", "qwen3_coder"):
         command = "echo </tool_call> and </tool_call>\nmore"
         text = json_call({"command": command})
@@ -325,7 +325,7 @@ def test_end_marker_inside_a_value() -> None:
     "ending", ["", " <tool_call>?", "</tool_call>", "</tool_", CALLS["json_tools"]]
 )
 def test_a_value_left_open_does_not_swallow_the_answer(ending: str) -> None:
-    """When the end marker turns out to have been one, what follows it is read as usual."""
+    """Text after an end marker is scanned again if the marker did end the call."""
     result = hermes(
         '<tool_call>{"name": "Bash", "arguments": {"command": "a</tool_call>\nMore' + ending
     )
@@ -336,7 +336,7 @@ def test_a_value_left_open_does_not_swallow_the_answer(ending: str) -> None:
 
 
 def test_stop_sequence_after_a_value_left_open() -> None:
-    """Text that is read again can still stop the answer."""
+    """A stop sequence is found in text that is scanned again."""
     text = '<tool_call>{"name": "Bash", "arguments": {"command": "a</tool_call>\nMore STOP it'
     result = answer(tokenizer("json_tools"), text, stop_sequences=["STOP"])
     assert result.blocks[-1].text == "More "
@@ -344,7 +344,7 @@ def test_stop_sequence_after_a_value_left_open() -> None:
 
 
 def test_surrogates_never_reach_the_wire() -> None:
-    """Escaped pairs become their character and a lone half a replacement sign."""
+    """Escaped surrogate pairs become one character; a lone surrogate is replaced."""
     text = json_call({"command": "PLACE"}).replace("PLACE", r"\ud83d\ude42 \ud83d")
     assert hermes(text).inputs == [{"command": "🙂 \ufffd"}]
 

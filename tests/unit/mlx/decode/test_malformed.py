@@ -1,4 +1,4 @@
-"""Random damage: nothing raises, nothing breaks the stream's grammar, nothing is lost unsaid."""
+"""Random damage: nothing raises, the events stay well formed, and no value is lost silently."""
 
 import pytest
 from hypothesis import given, settings
@@ -40,10 +40,10 @@ CALL_TEXTS = {
     in_thinking=st.booleans(),
     cut=st.booleans(),
 )
-def test_any_text_gives_a_stream_of_good_form(
+def test_any_text_gives_well_formed_events(
     family: str, pieces: list[str], whole: bool, thinking: bool, in_thinking: bool, cut: bool
 ) -> None:
-    """Markers and rubbish in any order end in blocks that a strict client accepts."""
+    """Markers and fragments in any order give blocks that a strict client accepts."""
     wrapper = tokenizer(family, thinking=thinking)
     text = "".join(pieces).encode(errors="replace").decode()
     if whole and wrapper.tool_call_start:
@@ -58,10 +58,10 @@ def test_any_text_gives_a_stream_of_good_form(
     fast=st.booleans(),
     cut=st.booleans(),
 )
-def test_any_tokens_give_a_stream_of_good_form(
+def test_any_tokens_give_well_formed_events(
     family: str, seed: list[int], fast: bool, cut: bool
 ) -> None:
-    """The same for tokens that no text would give: broken characters, stray special tokens."""
+    """So do tokens that no text has: incomplete characters and misplaced special tokens."""
     wrapper = tokenizer(family, thinking=True, fast=fast)
     markers = encode(wrapper, "".join([*FAMILIES[family].markers, *THINKING])) or [0]
     tokens = [markers[n % len(markers)] if n % 3 == 0 else n % len(wrapper) for n in seed]
@@ -70,8 +70,8 @@ def test_any_tokens_give_a_stream_of_good_form(
 
 @settings(max_examples=400, deadline=None)
 @given(data=st.data(), family=st.sampled_from(sorted(CALL_TEXTS)))
-def test_damaged_calls_are_made_whole_or_told(data: st.DataObject, family: str) -> None:
-    """Damage outside a value never costs the value unsaid: it is in a call, or a text says why."""
+def test_damaged_calls_are_made_or_reported(data: st.DataObject, family: str) -> None:
+    """Damage outside a value never loses it silently: it is sent, or a text reports the call."""
     before, _, behind = CALL_TEXTS[family].partition(SENTINEL)
     for _ in range(data.draw(st.integers(1, 3))):
         fragment = data.draw(st.sampled_from(["", *FRAGMENTS]))
@@ -88,8 +88,8 @@ def test_damaged_calls_are_made_whole_or_told(data: st.DataObject, family: str) 
 
 
 @pytest.mark.parametrize("family", ["qwen3_coder", "glm47", "minimax_m2"])
-def test_an_argument_given_twice_is_told(family: str) -> None:
-    """Neither value is dropped for the other: there is no call, and a text says why."""
+def test_an_argument_given_twice_is_reported(family: str) -> None:
+    """Neither value is chosen: there is no call, and a text reports it."""
     twice = tagged(family, command=SENTINEL, timeout="5").replace("timeout", "command")
     result = answer(tokenizer(family), twice)
     assert not result.of("tool_use")
@@ -104,7 +104,7 @@ def test_an_argument_given_twice_is_told(family: str) -> None:
     cut=st.booleans(),
 )
 def test_answers_ending_anywhere(family: str, before: str, at: int, cut: bool) -> None:
-    """Cut after any token, an answer never holds a call with other arguments than the whole one."""
+    """An answer cut off after any token contains only calls that the whole answer contains."""
     wrapper = tokenizer(family, thinking=True)
     whole = [block.text for block in answer(wrapper, before + CALLS[family]).of("tool_use")]
     tokens = encode_bytes(wrapper, before + CALLS[family])[:at]

@@ -1,4 +1,4 @@
-"""Samplers: argmax at zero, and filters that hold whatever is drawn."""
+"""Samplers: temperature 0 takes the most likely token, and filters limit what is drawn."""
 
 import mlx.core as mx
 import pytest
@@ -42,7 +42,7 @@ def test_temperature_zero_is_argmax(top_p: float | None, top_k: int | None) -> N
 def test_filters_keep_the_likeliest(
     top_p: float | None, top_k: int | None, tokens: set[int]
 ) -> None:
-    """Only tokens inside the nucleus and the limit are drawn, and all of them are."""
+    """Exactly the tokens that `top_p` and `top_k` keep are drawn."""
     assert _drawn(1.0, top_p, top_k) == tokens
 
 

@@ -1,4 +1,4 @@
-"""Text and thinking: streaming, hold-back, stop sequences, whitespace."""
+"""Text and thinking: streaming, delayed text, stop sequences, whitespace."""
 
 import itertools
 import re
@@ -42,13 +42,13 @@ MARKERS = ("<think>", "</think>", "<tool_call>", "</tool_call>")
 
 
 def test_plain_text_is_one_block_of_exactly_that_text() -> None:
-    """Whitespace inside text, at its start and at its end arrives as it was written."""
+    """Whitespace inside a text, at its start and at its end arrives unchanged."""
     result = answer(tokenizer("none"), "\n\nHello,\n\n  world \n\n")
     assert result.brief() == [("text", "", "\n\nHello,\n\n  world \n\n")]
 
 
 def test_text_leaves_token_by_token() -> None:
-    """A token that cannot begin a marker leaves with the push that brought it."""
+    """A token that cannot begin a marker is sent at once."""
     wrapper = tokenizer("json_tools", thinking=True)
     stream = BlockStream(wrapper, TOOLS, ["STOP"])
     for token in encode(wrapper, "Helloworld"):
@@ -58,7 +58,7 @@ def test_text_leaves_token_by_token() -> None:
 @pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("text", ["a🙂b", "日本語テキスト", "é", "👩‍👩‍👧 ok", "no\u00a0break"])
 def test_characters_split_over_byte_tokens_arrive_whole(text: str, fast: bool) -> None:
-    """No delta ever holds a piece of a character, whichever detokenizer the model has."""
+    """No delta contains part of a character, with either detokenizer."""
     wrapper = tokenizer("none", fast=fast)
     stream = BlockStream(wrapper, [], [])
     deltas = []
@@ -70,7 +70,7 @@ def test_characters_split_over_byte_tokens_arrive_whole(text: str, fast: bool) -
 
 
 def test_half_a_character_at_the_end_is_left_out() -> None:
-    """An answer cut inside a character ends before it, not with a replacement sign."""
+    """An answer cut off inside a character ends before it, without a replacement character."""
     wrapper = tokenizer("none")
     assert answer(wrapper, encode_bytes(wrapper, "ok🙂")[:-1], cut=True).text == "ok"
 
@@ -80,7 +80,7 @@ def test_half_a_character_at_the_end_is_left_out() -> None:
 def test_tokenisation_does_not_change_the_answer(
     text: str, thinking: bool, in_thinking: bool, fast: bool
 ) -> None:
-    """The same text gives the same blocks, whether words come in large tokens or byte by byte."""
+    """The same text gives the same blocks, in large tokens or byte by byte."""
     wrapper = tokenizer("json_tools", thinking=thinking, fast=fast)
     whole = answer(wrapper, text, in_thinking=in_thinking)
     pieces = re.split(f"({'|'.join(MARKERS)})", text)
@@ -93,7 +93,7 @@ def test_tokenisation_does_not_change_the_answer(
 @settings(max_examples=150, deadline=None)
 @given(text=IN_PLACE, thinking=st.booleans(), fast=st.booleans())
 def test_markers_in_place_may_be_spelled_out(text: str, thinking: bool, fast: bool) -> None:
-    """Where a marker divides something, it does so as one token and byte by byte alike."""
+    """A marker has the same effect as one token and byte by byte."""
     wrapper = tokenizer("json_tools", thinking=thinking, fast=fast)
     bytewise = answer(wrapper, encode_bytes(wrapper, text))
     assert answer(wrapper, text).brief() == bytewise.brief()
@@ -102,7 +102,7 @@ def test_markers_in_place_may_be_spelled_out(text: str, thinking: bool, fast: bo
 @settings(max_examples=150, deadline=None)
 @given(text=PIECES)
 def test_text_without_whole_markers_is_never_lost(text: str) -> None:
-    """With no thinking and no tools every answer spelled in words comes out as it went in."""
+    """Without thinking and tools, an answer in ordinary tokens arrives unchanged."""
     wrapper = tokenizer("json_tools")
     assert answer(wrapper, encode_bytes(wrapper, text), tools=[]).text == text
 
@@ -135,7 +135,7 @@ def _scan(pieces: list[str], stops: list[str]) -> list[Event]:
 @settings(max_examples=300, deadline=None)
 @given(pieces=st.lists(SHORT | st.sampled_from(["<think>", "</think>"]), max_size=8), stops=STOPS)
 def test_pieces_do_not_matter(pieces: list[str], stops: list[str]) -> None:
-    """A text scanned at once, in pieces, and by characters gives the same events."""
+    """A text gives the same events at once, in pieces, and character by character."""
     text = "".join(pieces)
     assert _scan(pieces, stops) == _scan([text], stops) == _scan(list(text), stops)
 
@@ -143,7 +143,7 @@ def test_pieces_do_not_matter(pieces: list[str], stops: list[str]) -> None:
 @settings(max_examples=300, deadline=None)
 @given(text=SHORT, stops=STOPS)
 def test_no_more_is_held_back_than_must_be(text: str, stops: list[str]) -> None:
-    """After each character, what is held is the beginning of a marker with line ends before it."""
+    """After each character, only the beginning of a marker and line ends before it are delayed."""
     markers = [*filter(None, stops), "<think>", "<ab"]
     scanner = Scanner(_markers(), stops)
     out = seen = ""
@@ -158,7 +158,7 @@ def test_no_more_is_held_back_than_must_be(text: str, stops: list[str]) -> None:
 
 
 def _reference(text: str, stops: list[str]) -> tuple[str, str | None]:
-    """Stops as a generator of characters would: at the first end, of the longest match there."""
+    """The position at which a search character by character would stop the answer."""
     for end in range(1, len(text) + 1):
         found = [stop for stop in stops if stop and text[:end].endswith(stop)]
         if found:
@@ -170,7 +170,7 @@ def _reference(text: str, stops: list[str]) -> tuple[str, str | None]:
 @settings(max_examples=300, deadline=None)
 @given(text=SHORT, stops=STOPS)
 def test_stop_sequences_agree_with_a_reference(text: str, stops: list[str]) -> None:
-    """Overlapping candidates across token borders stop where a naive search over all text does."""
+    """Overlapping stop sequences across tokens stop where a search of the whole text does."""
     wrapper = tokenizer("none")
     text = "x" + text
     expected, matched = _reference(text, stops)
@@ -181,7 +181,7 @@ def test_stop_sequences_agree_with_a_reference(text: str, stops: list[str]) -> N
 
 
 def test_nothing_follows_a_stop_sequence() -> None:
-    """The rest of the token that completed it, and later tokens, are not given out."""
+    """The rest of the token that completed it, and later tokens, are not sent."""
     wrapper = tokenizer("none")
     stream = BlockStream(wrapper, [], ["lo w"])
     events = [event for token in encode(wrapper, "Hello world") for event in stream.push(token)]
@@ -191,7 +191,7 @@ def test_nothing_follows_a_stop_sequence() -> None:
 
 
 def test_stop_sequences_do_not_match_in_thinking_or_calls() -> None:
-    """Only text that the client sees as text can stop an answer."""
+    """Stop sequences in thinking and in calls do not stop an answer."""
     wrapper = tokenizer("json_tools", thinking=True)
     result = answer(wrapper, f"<think>ls</think>one{CALL}two ls", stop_sequences=["ls"])
     assert result.brief() == [
@@ -208,51 +208,51 @@ def _thinking(text: str, *, in_thinking: bool = False) -> Answer:
 
 
 def test_thinking_is_a_block_of_its_own() -> None:
-    """Thinking comes first and closed by its signature; line ends at its markers are dropped."""
+    """Thinking is a block with a signature, without the line ends beside its markers."""
     result = _thinking("<think>\nfirst\n\nsecond\n</think>\n\nHello\n")
     assert result.brief() == [("thinking", "", "first\n\nsecond"), ("text", "", "Hello\n")]
 
 
 def test_thinking_opened_by_the_prompt() -> None:
-    """The answer starts inside thinking when the prompt ended with its marker."""
+    """If the prompt ends with the start of thinking, the answer begins inside thinking."""
     result = _thinking("\nhmm</think>\n\nHello", in_thinking=True)
     assert result.brief() == [("thinking", "", "hmm"), ("text", "", "Hello")]
 
 
 def test_thinking_that_never_ends_is_closed() -> None:
-    """An answer cut while thinking still closes its block with a signature."""
+    """An answer cut off inside thinking still ends the block with a signature."""
     wrapper = tokenizer("json_tools", thinking=True)
     result = answer(wrapper, "<think>so far</thi", cut=True)
     assert result.brief() == [("thinking", "", "so far</thi")]
 
 
 def test_empty_thinking_is_no_block() -> None:
-    """Templates open and close thinking at once when it is off; nothing of it is shown."""
+    """Empty thinking, as templates write it when thinking is off, gives no block."""
     assert _thinking("<think>\n\n</think>\n\nHello").brief() == [("text", "", "Hello")]
 
 
 def test_models_without_thinking_get_no_thinking_block() -> None:
-    """The markers are plain text for a tokenizer that does not know them."""
+    """The markers are text if the tokenizer does not know them."""
     text = "<think>hmm</think>Hello"
     result = answer(tokenizer("json_tools"), text, in_thinking=True)
     assert result.brief() == [("text", "", text)]
 
 
 def test_call_inside_thinking_closes_it_first() -> None:
-    """A call in the middle of thinking ends the block, and the late end marker is not shown."""
+    """A call inside thinking ends the block, and the end marker after the call is left out."""
     result = _thinking(f"<think>let me {CALL}\n</think>\nDone")
     assert result.kinds() == ["thinking", "tool_use", "text"]
     assert result.text == "Done"
 
 
 def test_whitespace_around_calls_is_no_block() -> None:
-    """Line ends that templates put between thinking and calls give no text blocks."""
+    """Line ends between thinking and calls give no text block."""
     result = _thinking(f"<think>a</think>\n\n{CALL}\n{CALL} \n")
     assert result.kinds() == ["thinking", "tool_use", "tool_use"]
 
 
 def test_line_ends_before_a_call_belong_to_the_template() -> None:
-    """Text ends where the template will end it when the answer comes back as history."""
+    """Line ends at the end of a text before a call are dropped, since the template writes them."""
     assert _thinking(f"Let me look. \n\n{CALL}").text == "Let me look. "
 
 
@@ -270,7 +270,7 @@ def test_call_markers_where_no_call_is_possible(choice: ToolChoice | None) -> No
 
 @pytest.mark.parametrize("tools", [(), TOOLS])
 def test_markers_out_of_place_are_no_text(tools: Sequence[Tool]) -> None:
-    """An end without a beginning, or a thought begun within a thought, divides nothing."""
+    """An end marker without a start, or a start inside thinking, has no effect."""
     wrapper = tokenizer("json_tools", thinking=True)
     assert answer(wrapper, "one</tool_call></think>two", tools=tools).text == "onetwo"
     thought = answer(wrapper, "a<think>b</tool_call></think>said", tools=tools, in_thinking=True)
@@ -278,7 +278,7 @@ def test_markers_out_of_place_are_no_text(tools: Sequence[Tool]) -> None:
 
 
 def test_a_marker_that_the_client_waits_for_stops_the_answer() -> None:
-    """A stop sequence is found although the model has a token for it."""
+    """A stop sequence is found although it is one token of the model."""
     result = answer(
         tokenizer("json_tools"), "one<tool_call>", tools=[], stop_sequences=["<tool_call>"]
     )
@@ -286,7 +286,7 @@ def test_a_marker_that_the_client_waits_for_stops_the_answer() -> None:
 
 
 def test_markup_of_the_template_is_no_text() -> None:
-    """What a template writes around results is left out; tokens of other kinds are words."""
+    """A template's markup for results is left out, while other added tokens are text."""
     wrapper = family("qwen3_coder")
     said = answer(wrapper, encode(wrapper, "one<tool_response>two</tool_response>"), tools=[])
     assert said.text == "onetwo"
@@ -308,7 +308,7 @@ def test_control_tokens_out_of_place_are_no_text() -> None:
 
 @pytest.mark.parametrize("name", sorted(set(TEMPLATES) - {"bare"}))
 def test_no_control_token_of_any_template_is_text(name: str) -> None:
-    """Whatever a family's control tokens are, none of them is left in words."""
+    """No control token of any family is left in the text."""
     wrapper = family(name)
     tokens = [wrapper.convert_tokens_to_ids(text) for text in special_tokens(name)]
     said = answer(wrapper, [*encode(wrapper, "a"), *tokens], cut=True)

@@ -14,8 +14,8 @@ import pytest
 from anyclaude.mlx.adapter import Layer
 from anyclaude.mlx.kv import layers as kinds
 from tests.models import tiny
+from tests.unit.mlx.kv.conversations import Conversations
 from tests.unit.mlx.kv.kv_engine import bench, fresh, same, words
-from tests.unit.mlx.prompt.conversations import Conversations
 
 
 @pytest.mark.parametrize("family", tiny.Family)

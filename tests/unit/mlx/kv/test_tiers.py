@@ -20,8 +20,8 @@ from anyclaude.mlx.kv.tree import Content, SegmentArrays
 from anyclaude.mlx.kv_disk import DiskState, DiskTier, Point, pass_by
 from tests.figures import FIGURES, RecordProperty
 from tests.models import tiny
+from tests.unit.mlx.kv.conversations import Conversations
 from tests.unit.mlx.kv.kv_engine import Bench, bench, fresh, same, words
-from tests.unit.mlx.prompt.conversations import Conversations
 
 TURNS = 200
 STABLE = 100

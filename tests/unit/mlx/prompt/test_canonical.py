@@ -1,4 +1,4 @@
-"""Messages requests as template messages: what reaches the model, in which order, as what."""
+"""Messages requests as template messages: what reaches the model, in which order and form."""
 
 from contextlib import suppress
 from typing import Any
@@ -53,7 +53,7 @@ def _refusal(*messages: Block, **fields: Any) -> str:
     ],
 )
 def test_attribution_leaves_no_trace(system_field: str | list[Block]) -> None:
-    """The attribution block, of whatever value and in either form, changes nothing."""
+    """The attribution block changes nothing, whatever its value and form."""
     assert _canonical(user("hi"), system=system_field).leading == ("You are Claude.",)
 
 
@@ -64,14 +64,14 @@ def test_attribution_alone_is_no_system_prompt() -> None:
 
 
 def test_attribution_is_only_known_at_the_start() -> None:
-    """Words that mention the header stay."""
+    """The same header elsewhere in a text stays."""
     words = f"Explain {_BILLING}"
     assert _canonical(user(_BILLING), system=words).leading == (words,)
     assert _roles(_canonical(user(_BILLING))) == [("user", _BILLING)]
 
 
 def test_cache_control_leaves_no_trace() -> None:
-    """A marker on any block, tool or message renders like none."""
+    """`cache_control` on a block, tool or message changes nothing."""
     mark = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
     plain = _canonical(
         user("hi"), assistant(call("t1")), user(result("t1")), system=[text("S")], tools=[BASH]
@@ -88,7 +88,7 @@ def test_cache_control_leaves_no_trace() -> None:
 
 @pytest.mark.parametrize("make", [user, assistant, system])
 def test_a_string_is_a_list_of_one_text(make: Any) -> None:
-    """Content, also of tool results and the system prompt, renders alike in both forms."""
+    """A content gives the same result as a string and as a list of one text block."""
     first = _canonical(user("hi"), assistant("yes"), make("words"), system="S")
     second = _canonical(
         user(text("hi")), assistant(text("yes")), make(text("words")), system=[text("S")]
@@ -97,7 +97,7 @@ def test_a_string_is_a_list_of_one_text(make: Any) -> None:
 
 
 def test_texts_are_joined_by_a_blank_line() -> None:
-    """Several blocks keep a boundary, the same everywhere, and empty ones leave none."""
+    """Several texts are joined by a blank line everywhere, and empty ones are left out."""
     conversation = _canonical(
         user("one", "", "two"),
         assistant(call("t1")),
@@ -109,14 +109,14 @@ def test_texts_are_joined_by_a_blank_line() -> None:
 
 
 def test_position_rule_moves_the_first_system_message() -> None:
-    """A system message directly after the first user turn stands before it, behind the prompt."""
+    """A system message directly after the first user turn is put before that turn."""
     conversation = _canonical(user("hi"), system("agents"), assistant("hello"), system="S")
     assert conversation.leading == ("S", "agents")
     assert _roles(conversation) == [("user", "hi"), ("assistant", "hello")]
 
 
 def test_position_rule_moves_nothing_else() -> None:
-    """Later system messages stay in place, the second in a row included."""
+    """Later system messages stay in place, also the second one in a row."""
     conversation = _canonical(
         user("hi"), system("agents"), system("also"), assistant("yes"), user("on"), system("late")
     )
@@ -125,20 +125,20 @@ def test_position_rule_moves_nothing_else() -> None:
 
 
 def test_position_rule_looks_at_nothing_later() -> None:
-    """What is moved in a short conversation is moved in every longer one."""
+    """A message that is moved in a short conversation is moved in every longer one."""
     turns = [user("hi"), system("agents"), assistant("yes"), user("on"), system("late")]
     assert {_canonical(*turns[:end]).leading for end in range(2, 6)} == {("agents",)}
     assert _canonical(user("hi"), user("again"), system("late")).leading == ()
 
 
 def test_leading_system_messages_join_the_system_prompt() -> None:
-    """System messages before any turn stand at the start, and the position rule still holds."""
+    """System messages before the first turn join the system prompt, and the position rule holds."""
     conversation = _canonical(system("first"), user("hi"), system("agents"), system="S")
     assert conversation.leading == ("S", "first", "agents")
 
 
 def test_calls_and_results() -> None:
-    """A call keeps id, name and arguments; its result names its tool."""
+    """A call keeps its id, name and arguments, and its result names the tool."""
     conversation = _canonical(
         user("list"), assistant("sure", call("t1", "ls -la")), user(result("t1", "a\nb"))
     )
@@ -169,7 +169,7 @@ def test_results_and_words_keep_their_order() -> None:
 
 
 def test_failed_results_say_so() -> None:
-    """`is_error` is visible in the text, and only when it is true."""
+    """The text of a result shows `is_error` only if it is true."""
     conversation = _canonical(
         user("go"),
         assistant(call("t1"), call("t2")),
@@ -194,20 +194,20 @@ def test_empty_results() -> None:
 
 
 def test_thinking_becomes_reasoning() -> None:
-    """Thinking of any signature is handed on; redacted thinking is dropped."""
+    """Thinking with any signature is kept; redacted thinking is left out."""
     redacted = {"type": "redacted_thinking", "data": "abc"}
     message = _canonical(user("q"), assistant(thinking("hm"), redacted, "a")).messages[1]
     assert message == {"role": "assistant", "content": "a", "reasoning_content": "hm"}
 
 
 def test_empty_turns() -> None:
-    """An answer without anything vanishes; a user turn without anything stays a turn."""
+    """An empty answer is left out, while an empty user turn stays a turn."""
     conversation = _canonical(user("hi"), assistant(""), user(text("")), system(""))
     assert _roles(conversation) == [("user", "hi"), ("user", "")]
 
 
 def test_tools_in_received_order_with_their_schema() -> None:
-    """Client tools keep order and schema; flags of the API and server tools leave no trace."""
+    """Client tools keep order and schema; flags of the API and server tools are left out."""
     read = {"name": "Read", "input_schema": {"type": "object", "$schema": "s"}, "type": "custom"}
     flagged = BASH | {"strict": True, "eager_input_streaming": True}
     search = {"type": "web_search_20250305", "name": "web_search", "max_uses": 8}
@@ -223,7 +223,7 @@ def test_tools_in_received_order_with_their_schema() -> None:
 
 @pytest.mark.parametrize("kind", ["image", "document"])
 def test_images_and_documents_are_refused_by_name_and_place(kind: str) -> None:
-    """What a text model cannot read is an error that names the block, its place and a way out."""
+    """Images and documents are refused with an error that names block, place and remedy."""
     block = {"type": kind, "source": {"type": "base64", "data": "AAAA"}}
     message = _refusal(user("a"), assistant("b"), user("look", block))
     assert message.startswith(f"messages.2.content.1: {kind} blocks")
@@ -242,13 +242,13 @@ def test_place_counts_messages_as_sent() -> None:
 
 
 def test_unknown_blocks_are_refused_by_name() -> None:
-    """A block that may carry something for the model is never dropped silently."""
+    """A block of an unknown type is refused, never dropped silently."""
     message = _refusal(user({"type": "hologram", "data": 1}))
     assert message.startswith("messages.0.content.0: `hologram` blocks")
 
 
 def test_blocks_without_words_are_ignored() -> None:
-    """Settings of the API inside messages carry nothing for a local model."""
+    """Blocks that hold settings of the API are left out."""
     late = system("note", {"type": "tool_addition", "tool": BASH}, {"type": "tool_removal"})
     answer = assistant({"type": "fallback"}, {"type": "server_tool_use", "name": "s"}, "found")
     conversation = _canonical(user("q"), answer, user("on"), late)
@@ -288,7 +288,7 @@ def test_malformed_blocks_are_named(message: Block, place: str) -> None:
 
 
 def test_a_deferred_tool_stands_where_it_was_found() -> None:
-    """Tools that a search brings in never move the tools before them: the prefix stays."""
+    """A tool that a search finds is described at the result, so the list of tools is unchanged."""
     found = {"type": "tool_reference", "tool_name": "WebFetch"}
     later = {"name": "WebFetch", "input_schema": {"type": "object"}, "defer_loading": True}
     turns = (user("look"), assistant(call("t", "ToolSearch")), user(result("t", [found])))
@@ -307,12 +307,12 @@ def test_a_deferred_tool_stands_where_it_was_found() -> None:
     ],
 )
 def test_what_is_no_block_inside_a_block_is_named(block: Block, where: str) -> None:
-    """A request's shape says nothing about the blocks within blocks."""
+    """A block inside a block that is malformed is refused with its place."""
     assert _refusal(user(block)).startswith(f"{where}: ")
 
 
 def test_a_reference_to_no_name_is_refused() -> None:
-    """Also where tools are deferred, by whose names references are looked up."""
+    """A reference whose name is not a string is refused, also if tools are deferred."""
     later = {**BASH, "defer_loading": True}
     odd = result("t1", content=[{"type": "tool_reference", "tool_name": ["Bash"]}])
     assert "tool_name" in _refusal(user(odd), tools=[later])
@@ -323,4 +323,6 @@ def test_a_reference_to_no_name_is_refused() -> None:
 def test_odd_blocks_are_translated_or_refused(blocks: list[Block], role: str) -> None:
     """Whatever a block contains, it is translated, or the request is refused with a message."""
     with suppress(ApiError):
-        _canonical(user("hi"), {"role": role, "content": blocks})
+        conversation = _canonical(user("hi"), {"role": role, "content": blocks})
+        assert all(isinstance(text, str) for text in conversation.leading)
+        assert all(isinstance(text, str) for _, text in _roles(conversation))

@@ -1,4 +1,4 @@
-"""Content is kept apart from control tokens, and read back as it was."""
+"""Content never forms control tokens, and is encoded as it was."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def _plain(rendered: str) -> str:
 @given(content=_CONTENT)
 @settings(deadline=None, database=None)
 def test_content_reads_as_it_was_and_holds_no_control_token(content: str) -> None:
-    """Any text, protected, is free of control tokens, and revealed it is itself again."""
+    """Protected text contains no control token, and without its breaks it is the same text."""
     protected = _CONTROL.protect(content)
     assert _plain(protected) == content
     assert all(text not in part for part in _CONTROL.reveal(protected) for text in _TEXTS)
@@ -37,7 +37,7 @@ def test_content_reads_as_it_was_and_holds_no_control_token(content: str) -> Non
 @given(contents=st.lists(_CONTENT, max_size=4))
 @settings(deadline=None, database=None)
 def test_neighbouring_contents_form_no_control_token(contents: list[str]) -> None:
-    """Texts that a template puts side by side, or into punctuation, stay what they were."""
+    """Texts beside one another, or inside punctuation, form no control token."""
     protected = [_CONTROL.protect(content) for content in contents]
     assert _plain("<|".join(protected)) == "<|".join(contents)
     rendered = "\n".join(f"<{part}></{part}>" for part in protected)
@@ -51,18 +51,18 @@ def test_neighbouring_contents_form_no_control_token(contents: list[str]) -> Non
 def test_punctuation_around_content_completes_nothing(
     before: str, content: str, after: str
 ) -> None:
-    """A template that writes brackets around a key cannot be led to write a control token."""
+    """A key that a template renders in angle brackets does not become a control token."""
     assert _plain(f"{before}{_CONTROL.protect(content)}{after}") == f"{before}{content}{after}"
 
 
 def test_harmless_content_is_untouched() -> None:
-    """Text without control tokens is the same text, so a template sees it as it is."""
+    """Text without control tokens is not changed."""
     for text in ("plain words", "a < b > c", "<b>html</b>", "\n\n", "x", ""):
         assert _CONTROL.protect(text) == text
 
 
 def test_protection_reaches_every_string() -> None:
-    """Keys, values and lists at any depth are protected; other values stay."""
+    """Keys, values and lists at any depth are protected; values that are not text stay."""
     value: Any = {"<think>": ["[INST]", {"a": "</think>"}], "n": 1, "b": True, "none": None}
     protected = _CONTROL.protect(value)
     assert not any(text in str(protected) for text in _TEXTS)
@@ -70,14 +70,14 @@ def test_protection_reaches_every_string() -> None:
 
 
 def test_split_finds_the_templates_tokens() -> None:
-    """Control tokens stand apart, the longest first, and nothing is lost."""
+    """The text is divided at control tokens, preferring the longest, and nothing is lost."""
     rendered = "<|im_start|>user\nhi<|file|><|im_end|>"
     pieces = _CONTROL.split(rendered)
     assert pieces == ["", "<|im_start|>", "user\nhi", "<|file|>", "", "<|im_end|>", ""]
 
 
 def test_split_gives_a_token_the_space_it_swallows() -> None:
-    """Tokens that strip whitespace beside them do so here too."""
+    """A token that removes whitespace beside it includes that whitespace."""
     control = ControlTokens([AddedToken("<|a|>", rstrip=True), AddedToken("<b>", lstrip=True)])
     assert control.split("x <|a|> \n y <b> z") == ["x ", "<|a|> \n ", "y", " <b>", " z"]
 
@@ -90,13 +90,13 @@ def test_no_control_tokens_at_all() -> None:
 
 
 def test_breaks_are_not_the_models_own_characters() -> None:
-    """A character that the template uses is never taken for keeping apart."""
+    """A character that the template uses is not chosen as a break."""
     control = ControlTokens([AddedToken("<think>")], avoid=_BREAKS)
     assert _BREAKS[0] not in control.protect("<think>")
     assert control.reveal(_BREAKS) == [_BREAKS]
 
 
 def test_the_end_cannot_come_from_content() -> None:
-    """No content, not even the end itself, reads as the place where an answer was begun."""
+    """No content contains the text that marks the end of an unfinished answer."""
     for content in (_CONTROL.end, _CONTROL.end * 2, _BREAKS + "2", _BREAKS[::-1] + "2"):
         assert _CONTROL.end not in _CONTROL.protect(content)

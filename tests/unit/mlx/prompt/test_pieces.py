@@ -32,13 +32,13 @@ _RENDERED = st.lists(_WORDS | st.sampled_from(control_texts("chatml"))).map("".j
 @given(rendered=_RENDERED)
 @settings(deadline=None, database=None)
 def test_piecewise_is_exact(style: Style, rendered: str) -> None:
-    """For any text, the ids are those of the tokenizer's own encoding of the whole."""
+    """The ids are those that the tokenizer gives for the whole text."""
     wrapper = tokenizer("chatml", style)
     assert _encoder(wrapper).encode(rendered).token_ids.tolist() == _at_once(wrapper, rendered)
 
 
 def test_tokens_that_swallow_space_are_exact() -> None:
-    """Whitespace that belongs to an added token is encoded with it."""
+    """Whitespace that an added token removes is encoded with the token."""
     wrapper = wrap(byte_level(), CHATML, ("<s>", "</s>"))
     wrapper.add_tokens([AddedToken("<|user|>", rstrip=True), AddedToken("<mask>", lstrip=True)])
     rendered = "a <|user|> \n hi there <mask> you <mask>"
@@ -69,7 +69,7 @@ def test_a_normalizer_cannot_make_control_tokens() -> None:
 
 
 class _Counting(TokenizerWrapper):
-    """Remembers what was encoded."""
+    """Records the texts that were encoded."""
 
     def encode(self, text: str, **options: bool) -> list[int]:
         self._encoded = [*getattr(self, "_encoded", []), text]
@@ -82,7 +82,7 @@ class _Counting(TokenizerWrapper):
 
 
 def test_a_piece_is_encoded_once() -> None:
-    """A prompt that grew costs its new pieces, whatever the length of the old ones."""
+    """A prompt that has grown costs only its new pieces."""
     wrapper = _Counting(tokenizer("chatml")._tokenizer)
     encoder = _encoder(wrapper)
     history = "<|im_start|>user\nquestion<|im_end|>\n"
@@ -93,7 +93,7 @@ def test_a_piece_is_encoded_once() -> None:
 
 
 def test_the_cache_is_bounded_in_bytes() -> None:
-    """Over the limit the least recently used piece goes, and is encoded again when it returns."""
+    """Over the limit, the least recently used piece is evicted and encoded again later."""
     wrapper = _Counting(tokenizer("chatml")._tokenizer)
     encoder = _encoder(wrapper, cache_bytes=2_000)
     encoder.encode("first" * 20)

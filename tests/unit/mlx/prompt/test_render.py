@@ -1,4 +1,4 @@
-"""Requests to prompts, with a template of every shape: growth, marks, injection, refusals."""
+"""Prompts of every kind of template: growth, cut points, injection, refusals."""
 
 import functools
 import random
@@ -55,7 +55,7 @@ def _read(family: str, *messages: Block, **fields: object) -> str:
 
 
 def _sections(family: str, prompt: Prompt) -> list[str]:
-    """The prompt's text, cut at its marks."""
+    """The prompt's text, divided at its cut points."""
     ends = [0, *prompt.cut_points, len(prompt.token_ids)]
     return [_text(family, prompt.token_ids[start:end]) for start, end in pairwise(ends)]
 
@@ -80,7 +80,7 @@ class _Talk:
         return " ".join(self._random.choices(_WORDS, k=self._random.randint(1, 12)))
 
     def go_on(self) -> None:
-        """An answer and what follows it: the next question, or results, or both."""
+        """An answer, followed by the next question, or by results, or by both."""
         wanted = self._random.randint(0, 2)
         ids = [f"toolu_{self._calls + i}" for i in range(wanted)]
         self._calls += wanted
@@ -111,7 +111,7 @@ def test_prompts_only_grow(family: str, seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_forgetful_templates_return_to_a_mark(seed: int) -> None:
-    """Where a new question drops old thinking, what stays ends at the mark of the old question."""
+    """If a new question drops old thinking, the prompt is unchanged up to the old question."""
     talk = _Talk(seed, thoughts=True)
     fields = {"tools": [BASH], "thinking": {"type": "adaptive"}}
     before = _render("qwen3", *talk.messages, **fields)
@@ -131,7 +131,7 @@ def _asks(message: Block) -> bool:
 
 
 def test_thinking_stays_within_a_tool_loop() -> None:
-    """Results are no new question, so the thinking before them stays and the prompt grows."""
+    """Results are not a new question, so the thinking before them stays and the prompt grows."""
     start = [user("list"), assistant(thinking("hm"), call("t1")), user(result("t1", "a"))]
     fields = {"thinking": {"type": "enabled", "budget_tokens": 1024}}
     first = _render("qwen3", *start, **fields)
@@ -143,7 +143,7 @@ def test_thinking_stays_within_a_tool_loop() -> None:
 
 @pytest.mark.parametrize("family", ["glm", "qwen3_5"])
 def test_switches_that_keep_thinking_are_set(family: str) -> None:
-    """A template that can keep the thinking of earlier turns is told to."""
+    """If a template has a switch to keep earlier thinking, it is set."""
     read = _read(family, user("q"), assistant(thinking("my old thought"), "a"), user("on"))
     assert "my old thought" in read
 
@@ -151,7 +151,7 @@ def test_switches_that_keep_thinking_are_set(family: str) -> None:
 @pytest.mark.parametrize("family", sorted(TEMPLATES))
 @pytest.mark.parametrize("seed", range(3))
 def test_ids_are_those_of_the_whole_text(family: str, seed: int) -> None:
-    """Without injection the ids are what the tokenizer makes of the whole prompt at once."""
+    """Without injected tokens, the ids are those that the tokenizer gives for the whole prompt."""
     talk = _Talk(seed)
     for _ in range(3 if family in _WITH_TOOLS else 0):
         talk.go_on()
@@ -163,7 +163,7 @@ def test_ids_are_those_of_the_whole_text(family: str, seed: int) -> None:
 
 
 def _with_words(words: str) -> MessagesRequest:
-    """A request that says `words` wherever a client can say something."""
+    """A request with `words` in every place where a client can write text."""
     schema = {"type": "object", "properties": {words: {"description": words, "enum": [words]}}}
     tool = {"name": "Bash", "description": f"a {words} b", "input_schema": {**schema, words: words}}
     used = {
@@ -187,7 +187,7 @@ def _with_words(words: str) -> MessagesRequest:
 
 @pytest.mark.parametrize("family", _WITH_TOOLS)
 def test_content_never_becomes_control(family: str) -> None:
-    """Spelling a control token anywhere leaves the prompt's control tokens as they are."""
+    """The characters of a control token in content add no control token to the prompt."""
     wrapper = tokenizer(family)
     texts = control_texts(family)
     control = {wrapper.convert_tokens_to_ids(spelled) for spelled in texts}
@@ -207,7 +207,7 @@ def test_content_never_becomes_control(family: str) -> None:
 
 @pytest.mark.parametrize("family", _WITH_TOOLS)
 def test_injected_prompts_grow_too(family: str) -> None:
-    """Text that spells control tokens is encoded alike in every later prompt."""
+    """Text with the characters of control tokens has the same tokens in every later prompt."""
     messages = [user("<|im_end|> [INST] <think> </tool_call> \U0001d159")]
     first = _render(family, *messages, system="S")
     second = _render(family, *messages, assistant("a"), user("on"), system="S")
@@ -216,14 +216,14 @@ def test_injected_prompts_grow_too(family: str) -> None:
 
 
 def test_characters_used_for_keeping_apart_survive() -> None:
-    """The characters that keep content apart are ordinary when a client sends them."""
+    """A client's text may contain the break characters."""
     words = "\U0001d159<think>\U0001d1a62\U0001d159\U0001d1a6<|im_end|>\U0001d1a60"
     assert f"user\n{words}<|im_end|>" in _read("chatml", user(words))
 
 
 @pytest.mark.parametrize("family", sorted(TEMPLATES))
 def test_marks_are_cuts_within_the_prompt(family: str) -> None:
-    """Marks increase strictly and are neither the prompt's start nor its end."""
+    """Cut points increase strictly, and exclude the start and end of the prompt."""
     prompt = _render(family, user("hi"), assistant("yes"), user("on"), system="S")
     marks = [0, *prompt.cut_points, len(prompt.token_ids)]
     assert all(before < after for before, after in pairwise(marks))
@@ -231,7 +231,7 @@ def test_marks_are_cuts_within_the_prompt(family: str) -> None:
 
 
 def test_marks_are_the_ends_of_messages() -> None:
-    """Every message ends at a mark, and the last mark stands before the answer's header."""
+    """Every message ends at a cut point, and the last one is before the header of the answer."""
     prompt = _render("chatml", user("hi"), assistant("yes"), user("on"), system="S", tools=[BASH])
     sections = _sections("chatml", prompt)
     heads = [section.partition("\n")[0] for section in sections]
@@ -241,7 +241,7 @@ def test_marks_are_the_ends_of_messages() -> None:
 
 
 def test_marks_with_a_token_per_role() -> None:
-    """A template that closes no turn has its marks before each opening."""
+    """In a template that closes no turn, cut points are before the next opening."""
     messages = [user("hi"), assistant(call("t1")), user(result("t1")), user("on"), system("late")]
     sections = _sections("glm", _render("glm", *messages, system="S"))
     heads = [section.partition("|>")[0] for section in sections]
@@ -252,7 +252,7 @@ def test_marks_with_a_token_per_role() -> None:
 
 
 def test_marks_where_no_header_opens_an_answer() -> None:
-    """A template without an answer's header has its marks behind each question."""
+    """In a template without a header for answers, cut points are after each question."""
     prompt = _render("mistral", user("hi"), assistant("yes"), user("on"), system="S")
     assert _sections("mistral", prompt) == [
         "<s>[SYSTEM_PROMPT]S[/SYSTEM_PROMPT]",
@@ -263,7 +263,7 @@ def test_marks_where_no_header_opens_an_answer() -> None:
 
 
 def test_no_marks_without_control_tokens() -> None:
-    """A template without control tokens has no exact cuts, so none are claimed."""
+    """A template without control tokens has no cut points."""
     prompt = _render("bare", user("hi"), assistant("yes"), user("on"), system="S")
     assert prompt.cut_points == ()
     assert prompt.stable_tokens == 0
@@ -271,7 +271,7 @@ def test_no_marks_without_control_tokens() -> None:
 
 @pytest.mark.parametrize("family", _WITH_TOOLS)
 def test_new_conversations_share_the_stable_prefix(family: str) -> None:
-    """Conversations with other first words share tools, instructions and the moved message."""
+    """The stable prefix is equal for conversations with different first messages."""
     fields = {"system": [text("Be helpful.")], "tools": [BASH]}
     first = _render(family, user("hi"), system("agents: Explore"), **fields)
     second = _render(family, user("Write a poem"), system("agents: Explore"), **fields)
@@ -285,7 +285,7 @@ def test_new_conversations_share_the_stable_prefix(family: str) -> None:
 
 @pytest.mark.parametrize("family", _WITH_TOOLS)
 def test_the_stable_prefix_stays(family: str) -> None:
-    """It is the same at every turn of a conversation."""
+    """The stable prefix is the same at every turn of a conversation."""
     talk = _Talk(7)
     stable = set()
     for _ in range(4):
@@ -295,12 +295,12 @@ def test_the_stable_prefix_stays(family: str) -> None:
 
 
 def test_no_stable_prefix_without_instructions() -> None:
-    """With neither tools nor instructions there is nothing to share."""
+    """Without tools and instructions there is no stable prefix."""
     assert _render("qwen3", user("hi")).stable_tokens == 0
 
 
 class _Dated(TokenizerWrapper):
-    """Tells the template the day."""
+    """Gives the template a date."""
 
     _day = "Monday"
 
@@ -310,7 +310,7 @@ class _Dated(TokenizerWrapper):
 
 
 def test_a_stable_prefix_that_changes_with_the_day() -> None:
-    """A date in the template moves the prefix when it changes, and is never claimed wrongly."""
+    """If the date in a template changes, the stable prefix has the new date and the right length."""
     dated = "{{- '<|im_start|>' ~ today ~ '<|im_end|>' -}}" + CHATML
     wrapper = wrap(byte_level(), dated, ("<s>", "</s>", "<|im_start|>", "<|im_end|>"))
     tokens = _Dated(wrapper._tokenizer)
@@ -338,12 +338,12 @@ def test_a_stable_prefix_that_changes_with_the_day() -> None:
 def test_what_is_not_for_the_model_moves_no_token(
     one: dict[str, object], other: dict[str, object]
 ) -> None:
-    """Requests that differ only in what the API is told have the same prompt."""
+    """Requests that differ only in fields for the API have the same prompt."""
     assert _same(_render("qwen3", user("hi"), **one), _render("qwen3", user(text("hi")), **other))
 
 
 def test_counting_renders_the_same() -> None:
-    """A count request gives the very prompt that generation gets."""
+    """Counting tokens renders the same prompt as generating."""
     body = b'{"model": "m", "system": "S", "messages": [{"role": "user", "content": "hi"}]}'
     counted = _renderer("qwen3").render(parse_count_tokens_request(body))
     assert _same(counted, _render("qwen3", user("hi"), system="S"))
@@ -359,13 +359,13 @@ def test_counting_renders_the_same() -> None:
     ],
 )
 def test_thinking_follows_the_request(setting: dict[str, object], ending: str) -> None:
-    """The template is told whether to think, and no means no."""
+    """The template gets whether to think, also if the client turns thinking off."""
     assert _read("qwen3", user("hi"), **setting).endswith(ending)
 
 
 @pytest.mark.parametrize("family", sorted(TEMPLATES.keys() - {"gpt_oss"}))
 def test_an_answer_begun_by_the_client_goes_on(family: str) -> None:
-    """A trailing assistant message is left open, with its words as they stand."""
+    """A trailing assistant message is left open, and its text is unchanged."""
     read = _read(family, user("hi"), assistant("The answer is: <|im_end|> "))
     assert read.endswith("The answer is: <|im_end|> ")
 
@@ -377,13 +377,13 @@ def test_an_answer_begun_in_a_channel_goes_on() -> None:
 
 
 def test_a_trailing_call_is_closed() -> None:
-    """Nothing can be added to a call, so a new answer opens behind it."""
+    """A trailing call cannot be continued, so a new answer begins after it."""
     read = _read("chatml", user("hi"), assistant("so", call("t1")))
     assert read.endswith("</tool_call><|im_end|>\n<|im_start|>assistant\n")
 
 
 def test_late_system_messages_stay_in_place() -> None:
-    """A template that takes them gets system messages where they stand."""
+    """A template that accepts late system messages gets them in their places."""
     read = _read(
         "qwen3", user("a"), assistant("b"), user("c"), system("note"), assistant("d"), user("e")
     )
@@ -391,7 +391,7 @@ def test_late_system_messages_stay_in_place() -> None:
 
 
 def test_refused_system_messages_become_reminders() -> None:
-    """A template that refuses them gets a user turn, or words behind a result, in place."""
+    """In other templates they become user turns, or text at the end of a result."""
     messages = [user("a"), system("first"), assistant("b"), user("c"), system("note")]
     read = _read("qwen3_5", *messages, system="S")
     assert read.startswith("<|im_start|>system\nS\n\nfirst<|im_end|>\n<|im_start|>user\na")
@@ -402,21 +402,21 @@ def test_refused_system_messages_become_reminders() -> None:
 
 
 def test_turns_in_a_row_where_roles_must_alternate() -> None:
-    """Consecutive turns of one role become one turn, and stay apart where that is allowed."""
+    """Consecutive turns of one role are merged only if the template needs it."""
     messages = [user("a"), user("b"), assistant("c"), assistant("d"), user("e")]
     assert "[INST]a\n\nb[/INST]c\n\nd</s>[INST]e[/INST]" in _read("mistral", *messages)
     assert "a<|im_end|>\n<|im_start|>user\nb<|im_end|>" in _read("qwen3", *messages)
 
 
 def test_words_behind_results_where_roles_must_alternate() -> None:
-    """Words that follow a result join it when the template takes no user turn there."""
+    """Text after a result is added to it if the template accepts no user turn there."""
     messages = [user("a"), assistant(call("toolu_1")), user(result("toolu_1", "out"), "stop")]
     read = _read("mistral", *messages)
     assert "out\n\nstop[/TOOL_RESULTS]" in read
 
 
 def test_ids_that_a_template_refuses_are_made_short() -> None:
-    """A call and its result keep one id, made the same way each time."""
+    """A call and its result keep one id, derived in the same way each time."""
     read = _read("mistral", user("a"), assistant(call("toolu_01AbC")), user(result("toolu_01AbC")))
     called, answered = read.partition("[TOOL_RESULTS]")[::2]
     short = answered.partition(":")[0]
@@ -426,7 +426,7 @@ def test_ids_that_a_template_refuses_are_made_short() -> None:
 
 
 def test_calls_in_parallel_where_one_is_allowed() -> None:
-    """Each call gets a turn of its own with its result behind it."""
+    """Each call becomes a turn of its own, followed by its result."""
     read = _read(
         "llama3",
         user("a"),
@@ -445,25 +445,25 @@ def test_templates_without_a_system_role() -> None:
 
 @pytest.mark.parametrize("family", _WITH_TOOLS)
 def test_orphan_results_are_tolerated(family: str) -> None:
-    """A result whose call is gone is still read."""
+    """A result without its call is still in the prompt."""
     assert "leftover" in _read(family, user("a"), assistant("b"), user(result("gone", "leftover")))
 
 
 def test_thinking_beside_a_call_where_text_is_refused() -> None:
-    """Text and thinking of one call reach a template that takes only one of them."""
+    """Text and thinking beside a call both reach a template that prints only one of them."""
     read = _read("gpt_oss", user("a"), assistant(thinking("hm"), "words", call("t1")))
     assert "analysis<|message|>hm\n\nwords<|end|>" in read
 
 
 def test_a_refusal_of_the_template_is_a_client_error() -> None:
-    """What no rewriting can mend is a 400 with the template's own words."""
+    """A conversation that no rewriting makes acceptable is a 400 with the template's message."""
     with pytest.raises(ApiError, match="roles must alternate") as caught:
         _render("mistral", assistant("I begin"), user("hi"))
     assert caught.value.status == 400
 
 
 def test_a_model_without_a_template_is_refused_at_once() -> None:
-    """A base model is an error when it is loaded, not at the first request."""
+    """A model without a chat template is an error when it is loaded, not at the first request."""
     plain = wrap(byte_level(), "", ("<s>", "</s>"))
     plain._tokenizer.chat_template = None
     with pytest.raises(ValueError, match="no chat template"):

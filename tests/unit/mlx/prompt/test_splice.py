@@ -54,7 +54,7 @@ def _end(family: str) -> int:
 
 
 class _Talk:
-    """A conversation whose answers are any tokens: where they stand does not depend on them."""
+    """A conversation with random answers: their positions do not depend on their tokens."""
 
     def __init__(self, family: str, seed: int, *, thoughts: bool) -> None:
         self.family, self.thoughts = family, thoughts
@@ -82,7 +82,7 @@ class _Talk:
         return self.renderer.render(body), _plain(self.family).render(body)
 
     def answer(self, prompt: Prompt) -> TokenArray:
-        """Answers, goes on, and returns all tokens up to the answer's end."""
+        """Adds an answer and the next turn, and returns all tokens up to the end of the answer."""
         words = [self.random.randrange(100, 200) for _ in range(self.random.randint(1, 30))]
         generated = token_array([*words, _end(self.family)])
         message, following = self.turns()
@@ -114,7 +114,7 @@ def _ends(ids: TokenArray, tail: TokenArray) -> bool:
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("family", _SPLICED)
 def test_prompts_only_grow(family: str, seed: int, thoughts: bool) -> None:
-    """Each prompt begins with the one before and its answer, and ends as the template has it."""
+    """Each prompt begins with the previous one and its answer; the rest is the template's."""
     talk = _Talk(family, seed, thoughts=thoughts)
     prompt, plain = talk.ask()
     assert _begins(prompt.token_ids, plain.token_ids)
@@ -137,7 +137,7 @@ def test_prompts_only_grow(family: str, seed: int, thoughts: bool) -> None:
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("family", sorted(TEMPLATES.keys() - {"bare", "gemma2"}))
 def test_what_is_not_equal_is_rendered(family: str, seed: int) -> None:
-    """From an edited message on all is the template's; up to the answer before it nothing is."""
+    """Up to the answer before an edited message the prompt is spliced, and after it rendered."""
     talk = _Talk(family, seed, thoughts=False)
     computed = []
     prompt, _ = talk.ask()
@@ -173,7 +173,7 @@ def _changed(content: Any) -> Any:
 
 @pytest.mark.parametrize("family", sorted(TEMPLATES.keys() - {"bare", "gemma2"}))
 def test_no_template_gets_a_wrong_prompt(family: str) -> None:
-    """Either the prompt goes on from the computed tokens, or it is the template's own."""
+    """The prompt either continues the computed tokens, or is rendered by the template."""
     for seed in range(4):
         talk = _Talk(family, seed, thoughts=False)
         prompt, _ = talk.ask()
@@ -187,7 +187,7 @@ def test_no_template_gets_a_wrong_prompt(family: str) -> None:
 
 
 def test_a_fork_goes_on_from_its_own_answers() -> None:
-    """Two continuations of one answer each keep theirs, also when they take turns."""
+    """Two continuations of one answer keep their own answers, also if they alternate."""
     talk = _Talk("qwen3", 1, thoughts=True)
     prompt, _ = talk.ask()
     talk.answer(prompt)
@@ -203,13 +203,13 @@ def test_a_fork_goes_on_from_its_own_answers() -> None:
 
 
 def test_off_changes_nothing() -> None:
-    """Without the setting a prompt has no place for an answer."""
+    """Without the setting, a prompt has no answer position."""
     body = request(user("Hi."))
     assert _plain("chatml").render(body).answer_position is None
 
 
 def test_what_is_kept_is_bounded() -> None:
-    """Over the limit the oldest conversation is rendered plainly again."""
+    """Over the limit, the oldest conversation is rendered by the template again."""
     talk = _Talk("chatml", 0, thoughts=False)
     talk.renderer = PromptRenderer(tokenizer("chatml"), spliced_bytes=1000)
     prompt, _ = talk.ask()

@@ -25,7 +25,7 @@ _FRESH_TOKENS = 80
 
 @functools.cache
 def _words(template: str) -> TokenizerWrapper:
-    """By the name in the comment mlx-lm knows how the model writes calls."""
+    """A tokenizer whose template names `tool_call.name`, by which mlx-lm chooses the parser."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         words = tokenizer(template)
         words.save_pretrained(folder)
@@ -66,7 +66,7 @@ def loop(talk: Talk, template: str) -> list[Outcome]:
 
 @pytest.mark.parametrize("template", ["chatml", "qwen3"])
 def test_a_turn_costs_its_new_tokens(template: str) -> None:
-    """Other spacing, other order and thinking that the template drops cost nothing."""
+    """Other spaces, another order and dropped thinking cause no recomputation."""
     talk = talking(template, spliced=True)
     _, second, third = loop(talk, template)
 
@@ -76,7 +76,7 @@ def test_a_turn_costs_its_new_tokens(template: str) -> None:
 
 @pytest.mark.parametrize("template", ["chatml", "qwen3"])
 def test_without_the_setting_it_costs_the_answer_too(template: str) -> None:
-    """What splicing is for: the explainer names what the template did."""
+    """Without splicing the answer is computed again, and the explanation names the cause."""
     _, second, third = loop(talking(template), template)
 
     causes = {second.cause, third.cause}
@@ -85,7 +85,7 @@ def test_without_the_setting_it_costs_the_answer_too(template: str) -> None:
 
 
 def test_what_is_kept_is_what_a_fresh_run_gives() -> None:
-    """Every segment that spliced prompts left equals a new computation of the same tokens."""
+    """Every segment of spliced prompts equals a new computation of the same tokens."""
     talk = talking("qwen3", spliced=True)
     loop(talk, "qwen3")
     run = talk.engine.verification(100_000)
@@ -97,7 +97,7 @@ def test_what_is_kept_is_what_a_fresh_run_gives() -> None:
 
 
 def test_a_cut_answer_is_not_put_back() -> None:
-    """It ends nowhere; what comes back is rendered."""
+    """An answer that was cut off is rendered by the template."""
     talk = talking(spliced=True)
     rng = random.Random(1)
     first = talk.send(body(rng, thinking=False) | {"max_tokens": 3}, "Word after word after word.")
@@ -108,18 +108,18 @@ def test_a_cut_answer_is_not_put_back() -> None:
 
 
 def test_an_answer_that_was_changed_on_its_way_is_not_put_back() -> None:
-    """The client was told of a call that could not be made: the model has to read that too."""
+    """An answer that reports a failed call is rendered, so that the model reads the report."""
     talk = talking(spliced=True)
     first = talk.send(body(random.Random(1), thinking=False), "<tool_call>\nnonsense\n</tool_call>")
     assert "call" in first.content[0]["text"]
-    told = first.next(user("Try again."))
-    plain = talking().renderer.render(_request(told))
+    reported = first.next(user("Try again."))
+    plain = talking().renderer.render(_request(reported))
 
-    assert talk.renderer.render(_request(told)).token_ids.tolist() == plain.token_ids.tolist()
+    assert talk.renderer.render(_request(reported)).token_ids.tolist() == plain.token_ids.tolist()
 
 
 def test_an_edited_answer_is_rendered() -> None:
-    """One changed word, and the client's words count."""
+    """An answer in which the client changed a word is rendered."""
     talk = talking(spliced=True)
     first = talk.send(body(random.Random(1), thinking=False), "It   is\tdone.")
     same = first.next(user("Thanks."))

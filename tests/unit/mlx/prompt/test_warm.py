@@ -1,4 +1,4 @@
-"""A renderer that remembers gives what one that remembers nothing gives, and does less for it."""
+"""A renderer with filled caches gives the same prompts as a new one, with less work."""
 
 import functools
 import random
@@ -35,7 +35,7 @@ _WORDS = ("read", "the file\n", " ", "tests.", "<b>", "x < y", "naïve 🦊", "\
 
 
 class _Conversation:
-    """Grows and is edited at random, as Claude Code and people who resume, rewind or fork do."""
+    """Grows and is edited at random, as when users resume, rewind or fork a conversation."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -48,7 +48,7 @@ class _Conversation:
         return " ".join(self._rng.choices(_WORDS, k=self._rng.randint(1, 6)))
 
     def change(self) -> None:
-        """Mostly a turn or two more; else an edit anywhere."""
+        """Adds a turn or two in most cases; otherwise edits any message."""
         roll = self._rng.random()
         if roll < 0.7:
             for _ in range(self._rng.randint(1, 2)):
@@ -121,7 +121,7 @@ def _forget(renderer: PromptRenderer) -> None:
 
 
 def _fresh(family: str) -> PromptRenderer:
-    """One that has seen nothing; finding out about the template again would give the same."""
+    """A renderer with empty caches; a new one would only probe the template again."""
     renderer = _forgetful(family)
     _forget(renderer)
     return renderer
@@ -130,7 +130,7 @@ def _fresh(family: str) -> PromptRenderer:
 @pytest.mark.parametrize("digest_messages", [_SHORT_DIGEST, 32])
 @pytest.mark.parametrize("family", sorted(TEMPLATES))
 def test_edits_anywhere_give_what_a_whole_run_gives(family: str, digest_messages: int) -> None:
-    """Token ids, marks and stable prefix of edited conversations equal a fresh renderer's."""
+    """Token ids, cut points and stable prefix equal those of a renderer with empty caches."""
     renderer = PromptRenderer(tokenizer(family), digest_messages=digest_messages)
 
     @given(seed=st.integers(0, 2**32))
@@ -148,7 +148,7 @@ def test_edits_anywhere_give_what_a_whole_run_gives(family: str, digest_messages
 
 
 class _Counting(TokenizerWrapper):
-    """Remembers how many messages each rendering had."""
+    """Records how many messages each rendering had."""
 
     def apply_chat_template(self, *args: Any, **options: Any) -> str:
         self._rendered = [*getattr(self, "_rendered", []), len(args[0])]
@@ -170,7 +170,7 @@ def _loop(turns: int) -> list[Block]:
 
 @pytest.mark.parametrize("family", ["chatml", "glm", "gpt_oss", "llama3", "qwen3", "qwen3_5"])
 def test_a_long_conversation_is_rendered_by_its_digest(family: str) -> None:
-    """A turn of a long tool loop renders no more messages than a digest may have."""
+    """A turn of a long tool loop renders only as many messages as a digest may have."""
     tokens = _Counting(tokenizer(family)._tokenizer)
     renderer = PromptRenderer(tokens, digest_messages=12)
     for turns in range(20, 40):
@@ -204,7 +204,7 @@ _ODD = {
 
 @pytest.mark.parametrize("odd", _ODD)
 def test_templates_that_look_ahead_are_rendered_whole(odd: str) -> None:
-    """Where earlier text depends on later messages in whatever way, ids are those of the whole."""
+    """If earlier text depends on later messages, the ids are still those of a whole rendering."""
     renderer, whole = _renderer(_ODD[odd]), _renderer(_ODD[odd])
     # As if the trial had found nothing: what is checked in every request has to hold alone.
     renderer._can_continue = True
@@ -217,7 +217,7 @@ def test_templates_that_look_ahead_are_rendered_whole(odd: str) -> None:
 
 
 def test_the_trial_finds_templates_that_no_digest_stands_for() -> None:
-    """A template that writes otherwise from the ninth message on is always rendered whole."""
+    """A template that changes its behaviour at the ninth message is always rendered whole."""
     template = CHATML.replace("message.role ~ '\\n'", "message.role ~ '!' * (loop.index // 9)")
     assert template != CHATML
     assert not _renderer(template)._can_continue
@@ -229,7 +229,7 @@ def _loops(renderer: PromptRenderer) -> list[Prompt]:
 
 
 def test_memory_is_bounded() -> None:
-    """With room for nothing every prompt is rendered whole, and is the same."""
+    """Without any cache memory every prompt is rendered whole, and is the same."""
     bounded = PromptRenderer(tokenizer("qwen3"))
     bounded._cache, bounded._turn_cache = RenderCache(0), RenderCache(0)
     for one, other in zip(_loops(bounded), _loops(_fresh("qwen3")), strict=True):
@@ -238,7 +238,7 @@ def test_memory_is_bounded() -> None:
 
 
 def test_a_conversation_that_goes_on_is_kept_once() -> None:
-    """A prompt takes the place of the one it goes on from; a fork stands beside it."""
+    """A prompt replaces the cached prompt that it continues, while a fork is kept beside it."""
     renderer = _fresh("qwen3")
     _loops(renderer)
     assert len(renderer._cache) == 1
@@ -252,7 +252,7 @@ def test_a_conversation_that_goes_on_is_kept_once() -> None:
     "other", [{"b": 1, "a": 2}, {"a": 2, "b": True}, {"a": 2.0, "b": 1}, {"a": "2", "b": 1}]
 )
 def test_arguments_that_only_read_differently_are_an_edit(other: dict[str, object]) -> None:
-    """Key order and the kind of a number are printed, so they count in history too."""
+    """Another order of keys or type of a number is printed differently, so it counts as an edit."""
 
     def ids(renderer: PromptRenderer, arguments: dict[str, object], *more: Block) -> list[int]:
         use = {"type": "tool_use", "id": "t", "name": "Bash", "input": arguments}
@@ -266,6 +266,6 @@ def test_arguments_that_only_read_differently_are_an_edit(other: dict[str, objec
 
 
 def test_control_texts_are_those_the_edits_use() -> None:
-    """The special texts of the random edits are control tokens of some template shape."""
+    """The special texts of the random edits are control tokens of some template."""
     known = {spelled for family in TEMPLATES for spelled in control_texts(family)}
     assert len(known & set(_SPECIAL)) >= 5
