@@ -310,7 +310,7 @@ class _Dated(TokenizerWrapper):
 
 
 def test_a_stable_prefix_that_changes_with_the_day() -> None:
-    """If the date in a template changes, the stable prefix has the new date and the right length."""
+    """If the date in a template changes, the stable prefix changes with it."""
     dated = "{{- '<|im_start|>' ~ today ~ '<|im_end|>' -}}" + CHATML
     wrapper = wrap(byte_level(), dated, ("<s>", "</s>", "<|im_start|>", "<|im_end|>"))
     tokens = _Dated(wrapper._tokenizer)
