@@ -18,7 +18,7 @@ _DELIMITERS: Final = "{}[],:"
 _PYTHON_LITERALS: Final = {"None": "null", "True": "true", "False": "false"}
 
 
-def read_calls(text: str, quote: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_bare_keys(text: str, quote: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """The name and the arguments of each call in `text`.
 
     Raises:
@@ -32,7 +32,7 @@ def read_calls(text: str, quote: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield head["name"], arguments
 
 
-def ends_inside_string(text: str, quote: str) -> bool:
+def ends_inside_quotes(text: str, quote: str) -> bool:
     """Whether `text` ends inside a string."""
     return bool(text.count(quote) % 2)
 
@@ -89,9 +89,9 @@ class BareKeyReader:
         at = text.find(self._quote)
         if at < 0:
             safe = len(text) - partial_length(text, self._quote)
-            return _escaped(text[:safe]), text[safe:]
+            return escaped(text[:safe]), text[safe:]
         self._in_string = False
-        return _escaped(text[:at]) + '"', text[at + len(self._quote) :]
+        return escaped(text[:at]) + '"', text[at + len(self._quote) :]
 
     def _outside(self, text: str) -> tuple[str, str]:
         if text.startswith(self._quote):
@@ -150,5 +150,6 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """The content of a JSON string, without its quotes."""
     return _quoted(text)[1:-1]

@@ -15,8 +15,8 @@ from typing import Any
 
 from anyclaude.messages.requests import Tool
 from anyclaude.mlx.adapter import TokenizerWrapper
-from anyclaude.mlx.decode import bare_keys
-from anyclaude.mlx.decode.coercion import coerce_arguments
+from anyclaude.mlx.decode.bare_keys import ends_inside_quotes, read_bare_keys
+from anyclaude.mlx.decode.coercion import coerce_arguments, properties_of
 from anyclaude.mlx.decode.lenient import ends_inside_string, is_json, read_values
 from anyclaude.mlx.decode.notations import BareKeyNotation, family_of, tag_dialect_of
 
@@ -83,7 +83,7 @@ class CallReader:
 
     def is_open(self, text: str) -> bool:
         """Whether `text` ends inside a value, so that an end marker would be part of it."""
-        if self._quote is not None and bare_keys.ends_inside_string(text, self._quote):
+        if self._quote is not None and ends_inside_quotes(text, self._quote):
             return True
         dialect = tag_dialect_of(text)
         return dialect.ends_inside_value(text) if dialect else ends_inside_string(text)
@@ -146,7 +146,7 @@ class CallReader:
 
     def _from_bare_keys(self, text: str) -> list[_Written]:
         assert self._quote is not None
-        return [_Written(*call) for call in bare_keys.read_calls(text, self._quote)]
+        return [_Written(*call) for call in read_bare_keys(text, self._quote)]
 
     def _from_name_and_json(self, text: str) -> list[_Written]:
         """Reads `NAME{...}` with nothing but a template's markers before and between."""
@@ -187,7 +187,7 @@ class CallReader:
 def _is_loss(arguments: Mapping[str, Any], schema: Mapping[str, Any], name: str, text: str) -> bool:
     """Whether a parser dropped arguments that were written, or invented one."""
     # mlx-lm's parser for GLM gives this name to text that it could not divide.
-    if set(arguments) == {"raw"} and "raw" not in _properties(schema):
+    if set(arguments) == {"raw"} and "raw" not in properties_of(schema):
         return True
     if arguments or not schema.get("required"):
         return False
@@ -221,15 +221,10 @@ def _only(values: list[Any]) -> Any:
 
 def _with_string_arguments(tool: Tool) -> dict[str, Any]:
     """The tool in the form that mlx-lm's parsers expect, with every argument a string."""
-    properties = {name: {"type": "string"} for name in _properties(tool.input_schema or {})}
+    properties = {name: {"type": "string"} for name in properties_of(tool.input_schema or {})}
     parameters = {"type": "object", "properties": properties}
     function = {"name": tool.name, "description": tool.description, "parameters": parameters}
     return {"type": "function", "function": function}
-
-
-def _properties(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    properties = schema.get("properties")
-    return properties if isinstance(properties, Mapping) else {}
 
 
 def _compact(arguments: Mapping[str, Any]) -> str:

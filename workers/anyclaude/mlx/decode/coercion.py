@@ -25,7 +25,7 @@ def coerce_arguments(
         untyped: whether every value is plain text, so that only the schema tells its type. If
             false, the model chose the types, and only those that the schema forbids are converted.
     """
-    properties = _mapping(schema.get("properties"))
+    properties = properties_of(schema)
     return {
         str(key): _coerce(value, properties.get(key), untyped=untyped)
         for key, value in arguments.items()
@@ -129,6 +129,11 @@ def _type_of(value: Any) -> str:
     if isinstance(value, str):
         return "string"
     return "array" if isinstance(value, list | tuple) else "object"
+
+
+def properties_of(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The properties that an object schema lists; empty if it lists none."""
+    return _mapping(schema.get("properties"))
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from anyclaude.mlx.decode.bare_keys import BareKeyReader, partial_length
+from anyclaude.mlx.decode.bare_keys import BareKeyReader, escaped, partial_length
 from anyclaude.mlx.decode.coercion import declared_types, read_untyped
 from anyclaude.mlx.decode.constraint.parameters import (
     ITEM_SEPARATOR,
@@ -253,11 +253,11 @@ class _TaggedArguments:
         found = [(end, closer) for end, closer in hits if end >= len(closer)]
         if not found:
             safe = len(text) - max(partial_length(text, closer) for closer in self._plain_closers)
-            return _escaped(text[:safe]), text[safe:]
+            return escaped(text[:safe]), text[safe:]
         end, closer = min(found)
         self._current = None
         start = end - len(closer)
-        return _escaped(text[:start]) + '"', text[start + len(self._closer) :]
+        return escaped(text[:start]) + '"', text[start + len(self._closer) :]
 
     def _whole(self, text: str, parameter: Parameter) -> tuple[str, str]:
         """Reads a value whose type is only known when it is complete."""
@@ -315,10 +315,6 @@ def _names(names: Iterable[str]) -> str:
 
 def _pattern(parts: Parts) -> str:
     return "".join(p.regex if isinstance(p, Pattern) else re.escape(p) for p in parts)
-
-
-def _escaped(text: str) -> str:
-    return dump(text)[1:-1]
 
 
 def _is_json(text: str) -> bool:

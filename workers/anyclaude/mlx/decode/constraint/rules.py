@@ -1,8 +1,8 @@
 """The grammar rules of a tool call, in every notation."""
 
-import json
 from collections.abc import Sequence
 
+from anyclaude.mlx.decode.bare_keys import escaped
 from anyclaude.mlx.decode.constraint.bare_keys import BareKeyRules
 from anyclaude.mlx.decode.constraint.lark import Lark, quoted
 from anyclaude.mlx.decode.constraint.parameters import Choice, Form, Json, Parameter, Plain
@@ -33,7 +33,7 @@ def call_rule(
             arguments = BareKeyRules(lark, notation.quote, schema).rule()
             return lark.rule(f"{lark.literal(name)} {arguments}")
         case JsonNotation():
-            head = lark.literal(json.dumps(name, ensure_ascii=False)[1:-1])
+            head = lark.literal(escaped(name))
             between = lark.parts(notation.before_arguments)
             return lark.rule(f"{head} {between} {lark.json(schema)}")
     head = f"{lark.literal(name)} {lark.parts(notation.after_name)}"
