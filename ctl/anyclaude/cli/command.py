@@ -9,11 +9,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
     from anyclaude.cli.client import ControlClient
     from anyclaude.runtime.paths import Paths
+
+
+Answer = TypeVar("Answer")
 
 
 class ExitCode(IntEnum):
@@ -60,6 +63,17 @@ def connect() -> "ControlClient":
     from anyclaude.cli.client import ControlClient
 
     return ControlClient(own_paths().control_socket)
+
+
+def ask_if_running(question: "Callable[[ControlClient], Answer]") -> Answer | None:
+    """Returns the daemon's answer, or None when no daemon is running."""
+    try:
+        with connect() as client:
+            return question(client)
+    except CommandError as error:
+        if error.code is ExitCode.NOT_RUNNING:
+            return None
+        raise
 
 
 def own_paths() -> "Paths":

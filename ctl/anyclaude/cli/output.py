@@ -4,7 +4,7 @@ On a terminal, rich draws the tables and honours NO_COLOR. Anywhere else they ar
 pipe never gets an escape sequence, and the command saves the time of importing rich.
 """
 
-import json
+import json as json_module
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +47,17 @@ Row = Sequence[str | Cell]
 
 def emit(document: Mapping[str, Any]) -> None:
     """Prints the one JSON document of a `--json` run."""
-    print(json.dumps({"schema_version": SCHEMA_VERSION, **document}, indent=2, allow_nan=False))
+    print(
+        json_module.dumps({"schema_version": SCHEMA_VERSION, **document}, indent=2, allow_nan=False)
+    )
+
+
+def report(document: Mapping[str, Any], sentence: str, *, json: bool) -> None:
+    """Prints the result of a command: the document for `--json`, the sentence for people."""
+    if json:
+        emit(document)
+    else:
+        print(sentence)
 
 
 def note(text: str) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from anyclaude.cli.command import CommandError, ExitCode, connect
 from anyclaude.cli.convert import to_dict
-from anyclaude.cli.output import Json, emit, note
+from anyclaude.cli.output import Json, emit, note, report
 from anyclaude.cli.units import format_bytes
 
 if TYPE_CHECKING:
@@ -100,10 +100,7 @@ def export_caches(
     )
     with connect() as client:
         answer = client.call(client.caches.ExportCaches, request, timeout)
-    if json:
-        emit({"path": path, **to_dict(answer)})
-    else:
-        print(_exported(answer, path))
+    report({"path": path, **to_dict(answer)}, _exported(answer, path), json=json)
     if answer.left_out_segments:
         note(
             f"Segments left out: {answer.left_out_segments}. They were evicted meanwhile, or their "
@@ -119,10 +116,7 @@ def import_caches(file: _File, timeout: _Timeout = _SECONDS, json: Json = False)
     request = cache_pb2.ImportCachesRequest(path=path)
     with connect() as client:
         answer = client.call(client.caches.ImportCaches, request, timeout)
-    if json:
-        emit({"path": path, **to_dict(answer)})
-    else:
-        print(_imported(answer))
+    report({"path": path, **to_dict(answer)}, _imported(answer), json=json)
     if answer.unpinned_segments:
         note(
             f"Pins left out: {answer.unpinned_segments}. Pinned caches may take no more here "

@@ -1,12 +1,13 @@
 """`anyclaudectl config show|path|check`: the effective settings and where each comes from."""
 
+import json as json_module
 import os
 from typing import Any
 
 import typer
 
-from anyclaude.cli.command import CommandError, ExitCode, connect, own_paths
-from anyclaude.cli.output import Cell, Json, Tone, emit, note, table
+from anyclaude.cli.command import CommandError, ExitCode, ask_if_running, own_paths
+from anyclaude.cli.output import Cell, Json, Tone, emit, note, report, table
 
 app = typer.Typer(help="Show, find and check the settings.")
 
@@ -25,8 +26,6 @@ def show(json: Json = False) -> None:
     if json:
         emit(document)
         return
-    from json import dumps
-
     running = document["source"] == "daemon"
     where = "as the running daemon uses them" if running else "from the files; no daemon is running"
     note(f"Settings {where}. File: {document['file']}")
@@ -36,7 +35,7 @@ def show(json: Json = False) -> None:
             (
                 Cell(entry["origin"], Tone.DIM if entry["origin"] == "default" else Tone.GOOD),
                 entry["key"],
-                dumps(entry["value"]),
+                json_module.dumps(entry["value"]),
             )
             for entry in document["entries"]
         ],
@@ -47,10 +46,7 @@ def show(json: Json = False) -> None:
 def path(json: Json = False) -> None:
     """Print where the configuration file is."""
     file = own_paths().config_file
-    if json:
-        emit({"file": str(file), "exists": file.exists()})
-    else:
-        print(file)
+    report({"file": str(file), "exists": file.exists()}, str(file), json=json)
 
 
 @app.command("check")
@@ -76,17 +72,11 @@ def check(json: Json = False) -> None:
 
 
 def _from_daemon() -> dict[str, Any] | None:
-    from json import loads
-
-    try:
-        with connect() as client:
-            answer = client.config()
-    except CommandError as error:
-        if error.code is ExitCode.NOT_RUNNING:
-            return None
-        raise
+    answer = ask_if_running(lambda client: client.config())
+    if answer is None:
+        return None
     entries = [
-        {"key": entry.key, "value": loads(entry.value_json), "origin": entry.origin}
+        {"key": entry.key, "value": json_module.loads(entry.value_json), "origin": entry.origin}
         for entry in answer.entries
     ]
     return {"source": "daemon", "file": answer.file, "entries": entries}

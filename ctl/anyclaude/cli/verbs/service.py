@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from anyclaude.cli.command import ExitCode, own_paths
-from anyclaude.cli.output import Json, emit, facts, note
+from anyclaude.cli.output import Json, emit, facts, note, report
 
 if TYPE_CHECKING:
     from anyclaude.cli.service.manager import ServiceManager
@@ -39,7 +39,7 @@ def install(json: Json = False) -> None:
         "pid": done.pid,
     }
     what = "Installed" if done.changed else "Already installed"
-    _report(document, f"{what}: {manager.file}. anyclauded runs as pid {done.pid}.", json=json)
+    report(document, f"{what}: {manager.file}. anyclauded runs as pid {done.pid}.", json=json)
 
 
 @app.command("uninstall")
@@ -51,7 +51,7 @@ def uninstall(json: Json = False) -> None:
     removed = lifecycle.uninstall(manager)
     document = {"file": str(manager.file), "removed": removed}
     sentence = f"Removed {manager.file}." if removed else "The service is not installed."
-    _report(document, sentence, json=json)
+    report(document, sentence, json=json)
 
 
 @app.command("start")
@@ -60,7 +60,7 @@ def start(json: Json = False) -> None:
     from anyclaude.cli.service import lifecycle
 
     pid = lifecycle.start(_manager(), own_paths())
-    _report({"pid": pid}, f"anyclauded runs as pid {pid}.", json=json)
+    report({"pid": pid}, f"anyclauded runs as pid {pid}.", json=json)
 
 
 @app.command("stop")
@@ -70,7 +70,7 @@ def stop(json: Json = False) -> None:
 
     was_running = lifecycle.stop(_manager())
     sentence = "The service has stopped." if was_running else "The service was not running."
-    _report({"was_running": was_running}, sentence, json=json)
+    report({"was_running": was_running}, sentence, json=json)
 
 
 @app.command("status")
@@ -98,13 +98,6 @@ def status(json: Json = False) -> None:
         )
     if not state.running:
         raise typer.Exit(ExitCode.NOT_RUNNING if installed else ExitCode.NOT_FOUND)
-
-
-def _report(document: dict[str, Any], sentence: str, *, json: bool) -> None:
-    if json:
-        emit(document)
-    else:
-        print(sentence)
 
 
 def _manager() -> "ServiceManager":

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from anyclaude.cli.command import SYSTEM_CLOCK, Clock, CommandError, ExitCode, connect
-from anyclaude.cli.output import Json, emit
+from anyclaude.cli.output import Json, report
 
 if TYPE_CHECKING:
     import psutil
@@ -25,10 +25,7 @@ def shutdown(
         process = _process(pid)
         client.shutdown()
     _wait_for_end(process, timeout)
-    if json:
-        emit({"stopped_pid": pid})
-    else:
-        print(f"anyclauded (pid {pid}) has stopped.")
+    report({"stopped_pid": pid}, f"anyclauded (pid {pid}) has stopped.", json=json)
 
 
 def _process(pid: int) -> "psutil.Process | None":

@@ -6,7 +6,7 @@ import typer
 
 from anyclaude.cli.command import own_paths
 from anyclaude.cli.convert import to_dict
-from anyclaude.cli.output import Json, emit
+from anyclaude.cli.output import Json, report
 
 
 def wait(
@@ -23,7 +23,4 @@ def wait(
 
     socket_path = own_paths().control_socket
     status = wait_for_service(socket_path, ready=ready, timeout_seconds=timeout)
-    if json:
-        emit(to_dict(status))
-    else:
-        print(describe(status))
+    report(to_dict(status), describe(status), json=json)
