@@ -10,8 +10,9 @@ import pytest
 from anyclaude.messages.errors import ApiError
 from anyclaude.messages.requests import parse_count_tokens_request
 from anyclaude.relay.environment import Key
-from anyclaude.relay.failures import Party, Refusal, explain_refusal, explain_transport
+from anyclaude.relay.failures import Party, explain_refusal, explain_transport
 from anyclaude.relay.main import build_upstreams
+from anyclaude.relay.refusals import Refusal
 from anyclaude.relay.usage import Estimator, openai_usage
 from anyclaude.runtime.upstreams import UpstreamSettings
 

@@ -20,7 +20,7 @@ from anyclaude.relay.dialect import (
     Target,
     parse_object,
 )
-from anyclaude.relay.failures import details_of
+from anyclaude.relay.refusals import details_of
 from anyclaude.relay.sse import ServerEvent
 from anyclaude.relay.turns import arrange, reminder, turn_texts
 from anyclaude.relay.usage import anthropic_usage, prompt_tokens

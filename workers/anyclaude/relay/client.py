@@ -183,25 +183,17 @@ class Client:
             UpstreamFault: no response began.
             ApiError: the request cannot be sent as HTTP.
         """
-        tries = 1 + (0 if isinstance(body, AsyncIterator) else self._party.settings.retries)
-        transport: httpx2.AsyncBaseTransport | None = await self._take_idle()
-        while True:
-            tries -= 1
-            transport = transport or self._open()
-            request = self._request(method, path, headers, body)
-            try:
-                answer = await self._exchange(transport, request, patience_seconds)
-                break
-            except BaseException as error:
-                await transport.aclose()
-                if not isinstance(error, _BROKEN):
-                    raise
-                if not tries or not _may_repeat(error, transport):
-                    raise explain_transport(error, self._party) from None
-            # The next try has a new connection: where an idle one broke, so have the others.
-            transport = None
+        retries = 0 if isinstance(body, AsyncIterator) else self._party.settings.retries
+        request = self._request(method, path, headers, body)
+        transport = await self._take_idle() or self._open()
+        while (
+            received := await self._exchange(transport, request, patience_seconds, retries)
+        ) is None:
+            retries -= 1
             await asyncio.sleep(_RETRY_PAUSE_SECONDS)
-        response = Response(answer, self._party, patience_seconds, decompress=decompress)
+            # The next try has a new connection: if an idle one broke, so have the others.
+            transport = self._open()
+        response = Response(received, self._party, patience_seconds, decompress=decompress)
         try:
             yield response
         finally:
@@ -211,6 +203,30 @@ class Client:
                 await self._release(transport, is_complete=response.is_complete)
 
     async def _exchange(
+        self,
+        transport: httpx2.AsyncBaseTransport,
+        request: httpx2.Request,
+        patience_seconds: float | None,
+        retries: int,
+    ) -> httpx2.Response | None:
+        """The response; None if another try may help. Without one, the transport is closed.
+
+        Raises:
+            UpstreamFault: no response began, and no try is left.
+        """
+        try:
+            response = await self._response(transport, request, patience_seconds)
+            _check_head(response)
+        except BaseException as error:
+            await transport.aclose()
+            if not isinstance(error, _BROKEN):
+                raise
+            if not retries or not _may_repeat(error, transport):
+                raise explain_transport(error, self._party) from None
+            return None
+        return response
+
+    async def _response(
         self,
         transport: httpx2.AsyncBaseTransport,
         request: httpx2.Request,
@@ -226,19 +242,17 @@ class Client:
                 async def trace(event: str, info: dict[str, Any]) -> None:
                     nonlocal is_connected
                     begins = event.endswith("send_request_headers.started")
-                    # A proxy is asked to connect first.
+                    # Before it, a proxy gets a request to connect.
                     if begins and info["request"].method != b"CONNECT":
                         is_connected = True
                         limit.reschedule(loop.time() + patience)
 
                 request.extensions["trace"] = trace
-                response = await transport.handle_async_request(request)
+                return await transport.handle_async_request(request)
         except TimeoutError:
             if is_connected or patience < settings.connect_timeout_seconds:
                 raise silence(self._party, patience, begun=False) from None
             raise connect_timeout(self._party) from None
-        _check_head(response)
-        return response
 
     def _request(self, method: str, path: str, headers: Headers, body: Body) -> httpx2.Request:
         """

@@ -9,8 +9,9 @@ import structlog
 from anyclaude.messages.requests import CountTokensRequest, read_json
 from anyclaude.relay.anthropic import COUNT_PATH, AnthropicDialect, count_body
 from anyclaude.relay.client import Response
-from anyclaude.relay.failures import Refusal, UpstreamFault, explain_refusal
+from anyclaude.relay.failures import UpstreamFault, explain_refusal
 from anyclaude.relay.openai.dialect import OpenAiDialect, count_messages
+from anyclaude.relay.refusals import Refusal
 from anyclaude.relay.upstream import Upstream
 from anyclaude.runtime.upstreams import UpstreamKind
 from anyclaude.worker.v1 import worker_pb2 as pb

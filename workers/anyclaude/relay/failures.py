@@ -6,24 +6,19 @@ for its circuit breaker. The status is 529 if waiting helps (the client tries ag
 """
 
 import errno
-import json
-import math
 import re
 import ssl
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from socket import gaierror
-from typing import Any, Final
+from typing import Final
 
 from httpcore2 import ProxyError
 
 from anyclaude.messages.errors import ApiError
-from anyclaude.relay.refusals import find_overflow
+from anyclaude.relay.refusals import Refusal, find_overflow
 from anyclaude.runtime.upstreams import UpstreamKind, UpstreamSettings, without_credentials
 
-_MAX_MESSAGE_CHARACTERS: Final = 1000
 _RETRY_AFTER_SECONDS: Final = 2
 _LOADING_RETRY_AFTER_SECONDS: Final = 5
 # EHOSTUNREACH on macOS, where it is also how the privacy setting shows.
@@ -63,75 +58,6 @@ class Party:
         variable = self.settings.api_key_env
         file = f"upstreams.{self.name}.api_key_file"
         return f"set {variable} where anyclauded starts, or {file}" if variable else f"set {file}"
-
-
-@dataclass(eq=False)
-class Refusal(Exception):
-    """The server refused the request before it sent content."""
-
-    status: int
-    # The server's error message, cut to a readable length, without the key.
-    message: str
-    # The server's error object.
-    details: Mapping[str, Any] = field(default_factory=dict)
-    retry_after_seconds: int | None = None
-
-    @classmethod
-    def of(cls, status: int, body: bytes, headers: Mapping[str, str], key: str) -> "Refusal":
-        details = error_details(body)
-        message = details.get("message")
-        text = message if isinstance(message, str) else _plain(body, headers)
-        return cls(status, shown(text, key), details, retry_after(headers.get("retry-after")))
-
-
-def shown(text: str, key: str) -> str:
-    """`text` as it may be shown: without the key, and not too long."""
-    safe = text.replace(key, "[key]") if key else text
-    return safe if len(safe) <= _MAX_MESSAGE_CHARACTERS else safe[:_MAX_MESSAGE_CHARACTERS] + "..."
-
-
-def error_details(body: bytes | str) -> dict[str, Any]:
-    """The error object of a refusal, from any of the usual places."""
-    try:
-        document = json.loads(body)
-    except ValueError:
-        return {}
-    return details_of(document)
-
-
-def details_of(document: Any) -> dict[str, Any]:
-    """The same for parsed JSON; empty if it holds no error."""
-    if not isinstance(document, dict):
-        return {}
-    error = document.get("error")
-    if isinstance(error, dict):
-        return {**error, "message": str(error.get("message") or json.dumps(error))}
-    if isinstance(error, str) and error:
-        return {"message": error}
-    if document.get("object") == "error" or ("message" in document and "choices" not in document):
-        return {**document, "message": str(document.get("message"))}
-    detail = document.get("detail")
-    return {"message": detail if isinstance(detail, str) else json.dumps(detail)} if detail else {}
-
-
-def _plain(body: bytes, headers: Mapping[str, str]) -> str:
-    if "html" in headers.get("content-type", ""):
-        return "an HTML page instead of an answer"
-    return body.decode(errors="replace").strip() or "no reason given"
-
-
-def retry_after(value: str | None) -> int | None:
-    """The whole seconds that a retry-after header names, as seconds or as a date."""
-    if not value:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
-            return None
-    return max(1, math.ceil(seconds)) if math.isfinite(seconds) else None
 
 
 def explain_refusal(refusal: Refusal, party: Party, *, model: str, max_tokens: int) -> ApiError:

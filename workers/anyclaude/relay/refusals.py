@@ -1,4 +1,4 @@
-"""What a refusal says, in the words of many servers: a prompt too long, or an unsupported field.
+"""A server's refusal, and what it says in the words of many servers.
 
 A prompt that is too long becomes one of the API's own two sentences, on which Claude Code acts: it
 compacts the conversation on "prompt is too long: N tokens > M maximum", and requests a shorter
@@ -9,9 +9,13 @@ left out in advance: after the first refusal that names a field, the request is 
 it, and later requests leave it out.
 """
 
+import json
+import math
 import re
+import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any, Final
 
@@ -22,6 +26,7 @@ from anyclaude.messages.errors import (
     prompt_too_long,
 )
 
+_MAX_MESSAGE_CHARACTERS: Final = 1000
 _PATTERNS: Final = tuple(
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
     for pattern in (
@@ -54,6 +59,75 @@ _WORDS: Final = re.compile(
     r"exceeds?.{0,30}(context|prompt).{0,20}(length|window|size)",
     re.IGNORECASE,
 )
+
+
+@dataclass(eq=False)
+class Refusal(Exception):
+    """The server refused the request before it sent content."""
+
+    status: int
+    # The server's error message, cut to a readable length, without the key.
+    message: str
+    # The server's error object.
+    details: Mapping[str, Any] = field(default_factory=dict)
+    retry_after_seconds: int | None = None
+
+    @classmethod
+    def of(cls, status: int, body: bytes, headers: Mapping[str, str], key: str) -> "Refusal":
+        details = error_details(body)
+        message = details.get("message")
+        text = message if isinstance(message, str) else _plain(body, headers)
+        return cls(status, shown(text, key), details, retry_after(headers.get("retry-after")))
+
+
+def shown(text: str, key: str) -> str:
+    """`text` as it may be shown: without the key, and not too long."""
+    safe = text.replace(key, "[key]") if key else text
+    return safe if len(safe) <= _MAX_MESSAGE_CHARACTERS else safe[:_MAX_MESSAGE_CHARACTERS] + "..."
+
+
+def error_details(body: bytes | str) -> dict[str, Any]:
+    """The error object of a refusal, from any of the usual places."""
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return {}
+    return details_of(document)
+
+
+def details_of(document: Any) -> dict[str, Any]:
+    """The same for parsed JSON; empty if it holds no error."""
+    if not isinstance(document, dict):
+        return {}
+    error = document.get("error")
+    if isinstance(error, dict):
+        return {**error, "message": str(error.get("message") or json.dumps(error))}
+    if isinstance(error, str) and error:
+        return {"message": error}
+    if document.get("object") == "error" or ("message" in document and "choices" not in document):
+        return {**document, "message": str(document.get("message"))}
+    detail = document.get("detail")
+    return {"message": detail if isinstance(detail, str) else json.dumps(detail)} if detail else {}
+
+
+def _plain(body: bytes, headers: Mapping[str, str]) -> str:
+    if "html" in headers.get("content-type", ""):
+        return "an HTML page instead of an answer"
+    return body.decode(errors="replace").strip() or "no reason given"
+
+
+def retry_after(value: str | None) -> int | None:
+    """The whole seconds that a retry-after header names, as seconds or as a date."""
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+        except ValueError:
+            return None
+    return max(1, math.ceil(seconds)) if math.isfinite(seconds) else None
 
 
 @dataclass(frozen=True)
@@ -158,9 +232,9 @@ class Quirks:
                 return replace(self, known=self.known | {quirk})
         if (longest := _longest_answer(refusal)) and longest != self.max_output_tokens:
             return replace(self, max_output_tokens=longest)
-        for field in OPTIONAL_FIELDS:
-            if field in sent and re.search(rf"\b{field}\b", refusal):
-                return replace(self, dropped=self.dropped | {field})
+        for name in OPTIONAL_FIELDS:
+            if name in sent and re.search(rf"\b{name}\b", refusal):
+                return replace(self, dropped=self.dropped | {name})
         return None
 
 

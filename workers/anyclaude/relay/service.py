@@ -11,7 +11,7 @@ import structlog
 from anyclaude.messages.errors import ApiError, invalid_request
 from anyclaude.relay.counting import count_tokens
 from anyclaude.relay.forward import forward
-from anyclaude.relay.relay import generate
+from anyclaude.relay.generation import generate
 from anyclaude.relay.upstream import Upstream
 from anyclaude.runtime.streams import Emit
 from anyclaude.worker.v1 import worker_pb2 as pb

@@ -196,8 +196,9 @@ def tls_context(ca_file: str = "") -> ssl.SSLContext:
     # httpx2 reads SSL_CERT_FILE and SSL_CERT_DIR, then what the system trusts (macOS: keychain).
     own = ssl.create_default_context(cafile=ca_file) if ca_file else None
     context = own or httpx2.create_ssl_context()
-    # Otherwise OpenSSL takes a connection that was cut off for one that was closed in order.
-    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
+    # With this option, which only OpenSSL 3 has, a connection that was cut off looks like one that
+    # was closed in order.
+    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     return context
 
 

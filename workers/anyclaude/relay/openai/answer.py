@@ -10,9 +10,9 @@ from typing import Any, Final
 from anyclaude.messages.blocks import BlockWriter
 from anyclaude.messages.requests import MessagesRequest
 from anyclaude.relay.dialect import BrokenAnswerError, RefusedInStreamError, parse_object
-from anyclaude.relay.failures import details_of
 from anyclaude.relay.openai.calls import BrokenCallError, CallAssembler
 from anyclaude.relay.openai.thoughts import ThoughtSplitter
+from anyclaude.relay.refusals import details_of
 from anyclaude.relay.sse import ServerEvent
 from anyclaude.relay.usage import openai_usage, prompt_tokens
 from anyclaude.worker.v1 import worker_pb2 as pb

@@ -21,13 +21,11 @@ from anyclaude.messages.websearch import not_searched, only_searches
 from anyclaude.relay.client import Response
 from anyclaude.relay.dialect import BrokenAnswerError, Dialect, Reader, RefusedInStreamError, Target
 from anyclaude.relay.failures import (
-    Refusal,
     UpstreamFault,
     broken_answer,
     explain_refusal,
-    shown,
 )
-from anyclaude.relay.refusals import find_overflow
+from anyclaude.relay.refusals import Refusal, find_overflow, shown
 from anyclaude.relay.sse import ServerEvent, SseParser, StreamTooLargeError
 from anyclaude.relay.upstream import Upstream
 from anyclaude.runtime.streams import Emit
