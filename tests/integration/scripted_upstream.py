@@ -52,6 +52,8 @@ class ScriptedUpstream:
     def __init__(self, script: Script, tls: ssl.SSLContext | None = None) -> None:
         self.script = script
         self.requests: list[Request] = []
+        # How many steps of scripts were done.
+        self.done_steps = 0
         # Set when a client left in the middle of a script.
         self.left = threading.Event()
         self._tls = tls
@@ -96,6 +98,7 @@ class ScriptedUpstream:
             self.requests.append(request)
             for step in self.script(request):
                 await self._do(step, reader, writer)
+                self.done_steps += 1
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             self.left.set()
         finally:

@@ -96,7 +96,7 @@ def test_an_address_that_does_not_answer():
     """Without a word in the settings a connection is given up after two seconds."""
     with socket.socket() as full, socket.socket() as waiting:
         full.bind(("127.0.0.1", 0))
-        # Room for one connection that nobody takes: the next one gets no answer.
+        # The queue holds one connection, which nobody accepts: the next one gets no answer.
         full.listen(0)
         waiting.connect(full.getsockname())
         url = f"http://127.0.0.1:{full.getsockname()[1]}"
@@ -197,7 +197,7 @@ def test_overflow_within_the_stream():
 
 
 def test_an_answer_too_long_for_the_window_is_asked_shorter():
-    """When the prompt leaves room, the server is asked again for what fits."""
+    """If the prompt fits, the request is repeated with a smaller max_tokens."""
     words = (
         "maximum context length is 4096 tokens. However, you requested 5000 tokens (3000 in the "
         "messages, 2000 in the completion)."
@@ -368,7 +368,11 @@ def test_cancelled_while_the_reader_does_not_read():
     with served(STREAM, *[flood] * 2000, Hang()) as it:
         call = it.relay.call("it", ASK)
         next(call)
-        time.sleep(0.3)
+        steps = 0
+        while steps != it.upstream.done_steps:
+            steps = it.upstream.done_steps
+            time.sleep(0.1)
+        assert steps < 2000
         call.cancel()
         assert it.upstream.left.wait(5)
         deadline = time.monotonic() + 5
