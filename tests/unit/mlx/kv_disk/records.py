@@ -12,13 +12,24 @@ import mlx.core as mx
 import numpy as np
 
 from anyclaude.mlx.kv_disk import Bounds, DiskTier, Segment, pass_by
+from anyclaude.mlx.kv_disk.writer import Done
 from anyclaude.mlx.kv_disk.writing import Failpoint
 
 FINGERPRINT = "f00d"
 # In memory where there is such a place: the tests wait for thousands of fsyncs.
 _PARENT = "/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp"
 BUDGET_BYTES = 16 * 1024 * 1024
-BOUNDS = Bounds(min_free_bytes=0, retry_seconds=30.0, wait_seconds=20.0, close_seconds=20.0)
+BOUNDS = Bounds(min_free_bytes=0, retry_seconds=30.0, close_seconds=20.0)
+
+
+class Tier(DiskTier):
+    """A tier whose `save` can wait, and then says whether the record is on disk."""
+
+    def save(self, segment: Segment, done: Done | None = None, *, wait: bool = False) -> bool:
+        if not wait:
+            return super().save(segment, done)
+        results: list[bool] = []
+        return super().save(segment, results.append) and self.flush(20) and results == [True]
 
 
 class Clock:
@@ -49,8 +60,8 @@ def tier(
     bounds: Bounds = BOUNDS,
     clock: Clock | None = None,
     failpoint: Failpoint = pass_by,
-) -> Iterator[DiskTier]:
-    opened = DiskTier(
+) -> Iterator[Tier]:
+    opened = Tier(
         path / "kv",
         fingerprint,
         budget_bytes,
@@ -153,6 +164,6 @@ def budget_of(scenario: str) -> int:
 def act(opened: DiskTier, scenario: str) -> None:
     new = after(scenario)
     if scenario == "replace":
-        opened.save(new["a1"], replace=True)
+        opened.save(new["a1"])
     else:
         opened.save(new["c3"])

@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from anyclaude.mlx.kv_disk import DiskTier, Point, Segment
+from anyclaude.mlx.kv_disk import Point, Segment
 from tests.figures import FIGURES, RecordProperty
 from tests.unit.mlx.kv_disk import records as disk
 
@@ -18,7 +18,7 @@ def _room_for(records: int) -> int:
     return records * RECORD_BYTES + 5000
 
 
-def _saved(tier: DiskTier, clock: disk.Clock, name: str, parent: str = "", **more: bool) -> bool:
+def _saved(tier: disk.Tier, clock: disk.Clock, name: str, parent: str = "", **more: bool) -> bool:
     clock.now += 1
     return tier.save(disk.segment(name, parent, floats=RECORD_FLOATS, **more), wait=True)
 
@@ -145,8 +145,8 @@ class RandomLoad(RuleBasedStateMachine):
         self.most_bytes = 0
         self.tier = self.opened()
 
-    def opened(self) -> DiskTier:
-        return DiskTier(
+    def opened(self) -> disk.Tier:
+        return disk.Tier(
             self.path / "kv",
             disk.FINGERPRINT,
             self.BUDGET,

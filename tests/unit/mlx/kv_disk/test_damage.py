@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from anyclaude.mlx.kv_disk import Bounds, DiskTier, Segment
+from anyclaude.mlx.kv_disk import Bounds, Segment
 from tests.figures import FIGURES, RecordProperty
 from tests.unit.mlx.kv_disk import records as disk
 
@@ -14,7 +14,7 @@ SEED = 20_250_711
 FLIPS = 1000
 
 
-def _tree(tier: DiskTier) -> dict[str, Segment]:
+def _tree(tier: disk.Tier) -> dict[str, Segment]:
     """Two roots; under the first a child and a grandchild."""
     saved = {
         "a1": disk.segment("a1"),

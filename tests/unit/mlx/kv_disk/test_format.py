@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 from safetensors import deserialize, safe_open
 
-from anyclaude.mlx.kv_disk import DiskTier
+from anyclaude.mlx.kv_disk import DiskTier, Point, Segment
 from anyclaude.mlx.kv_disk.writer import WriteJob
 from anyclaude.mlx.kv_disk.writing import pass_by, write_record
 from tests.figures import FIGURES, RecordProperty
@@ -81,7 +81,7 @@ def test_a_pin_that_comes_while_a_record_is_written_reaches_its_file():
         tiers: list[DiskTier] = []
 
         def reach(point: object) -> None:
-            if point is disk.Point.RENAMED:
+            if point is Point.RENAMED:
                 tiers[0].pin(["ab"], True)
 
         with disk.tier(path, failpoint=reach) as tier:
@@ -128,7 +128,7 @@ def _write_many(path: Path) -> None:
     segment = disk.segment("ab", tokens=200)
     for number in range(MANY):
         named = WriteJob.of(
-            disk.Segment(**vars(segment) | {"record_id": f"{number:032x}"}), disk.FINGERPRINT, 1.0
+            Segment(**vars(segment) | {"record_id": f"{number:032x}"}), disk.FINGERPRINT, 1.0
         )
         file = disk.file_of(path, named.info.record_id)
         write_record(file, named.encode(), named.info, pass_by)

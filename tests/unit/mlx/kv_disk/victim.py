@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from anyclaude.mlx.kv_disk import DiskTier, Point
+from anyclaude.mlx.kv_disk import DiskTier, Point, Segment
 from tests.unit.mlx.kv_disk import records as disk
 
 LOAD = "load"
@@ -52,7 +52,7 @@ def victims() -> Iterator[Victims]:
         yield Victims(process)
 
 
-def load_segment(name: str, seed: int) -> "disk.Segment":
+def load_segment(name: str, seed: int) -> Segment:
     """Records in chains of four; content follows from name and seed."""
     number = int(name, 16)
     parent = LOAD_NAMES[number - 1] if number % 4 else ""
@@ -72,7 +72,7 @@ def _load(tier: DiskTier, dice: random.Random) -> None:
             case 2:
                 tier.remove([name])
             case _:
-                tier.save(load_segment(name, dice.choice(LOAD_SEEDS)), replace=True)
+                tier.save(load_segment(name, dice.choice(LOAD_SEEDS)))
         if dice.random() < 0.3:
             tier.flush(20)
 

@@ -94,7 +94,7 @@ class Archive:
             pinned=node.pinned,
         )
         written = partial(_written, node.record)
-        if not self._tier.save(segment, written, replace=True):
+        if not self._tier.save(segment, written):
             written(False)
 
     def holds(self, node: Node) -> bool:

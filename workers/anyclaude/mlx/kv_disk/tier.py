@@ -73,26 +73,17 @@ class DiskTier:
         with self._catalog.lock:
             return key in self._writer.pending or key in self._catalog.ledger
 
-    def save(
-        self,
-        segment: Segment,
-        done: Done | None = None,
-        *,
-        wait: bool = False,
-        replace: bool = False,
-    ) -> bool:
-        """Queues a segment to be written; one that is stored already is touched, and pinned.
+    def save(self, segment: Segment, done: Done | None = None) -> bool:
+        """Queues a segment to be written, in place of a record of the same name.
+
+        The old record stays on disk until the new one is complete, and its children stay.
 
         Args:
-            done: called once if this returns True, or if it could still have: by the writing
-                thread with whether the record is complete, or at once if it was stored already.
-            wait: return when it is written, or after `Bounds.wait_seconds`.
-            replace: write it although it is stored, in place of the old record, whose children
-                stay. Until that is complete the old one stays on disk. A stored record of the
-                same name with another parent or other tokens is always replaced.
+            done: called once by the writing thread, if the segment was accepted, with whether this
+                record is complete and no later one was queued.
 
         Returns:
-            Whether it was accepted; with `wait`, whether it is on disk.
+            Whether it was accepted.
 
         Raises:
             ValueError: an id is not lower-case hex.
@@ -102,20 +93,15 @@ class DiskTier:
         check_record_id(segment.record_id)
         if segment.parent_id:
             check_record_id(segment.parent_id)
-        key, job = self._key(segment.record_id), None
-        with self._catalog.lock:
-            pending = self._writer.pending.get(key)
-            stored = self._catalog.ledger.get(key)
-            if not replace and pending is not None and _is_same(pending.info, segment):
-                job = self._joined(pending, segment, done)
-        if not replace and pending is None and stored is not None and _is_same(stored, segment):
-            return self._save_again(segment, done)
-        if job is None:
-            job = self._queued(segment, done, self._bounds.wait_seconds if wait else 0.0)
-        if job is None or not wait:
-            return job is not None
-        job.finished.wait(self._bounds.wait_seconds)
-        return job.ok
+        refusal = self._refusal(segment)
+        if refusal:
+            self._writer.skip(refusal)
+            return False
+        job = WriteJob.of(segment, self._fingerprint, self._clock(), done)
+        if not self._queue.reserve(job.nbytes):
+            self._writer.skip(f"{self._queue.used_bytes} bytes wait to be written")
+            return False
+        return self._writer.accept(job)
 
     def load(self, record_id: str) -> Loaded | None:
         """The arrays, evaluated, and the meta of a record; None if it is missing or corrupt.
@@ -228,36 +214,6 @@ class DiskTier:
         self._queue.poke()
         return sum(info.nbytes for info in dropped)
 
-    # --- Saving, on the caller's thread ---
-
-    def _save_again(self, segment: Segment, done: Done | None) -> bool:
-        self.touch([segment.record_id])
-        if segment.pinned:
-            self.pin([segment.record_id], True)
-        if done is not None:
-            done(True)
-        return True
-
-    def _joined(self, job: WriteJob, segment: Segment, done: Done | None) -> WriteJob:
-        """The job that writes this record already; under the catalog's lock."""
-        job.info.pinned |= segment.pinned
-        if done is not None:
-            job.callbacks.append(done)
-        return job
-
-    def _queued(self, segment: Segment, done: Done | None, wait_seconds: float) -> WriteJob | None:
-        refusal = self._refusal(segment)
-        if refusal:
-            self._writer.skip(refusal)
-            return None
-        job = WriteJob.of(segment, self._fingerprint, self._clock())
-        if done is not None:
-            job.callbacks.append(done)
-        if not self._queue.reserve(job.nbytes, wait_seconds):
-            self._writer.skip(f"{self._queue.used_bytes} bytes wait to be written")
-            return None
-        return job if self._writer.accept(job) else None
-
     def _refusal(self, segment: Segment) -> str:
         """Why the segment cannot be written now, if that is known already."""
         nbytes = sum(array.nbytes for array in segment.arrays.values())
@@ -269,8 +225,6 @@ class DiskTier:
             if segment.parent_id and not self.holds(segment.parent_id):
                 return f"its parent {segment.parent_id} is not on disk"
             return ""
-
-    # --- Loading, on the caller's thread ---
 
     def _read(self, stored: RecordInfo) -> Loaded | None:
         try:
@@ -302,17 +256,9 @@ class DiskTier:
             self._catalog.note(str(error))
 
 
-def _is_same(stored: RecordInfo, segment: RecordInfo | Segment) -> bool:
-    """Whether a record of this name is of the same tokens in the same place."""
-    return (
-        stored.parent_id == segment.parent_id
-        and stored.start == segment.start
-        and bool(np.array_equal(stored.token_ids, segment.token_ids))
-    )
-
-
 def _check_same(read: RecordInfo, stored: RecordInfo) -> None:
     """Raises CorruptRecordError if the file is not the record that was found when opening."""
     check_name(read, stored.key)
-    if not _is_same(stored, read):
+    same = (read.parent_id, read.start) == (stored.parent_id, stored.start)
+    if not same or not np.array_equal(read.token_ids, stored.token_ids):
         raise CorruptRecordError("it has another segment than when it was found")

@@ -79,8 +79,6 @@ class Bounds:
     min_free_bytes: int = 1024 * MIB
     # After a failure, how long until writing is tried again.
     retry_seconds: float = 30.0
-    # How long `save(..., wait=True)` waits.
-    wait_seconds: float = 60.0
     # How long `close` waits for queued writes.
     close_seconds: float = 30.0
 

@@ -14,7 +14,7 @@ import json
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import structlog
 
@@ -39,14 +39,14 @@ class WriteJob:
     segment: Segment | None
     arrays: list[RawArray]
     nbytes: int
-    callbacks: list[Done] = field(default_factory=list)
+    done: Done | None = None
     # A later job writes the same record.
     superseded: bool = False
-    finished: threading.Event = field(default_factory=threading.Event)
-    ok: bool = False
 
     @classmethod
-    def of(cls, segment: Segment, fingerprint: str, now: float) -> "WriteJob":
+    def of(
+        cls, segment: Segment, fingerprint: str, now: float, done: Done | None = None
+    ) -> "WriteJob":
         """MLX thread only. Raises TypeError or ValueError if `meta` is not JSON."""
         info = RecordInfo(
             fingerprint=fingerprint,
@@ -62,17 +62,16 @@ class WriteJob:
         )
         meta = json.dumps(dict(segment.meta))
         arrays = raw_arrays(segment.arrays)
-        return cls(info, meta, segment, arrays, sum(len(array.data) for array in arrays))
+        nbytes = sum(len(array.data) for array in arrays)
+        return cls(info, meta, segment, arrays, nbytes, done)
 
     def encode(self) -> list[bytes | memoryview]:
         """The bytes of the record, in parts; any thread may checksum them."""
         return encode(self.info, self.meta, self.arrays)
 
     def finish(self, ok: bool) -> None:
-        self.ok = ok
-        self.finished.set()
-        for done in self.callbacks:
-            done(ok)
+        if self.done is not None:
+            self.done(ok)
 
     def release(self) -> None:
         self.segment = None
@@ -97,10 +96,10 @@ class JobQueue:
         with self._changed:
             return self._unfinished_bytes + sum(job.nbytes for job in self._finished)
 
-    def reserve(self, nbytes: int, wait_seconds: float) -> bool:
-        """Claims bytes for a job; False if they are not free in time. A large job may go alone."""
+    def reserve(self, nbytes: int) -> bool:
+        """Claims bytes for a job; False if too many wait already. A large job may go alone."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._fits(nbytes), wait_seconds):
+            if self._unfinished_bytes and self._unfinished_bytes + nbytes > self._limit_bytes:
                 return False
             self.unfinished_writes += 1
             self._unfinished_bytes += nbytes
@@ -137,7 +136,6 @@ class JobQueue:
             self.unfinished_writes -= 1
             self._unfinished_bytes -= job.nbytes
             self._finished.append(job)
-            self._changed.notify_all()
 
     def reap(self) -> None:
         """Releases the arrays of finished jobs. MLX thread only."""
@@ -154,10 +152,6 @@ class JobQueue:
             self._closed = True
             self._changed.notify_all()
             return left
-
-    def _fits(self, nbytes: int) -> bool:
-        alone = self._unfinished_bytes == 0
-        return alone or self._unfinished_bytes + nbytes <= self._limit_bytes
 
 
 class Writer:
