@@ -1,4 +1,4 @@
-"""`anyclaude` on a real terminal: the chooser asks, remembers and keeps out of the way."""
+"""`anyclaude` on a real terminal: the chooser asks, remembers, and does not ask in scripts."""
 
 import json
 import stat
@@ -67,7 +67,7 @@ def terminal(commands: Commands) -> Iterator[TerminalProcess]:
 def test_a_number_chooses_the_mode_of_this_launch(
     commands: Commands, terminal: TerminalProcess
 ) -> None:
-    """The page, a wrong key, a number; claude then starts in that mode, and it is remembered."""
+    """After a wrong key and then a number, claude starts in that mode, and it is remembered."""
     page = terminal.wait_for(_PROMPT)
     terminal.type("7\n")
     terminal.wait_for("a number from 1 to 3.")
@@ -83,8 +83,8 @@ def test_a_number_chooses_the_mode_of_this_launch(
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_enter_alone_takes_the_remembered_one(commands: Commands) -> None:
-    """The second launch takes one key; the service's own mode needs no header."""
+def test_enter_chooses_the_remembered_workflow(commands: Commands) -> None:
+    """The second launch needs one key; the service's own mode needs no header."""
     edit = "x-anyclaude-mode: lmstudio"
     for keys, header in (("2\n", edit), ("\n", edit), ("1\n", "no header")):
         with _launch(commands) as terminal:
@@ -94,24 +94,24 @@ def test_enter_alone_takes_the_remembered_one(commands: Commands) -> None:
         assert f"CLAUDE {header}" in terminal.seen
 
 
-def test_a_damaged_memory_is_no_trouble(commands: Commands) -> None:
-    """What cannot be read is as if it had never been chosen."""
+def test_a_damaged_file_is_ignored(commands: Commands) -> None:
+    """An unreadable file counts as no earlier choice."""
     commands.state.mkdir(parents=True)
     (commands.state / "chooser.json").write_text("[")
     with _launch(commands) as terminal:
         terminal.wait_for("Enter for 1")
 
 
-def test_what_is_not_ready_is_not_taken(terminal: TerminalProcess) -> None:
-    """The reason is said, and the question stays."""
+def test_a_mode_that_is_not_ready_cannot_be_chosen(terminal: TerminalProcess) -> None:
+    """The chooser prints the reason and asks again."""
     terminal.wait_for(_PROMPT)
     terminal.type("3\n")
     terminal.wait_for("Cloud cannot be chosen now. Nobody answers.")
     terminal.wait_for(_PROMPT)
 
 
-def test_the_other_one_is_suggested(commands: Commands, control: ScriptedControl) -> None:
-    """Recent prompts do not fit the chosen window: the one where they do is a number away."""
+def test_a_fitting_mode_is_suggested(commands: Commands, control: ScriptedControl) -> None:
+    """When recent prompts do not fit the chosen window, a mode with a larger one is named."""
     control.answers["GetMode"] = _modes(control_pb2.Needs(longest_prompt_tokens=40_000))
     with _launch(commands) as terminal:
         terminal.wait_for(_PROMPT)
@@ -125,8 +125,8 @@ def test_the_other_one_is_suggested(commands: Commands, control: ScriptedControl
     assert "CLAUDE x-anyclaude-mode: lmstudio" in terminal.seen
 
 
-def test_who_insists_gets_it(commands: Commands, control: ScriptedControl) -> None:
-    """The advice is given once, and Enter never takes a mode that nobody chose."""
+def test_the_choice_can_be_confirmed(commands: Commands, control: ScriptedControl) -> None:
+    """The advice is given once, and Enter then keeps the choice."""
     control.answers["GetMode"] = _modes(control_pb2.Needs(longest_prompt_tokens=40_000))
     with _launch(commands) as terminal:
         for keys in ("1\n", "\n"):
@@ -138,7 +138,7 @@ def test_who_insists_gets_it(commands: Commands, control: ScriptedControl) -> No
 
 @pytest.mark.parametrize("keys", ["q\n", "\x04", ""], ids=["q", "end", "interrupt"])
 def test_leaving_starts_nothing(terminal: TerminalProcess, keys: str) -> None:
-    """q, the end of the input and Ctrl-C: exit 130, no claude."""
+    """q, the end of the input and Ctrl-C exit with 130 and start no claude."""
     terminal.wait_for(_PROMPT)
     if keys:
         terminal.type(keys)
@@ -150,10 +150,10 @@ def test_leaving_starts_nothing(terminal: TerminalProcess, keys: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["print", "mode", "flag", "setting"])
-def test_nobody_is_asked_who_has_said(
+def test_the_question_can_be_avoided(
     commands: Commands, control: ScriptedControl, how: str
 ) -> None:
-    """A print run, a given mode, the flag and the setting: straight to claude."""
+    """A print run, a given mode, the flag and the setting start claude without a question."""
     arguments = {"print": ["-p", "hi"], "flag": ["--no-chooser", "hi"]}.get(how, ["hi"])
     if how == "mode":
         commands.environ["ANYCLAUDE_MODE"] = "mlx-lm"
@@ -166,10 +166,10 @@ def test_nobody_is_asked_who_has_said(
     assert "--no-chooser" not in seen
 
 
-def test_caches_that_cannot_be_asked_for_do_not_stop_it(
+def test_unknown_caches_do_not_prevent_the_menu(
     commands: Commands, control: ScriptedControl
 ) -> None:
-    """A worker that is away leaves a gap on the page."""
+    """While the worker is not running, the menu says that the caches are unknown."""
     control.answers["ListCaches"] = Failure(grpc.StatusCode.UNAVAILABLE, "away", "WORKER_DOWN")
     with _launch(commands) as terminal:
         assert "unknown while the MLX worker is not running" in terminal.wait_for(_PROMPT)

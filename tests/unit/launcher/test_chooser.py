@@ -1,4 +1,4 @@
-"""The chooser's text and rules, from what a daemon says."""
+"""The chooser's text and rules, computed from a daemon's answers."""
 
 import json
 
@@ -25,7 +25,7 @@ def model(window=32_768, **facts):
 
 
 def modes(*more, current="mlx-lm", own=None, far=None):
-    """What the daemon says: ours, LM Studio, the real API, and more."""
+    """The daemon's answer: the local model, LM Studio, the real API, and more modes."""
     return control_pb2.GetModeResponse(
         mode=current,
         modes=[
@@ -37,7 +37,7 @@ def modes(*more, current="mlx-lm", own=None, far=None):
     )
 
 
-def test_the_page_says_what_each_is_for_and_todays_facts():
+def test_the_menu_shows_purpose_and_facts():
     """The three workflows with mode, state, model, window, cache, speed and privacy."""
     answer = modes()
     speed = answer.modes[0].speed
@@ -74,8 +74,8 @@ def test_the_page_says_what_each_is_for_and_todays_facts():
     )
 
 
-def test_the_services_mode_is_offered_where_no_workflow_has_it():
-    """Somebody whose service answers by vllm can stay with it."""
+def test_the_mode_of_the_service_is_offered_too():
+    """A mode that no workflow has gets an entry of its own, but only then."""
     answer = modes(control_pb2.Mode(name="vllm", ready=True), current="vllm")
     assert [flow.mode.name for flow in workflows(answer, CONFIG)][3:] == ["vllm"]
     assert len(workflows(modes(), CONFIG)) == 3
@@ -86,14 +86,14 @@ def suggested(chosen, answer, **needs):
     return suggest(offered[chosen], offered, control_pb2.Needs(**needs))
 
 
-def test_nothing_is_suggested_to_who_lacks_nothing():
-    """No recent request, or none that needed more than there is."""
+def test_nothing_is_suggested_when_nothing_is_lacking():
+    """There was no recent request, or none that needed more than the mode has."""
     assert suggested(0, modes()) is None
     assert suggested(0, modes(), longest_prompt_tokens=32_768, tools=True) is None
 
 
-def test_what_a_model_is_not_known_to_lack_is_not_held_against_it():
-    """A server that says nothing of tools or images."""
+def test_unknown_abilities_are_not_called_missing():
+    """A server that says nothing about tools or images gets no warning."""
     silent = worker_pb2.ModelInfo(id="anyclaude-m", context_window_tokens=32_768)
     assert suggested(0, modes(own=silent), tools=True, images=True) is None
     page = menu(workflows(modes(own=silent), CONFIG), KEPT)
@@ -108,8 +108,8 @@ def test_what_a_model_is_not_known_to_lack_is_not_held_against_it():
         (model(), {"images": True}, "held images, which its model does not take"),
     ],
 )
-def test_the_other_mode_is_suggested_for_what_is_lacking(own, needs, said):
-    """Tools, window, images: each from what recent requests needed."""
+def test_another_mode_is_suggested_for_what_is_lacking(own, needs, said):
+    """Tools, window and images are each compared with what recent requests needed."""
     answer = modes(own=own, far=worker_pb2.ModelInfo(id="far", has_tools=True))
     advice = suggested(0, answer, **needs)
     assert said in advice.reasons[0]
@@ -120,8 +120,8 @@ def test_the_other_mode_is_suggested_for_what_is_lacking(own, needs, said):
     assert told.endswith("2, Edit (lmstudio), has it.")
 
 
-def test_this_machine_comes_first_and_what_is_away_is_not_suggested():
-    """The cloud only where nothing near does; nothing at all where nobody does."""
+def test_ready_modes_of_this_machine_are_suggested_first():
+    """The cloud is suggested only without a fitting local mode, and nothing without either."""
     answer = modes()
     needs = {"longest_prompt_tokens": 50_000}
     assert suggested(0, answer, **needs).other.key == "edit"
@@ -131,8 +131,8 @@ def test_this_machine_comes_first_and_what_is_away_is_not_suggested():
     assert suggested(0, answer, **needs).other is None
 
 
-def test_what_nobody_knows_is_not_held_against_a_mode():
-    """Without a model, a window or a word about images, nothing is called missing."""
+def test_unknown_models_are_not_called_lacking():
+    """A mode without a known model, window or image support gets no warning."""
     needs = {"longest_prompt_tokens": 10**6, "tools": True, "images": True}
     assert suggested(2, modes(), **needs) is None
 
@@ -149,12 +149,12 @@ def test_what_nobody_knows_is_not_held_against_a_mode():
     ],
 )
 def test_scripts_are_not_asked(arguments):
-    """Print runs, subcommands and the flag."""
+    """Print runs, subcommands and the flag skip the question."""
     assert not should_ask(split_arguments(arguments), {}, is_terminal=True)
 
 
-def test_people_are_asked_once_they_sit_at_a_terminal_without_a_mode():
-    """Neither without a terminal nor with a mode; words after -- are no options."""
+def test_people_at_a_terminal_without_a_mode_are_asked():
+    """A terminal is needed, a mode prevents it, and words after -- do not count as options."""
     arguments = split_arguments(["--model", "x", "--", "-p"])
     assert should_ask(arguments, {}, is_terminal=True)
     assert not should_ask(arguments, {}, is_terminal=False)
