@@ -1,7 +1,7 @@
-"""Twenty-five tools of the shapes that Claude Code offers, in two sizes.
+"""Twenty-five tools like those that Claude Code offers, in two variants.
 
-Bounded: every string, array and number has limits, so that a model which writes at random ends.
-Unbounded: the strings have none, as most real ones.
+In the bounded variant every string, array and number has limits, so that a model which writes at
+random ends. In the unbounded variant strings have no limits, as in most real tools.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ Schema = dict[str, Any]
 
 
 def tools(*, bounded: bool = True) -> list[Tool]:
-    """The tools."""
+    """All tools of one variant."""
     return [Tool(name=name, input_schema=schema) for name, schema in _schemas(bounded).items()]
 
 

@@ -1,4 +1,4 @@
-"""Messages requests as short as a test can say them."""
+"""Short ways to write Messages requests in tests."""
 
 import json
 from typing import Any, Final
@@ -18,7 +18,7 @@ BASH: Final[Block] = {
 
 
 def request(*messages: Block, **fields: Any) -> MessagesRequest:
-    """A request that went over the wire, so its fields are what the parser makes of them."""
+    """A request that was parsed from JSON, as one that a client sent."""
     body = {"model": "any", "max_tokens": 16, "messages": list(messages), **fields}
     return parse_messages_request(json.dumps(body).encode())
 
@@ -36,7 +36,7 @@ def system(*content: str | Block) -> Block:
 
 
 def _message(role: str, content: tuple[str | Block, ...]) -> Block:
-    """One string stays a string; anything else becomes a list of blocks."""
+    """A single string stays a string; anything else becomes a list of blocks."""
     if len(content) == 1 and isinstance(content[0], str):
         return {"role": role, "content": content[0]}
     return {"role": role, "content": [text(c) if isinstance(c, str) else c for c in content]}

@@ -24,7 +24,7 @@ def save(
 
     Args:
         template: a family of `tests.models.templates`.
-        endless: the greedy answer stops at a limit alone.
+        endless: whether a greedy answer ends only at a limit.
         changes: entries of config.json.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def save(
 
 
 def _never_end(model: Any, end_ids: set[int]) -> None:
-    """Gives end tokens the logit 0, which is never the greatest; their embedding is tied to it."""
+    """Makes the logit of end tokens 0, which is never the highest, through their tied embedding."""
     weight = model.model.embed_tokens.weight
     weight[mx.array(sorted(end_ids))] = 0
     mx.eval(weight)

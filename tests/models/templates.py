@@ -1,6 +1,6 @@
-"""Chat templates of our own, each shaped like a family's: the same markup, the same refusals.
+"""Chat templates of our own, each with the markup and the refusals of a family's template.
 
-They are what a prompt renderer has to live with: thinking dropped from history, system messages
+They show what a prompt renderer has to handle: thinking dropped from history, system messages
 only at the start, roles that must alternate, one call per turn, ids of nine characters.
 """
 
@@ -35,7 +35,7 @@ _LAST_QUESTION: Final = """
 {%- endfor -%}
 """
 
-# Text that only grows: nothing that is rendered depends on what comes later.
+# Only appends text: nothing in the rendering depends on later messages.
 CHATML: Final = (
     _JSON_CALLS
     + _RESULT
@@ -58,8 +58,8 @@ CHATML: Final = (
 """
 )
 
-# Like Qwen3: tools behind the system text; thinking only since the last question; an empty
-# thought opens the answer when thinking is off.
+# Like Qwen3's: tools after the system text, thinking only since the last question, and empty
+# thinking at the start of the answer if thinking is off.
 QWEN3: Final = (
     _JSON_CALLS
     + _RESULT
@@ -118,7 +118,7 @@ _XML_CALLS: Final = """
 {%- endmacro -%}
 """
 
-# Like Qwen3-Coder: XML calls, schema keys written as tags of their own.
+# Like Qwen3-Coder's: calls as XML, and schema keys as tags.
 QWEN3_CODER: Final = (
     _XML_CALLS
     + _RESULT
@@ -152,8 +152,8 @@ QWEN3_CODER: Final = (
 """
 )
 
-# Like Qwen3.5: tools before the system text, which may stand only at the start; thinking kept in
-# history on request.
+# Like Qwen3.5's: tools before the system text, system text only at the start, and a switch to keep
+# thinking in history.
 QWEN3_5: Final = (
     _XML_CALLS
     + _RESULT
@@ -193,7 +193,7 @@ QWEN3_5: Final = (
 """
 )
 
-# Like Mistral's: roles alternate, ids of nine characters, no header opens an answer.
+# Like Mistral's: alternating roles, ids of nine characters, and no header for answers.
 MISTRAL: Final = """
 {{- bos_token -}}
 {%- set turns = messages -%}
@@ -254,8 +254,8 @@ LLAMA3: Final = """
 {%- endif -%}
 """
 
-# Like gpt-oss: channels, the first system text apart, results only behind a call, thinking under
-# another name and never beside text in a call.
+# Like gpt-oss's: channels, the first system text in its own message, results only after a call,
+# thinking under another name, and no thinking beside the text of a call.
 GPT_OSS: Final = """
 {%- set ns = namespace(tool=none) -%}
 {{- '<|start|>system<|message|>Reasoning: medium<|end|>' -}}
@@ -303,7 +303,7 @@ GPT_OSS: Final = """
 {%- if add_generation_prompt -%}{{- '<|start|>assistant' -}}{%- endif -%}
 """
 
-# Like GLM's: a control token per role, none that closes a turn.
+# Like GLM's: a control token for each role, and none that closes a turn.
 GLM: Final = (
     _LAST_QUESTION
     + """
@@ -340,7 +340,7 @@ GLM: Final = (
 """
 )
 
-# Like Gemma 2's: no system role at all, roles alternate, content trimmed.
+# Like Gemma 2's: no system role, alternating roles, trimmed content.
 GEMMA2: Final = """
 {{- bos_token -}}
 {%- for message in messages -%}
@@ -356,7 +356,7 @@ GEMMA2: Final = """
 {%- if add_generation_prompt -%}{{- '<start_of_turn>model\\n' -}}{%- endif -%}
 """
 
-# No control token anywhere.
+# A template without control tokens.
 BARE: Final = """
 {%- for message in messages -%}
   {{- message.role ~ ': ' ~ message.content ~ '\\n' -}}

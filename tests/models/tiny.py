@@ -43,7 +43,7 @@ def build(family: Family, vocabulary: int = 300, *, seed: int = 0, **changes: An
 
 
 def _lively(weight: mx.array) -> mx.array:
-    """Weights that some architectures begin with at zero would switch a whole path off."""
+    """Replaces weights of zero, with which some architectures begin, since they disable a path."""
     if weight.ndim < 2:
         return weight
     if not weight.any():

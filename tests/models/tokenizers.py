@@ -1,4 +1,4 @@
-"""Tokenizers built here and now: small, real, with the added tokens of every template shape."""
+"""Small real tokenizers, built at import, with the added tokens of each template."""
 
 import functools
 import json
@@ -65,7 +65,7 @@ def tokenizer(family: str, style: Style = "byte_level") -> TokenizerWrapper:
 def wrap(
     built: Tokenizer, template: str, special: Sequence[str], markup: Sequence[str] = ()
 ) -> TokenizerWrapper:
-    """A tokenizer of `tokenizers` as mlx-lm hands it out."""
+    """A tokenizer of the `tokenizers` library in the form that mlx-lm returns."""
     built.add_tokens([AddedToken(text, special=True, normalized=False) for text in special])
     built.add_tokens([AddedToken(text, special=False, normalized=False) for text in markup])
     make: Callable[..., Any] = PreTrainedTokenizerFast
@@ -93,7 +93,7 @@ def control_texts(family: str) -> tuple[str, ...]:
 
 
 def byte_level() -> Tokenizer:
-    """Byte-level BPE as Qwen has: no text is unknown, no space is added."""
+    """Byte-level BPE like Qwen's: no text is unknown, and no space is added."""
     built = Tokenizer(models.BPE())
     built.normalizer = normalizers.NFC()
     built.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)

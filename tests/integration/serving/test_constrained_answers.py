@@ -1,7 +1,7 @@
-"""Answers held to a grammar, through daemon, front end and MLX worker.
+"""Constrained answers through daemon, front end and MLX worker.
 
-The demo model knows one tool and no schema; the tiny model writes at random. What comes out is
-valid all the same.
+The demo model knows one tool and no schema, and the tiny model writes at random. Their answers are
+valid nevertheless.
 """
 
 import json
@@ -19,7 +19,7 @@ from tests.models.claude_tools import tools
 from tests.models.requests import user
 
 _TOOLS: Final = {tool.name: tool.input_schema or {} for tool in tools()}
-# A tiny model's tokens are short: all of the tools would be a long prompt.
+# All 25 tools would be a long prompt, since the tokens of the tiny model are short.
 _FEW: Final = ("Bash", "TodoWrite", "Grep", "mcp__shapes__draw", "mcp__grüße__übersetzen")
 _LONG: Final = {
     "type": "object",
@@ -46,7 +46,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def ask(service: Service, **fields: Any) -> anthropic.types.Message:
-    with Talker(service, "held") as talker:
+    with Talker(service, "constrained") as talker:
         return talker.ask(user("Do something useful."), **({"max_tokens": 1500} | fields))
 
 
@@ -56,7 +56,7 @@ def offered(*names: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("which", ["demo", "tiny"])
 def test_a_forced_call_is_valid(which: str, request: pytest.FixtureRequest) -> None:
-    """`any` gives one call of an offered tool whose input fits its schema, whatever the model."""
+    """`any` gives one call of an offered tool with an input that fits its schema."""
     choice = {"type": "any", "disable_parallel_tool_use": True}
     service = request.getfixturevalue(which)
     message = ask(service, tools=offered(*_FEW), tool_choice=choice, temperature=1)
@@ -68,7 +68,7 @@ def test_a_forced_call_is_valid(which: str, request: pytest.FixtureRequest) -> N
 
 @pytest.mark.parametrize("which", ["demo", "tiny"])
 def test_the_named_tool_is_called(which: str, request: pytest.FixtureRequest) -> None:
-    """`tool` gives a call of that tool, though others are offered."""
+    """`tool` gives a call of that tool, although others are offered."""
     choice = {"type": "tool", "name": "mcp__shapes__draw"}
     message = ask(request.getfixturevalue(which), tools=offered(*_FEW), tool_choice=choice)
     assert [block.type for block in message.content] == ["tool_use"]
@@ -80,7 +80,7 @@ def test_the_named_tool_is_called(which: str, request: pytest.FixtureRequest) ->
 
 @pytest.mark.parametrize("which", ["demo", "tiny"])
 def test_a_title_fits_its_schema(which: str, request: pytest.FixtureRequest) -> None:
-    """The text of an answer with a format is one JSON value of that format."""
+    """If the request has an output format, the text of the answer is a JSON value that fits it."""
     output = {"format": {"type": "json_schema", "schema": _TITLE}}
     message = ask(request.getfixturevalue(which), output_config=output)
     assert message.stop_reason == "end_turn"
@@ -90,27 +90,27 @@ def test_a_title_fits_its_schema(which: str, request: pytest.FixtureRequest) -> 
 
 
 def test_no_call_is_made_when_none_may_be(demo: Service) -> None:
-    """`none` gives words, though the model would call the tool."""
+    """`none` gives text, although the model would call the tool."""
     message = ask(demo, tools=offered("Bash"), tool_choice={"type": "none"}, max_tokens=60)
     assert [block.type for block in message.content] == ["text"]
 
 
-@pytest.mark.parametrize("room", [200, 700])
-def test_a_cut_call_is_no_call(tiny: Service, room: int) -> None:
-    """A call that max_tokens cuts is reported so, and never given to be run."""
+@pytest.mark.parametrize("limit", [200, 700])
+def test_a_cut_call_is_no_call(tiny: Service, limit: int) -> None:
+    """A call that `max_tokens` cuts off is reported as such, and the client gets no call to run."""
     message = ask(
         tiny,
         tools=[{"name": "Write", "input_schema": _LONG}],
         tool_choice={"type": "any"},
         temperature=1,
-        max_tokens=room,
+        max_tokens=limit,
     )
     assert message.stop_reason == "max_tokens"
     assert not message.content
 
 
 def test_arguments_come_as_they_are_written(tiny: Service) -> None:
-    """The input of a held call arrives in many pieces that together are one JSON object."""
+    """The input of a constrained call arrives in pieces that together are one JSON object."""
     pieces: list[str] = []
     choice = {"type": "tool", "name": "TodoWrite"}
     asked = arguments(
