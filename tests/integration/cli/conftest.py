@@ -131,7 +131,7 @@ def commands() -> Iterator[Commands]:
 
 @pytest.fixture
 def control(commands: Commands) -> Iterator[ScriptedControl]:
-    """A scripted daemon behind the commands' control socket: ready, unless told otherwise."""
+    """A scripted daemon behind the control socket, ready until a test changes its answers."""
     server = ScriptedControl(commands.socket_path)
     server.answers["GetStatus"] = control_pb2.GetStatusResponse(status=ready_status())
     yield server

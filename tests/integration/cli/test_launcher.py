@@ -245,7 +245,7 @@ def test_broken_service_exits_7(commands: Commands, control: ScriptedControl) ->
 
 
 def test_loading_service_is_waited_for(commands: Commands, control: ScriptedControl) -> None:
-    """A model that still loads is waited for, and the user is told."""
+    """While a model loads, the launcher waits and says so."""
     starting = ready_status()
     starting.readiness = control_pb2.READINESS_STARTING
     control.answers["GetStatus"] = control_pb2.GetStatusResponse(status=starting)

@@ -16,14 +16,15 @@ pytestmark = pytest.mark.skipif(
     sys.platform == "darwin", reason="launchctl is real there; see docs/mac-checks.md"
 )
 
-# Keeps "what was asked" and "does it run"; the pid is the test's, which serves the socket.
+# Records its command lines and whether the service runs; the pid is the test's own, whose socket
+# answers.
 _FAKE_SYSTEMCTL = """
 import pathlib, sys
 here = pathlib.Path(__file__).parent
 assert sys.argv[1] == "--user", sys.argv
 verb = sys.argv[2]
 running = here / "running"
-with (here / "asked").open("a") as log:
+with (here / "commands").open("a") as log:
     log.write(" ".join(sys.argv[2:]) + chr(10))
 if verb in ("start", "restart"):
     running.touch()
@@ -48,9 +49,9 @@ def _unit(commands: Commands) -> Path:
     return commands.home / "xdg" / "systemd" / "user" / "anyclaude.service"
 
 
-def _asked(commands: Commands) -> list[str]:
-    """What systemctl was told to do since the last look, questions left out."""
-    log = commands.bin / "asked"
+def _changes(commands: Commands) -> list[str]:
+    """The changing commands that systemctl got since the last call."""
+    log = commands.bin / "commands"
     lines = log.read_text().splitlines() if log.exists() else []
     log.unlink(missing_ok=True)
     return [line for line in lines if not line.startswith("show")]
@@ -65,18 +66,18 @@ def test_install_is_idempotent(commands: Commands, control: ScriptedControl) -> 
     """The first run writes and starts the unit; a second one changes and restarts nothing."""
     _is_up(commands)
     first = commands.ctl("service", "install", "--json")
-    asked_first = _asked(commands)
+    commands_run = _changes(commands)
     second = commands.ctl("service", "install", "--json")
 
     assert first.returncode == 0, first.stderr
     assert json.loads(first.stdout)["changed"] is True
-    assert asked_first == [
+    assert commands_run == [
         "daemon-reload",
         "enable anyclaude.service",
         "restart anyclaude.service",
     ]
     assert json.loads(second.stdout)["changed"] is False
-    assert _asked(commands) == []
+    assert _changes(commands) == []
     text = _unit(commands).read_text()
     assert str(Path(sys.executable).parent / "anyclauded") in text
     assert f"ANYCLAUDE_HOME={commands.home}/ac" in text
@@ -86,7 +87,7 @@ def test_install_records_the_shell(commands: Commands, control: ScriptedControl)
     """What the shell says of model and port goes into the config, keys never; then a restart."""
     _is_up(commands)
     commands.ctl("service", "install")
-    _asked(commands)
+    _changes(commands)
     commands.environ |= {
         "ANYCLAUDE_PORT": "50003",
         "MLX_MODEL_PATH": "/models/m",
@@ -100,7 +101,7 @@ def test_install_records_the_shell(commands: Commands, control: ScriptedControl)
     assert 'path = "/models/m"' in text
     assert "sk-real" not in text + _unit(commands).read_text()
     assert "Recorded MLX_MODEL_PATH as model.path" in done.stderr
-    assert _asked(commands) == ["restart anyclaude.service"]
+    assert _changes(commands) == ["restart anyclaude.service"]
 
 
 def test_install_checks_before_it_changes(commands: Commands, control: ScriptedControl) -> None:
@@ -161,7 +162,7 @@ def test_start_stop_status_uninstall(commands: Commands, control: ScriptedContro
     assert json.loads(again.stdout)["was_running"] is False
     assert json.loads(removed.stdout)["removed"] is True
     assert not _unit(commands).exists()
-    assert _asked(commands)[-2:] == ["disable --now anyclaude.service", "daemon-reload"]
+    assert _changes(commands)[-2:] == ["disable --now anyclaude.service", "daemon-reload"]
 
 
 def test_verbs_without_an_installed_service(commands: Commands) -> None:
@@ -175,7 +176,7 @@ def test_verbs_without_an_installed_service(commands: Commands) -> None:
 
 
 def test_no_service_manager_exits_5(commands: Commands) -> None:
-    """A machine without systemctl is told to run the daemon by hand; exit 5."""
+    """Without systemctl the message says how to run the daemon by hand; exit 5."""
     (commands.bin / "systemctl").unlink()
 
     done = commands.ctl("service", "status")

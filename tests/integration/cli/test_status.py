@@ -86,7 +86,7 @@ def test_no_daemon_exits_3(commands: Commands) -> None:
 
 
 def test_socket_left_behind_exits_3(commands: Commands) -> None:
-    """The socket file of a killed daemon is told from a missing one; exit 3."""
+    """A socket file that a killed daemon left gets a message of its own; exit 3."""
     commands.socket_path.parent.mkdir(parents=True)
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(commands.socket_path))

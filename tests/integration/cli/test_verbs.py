@@ -197,7 +197,7 @@ def test_metrics(commands: Commands, control: ScriptedControl) -> None:
 
 
 def test_cache_explain(commands: Commands, control: ScriptedControl) -> None:
-    """Cause, tiers, changed fields and both texts are told to people and in the document."""
+    """Cause, tiers, changed fields and both texts are in the table and in the document."""
     explanation = cache_pb2.Explanation(
         request_id="req_1",
         session_id="s1",
@@ -272,16 +272,16 @@ def test_cache_export(commands: Commands, control: ScriptedControl) -> None:
     done = commands.ctl("cache", "export", "caches", "--session", "s1", "--force", "--json")
     for_people = commands.ctl("cache", "export", "caches")
 
-    asked = control.requests("ExportCaches")[0]
+    sent = control.requests("ExportCaches")[0]
     path = str(commands.home / "caches")
-    assert (asked.path, asked.session_id, asked.overwrite) == (path, "s1", True)
+    assert (sent.path, sent.session_id, sent.overwrite) == (path, "s1", True)
     assert (done.returncode, json.loads(done.stdout)["path"]) == (0, path)
     assert "Segments left out: 1." in done.stderr
     assert "500 tokens in 3 segments of 2 conversations, 1.5 MB" in for_people.stdout
 
 
 def test_cache_import_without_room_exits_1(commands: Commands, control: ScriptedControl) -> None:
-    """What found no room, or came without its pin, is counted and named with the setting."""
+    """Segments that did not fit, or lost their pin, are counted, with the setting to raise."""
     control.answers["ImportCaches"] = cache_pb2.ImportCachesResponse(
         segments=1, left_out_segments=2, unpinned_segments=1
     )
@@ -290,7 +290,7 @@ def test_cache_import_without_room_exits_1(commands: Commands, control: Scripted
 
     assert done.returncode == 1
     assert json.loads(done.stdout)["left_out_segments"] == 2
-    assert "Segments without room: 2." in done.stderr
+    assert "Segments that did not fit: 2." in done.stderr
     assert "cache.max_pinned_fraction" in done.stderr
 
 

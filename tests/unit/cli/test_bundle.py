@@ -31,7 +31,7 @@ def test_one_model_for_every_role() -> None:
     ("window", "output"), [(16_384, "4096"), (65_536, "8192"), (262_144, "16384")]
 )
 def test_output_limit_follows_the_window(window: int, output: str) -> None:
-    """A small window keeps its room for the prompt."""
+    """In a small window most tokens stay available for the prompt."""
     bundle = environment_for(_endpoint(context_window_tokens=window), {})
 
     assert bundle["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] == str(window)

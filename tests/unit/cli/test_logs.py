@@ -15,7 +15,7 @@ def _line(event: str, level: str = "info") -> str:
 
 
 def _acting(*actions: Callable[[], object]) -> Clock:
-    """A clock that does the next thing each time somebody sleeps."""
+    """A clock whose `sleep` runs the next action."""
     pending = iter(actions)
 
     def sleep(_: float) -> None:

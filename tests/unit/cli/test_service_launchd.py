@@ -1,4 +1,4 @@
-"""The launchd agent: its plist, and the order in which launchctl is asked."""
+"""The launchd agent: its plist, and the order of launchctl commands."""
 
 import plistlib
 from pathlib import Path

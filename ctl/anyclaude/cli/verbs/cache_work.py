@@ -125,8 +125,9 @@ def import_caches(file: _File, timeout: _Timeout = _SECONDS, json: Json = False)
     if answer.left_out_segments:
         raise CommandError(
             ExitCode.FAILED,
-            f"Segments without room: {answer.left_out_segments}. Raise cache.memory_limit_bytes or "
-            "cache.disk_limit_bytes, or prune others, and import again.",
+            f"Segments that did not fit: {answer.left_out_segments}. Raise "
+            "cache.memory_limit_bytes or cache.disk_limit_bytes, or prune others, "
+            "and import again.",
         )
 
 
