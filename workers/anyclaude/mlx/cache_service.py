@@ -175,7 +175,7 @@ class CacheService(cache_pb2_grpc.CacheServiceServicer):
         if request.prefixes and request.session_id:
             raise _bad_filter("prefixes belong to no session: give prefixes or session_id.")
         try:
-            return await self._exchange.export(request)
+            return await self._exchange.export_caches(request)
         except ExchangeError as error:
             raise _exchange_failed(error) from error
 
@@ -183,7 +183,7 @@ class CacheService(cache_pb2_grpc.CacheServiceServicer):
     async def ImportCaches(self, request: pb.ImportCachesRequest) -> pb.ImportCachesResponse:
         _check_path(request.path)
         try:
-            return await self._exchange.take_over(request)
+            return await self._exchange.import_caches(request)
         except ExchangeError as error:
             raise _exchange_failed(error) from error
 

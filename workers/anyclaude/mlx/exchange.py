@@ -1,6 +1,7 @@
-"""The verbs `cache export` and `cache import`, between the MLX thread and one for the disk.
+"""The verbs `cache export` and `cache import`.
 
-The MLX thread gives or takes a segment at a time, between the turns of requests.
+The MLX thread copies one segment at a time, between the turns of requests. Another thread writes
+the file, or verifies it.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from anyclaude.mlx.kv_disk.records import SegmentShape
 from anyclaude.mlx.kv_disk.writer import WriteJob
 from anyclaude.mlx.model import Model
 
-# How long taking over waits for one segment to reach the disk before it goes on.
+# How long an import waits for one segment to reach the disk before it continues.
 _WRITE_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.02
 
@@ -29,7 +30,7 @@ Result = TypeVar("Result")
 
 
 class Exchange:
-    """One export or import at a time; the next waits."""
+    """Exports and imports caches, one file at a time; the next call waits."""
 
     def __init__(
         self, engine: Engine, model: Model, fingerprint: str, tier: DiskTier | None
@@ -48,8 +49,8 @@ class Exchange:
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="exchange")
         self._turn = asyncio.Lock()
 
-    async def export(self, request: pb.ExportCachesRequest) -> pb.ExportCachesResponse:
-        """Raises ExchangeError, after which the file is as it was before."""
+    async def export_caches(self, request: pb.ExportCachesRequest) -> pb.ExportCachesResponse:
+        """Raises ExchangeError; then the file is as it was before."""
         async with self._turn:
             try:
                 return await self._export(request)
@@ -59,8 +60,8 @@ class Exchange:
                     Fault.REFUSED, f"{request.path} cannot be written: {why}. Nothing was kept."
                 ) from error
 
-    async def take_over(self, request: pb.ImportCachesRequest) -> pb.ImportCachesResponse:
-        """Raises ExchangeError; nothing was taken over then, unless the file changed meanwhile."""
+    async def import_caches(self, request: pb.ImportCachesRequest) -> pb.ImportCachesResponse:
+        """Raises ExchangeError; then nothing was imported, unless the file changed meanwhile."""
         async with self._turn:
             shape = await self._on_engine(self._segment_shape)
             if shape is None:
@@ -69,7 +70,7 @@ class Exchange:
                 )
             try:
                 with opened(Path(request.path), self._fingerprint) as reader:
-                    return await self._take_over(reader, shape)
+                    return await self._import(reader, shape)
             except OSError as error:
                 why = error.strerror or str(error)
                 raise ExchangeError(
@@ -108,12 +109,10 @@ class Exchange:
         try:
             await self._on_disk(lambda: writer.add(job))
         finally:
-            # MLX frees on its own thread.
+            # MLX arrays are freed on the MLX thread only.
             self._engine.call(job.release)
 
-    async def _take_over(
-        self, reader: ExportReader, shape: SegmentShape
-    ) -> pb.ImportCachesResponse:
+    async def _import(self, reader: ExportReader, shape: SegmentShape) -> pb.ImportCachesResponse:
         self._check_size(reader)
         contents = await self._on_disk(lambda: reader.contents(shape))
         incoming = Incoming(self._store, reader, contents, time.time())
@@ -122,7 +121,7 @@ class Exchange:
         return _answer(incoming.brought, reader.nbytes)
 
     def _check_size(self, reader: ExportReader) -> None:
-        """Refuses what would push out everything else and then itself."""
+        """Refuses a file that would evict everything else, and then its own first segments."""
         name, limit = "cache.memory_limit_bytes", self._engine.status.cache_limit_bytes
         if self._tier is not None:
             name, limit = "cache.disk_limit_bytes", self._tier.status().budget_bytes

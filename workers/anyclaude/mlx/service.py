@@ -58,15 +58,15 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         self._disk = disk
         self._machine = machine
         self._pressure = pressure
-        # The latest one, whenever it was.
+        # The latest change of model, however long ago.
         self._change = change
         self._notice_seconds = notice_seconds
         self._rendering = ThreadPoolExecutor(1, thread_name_prefix="render")
-        # Calls of Generate that are not over, those still being rendered included.
+        # Running calls of `generate`, including those whose prompt is still being rendered.
         self._calls = 0
 
     async def generate(self, request: pb.GenerateRequest, send: Emit) -> None:
-        """Answers one Messages request by events."""
+        """Answers one Messages request with events."""
         self._calls += 1
         try:
             await self._generate(request, send)
@@ -98,7 +98,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
                 is_over = ready[-1].HasField("finished") or ready[-1].HasField("failed")
                 await send(ready)
         finally:
-            # Does nothing to a request that is over.
+            # Has no effect on a request that has ended.
             self._engine.cancel(request.request_id)
 
     async def CountTokens(
@@ -151,13 +151,13 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         change = self._change
         if change is None or time.time() - change.at > self._notice_seconds:
             return None
-        told = pb.ModelChange(
+        answer = pb.ModelChange(
             previous_model=change.previous_model,
             disk_records=change.disk_records,
             disk_bytes=change.disk_bytes,
         )
-        told.time.FromMilliseconds(int(change.at * 1000))
-        return told
+        answer.time.FromMilliseconds(int(change.at * 1000))
+        return answer
 
     def _counted(self, body: bytes) -> Prompt:
         return self._renderer.render(parse_count_tokens_request(body))
