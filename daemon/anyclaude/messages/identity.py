@@ -34,27 +34,24 @@ _CLASSIFIER_STOP: Final = "</block>"
 _SHORT_CHARACTERS: Final = 4000
 
 
-def identify(headers: Mapping[str, str], request: MessagesRequest) -> worker.Identity:
-    """The identity of one Messages request; `headers` is looked up with lower-case names."""
-    session = headers.get(SESSION_HEADER, "") or _session_of(request.metadata)
-    agent = headers.get(AGENT_HEADER, "")
+def identify(headers: Mapping[str, str], request: MessagesRequest | None) -> worker.Identity:
+    """The identity of one Messages request.
+
+    Args:
+        headers: looked up with lower-case names.
+        request: the body; None when it is not read, as in a passthrough mode.
+    """
+    session, agent = headers.get(SESSION_HEADER, ""), headers.get(AGENT_HEADER, "")
+    request_class = _CLASSES.get(headers.get(CLASS_HEADER, "").strip().lower())
+    if request is not None:
+        session = session or _session_of(request.metadata)
+        if request_class is None:
+            request_class = _class_of(request, from_claude_code=bool(session), agent=bool(agent))
     return worker.Identity(
         session_id=_safe(session),
         agent_id=_safe(agent),
         parent_agent_id=_safe(headers.get(PARENT_AGENT_HEADER, "")),
-        request_class=_class_of(
-            headers, request, from_claude_code=bool(session), agent=bool(agent)
-        ),
-    )
-
-
-def identify_by_headers(headers: Mapping[str, str]) -> worker.Identity:
-    """As `identify`, for a request whose body is not read."""
-    return worker.Identity(
-        session_id=_safe(headers.get(SESSION_HEADER, "")),
-        agent_id=_safe(headers.get(AGENT_HEADER, "")),
-        parent_agent_id=_safe(headers.get(PARENT_AGENT_HEADER, "")),
-        request_class=_CLASSES.get(headers.get(CLASS_HEADER, "").strip().lower()),
+        request_class=request_class,
     )
 
 
@@ -83,11 +80,8 @@ def _safe(name: str) -> str:
 
 
 def _class_of(
-    headers: Mapping[str, str], request: MessagesRequest, *, from_claude_code: bool, agent: bool
+    request: MessagesRequest, *, from_claude_code: bool, agent: bool
 ) -> worker.RequestClass:
-    named = _CLASSES.get(headers.get(CLASS_HEADER, "").strip().lower())
-    if named is not None:
-        return named
     if _is_utility(request, from_claude_code=from_claude_code):
         return worker.REQUEST_CLASS_UTILITY
     return worker.REQUEST_CLASS_SUBAGENT if agent else worker.REQUEST_CLASS_MAIN

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.messages.errors import TYPE_BY_STATUS, ApiError
-from anyclaude.messages.identity import identify_by_headers
+from anyclaude.messages.identity import identify
 from anyclaude.proxy.access import Admission
 from anyclaude.proxy.context import ClientGoneError, RequestContext
 from anyclaude.proxy.routes import RouteTable
@@ -43,7 +43,7 @@ class Passthrough:
             route = await self._routes.wait_ready(context.mode, context.accept_deadline())
             context.set_route(route)
             context.record.omits_error_messages = route.relayed
-            context.record.identity.CopyFrom(identify_by_headers(context.headers))
+            context.record.identity.CopyFrom(identify(context.headers, None))
             async with self._workers.forward(route) as call:
                 await self._forward(context, route, call)
 

@@ -43,11 +43,12 @@ class RouteTable:
         """Empty before the first push."""
         return self._pushed.default_mode if self._pushed else ""
 
-    def find(self, mode: str = "") -> frontend.Route:
-        """The route of `mode`, or of the default mode, whatever its state.
+    def find_ready(self, mode: str = "") -> frontend.Route:
+        """The route of `mode`, or of the default mode, if it can serve now.
 
         Raises:
-            ApiError: 529 before the first push, 400 for a mode that does not exist.
+            ApiError: 529 before the first push or while its worker starts, 400 for a mode that does
+                not exist or whose worker will not start by itself.
         """
         if self._pushed is None:
             raise _starting()
@@ -55,15 +56,7 @@ class RouteTable:
         if name not in self._routes:
             known = ", ".join(sorted(self._routes)) or "none"
             raise invalid_request(f"There is no mode {name!r}. Known modes: {known}.")
-        return self._routes[name]
-
-    def find_ready(self, mode: str = "") -> frontend.Route:
-        """As `find`, but only a route that can serve now.
-
-        Raises:
-            ApiError: also 529 while its worker starts, 400 when none will.
-        """
-        route = self.find(mode)
+        route = self._routes[name]
         if route.state == frontend.ROUTE_STATE_READY:
             return route
         raise _not_ready(route)

@@ -74,35 +74,24 @@ class Frames:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> Iterable[bytes]:
+    def feed(self, data: bytes) -> Iterator[bytes]:
         """The messages that `data` completes, without their lengths; END is an empty one.
 
         Raises:
             MessageTooLargeError
         """
-        if not self._buffer and len(data) > _LENGTH.size and len(data) == _frame_bytes(data):
-            # The usual case: one read brings one message.
-            return (data[_LENGTH.size :],)
-        return self._split(data)
-
-    def _split(self, data: bytes) -> Iterator[bytes]:
         buffer = self._buffer
         buffer += data
         while len(buffer) >= _LENGTH.size:
-            end = _frame_bytes(buffer)
+            (length,) = _LENGTH.unpack_from(buffer)
+            if length > MAX_MESSAGE_BYTES:
+                raise MessageTooLargeError
+            end = _LENGTH.size + length
             if len(buffer) < end:
                 return
             payload = bytes(buffer[_LENGTH.size : end])
             del buffer[:end]
             yield payload
-
-
-def _frame_bytes(buffer: bytes | bytearray) -> int:
-    """The size of the first message with its length."""
-    (length,) = _LENGTH.unpack_from(buffer)
-    if length > MAX_MESSAGE_BYTES:
-        raise MessageTooLargeError
-    return _LENGTH.size + int(length)
 
 
 class FlowControl:

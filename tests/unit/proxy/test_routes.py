@@ -73,7 +73,7 @@ def test_older_push_is_ignored() -> None:
     made = RouteTable()
     assert made.push(push(2, route(socket="/new")))
     assert not made.push(push(1, route(socket="/old")))
-    assert made.find().worker_socket == "/new"
+    assert made.find_ready().worker_socket == "/new"
 
 
 def test_starting_asks_to_come_back() -> None:
