@@ -45,7 +45,7 @@ ARROWS: Final = {
     # Dialects turn requests and events into others; sending and choosing is not theirs.
     "anyclaude.relay": {
         "openai": "dialect failures refusals sse turns usage",
-        "anthropic": "dialect failures sse turns usage",
+        "anthropic": "dialect failures refusals sse turns usage",
         "dialect": "refusals sse",
         "transport": "",
     },
