@@ -30,35 +30,40 @@ class Listener(Protocol):
         """Segments are about to leave the tree."""
 
 
-class Storage(Protocol):
-    """A slower copy of the tree's segments, which outlives memory and the process."""
+class Storage:
+    """A slower copy of the tree's segments, which outlives memory and the process.
 
-    def restore(self, tree: PrefixTree) -> list[Lineage]:
-        """Puts every stored segment into the empty `tree`; returns the conversations they were."""
+    This one keeps nothing, for a store whose caches are in memory alone.
+    """
 
-    def save(self, node: Node, prefix: TokenArray, key: LineageKey) -> None:
+    def restore(self, _tree: PrefixTree) -> list[Lineage]:
+        """Puts every stored segment into the empty tree; returns the conversations they were."""
+        return []
+
+    def save(self, _node: Node, _prefix: TokenArray, _key: LineageKey) -> None:
         """Writes a segment behind, in place of the record it had before a split or a new state.
 
-        Args:
-            prefix: all token ids up to the node's end.
+        The prefix is all token ids up to the node's end.
         """
 
-    def holds(self, node: Node) -> bool:
+    def holds(self, _node: Node) -> bool:
         """Whether the segment can be read back: a storage may drop records for its own budget."""
+        return False
 
-    def read(self, node: Node) -> Content | None:
+    def read(self, _node: Node) -> Content | None:
         """A segment's KV, verified; None if the record cannot be trusted."""
+        return None
 
-    def forget(self, nodes: Iterable[Node]) -> None:
+    def forget(self, _nodes: Iterable[Node]) -> None:
         """Deletes the records of segments."""
 
-    def quarantine(self, node: Node, reason: str) -> None:
+    def quarantine(self, _node: Node, _reason: str) -> None:
         """Puts a record aside whose bytes are sound and whose content is wrong."""
 
-    def touch(self, nodes: Iterable[Node]) -> None:
+    def touch(self, _nodes: Iterable[Node]) -> None:
         """Marks records as used now."""
 
-    def pin(self, nodes: Iterable[Node], *, pinned: bool) -> None:
+    def pin(self, _nodes: Iterable[Node], *, pinned: bool) -> None:
         """Exempts records from eviction, or no longer."""
 
     def flush(self) -> None:
@@ -66,30 +71,3 @@ class Storage(Protocol):
 
     def reap(self) -> None:
         """Frees arrays that are written: MLX frees memory on its own thread only."""
-
-
-class NoStorage:
-    """Memory is all there is: what leaves it is computed again."""
-
-    def restore(self, tree: PrefixTree) -> list[Lineage]:
-        return []
-
-    def save(self, node: Node, prefix: TokenArray, key: LineageKey) -> None: ...
-
-    def holds(self, node: Node) -> bool:
-        return False
-
-    def read(self, node: Node) -> Content | None:
-        return None
-
-    def forget(self, nodes: Iterable[Node]) -> None: ...
-
-    def quarantine(self, node: Node, reason: str) -> None: ...
-
-    def touch(self, nodes: Iterable[Node]) -> None: ...
-
-    def pin(self, nodes: Iterable[Node], *, pinned: bool) -> None: ...
-
-    def flush(self) -> None: ...
-
-    def reap(self) -> None: ...

@@ -19,7 +19,7 @@ from anyclaude.mlx.adapter import LanguageModel
 from anyclaude.mlx.kv.budget import MemoryBudget, StoreLimits
 from anyclaude.mlx.kv.lineage import RESPONSE_TOKENS, Lease, Lineage, LineageKey, Lookup
 from anyclaude.mlx.kv.live import LiveCache, assemble, extract
-from anyclaude.mlx.kv.protocols import Listener, Loss, NoStorage, Storage
+from anyclaude.mlx.kv.protocols import Listener, Loss, Storage
 from anyclaude.mlx.kv.tree import Match, Node, PrefixTree
 from anyclaude.mlx.tokens import TokenArray, common_prefix
 
@@ -39,13 +39,13 @@ class KVStore:
     ) -> None:
         """
         Args:
-            storage: where segments outlive memory; by default nowhere.
+            storage: where segments outlive memory; by default they do not.
             listeners: follow what enters and leaves the tree.
             clock: Unix time.
             bytes_per_token: of a cache; 0 until the first one is measured.
         """
         self.tree = PrefixTree()
-        self.storage: Storage = storage or NoStorage()
+        self.storage = storage or Storage()
         self._model = model
         self._limits = limits
         self._listeners = listeners

@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 
 from anyclaude.mlx.kv.lineage import Lineage, LineageKey
+from anyclaude.mlx.kv.protocols import Storage
 from anyclaude.mlx.kv.tree import Content, Node, PrefixTree, Record, RecordState
 from anyclaude.mlx.kv_disk import DiskTier, RecordInfo, Segment
 from anyclaude.mlx.kv_disk.records import Label, decode, encode, record_id
@@ -23,14 +24,13 @@ log = structlog.get_logger(__name__)
 FLUSH_SECONDS: Final = 2.0
 
 
-class Archive:
-    """Saves and restores nodes (`kv.protocols.Storage`). Called on the MLX thread only."""
+class Archive(Storage):
+    """Saves and restores nodes. Called on the MLX thread only."""
 
     def __init__(self, tier: DiskTier) -> None:
         self._tier = tier
 
     def restore(self, tree: PrefixTree) -> list[Lineage]:
-        """Puts every stored segment into the empty `tree`; returns the conversations they were."""
         nodes: dict[str, Node] = {"": tree.root}
         keys: dict[Node, LineageKey] = {}
         places: dict[tuple[Node, int], list[Node]] = {}
@@ -73,10 +73,6 @@ class Archive:
         return gone
 
     def save(self, node: Node, prefix: TokenArray, key: LineageKey) -> None:
-        """Writes a node behind, in place of the record it had before a split or a new state.
-
-        After a split the upper part goes first: the lower one's record names it as its parent.
-        """
         content = encode(node)
         if content is None:
             return

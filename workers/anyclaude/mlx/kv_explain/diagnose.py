@@ -6,11 +6,12 @@ the tools, and so on. If both requests say the same, the template rendered it in
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from itertools import pairwise
 from typing import Final
 
 from anyclaude.messages.requests import CountTokensRequest, parse_count_tokens_request
-from anyclaude.mlx.kv_explain.causes import Cause
+from anyclaude.mlx.kv.lineage import Lookup
 from anyclaude.mlx.kv_explain.remembered import Remembered, RequestFacts
 from anyclaude.mlx.prompt.canonical import canonicalise
 from anyclaude.mlx.prompt.summary import (
@@ -21,6 +22,7 @@ from anyclaude.mlx.prompt.summary import (
     tool_changes,
 )
 from anyclaude.mlx.tokens import TokenArray
+from anyclaude.worker.v1 import worker_pb2 as pb
 
 Decode = Callable[[Sequence[int]], str]
 
@@ -28,6 +30,30 @@ Decode = Callable[[Sequence[int]], str]
 _TURN_TOKENS: Final = 4096
 # The beginning of a text that is enough to recognise it.
 _PIECE_CHARACTERS: Final = 24
+
+
+class Cause(Enum):
+    """Why a prompt was reused as far as it was. `ReuseCause` in `worker.proto` explains each."""
+
+    FIRST_SIGHT = pb.REUSE_CAUSE_FIRST_SIGHT
+    NEW_LINEAGE = pb.REUSE_CAUSE_NEW_LINEAGE
+    EXTENDED = pb.REUSE_CAUSE_EXTENDED
+    REJOINED = pb.REUSE_CAUSE_REJOINED
+    NOT_KEPT = pb.REUSE_CAUSE_NOT_KEPT
+    EVICTED = pb.REUSE_CAUSE_EVICTED
+    PRUNED = pb.REUSE_CAUSE_PRUNED
+    CORRUPT_RECORD = pb.REUSE_CAUSE_CORRUPT_RECORD
+    CHECKPOINT = pb.REUSE_CAUSE_CHECKPOINT
+    EDITED_HISTORY = pb.REUSE_CAUSE_EDITED_HISTORY
+    TOOLS_CHANGED = pb.REUSE_CAUSE_TOOLS_CHANGED
+    INSTRUCTIONS_CHANGED = pb.REUSE_CAUSE_INSTRUCTIONS_CHANGED
+    THINKING_CHANGED = pb.REUSE_CAUSE_THINKING_CHANGED
+    MODEL_CHANGED = pb.REUSE_CAUSE_MODEL_CHANGED
+    THINKING_DROPPED = pb.REUSE_CAUSE_THINKING_DROPPED
+    ANSWER_RENDERED_DIFFERENTLY = pb.REUSE_CAUSE_ANSWER_RENDERED_DIFFERENTLY
+    TEMPLATE_VARIED = pb.REUSE_CAUSE_TEMPLATE_VARIED
+    FORGOTTEN = pb.REUSE_CAUSE_FORGOTTEN
+    UNKNOWN = pb.REUSE_CAUSE_UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -47,23 +73,18 @@ class Verdict:
     instructions: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
-class NewPrompt:
-    """The prompt that is explained."""
-
-    tokens: TokenArray
-    stable_tokens: int
-    request: RequestFacts
-
-
 def prefix_verdict(
-    kept: PrefixSummary | None, new: PrefixSummary, prompt: NewPrompt, detokenizer: Detokenizer
+    kept: PrefixSummary | None,
+    new: PrefixSummary,
+    lookup: Lookup,
+    request: RequestFacts,
+    detokenizer: Detokenizer,
 ) -> Verdict:
     """Why two prompts diverge within tools and instructions."""
     if kept is None:
         return Verdict(Cause.FORGOTTEN)
     tools, instructions = tool_changes(kept, new), instruction_changes(kept, new)
-    if tools and not (instructions and _instructions_lead(prompt, detokenizer)):
+    if tools and not (instructions and _instructions_lead(lookup, request, detokenizer)):
         return Verdict(Cause.TOOLS_CHANGED, None, tools, instructions)
     if instructions:
         return Verdict(Cause.INSTRUCTIONS_CHANGED, None, tools, instructions)
@@ -72,10 +93,10 @@ def prefix_verdict(
     return Verdict(Cause.TEMPLATE_VARIED)
 
 
-def _instructions_lead(prompt: NewPrompt, detokenizer: Detokenizer) -> bool:
+def _instructions_lead(lookup: Lookup, request: RequestFacts, detokenizer: Detokenizer) -> bool:
     """Whether the template writes instructions ahead of tools."""
-    conversation = canonicalise(parse_count_tokens_request(prompt.request.body))
-    text = detokenizer.decode(prompt.tokens[: prompt.stable_tokens].tolist())
+    conversation = canonicalise(parse_count_tokens_request(request.body))
+    text = detokenizer.decode(lookup.prompt[: lookup.stable_tokens].tolist())
     names = [tool["function"]["name"] for tool in conversation.tools]
     instructions = conversation.leading[0] if conversation.leading else ""
     found = text.find(_piece(instructions))
@@ -83,13 +104,17 @@ def _instructions_lead(prompt: NewPrompt, detokenizer: Detokenizer) -> bool:
 
 
 def messages_verdict(
-    kept: Remembered, prompt: NewPrompt, offset: int, detokenizer: Detokenizer
+    kept: Remembered,
+    lookup: Lookup,
+    request: RequestFacts,
+    offset: int,
+    detokenizer: Detokenizer,
 ) -> Verdict:
     """Why two prompts with the same tools and instructions diverge at `offset`."""
     if kept.request is None:
         return Verdict(Cause.FORGOTTEN)
-    turn = _Turn.at(offset, kept, prompt, detokenizer)
-    old, new = map(parse_count_tokens_request, (kept.request.body, prompt.request.body))
+    turn = _Turn.at(offset, kept, lookup.prompt, request, detokenizer)
+    old, new = map(parse_count_tokens_request, (kept.request.body, request.body))
     before, now = [*_messages(old), kept.request.answer.message()], _messages(new)
     answer = len(before) - 1
     if now == before[:-1] and old.thinking != new.thinking:
@@ -134,15 +159,20 @@ class _Turn:
 
     @classmethod
     def at(
-        cls, offset: int, kept: Remembered, prompt: NewPrompt, detokenizer: Detokenizer
+        cls,
+        offset: int,
+        kept: Remembered,
+        prompt: TokenArray,
+        request: RequestFacts,
+        detokenizer: Detokenizer,
     ) -> "_Turn":
         assert kept.request is not None
         marks = kept.request.marks
-        begin, new_end = _bounds(offset, prompt.request.marks, prompt.tokens)
+        begin, new_end = _bounds(offset, request.marks, prompt)
         _, kept_end = _bounds(offset, marks, kept.tokens)
         return cls(
             detokenizer.decode(_part(kept.tokens, begin, kept_end)),
-            detokenizer.decode(_part(prompt.tokens, begin, new_end)),
+            detokenizer.decode(_part(prompt, begin, new_end)),
             detokenizer.think_start,
             offset >= max(marks, default=kept.request.prompt_tokens),
         )

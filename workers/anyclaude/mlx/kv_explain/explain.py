@@ -23,10 +23,9 @@ from anyclaude.messages.requests import parse_count_tokens_request
 from anyclaude.mlx.kv.lineage import Lineage, LineageKey, Lookup
 from anyclaude.mlx.kv.protocols import Loss
 from anyclaude.mlx.kv.tree import Node
-from anyclaude.mlx.kv_explain.causes import Cause
 from anyclaude.mlx.kv_explain.diagnose import (
+    Cause,
     Detokenizer,
-    NewPrompt,
     Verdict,
     messages_verdict,
     prefix_verdict,
@@ -202,19 +201,18 @@ class Explainer:
             new = self._notes.prefix(lookup.key.stable_digest)
             kept = self._notes.prefix(digest)
             if new is not None and kept is not None:
-                why = prefix_verdict(kept, new, _new(lookup, request), self._detokenizer)
+                why = prefix_verdict(kept, new, lookup, request, self._detokenizer)
                 verdict = Verdict(Cause.NEW_LINEAGE, None, why.tools, why.instructions)
         return _Finding(verdict, length, other)
 
     def _diverged(
         self, kept: Remembered, lookup: Lookup, request: RequestFacts, shared: int
     ) -> Verdict:
-        new = _new(lookup, request)
         if kept.key.stable_digest != lookup.key.stable_digest:
             facts = PrefixSummary.of(parse_count_tokens_request(request.body))
             known = self._notes.prefix(kept.key.stable_digest)
-            return prefix_verdict(known, facts, new, self._detokenizer)
-        return messages_verdict(kept, new, shared, self._detokenizer)
+            return prefix_verdict(known, facts, lookup, request, self._detokenizer)
+        return messages_verdict(kept, lookup, request, shared, self._detokenizer)
 
     def _explanation(
         self, lookup: Lookup, request: RequestFacts, finding: _Finding
@@ -329,10 +327,6 @@ def _report(error: Exception, request: RequestFacts) -> None:
 
 def _diagnostics(reason: pb.CacheMissReason, missed: int) -> pb.Diagnostics:
     return pb.Diagnostics(cache_miss_reason=reason, cache_missed_input_tokens=missed)
-
-
-def _new(lookup: Lookup, request: RequestFacts) -> NewPrompt:
-    return NewPrompt(lookup.prompt, lookup.stable_tokens, request)
 
 
 def _restored(lookup: Lookup) -> Remembered | None:
