@@ -44,7 +44,7 @@ ARROWS: Final = {
     },
     # Dialects turn requests and events into others; sending and choosing is not theirs.
     "anyclaude.relay": {
-        "openai": "dialect failures refusals sse turns usage",
+        "openai": "dialect refusals sse turns usage",
         "anthropic": "dialect failures refusals sse turns usage",
         "dialect": "refusals sse",
         "transport": "",
