@@ -1,4 +1,4 @@
-"""Requests, models and a machine that is short of memory: who is let in, and what leaves."""
+"""Requests, models and a machine that is short of memory: what is admitted, and what is evicted."""
 
 import random
 from collections.abc import Iterator
@@ -66,7 +66,7 @@ def prompt(seed: int = 1) -> list[int]:
 
 
 def enough(it: Bench, prompt_tokens: int = 300) -> int:
-    """Bytes with which one request is let in: its live cache, and its tokens in the tree."""
+    """Bytes with which one request is admitted: its live cache, and its tokens in the tree."""
     tokens = 2 * prompt_tokens + 1024
     return RESERVE + int(tokens * it.engine.store.budget.bytes_per_token)
 
@@ -77,7 +77,7 @@ def refusal(request: Request) -> str:
     return failed.message
 
 
-def test_a_request_that_fits_is_let_in() -> None:
+def test_a_request_that_fits_is_admitted() -> None:
     """With exactly the memory that it needs, it runs."""
     machine = Scripted()
     it = engine(machine)
@@ -88,18 +88,18 @@ def test_a_request_that_fits_is_let_in() -> None:
 
 
 def test_a_request_that_does_not_fit_is_refused_with_the_numbers() -> None:
-    """One byte less, and the client hears what is needed, what there is, and where to go."""
+    """With one byte less, the error names what is needed, what there is, and what to do."""
     machine = Scripted()
     it = engine(machine)
     machine.available = enough(it) - 1
     request = it.start(prompt(), "a")
     it.engine.step()
 
-    told = refusal(request)
-    assert "mode lmstudio" in told
-    assert "mlx.memory_reserve_bytes" in told
+    message = refusal(request)
+    assert "mode lmstudio" in message
+    assert "mlx.memory_reserve_bytes" in message
     needed = int(1624 * it.engine.store.budget.bytes_per_token)
-    assert f"{needed / 1e9:.2f} GB" in told
+    assert f"{needed / 1e9:.2f} GB" in message
     assert it.engine.status.refused_requests == 1
     assert it.engine.store.budget.nbytes == 0
 
