@@ -182,11 +182,11 @@ WORDS = b"words " * 100
 
 RAW_DEFLATE = (b"deflate", raw_deflate(WORDS), WORDS)
 CODED = [
-    (b"gzip", gzip.compress(WORDS), WORDS),
+    (b"gzip", gzip.compress(WORDS, mtime=0), WORDS),
     (b"deflate", zlib.compress(WORDS), WORDS),
     (b"br", brotli.compress(WORDS), WORDS),
     (b"zstd", zstd.compress(WORDS), WORDS),
-    (b"GZip", gzip.compress(WORDS), WORDS),
+    (b"GZip", gzip.compress(WORDS, mtime=0), WORDS),
     (b"gzip", b"", b""),
     (b"gzip", b"no gzip", None),
     (b"br", b"no brotli", None),
