@@ -45,7 +45,7 @@ class BlockWriter:
         return self._open is _Kind.TEXT
 
     def drain(self) -> list[GenerateResponse]:
-        """The events since the last call."""
+        """Returns the events written since the last call."""
         events, self._events = self._events, []
         return events
 

@@ -15,7 +15,7 @@ _REASONS: Final = {
     worker.CACHE_MISS_REASON_TOOLS_CHANGED: "tools_changed",
     worker.CACHE_MISS_REASON_MESSAGES_CHANGED: "messages_changed",
 }
-# The reasons without a count.
+# Reasons that come without a token count.
 _UNCOUNTED: Final = {
     worker.CACHE_MISS_REASON_PREVIOUS_MESSAGE_NOT_FOUND: "previous_message_not_found",
     worker.CACHE_MISS_REASON_UNAVAILABLE: "unavailable",

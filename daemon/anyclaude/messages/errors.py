@@ -1,7 +1,7 @@
 """Errors of the Messages API: one exception, as an HTTP envelope and as a worker's `Failed`.
 
 The client acts on status, type and, for overflow, on the exact sentence (Claude Code compacts the
-conversation on "prompt is too long: N tokens > M maximum"), so these are written here only.
+conversation on "prompt is too long: N tokens > M maximum"), so only this module writes them.
 """
 
 from dataclasses import dataclass

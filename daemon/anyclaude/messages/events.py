@@ -202,7 +202,7 @@ class EventMachine:
         block = self._current(stop.index, "BlockStop")
         events: list[Event] = []
         if block.kind == "tool_use" and not block.input_json:
-            # No arguments at all is a call with none.
+            # A call without input has no arguments.
             block.accept("partial_json", "{}")
             events.append(self._delta(block, "partial_json", "{}"))
         block.check_complete()
@@ -244,7 +244,7 @@ class EventMachine:
 
 
 class _Block:
-    """One open block, and what its end is checked against."""
+    """One open block, with its content so far, which is checked when the block ends."""
 
     def __init__(self, kind: str, first: Event) -> None:
         self.kind = kind

@@ -88,7 +88,8 @@ def _class_of(
 
 
 def _is_utility(request: MessagesRequest, *, from_claude_code: bool) -> bool:
-    # Utility prompts are not cached, so a warm-up or another client's short prompt must not be one.
+    # Utility prompts are not cached, so a warm-up or another client's short prompt must not be
+    # classed as one.
     if request.max_tokens == 0:
         return False
     if _CLASSIFIER_STOP in request.stop_sequences:

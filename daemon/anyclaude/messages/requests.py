@@ -1,7 +1,7 @@
 """A Messages request as clients send it.
 
 The types are open: unknown fields, block types and betas are kept and never refused, since Claude
-Code adds some with every release. Only what a response cannot do without is checked.
+Code adds some with every release. Only fields that a response needs are checked.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from pydantic_core import from_json
 
 from anyclaude.messages.errors import ApiError, invalid_request
 
-# In place of pydantic's messages that name Python types.
+# They replace pydantic's messages, which name Python types.
 _IN_JSON: Final = {
     "model_type": "Input should be an object",
     "dict_type": "Input should be an object",

@@ -24,7 +24,7 @@ def only_searches(request: MessagesRequest) -> bool:
 
 
 def not_searched(prompt_tokens: int) -> list[pb.GenerateResponse]:
-    """The events of the response, which no model took part in."""
+    """The events of the response; no model runs."""
     usage = pb.Usage(input_tokens=prompt_tokens)
     writer = BlockWriter()
     writer.add(pb.GenerateResponse(started=pb.Started(usage=usage)))

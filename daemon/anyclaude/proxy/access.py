@@ -1,8 +1,8 @@
 """Who may send requests, and how many at once.
 
 Only loopback hosts and origins are served, and only clients with the token if one is set. A web
-page can make a browser send requests to 127.0.0.1: its Origin header shows that, and where it
-rebinds a name of its own to 127.0.0.1, the Host header does. There are no CORS headers.
+page can make a browser send requests to 127.0.0.1. The Origin header shows that; if the page
+rebinds its own host name to 127.0.0.1, the Host header shows it. There are no CORS headers.
 """
 
 import hmac

@@ -27,7 +27,7 @@ log = structlog.get_logger("anyclaude.proxy.app")
 Handler = Callable[[RequestContext], Awaitable[None]]
 
 _ANY_METHOD: Final = "*"
-# Known paths only: one that a client makes up would become a label in the metrics.
+# Known paths only: any other path of a client would become a label in the metrics.
 _RECORDED_PATHS: Final = frozenset({"/v1/messages", "/v1/messages/count_tokens"})
 
 
@@ -124,8 +124,8 @@ class _Endpoint:
 
     Args:
         handler: responds to requests with `method`; HEAD counts as GET.
-        method: of HTTP.
-        passthrough: if given, forwards requests of any method while their mode is its own.
+        method: the HTTP method.
+        passthrough: if given, forwards requests of any method whose mode is a passthrough mode.
     """
 
     def __init__(

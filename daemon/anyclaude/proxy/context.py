@@ -90,7 +90,7 @@ class RequestContext:
                 has_left = True
                 task.cancel()
 
-        # The watch has a task of its own; the work goes on in this one, without delay.
+        # The watch runs in its own task, so that `work` starts in this one without delay.
         gone = asyncio.ensure_future(self.body.wait_gone())
         gone.add_done_callback(cancel)
         try:
@@ -104,7 +104,7 @@ class RequestContext:
 
 
 class RequestBody:
-    """Reads a request's body, in bounds of size and time, and notices that the client leaves."""
+    """Reads a request's body within limits of size and time; notices when the client leaves."""
 
     def __init__(
         self, headers: Mapping[str, str], receive: Receive, settings: ServerSettings
@@ -112,11 +112,11 @@ class RequestBody:
         self._receive = receive
         self._limit_bytes = settings.max_body_bytes
         self._stall_seconds = settings.client_stall_seconds
-        # The HTTP parser has refused anything but digits.
+        # The HTTP parser refuses a length that is not digits.
         self._declared_bytes = int(headers.get("content-length", "0"))
         # Whether there is more to read.
         self.has_unread = self._declared_bytes > 0 or "transfer-encoding" in headers
-        # Such a client sends its body only once we read it.
+        # A client that expects 100-continue sends its body only once we read it.
         self._awaits_continue = headers.get("expect", "").lower() == "100-continue"
 
     async def read(self) -> bytes:
@@ -163,7 +163,7 @@ class RequestBody:
         return body
 
     async def drain(self) -> None:
-        """Reads and drops what is left of a refused body, in bounds."""
+        """Reads and drops the rest of a refused body, within the same limits."""
         if self._awaits_continue:
             return
         total = 0

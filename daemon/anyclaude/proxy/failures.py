@@ -46,7 +46,8 @@ def lost(error: grpc.aio.AioRpcError, route: frontend.Route) -> ApiError:
         "worker call failed",
         mode=route.mode,
         generation=route.generation,
-        # Without the details, which the worker's code wrote and which may quote a prompt.
+        # The error's details are left out: the worker's code wrote them, and they may quote a
+        # prompt.
         code=code.name,
     )
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:

@@ -2,9 +2,9 @@
 
 Invariants:
 - Events come in the worker's order, and the call's failure after the last of them.
-- At most `HIGH_WATER_BYTES`, and what one read brings, wait for a slow client: then the worker's
-  connection is not read, and the worker waits.
-- Leaving `generate` closes the connection, which cancels the call: no worker computes for nobody.
+- At most `HIGH_WATER_BYTES` plus one read are buffered for a slow client. Beyond that the worker's
+  connection is not read, so the worker waits.
+- Leaving `generate` closes the connection, which cancels the call in the worker.
 """
 
 import asyncio
@@ -158,7 +158,7 @@ class Generation(StreamProtocol):
 class Generations:
     """Starts generations. Each worker has one open connection that waits for the next call.
 
-    Opening one takes half a millisecond, which the first token does not have to wait for.
+    Opening a connection takes half a millisecond, which this removes from the first token's delay.
     """
 
     def __init__(self, stopping: asyncio.Event) -> None:
@@ -209,7 +209,7 @@ class Generations:
         try:
             await spare.connect(socket)
         except OSError as error:
-            # The next call reports it to its client.
+            # The next call connects again, and reports a failure to its client.
             log.debug("worker does not accept connections", why=str(error))
         if spare.is_open and socket in self._wanted and socket not in self._spares:
             self._spares[socket] = spare

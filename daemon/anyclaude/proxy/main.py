@@ -1,8 +1,8 @@
 """The front end as a process: one inherited HTTP socket, one gRPC socket for the daemon.
 
 Stopping (SIGTERM): no new connection is accepted, requests in progress have
-`server.drain_timeout_seconds` to finish, what is left then ends in an error, the records reach the
-daemon, and the process exits with 0.
+`server.drain_timeout_seconds` to finish, those that still run then end in an error, the records
+reach the daemon, and the process exits with 0.
 """
 
 import asyncio

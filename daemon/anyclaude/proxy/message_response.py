@@ -90,9 +90,9 @@ class MessageResponse:
         await stream.send(self._machine.fail(error, self._context.request_id))
 
     async def _next(self, timeout: float | None) -> list[Event] | None:
-        """The client's events for the worker's next ones; None when `timeout` seconds pass first.
+        """The client's events for the worker's next events; None if none come in `timeout` seconds.
 
-        All events that are here leave in one write.
+        All events received so far are sent in one write.
         """
         if self._grammar_error is not None:
             raise self._grammar_error

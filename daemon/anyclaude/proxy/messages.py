@@ -21,7 +21,7 @@ from anyclaude.proxy.workers import Workers
 from anyclaude.worker.v1 import worker_pb2 as worker
 
 _SWITCHED_RETRY_AFTER_SECONDS: Final = 1
-# From this status on the request is not to blame, and another server may do better.
+# From this status on the server is at fault, not the request: another server may succeed.
 _SERVER_FAULT: Final = 500
 
 
@@ -51,7 +51,8 @@ class MessagesEndpoint:
     async def _create(self, context: RequestContext, body: bytes) -> None:
         deadline = context.accept_deadline()
         if (route := self._ready_relay(context)) is not None:
-            # A relay validates requests itself and needs no identity: it begins while we validate.
+            # A relay validates requests itself and needs no identity, so it starts while we
+            # validate.
             return await self._generate(context, route, body, None, deadline)
         request = _validate(context, body)
         choice = await self._choose(context, request, len(body), deadline)
@@ -78,11 +79,11 @@ class MessagesEndpoint:
         """Sends the request to one worker, and its events to the client.
 
         Args:
-            context: of the request.
-            route: to the worker.
-            body: of the request.
-            request: the body's content; None when it is not validated yet.
-            deadline: for the worker's acceptance (the loop's clock).
+            context: the request's context.
+            route: the worker's route.
+            body: the request's body.
+            request: the validated body; None while it is not validated yet.
+            deadline: when the worker must have accepted the request (the loop's clock).
         """
         context.set_route(route)
         call = worker.GenerateRequest(

@@ -55,8 +55,8 @@ class Passthrough:
         receiving = asyncio.ensure_future(_receive_response(context, call, sending))
         try:
             await asyncio.wait({sending, receiving}, return_when=asyncio.FIRST_COMPLETED)
-            # Sending ends first only when the client is gone or its body stopped, or together with
-            # the response, from whose last piece `receiving` has yet to return.
+            # Sending ends first in three cases: the client is gone, its body stopped, or the
+            # response is complete and `receiving` is about to return.
             if not receiving.done() and not context.response.ended:
                 sending.result()
             else:
@@ -98,7 +98,7 @@ class Passthrough:
 
     def _headers(self, context: RequestContext) -> Iterator[worker.HttpHeader]:
         for name, value in context.headers.raw:
-            # This process has answered `expect` already.
+            # This process has already responded to `expect`.
             if name != b"expect" and not self._is_own_token(name, value):
                 yield worker.HttpHeader(name=name.decode("latin-1"), value=value.decode("latin-1"))
 

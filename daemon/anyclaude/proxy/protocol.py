@@ -1,12 +1,12 @@
-"""One HTTP connection: uvicorn's protocol, and what it leaves open.
+"""One HTTP connection: uvicorn's protocol, with three cases that it leaves open.
 
 - A request too broken to parse gets the JSON envelope and a `request-id` too.
-- A client that receives nothing for long while bytes wait for it is dropped; a slow one is not. A
-  request whose head is not complete in that time is refused.
+- A client that receives nothing for `server.client_stall_seconds` while bytes wait for it is
+  disconnected; a slow one is not. A request whose head is not complete in that time is refused.
 - At shutdown a connection that has not sent its request yet gets a moment to do so.
 
-The parser is httptools', in C: with h11 a request of Claude Code's size comes half a millisecond
-later.
+The parser is httptools', in C: with h11, parsing a request of Claude Code's size takes half a
+millisecond longer.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ _RESPONSE_HEADS: Final = tuple(f"HTTP/1.1 {hundreds}".encode() for hundreds in "
 class ClientTransport:
     """A transport that knows how much the client has received.
 
-    The head of a response leaves in one write with what follows it in the same turn of the loop:
+    The head of a response is written together with what follows it in the same turn of the loop:
     alone it would wake a client that has nothing to read yet.
     """
 
@@ -75,7 +75,7 @@ class ClientTransport:
         self._transport.close()
 
     def has_stalled(self, limit_seconds: float) -> bool:
-        """Whether bytes have waited so long without the client receiving any; asked regularly."""
+        """Whether bytes wait and the client received none for `limit_seconds`; call it often."""
         waiting = len(self._head) + self._transport.get_write_buffer_size()
         received = self._written_bytes - waiting
         if not waiting or received != self._received_bytes:
@@ -152,7 +152,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _decline_upgrade(self, rest: bytes) -> None:
         """Parses again, without the offer, a request that offers another protocol (h2c, as Java's
-        clients do): the parser takes what follows such a head for bytes of that protocol.
+        clients do): the parser treats what follows such a head as bytes of that protocol.
 
         Args:
             rest: what follows the head.
@@ -201,7 +201,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._broken = True
             self._refuse(_head_too_late(self.client_stall_seconds))
         else:
-            # A client that sends its request right now would take a refusal for the response.
+            # A client that is just sending its request would read a refusal as its response.
             self.transport.close()
 
     def shutdown(self) -> None:
@@ -225,7 +225,7 @@ class HttpProtocol(HttpToolsProtocol):
             # Otherwise the next request is, which is refused after this response.
             return
         if self.cycle is not None and not self.cycle.response_complete:
-            # Its application is told that the client is gone, and sends nothing.
+            # The application sees that the client is gone, and sends nothing.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self._refuse(invalid_request(self._error_message))
@@ -239,7 +239,7 @@ class HttpProtocol(HttpToolsProtocol):
         return cycle.response_started or not cycle.more_body
 
     def _refuse(self, error: ApiError) -> None:
-        """Responds in place of the application, and ends the connection."""
+        """Responds with an error in place of the application, and ends the connection."""
         if self.transport.is_closing():
             return
         self.transport.write(_refusal(error))

@@ -68,10 +68,10 @@ class RecordBuilder:
             self._record.outcome = frontend.OUTCOME_CANCELLED
 
     def build(self, status: int) -> frontend.RequestRecord:
-        """The record of the request, which is over.
+        """The record of the finished request.
 
         Args:
-            status: of the response; 0 when none was sent.
+            status: the response's status; 0 when none was sent.
         """
         record = self._record
         record.status = status

@@ -19,7 +19,7 @@ _EVENT_STREAM_HEADERS: Final = [
 
 
 class Response:
-    """Sends each part of a response when it is called to; it holds nothing back."""
+    """Sends each part of a response at once; nothing is buffered here."""
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
@@ -37,7 +37,7 @@ class Response:
         """Sends the head."""
         self.status = status
         added = [(name.encode(), value.encode()) for name, value in self.headers.items()]
-        # A response that is passed through has the date of its origin.
+        # A response that is passed through keeps the date of its origin.
         if not any(name == b"date" for name, _ in headers):
             added.append((b"date", _http_date()))
         message = {"type": "http.response.start", "status": status, "headers": [*headers, *added]}

@@ -1,7 +1,7 @@
 """The routing table that the daemon pushes: from modes to workers.
 
-A request uses the route of its mode as pushed last before the request is sent on, and keeps it to
-its end. When no route can serve it yet, the request waits a moment for the next push.
+A request uses the route that was pushed last before the request is sent on, and keeps it to its
+end. When no route can serve it yet, the request waits a moment for the next push.
 """
 
 import asyncio
@@ -117,5 +117,5 @@ def _not_ready(route: frontend.Route) -> ApiError:
     reason = route.reason or f"Mode {route.mode} is not ready."
     if route.state == frontend.ROUTE_STATE_STARTING or route.HasField("retry_after"):
         return overloaded(reason, retry_after_seconds(route))
-    # Trying again does not help: somebody has to act, so the client shows the reason.
+    # Trying again does not help: the user has to act, so the client shows the reason.
     return ApiError(400, reason, should_retry=False)

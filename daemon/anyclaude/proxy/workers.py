@@ -2,7 +2,7 @@
 
 Invariants:
 - Leaving a call cancels it: a gRPC call that is just dropped, or whose iteration is broken off,
-  keeps the worker busy for nobody.
+  keeps the worker busy with a response that nobody reads.
 - A channel lives as long as a route names its socket or a call runs on it.
 """
 
@@ -116,7 +116,7 @@ class Forwarding:
         try:
             await self._call.write(part)
         except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
-            # The response came before the request's end; reading it shows what happened.
+            # The worker responded before the request's end; reading the response shows why.
             return False
         return True
 
@@ -125,7 +125,7 @@ class Forwarding:
         try:
             await self._call.done_writing()
         except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
-            # As above.
+            # The worker responded before the request's end, as in `send`.
             return
 
     async def next(self) -> worker.ForwardResponse | None:

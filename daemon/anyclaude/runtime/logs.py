@@ -40,7 +40,7 @@ def configure(level: str, *, console: bool | None = None, stream: TextIO = sys.s
 
     Args:
         level: "debug", "info", "warning" or "error".
-        console: readable lines instead of JSON; None asks whether `stream` is a terminal.
+        console: readable lines instead of JSON; None: if `stream` is a terminal.
         stream: where lines go.
     """
     shared = _shared_processors()

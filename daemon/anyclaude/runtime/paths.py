@@ -52,12 +52,12 @@ class Paths:
 
     @property
     def chooser_file(self) -> Path:
-        """What was last chosen when `anyclaude` asked."""
+        """The last choice made in the chooser of `anyclaude`."""
         return self.state / "chooser.json"
 
     @property
     def speeds_file(self) -> Path:
-        """How fast each mode answered."""
+        """The measured speed of each mode."""
         return self.state / "speeds.json"
 
     @property

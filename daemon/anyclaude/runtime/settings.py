@@ -41,7 +41,7 @@ class ServerSettings(_Section):
     auth_token_file: str = ""
     max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024, le=40 * 1024 * 1024)
     ping_interval_seconds: float = Field(5.0, gt=0, le=10)
-    # How long the HTTP status is held back until the worker accepts or refuses the request.
+    # How long the HTTP status waits for the worker to accept or refuse the request.
     accept_wait_seconds: float = Field(3.0, ge=0, le=60)
     # Requests in progress at a time; further ones get 529.
     max_requests: int = Field(64, ge=1)
@@ -123,7 +123,7 @@ class MlxSettings(_Section):
 class RelaySettings(_Section):
     """The relay worker; its servers are in `upstreams`."""
 
-    # How long answers in progress may take to finish when the worker stops.
+    # How long responses in progress may take to finish when the worker stops.
     stop_grace_seconds: float = Field(5.0, ge=0)
 
 

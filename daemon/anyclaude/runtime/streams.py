@@ -2,11 +2,11 @@
 
 Each connection carries one call: one request, then its events, each prefixed by a 4-byte length
 (big endian). Length 0 marks a complete response; any other end means that the worker died. Closing
-the connection cancels the call. Events that are ready together leave in one write, since waking the
-other process takes some tenths of a millisecond and an event next to nothing.
+the connection cancels the call. Events that are ready together are sent in one write, since waking
+the other process takes some tenths of a millisecond, and one more event far less.
 
 gRPC carries everything else. It is too slow for this: its asyncio side passes each message through
-three threads at either end, which is most of the time that a word takes from worker to front end.
+three threads at either end, which was most of a token's delay between worker and front end.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ END: Final = b"\0\0\0\0"
 # How far a sender may run ahead of a slow receiver at each end, the kernel's buffers apart.
 HIGH_WATER_BYTES: Final = 64 * 1024
 _LENGTH: Final = struct.Struct(">I")
-# macOS gives a unix socket 8 KiB, and a request has a hundred.
+# macOS's default for a unix socket is 8 KiB; a request of Claude Code has about 100 KiB.
 _KERNEL_BUFFER_BYTES: Final = 256 * 1024
 _BACKLOG: Final = 1024
 _BUG: Final = worker.Failed(
@@ -135,7 +135,7 @@ class StreamProtocol(asyncio.Protocol):
         self.frames = Frames()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are of no class of asyncio's.
+        # uvloop's transports do not derive from asyncio's classes.
         self.transport = cast(asyncio.Transport, transport)
         connection = self.transport.get_extra_info("socket")
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
@@ -231,7 +231,7 @@ class _Call(StreamProtocol):
         except _CallerGoneError:
             return
         except Exception:
-            # A defect costs one request, not the others, and its caller learns where to look.
+            # A defect ends one request, not the others; the error names the log to read.
             log.exception("request failed", request_id=request.request_id)
             self.transport.write(framed(worker.GenerateResponse(failed=_BUG)))
         self.transport.write(END)

@@ -1,7 +1,7 @@
 """`[upstreams.NAME]`: the servers of the relay worker, with presets for the kinds we know.
 
 What a table leaves out comes from the preset of its `kind`. A table that is named like a preset is
-of that kind. A setting never contains an API key: `api_key_env` and `api_key_file` say where it is.
+of that kind. A setting never contains an API key: `api_key_env` or `api_key_file` names its place.
 """
 
 import re
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 # These headers carry secrets, and `anyclaudectl config` would show them.
 _KEY_HEADERS: Final = frozenset({"authorization", "x-api-key", "proxy-authorization", "cookie"})
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# The value of `proxy` that means a direct connection, whatever the environment says.
+# The value of `proxy` that means a direct connection, whatever the environment contains.
 NO_PROXY: Final = "none"
 
 
@@ -49,7 +49,7 @@ class UpstreamSettings(BaseModel):
     kind: UpstreamKind = UpstreamKind.OTHER
     # With or without a trailing /v1.
     base_url: str = ""
-    # auto: found out by asking the server once.
+    # auto: found by one request to the server.
     dialect: Literal["auto", "openai", "anthropic"] = "auto"
     # Where the API key is: in a variable of the daemon's environment, or in a file, which wins.
     api_key_env: str = ""
@@ -63,8 +63,8 @@ class UpstreamSettings(BaseModel):
     model: str = ""
     # The model for each name that a client may request, `*` allowed; wins over `model`.
     models: dict[str, str] = {}
-    # 0: the server is asked. Servers of the kinds mlx-lm, ollama and other may accept any length,
-    # so the relay itself refuses longer prompts.
+    # 0: as the server reports it. Servers of the kinds mlx-lm, ollama and other may accept any
+    # length, so the relay itself refuses longer prompts.
     context_window_tokens: int = Field(0, ge=0)
     # A larger max_tokens of a client is reduced to this; 0: never.
     max_output_tokens: int = Field(0, ge=0)

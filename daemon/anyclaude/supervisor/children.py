@@ -1,4 +1,4 @@
-"""Which children there are, as data, and what they inherit."""
+"""The daemon's children as data, and the environment that they inherit."""
 
 import sys
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ _KEPT: Final = frozenset(
         "LANG",
         "TMPDIR",
         "ANYCLAUDE_HOME",
-        # Where local models lie.
+        # Where local models are stored.
         "HF_HOME",
         "HF_HUB_CACHE",
         "XDG_CACHE_HOME",
@@ -64,7 +64,7 @@ _NETWORK: Final = frozenset(
 _KEPT_PREFIXES: Final = ("LC_", "GRPC_")
 _SET: Final = {
     "PYTHONUNBUFFERED": "1",
-    # A stack for a native crash or an aborted start, from the first import on.
+    # Prints a stack after a native crash or an aborted start, from the first import on.
     "PYTHONFAULTHANDLER": "1",
     "HF_HUB_OFFLINE": "1",
 }

@@ -2,7 +2,7 @@
 
 Promises:
 - SIGTERM, SIGINT, SIGHUP and the Shutdown call stop cleanly: the front end drains, then the workers
-  stop, sockets go, exit 0. A second signal kills the children at once, exit 1.
+  stop, the sockets are removed, exit 0. A second signal kills the children at once, exit 1.
 - The control socket answers from before the first child is ready until after the last is gone.
 - The HTTP socket listens from before the first child until the stop begins.
 """

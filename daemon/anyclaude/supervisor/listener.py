@@ -1,8 +1,8 @@
 """The HTTP socket: the daemon binds it once and each front end inherits it.
 
 The socket listens from the start, so while a front end restarts clients wait in the backlog instead
-of being refused. When the supervisor has given up on the front end, nobody would ever accept them;
-then the daemon itself answers each request with status 529 and the reason.
+of being refused. When the supervisor has given up on the front end, the daemon itself responds to
+each request with status 529 and the reason.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ class PortTakenError(Exception):
 
 
 def listen(settings: ServerSettings) -> socket.socket:
-    """Binds and listens; port 0 takes a free one.
+    """Binds and listens; port 0 means any free port.
 
     Raises:
         PortTakenError: the port is taken, or may not be bound.

@@ -86,7 +86,7 @@ def _relayed(name: str, table: UpstreamSettings) -> Mode:
         return Mode(name, what, missing=missing)
     where = f"at {table.base_url}" + ("" if table.is_loopback else "; prompts leave this machine")
     if table.switch is SwitchPolicy.STOP_FIRST:
-        where += "; stop-first: our own worker ends to make room"
+        where += "; stop-first: our own worker stops and frees its memory"
     needs_key = table.kind is UpstreamKind.OPENROUTER
     return Mode(
         name,
@@ -152,7 +152,7 @@ def initial(loaded: LoadedSettings, mode_file: Path) -> Mode:
     """The mode to start with.
 
     Raises:
-        UnknownModeError: the settings name none that exists.
+        UnknownModeError: the settings name a mode that does not exist.
         ModeMissingError: the settings name one that nothing can serve.
     """
     modes = catalog(loaded.settings)

@@ -94,7 +94,7 @@ class ChildProcess:
         try:
             self._process.stdin.write(birth.to_json().encode() + b"\n")
         except BrokenPipeError:
-            # The child died first; its exit tells why.
+            # The child died first; its exit status has the reason.
             _log.debug("child left before its birth line", worker=self._name)
 
     def _notice(self, line: bytes) -> None:

@@ -64,7 +64,7 @@ class RecordFollower:
         except grpc.aio.AioRpcError as error:
             _log.debug("record stream ended", why=error.details())
         finally:
-            # The stream would go on if only the loop were left.
+            # Leaving the loop alone would not end the stream.
             call.cancel()
         return False
 

@@ -70,7 +70,7 @@ def why_not_ready(child: SupervisedChild, now: float) -> str:
     """One sentence for people: what is wrong and what to do."""
     name, supervisor = child.name, child.supervisor
     if child.pause is not None and not child.pause.is_complete:
-        return f"The {name} worker is being stopped to make room for mode {child.pause.mode}."
+        return f"The {name} worker is being stopped to free memory for mode {child.pause.mode}."
     ended = supervisor.last_exit.reason if supervisor.last_exit else "unknown"
     if child.state is State.FATAL:
         return (

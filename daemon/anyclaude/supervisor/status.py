@@ -123,7 +123,7 @@ def memory_problems(memory: worker_pb2.MemoryStatus) -> list[str]:
             f"This machine is short of memory: {_gigabytes(memory.available_bytes)} are available. "
             f"Idle KV caches have left memory for the disk. Close other programs; {smaller}."
         ]
-    # Memory that caches use already is available to this prompt: they are extended or evicted.
+    # Memory that caches already use is available to this prompt: caches are extended or evicted.
     if memory.prompt_bytes > memory.available_bytes + memory.cache_bytes:
         return [
             f"{needed}, and {_gigabytes(memory.available_bytes)} of this machine's memory are "

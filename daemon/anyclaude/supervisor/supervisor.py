@@ -81,7 +81,7 @@ class Actions(Protocol):
     def stop_timer(self) -> None: ...
 
     def changed(self) -> None:
-        """The state is now another one."""
+        """The state has changed."""
 
 
 class Supervisor:
@@ -134,7 +134,7 @@ class Supervisor:
         return max(0, self._spawns - 1)
 
     def handle(self, event: Event, exit_: Exit | None = None) -> None:
-        """Takes one event; `exit_` comes with EXITED and with nothing else."""
+        """Handles one event; `exit_` is given with EXITED only."""
         assert (event is Event.EXITED) == (exit_ is not None)
         handler = _TABLE.get((self.state, event))
         assert handler is not None, f"{event.value} in state {self.state.value}"
@@ -266,7 +266,7 @@ _TABLE: Final[Mapping[tuple[State, Event], Callable[[Supervisor], None]]] = {
     (State.READY, Event.EXITED): Supervisor._die,
     (State.READY, Event.RESTART): Supervisor._stop_and_spawn,
     (State.READY, Event.STOP): Supervisor._stop,
-    # The notice was on its way when the stop began.
+    # The notice was sent before the stop began.
     (State.STOPPING, Event.READY): Supervisor._nothing,
     (State.STOPPING, Event.EXITED): Supervisor._finish_stop,
     (State.STOPPING, Event.STOP_TIMEOUT): Supervisor._kill,

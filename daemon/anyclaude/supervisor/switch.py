@@ -31,14 +31,15 @@ from anyclaude.worker.v1 import worker_pb2
 
 _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-# For the front end to accept new routes. One that is restarting gets them before its first request.
+# How long the front end may take to accept new routes. One that is restarting gets them before its
+# first request.
 _ACCEPT_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.1
-# A request routed just before the change may reach the worker a moment later.
+# How long a request that was routed just before the change may take to reach the worker.
 _IDLE_POLLS: Final = 3
-# Between two checks of a server that is starting.
+# Time between two checks of a server that is starting.
 _RECHECK_SECONDS: Final = 0.5
-# For one check: a connection and two requests, each with its own time limit in the relay.
+# Time for one check: a connection and two requests, each with its own limit in the relay.
 _CHECK_SECONDS: Final = 30.0
 _GONE: Final = frozenset({State.STOPPED, State.STOPPING})
 

@@ -13,7 +13,7 @@ from anyclaude.worker.v1 import worker_pb2, worker_pb2_grpc
 
 _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-# A glance must not make `status` slow.
+# `status` waits no longer than this for a worker.
 GLANCE_SECONDS: Final = 1.0
 # Long enough for a busy worker, short enough for a caller who waits.
 STATUS_SECONDS: Final = 4.0
@@ -33,7 +33,7 @@ class WorkerClient:
         self._last: tuple[int, worker_pb2.GetStatusResponse] | None = None
 
     def model(self, mode: str) -> worker_pb2.ModelInfo | None:
-        """What the current process answers `mode` with; None until it has said so."""
+        """What the current process answers `mode` with; None until it reports one."""
         last = self._last_status()
         if last is None:
             return None
@@ -57,7 +57,7 @@ class WorkerClient:
         await self._changes.follow(self._learn_model, _RETRY_SECONDS)
 
     async def _learn_model(self) -> bool:
-        """False when it has to be tried again."""
+        """Returns False if it has to be tried again."""
         if self._last_status() is not None:
             return True
         try:
@@ -72,7 +72,7 @@ class WorkerClient:
     async def status(
         self, timeout_seconds: float, check_mode: str = ""
     ) -> worker_pb2.GetStatusResponse:
-        """The status now; the server behind `check_mode` is asked anew for it."""
+        """The status now; the server behind `check_mode` is checked first."""
         generation = self.child.supervisor.generation
         stub: Any = worker_pb2_grpc.WorkerServiceStub(await self.child.channel())  # type: ignore[no-untyped-call]
         status: worker_pb2.GetStatusResponse = await stub.GetStatus(
@@ -95,5 +95,5 @@ class WorkerClient:
 
 
 def _news(status: worker_pb2.GetStatusResponse) -> list[tuple[str, int, worker_pb2.ModelInfo]]:
-    """What readiness and routes depend on."""
+    """The parts of a status that readiness and routes depend on."""
     return [(known.name, known.reachability, known.model) for known in status.upstreams]

@@ -239,7 +239,7 @@ _WRONG = Chapter(
             _no_model,
         ),
         Example(
-            "The local model makes room",
+            "The local model stops to free memory",
             "A launch asked for `mlx-lm` while the service's mode is a stop-first one.",
             "Run the command in the message, or start this launch in the service's mode.",
             _makes_room,

@@ -131,7 +131,7 @@ def test_stop_first_frees_the_process_and_brings_the_caches_back(service: Servic
     assert (status.readiness, list(status.problems)) == (control_pb2.READINESS_READY, [])
     assert "stopped (stop-first)" in shown
     assert listed["big"]["switch_policy"] == "stop_first"
-    assert "stop-first: our own worker ends to make room" in listed["big"]["description"]
+    assert "stop-first: our own worker stops and frees its memory" in listed["big"]["description"]
     assert "anyclaudectl mode mlx-lm" in listed["mlx-lm"]["reason"]
     assert refused.status_code == 400
     assert "stopped (stop-first) while big is the mode" in refused.json()["error"]["message"]

@@ -2,8 +2,8 @@
 
 import gc
 
-# Imports make millions of objects, and nearly all of them stay: garbage collections among them are
-# a fifth of the start's CPU time. `Child.ready` enables collections again.
+# Imports make millions of objects that stay, and collecting garbage among them would take a fifth
+# of the start's CPU time. `Child.ready` enables collections again.
 gc.disable()
 
 from anyclaude.mlx.main import main  # noqa: E402 - see above

@@ -6,7 +6,7 @@ the worker uses of it is here, typed as far as it can be.
 
 import os
 
-# Names are resolved by us; nothing here may reach for the network.
+# We resolve model names ourselves; nothing here may use the network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -65,7 +65,7 @@ Sampler = Callable[[mx.array], mx.array]
 
 QUANTIZATION_GROUP: Final = 64
 OPENING_TOKENS: Final = 32
-# Another version or device may compute other last bits.
+# Another version or device may compute different last bits.
 MLX_VERSIONS: Final = (
     metadata.version("mlx"),
     metadata.version("mlx-lm"),
@@ -98,7 +98,7 @@ def map_weights(folder: Path) -> tuple[LanguageModel, dict[str, Any]]:
 
 
 def load_tokenizer_from(folder: Path, config: Mapping[str, Any]) -> TokenizerWrapper:
-    """A tokenizer object of its own: one must never be shared between threads."""
+    """A new tokenizer object, since threads must never share one."""
     tokenizer: TokenizerWrapper = load_tokenizer(  # type: ignore[no-untyped-call]
         folder, eos_token_ids=config.get("eos_token_id")
     )
@@ -136,9 +136,9 @@ def opens_thinking(tokenizer: TokenizerWrapper, token_ids: Sequence[int] | Token
 def prefill(
     model: LanguageModel, layers: list[Layer], token_ids: Sequence[int] | TokenArray
 ) -> None:
-    """Runs `token_ids` through the model for their cache alone.
+    """Runs `token_ids` through the model to fill its caches.
 
-    Only the caches are evaluated, so the last layer's attention and the head never run.
+    Only the caches are evaluated: the last layer's attention and the head never run.
     """
     model(mx.array(token_array(token_ids))[None], cache=layers)
     evaluate(layers)
@@ -150,8 +150,8 @@ def decode(
 ) -> Generator[int]:
     """Generates from the prompt's last token, which must not be in the cache yet.
 
-    Whenever a token is handed out it is in the cache (a step runs ahead); closing the iterator
-    leaves the cache valid.
+    Each token is in the cache by the time it is returned, because a step runs ahead. Closing the
+    iterator leaves the cache valid.
     """
     steps = generate_step(
         mx.array([last_token]),
@@ -165,5 +165,5 @@ def decode(
 
 
 def evaluate(layers: list[Layer]) -> None:
-    """Computes whatever the caches still hold as a promise."""
+    """Computes what MLX has only planned so far for the caches."""
     mx.eval([layer.state for layer in layers])

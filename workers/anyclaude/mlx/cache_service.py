@@ -1,6 +1,7 @@
 """Serves the cache verbs, `anyclaude.cache.v1`. The caches are read and changed on the MLX thread.
 
-Each handler checks its request, hands a function to the engine, and names what can go wrong.
+Each handler checks its request, gives the engine a function to run, and turns its errors into
+statuses.
 """
 
 import asyncio
@@ -60,7 +61,7 @@ class CacheService(cache_pb2_grpc.CacheServiceServicer):
         """
         Args:
             worker: computes prompts for `WarmCache`, and knows the memory.
-            disk: None where caches are kept in memory alone.
+            disk: None if caches are kept in memory only.
         """
         self._engine = engine
         self._worker = worker
@@ -236,7 +237,7 @@ def _check_label(label: str) -> None:
 
 
 def _check_path(path: str) -> None:
-    """A relative path would mean another file here: the worker has a working folder of its own."""
+    """Refuses relative paths, since the worker's working folder is not the caller's."""
     if not PurePath(path).is_absolute():
         message = f"{path!r} is not an absolute path."
         raise CallError(grpc.StatusCode.INVALID_ARGUMENT, "BAD_PATH", message)

@@ -82,8 +82,8 @@ def pin_cache(store: KVStore, name: str, *, pinned: bool) -> pb.PinCacheResponse
     """Pins or unpins the cache or segment of that name.
 
     Raises:
-        UnknownCacheError: there is none.
-        PinnedTooMuchError: it would take more than pinned caches may.
+        UnknownCacheError: nothing has this name.
+        PinnedTooMuchError: pinned caches would exceed their share of the memory limit.
     """
     tip = _tip(store, name)
     if tip is None:
@@ -114,7 +114,7 @@ def prune_caches(
     """Removes what the filter selects; with `dry_run` only lists it.
 
     Raises:
-        UnknownCacheError: nothing is stored of the model that was named.
+        UnknownCacheError: nothing is stored for the model that the filter names.
     """
     if wanted.model and wanted.model != next(iter(disk.models() if disk else {}), ""):
         return _prune_model(disk, wanted.model, dry_run=dry_run)
@@ -164,7 +164,7 @@ def selection(wanted: pb.PruneFilter, store: KVStore) -> Selection:
 
 
 def _lineage(lineage: Lineage) -> pb.Cache:
-    """Bytes are of the segments that only this conversation uses."""
+    """The message of a conversation; its bytes are those of segments that no other one uses."""
     own: list[Node] = []
     for node in reversed(lineage.tip.path() if lineage.tip else []):
         if node.stable_digest or len(node.children) > 1:

@@ -37,15 +37,15 @@ class Exchange:
     ) -> None:
         """
         Args:
-            fingerprint: names what the caches are valid for.
-            tier: None where caches are kept in memory alone.
+            fingerprint: the caches' fingerprint.
+            tier: None if caches are kept in memory only.
         """
         self._engine = engine
         self._store = engine.store
         self._fingerprint = fingerprint
         self._model = model
         self._tier = tier
-        # One thread, so that a file is closed after its last write even when the caller has gone.
+        # One thread, so that a file is closed after its last write even if the caller is gone.
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="exchange")
         self._turn = asyncio.Lock()
 
@@ -121,7 +121,7 @@ class Exchange:
         return _answer(incoming.brought, reader.nbytes)
 
     def _check_size(self, reader: ExportReader) -> None:
-        """Refuses a file that would evict everything else, and then its own first segments."""
+        """Refuses a file larger than the budget, which would evict its own first segments."""
         name, limit = "cache.memory_limit_bytes", self._engine.status.cache_limit_bytes
         if self._tier is not None:
             name, limit = "cache.disk_limit_bytes", self._tier.status().budget_bytes
@@ -133,7 +133,7 @@ class Exchange:
             )
 
     async def _until_written(self) -> None:
-        """Waits until the disk has the segments, so that they can be evicted from memory later."""
+        """Waits until the segments are on disk, so that they can be evicted from memory later."""
         tier = self._tier
         if tier is None:
             return

@@ -20,7 +20,7 @@ from anyclaude.runtime.paths import write_atomically
 
 log = structlog.get_logger(__name__)
 
-# Of one model; with the length below, the file stays under a megabyte for each.
+# Labels of one model; with the maximum length below, they are less than a megabyte.
 MAX_LABELS: Final = 1000
 MAX_CHARACTERS: Final = 200
 

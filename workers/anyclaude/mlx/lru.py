@@ -22,7 +22,7 @@ class LRUCache(Generic[Key, Value]):
     ) -> None:
         """
         Args:
-            limit: of the number of values, or of the sum of their sizes with `size_of`.
+            limit: the maximum number of values, or with `size_of` the maximum sum of their sizes.
             max_entries: limits the number as well.
         """
         self._limit = limit

@@ -125,7 +125,7 @@ def _serve(engine: Engine) -> ExitCode:
 
 
 def _fingerprint(model: Model, settings: Settings) -> str:
-    """Names what caches are valid for: this model, these settings and this version of MLX."""
+    """Identifies what caches are valid for: this model, its settings and this version of MLX."""
     facts = (model.info.fingerprint, settings.cache.kv_bits, MLX_VERSIONS, RECORD_LAYOUT)
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 
@@ -133,7 +133,7 @@ def _fingerprint(model: Model, settings: Settings) -> str:
 def _disk(fingerprint: str, settings: Settings, paths: Paths) -> DiskTier | None:
     if not settings.cache.disk_limit_bytes:
         return None
-    # Half of what the daemon grants for stopping: the rest is the running requests'.
+    # Half of the time that the daemon grants for stopping; running requests get the rest.
     bounds = Bounds(close_seconds=settings.supervisor.stop_timeout_seconds / 2)
     limit = settings.cache.disk_limit_bytes
     return DiskTier(paths.cache / "kv", fingerprint, limit, bounds=bounds)
@@ -225,7 +225,7 @@ class Serving:
         self._listening.wait()
 
     def stop(self) -> None:
-        """Delivers what is still to be delivered and closes the socket."""
+        """Sends the remaining events and closes the socket."""
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 

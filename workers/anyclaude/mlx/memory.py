@@ -1,8 +1,8 @@
 """Memory of the machine: how much there is, what the caches may use of it, and when it runs short.
 
-`Machine` asks the platform. macOS: the kernel's pressure level (the one that Activity Monitor
-colours), and the physical footprint, which counts compressed and GPU memory as the kernel's own
-limits do. Linux: pressure stall information, and resident bytes. Where the platform has no answer,
+`Machine` reads it from the platform. macOS: the kernel's pressure level (the one that Activity
+Monitor colours), and the physical footprint, which counts compressed and GPU memory as the kernel's
+own limits do. Linux: pressure stall information, and resident bytes. On platforms without these,
 the pressure is normal.
 """
 
@@ -24,7 +24,7 @@ from anyclaude.messages.errors import ApiError
 log = structlog.get_logger(__name__)
 
 MIN_LIMIT_BYTES: Final = 512 * 1024**2
-# What Claude Code sends with every request.
+# The tokens that Claude Code sends with every request.
 PROMPT_TOKENS: Final = 18_490
 # Shares of memory that model and caches may use: on Linux they share it with everything else; on
 # macOS the working set that Metal recommends already leaves the system its part.
@@ -38,7 +38,7 @@ _RUSAGE_INFO_V0: Final = 0
 _RUSAGE_BYTES: Final = 96
 _FOOTPRINT_AT: Final = 72
 _LINUX_PSI: Final = Path("/proc/pressure/memory")
-# Per cent of the last ten seconds in which some, or all, processes waited for memory.
+# Per cent of the last ten seconds in which some or all processes waited for memory.
 _LINUX_WARN_SOME: Final = 10.0
 _LINUX_CRITICAL_FULL: Final = 10.0
 
@@ -62,7 +62,7 @@ class Machine:
         return _macos_pressure() if sys.platform == "darwin" else linux_pressure(_LINUX_PSI)
 
     def footprint_bytes(self) -> int:
-        """What this process uses of it."""
+        """The memory that this process uses."""
         if sys.platform == "darwin":
             return _macos_footprint()
         return int(psutil.Process().memory_info().rss)
@@ -117,15 +117,16 @@ def check_weights(folder: Path, machine: Machine, reserve_bytes: int) -> None:
 class Preflight:
     """Checks before a request starts that the machine has the memory that it needs.
 
-    The caches' own limit says what they may use; this says what there is. Running requests have
-    claimed theirs, so two prefills never count on the same bytes.
+    The caches' limit is a setting; this checks the memory that is really free. Running requests
+    have claimed theirs, so two prefills never count on the same bytes.
     """
 
     def __init__(self, machine: Machine, reserve_bytes: int) -> None:
         """
         Args:
             machine: this machine.
-            reserve_bytes: kept free for the rest, a prefill's intermediate results included.
+            reserve_bytes: kept free for everything else, including a prefill's intermediate
+                results.
         """
         self._machine = machine
         self._reserve_bytes = reserve_bytes
@@ -137,7 +138,7 @@ class Preflight:
         return max(0, needed_bytes - self._free_bytes())
 
     def refusal(self, needed_bytes: int) -> ApiError:
-        """The error for a request that does not fit, which nothing but a person can change."""
+        """The error for a request that does not fit; only the user can change that."""
         self.refused += 1
         free = max(0, self._free_bytes())
         return ApiError(
@@ -156,10 +157,10 @@ class Preflight:
 
 
 class PressureWatch:
-    """Asks the kernel now and then, from a thread of its own, and evicts caches under pressure.
+    """Polls the kernel's memory pressure on a thread of its own, and evicts caches under pressure.
 
     When the level rises, idle KV caches are evicted to disk: the oldest part at a warning, all of
-    them when it is critical. A level that stays the same evicts no more.
+    them when it is critical. A level that stays the same evicts nothing more.
     """
 
     def __init__(
@@ -196,7 +197,7 @@ def linux_pressure(file: Path) -> Pressure:
     try:
         lines = file.read_text().splitlines()
     except OSError:
-        # Kernels without it.
+        # The kernel does not report pressure.
         return Pressure.NORMAL
     shares = {line.split()[0]: float(line.split()[1].partition("=")[2]) for line in lines if line}
     if shares.get("full", 0.0) >= _LINUX_CRITICAL_FULL:

@@ -1,7 +1,7 @@
 """The cache verbs on the control socket: each call goes to the worker that keeps the caches.
 
 Requests and responses pass as bytes, and the worker's own errors pass unchanged, so a new verb
-needs no change here. What is added are the errors of a worker that cannot answer.
+needs no change here. Only the errors of a worker that cannot respond are added here.
 """
 
 from typing import Any, Final
@@ -18,7 +18,7 @@ from anyclaude.supervisor.routes import seconds_to_ready, why_not_ready
 from anyclaude.supervisor.worker_client import WorkerClient
 
 SERVICE_NAME: Final = cache_pb2.DESCRIPTOR.services_by_name["CacheService"].full_name
-# Of the caller's time, what is kept to say that the worker was too slow.
+# The part of the caller's time that is left for the error that the worker was too slow.
 _REPLY_SECONDS: Final = 1.0
 # The process ended during the call, or was just being replaced.
 _GONE: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})

@@ -1,8 +1,8 @@
 """The loop of the MLX thread.
 
-Requests come in through a thread-safe queue of commands and run interleaved: each gets a turn in
-order of arrival, a prefill chunk or a few decode steps. All MLX work happens here, on one thread,
-the process's main one (leaving a process whose MLX thread is another aborts).
+Requests arrive through a thread-safe queue of commands and run interleaved: in order of arrival,
+each gets a turn, which is a prefill chunk or a few decode steps. All MLX work happens on this
+thread, which is the process's main one: a process with MLX on another thread aborts when it exits.
 
 An error that no request caused fails all running requests and ends the loop: the supervisor starts
 a fresh process.
@@ -41,7 +41,7 @@ COUNT_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class EngineStatus:
-    """What other threads may know of the engine and its caches."""
+    """A snapshot of the engine and its caches for other threads."""
 
     running_requests: int = 0
     queued_requests: int = 0
@@ -55,7 +55,7 @@ class EngineStatus:
     caches: int = 0
     cache_bytes: int = 0
     cache_limit_bytes: int = 0
-    # Of a cache; 0 until the first one is measured.
+    # What one token costs in a cache; 0 until the first cache is measured.
     bytes_per_token: float = 0.0
 
 
@@ -131,7 +131,7 @@ class Engine:
         self._commands.put(evict)
 
     def stop(self, grace_seconds: float) -> None:
-        """Lets running requests go on for `grace_seconds`, then fails what is left."""
+        """Lets running requests continue for `grace_seconds`, then fails the rest."""
 
         def begin() -> None:
             self._stop_at = time.monotonic() + grace_seconds
@@ -156,7 +156,7 @@ class Engine:
         self._publish()
 
     def _publish(self, **changes: int) -> None:
-        """Replaces the status; a busy engine rarely counts bytes, which walks over all caches."""
+        """Replaces the status; a busy engine counts bytes rarely, since that reads all caches."""
         now, budget = time.monotonic(), self.store.budget
         if not self._running or now - self._counted > COUNT_SECONDS:
             self._counted = now
@@ -203,7 +203,7 @@ class Engine:
         return len(self._running) < self._settings.max_running_requests
 
     def _start_waiting(self) -> None:
-        """Starts jobs in order of arrival; one that waits for a twin lets others pass."""
+        """Starts jobs in order of arrival; one whose prefix is being computed lets others pass."""
         for job in list(self._waiting):
             if not self._has_free_slot():
                 return
@@ -226,11 +226,11 @@ class Engine:
         generation = self._generation(job)
         self._running.append(generation)
         self._publish()
-        # At once: the request claims its memory before the next job is admitted.
+        # It starts at once, so that it claims its memory before the next job is admitted.
         self._advance(generation)
 
     def _missing_bytes(self, job: Job) -> int:
-        """Bytes that the machine lacks for the job after idle caches were evicted for it."""
+        """Evicts idle caches for the job; returns how many bytes the machine still lacks."""
         if self._preflight is None:
             return 0
         missing = self._preflight.missing_bytes(self._needed_bytes(job))
@@ -252,8 +252,8 @@ class Engine:
     def _is_being_computed(self, job: Job) -> bool:
         """Whether a running request is prefilling tokens that the job could soon reuse.
 
-        A retry whose first try still runs, or subagents that start at once: the later one waits
-        until the shared part is there instead of computing it again.
+        This happens when a retry's first try still runs, or when subagents start together. The
+        later request waits for the shared part instead of computing it again.
         """
         prompt = job.token_ids
         wanted = max(
@@ -280,7 +280,7 @@ class Engine:
         )
 
     def _chunk_tokens(self) -> int:
-        """Smaller chunks while others decode, so that their answers keep flowing."""
+        """The size of a prefill chunk: smaller while others decode, so that they do not pause."""
         if any(generation.decoding for generation in self._running):
             return self._settings.shared_prefill_chunk_tokens
         return self._settings.prefill_chunk_tokens

@@ -1,8 +1,8 @@
 """One request from lookup to stop reason, as a generator that yields after every turn.
 
 A turn is a prefill chunk or a few decode steps; between turns the scheduler runs other requests,
-and closing the generator cancels this one. However it ends, its cache is valid for the tokens in it
-when the lease ends, so what was computed is kept.
+and closing the generator cancels this one. However a request ends, its cache is valid for the
+tokens in it, so what was computed is kept.
 """
 
 import time
@@ -87,7 +87,7 @@ class Generation:
             self.job.listener.kept(self.job.lineage, lease.live.tokens.ids, tip)
 
     def _prefill(self, lease: Lease) -> Generator[None]:
-        """Computes the prompt but for its last token, which decoding begins with."""
+        """Computes the prompt except its last token, with which decoding begins."""
         ids, live = self.job.token_ids, lease.live
         end = len(ids) - 1
         live.reserve(end - len(live) + RESPONSE_TOKENS)
@@ -182,7 +182,7 @@ def _prompt_usage(job: Job, lease: Lease) -> pb.Usage:
 
 
 def _stops(marks: Sequence[int], begin: int, end: int) -> list[int]:
-    """Where prefill pauses for a checkpoint: at marks still ahead, and at the end."""
+    """The lengths at which prefill pauses for a checkpoint: the remaining marks, and the end."""
     return [mark for mark in marks if begin < mark < end] + [end]
 
 

@@ -40,10 +40,10 @@ class RequestListener(Protocol):
         """The store has lent the request a cache."""
 
     def emitted(self, event: GenerateResponse) -> None:
-        """The request's response has gone on by a block event."""
+        """A block event of the response was sent."""
 
     def kept(self, key: LineageKey, tokens: TokenArray, tip: Node) -> None:
-        """The request is over, and its tokens are in the tree, where they end at `tip`."""
+        """The request is over; its tokens are in the tree and end at `tip`."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,11 @@ class Job:
     request_id: str
     lineage: LineageKey
     token_ids: TokenArray
-    # Where checkpoints are worth having: ends of messages.
+    # Useful places for checkpoints: the ends of messages.
     marks: tuple[int, ...]
     stable_tokens: int
     max_tokens: int
-    # Whether max_tokens was lowered to what the window leaves.
+    # Whether max_tokens was lowered to fit into the context window.
     window_limited: bool
     sampler: Sampler
     new_blocks: Callable[[], Blocks]

@@ -1,10 +1,10 @@
-"""Memory budget of the store: what caches use, what running requests claim, what is evicted.
+"""Memory budget of the store: the bytes used and claimed, and the order of eviction.
 
-Everything in memory, with what running requests may still claim, stays within the limit. Order of
-eviction, cheapest loss first: the live caches of idle conversations (all of it is in the tree too),
-segments of subagents, of main conversations, stable prefixes, and pinned ones; within a kind the
-least recently used. Only a segment that nothing in memory builds on can go. It stays in the storage
-where it is there, and leaves the tree where it is not.
+The bytes in memory plus those that running requests may still claim stay within the limit. Order of
+eviction, cheapest loss first: the live caches of idle conversations (their tokens are in the tree
+too), segments of subagents, of main conversations, stable prefixes, pinned segments; within a kind
+the least recently used first. A segment is evicted only when no other segment in memory builds on
+it. It stays in the tree if the storage has a record of it.
 """
 
 import heapq
@@ -21,7 +21,7 @@ from anyclaude.mlx.tokens import TokenArray
 
 @dataclass(frozen=True)
 class StoreLimits:
-    """The cache settings that the store keeps to."""
+    """The limits of the store, from the cache settings."""
 
     memory_limit_bytes: int
     prune_fraction: float = 0.2
@@ -50,8 +50,8 @@ class MemoryBudget:
     ) -> None:
         """
         Args:
-            limits: what it keeps to.
-            tree, lineages, leases, storage: the store's own.
+            limits: the limits that it enforces.
+            tree, lineages, leases, storage: the store's, shared with it.
             forget: removes a segment from the tree and the storage.
             clock: Unix time.
             bytes_per_token: 0 until the first cache is measured.
@@ -68,7 +68,7 @@ class MemoryBudget:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tree and of all live caches, states that they share counted once."""
+        """Bytes of the tree and of all live caches; states that they share count once."""
         leaves = {id(leaf): leaf for live in self.live_caches() for leaf in live.leaves()}
         for node in self._tree.nodes():
             for state in node.states.values():
@@ -84,18 +84,18 @@ class MemoryBudget:
         return self._limits.prune_fraction
 
     def live_caches(self) -> list[LiveCache]:
-        """Those of idle conversations and of running requests."""
+        """The live caches of idle conversations and of running requests."""
         idle = [lineage.live for lineage in self._lineages.values() if lineage.live is not None]
         return [*idle, *(lease.live for lease in self._leases)]
 
     def measure(self, live: LiveCache) -> None:
-        """Learns from a cache what a token costs."""
+        """Measures on a cache how many bytes a token costs."""
         self.bytes_per_token = kinds.bytes_per_token(live.layers) or self.bytes_per_token
 
     # What a request needs
 
     def fit_request(self, key: LineageKey, prompt: TokenArray, *, keep: bool = True) -> bool:
-        """Evicts until the request fits; False if it cannot. What it will reuse goes last."""
+        """Evicts until the request fits; False if it cannot. What it will reuse is evicted last."""
         match = self._tree.match(prompt)
         now = self._clock()
         for node in match.nodes:
@@ -106,7 +106,7 @@ class MemoryBudget:
         return self.fit(self._added_bytes(match, prompt, lineage))
 
     def needed_bytes(self, key: LineageKey, prompt: TokenArray, *, keep: bool = True) -> int:
-        """Bytes that this request and those that run will yet allocate."""
+        """Bytes that this request and all running ones have still to allocate."""
         match = self._tree.match(prompt)
         read = sum(node.stored_bytes for node in match.nodes if not node.in_memory)
         lineage = self._lineages.get(key) if keep else None
@@ -118,7 +118,7 @@ class MemoryBudget:
         return int(tokens * self.bytes_per_token)
 
     def _added_bytes(self, match: Match, prompt: TokenArray, lineage: Lineage | None) -> int:
-        """A request's cost without the live cache that its conversation has already."""
+        """A request's cost without the live cache that its conversation already has."""
         own = lineage.live.nbytes if lineage is not None and lineage.live is not None else 0
         return max(0, self.cost_bytes(prompt, match) - own)
 
@@ -131,8 +131,8 @@ class MemoryBudget:
     def fit(self, needed_bytes: int) -> bool:
         """Evicts until `needed_bytes` more fit; False if they cannot.
 
-        Idle live caches go first. If that is not enough, a whole fraction of the limit goes, so
-        that evicting is rare.
+        Idle live caches are evicted first. If that is not enough, a whole fraction of the limit is
+        evicted, so that this happens rarely.
         """
         limit = self._limits.memory_limit_bytes
         needed_bytes += self._claimed_bytes()
@@ -148,7 +148,7 @@ class MemoryBudget:
         return self.nbytes + needed_bytes <= limit
 
     def free(self, nbytes: int) -> None:
-        """Moves at least `nbytes` of idle caches out of memory, if there are as many."""
+        """Moves at least `nbytes` of idle caches out of memory, or all of them."""
         target = self.nbytes - nbytes
         for lineage in self._lineages.values():
             lineage.live = None
@@ -169,11 +169,11 @@ class MemoryBudget:
         used = self.nbytes
         for node in list(_leaves_first(self._tree)):
             if used <= target_bytes:
-                # A state that a live cache shares with an evicted segment is the cache's now.
+                # A state that was shared with an evicted segment now counts for the live cache.
                 used = self.nbytes
             if used <= target_bytes:
                 return
-            # Counting everything for each would take longer than the request that waits.
+            # Counting all bytes for each segment would take longer than the waiting request.
             used -= node.nbytes
             self.evictions += 1
             self.evict(node)
@@ -187,7 +187,7 @@ class MemoryBudget:
 
 
 def _leaves_first(tree: PrefixTree) -> Iterator[Node]:
-    """Nodes in memory in the order in which they should go; a parent comes after its children."""
+    """Nodes in memory in the order of eviction; a parent comes after its children."""
     below = {
         node: sum(child.in_memory for child in node.children.values())
         for node in tree.nodes()
@@ -206,5 +206,5 @@ def _leaves_first(tree: PrefixTree) -> Iterator[Node]:
 
 
 def _value(node: Node) -> tuple[bool, bool, bool, float]:
-    """Sorts nodes from the first to go to the last."""
+    """The sort key that orders nodes for eviction, first evicted first."""
     return (node.pinned, bool(node.stable_digest), node.is_main, node.last_use)

@@ -3,8 +3,8 @@
 Three kinds:
   - full attention (KVCache, QuantizedKVCache): can be cut back to any length;
   - sliding window (our WindowKVCache): can be cut back while it has the keys of the new end;
-  - anything else (recurrent state, chunked attention): only a saved state brings it back.
-Never by `is_trimmable()`: a sliding window answers yes until it is full.
+  - anything else (recurrent state, chunked attention): only a saved state restores it. mlx-lm's
+    `is_trimmable()` is not used: a sliding window returns True until it is full.
 
 A composite layer (CacheList) is taken apart, so the rest of the package sees a flat list of leaves.
 """
@@ -28,7 +28,7 @@ from anyclaude.mlx.kv.window import WindowKVCache
 
 
 def new_layers(model: LanguageModel, kv_bits: int = 0) -> list[Layer]:
-    """An empty cache for `model`, one entry per layer, made of classes we can cut exactly.
+    """An empty cache for `model`, one entry per layer, of classes that can be cut exactly.
 
     Args:
         model: decides the classes.
@@ -60,11 +60,11 @@ def cut(leaf: Layer, n: int, length: int) -> None:
 
 
 def copied(leaf: Layer, n: int) -> Layer:
-    """A copy of the leaf, cut to `n`, that later writes to the leaf cannot reach."""
+    """A copy of the leaf, cut to `n`, that later writes to the leaf do not change."""
     if isinstance(leaf, WindowKVCache):
         return leaf.compacted(n)
-    # Shares buffers until either side writes; copy.copy and from_state would alias (mlx arrays are
-    # written in place through their cache object).
+    # deepcopy shares buffers until either side writes. copy.copy and from_state would alias them: a
+    # cache object writes its arrays in place.
     return copy.deepcopy(leaf)
 
 
@@ -110,7 +110,7 @@ def reserve(leaf: Layer, tokens: int) -> None:
 
 
 def replace_leaves(layers: list[Layer], new: list[Layer]) -> list[Layer]:
-    """The layers with their leaves exchanged for `new`, which is in the order of `leaves()`."""
+    """The layers with their leaves replaced by `new`, which has the order of `leaves()`."""
     remaining = iter(new)
     return [_rebuilt(layer, remaining) for layer in layers]
 

@@ -1,4 +1,4 @@
-"""Conversations as names on the prefix tree, and the caches lent to their requests."""
+"""Conversations as names in the prefix tree, and the caches lent to their requests."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class LineageKey:
 
 @dataclass(eq=False)
 class Lineage:
-    """What is known of a conversation between its requests."""
+    """The state of a conversation between its requests."""
 
     key: LineageKey
     create_time: float
@@ -54,7 +54,7 @@ class Lookup:
     key: LineageKey
     prompt: TokenArray
     stable_tokens: int
-    # What of the prompt is in the tree, whether a cache can be made of it or not.
+    # The part of the prompt that is in the tree, even if no cache can be made of it.
     match: Match
     reused: int
     from_live: bool

@@ -45,7 +45,7 @@ class LiveCache:
 
     @property
     def needs_checkpoints(self) -> bool:
-        """Whether some layer can only be brought back from a saved state."""
+        """Whether some layer can be restored from a saved state only."""
         return self._needs_checkpoints
 
     def leaves(self) -> Iterator[Layer]:
@@ -61,7 +61,7 @@ class LiveCache:
         return max((p for p in self.checkpoints if p <= common), default=0)
 
     def cut(self, n: int) -> None:
-        """Forgets all but the first `n` tokens, in place; `n` comes from `reusable`."""
+        """Drops all but the first `n` tokens, in place; `n` comes from `reusable`."""
         length = len(self)
         if n == length:
             return
@@ -79,7 +79,7 @@ class LiveCache:
     def fork(self, n: int, spare_tokens: int) -> "LiveCache":
         """A cache of its own that holds the first `n` tokens; `n` comes from `reusable`.
 
-        One copy of what it holds; this cache is left as it was.
+        Copies the data once; this cache does not change.
         """
         saved = {} if self._can_cut_freely(n) else self.checkpoints[n]
         new = []
@@ -98,7 +98,7 @@ class LiveCache:
         )
 
     def state(self) -> States:
-        """Copies of what only a saved state brings back, as they are now."""
+        """Copies of the leaves that only a saved state restores, as they are now."""
         states = {
             index: kinds.copied(leaf, len(self))
             for index, leaf in enumerate(kinds.leaves(self.layers))
@@ -113,7 +113,7 @@ class LiveCache:
             kinds.reserve(leaf, tokens)
 
     def checkpoint(self, *, keep: Iterable[int] = ()) -> None:
-        """Saves the present state; over the limit the oldest go, but never those in `keep`."""
+        """Saves the present state; over the limit drops the oldest, but none in `keep`."""
         point = len(self)
         if not self._needs_checkpoints or point == 0 or point in self.checkpoints:
             return
@@ -143,7 +143,7 @@ def extract(live: LiveCache, start: int, end: int) -> SegmentArrays:
 def assemble(nodes: Sequence[Node], live: LiveCache, prompt: TokenArray, spare_tokens: int) -> None:
     """Fills an empty live cache with the tokens of `prompt`, from the segments that hold them.
 
-    One copy, each layer's segments at once. Layers that need a state take the one saved there.
+    Copies once, all segments of a layer together. Layers that need a state get the one saved there.
     """
     n = len(prompt)
     used = [node for node in nodes if node.start < n]

@@ -1,4 +1,4 @@
-"""What an operator does to the caches: prune and pin. The MLX thread's, like the store.
+"""An operator's changes to the caches: prune and pin. Used on the MLX thread only.
 
 A prune removes conversations and the segments that only they use. It is planned before anything is
 removed. The segments of a stable prefix stay for the next conversation, unless everything is pruned
@@ -21,23 +21,23 @@ class Tier(Enum):
     """Where a prune removes caches."""
 
     BOTH = auto()
-    # Out of memory; records stay.
+    # Removes from memory; records stay.
     MEMORY = auto()
-    # Off the disk; what is in memory stays.
+    # Removes from disk; what is in memory stays.
     DISK = auto()
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Conditions combine; none given selects nothing."""
+    """What to prune: everything that meets all given conditions; nothing if none is given."""
 
     session_id: str | None = None
     older_than_seconds: float | None = None
     # Stop once this many bytes or fewer remain in memory, or on disk for that tier.
     to_bytes: int | None = None
-    # Everything, stable prefixes included.
+    # Select everything, stable prefixes included.
     all: bool = False
-    # Pinned caches as well.
+    # Select pinned caches as well.
     pinned: bool = False
     tier: Tier = Tier.BOTH
 
@@ -49,7 +49,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Removal:
-    """Segments that go together, and the conversation or stable prefix that they were."""
+    """Segments that are removed together, and the conversation or stable prefix they belong to."""
 
     nodes: tuple[Node, ...]
     freed_bytes: int
@@ -75,7 +75,7 @@ def prune(
     dry_run: bool = False,
     clock: Callable[[], float] = time.time,
 ) -> list[Removal]:
-    """Removes what `selection` covers; with `dry_run` only returns what that would be."""
+    """Removes what `selection` selects; with `dry_run` only returns it."""
     removals = plan(
         store.tree,
         store.lineages(),
@@ -90,12 +90,12 @@ def prune(
 
 
 def pin(store: KVStore, tip: Node, *, pinned: bool) -> list[Node]:
-    """Keeps a segment and all that it builds on from eviction, or no longer; returns the changed.
+    """Pins or unpins a segment and all that it builds on; returns the segments that changed.
 
-    Unpinning leaves what other pinned segments build on.
+    Unpinning leaves segments pinned that other pinned ones build on.
 
     Raises:
-        PinnedTooMuchError: pinned segments would take more than they may; nothing is changed.
+        PinnedTooMuchError: pinned segments would exceed their limit; nothing is changed.
     """
     changed = _to_pin(store, tip) if pinned else _to_unpin(tip)
     for node in changed:
@@ -105,7 +105,7 @@ def pin(store: KVStore, tip: Node, *, pinned: bool) -> list[Node]:
 
 
 def pinned_bytes(store: KVStore) -> int:
-    """Bytes that pinned segments take in memory when all of them are there."""
+    """Bytes of all pinned segments, as if all were in memory."""
     return sum(node.kv_bytes for node in store.tree.nodes() if node.pinned)
 
 
@@ -122,7 +122,7 @@ def _remove(store: KVStore, removal: Removal, tier: Tier) -> None:
             removal.lineage.live = None
     if tier is Tier.DISK:
         store.storage.forget(removal.nodes)
-    # From the end of a branch upward, so each is a leaf when it goes.
+    # From the end of a branch upward, so that each segment is a leaf when it is removed.
     for node in removal.nodes:
         if tier is Tier.MEMORY:
             store.budget.evict(node, Loss.PRUNED)
@@ -176,7 +176,7 @@ def _reached(selection: Selection, used_bytes: int) -> bool:
 
 @dataclass
 class _Planner:
-    """Walks through what may go; each removal assumes that those before it happened."""
+    """Plans removals one by one; each assumes that those before it were carried out."""
 
     tree: PrefixTree
     lineages: Sequence[Lineage]
@@ -191,7 +191,7 @@ class _Planner:
                 yield self._lineage(lineage)
         if self.selection.session_id is not None:
             return
-        # Segments of no conversation any more: edited history, cancelled work.
+        # Segments that belong to no conversation any more: edited history, cancelled work.
         yield from self._ends(lambda node: not node.stable_digest, keep_stable=True)
         if self.selection.all or self.selection.to_bytes is not None:
             yield from self._ends(lambda node: True, keep_stable=False)
@@ -224,7 +224,7 @@ class _Planner:
         return sum(node.nbytes for node in nodes)
 
     def _ends(self, wanted: Callable[[Node], bool], *, keep_stable: bool) -> Iterator[Removal]:
-        """Removes from the ends of branches upward, least recently used end first."""
+        """Plans removals from the ends of branches upward, least recently used end first."""
         ends = [node for node in self.tree.nodes() if not node.children]
         for end in sorted(ends, key=lambda end: end.last_use):
             node = self._next_up(end)
@@ -236,14 +236,14 @@ class _Planner:
                 yield Removal(released, self._size(released), prefix=prefix)
 
     def _next_up(self, node: Node) -> Node | None:
-        """The lowest ancestor that is still there."""
+        """The lowest ancestor that is not yet planned to be removed."""
         up: Node | None = node
         while up is not None and up in self.gone_nodes:
             up = up.parent
         return None if up is None or up.is_root else up
 
     def _release(self, tip: Node | None, *, keep_stable: bool) -> tuple[Node, ...]:
-        """The nodes from `tip` upward that nothing that remains needs."""
+        """The nodes from `tip` upward that no remaining node or conversation needs."""
         ends = {other.tip for other in self.lineages if other not in self.gone_lineages}
         released: list[Node] = []
         node = tip

@@ -1,4 +1,4 @@
-"""What the store uses without knowing it: storage beyond memory, and listeners to what happens.
+"""The interfaces that the store calls: storage beyond memory, and listeners to its events.
 
 All calls are made on the MLX thread.
 """
@@ -24,24 +24,24 @@ class Listener(Protocol):
     """Follows what enters and leaves the tree."""
 
     def adopted(self, nodes: Collection[Node], lineages: Collection[Lineage]) -> None:
-        """Segments and conversations entered that no request of this process computed."""
+        """Segments and conversations were added that no request of this process computed."""
 
     def lost(self, nodes: Collection[Node], loss: Loss) -> None:
         """Segments are about to leave the tree."""
 
 
 class Storage:
-    """A slower copy of the tree's segments, which outlives memory and the process.
+    """A slower copy of the tree's segments that outlives the process.
 
-    This one keeps nothing, for a store whose caches are in memory alone.
+    This class stores nothing, for caches that are kept in memory only.
     """
 
     def restore(self, _tree: PrefixTree) -> list[Lineage]:
-        """Puts every stored segment into the empty tree; returns the conversations they were."""
+        """Adds every stored segment to the empty tree; returns their conversations."""
         return []
 
     def save(self, _node: Node, _prefix: TokenArray, _key: LineageKey) -> None:
-        """Writes a segment behind, in place of the record it had before a split or a new state.
+        """Queues a segment to be written; replaces its record from before a split or new state.
 
         The prefix is all token ids up to the node's end.
         """
@@ -58,16 +58,16 @@ class Storage:
         """Deletes the records of segments."""
 
     def quarantine(self, _node: Node, _reason: str) -> None:
-        """Puts a record aside whose bytes are sound and whose content is wrong."""
+        """Quarantines a record whose bytes are sound but whose content is wrong."""
 
     def touch(self, _nodes: Iterable[Node]) -> None:
         """Marks records as used now."""
 
     def pin(self, _nodes: Iterable[Node], *, pinned: bool) -> None:
-        """Exempts records from eviction, or no longer."""
+        """Pins or unpins records: pinned ones are exempt from eviction."""
 
     def flush(self) -> None:
-        """Waits a little for writes under way, so that more segments can leave memory."""
+        """Waits a little for writes in progress: written segments can be evicted from memory."""
 
     def reap(self) -> None:
-        """Frees arrays that are written: MLX frees memory on its own thread only."""
+        """Frees arrays that have been written, since MLX frees memory on its own thread only."""

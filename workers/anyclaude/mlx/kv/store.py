@@ -1,11 +1,11 @@
 """Every KV cache of the worker: found by token ids, stored once, kept within a byte budget.
 
-The prefix tree holds every distinct token's KV. A running request has a live cache of its own,
-continued in place where its conversation's latest one is still there, assembled from the tree
-where not. When the request is over, what is new goes into the tree.
+The prefix tree holds the KV of every distinct prefix once. Each running request has a live cache:
+its conversation's latest one, continued in place, or else one assembled from the tree. When the
+request is over, its new tokens are added to the tree.
 
 Invariants:
-  - what is reused is decided by comparing token ids alone, and one token is always left to compute;
+  - only equal token ids decide what is reused, and one token is always left to compute;
   - the live cache of an idle conversation holds nothing that is not in the tree, so it can be
     dropped at any time;
   - a lease is the only way to a mutable cache, and belongs to one request.
@@ -39,10 +39,10 @@ class KVStore:
     ) -> None:
         """
         Args:
-            storage: where segments outlive memory; by default they do not.
+            storage: keeps segments beyond memory; by default nothing does.
             listeners: follow what enters and leaves the tree.
             clock: Unix time.
-            bytes_per_token: of a cache; 0 until the first one is measured.
+            bytes_per_token: of a cache; 0 if not measured yet.
         """
         self.tree = PrefixTree()
         self.storage = storage or Storage()
@@ -132,12 +132,12 @@ class KVStore:
         return lease
 
     def _match(self, prompt: TokenArray, limit: int) -> tuple[Match, int, int]:
-        """Follows the prompt into the tree and brings what it can use of it into memory.
+        """Finds the prompt in the tree and loads the part that it can reuse into memory.
 
         Returns the match, what of it can be reused, and how many tokens were read from disk.
 
-        A segment that cannot be read back leaves the tree with all behind it, and the prompt is
-        followed again: the same tokens are then computed.
+        A segment that cannot be read is removed from the tree with all that builds on it, and the
+        search starts again; its tokens are then computed.
         """
         loaded: list[Node] = []
         while True:
@@ -150,7 +150,7 @@ class KVStore:
                 return match, reusable, sum(min(n.end, reusable) - n.start for n in read)
 
     def _load(self, node: Node) -> bool:
-        """Reads a segment back from the storage; one that cannot be trusted leaves the tree."""
+        """Reads a segment from the storage; removes it from the tree if that fails."""
         self._touch([node])
         self.budget.fit(node.stored_bytes)
         held = self.storage.holds(node)
@@ -161,7 +161,7 @@ class KVStore:
         return False
 
     def keep_prefix(self, lease: Lease) -> None:
-        """Puts a stable prefix that is new into the tree while its request still runs."""
+        """Adds a new stable prefix to the tree while its request still runs."""
         lookup, live = lease.lookup, lease.live
         stable = lookup.stable_tokens
         if not lookup.keep or stable < self._limits.min_prefix_tokens or len(live) < stable:
@@ -170,9 +170,9 @@ class KVStore:
             self._insert(live, stable, lookup)
 
     def release(self, lease: Lease) -> Node | None:
-        """Ends a lease: what is new in its cache goes into the tree.
+        """Ends a lease: adds the new tokens of its cache to the tree.
 
-        Returns where the cache's tokens end in the tree, unless nothing of it is kept.
+        Returns the node where the cache's tokens end, or None if nothing is kept.
         """
         self._leases.remove(lease)
         lookup, live = lease.lookup, lease.live
@@ -205,9 +205,9 @@ class KVStore:
     # What is kept
 
     def warm(self, share: float = 0.5) -> int:
-        """Brings stored stable prefixes into memory, latest used first; returns their tokens.
+        """Loads stored stable prefixes into memory, latest used first; returns their tokens.
 
-        They may use `share` of the limit, the rest is for the first conversations.
+        They may use `share` of the limit; the rest is for the first conversations.
         """
         prefixes = [node for node in self.tree.nodes() if node.stable_digest and not node.in_memory]
         tokens = 0
@@ -220,7 +220,7 @@ class KVStore:
         return tokens
 
     def forget(self, node: Node, loss: Loss = Loss.EVICTED) -> None:
-        """Removes a segment and all behind it from the tree and the storage.
+        """Removes a segment and all that builds on it from the tree and the storage.
 
         A conversation that ended there now ends above it.
         """
@@ -238,7 +238,7 @@ class KVStore:
     def adopt(self, lineages: Iterable[Lineage], prefixes: Collection[Node]) -> None:
         """Adds conversations and stable prefixes that were computed elsewhere.
 
-        One that is known here goes on from where it came furthest.
+        A known conversation keeps its end, unless the adopted end extends it.
         """
         adopted = []
         for lineage in lineages:
@@ -256,16 +256,16 @@ class KVStore:
         self._lineages.pop(key, None)
 
     def make_splittable(self, tokens: TokenArray) -> None:
-        """Brings the segment in whose middle `tokens` diverges into memory, or drops it."""
+        """Loads the segment in whose middle `tokens` diverges into memory, or drops it."""
         match = self.tree.match(tokens)
         if match.nodes and match.length < match.nodes[-1].end and not match.nodes[-1].in_memory:
             self._load(match.nodes[-1])
 
     def save(self, path: list[Node], tokens: TokenArray, key: LineageKey) -> None:
-        """Writes behind what has no record yet: new segments, split ones, ones with a new state.
+        """Queues for writing what has no record yet: new and split segments, and new states.
 
-        Parents go first, since a record names its parent; the lower part of a split segment may
-        lie beside the path.
+        Parents are queued first, since a record names its parent; the lower part of a split segment
+        may lie beside the path.
         """
         for node in path:
             if node.needs_record:
@@ -282,7 +282,7 @@ class KVStore:
         return self._lineages.setdefault(key, Lineage(key, create_time=now, last_use=now))
 
     def _longest_running(self, prompt: TokenArray, limit: int) -> tuple[LiveCache | None, int]:
-        """The running request's cache that holds most of `prompt`, between two of its turns."""
+        """The cache of a running request that shares most with `prompt`."""
         lives = [(lease.live, _reusable(lease.live, prompt, limit)) for lease in self._leases]
         return max(lives, key=lambda found: found[1], default=(None, 0))
 
@@ -317,7 +317,7 @@ class KVStore:
             node.drop_states()
 
     def _drop_surplus_prefixes(self) -> None:
-        """Beyond the number that may be kept, the oldest prefixes lose their rank."""
+        """Makes the oldest prefixes beyond the limit ordinary segments."""
         stable = [node for node in self.tree.nodes() if node.stable_digest and not node.pinned]
         stable.sort(key=lambda node: node.last_use)
         for node in stable[: max(0, len(stable) - self._limits.max_prefixes)]:

@@ -1,11 +1,11 @@
-"""The prefix tree: every distinct token's KV once, under the ids that lead to it.
+"""The prefix tree: the KV of every distinct prefix once, found by its token ids.
 
-A node is a *segment*: a run of tokens with the KV of the full-attention layers for just those and,
-where one was saved, the state of all other layers after its last token. A conversation is a path
-from the root. Children begin with different tokens, so following a prompt never branches.
+A node is a *segment*: a run of tokens with their KV in the full-attention layers and, if it was
+saved, the state of all other layers after the last token. A conversation is a path from the root.
+Children begin with different tokens, so following a prompt never branches.
 
 Invariants:
-  - node.start is its parent's end; tokens are not empty but for the root's;
+  - node.start is its parent's end; only the root has no tokens;
   - arrays are never written to after they are in the tree, so they may be shared and read at will;
   - `content is None` means that the segment is in the storage only;
   - splitting changes no path's tokens; the saved state stays with the lower part.
@@ -25,7 +25,7 @@ from anyclaude.mlx.tokens import TokenArray, common_prefix, token_digest
 
 # For each full-attention leaf in order, its arrays; the token axis is the last but one.
 SegmentArrays = list[tuple[mx.array, ...]]
-# By leaf index, the state of a layer that only a saved state brings back.
+# By leaf index, the state of a layer that only a saved state restores.
 States = dict[int, Layer]
 
 
@@ -50,7 +50,7 @@ class RecordState(Enum):
 
 @dataclass(eq=False)
 class Record:
-    """What the tree knows of a segment's copy in the storage."""
+    """The state of a segment's copy in the storage."""
 
     id: str
     nbytes: int
@@ -84,7 +84,7 @@ class Node:
 
     @property
     def name(self) -> str:
-        """For people: the digest of all tokens up to its end."""
+        """The name that people see: the digest of all tokens up to its end."""
         return f"segments/{token_digest(self.token_ids())}"
 
     @property
@@ -126,12 +126,12 @@ class Node:
 
     @property
     def kv_bytes(self) -> int:
-        """Bytes that it takes in memory, wherever it is now."""
+        """Bytes that it uses when it is in memory."""
         return self.nbytes or self.stored_bytes
 
     @property
     def needs_record(self) -> bool:
-        """Whether it has to be written: it is new, was changed, or could not be written before."""
+        """Whether it has to be written: it is new or changed, or writing failed before."""
         failed = self.record is not None and self.record.state is RecordState.FAILED
         return self.in_memory and (self.record is None or failed)
 
@@ -161,7 +161,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Match:
-    """How far a prompt can be followed: the nodes it enters, and the tokens it shares with them."""
+    """How much of a prompt is in the tree: the nodes on its path and the tokens that match."""
 
     nodes: tuple[Node, ...]
     length: int
@@ -194,7 +194,7 @@ class PrefixTree:
             waiting.extend(node.children.values())
 
     def __contains__(self, node: Node) -> bool:
-        """Whether the node still hangs below the root."""
+        """Whether the node is still part of this tree."""
         while node.parent is not None:
             if node.parent.children.get(int(node.tokens[0])) is not node:
                 return False
@@ -224,10 +224,10 @@ class PrefixTree:
     def insert(
         self, tokens: TokenArray, cuts: Iterable[int], extract: Callable[[int, int], SegmentArrays]
     ) -> Node:
-        """Adds what is missing of `tokens`; returns the node that ends with the last of them.
+        """Adds the tokens that are missing; returns the node at the end of `tokens`.
 
         Args:
-            cuts: offsets where a node shall end; one inside an existing node splits it.
+            cuts: offsets where a node must end; one inside an existing node splits it.
             extract: gives the arrays of the tokens from `start` to `end`; called for new ones only.
         """
         match = self.match(tokens)
@@ -280,7 +280,7 @@ class PrefixTree:
         del node.parent.children[int(node.tokens[0])]
 
     def _cut(self, node: Node, end: int) -> None:
-        """Makes some node on the way to `node` end at `end`."""
+        """Splits the path to `node` so that a node ends at `end`."""
         for part in node.path():
             if part.start < end < part.end and part.in_memory:
                 self.split(part, end - part.start)

@@ -1,4 +1,4 @@
-"""Recomputes kept segments and compares: whether the caches are what a fresh run gives.
+"""Checks caches: recomputes kept segments in a fresh run, and compares.
 
 A verification takes branches of the tree in random order and runs each one's tokens through a new
 cache, a chunk a step, so that requests get their turns in between. On the CPU every bit must be
@@ -22,7 +22,7 @@ from anyclaude.mlx.kv.tree import Node, SegmentArrays
 
 log = structlog.get_logger(__name__)
 
-# Of the largest number in a layer's KV.
+# The allowed difference, relative to the largest number in a layer's KV.
 TOLERANCE = 0.02
 
 
@@ -36,7 +36,7 @@ class Findings:
 
 
 class Verification:
-    """One run over the caches; every `step` is for the MLX thread."""
+    """One run over the caches; call every `step` on the MLX thread."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Verification:
                 return
 
     def _compare(self, node: Node, layers: list[object]) -> bool:
-        """Compares one segment; a wrong one leaves the tree with all behind it."""
+        """Compares one segment; removes a wrong one and all that builds on it."""
         self._seen.add(node)
         kept = node.content or self._store.storage.read(node)
         if kept is None:

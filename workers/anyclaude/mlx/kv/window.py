@@ -116,7 +116,7 @@ class WindowKVCache:
         return self.keys.nbytes + self.values.nbytes
 
     def compacted(self, end: int) -> "WindowKVCache":
-        """A copy of the first `end` tokens that owns just what continuing from there needs."""
+        """A copy of the first `end` tokens with only the buffers that continuing there needs."""
         assert self.earliest_cut() <= end <= self.offset
         copy = WindowKVCache(self.window, self.slack)
         copy.offset = end

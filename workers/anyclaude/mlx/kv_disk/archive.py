@@ -1,8 +1,8 @@
 """The tree's storage on disk: its nodes as records of the disk tier.
 
-Every node that enters the tree is written behind, by the tier's own thread. A node that leaves
-memory stays in the tree, without content, as long as its record is there. Reading it back verifies
-it; the tokens of a corrupt record are computed again.
+Every node that enters the tree is queued, and written by the tier's own thread. A node that is
+evicted from memory stays in the tree, without content, as long as it has a record. Reading it back
+verifies it; the tokens of a corrupt record are computed again.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ from anyclaude.mlx.tokens import TokenArray
 
 log = structlog.get_logger(__name__)
 
-# How long an eviction waits for writes that would let segments leave memory.
+# How long an eviction waits for writes, after which more segments can be evicted.
 FLUSH_SECONDS: Final = 2.0
 
 
@@ -55,7 +55,7 @@ class Archive(Storage):
     def _one_for_each_place(
         self, tree: PrefixTree, places: Mapping[tuple[Node, int], list[Node]]
     ) -> set[Node]:
-        """Where a crash in a split left the upper part beside the whole, the larger branch stays.
+        """Keeps the larger branch where a crash in a split left the upper part beside the whole.
 
         Returns the nodes that are not in the tree.
         """

@@ -1,11 +1,11 @@
-"""The records on disk, within one budget: which there are, which are written, which are deleted.
+"""The records on disk, within one budget: writing, evicting and deleting them.
 
 Invariants:
-  - the folder never takes more than the budget, the write under way counted;
+  - the folder never uses more bytes than the budget, the write in progress included;
   - each record in the ledger is a complete file, and leaves the ledger before its file is deleted;
   - a record is in the ledger only while its parent is.
-`lock` guards the ledger, the counts and the list of deletions. Files are touched by one thread at a
-time (the one that opens, then the writer), which does not keep the lock meanwhile.
+`lock` guards the ledger, the counts and the list of deletions. Files are changed by one thread at a
+time (the one that opens, then the writer), without the lock.
 """
 
 import contextlib
@@ -82,14 +82,14 @@ class Catalog:
 
     @property
     def used_bytes(self) -> int:
-        """All bytes in the folder; an upper bound while files come and go."""
+        """All bytes in the folder; an upper bound while files are written or deleted."""
         with self.lock:
             others = sum(file.nbytes for file in (*self._deletions, *self._unsupported))
             return self.ledger.nbytes + others + self._in_flight_bytes + self._quarantine_bytes
 
     @property
     def unsupported(self) -> int:
-        """How many records of another format lie in the folder."""
+        """How many records of another format are in the folder."""
         with self.lock:
             return len(self._unsupported)
 
@@ -106,7 +106,7 @@ class Catalog:
             self.counts.last_error = error
 
     def mark(self, keys: Iterable[Key], change: Callable[[RecordInfo], None]) -> None:
-        """Changes records' last use or pin; their files follow."""
+        """Changes records' last use or pin; `settle` updates their files."""
         with self.lock:
             for key in keys:
                 info = self.ledger.get(key)
@@ -115,14 +115,14 @@ class Catalog:
                     self._marked.add(key)
 
     def drop(self, keys: Iterable[Key]) -> list[RecordInfo]:
-        """Takes records and all that build on them out of use; their files follow."""
+        """Drops records and all that build on them; `settle` deletes their files."""
         with self.lock:
             dropped = self.ledger.with_descendants(keys)
             self._delete(dropped)
             return dropped
 
     def quarantine(self, info: RecordInfo, reason: str) -> None:
-        """Takes a corrupt record and all that build on it out of use."""
+        """Drops a corrupt record and all that build on it; `settle` quarantines its file."""
         log.warning("corrupt cache record", record=info.record_id, reason=reason)
         with self.lock:
             self.counts.last_error = f"{self.path_of(info.key)}: {reason}"
@@ -224,10 +224,10 @@ class Catalog:
                 self._in_flight_bytes = 0
 
     def settle(self, *, strictly: bool = False) -> None:
-        """Makes the files follow the ledger: deletions, then last use and pins.
+        """Updates the files from the ledger: deletions, then last use and pins.
 
         Raises:
-            OSError: with `strictly`, a file could not be deleted; else that is noted.
+            OSError: with `strictly`, a file could not be deleted; otherwise that is logged.
         """
         try:
             self._delete_files()
@@ -253,7 +253,7 @@ class Catalog:
             )
 
     def _enter(self, info: RecordInfo, claim: Callable[[], bool]) -> bool:
-        """Claims the record, unless its parent left while it was written."""
+        """Enters the record, unless its parent was removed while it was written."""
         with self.lock:
             claimed = claim()
             if claimed and (info.parent is None or info.parent in self.ledger):
@@ -262,7 +262,7 @@ class Catalog:
                 self._marked.add(info.key)
                 self.counts.written += 1
                 return True
-            # The record that it replaced on disk is gone, too.
+            # The record whose file it replaced is gone as well.
             self._delete(self.ledger.with_descendants([info.key]))
             self._deletions.append(RecordFile(info.key, self.path_of(info.key), info.nbytes))
             return False
@@ -312,7 +312,7 @@ class Catalog:
             return
         file.path.unlink(missing_ok=True)
         if file.key.fingerprint != self._fingerprint:
-            # The last record of a model that is no longer used takes its folders along.
+            # With the last record of a model that is no longer used, its folders are removed.
             with contextlib.suppress(OSError):
                 file.path.parent.rmdir()
                 file.path.parent.parent.rmdir()
@@ -326,7 +326,7 @@ class Catalog:
             try:
                 update_marks(path, info)
             except FileNotFoundError:
-                # It is found missing when it is loaded.
+                # Loading the record will report that it is missing.
                 continue
             except OSError as error:
                 self.note(f"{path}: {error}")

@@ -1,13 +1,13 @@
-"""An export: a tar file of records, written beside its place and then put there.
+"""An export: a tar file of records, written under a temporary name and then renamed.
 
     manifest.json             the fingerprint of the caches, and the conversations by name
     RECORD_ID.safetensors     records as the disk tier writes them, parents before children;
                               read-only members are pinned
 
-Nothing is compressed, so nothing grows when it is read. Members have the one header that
-`member_header` returns, zeros to the next 512 bytes, and two blocks of zeros end the file, so every
-byte is either checksummed or known. While a file is written it is locked; the next export into the
-folder removes a file that is not, since its writer was killed.
+Nothing is compressed, so nothing grows when it is read. Each member has exactly the header that
+`member_header` returns and zeros up to the next 512 bytes; two blocks of zeros end the file. So
+every byte is either checksummed or known. While a file is written it is locked; the next export
+into the folder removes unfinished files without a lock, since their writers were killed.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ _TEMP_PREFIX: Final = ".anyclaude-export-"
 
 
 class Fault(Enum):
-    """What is wrong, by who has to act."""
+    """The kinds of failure; each asks for another reaction."""
 
     # The file or the cache that was named does not exist.
     MISSING = auto()
@@ -56,7 +56,7 @@ class ExchangeError(Exception):
 
 
 _Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{0,64}$")]
-# Names are printed to terminals, so they may hold no control characters.
+# Names are printed to terminals, so they must not contain control characters.
 _Name = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{0,256}$")]
 _Seconds = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
 
@@ -80,7 +80,7 @@ class Manifest(_Strict):
     format: str = MANIFEST_SEAL.fields["format"]
     checksum: str = MANIFEST_SEAL.fields["checksum"]
     fingerprint: _Digest
-    # For people.
+    # The name that people see.
     model: str = Field(max_length=256)
     create_time: _Seconds
     lineages: list[NamedTip] = Field(max_length=100_000)
@@ -99,13 +99,13 @@ def padding_bytes(nbytes: int) -> int:
 
 
 class ExportWriter:
-    """One file being written; readable by its owner alone, since it holds what was said.
+    """One file being written; only its owner can read it, since it contains conversations.
 
     Its methods raise OSError when the disk refuses; `abandon` then leaves nothing behind.
     """
 
     def __init__(self, path: Path, manifest: Manifest, *, overwrite: bool) -> None:
-        """Raises ExchangeError if there is a file already, and OSError if there can be none."""
+        """Raises ExchangeError if the file exists, and OSError if it cannot be created."""
         if path.exists() and not overwrite:
             raise ExchangeError(
                 Fault.REFUSED, f"{path} is there already. Choose another name, or give --force."
@@ -129,18 +129,18 @@ class ExportWriter:
         self._add(name, mode_of(info), info.created, job.encode())
 
     def finish(self) -> int:
-        """Puts the file in its place; returns its bytes."""
+        """Renames the file to its final name; returns its size in bytes."""
         write_all(self._descriptor, bytes(END_BYTES))
         sync_file(self._descriptor)
         nbytes = os.fstat(self._descriptor).st_size
-        # Before it is unlocked.
+        # It is renamed or deleted before it is unlocked.
         self._temp.replace(self._path)
         self._close()
         sync_folder(self._path.parent)
         return nbytes
 
     def abandon(self) -> None:
-        """Removes a file that is not finished; does nothing to one that is."""
+        """Removes the file unless it is finished."""
         self._temp.unlink(missing_ok=True)
         self._close()
 
@@ -164,17 +164,17 @@ def _locked_temp(folder: Path) -> tuple[int, Path]:
         try:
             is_ours = _lock(descriptor)
         except OSError:
-            # On a file system without locks nobody can take it for a leftover.
+            # On a file system without locks, no other export removes unfinished files.
             is_ours = True
         if is_ours and os.fstat(descriptor).st_nlink:
             return descriptor, Path(name)
-        # Another export, which looks for leftovers, was faster.
+        # Another export, which removes leftovers, has locked it first.
         os.close(descriptor)
 
 
 def _remove_leftovers(folder: Path) -> None:
     for path in folder.glob(_TEMP_PREFIX + "*"):
-        # It may be gone meanwhile, or another user's.
+        # It may have been removed by now, or belong to another user.
         with contextlib.suppress(OSError):
             descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:

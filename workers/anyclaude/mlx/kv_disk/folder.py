@@ -34,7 +34,7 @@ class SharedFolderError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class RecordFile:
-    """A file with the name of a record. `reason` says why it is corrupt."""
+    """A file with the name of a record; `reason` is empty unless it is corrupt."""
 
     key: Key
     path: Path
@@ -44,12 +44,12 @@ class RecordFile:
 
 @dataclass
 class Found:
-    """What lies in a folder."""
+    """The contents of a folder."""
 
     records: list[RecordInfo] = field(default_factory=list)
     unsupported: list[RecordFile] = field(default_factory=list)
     corrupt: list[RecordFile] = field(default_factory=list)
-    # Files that could not be read this time, and stay.
+    # Files that could not be read this time; they stay.
     unread: list[RecordFile] = field(default_factory=list)
 
 
@@ -94,7 +94,7 @@ class RecordFolder:
             self._lock = None
 
     def scan(self) -> Found:
-        """Reads the header of every record. Changes nothing, so a read-only folder will do."""
+        """Reads the header of every record. Changes nothing, so the folder may be read-only."""
         found = Found()
         for fingerprint, entry in self._entries():
             name, suffix = Path(entry.name).stem, Path(entry.name).suffix
@@ -108,7 +108,7 @@ class RecordFolder:
         return found
 
     def remove_leftovers(self) -> None:
-        """Deletes what a killed writer left, and an older version's index. Needs the lock."""
+        """Deletes a killed writer's files and an older version's index; needs the lock."""
         for _, entry in self._entries():
             if entry.name.endswith(TEMP_SUFFIX):
                 Path(entry.path).unlink(missing_ok=True)
@@ -117,7 +117,7 @@ class RecordFolder:
                 (self.path / name).unlink()
 
     def quarantine(self, file: RecordFile, limit_bytes: int) -> None:
-        """Moves a file to the quarantine, whose oldest files leave for it; deletes a large one."""
+        """Quarantines a file, in place of the oldest ones there; deletes one that is too large."""
         text = f"{file.path}\n{file.reason}\n".encode()
         needed = file.path.stat().st_size + len(text)
         if needed > limit_bytes:
@@ -173,7 +173,7 @@ def check_record_id(record_id: str) -> None:
 
 
 def check_name(info: RecordInfo, key: Key) -> None:
-    """Raises CorruptRecordError if a record lies under another one's name."""
+    """Raises CorruptRecordError if a record has another one's file name."""
     if info.key != key:
         raise CorruptRecordError(f"it is {info.record_id} of model {info.fingerprint}")
 

@@ -2,9 +2,9 @@
 
 For each segment these are checked: the checksums of its record; that its name is the digest of all
 token ids up to its end; that its parent came before it and ends where it starts; and that it fits
-the model. So a file can neither put words under another prompt's name nor fail a later request.
-Checksums find accidents, not forgeries: whoever wrote a file that passes could have put any numbers
-into it, which `cache verify` finds.
+the model. So a file can neither place other tokens under a prompt's name nor make a later request
+fail. Checksums find accidents, not forgeries: a file that passes may still contain wrong numbers,
+which `cache verify` finds.
 """
 
 import hashlib
@@ -44,19 +44,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReadBounds:
-    """How much memory a file may cost its reader."""
+    """How much memory reading a file may use."""
 
     manifest_bytes: int = 16 * 1024 * 1024
-    # Of one record: the token ids of 3,000,000 tokens.
+    # The header of one record: enough for 3,000,000 token ids.
     record_head_bytes: int = 16 * 1024 * 1024
-    # Of all records, since they stay in memory until the whole file is verified.
+    # The headers of all records, which stay in memory until the whole file is verified.
     all_heads_bytes: int = 512 * 1024 * 1024
     segments: int = 100_000
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A verified segment of the file, whose record takes `info.nbytes` from `at`."""
+    """A verified segment of the file; its record is the `info.nbytes` bytes from `at`."""
 
     at: int
     info: RecordInfo
@@ -84,7 +84,7 @@ class _Member:
 
 
 _BOUNDS: Final = ReadBounds()
-# Exports of format 1 begin so.
+# Exports of format 1 begin like this.
 _OLD_MAGIC: Final = b"ACKVEXP\n"
 
 
@@ -96,7 +96,7 @@ def opened(path: Path, fingerprint: str, bounds: ReadBounds = _BOUNDS) -> "Itera
         ExchangeError: it cannot be read, or is not for this worker.
     """
     try:
-        # A pipe or a device would make an open wait for its other end.
+        # Opening a pipe or a device would wait for its other end.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         why = error.strerror or str(error)
@@ -270,7 +270,7 @@ class _Chain:
         digest = digest.copy()
         digest.update(info.token_ids.astype("<i4").tobytes())
         name = digest.hexdigest()
-        # As `record_id` and `token_digest` make them.
+        # The same digests as `record_id` and `token_digest` compute.
         if info.record_id != name[:32] or stable_digest not in ("", name[:12]):
             raise CorruptRecordError("its name is not that of its tokens")
         self._ends[info.record_id] = end + len(info.token_ids), digest
@@ -288,6 +288,6 @@ def _described(kind: str, meta: str) -> tuple[Label, dict[str, Any]]:
 
 
 def _first(error: ValidationError) -> str:
-    """Where the manifest is wrong, without its content."""
+    """The place of the manifest's first error, without its content."""
     detail = error.errors(include_input=False, include_url=False)[0]
     return f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}"

@@ -1,7 +1,7 @@
 """An import: puts the segments of a verified export file into the tree, one per step.
 
-They enter as if they had been computed here: stored once, split where they differ from what is in
-the tree, within the memory budget, and written to disk. A segment whose tokens are kept already
+They are treated as if they had been computed here: stored once, split where they differ from the
+tree, within the memory budget, and written to disk. A segment whose tokens are already in the tree
 changes nothing.
 """
 
@@ -24,11 +24,11 @@ _NO_KEY = LineageKey("", "", "")
 
 @dataclass
 class Brought:
-    """What was imported so far."""
+    """Counts of what was imported so far."""
 
     segments: int = 0
     tokens: int = 0
-    # Segments that were kept here already.
+    # Segments that were in the tree already.
     known: int = 0
     # Segments that do not fit into the budget, or whose parent does not.
     left_out: int = 0
@@ -83,7 +83,7 @@ class Incoming:
             self._pin(tip)
 
     def _known(self, tokens: TokenArray, entry: Entry) -> Node | None:
-        """The node that ends with these tokens, if it has all that the entry has."""
+        """The node that ends with these tokens, if it has everything that the entry has."""
         match = self.store.tree.match(tokens)
         if match.length < len(tokens):
             return None
@@ -117,7 +117,7 @@ class Incoming:
         if states and not tip.states and tip.in_memory:
             tip.add_states(states)
         self._label(tip, entry)
-        # The record of a conversation's last segment names the conversation, too.
+        # The record of a conversation's last segment also names the conversation.
         store.save(tip.path(), tokens, self._keys.get(entry.info.record_id, _NO_KEY))
         self.brought.segments += 1
         self.brought.tokens += len(tokens) - before

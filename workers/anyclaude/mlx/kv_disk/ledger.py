@@ -1,4 +1,4 @@
-"""Which records there are, how they build on one another, and which are evicted first.
+"""The list of stored records: how they build on one another, and which are evicted first.
 
 Invariants: a record is never chosen before all that build on it, and never one that is pinned under
 the fingerprint in use. Not thread-safe: the owner uses a lock.
@@ -31,7 +31,7 @@ class Ledger:
         return _parents_first(own)
 
     def models(self) -> dict[str, tuple[int, int]]:
-        """Records and bytes by fingerprint, the one in use first."""
+        """Number of records and bytes by fingerprint, the one in use first."""
         found = {self._fingerprint: (0, 0)}
         for info in self._records.values():
             records, nbytes = found.get(info.fingerprint, (0, 0))

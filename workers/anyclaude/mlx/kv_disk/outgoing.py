@@ -1,7 +1,7 @@
 """An export: picks segments from the tree, one per step.
 
-Requests run between two steps, so segments may be split, evicted or read back meanwhile: each is
-looked up again at its step, and its parent is written before it.
+Requests run between two steps and may split, evict or load segments, so each segment is looked up
+again at its step. Its parent is written before it.
 """
 
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from anyclaude.mlx.kv_disk.export_file import ExchangeError, Fault, Manifest, Na
 from anyclaude.mlx.kv_disk.records import Label, encode, record_id
 from anyclaude.mlx.kv_disk.writer import WriteJob
 
-# The file names conversations by itself, so that one segment may end several.
+# The file's manifest names the conversations, since several may end with one segment.
 _NO_KEY = LineageKey("", "", "")
 
 
@@ -31,11 +31,11 @@ class Choice:
 
 @dataclass
 class Taken:
-    """What was exported so far."""
+    """Counts of what was exported so far."""
 
     segments: int = 0
     tokens: int = 0
-    # Segments that turned out to be corrupt or evicted, or whose parent did.
+    # Segments that were found to be corrupt or evicted, or whose parent was.
     left_out: int = 0
 
 
@@ -52,7 +52,7 @@ class Outgoing:
 
     @classmethod
     def of(cls, store: KVStore, fingerprint: str, choice: Choice) -> "Outgoing":
-        """Raises ExchangeError if there is nothing of the kind."""
+        """Raises ExchangeError if nothing matches the choice."""
         lineages = [
             lineage
             for lineage in store.lineages()
@@ -79,7 +79,7 @@ class Outgoing:
         )
 
     def step(self) -> WriteJob | None:
-        """The next segment to write; None once all are. The caller releases the job."""
+        """The next segment to write; None at the end. The caller releases the job."""
         while self.tips:
             tip = self.tips[-1]
             missing = None
@@ -118,7 +118,7 @@ class Outgoing:
         return WriteJob.of(segment, self.fingerprint, node.create_time)
 
     def _content(self, node: Node) -> tuple[dict[str, mx.array], dict[str, Any], Node] | None:
-        """Arrays and meta, and the node with what was read from disk."""
+        """The segment's arrays and meta, and the content that was read from disk if it was."""
         stored = node.content
         if stored is None:
             self.store.budget.fit(node.stored_bytes)

@@ -40,7 +40,7 @@ class OpenRecord:
     """A record in a file, with its verified header."""
 
     def __init__(self, descriptor: int, at: int, nbytes: int, max_head_bytes: int) -> None:
-        """Reads the header of the record that takes `nbytes` from `at`.
+        """Reads the header of the record in the `nbytes` bytes from `at`.
 
         Raises:
             OSError: the file cannot be read.
@@ -106,8 +106,8 @@ class OpenRecord:
 class _VerifiedFile:
     """The record as the file object that `mx.load` reads.
 
-    MLX seeks and reads from several threads, so each has a position of its own. An exception must
-    not pass through MLX, which would end the process: it is stored, and the read looks complete.
+    MLX seeks and reads on several threads, so each has its own position. An exception that passed
+    through MLX would end the process, so it is stored and the read looks complete.
     """
 
     closed = False
@@ -118,7 +118,7 @@ class _VerifiedFile:
         self.failure: Exception | None = None
         self._record = record
         self._readers = readers
-        # `mx.load` does not know doubles, only their bits.
+        # `mx.load` cannot read doubles, but it can read their bits as integers.
         self._head = record.head.raw.replace(b'"dtype":"F64"', b'"dtype":"U64"')
         self._size = len(self._head) + record.head.data_bytes
         self._at = {len(self._head) + tensor.offset: tensor for tensor in tensors if tensor.nbytes}
@@ -154,7 +154,7 @@ class _VerifiedFile:
             self._readers.submit(self._record.read_chunk, tensor, number, chunk)
             for number, chunk in enumerate(chunks(memoryview(memory)))
         ]
-        # Even when one read fails, `memory` must stay until all have ended.
+        # Even if one read fails, `memory` must exist until all have ended.
         wait(reads)
         for read in reads:
             read.result()

@@ -1,4 +1,4 @@
-"""Tree nodes as disk records, and back.
+"""Translates tree nodes to disk records, and back.
 
 A record is found by the digest of all token ids up to its end and names its parent by the digest of
 those before its start, so splitting a node above or below changes neither. Layer states are rebuilt
@@ -36,8 +36,8 @@ _ARRAY: Final = "$array"
 # Part of the fingerprint of caches: changes when the content of records is read in another way.
 RECORD_LAYOUT: Final = 1
 _SAMPLE: Final = token_array([0, 0])
-# Places in the saved state of the classes whose arrays have a token axis: of numbers that belong to
-# the model, and of the state's length. The arrays of other classes have fixed shapes.
+# For each class whose arrays have a token axis: the indexes in its saved state of the numbers that
+# belong to the model, and of the state's length. The arrays of other classes have fixed shapes.
 _FIXED_PLACES: Final[Mapping[str, tuple[int, ...]]] = {
     "WindowKVCache": (4, 5),
     "RotatingKVCache": (3, 4),
@@ -48,7 +48,7 @@ _OFFSET_PLACE: Final = 2
 
 @dataclass(frozen=True)
 class Label:
-    """What a record says of its node beside the tokens."""
+    """What a record contains about its node besides the tokens."""
 
     agent_id: str
     stable_digest: str
@@ -79,7 +79,7 @@ def record_id(token_ids: TokenArray) -> str:
 
 
 def encode(node: Node) -> tuple[dict[str, mx.array], dict[str, Any]] | None:
-    """A node's arrays by name and what rebuilds it; None if a layer's class is not known here."""
+    """A node's arrays by name, and the meta to rebuild it; None if a layer's class is unknown."""
     assert node.arrays is not None
     arrays = {
         f"kv.{leaf}.{part}": array
@@ -99,7 +99,7 @@ def decode(arrays: Mapping[str, mx.array], meta: Mapping[str, Any]) -> tuple[Seg
     """The opposite of `encode`.
 
     Raises:
-        KeyError, TypeError: the record does not hold what its meta says.
+        KeyError, TypeError: the record's arrays do not match its meta.
     """
     segment = [
         tuple(arrays[f"kv.{leaf}.{part}"] for part in range(parts))
@@ -117,7 +117,7 @@ def _state(cls: Any, values: Any) -> Layer:
 
 
 def _flatten(value: Any, name: str, arrays: dict[str, mx.array]) -> Any:
-    """JSON for `value`; arrays move to `arrays` and leave their name."""
+    """JSON for `value`; each array is moved to `arrays` and replaced by its name."""
     if isinstance(value, mx.array):
         arrays[name] = value
         return {_ARRAY: name}
@@ -157,7 +157,7 @@ _FITS: Final[Mapping[str, Callable[[int, Sequence[Any]], bool]]] = {
 
 @dataclass(frozen=True)
 class SegmentShape:
-    """Types and shapes of arrays by name, and the meta beside them, of a two-token segment."""
+    """The types and shapes of a two-token segment's arrays by name, and its meta."""
 
     arrays: Mapping[str, tuple[str, tuple[int, ...]]]
     meta: Mapping[str, Any]
@@ -234,7 +234,7 @@ class SegmentShape:
                 self._check_fixed(item, found)
 
     def _check_window(self, name: str, values: Sequence[Any], found: Mapping[str, Tensor]) -> None:
-        """Keys and values must have the same tokens: as many as the state's numbers say."""
+        """Keys and values must have as many tokens as the state's numbers declare."""
         keys, others = (found[part[_ARRAY]] for part in values[:2])
         stored = keys.shape[-2] if len(keys.shape) >= 2 else 0
         self._check_shape(keys, stored)
@@ -244,7 +244,7 @@ class SegmentShape:
 
 
 def _check_kind(value: object, known: object) -> None:
-    """Raises CorruptRecordError unless both are built alike; only numbers may differ."""
+    """Raises CorruptRecordError unless both have the same structure; only numbers may differ."""
     alike = type(value) is type(known)
     if alike and isinstance(value, list) and isinstance(known, list):
         alike = len(value) == len(known)

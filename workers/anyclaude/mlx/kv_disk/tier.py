@@ -1,11 +1,11 @@
 """The public interface of the disk tier. Saving is asynchronous, loading blocks.
 
 Invariants:
-  - the arrays that `load` returns are bit by bit those that were saved under that name;
+  - `load` returns the arrays bit by bit as they were saved under that name;
   - an error of the disk costs records, never a request: it is counted, shown in `status`, and
     writing is tried again later;
-  - MLX is called by the calling thread only; the writing thread sees bytes.
-`save`, `load`, `reap`, `flush` and `close` belong to the MLX thread, the rest to any.
+  - MLX is called on the calling thread only; the writing thread handles bytes.
+Call `save`, `load`, `reap`, `flush` and `close` on the MLX thread, the rest on any thread.
 """
 
 import errno
@@ -79,7 +79,7 @@ class DiskTier:
         The old record stays on disk until the new one is complete, and its children stay.
 
         Args:
-            done: called once by the writing thread, if the segment was accepted, with whether this
+            done: called once on the writing thread, if the segment was accepted: True if this
                 record is complete and no later one was queued.
 
         Returns:
@@ -106,7 +106,7 @@ class DiskTier:
     def load(self, record_id: str) -> Loaded | None:
         """The arrays, evaluated, and the meta of a record; None if it is missing or corrupt.
 
-        A corrupt record goes to the quarantine, and all that build on it go out of use.
+        A corrupt record is quarantined, and all that build on it are removed.
         """
         self.reap()
         key = self._key(record_id)
@@ -127,7 +127,7 @@ class DiskTier:
         self._mark(record_ids, used)
 
     def pin(self, record_ids: Iterable[str], pinned: bool) -> None:
-        """Exempts records from eviction, or no longer."""
+        """Pins or unpins records: pinned ones are exempt from eviction."""
 
         def changed(info: RecordInfo) -> None:
             info.pinned = pinned
@@ -137,7 +137,7 @@ class DiskTier:
     def remove(self, record_ids: Iterable[str]) -> int:
         """Removes records and all that build on them, pinned or not; returns their bytes on disk.
 
-        The writing thread deletes the files; a write under way is undone.
+        The writing thread deletes the files, and undoes a write in progress.
         """
         keys = [self._key(record_id) for record_id in record_ids]
         with self._catalog.lock:
@@ -164,11 +164,11 @@ class DiskTier:
             self._queue.poke()
 
     def reap(self) -> None:
-        """Frees the memory of arrays that were written; every `save` and `load` does, too."""
+        """Frees the memory of arrays that were written; every `save` and `load` also does."""
         self._queue.reap()
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Waits until everything queued so far was tried; False if it took too long."""
+        """Waits until everything queued so far was tried; False after the timeout."""
         reached = threading.Event()
         if not self._queue.put(reached):
             return False
@@ -191,7 +191,7 @@ class DiskTier:
             )
 
     def close(self) -> None:
-        """Writes what is queued, as long as the bound allows, and unlocks the folder."""
+        """Writes what is queued, within the time limit, and unlocks the folder."""
         if self._writer.is_running:
             self.flush(self._bounds.close_seconds)
         self._writer.end()
@@ -215,7 +215,7 @@ class DiskTier:
         return sum(info.nbytes for info in dropped)
 
     def _refusal(self, segment: Segment) -> str:
-        """Why the segment cannot be written now, if that is known already."""
+        """Why the segment cannot be written now; empty if nothing prevents it so far."""
         nbytes = sum(array.nbytes for array in segment.arrays.values())
         with self._catalog.lock:
             if self._writer.is_backing_off():
@@ -244,7 +244,7 @@ class DiskTier:
         return loaded
 
     def _not_read(self, stored: RecordInfo, error: OSError) -> None:
-        """A bad medium is the record's fault; too many open files is not."""
+        """Whether the error is the record's: a bad medium is, too many open files is not."""
         with self._catalog.lock:
             evicted_meanwhile = self._catalog.ledger.get(stored.key) is not stored
         if evicted_meanwhile:

@@ -1,4 +1,4 @@
-"""What goes into the disk tier, and what the tier reports about itself."""
+"""The disk tier's values: segments to store, records, limits and status."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Segment:
     # Offset of the first token in its prompt.
     start: int
     token_ids: TokenArray
-    # Evaluated, and no longer than their tokens.
+    # Evaluated arrays without spare space behind the tokens.
     arrays: Mapping[str, mx.array]
     # Any JSON; the tier does not interpret it.
     meta: Mapping[str, Any]
@@ -42,7 +42,7 @@ class Key(NamedTuple):
 
 @dataclass(eq=False)
 class RecordInfo:
-    """What is known of a complete record without reading its arrays."""
+    """The description of a complete record, from its header."""
 
     fingerprint: str
     record_id: str
@@ -69,13 +69,13 @@ class RecordInfo:
 
 @dataclass(frozen=True)
 class Bounds:
-    """The tier's limits beside its budget."""
+    """The tier's limits besides its budget."""
 
-    # Arrays kept in memory until they are written. A larger segment may wait alone.
+    # Arrays kept in memory until they are written; one larger segment may wait alone.
     queue_bytes: int = 2048 * MIB
     # Corrupt records kept for inspection.
     quarantine_bytes: int = 64 * MIB
-    # Free space on the volume that the tier leaves to others.
+    # Free space on the volume that the tier never uses.
     min_free_bytes: int = 1024 * MIB
     # After a failure, how long until writing is tried again.
     retry_seconds: float = 30.0
@@ -99,7 +99,7 @@ class DiskStatus:
     state: DiskState
     # Records of this model.
     records: int
-    # All files in the folder, with the write under way.
+    # All files in the folder, with the write in progress.
     nbytes: int
     budget_bytes: int
     pending_writes: int

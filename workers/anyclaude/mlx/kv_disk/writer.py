@@ -1,13 +1,13 @@
-"""Queued segments and the thread that writes them, which decides what a disk error means.
+"""Queues segments and writes them on a thread of its own; decides what a disk error means.
 
 Invariants:
   - a job is pending from the moment it is accepted until its record is stored, replaced or refused;
-  - a job that a later one for the same record supersedes is written all the same, unless the record
-    was removed: jobs that were queued between the two name it as their parent;
-  - after a failure nothing is tried for a while; after an unexpected error never again: the tier is
-    STOPPED, and all who wait are notified.
-The catalog's lock guards `pending` and `state`. MLX frees memory on its own thread only, so the
-arrays of a finished job stay until `reap`.
+  - a job is written even if a later one for the same record is queued, unless the record was
+    removed: jobs that were queued between the two name it as their parent;
+  - after a failure nothing is written for a while; after an unexpected error never again: the tier
+    is STOPPED, and everything that waits is notified. The catalog's lock guards `pending` and
+    `state`. MLX frees memory on its own thread only, so the arrays of a finished job stay until
+    `reap`.
 """
 
 import json
@@ -79,7 +79,7 @@ class WriteJob:
 
 
 class JobQueue:
-    """Many threads put jobs, and events to set when all before them is done; one thread takes."""
+    """Any thread puts jobs, or events to be set once all earlier items are done; one reads."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
@@ -97,7 +97,7 @@ class JobQueue:
             return self._unfinished_bytes + sum(job.nbytes for job in self._finished)
 
     def reserve(self, nbytes: int) -> bool:
-        """Claims bytes for a job; False if too many wait already. A large job may go alone."""
+        """Claims bytes for a job; False if too many wait already. A large job may wait alone."""
         with self._changed:
             if self._unfinished_bytes and self._unfinished_bytes + nbytes > self._limit_bytes:
                 return False
@@ -114,7 +114,7 @@ class JobQueue:
             return not self._closed
 
     def poke(self) -> None:
-        """Wakes the taker, if nothing else will."""
+        """Wakes the reading thread if the queue is empty."""
         with self._changed:
             if not self._items:
                 self.put(threading.Event())
@@ -128,7 +128,7 @@ class JobQueue:
                     return
                 item = self._items.popleft()
             yield item
-            # Keeps no job alive while it waits.
+            # Keep no job alive while waiting for the next.
             del item
 
     def finished(self, job: WriteJob) -> None:
@@ -145,7 +145,7 @@ class JobQueue:
             job.release()
 
     def close(self) -> list[WriteJob | threading.Event]:
-        """Ends `items` at once; returns the items that nobody will take."""
+        """Ends `items` at once; returns the items that were not read."""
         with self._changed:
             left = list(self._items)
             self._items.clear()
@@ -180,7 +180,7 @@ class Writer:
         return self._thread.is_alive()
 
     def accept(self, job: WriteJob) -> bool:
-        """Queues a job whose bytes are reserved; False once the thread has ended."""
+        """Queues a job whose bytes are reserved; returns False once the thread has ended."""
         with self._catalog.lock:
             if not self._queue.put(job):
                 self._queue.finished(job)
@@ -200,12 +200,12 @@ class Writer:
     def is_backing_off(self) -> bool:
         if self.state is DiskState.SERVING:
             return False
-        # Bounded from both sides, so that a clock set back does not stop writing for long.
+        # Bounded on both sides, so that a clock set back does not stop writing for long.
         until = self._retry_at - self._clock()
         return self.state is DiskState.STOPPED or 0 < until <= self._bounds.retry_seconds
 
     def end(self) -> None:
-        """Accepts no more jobs, finishes those that wait as failed, and unlocks the folder."""
+        """Accepts no more jobs, fails those that wait, and unlocks the folder."""
         self._stop()
         self._thread.join(self._bounds.close_seconds)
         if not self._thread.is_alive():
@@ -220,7 +220,7 @@ class Writer:
                     self._catalog.settle()
                 if isinstance(item, threading.Event):
                     item.set()
-        except BaseException as error:  # Whatever it was, the worker goes on without the disk.
+        except BaseException as error:  # The worker continues without the disk.
             log.exception("the disk tier's writer ended")
             self._catalog.note(f"the writer ended: {error!r}")
             self._stop()
@@ -248,7 +248,7 @@ class Writer:
         except (SharedFolderError, VolumeFullError) as error:
             self._set_failed(error)
             if isinstance(error, VolumeFullError):
-                # The next job looks at the free space again, which costs nothing.
+                # The next job checks the free space again, which costs almost nothing.
                 self._retry_at = 0.0
             self.skip(str(error))
         except BudgetError as error:
@@ -284,7 +284,7 @@ class Writer:
         return wanted
 
     def _end_wait(self, job: WriteJob) -> None:
-        """Under the catalog's lock; a job that superseded this one stays pending."""
+        """Called under the catalog's lock; a later job for the same record stays pending."""
         if self.pending.get(job.info.key) is job:
             del self.pending[job.info.key]
 

@@ -24,7 +24,7 @@ _NAMES: Final = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class Point(Enum):
-    """A step of writing where a test may raise, kill the process, or look; named after it."""
+    """A step of writing at which a test may raise, kill the process, or inspect files."""
 
     EVICTED = auto()
     TEMP_CREATED = auto()
@@ -54,7 +54,7 @@ def write_record(
     """Puts a record at `path`, in place of one that may be there.
 
     Raises:
-        OSError: it could not be written; no part of it is left behind.
+        OSError: it could not be written; no part of it remains.
         FolderSyncError: it was written, but its name was not made durable.
     """
     make_folder(path.parent.parent)
@@ -99,7 +99,7 @@ def raw_arrays(arrays: Mapping[str, mx.array]) -> list[RawArray]:
     flat = {name: _flat_bytes(array) for name, array in arrays.items()}
     mx.eval(*flat.values())
     return [
-        # MLX's type stubs leave the buffer protocol out.
+        # MLX's type stubs lack the buffer protocol.
         RawArray(name, _NAMES[array.dtype], tuple(array.shape), memoryview(flat[name]))  # type: ignore[arg-type]
         for name, array in arrays.items()
     ]
@@ -108,7 +108,7 @@ def raw_arrays(arrays: Mapping[str, mx.array]) -> list[RawArray]:
 def _flat_bytes(array: mx.array) -> mx.array:
     if not array.size:
         return mx.zeros((0,), mx.uint8, stream=mx.cpu)
-    # On the CPU, where these two only rename the memory.
+    # On the CPU, where these two calls do not copy.
     return mx.view(mx.reshape(array, (-1,), stream=mx.cpu), mx.uint8, stream=mx.cpu)
 
 
@@ -117,7 +117,7 @@ def mode_of(info: RecordInfo) -> int:
 
 
 def set_marks(descriptor: int, info: RecordInfo) -> bool:
-    """Gives a record's file its last use and its pin; returns whether the pin changed."""
+    """Writes last use and pin to a record's file; returns whether the pin changed."""
     used = round(info.last_use * 1e9)
     os.utime(descriptor, ns=(used, used))
     if os.fstat(descriptor).st_mode & 0o777 == mode_of(info):
@@ -161,7 +161,7 @@ def sync_file(descriptor: int) -> None:
     """Makes the bytes durable; macOS's own fsync stops at the drive's cache."""
     full = getattr(fcntl, "F_FULLFSYNC", None)
     if full is not None:
-        # Network volumes do not know it.
+        # Network volumes do not support it.
         with contextlib.suppress(OSError):
             fcntl.fcntl(descriptor, full)
             return

@@ -133,7 +133,7 @@ def _first_difference(before: list[MessageSummary], now: list[MessageSummary]) -
     pairs = enumerate(zip(before, now, strict=False))
     found = next((index for index, (old, new) in pairs if old != new), None)
     if found is None and len(now) < len(before):
-        # Cut short; a repeated request goes on where its answer began, which is no edit.
+        # The prompt was cut short. A repeated request continues where its answer began; no edit.
         return len(now) if len(now) < len(before) - 1 else None
     return found
 
@@ -154,7 +154,7 @@ class _Turn:
     kept: str
     new: str
     think_start: str
-    # The kept prompt's last turn, which the model went on with.
+    # The last turn of the kept prompt, which the model's answer continued.
     is_last_of_kept: bool
 
     @classmethod

@@ -1,7 +1,7 @@
 """Explains each request: what was reused, from where, and why no more.
 
-Every cause follows from what is stored: the tokens of a conversation's latest request, both
-requests as they came, and what became of the KV. Where nothing stored says why, the cause is
+Every cause is derived from stored facts: the tokens of a conversation's latest request, both
+requests as they arrived, and what happened to the KV. If these do not explain it, the cause is
 UNKNOWN, which is counted. Explanations contain text of prompts: a bounded number of them is kept,
 in memory only.
 
@@ -39,7 +39,7 @@ from anyclaude.worker.v1 import worker_pb2 as pb
 log = structlog.get_logger(__name__)
 
 _SIDE_CHARACTERS: Final = 80
-# Nearly every token is at least a byte of text.
+# Nearly every token has at least one byte of text.
 _SIDE_TOKENS: Final = 2 * _SIDE_CHARACTERS
 _REASONS: Final = {
     Cause.MODEL_CHANGED: pb.CACHE_MISS_REASON_MODEL_CHANGED,
@@ -51,7 +51,7 @@ _REASONS: Final = {
 
 @dataclass(frozen=True)
 class ExplainLimits:
-    """How much is remembered, and where notes outlive the worker."""
+    """How much is remembered, and the folder for notes that outlive the worker."""
 
     max_conversations: int = 256
     memory_bytes: int = 64 * 1024 * 1024
@@ -64,7 +64,7 @@ class _Finding:
     """A verdict, and the other prompt as far as it is known."""
 
     verdict: Verdict
-    # Tokens shared with it, and how it goes on; None where there is no other or it just ended.
+    # The tokens shared with the other prompt, and that prompt's tokens, if there is one.
     offset: int = 0
     other: TokenArray | None = None
     lost_time: float | None = None
@@ -102,7 +102,7 @@ class Explainer:
         return self._explained.get(request_id)
 
     def request(self, facts: RequestFacts) -> "RequestExplainer":
-        """What follows one request while it runs."""
+        """The listener that follows one request while it runs."""
         return RequestExplainer(self, facts)
 
     # What the store reports
@@ -122,7 +122,7 @@ class Explainer:
     def remember(
         self, key: LineageKey, tokens: TokenArray, tip: Node, request: RequestFacts
     ) -> None:
-        """Keeps what is known of a request that is over and in the tree."""
+        """Remembers a finished request whose tokens are in the tree."""
         self._memories.put(Remembered(key, Trail(tip), tokens.copy(), request))
         self._notes.put_session(key.session_id)
         for node in tip.path():
@@ -132,7 +132,7 @@ class Explainer:
     def explain(self, lookup: Lookup, request: RequestFacts) -> Cause:
         """Decides why no more of the prompt is reused, and keeps the whole explanation.
 
-        An error in here costs the explanation, which is then UNKNOWN, and never the response.
+        An error here makes the explanation UNKNOWN; it never fails the response.
         """
         try:
             if lookup.keep:
@@ -182,7 +182,7 @@ class Explainer:
         return self._forked(lookup, request)
 
     def _lost(self, trail: Trail, lookup: Lookup, other: TokenArray | None) -> _Finding:
-        """KV that was there is gone: its trail holds what became of it."""
+        """The cause if KV was lost; its trail records what happened to it."""
         at = lookup.reused
         if trail.fate is None:
             return _Finding(Verdict(Cause.UNKNOWN), at, other)
@@ -259,7 +259,7 @@ class Explainer:
         return divergence
 
     def _text(self, tokens: TokenArray) -> str:
-        # A character may be cut in two at either end.
+        # Either end may cut a character in two.
         return self._detokenizer.decode(tokens.tolist()).strip("\N{REPLACEMENT CHARACTER}")
 
     # The API's own diagnostics
@@ -315,7 +315,7 @@ class RequestExplainer:
 
 
 def _report(error: Exception, request: RequestFacts) -> None:
-    # Its message may quote a prompt: where it was raised has to do.
+    # Its message may quote a prompt, so only the place where it was raised is logged.
     at = traceback.extract_tb(error.__traceback__)[-1]
     log.error(
         "request could not be explained",
@@ -330,7 +330,7 @@ def _diagnostics(reason: pb.CacheMissReason, missed: int) -> pb.Diagnostics:
 
 
 def _restored(lookup: Lookup) -> Remembered | None:
-    """A conversation that is no longer remembered, as the tree still has it."""
+    """A conversation that is no longer remembered, rebuilt from the tree."""
     same = [
         lineage
         for lineage in lookup.lineages
@@ -345,7 +345,7 @@ def _restored(lookup: Lookup) -> Remembered | None:
 
 
 def _rejoins(lookup: Lookup, shared: int, request: RequestFacts) -> bool:
-    """Whether another branch was followed to its end, or over a whole message at least."""
+    """Whether another branch was followed to its end, or for at least a whole message."""
     nodes = lookup.match.nodes
     if nodes and not nodes[-1].children and shared < lookup.match.length == nodes[-1].end:
         return True

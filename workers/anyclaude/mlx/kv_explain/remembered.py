@@ -1,4 +1,4 @@
-"""What is remembered of conversations, longer than their KV is kept.
+"""What is remembered of conversations after their KV is gone.
 
 `Memories`: for each session and agent its latest request (tokens, body, answer, and what became of
 the KV), in memory only, since bodies hold the text of prompts. `Notes`: the few facts that outlive
@@ -31,7 +31,7 @@ _MAX_PREFIXES: Final = 128
 
 @dataclass(frozen=True)
 class RequestFacts:
-    """A request beside its tokens: what it takes to explain how two of them differ."""
+    """A request besides its tokens: what is needed to explain how two requests differ."""
 
     request_id: str
     # The Messages request as the client sent it.
@@ -56,7 +56,7 @@ class Fate:
 
 @dataclass(eq=False)
 class Trail:
-    """Where some tokens end in the tree, and what happened to those that are no longer there."""
+    """Where some tokens end in the tree, and what happened to those that left it."""
 
     # The last node that is still in the tree.
     tip: Node | None
@@ -83,8 +83,8 @@ class Remembered:
     ) -> None:
         """
         Args:
-            tokens: all that lead to the trail's end; without them they are read off the tree, once
-                they are needed or about to leave it.
+            tokens: all tokens up to the trail's end; if None, they are read from the tree when they
+                are needed or about to leave it.
             request: None for a conversation of an earlier process.
         """
         self.key = key
@@ -145,7 +145,7 @@ class Memories:
         self._prefixes.put(node.stable_digest, Trail(node))
 
     def lost(self, gone: Collection[Node], loss: Loss) -> None:
-        """Notes why nodes left the tree."""
+        """Records why nodes left the tree."""
         fate = Fate(loss, self._clock())
         for _, remembered in self._conversations.items():
             remembered.follow(gone, fate)
@@ -163,7 +163,7 @@ class Notes:
     def __init__(self, folder: Path | None = None, model: str = "") -> None:
         """
         Args:
-            folder: None keeps the notes in memory alone.
+            folder: None keeps the notes in memory only.
             model: names the model and its settings; its caches are valid for no other.
         """
         self._folder = folder
