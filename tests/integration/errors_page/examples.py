@@ -184,20 +184,21 @@ _WRONG = Chapter(
     (
         Example(
             "Not JSON",
-            "The body is no JSON document.",
-            "Mend the client; Claude Code never sends this.",
+            "The body is not a JSON document.",
+            "Fix the client; Claude Code never sends this.",
             _raw(b'{"model": "any", "messages": ['),
         ),
         Example(
             "A field is missing or wrong",
-            "The message names the field as it stands in the body, and what it should be.",
-            "Mend that field. Fields that are not known here are no error.",
+            "The message names the field by its path in the body, and says what it must be.",
+            "Fix that field. Unknown fields are ignored.",
             _raw(json.dumps({"model": "any", "messages": [user("Hi")]}).encode()),
         ),
         Example(
             "A block is wrong",
-            "The same deep inside a conversation.",
-            "Mend that block.",
+            "A content block of a message is invalid. The message names it by its path in the "
+            "body.",
+            "Fix that block.",
             lambda stage: stage.ask(
                 "POST",
                 "/v1/messages",
@@ -205,143 +206,147 @@ _WRONG = Chapter(
             ),
         ),
         Example(
-            "A block that the local model cannot take",
-            "Images and documents, which mlx-lm's text models cannot read.",
-            "Take the block out, or choose a mode whose server reads it: `anyclaudectl mode`.",
+            "A block that the local model cannot read",
+            "The request contains an image or a document, which mlx-lm's text models cannot read.",
+            "Remove the block, or choose a mode whose server reads it: `anyclaudectl mode`.",
             lambda stage: stage.ask("POST", "/v1/messages", json=body(user(_IMAGE))),
         ),
         Example(
             "The prompt is too long",
             "The prompt alone has more tokens than the window. It is counted before anything is "
-            "sent, so this is a status in streams too.",
-            "Claude Code compacts the conversation by itself. Elsewhere: shorten it.",
+            "sent, so a stream gets this status too.",
+            "Claude Code compacts the conversation by itself. With another client, shorten it.",
             _overflow,
         ),
         Example(
-            "The answer asked for does not fit",
-            "A server behind the relay has room for fewer than 1,024 tokens beside the prompt. "
-            "Where it has more, it is asked for as many; the local model always takes what there "
-            "is and ends with `model_context_window_exceeded`.",
-            "Claude Code asks again with a smaller `max_tokens`.",
+            "The requested answer does not fit",
+            "The prompt leaves fewer than 1,024 tokens of the window of a server behind the relay."
+            " If it leaves more, the relay reduces `max_tokens` to that number. The local model "
+            "never gives this error: its answer ends at the window with "
+            "`model_context_window_exceeded`.",
+            "Claude Code repeats the request with a smaller `max_tokens`.",
             _too_little_room,
         ),
         Example(
             "Unknown mode",
-            "The header `x-anyclaude-mode`, or ANYCLAUDE_MODE of a launch, names no mode.",
-            "Take one of those listed; `anyclaudectl mode` says what each is.",
+            "The header `x-anyclaude-mode`, or `ANYCLAUDE_MODE` of a launch, does not name a mode.",
+            "Use one of the modes in the message; `anyclaudectl mode` explains each.",
             lambda stage: stage.relayed("warp"),
         ),
         Example(
             "The model is not there",
-            "The local model cannot be loaded, and trying again would not help. The message is "
-            "the worker's own, the same as in `anyclaudectl status`.",
-            "Do what it says.",
+            "The local model cannot be loaded, and a retry would not help. `anyclaudectl status` "
+            "shows the same message.",
+            "Follow the message.",
             _no_model,
         ),
         Example(
-            "The local model stops to free memory",
-            "A launch asked for `mlx-lm` while the service's mode is a stop-first one.",
+            "The local model is stopped",
+            "A launch chose `mlx-lm` while the service is in a stop-first mode, so the local model"
+            " is not loaded.",
             "Run the command in the message, or start this launch in the service's mode.",
             _makes_room,
         ),
         Example(
             "A server refuses the request",
-            "A server behind the relay takes no request like this one.",
-            "Its words say why. Change the request, or choose another mode.",
+            "A server behind the relay does not support something in this request.",
+            "The message quotes the server's reason. Change the request, or choose another mode.",
             _refused(400, "tools are not supported by this model"),
         ),
     ),
 )
 _DOOR = Chapter(
-    "Not let in: 401, 402, 403",
+    "Not allowed: 401, 402, 403",
     (
         Example(
             "No token, or a wrong one",
-            "`server.auth_token_file` is set.",
-            "Start Claude Code by `anyclaude`, which presents it, or set ANTHROPIC_AUTH_TOKEN.",
+            "`server.auth_token_file` is set, and the request has no token or another one.",
+            "Start Claude Code with `anyclaude`, which sends the token, or set "
+            "`ANTHROPIC_AUTH_TOKEN`.",
             lambda stage: stage.ask("POST", "/v1/messages", token="", json=body(user("Hi"))),
         ),
         Example(
-            "A server does not take our key",
+            "A server does not accept our key",
             "A server behind the relay answered 401 or 403.",
-            "Set its key where the message says.",
+            "Set the server's key as the message describes.",
             _refused(401, "Incorrect API key provided"),
         ),
         Example(
-            "A server wants to be paid",
+            "A server requires payment",
             "A server behind the relay answered 402.",
-            "Settle it there, or choose another mode.",
+            "Pay the server's provider, or choose another mode.",
             _refused(402, "Insufficient credits", mode="openrouter"),
         ),
         Example(
             "A foreign Host header",
-            "The request was meant for another machine: a web page that had its name point here.",
-            "Ask 127.0.0.1 or localhost.",
+            "The `Host` header names another machine: a web page may have pointed its own name at "
+            "this one.",
+            "Send requests to 127.0.0.1 or localhost.",
             lambda stage: stage.ask("GET", "/v1/models", headers={"host": "example.org"}),
         ),
         Example(
             "A foreign Origin header",
-            "A web page asked.",
-            "Web pages are not answered; ask from a program.",
+            "A web page sent the request.",
+            "Send the request from a program; web pages of other origins are not served.",
             lambda stage: stage.ask("GET", "/v1/models", headers={"origin": "http://example.org"}),
         ),
     ),
 )
 _PLACE = Chapter(
-    "Not here: 404, 405",
+    "Not found: 404, 405",
     (
         Example(
             "Unknown path",
-            "Also for parts of the API that this service does not have.",
-            "Check ANTHROPIC_BASE_URL: nothing follows its port.",
+            "The service has no such path. It does not implement every part of the API.",
+            "Check `ANTHROPIC_BASE_URL`: it ends with the port.",
             lambda stage: stage.ask("POST", "/v1/complete", json={}),
         ),
         Example(
             "Unknown model",
-            "Only where a model is looked up by its id. A request may name any model: the "
-            "resident one answers.",
-            "Take an id of `/v1/models`.",
+            "`GET /v1/models/ID` names an unknown model. A message may name any model: the loaded "
+            "one answers.",
+            "Use an id from `/v1/models`.",
             lambda stage: stage.ask("GET", "/v1/models/claude-nine"),
         ),
         Example(
             "A server has no such model",
             "A server behind the relay answered 404.",
-            "Do what it says.",
+            "Follow the message.",
             _refused(404, "The model `served` does not exist"),
         ),
         Example(
             "A server has no model loaded",
-            "LM Studio was asked before anything was loaded.",
-            "Load a model there.",
+            "LM Studio got a request before it had loaded a model.",
+            "Load a model in LM Studio.",
             _refused(400, "No models loaded. Please load a model in the developer page."),
         ),
         Example(
             "Wrong method",
-            "The path exists.",
-            "Use a method of the `allow` header.",
+            "The path exists, but not with this method.",
+            "Use a method from the `allow` header.",
             lambda stage: stage.ask("GET", "/v1/messages"),
         ),
     ),
 )
 _BODY = Chapter(
-    "The request does not come whole: 408, 413",
+    "The request is incomplete or too large: 408, 413",
     (
         Example(
             "The head stops arriving",
-            "Its end did not come for `server.client_stall_seconds`.",
+            "The end of the request's head did not arrive within `server.client_stall_seconds`.",
             "Send it again.",
             _late,
         ),
         Example(
             "The body stops arriving",
-            "Nothing more of it came for `server.client_stall_seconds`.",
+            "No more bytes of the body arrived for `server.client_stall_seconds`.",
             "Send it again.",
             _stalled,
         ),
         Example(
             "The body is too large",
-            "It has more than `server.max_body_bytes`.",
-            "Claude Code is over its own limit: /clear or /compact, or send fewer files.",
+            "The body has more bytes than `server.max_body_bytes`.",
+            "In Claude Code, run `/clear` or `/compact`, or send fewer files.",
             _large,
         ),
     ),
@@ -357,39 +362,41 @@ _LATER = Chapter(
         ),
         Example(
             "A server limits requests",
-            "A server behind the relay answered 429. Its time to wait is passed on; where it "
-            "names none, it is 2 seconds.",
-            "Claude Code waits and tries again. Or choose another mode.",
+            "A server behind the relay answered 429. Its `retry-after` is passed on; without one, "
+            "it is 2 seconds.",
+            "Claude Code waits and tries again. You can also choose another mode.",
             _refused(429, "Rate limit reached", "retry-after: 17", mode="openrouter"),
         ),
         Example(
             "Too many requests at once",
-            "The front end holds `server.max_requests` already.",
+            "`server.max_requests` requests are in progress already.",
             "Claude Code tries again. If it happens often, run fewer agents or raise the setting.",
             _full,
         ),
         Example(
             "The local model is busy",
-            "`mlx.max_running_requests` are running and `mlx.max_queued_requests` are waiting.",
-            "As above.",
+            "`mlx.max_running_requests` requests are running and `mlx.max_queued_requests` are "
+            "waiting.",
+            "Claude Code tries again. If it happens often, run fewer agents or raise these "
+            "settings.",
             _busy,
         ),
         Example(
             "The service is starting",
-            "Nobody has told the front end yet who answers. While only a worker is starting, the "
-            "message says that; `retry-after` is an estimate from its last start.",
+            "The front end has no route yet. If only a worker is starting, the message names it, "
+            "and `retry-after` is an estimate from its last start.",
             "Claude Code tries again.",
             _starting,
         ),
         Example(
             "A server is not running",
-            "Nobody listens at the address of a server behind the relay.",
-            "Start it, or choose another mode.",
+            "No program listens at the address of a server behind the relay.",
+            "Start the server, or choose another mode.",
             lambda stage: stage.relayed("llama-cpp"),
         ),
         Example(
             "A server is loading its model",
-            "A server behind the relay said so.",
+            "A server behind the relay reported that it is still loading.",
             "Claude Code tries again.",
             _refused(503, "Loading model"),
         ),
@@ -401,15 +408,16 @@ _LATER = Chapter(
         ),
         Example(
             "A server failed too often",
-            "It failed `breaker_failures` times in a row, so for a while it is not even asked.",
-            "Look after the server: the message ends with what it failed by.",
+            "The server failed `breaker_failures` times in a row, so for a while it gets no "
+            "requests.",
+            "Repair the server: the message ends with its last failure.",
             _breaker,
         ),
         Example(
             "The front end cannot start",
-            "The daemon answers in its place. `x-should-retry` keeps Claude Code from waiting for "
-            "what waiting does not mend.",
-            "Do what it says.",
+            "The daemon gave up on the front end and answers in its place. `x-should-retry: false`"
+            " keeps Claude Code from retrying, which would not help.",
+            "Follow the message.",
             _given_up,
         ),
     ),
@@ -420,31 +428,34 @@ _FAILED = Chapter(
         Example(
             "A server failed",
             "A server behind the relay answered 500.",
-            "Claude Code tries again; if it goes on, read the server's log.",
+            "Claude Code tries again; if the error persists, read the server's log.",
             _refused(500, "CUDA out of memory"),
         ),
         Example(
             "A server's answer is broken",
-            "It is not what the server's dialect says, or stops before its end. Nothing of it is "
-            "passed off as an answer.",
-            "Claude Code tries again; if it goes on, read the server's log.",
+            "The response does not follow the server's dialect, or stops before its end. It is "
+            "never passed on as a complete answer.",
+            "Claude Code tries again; if the error persists, read the server's log.",
             _broken,
         ),
         Example(
-            "A server says nothing",
-            "It is silent for longer than its settings allow.",
-            "Raise the setting that the message names, or look what the server is doing.",
+            "A server does not respond",
+            "The server is silent for longer than its settings allow.",
+            "Raise the setting that the message names, or check what the server is doing.",
             _silent,
         ),
         Example(
             "Not ready",
-            "`/health/ready` says so, for programs that wait; messages say it with 529 or 400.",
-            "`anyclaudectl wait --ready` waits for it, `anyclaudectl status` says why not.",
+            "`/health/ready` answers this, for programs that wait. A message gets 529 or 400 "
+            "instead.",
+            "`anyclaudectl wait --ready` waits until the service is ready; `anyclaudectl status` "
+            "shows what is missing.",
             _not_ready,
         ),
         Example(
             "No metrics without the daemon",
-            "`/metrics` is the daemon's; messages do not need it.",
+            "`/metrics` comes from the daemon, which does not answer now. Messages do not need the"
+            " daemon.",
             "Start the service again.",
             _no_metrics,
         ),
@@ -455,20 +466,21 @@ _WITHIN = Chapter(
     (
         Example(
             "The local worker died",
-            "It was killed, or ran out of memory.",
-            "It is started again by itself and finds its caches on disk; Claude Code asks again.",
+            "The MLX worker was killed, or ran out of memory.",
+            "Claude Code sends the request again. The worker is restarted automatically and reads "
+            "its caches from disk.",
             _killed,
         ),
         Example(
             "A server's connection ended",
-            "The answer was not complete.",
-            "Claude Code asks again; if it goes on, read the server's log.",
+            "The connection to the server ended before the answer was complete.",
+            "Claude Code sends the request again; if the error persists, read the server's log.",
             _cut,
         ),
         Example(
             "A server reports an error in its stream",
-            "The stream had begun with 200.",
-            "As above.",
+            "The server sent an error after its stream had begun with 200.",
+            "Claude Code sends the request again; if the error persists, read the server's log.",
             _overloaded_within,
         ),
     ),

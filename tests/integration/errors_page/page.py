@@ -17,14 +17,14 @@ PAGE: Final = ROOT / "docs" / "errors.md"
 _HEAD: Final = """\
 # Errors
 
-Every error that a client can get: the response, when it occurs and what to do. The page is written
-by `python -m tests.integration.errors_page.page`, which causes each error in a real service; a test
-checks that the page is up to date. Ids, addresses and paths are replaced by fixed ones.
+Every error that a client can get: the response, when it occurs and what to do. `python -m
+tests.integration.errors_page.page` writes this page by causing each error in a real service, and a
+test checks that it is up to date. Ids, addresses and paths are replaced by fixed ones.
 
 - Every error is JSON in the Messages API's envelope.
 - Every response has a `request-id`. Use it to find the request in `anyclaudectl requests` and in
   the logs.
-- A 429 or 529 always has `retry-after`: how many whole seconds to wait.
+- A 429 or 529 always has `retry-after`: the number of whole seconds to wait.
 - `x-should-retry: false` means that the same request would fail again.
 - After a stream has started with 200, an error is an event, and it is the last one.
 - In mode `claude`, and from any server that speaks the Messages API, errors arrive exactly as that
