@@ -20,7 +20,9 @@ class _Launchctl:
 
     def __init__(self, *, loaded: bool, lingers: int = 0, bootstraps: tuple[int, ...] = ()) -> None:
         self.loaded = loaded
-        # How many times `print` still finds the job after bootout.
+        self._pid: int | None = 4711
+        self._drains = False
+        # How many times `print` still finds the job after bootout, or its process after SIGTERM.
         self._lingers = lingers
         self._leaving = False
         self._bootstraps = list(bootstraps)
@@ -37,7 +39,23 @@ class _Launchctl:
             self._leaving = self.loaded = False
         if not self.loaded:
             return 113, "Could not find service"
-        return 0, f"{_TARGET} = {{\n\tstate = running\n\tpid = 4711\n}}\n"
+        if self._drains and self._lingers > 0:
+            self._lingers -= 1
+        elif self._drains:
+            self._drains, self._pid = False, None
+        if self._pid is None:
+            return 0, f"{_TARGET} = {{\n\tstate = not running\n}}\n"
+        return 0, f"{_TARGET} = {{\n\tstate = running\n\tpid = {self._pid}\n}}\n"
+
+    def _kill(self) -> Reply:
+        if self._pid is None:
+            return 3, "Could not send signal: No process to signal."
+        self._drains = True
+        return 0, ""
+
+    def _kickstart(self) -> Reply:
+        self._drains, self._pid = False, 4712
+        return 0, ""
 
     def _bootout(self) -> Reply:
         if not self.loaded:
@@ -146,14 +164,49 @@ def test_bootstrap_that_fails_for_good(failures: tuple[int, ...], calls: int) ->
     assert run.lines.count(_BOOTSTRAP) == calls
 
 
-def test_start_and_restart_of_a_loaded_job() -> None:
-    """A loaded job is kicked, not loaded again; restart kills it first."""
+def test_start_of_a_loaded_job() -> None:
+    """A loaded job is kicked, not loaded again."""
     agent, run, _ = _agent(_Launchctl(loaded=True))
 
     agent.start()
+
+    assert run.changes() == [f"launchctl kickstart {_TARGET}"]
+
+
+def test_a_restart_lets_answers_end() -> None:
+    """SIGTERM, print until the process is gone, then kickstart; nothing is killed."""
+    agent, run, time = _agent(_Launchctl(loaded=True, lingers=5))
+
+    agent.restart()
+
+    kill, kickstart = f"launchctl kill SIGTERM {_TARGET}", f"launchctl kickstart {_TARGET}"
+    assert run.changes() == [kill, kickstart]
+    assert run.lines.index(kickstart) - run.lines.index(kill) == 7
+    assert time.seconds > 1
+    assert agent.state().pid == 4712
+
+
+def test_a_restart_kills_a_daemon_that_does_not_end() -> None:
+    """Sixty seconds after SIGTERM the daemon is killed, as `bootout` would do."""
+    agent, run, time = _agent(_Launchctl(loaded=True, lingers=10_000))
+
     agent.restart()
 
     assert run.changes() == [
-        f"launchctl kickstart {_TARGET}",
+        f"launchctl kill SIGTERM {_TARGET}",
         f"launchctl kickstart -k {_TARGET}",
     ]
+    assert 60 <= time.seconds < 61
+
+
+def test_a_restart_of_a_stopped_job_starts_it() -> None:
+    """Without a process there is nothing to wait for."""
+    launchctl = _Launchctl(loaded=True)
+    agent, run, time = _agent(launchctl)
+    launchctl("launchctl kill SIGTERM")
+
+    assert agent.state().pid is None
+    agent.restart()
+
+    assert run.changes() == [f"launchctl kickstart {_TARGET}"]
+    assert time.seconds == 0

@@ -2,11 +2,15 @@
 
 `launchctl bootout` returns before the job is gone, and a `bootstrap` during that time fails with
 code 5 or 37. We therefore wait until the job is gone, and still retry a few times.
+
+`launchctl kickstart -k` kills at once and would cut running answers. A restart therefore sends
+SIGTERM, waits until the daemon has drained and ended, and only then starts it again.
 """
 
 import plistlib
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +28,8 @@ _RETRY_SECONDS: Final = 2.0
 _POLL_SECONDS: Final = 0.25
 # The daemon drains for 10 s and then stops its workers within 15 s.
 _GONE_SECONDS: Final = 30.0
+# How long launchd, and a restart, wait for the daemon's drain before they kill the daemon.
+_EXIT_SECONDS: Final = 60
 
 
 class Launchd:
@@ -53,7 +59,7 @@ class Launchd:
                 # "Background" would run the model on the efficiency cores, eight times slower.
                 "ProcessType": "Interactive",
                 # Longer than the daemon's drain, the stop of its workers included.
-                "ExitTimeOut": 60,
+                "ExitTimeOut": _EXIT_SECONDS,
                 # launchd's own default is 256.
                 "SoftResourceLimits": {"NumberOfFiles": 8192},
                 "StandardErrorPath": str(program.boot_log),
@@ -90,7 +96,15 @@ class Launchd:
         self._wait_until_gone()
 
     def restart(self) -> None:
-        must(self._run, ["launchctl", "kickstart", "-k", self._target])
+        """Lets running answers end first; kills a daemon that does not end in time."""
+        old = self.state().pid
+        force: list[str] = []
+        if old is not None:
+            self._launchctl("kill", "SIGTERM", self._target)
+            # launchd restarts a daemon that fails while it stops, so any other pid will do.
+            if not self._wait_until(lambda: self.state().pid != old, _EXIT_SECONDS):
+                force = ["-k"]
+        must(self._run, ["launchctl", "kickstart", *force, self._target])
 
     def remove(self) -> None:
         self.stop()
@@ -108,15 +122,21 @@ class Launchd:
             raise failed(command, done)
 
     def _wait_until_gone(self) -> None:
-        deadline = self._clock.now() + _GONE_SECONDS
-        while self.state().loaded:
+        if not self._wait_until(lambda: not self.state().loaded, _GONE_SECONDS):
+            raise CommandError(
+                ExitCode.TIMEOUT,
+                f"launchd still has {LABEL} after {_GONE_SECONDS:g} s. "
+                f"Look at `launchctl print {self._target}`, then try again.",
+            )
+
+    def _wait_until(self, holds: Callable[[], bool], seconds: float) -> bool:
+        """Polls `holds`; False when it does not hold within `seconds`."""
+        deadline = self._clock.now() + seconds
+        while not holds():
             if self._clock.now() >= deadline:
-                raise CommandError(
-                    ExitCode.TIMEOUT,
-                    f"launchd still has {LABEL} after {_GONE_SECONDS:g} s. "
-                    f"Look at `launchctl print {self._target}`, then try again.",
-                )
+                return False
             self._clock.sleep(_POLL_SECONDS)
+        return True
 
     def _launchctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return self._run(["launchctl", *arguments])
