@@ -10,6 +10,7 @@ from anyclaude.messages.errors import ApiError
 from tests.certificates import make_certificate
 from tests.integration.relay_process import RelayProcess
 from tests.integration.scripted_upstream import HELLO, ScriptedUpstream, openai_server
+from tests.integration.service import Service
 
 ASK = {"model": "m", "max_tokens": 20, "messages": [{"role": "user", "content": "hi"}]}
 
@@ -71,3 +72,18 @@ def test_a_server_that_speaks_no_tls():
         with RelayProcess({"it": table}) as relay, pytest.raises(ApiError, match="No TLS"):
             relay.message("it", ASK)
         thread.join(5)
+
+
+def test_a_private_authority_through_the_whole_service(upstream, certificate):
+    """SSL_CERT_FILE of the daemon's shell reaches the relay, which then trusts that authority."""
+    with Service(
+        ANYCLAUDE_MODE="mine",
+        ANYCLAUDE__UPSTREAMS__MINE__BASE_URL=upstream.base_url,
+        ANYCLAUDE__UPSTREAMS__MINE__DIALECT="openai",
+        ANYCLAUDE__UPSTREAMS__MINE__MODEL="m",
+        SSL_CERT_FILE=str(certificate[0]),
+    ) as service:
+        with service.ready().http() as client:
+            answer = client.post("/v1/messages", json=ASK)
+        assert answer.json()["content"][0]["text"] == "Hello", answer.text
+        assert service.stop() == 0

@@ -34,6 +34,8 @@ _KEPT_VARIABLES: Final = (
     "ANYCLAUDE_HOME",
     "HF_HOME",
     "HF_HUB_CACHE",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
     "XDG_CACHE_HOME",
     "XDG_CONFIG_HOME",
     "XDG_STATE_HOME",
