@@ -1,4 +1,4 @@
-"""`anyclaudectl`: a client of the daemon's control API, one verb per file.
+"""`anyclaudectl`: a client of the daemon's control API, with one file per verb in `verbs`.
 
-It holds no logic of the daemon's. Data goes to standard output, everything else to standard error.
+All decisions are made by the daemon. Results go to standard output, messages to standard error.
 """

@@ -1,1 +1,1 @@
-"""`anyclaude`: Claude Code on this machine's service, with the right environment."""
+"""`anyclaude`: starts Claude Code with the environment that makes it use this machine's service."""

@@ -1,1 +1,5 @@
-"""The Messages API, defined once: wire types, event grammar, usage, errors, identity."""
+"""The Messages API, defined once for all processes.
+
+`requests` are the types that clients send, `events` the grammar of streamed responses, `errors` the
+error envelope, and `identity` finds the session, agent and class of a request.
+"""

@@ -31,6 +31,8 @@ class ClientGoneError(Exception):
 
 
 class RequestContext:
+    """One request and its response."""
+
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, settings: ServerSettings
     ) -> None:
@@ -126,7 +128,8 @@ class RequestBody:
             ApiError: 413 when it is larger than the limit, 408 when it stops arriving.
             ClientGoneError: the client left before its end.
         """
-        # A declared length saves reading; a wrong or missing one is noticed by counting.
+        # Too large a declared length is refused unread. The bytes are counted in any case, since
+        # the length may be missing.
         if self._declared_bytes > self._limit_bytes:
             raise self._too_large()
         chunks: list[bytes] = []

@@ -1,1 +1,1 @@
-"""What every process needs: paths, settings, logs, the child-process shell, channels."""
+"""What every process needs: paths, settings, logs, gRPC channels, and how a child starts."""

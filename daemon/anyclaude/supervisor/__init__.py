@@ -1,1 +1,6 @@
-"""`anyclauded`: supervisor of the children, control API, modes, routes and metrics."""
+"""The daemon, `anyclauded`: starts and supervises the other processes.
+
+Start reading at `lifecycle` (startup, main loop, shutdown) and `supervisor` (the states of one
+child, as a table). `modes`, `switch` and `routes` decide which worker answers; `control` is the API
+for `anyclaudectl`.
+"""

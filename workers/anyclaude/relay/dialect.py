@@ -52,17 +52,17 @@ class Reader(Protocol):
 
     @property
     def has_begun(self) -> bool:
-        """Content has come: the prompt is computed, and from now on a pause is a silence."""
+        """Content has arrived, so the prompt is computed and `idle_timeout_seconds` applies."""
         ...
 
     @property
     def is_done(self) -> bool:
-        """The end of the response has come; what follows on the connection does not matter."""
+        """The end of the response has arrived; later bytes on the connection are ignored."""
         ...
 
     @property
     def is_complete(self) -> bool:
-        """All content has come; only token counts may follow."""
+        """All content has arrived; only token counts may follow."""
         ...
 
     def feed(self, event: ServerEvent) -> None: ...
@@ -72,11 +72,11 @@ class Reader(Protocol):
         ...
 
     def finish(self) -> pb.Usage:
-        """Emits what was held back, and Finished; returns its usage. Call it once, at the end."""
+        """Emits the delayed events, then Finished; returns its usage. Call it once, at the end."""
         ...
 
     def take(self) -> list[pb.GenerateResponse]:
-        """The worker events since the last call, also those that came before an error."""
+        """The worker events since the last call, including those before an error."""
         ...
 
 

@@ -1,7 +1,7 @@
-"""One generation by a server: the request is sent, adapted after a refusal, and its response read.
+"""One answer from a server: sends the request, adapts it after a refusal, and reads the response.
 
 Invariants:
-- A request is not sent again once content was passed on.
+- A request is not sent again after content was sent to the client.
 - Every request ends for the breaker in exactly one way: success, fault or undecided.
 - Finished is emitted only if the server completed its response; anything else raises.
 """
@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 _MAX_ATTEMPTS: Final = 6
 # If less remains for the answer, the client had better compact the conversation.
 _MIN_ANSWER_TOKENS: Final = 1024
-# Refusals that changing the request does not help.
+# Changing the request does not help against these.
 _FINAL: Final = frozenset({401, 402, 403, 409, 413, 429, 502, 503, 504, 529})
 # These accept a prompt of any length: they truncate it, or exceed what their model was made for.
 # What a server of kind OTHER does is unknown.
@@ -191,7 +191,7 @@ class _Generation:
             for event in received:
                 reader.feed(event)
         finally:
-            # Also what came before an error.
+            # The client also gets the events before an error.
             await self._pass_on(reader)
 
     async def _pass_on(self, reader: Reader) -> None:

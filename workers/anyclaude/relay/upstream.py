@@ -1,7 +1,7 @@
 """One server and what is known about it: dialect, model, unsupported fields, health.
 
-All of this is learned and can be forgotten: another server may replace it at the same address at
-any time, so after a 404 the server is probed again.
+All of this is learned from its responses. Another server may start at the same address at any time,
+so after a 404 it is forgotten and the server is probed again.
 """
 
 import asyncio
@@ -42,6 +42,8 @@ _BREAKER_STATES: Final = {
 
 
 class Upstream:
+    """One server: what was learned about it, and whether it may get requests."""
+
     def __init__(
         self,
         name: str,

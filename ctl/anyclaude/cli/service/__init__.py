@@ -1,1 +1,1 @@
-"""The daemon as a service of the user's session: launchd on macOS, systemd elsewhere."""
+"""Installs and controls the daemon as a service of the user: launchd on macOS, systemd on Linux."""

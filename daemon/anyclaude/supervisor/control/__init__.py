@@ -1,1 +1,1 @@
-"""The control socket: what the daemon answers itself, and the cache verbs that it forwards."""
+"""The control API: the daemon's own calls, and the cache verbs, which go on to the MLX worker."""

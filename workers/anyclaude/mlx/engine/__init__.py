@@ -1,1 +1,4 @@
-"""The scheduler: runs requests on the MLX thread, one prefill chunk or a few tokens a turn."""
+"""The scheduler: runs requests on the MLX thread, one prefill chunk or a few tokens a turn.
+
+`engine` is the loop, `generation` one request from lookup to stop reason, `job` its input.
+"""

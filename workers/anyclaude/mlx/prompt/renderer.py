@@ -80,8 +80,8 @@ class _Rendered:
 class PromptRenderer:
     """Renders requests for one model.
 
-    What the model's template accepts is found out at construction. Later requests are rendered from
-    cached parts of earlier ones; the result does not depend on the caches.
+    The constructor finds out what the model's template accepts. Requests are rendered from cached
+    parts of earlier ones; the result does not depend on the caches.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class PromptRenderer:
         )
         self._turn_cache = TurnCache(_CACHE_BYTES)
         self._adapter = ConversationAdapter(self._dialect, _CACHE_BYTES)
-        # Its groups are the starts.
+        # Entries are grouped by the start of the conversation.
         self._cache: RenderCache[_Rendered] = RenderCache(_CACHE_BYTES)
         self._spliced = SplicedTurns(spliced_bytes) if spliced_bytes else None
         self._starts: LRUCache[bytes, _Start] = LRUCache(_CACHED_STARTS)
@@ -171,7 +171,7 @@ class PromptRenderer:
             answer: the message that the client will send back.
         """
         messages = self._dialect.adapt(Conversation((), translated(answer), ()))
-        # In some dialects the calls of one answer become several turns.
+        # In some dialects the calls of one answer become several turns; such answers are not kept.
         if self._spliced is not None and len(messages) == 1:
             self._spliced.keep(position, generated, exact_bytes(messages[0]))
 

@@ -1,1 +1,4 @@
-"""The OpenAI dialect: Messages requests to chat completions, and their chunks back to events."""
+"""The OpenAI dialect: translates Messages requests to chat completions, and their chunks to events.
+
+`dialect` makes the body of a request, and `answer` reads the response.
+"""
