@@ -15,6 +15,7 @@ FAKE_PYTHON: Final = """#!/bin/sh
 case "$*" in
 *version_info*) exit {unsupported} ;;
 *CONFIG_ARGS*) exit {unoptimised} ;;
+*platform.machine*) exit {intel} ;;
 *venv*) echo "chosen: {name}" >&2; exit 1 ;;
 esac
 """
@@ -30,13 +31,27 @@ def checkout(tmp_path: Path) -> Path:
     return folder
 
 
-def fake_python(folder: Path, name: str, *, supported: bool = True, optimised: bool = True) -> Path:
-    folder.mkdir(exist_ok=True)
-    python = folder / name
-    said = {"unsupported": int(not supported), "unoptimised": int(not optimised)}
-    python.write_text(FAKE_PYTHON.format(name=f"{folder.name}/{name}", **said))
-    python.chmod(0o755)
-    return python
+def put_program(folder: Path, name: str, script: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    program = folder / name
+    program.write_text(script)
+    program.chmod(0o755)
+    return program
+
+
+def fake_python(
+    folder: Path, name: str, *, supported: bool = True, optimised: bool = True, intel: bool = False
+) -> Path:
+    facts = {"unsupported": not supported, "unoptimised": not optimised, "intel": intel}
+    exits = {fact: int(holds) for fact, holds in facts.items()}
+    return put_program(folder, name, FAKE_PYTHON.format(name=f"{folder.name}/{name}", **exits))
+
+
+def mac(folder: Path, version: str = "15.1") -> Path:
+    """A folder for the PATH whose `uname` and `sw_vers` are those of a Mac."""
+    put_program(folder, "uname", "#!/bin/sh\necho Darwin\n")
+    put_program(folder, "sw_vers", f"#!/bin/sh\necho {version}\n")
+    return folder
 
 
 def chosen(checkout: Path, *folders: Path, python: str = "") -> str:
@@ -101,3 +116,58 @@ def test_no_python_is_an_error(checkout: Path, tmp_path: Path):
     assert "no Python 3.11, 3.12 or 3.13 found" in line
     assert "apt install python3-venv" in line
     assert "chosen" not in said
+
+
+def test_an_intel_python_on_a_mac_is_passed_over(checkout: Path, tmp_path: Path):
+    """The arm64 Python behind it on the PATH is chosen, and setup says what is wrong with Intel."""
+    rosetta, homebrew = tmp_path / "rosetta", tmp_path / "homebrew"
+    intel = fake_python(rosetta, "python3.12", intel=True)
+    fake_python(homebrew, "python3.12")
+    messages = chosen(checkout, mac(tmp_path / "mac"), rosetta, homebrew)
+    assert "chosen: homebrew/python3.12" in messages
+    assert f"passing over {intel}: it runs as an Intel program" in messages
+
+
+def test_a_mac_without_an_arm64_python_is_an_error(checkout: Path, tmp_path: Path):
+    """Setup says which Python it found, why that one cannot be used, and what to install."""
+    intel = fake_python(tmp_path / "rosetta", "python3.12", intel=True)
+    messages = chosen(checkout, mac(tmp_path / "mac"), tmp_path / "rosetta")
+    assert f"passing over {intel}" in messages
+    assert "no arm64 Python 3.11, 3.12 or 3.13 found" in messages
+    assert "brew install python@3.12" in messages
+    assert "chosen" not in messages
+
+
+def test_a_named_python_on_a_mac_must_be_arm64(checkout: Path, tmp_path: Path):
+    """PYTHON does not get an Intel Python past the check."""
+    fake_python(tmp_path / "homebrew", "python3.12")
+    named = fake_python(tmp_path / "own", "python3.12", intel=True)
+    messages = chosen(checkout, mac(tmp_path / "mac"), tmp_path / "homebrew", python=str(named))
+    assert f"PYTHON={named} runs as an Intel program" in messages
+    assert "MLX needs arm64" in messages
+    assert "chosen" not in messages
+
+
+def test_an_intel_environment_on_a_mac_is_replaced(checkout: Path, tmp_path: Path):
+    """An environment that an earlier setup made with an Intel Python is made again."""
+    fake_python(checkout / ".venv" / "bin", "python", intel=True)
+    fake_python(tmp_path / "homebrew", "python3.12")
+    messages = chosen(checkout, mac(tmp_path / "mac"), tmp_path / "homebrew")
+    assert "chosen: homebrew/python3.12" in messages
+    assert not (checkout / ".venv").exists()
+
+
+@pytest.mark.parametrize(("version", "accepted"), [("13.7.1", False), ("14.0", True), ("26", True)])
+def test_an_old_macos_is_an_error(checkout: Path, tmp_path: Path, version: str, *, accepted: bool):
+    """MLX has builds for macOS 14 and newer: setup says so before pip fails."""
+    fake_python(tmp_path / "homebrew", "python3.12")
+    messages = chosen(checkout, mac(tmp_path / "mac", version), tmp_path / "homebrew")
+    assert ("chosen: homebrew/python3.12" in messages) is accepted
+    assert (f"this is macOS {version}, and MLX has builds for macOS 14" in messages) is not accepted
+
+
+def test_another_system_needs_no_arm64(checkout: Path, tmp_path: Path):
+    """On Linux an x86_64 Python is as good as any."""
+    linux = put_program(tmp_path / "linux", "uname", "#!/bin/sh\necho Linux\n").parent
+    fake_python(tmp_path / "system", "python3.12", intel=True)
+    assert "chosen: system/python3.12" in chosen(checkout, linux, tmp_path / "system")
