@@ -6,10 +6,11 @@ import pytest
 
 _HEAD = """# The relay against real servers
 
-Written by `make upstreams`, which installs the servers, runs `tests/upstreams` and ends with this
-page. Every case asks through the official Python client, the front end and the relay; the model is
-the demo model of this repository, for llama.cpp written as GGUF with its own tokenizer and chat
-template. `stream` and `whole` are asked of the client and of the server alike.
+`make upstreams` writes this page: it installs the servers and runs `tests/upstreams`. Every case
+sends requests with the official Python client, through the front end and the relay. The model is
+the demo model of this repository, for llama.cpp converted to GGUF with its own tokenizer and chat
+template. In cases named `stream`, both the client and the server stream; in cases named `whole`,
+neither does.
 """
 
 

@@ -4,7 +4,7 @@ A flag wins over the environment, the environment over the TOML file, the file o
 Each value remembers which of them it came from. An unknown key or an invalid value is an error that
 names the key, its source and what would be valid. Units are part of the names.
 
-A new setting needs a field here, a row in docs/settings.md, its use, and a test of that use.
+CONTRIBUTING.md, "Add a setting", lists the steps.
 """
 
 import difflib

@@ -1,22 +1,11 @@
 """How each family of models writes tool calls. Every family is declared here, as data.
 
-A declaration serves all who deal with calls: the grammar that constrains a call to its tool's
+Every part that handles calls uses a declaration: the grammar that constrains a call to its tool's
 schema (`constraint/rules.py`), the reader that streams a constrained call (`constraint/reader.py`),
 the reader that repairs a call which no grammar constrained (`calls.py`), and the search for the
 markers at which a call begins and ends (`markers.py`).
 
-To add a family:
-
-1. Find out which tool parser mlx-lm chooses for its models (`adapter.parser_family`), and add an
-   entry under that name to `FAMILIES` below. Copy the whitespace of the notation from the model's
-   chat template: a model writes best what it was trained on, and a call that the template renders
-   in the same tokens later is found in the cache.
-2. Add an entry to `tests/models/families.py`: the markers that are tokens, and two calls as the
-   family's documentation writes them. The tests that run over all families then include it.
-3. Add its name to the list of families in `docs/architecture.md`.
-
-Only a family whose notation fits none of the classes below needs a fourth file or more: a class
-here, its rule in `constraint/rules.py`, and its reader in `constraint/reader.py`.
+CONTRIBUTING.md, "Add a model family", lists the steps.
 """
 
 from collections.abc import Callable
