@@ -1,12 +1,12 @@
-"""What holding an answer to a grammar costs: per token, and in speed on a tiny model.
+"""What constraining an answer by a grammar costs: per token, and in speed on a tiny model.
 
     python -m benchmarks.constraint
 
 A tokenizer of 150,000 tokens is made up here, in the shape of a real one: bytes, then words with
 and without a space before them, then control tokens. Grammars are those of 25 tools. The cost per
-token is all that the constraint does beside waiting for the model: reading the last token, moving
-the grammar on, the mask, and handing it to MLX. For the speed, answers of one length take turns,
-held and free, in one run.
+token is everything that the constraint does besides waiting for the model: reading the last token,
+advancing the grammar, computing the mask, and giving it to MLX. For the speed, constrained and free
+answers of one length alternate in one run.
 """
 
 import random
@@ -48,16 +48,16 @@ def main() -> None:
     compiler = ConstraintCompiler(tokenizer)
     print(f"prepared for grammars in {time.perf_counter() - began:.2f} s")
     began = time.perf_counter()
-    held(compiler, tools())
+    compiled(compiler, tools())
     print(f"25 tools compiled in {1000 * (time.perf_counter() - began):.0f} ms", end=", ")
     began = time.perf_counter()
-    held(compiler, tools())
+    compiled(compiler, tools())
     print(f"again in {1000 * (time.perf_counter() - began):.1f} ms")
     cost_per_token(compiler)
     speed(compiler, tokenizer)
 
 
-def held(compiler: ConstraintCompiler, offered: list[Tool]) -> "object":
+def compiled(compiler: ConstraintCompiler, offered: list[Tool]) -> "object":
     return compiler.compile(offered, _CHOICE, None, in_thinking=False, may_think=False)
 
 
@@ -99,47 +99,54 @@ def costs(compiler: ConstraintCompiler, offered: list[Tool]) -> Iterator[float]:
 
 
 def speed(compiler: ConstraintCompiler, tokenizer: TokenizerWrapper) -> None:
-    """Held and free generation by turns, on one model."""
+    """Alternates constrained and free generation on one model."""
     model = tiny.build(tiny.Family.DENSE, len(tokenizer))
     rates: dict[bool, list[float]] = {True: [], False: []}
     for number in range(ROUNDS):
-        for is_held in (True, False):
-            rates[is_held].append(rate(compiler, model, number, is_held=is_held))
-    kept, free = (statistics.median(rates[is_held]) for is_held in (True, False))
-    print(f"speed: held {kept:.0f}, free {free:.0f} tokens/s, ratio {kept / free:.2f}")
-    assert kept / free >= MIN_SPEED, "holding costs too much speed"
+        for is_constrained in (True, False):
+            rates[is_constrained].append(
+                rate(compiler, model, number, is_constrained=is_constrained)
+            )
+    constrained, free = (
+        statistics.median(rates[is_constrained]) for is_constrained in (True, False)
+    )
+    ratio = constrained / free
+    print(f"speed: constrained {constrained:.0f}, free {free:.0f} tokens/s, ratio {ratio:.2f}")
+    assert ratio >= MIN_SPEED, "the constraint costs too much speed"
 
 
-def rate(compiler: ConstraintCompiler, model: "object", seed: int, *, is_held: bool) -> float:
+def rate(
+    compiler: ConstraintCompiler, model: "object", seed: int, *, is_constrained: bool
+) -> float:
     mx.random.seed(seed)
     sampler = make_sampler(1.0)
     whole = compiler.compile(
         _endless(), ToolChoice(type="any"), None, in_thinking=False, may_think=False
     )
     assert whole is not None
-    if is_held:
+    if is_constrained:
         sampler = whole.constraint.sampler(sampler, needs_probabilities=False)
     steps = decode(model, make_prompt_cache(model), 1 + seed, SPEED_TOKENS + 8, sampler)
     for _ in range(8):
         token = next(steps)
-        if is_held:
+        if is_constrained:
             whole.constraint.observe(token)
     began = time.perf_counter()
     for token in steps:
-        if is_held:
+        if is_constrained:
             whole.constraint.observe(token)
     return SPEED_TOKENS / (time.perf_counter() - began)
 
 
 def _endless() -> list[Tool]:
-    """The tools, none of which a random answer ends within a round."""
+    """The tools, with strings so long that no random answer ends within a round."""
     text = {"type": "string", "minLength": 40 * SPEED_TOKENS}
     schema = {"type": "object", "properties": {"content": text}, "required": ["content"]}
     return [Tool(name=tool.name, input_schema=schema) for tool in tools()]
 
 
 def made_up() -> TokenizerWrapper:
-    """A byte-level tokenizer of VOCABULARY tokens with Qwen's markers."""
+    """Makes a byte-level tokenizer of VOCABULARY tokens with Qwen's markers."""
     rng = random.Random(0)
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = dict.fromkeys(letters)

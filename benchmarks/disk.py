@@ -1,8 +1,8 @@
-"""What a verified restore from the disk tier costs, against MLX's own loader on the same bytes.
+"""Compares a verified restore from the disk tier with MLX's own loader on the same bytes.
 
-Both read from the page cache, in turns; peak memory is taken in a process that does nothing else.
+Both read from the page cache, in turns; peak memory is measured in a separate process.
 Usage: python -m benchmarks.disk [GIGABYTES] [--folder FOLDER], by default the 1.8 GB that 18,490
-tokens of a 30B model take; 0.05 is enough to see that it works, too small for the bounds.
+tokens of a 30B model take; 0.05 shows that it works, but is too small for the bounds.
 """
 
 import argparse
@@ -28,7 +28,7 @@ ROUNDS = 7
 MAX_RATIO = 2.0
 MAX_PEAK = 1.2
 RECORD_ID = "0badcafe"
-# Below this, what a restore costs whatever its size outweighs the bytes.
+# Below this size, the fixed cost of a restore dominates.
 MIN_BYTES_FOR_BOUNDS = 500_000_000
 
 
@@ -78,7 +78,7 @@ def measure(folder: Path, wanted_bytes: int) -> None:
 
 
 def _random_arrays(tokens: int) -> dict[str, mx.array]:
-    # From numpy: MLX's own generator needs several times the memory on the CPU.
+    # Numpy makes the numbers: MLX's generator needs several times the memory on the CPU.
     random = np.random.default_rng(18490)
     shape = (1, HEADS, tokens, HEAD_SIZE)
     arrays = {}
@@ -140,7 +140,7 @@ def _free() -> None:
 
 
 def _peak(folder: Path) -> dict[str, int]:
-    """What a restore adds to this process, by MLX's count and by the system's."""
+    """The memory that a restore adds to this process, as MLX and as the system count it."""
     tier = _tier(folder)
     before = _resident_bytes()
     mx.reset_peak_memory()
@@ -151,7 +151,7 @@ def _peak(folder: Path) -> dict[str, int]:
 
 
 def _resident_bytes() -> int:
-    """The most that this process ever held; Linux's getrusage would count its parent, too."""
+    """This process's peak memory; Linux's getrusage would include its parent's."""
     if sys.platform == "darwin":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     lines = Path("/proc/self/status").read_text().splitlines()

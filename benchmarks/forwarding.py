@@ -1,8 +1,8 @@
-"""Two processes that only pass bytes on: what a front end and a worker cost at the least.
+"""Two processes that only pass bytes on: the least that a front end and a worker can cost.
 
     python -m benchmarks.forwarding --listen PORT_OR_PATH --to PORT_OR_PATH
 
-Nothing is parsed; a request goes through, and each piece of its answer as it comes.
+Nothing is parsed: requests, and each piece of a response, are passed on as they arrive.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import uvloop
 
 
 class _Side(asyncio.Protocol):
-    """Passes on to the other side what this one says."""
+    """Passes everything that one side sends on to the other."""
 
     other: asyncio.Transport | None = None
 
@@ -48,7 +48,7 @@ class _Accepted(_Side):
         self._connecting: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are of no class of asyncio's.
+        # uvloop's transports do not derive from asyncio's classes.
         self._connecting = asyncio.ensure_future(self._connect(cast(asyncio.Transport, transport)))
 
     async def _connect(self, transport: asyncio.Transport) -> None:
@@ -85,7 +85,7 @@ def _process(listen: str, to: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def forwarded(url: str) -> Iterator[str]:
-    """The address at which `url`, a server on loopback, answers through both processes."""
+    """The address at which the loopback server `url` is reached through both processes."""
     with (
         tempfile.TemporaryDirectory(dir="/tmp") as folder,
         _process(str(Path(folder) / "socket"), url.rpartition(":")[2]) as socket,

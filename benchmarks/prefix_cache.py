@@ -1,6 +1,6 @@
-"""How much the kept prefix is worth: time to first token, cold and warm, over HTTP.
+"""Measures what the cached prefix saves: time to first token, cold and warm, over HTTP.
 
-Everything is measured in one run on one machine, so the ratios hold where absolute times do not.
+Everything is measured in one run on one machine, so ratios are comparable across machines.
 The bounds are mlx-lm's own `generate_step` on the same token ids in this process.
 """
 
@@ -28,7 +28,7 @@ QUERIES = 10
 MAX_NEW_TOKENS = 50
 MIN_SPEEDUP = 100
 MAX_COLD_OVERHEAD = 1.1
-# Context-sensitive, and small: MLX's Linux CPU build multiplies matrices without a tuned BLAS.
+# The model is small because MLX's Linux CPU build multiplies matrices without a tuned BLAS.
 SHAPE: dict[str, Any] = {
     "hidden_size": 64,
     "num_hidden_layers": 2,
@@ -55,7 +55,7 @@ def main() -> None:
 def measure(
     service: Service, model: Model, renderer: PromptRenderer, bodies: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Cold runs alternate with their bound; the last session goes on with follow-ups."""
+    """Alternates cold runs with their bound; the last session continues with follow-ups."""
     cold, bound_cold = [], []
     for number, body in enumerate(bodies):
         ids = _ids(renderer, body)

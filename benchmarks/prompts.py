@@ -17,14 +17,14 @@ WORDS = (
 
 
 def coding_assistant(renderer: PromptRenderer, seed: int) -> dict[str, Any]:
-    """A request body whose tools and instructions take exactly STABLE_TOKENS tokens."""
+    """A request body whose tools and instructions have exactly STABLE_TOKENS tokens."""
     rng = random.Random(seed)
     offered = tools(rng)
     words: list[str] = [f"You are coding assistant number {seed}."]
     while _stable(renderer, offered, words) < STABLE_TOKENS:
         missing = STABLE_TOKENS - _stable(renderer, offered, words)
         words += [rng.choice(WORDS) for _ in range(max(1, missing // 8))]
-    # Words are longer than a token: end on single characters.
+    # Words are longer than a token, so the text ends with single characters.
     while _stable(renderer, offered, words) > STABLE_TOKENS:
         words.pop()
     while _stable(renderer, offered, words) < STABLE_TOKENS:

@@ -1,12 +1,12 @@
-"""What the relay adds: one stream read from a server directly, and through front end and relay.
+"""Measures the relay's overhead: the same stream, directly and through front end and relay.
 
     python -m benchmarks.relay [--streams N]
 
-Each word of the server's answer is the moment at which it was sent, so the reader knows how old it
-is when its bytes come. What a reader does with them is not counted: that is its own. Three ways
-take turns: direct, through two processes that only pass bytes on (the least that a front end and a
-worker can cost on the machine at hand), and relayed; each to a server of either dialect. The prompt
-has the size of Claude Code's. In an unpaced stream the server sends all words at once.
+Each word of the server's response is the time at which it was sent, so the reader knows its age
+when its bytes arrive; the reader's own work is not counted. Three ways alternate: direct, through
+two processes that only pass bytes on (the least that a front end and a worker can cost on this
+machine), and relayed; each with a server of either dialect. The prompt has the size of Claude
+Code's. In an unpaced stream the server sends all words at once.
 """
 
 import argparse
@@ -65,7 +65,7 @@ class Samples:
 class Way:
     name: str
     base_url: str
-    # Spoken by the reader; the relay is told by its mode which server to ask.
+    # The reader's dialect; the mode tells the relay which server to use.
     dialect: str
     mode: str = ""
     samples: Samples = field(default_factory=Samples)
@@ -75,7 +75,7 @@ class Way:
         return self.base_url.removeprefix("http://")
 
     def request(self, pace: str) -> bytes:
-        """The model's name tells the server how to send."""
+        """A request; the name of its model selects the server's pace."""
         asked = {"model": pace, "max_tokens": 500, "stream": True}
         messages = [{"role": "user", "content": "Hello."}]
         tools = _TOOLS if self.dialect == "anthropic" else _OPENAI_TOOLS
@@ -165,13 +165,13 @@ async def _end(writer: asyncio.StreamWriter) -> None:
 
 
 class _Reader(asyncio.Protocol):
-    """A connection that asks, and notes when the bytes of each word come (`time.monotonic_ns`)."""
+    """A client connection that records when each word's bytes arrive (`time.monotonic_ns`)."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
     def ask(self, request: bytes) -> "asyncio.Future[None]":
-        """Done at the end of the answer."""
+        """Sends a request; the result is done at the end of the response."""
         self._parser = httptools.HttpResponseParser(self)
         self._lines = b""
         self.words: list[tuple[int, int]] = []
@@ -239,7 +239,7 @@ async def _measure(ways: list[Way], streams: int) -> None:
     readers = [(await _connect(way), way) for way in ways]
     for reader, way in readers:
         await _read(reader, way, _PACED)
-        # That was to warm up.
+        # The first round only warms up.
         way.samples = Samples()
     for pace in (_PACED, _UNPACED):
         for _ in range(streams):

@@ -1,9 +1,9 @@
-"""What a killed service still knows: a prefix of Claude Code's size, read back from disk.
+"""Measures a restart after SIGKILL: a prefix of Claude Code's size is read back from disk.
 
-Worker and daemon get SIGKILL once the prefix is stored. Then another conversation asks with the
-same tools and instructions: once with warming off, so that the request itself reads them from disk,
-and once with warming on, so that they are in memory before it comes. Times count from a request
-sent once `anyclaudectl wait --ready` has returned; the time from start to ready stands beside them.
+Worker and daemon get SIGKILL once the prefix is stored. Then another conversation sends a request
+with the same tools and instructions: once with warming off, so that the request itself reads them
+from disk, and once with warming on, so that they are in memory before. The request is sent as soon
+as `anyclaudectl wait --ready` returns; the time from start to ready is shown as well.
 """
 
 import contextlib
@@ -35,13 +35,13 @@ class Asked:
     """One request to a service that just became ready, and where its tokens were found."""
 
     ready_seconds: float
-    # Of the prefix tree, before the request.
+    # Tokens in the prefix tree before the request.
     memory_tokens: int
     timed: Timed
     explained: dict[str, Any]
 
     def tokens(self, found: str) -> int:
-        """Tokens `found` live, in memory, on disk, or that were computed."""
+        """The tokens that came from `found`: live, memory or disk; or that were computed."""
         return int(self.explained.get(found, 0))
 
 
@@ -93,7 +93,7 @@ def report(cold: Asked, from_disk: Asked, warmed: Asked) -> None:
 def _ask(
     model: Path, home: Path, body: dict[str, Any], session: str, *, warm: bool, keep: bool
 ) -> Asked:
-    """Starts the service, asks, and ends all of it with SIGKILL, once all is stored with `keep`."""
+    """Starts the service, sends a request, and kills it all; with `keep`, after all is stored."""
     with _killed(model, home, warm=warm) as (service, ready_seconds):
         memory_tokens = sum(int(part["tokens"]) for part in _tree(service) if part["bytes"])
         timed = Client(service.base_url).ask(body, session)

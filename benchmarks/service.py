@@ -21,7 +21,7 @@ READY_TIMEOUT_SECONDS = 120
 
 @dataclass(frozen=True)
 class Timed:
-    """One streamed answer, as the client saw it."""
+    """One streamed response, as the client saw it."""
 
     ttft_seconds: float
     usage: dict[str, int]
@@ -37,7 +37,7 @@ class Service:
         payload = json.dumps(body | {"stream": True}).encode()
         headers = {"x-claude-code-session-id": session, "content-type": "application/json"}
         with httpx.Client(timeout=600, trust_env=False) as client:
-            client.head(self.base_url)  # the connection stands, as Claude Code's does
+            client.head(self.base_url)  # The connection is open already, as Claude Code's is.
             began = time.perf_counter()
             url = f"{self.base_url}/v1/messages"
             with client.stream("POST", url, content=payload, headers=headers) as response:
@@ -72,7 +72,7 @@ def _append(block: dict[str, Any], delta: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def running(model: Path) -> Iterator[Service]:
-    """The service on `model`, in a home of its own; nothing is left behind."""
+    """Runs the service on `model` in a temporary home, which is removed at the end."""
     home = Path(tempfile.mkdtemp(prefix="acb-", dir="/tmp"))
     environ = os.environ | {
         "ANYCLAUDE_HOME": str(home),

@@ -3,9 +3,9 @@
     python -m benchmarks.spliced_turns [--model PATH] [--conversations N] [--turns N]
 
 The same conversations, sampled greedily, go to two services side by side: one puts answers back in
-the model's own tokens, the other as its template writes them. After answers that differ, both hear
-the latter's, so every turn compares the next answer after one conversation, written in two ways.
-Turn the setting on for a model whose answers agree, or differ for the better.
+the model's own tokens, the other as its template writes them. After answers that differ, both
+continue with the latter's, so every turn compares answers to the same conversation, written in two
+ways. Turn the setting on for a model whose answers agree, or get better.
 """
 
 import argparse
@@ -51,7 +51,7 @@ class Side:
 
 
 def _says(answer: dict[str, Any]) -> str:
-    """An answer without the ids that are drawn for it."""
+    """An answer without its random ids."""
     kept = [
         {key: value for key, value in block.items() if key not in ("id", "signature")}
         for block in answer["content"]
@@ -60,7 +60,7 @@ def _says(answer: dict[str, Any]) -> str:
 
 
 def _next(answer: dict[str, Any], rng: random.Random) -> list[dict[str, Any]]:
-    """The answer as it came, and what follows it."""
+    """The answer as it came, and the client's next turn."""
     said = assistant(*answer["content"])
     uses = [block["id"] for block in answer["content"] if block["type"] == "tool_use"]
     words = " ".join(rng.sample(WORDS, 6))
@@ -72,14 +72,14 @@ def _next(answer: dict[str, Any], rng: random.Random) -> list[dict[str, Any]]:
 def _conversation(
     plain: Side, spliced: Side, seed: int, turns: int
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Pairs of answers."""
+    """Yields the answers of both sides, turn by turn."""
     rng = random.Random(seed)
     told = heard = [user(f"Run `ls {rng.choice(WORDS)}` and say what is there.")]
     for turn in range(turns):
         one, other = plain.ask(told, f"plain-{seed}"), spliced.ask(heard, f"spliced-{seed}")
         yield one, other
-        # Ids of calls are drawn anew each time, so each side goes on with its own; but from words
-        # that it did not say, which are then rendered, where it said something else.
+        # Call ids are random, so each side continues with its own answer if they are equal. If they
+        # differ, `spliced` continues with the other's, which is rendered.
         echo = other if _says(one) == _says(other) else one
         told = [*told, *_next(one, random.Random(f"{seed} {turn}"))]
         heard = [*heard, *_next(echo, random.Random(f"{seed} {turn}"))]

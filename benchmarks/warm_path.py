@@ -1,12 +1,12 @@
-"""What a turn costs before the model runs: parse, render, tokenise and look up, whole and warm.
+"""Measures a turn before the model runs: parse, render, tokenise, look up; whole and warm.
 
     python -m benchmarks.warm_path
 
 A conversation in the shape of Claude Code's (tools, instructions, a long tool loop over the
 standard library's sources) grows by about 50 tokens a turn, at 10,000 and at 100,000 tokens. Both
-sizes, and whole and warm, take turns in one run. The cache is filled without a model: lookup goes
-by token ids alone. Times are this thread's on the CPU: nothing here waits, and what else the
-machine does must not blur ratios of milliseconds.
+sizes, and whole and warm, alternate in one run. The cache is filled without a model, since lookup
+compares token ids only. Times are this thread's CPU time, so other load on the machine does not
+blur ratios of milliseconds.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ _SHAPE: dict[str, Any] = {"num_hidden_layers": 1, "num_key_value_heads": 1}
 
 @dataclass
 class Conversation:
-    """One that goes on by the same steps at every size."""
+    """A conversation that grows by the same steps at every size."""
 
     body: dict[str, Any]
     session: str
@@ -60,7 +60,7 @@ class Conversation:
         return json.dumps(self.body).encode()
 
     def go_on(self, rng: random.Random) -> None:
-        """A call and its result, or an answer and a question; some 50 tokens with their markup."""
+        """Adds a call and its result, or an answer and a question; about 50 tokens with markup."""
         self.turn += 1
         words = " ".join(rng.sample(WORDS, 10))
         if self.turn % 2:
@@ -89,7 +89,7 @@ class Times:
 
 
 class Bench:
-    """One conversation with a renderer and a store that know it."""
+    """One conversation, with a renderer and a store that contain it."""
 
     def __init__(self, target_tokens: int) -> None:
         self.rng = random.Random(target_tokens)
@@ -100,7 +100,7 @@ class Bench:
         for messages in _tool_loop(self.rng):
             self.conversation.body["messages"] += messages
             self.prompt = self._rendered()
-            # Reached in the middle of the turns to come.
+            # The size that is reached in the middle of the measured turns.
             if len(self.prompt.token_ids) >= target_tokens - TURNS * NEW_TOKENS.start // 2:
                 break
         self.release(self.acquire(self.prompt))
@@ -110,7 +110,7 @@ class Bench:
         return self.renderer.render(parse_messages_request(self.conversation.json()))
 
     def acquire(self, prompt: Prompt) -> Lease:
-        """As the engine does."""
+        """Acquires a lease as the engine does."""
         ids, stable = prompt.token_ids, prompt.stable_tokens
         key = LineageKey(self.conversation.session, "", token_digest(ids[:stable]))
         self.store.budget.fit_request(key, ids)
@@ -143,7 +143,7 @@ class Bench:
             kept.append((end - start) * 1e3)
 
     def whole_turn(self) -> None:
-        """The same prompt by a renderer that has seen nothing."""
+        """Renders the same prompt with a renderer whose caches are empty."""
         fresh = PromptRenderer(self.tokenizer)
         body = self.conversation.json()
         began = time.thread_time()
@@ -154,7 +154,7 @@ class Bench:
 
 
 def _fill(lease: Lease, ids: TokenArray) -> None:
-    """Puts zeros where a model would have put keys and values."""
+    """Fills the cache with zeros in place of a model's keys and values."""
     new = ids[len(lease.live) :]
     for layer in lease.live.layers:
         zeros = mx.zeros((1, 1, len(new), 16))

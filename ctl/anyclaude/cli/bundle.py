@@ -55,7 +55,7 @@ ADVICE: Final[dict[str, str]] = {
     "API_FORCE_IDLE_TIMEOUT": "0",
     # A second request without streaming would run tools twice.
     "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",
-    # The attribution block differs between conversations and precedes what they share.
+    # The attribution block differs between conversations and precedes their shared prefix.
     "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
     "CLAUDE_CODE_GATEWAY_HINT_HEADERS": "1",
     "CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY": "1",
@@ -88,10 +88,10 @@ class Endpoint:
 
     @classmethod
     def of(cls, client: "ControlClient", environ: Mapping[str, str]) -> "Endpoint":
-        """Asks the daemon for everything that this launch needs to know.
+        """Reads from the daemon everything that this launch needs to know.
 
         Raises:
-            CommandError: the daemon does not answer, the token file cannot be read, or
+            CommandError: the daemon does not respond, the token file cannot be read, or
                 ANYCLAUDE_MODE names no mode.
         """
         status = client.status()

@@ -1,6 +1,6 @@
 """The client of the daemon's control socket, for every verb and the launcher.
 
-Every call has a deadline: 2 s to connect, 5 s to answer, and longer only where the daemon has to
+Every call has a deadline: 2 s to connect and 5 s to respond, longer only where the daemon has to
 stop something first or a worker computes. Failures are raised as `CommandError`, with their exit
 code.
 """
@@ -24,7 +24,7 @@ CONNECT_SECONDS: Final = 2.0
 CALL_SECONDS: Final = 5.0
 # A worker drains before it restarts; pruning may wait for the disk.
 SLOW_CALL_SECONDS: Final = 60.0
-# Running answers may have to end and a model to load; each has a bound of its own in the daemon.
+# Running requests may have to end and a model to load; the daemon limits the time of each.
 MODE_CALL_SECONDS: Final = 1800.0
 
 # gRPC's standard health check; an empty request asks for the server as a whole.
@@ -171,7 +171,7 @@ class ControlClient:
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 self._channel.close()
                 raise no_answer(self._socket_path, CONNECT_SECONDS) from None
-            # Any other error is an answer.
+            # Any other error shows that the daemon responds.
 
 
 def _probe(socket_path: Path) -> None:

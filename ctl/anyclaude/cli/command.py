@@ -66,7 +66,7 @@ def connect() -> "ControlClient":
 
 
 def ask_if_running(question: "Callable[[ControlClient], Answer]") -> Answer | None:
-    """Returns the daemon's answer, or None when no daemon is running."""
+    """Returns the daemon's response, or None when no daemon is running."""
     try:
         with connect() as client:
             return question(client)

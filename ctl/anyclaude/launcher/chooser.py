@@ -115,7 +115,7 @@ def _selected(
 
 
 def advise(chosen: Workflow, advice: Suggestion, offered: Sequence[Workflow]) -> str:
-    """Says what the chosen workflow lacks, and which one has it."""
+    """Returns what the chosen workflow lacks, and which one has it."""
     lacks = " ".join([f"{chosen.title} ({chosen.mode.name}) may not be enough.", *advice.reasons])
     if advice.other is None:
         return f"{lacks} Nothing else that is ready has it."

@@ -16,7 +16,7 @@ from anyclaude.mlx.engine.engine import Engine
 from anyclaude.mlx.kv_disk import DiskState, DiskTier
 from anyclaude.mlx.kv_disk.export_file import ExchangeError, ExportWriter, Fault
 from anyclaude.mlx.kv_disk.import_file import ExportReader, opened
-from anyclaude.mlx.kv_disk.incoming import Brought, Incoming
+from anyclaude.mlx.kv_disk.incoming import Imported, Incoming
 from anyclaude.mlx.kv_disk.outgoing import Choice, Outgoing
 from anyclaude.mlx.kv_disk.records import SegmentShape
 from anyclaude.mlx.kv_disk.writer import WriteJob
@@ -96,13 +96,13 @@ class Exchange:
             nbytes = await self._on_disk(writer.finish)
         finally:
             self._disk.submit(writer.abandon)
-        taken = outgoing.taken
+        exported = outgoing.exported
         return pb.ExportCachesResponse(
-            segments=taken.segments,
-            tokens=taken.tokens,
+            segments=exported.segments,
+            tokens=exported.tokens,
             lineages=len(manifest.lineages),
             bytes=nbytes,
-            left_out_segments=taken.left_out,
+            left_out_segments=exported.left_out,
         )
 
     async def _write(self, writer: ExportWriter, job: WriteJob) -> None:
@@ -118,7 +118,7 @@ class Exchange:
         incoming = Incoming(self._store, reader, contents, time.time())
         while await self._on_engine(incoming.step):
             await self._until_written()
-        return _answer(incoming.brought, reader.nbytes)
+        return _answer(incoming.imported, reader.nbytes)
 
     def _check_size(self, reader: ExportReader) -> None:
         """Refuses a file larger than the budget, which would evict its own first segments."""
@@ -152,13 +152,13 @@ class Exchange:
         return await asyncio.get_running_loop().run_in_executor(self._disk, function)
 
 
-def _answer(brought: Brought, nbytes: int) -> pb.ImportCachesResponse:
+def _answer(imported: Imported, nbytes: int) -> pb.ImportCachesResponse:
     return pb.ImportCachesResponse(
-        segments=brought.segments,
-        tokens=brought.tokens,
-        lineages=brought.lineages,
+        segments=imported.segments,
+        tokens=imported.tokens,
+        lineages=imported.lineages,
         bytes=nbytes,
-        known_segments=brought.known,
-        left_out_segments=brought.left_out,
-        unpinned_segments=brought.unpinned,
+        known_segments=imported.known,
+        left_out_segments=imported.left_out,
+        unpinned_segments=imported.unpinned,
     )

@@ -324,7 +324,7 @@ class MessageReader:
 
     @property
     def _is_used_up(self) -> bool:
-        """As many tokens came as were requested."""
+        """Whether the response used all tokens that were requested."""
         if self._max_tokens is None:
             return False
         return anthropic_usage(self._usage).output_tokens >= self._max_tokens

@@ -55,7 +55,7 @@ class Breaker:
         if wait > 0:
             raise BreakerOpenError(wait)
         if self._trying:
-            # One request is trying; until it ends the server counts as down.
+            # One request tests the server; until it ends, the server counts as down.
             raise BreakerOpenError(1.0)
         self._trying = True
 

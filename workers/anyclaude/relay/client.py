@@ -1,13 +1,12 @@
-"""HTTP to one server: a request out, its response in pieces, each wait bounded.
+"""HTTP to one server: sends requests and reads their responses in pieces, with time limits.
 
 Invariants:
-- Nothing is sent but what the caller gives, Host, and the header that frames the body: no redirect
-  is followed, since it could carry a prompt and a key to another host, and no cookie is kept.
+- Only the caller's data, Host, and the header that frames the body are sent. No redirect is
+  followed, since it could carry a prompt and a key to another host, and no cookie is kept.
 - A request is sent again only when its connection broke before the first byte of the response.
-- Leaving a response before its end closes the connection: the server learns at once that nobody
-  reads any more.
-- A body is complete only when the server declared it so: by its length, its last chunk or frame,
-  or, where it declared none of these, an orderly end of the connection.
+- Leaving a response before its end closes the connection, so the server stops at once.
+- A body is complete only when the server declared it so: by its length, by its last chunk or frame,
+  or, if it declared neither, by an orderly end of the connection.
 """
 
 import asyncio
@@ -44,10 +43,10 @@ _RETRY_PAUSE_SECONDS: Final = 0.05
 
 
 class UploadError(Exception):
-    """The body of a request could not be read from where it comes."""
+    """The source of a request's body failed."""
 
 
-# Besides OSError, which TLS raises while it reads.
+# Errors of a broken connection; OSError is one that TLS raises while it reads.
 _BROKEN: Final = (
     OSError,
     # A host name that cannot be looked up.
@@ -76,7 +75,7 @@ class Response:
     ) -> None:
         self.status = response.status_code
         self.headers = response.headers
-        # Content has come: from now on a pause is a silence, before it is the server's work.
+        # Whether content has come: before it, a pause means that the server computes the prompt.
         self.begun = False
         # The longest silence, in place of the one in the settings.
         self.patience_seconds = patience_seconds
@@ -115,7 +114,7 @@ class Response:
         return b""
 
     async def read(self) -> bytes:
-        """A body that is small: an error, or a whole answer."""
+        """Reads a whole small body: an error, or a response that is not streamed."""
         body = bytearray()
         while piece := await self.next():
             body += piece
@@ -143,11 +142,11 @@ class Client:
         """
         Args:
             party: the server.
-            connect: makes what carries one request at a time; a test gives its own.
+            connect: makes a transport; a test passes its own.
         """
         self._party = party
         self._connect = connect
-        # Idle transports with what will close them; the one used last is at the end.
+        # Idle transports with the timers that close them; the one used last is at the end.
         self._idle: dict[Transport, asyncio.TimerHandle] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._is_closed = False
@@ -172,12 +171,12 @@ class Client:
         """Sends a request and waits until its response begins.
 
         Args:
-            method: of HTTP.
+            method: the HTTP method.
             path: below the server's root, with its query.
-            headers: all of them, but for Host and the length of `body`.
+            headers: all headers except Host and the length of `body`.
             body: whole, or in pieces.
             patience_seconds: the longest silence, in place of the one in the settings.
-            decompress: whether a compressed body is decoded; otherwise it is given as it came.
+            decompress: whether a compressed body is decoded; otherwise it is returned as it came.
 
         Raises:
             UpstreamFault: no response began.
@@ -242,7 +241,7 @@ class Client:
                 async def trace(event: str, info: dict[str, Any]) -> None:
                     nonlocal is_connected
                     begins = event.endswith("send_request_headers.started")
-                    # Before it, a proxy gets a request to connect.
+                    # A proxy first gets a request to connect.
                     if begins and info["request"].method != b"CONNECT":
                         is_connected = True
                         limit.reschedule(loop.time() + patience)
@@ -279,7 +278,7 @@ class Client:
         return request
 
     def _open(self) -> httpx2.AsyncBaseTransport:
-        # Made late: reading certificates takes a while, and most servers are never used.
+        # It is made late: reading certificates takes a while, and most servers are never used.
         if self._connect is None:
             self._connect = self._connector()
         return self._connect()
@@ -330,8 +329,8 @@ class Client:
 
 
 def _may_repeat(error: Exception, transport: httpx2.AsyncBaseTransport) -> bool:
-    """Whether another try may help, and the server has not begun to answer."""
-    # A refused connection is no better a moment later.
+    """Whether another try may help: the server has not begun to respond."""
+    # A refused connection is refused again a moment later.
     final = (httpcore2.ConnectError, httpcore2.ProxyError, httpcore2.LocalProtocolError)
     has_received = isinstance(transport, Transport) and transport.has_received
     return not isinstance(error, final) and not has_received
@@ -340,7 +339,7 @@ def _may_repeat(error: Exception, transport: httpx2.AsyncBaseTransport) -> bool:
 def _check_head(response: httpx2.Response) -> None:
     """
     Raises:
-        httpcore2.RemoteProtocolError: it is none that can be passed on.
+        httpcore2.RemoteProtocolError: the head cannot be passed on.
     """
     headers = response.headers.raw
     if response.status_code == _SWITCHING_PROTOCOLS:
@@ -352,7 +351,7 @@ def _check_head(response: httpx2.Response) -> None:
 
 
 async def _uploaded(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """A body in pieces; its source learns at once when nobody sends it any more."""
+    """A body in pieces; its source is closed as soon as sending stops."""
     try:
         async for piece in body:
             if piece:

@@ -1,8 +1,8 @@
-"""What the relay gets from its environment: the key of each server, and the forward proxy to it.
+"""The relay's environment: the key of each server, and the forward proxy to it.
 
 For the proxy, `upstreams.NAME.proxy` comes first, then `HTTPS_PROXY` or `HTTP_PROXY` by the
 server's scheme, then `ALL_PROXY`, each in lower case first. `NO_PROXY` exempts servers from the
-variables. A server on loopback never has a proxy: what is sent there stays on this machine.
+variables. A server on loopback never has a proxy, so requests to it stay on this machine.
 """
 
 from collections.abc import Mapping

@@ -2,7 +2,7 @@
 
 A `Refusal` is a response of the server; an `UpstreamFault` is a failure of the server, which counts
 for its circuit breaker. The status is 529 if waiting helps (the client tries again by itself), and
-500 with should_retry off if somebody has to act first.
+500 with should_retry off if the user has to act first.
 """
 
 import errno
@@ -150,7 +150,7 @@ def explain_transport(error: BaseException, party: Party) -> UpstreamFault:
     """The error for a connection that could not be made, or broke."""
     causes = list(_causes(error))
     numbers = {cause.errno for cause in causes if isinstance(cause, OSError) and cause.errno}
-    # Errors of names and certificates are OSErrors as well, so they come first.
+    # Errors of host names and certificates are also OSErrors, so they are checked first.
     if any(isinstance(cause, (gaierror, UnicodeError)) for cause in causes):
         address = without_credentials(party.proxy) or party.settings.base_url
         return _for_people(f"The name in {address} does not resolve", party)

@@ -1,7 +1,7 @@
 """The Forward call: one HTTP request is passed through, with its bytes and headers unchanged.
 
-Exceptions are what belongs to one connection: hop-by-hop headers (RFC 9110, section 7.6.1), Host,
-and Expect, which the front end has fulfilled. A configured key replaces the client's credentials;
+The exceptions belong to one connection: hop-by-hop headers (RFC 9110, section 7.6.1), Host, and
+Expect, to which the front end has responded. A configured key replaces the client's credentials;
 without one they are passed on. Neither is logged.
 """
 
@@ -84,7 +84,7 @@ def _request_headers(upstream: Upstream, headers: Iterable[pb.HttpHeader]) -> He
 
 
 def _end_to_end(headers: Iterable[pb.HttpHeader]) -> Iterator[pb.HttpHeader]:
-    """Headers without those of the connection; the Connection header may name more of them."""
+    """Headers without those that belong to the connection; the Connection header may name more."""
     listed = list(headers)
     named = {
         name.strip().lower()

@@ -1,9 +1,9 @@
-"""Finds out about a server before it is used: is it there, which dialect, which model.
+"""Probes a server before it is used: whether it responds, its dialect and its model.
 
 No probe generates anything. To find the dialect, an empty request is sent: a server that has the
 endpoint refuses the request as invalid, another responds that the endpoint does not exist. If the
-server fails at it, neither is known; then a request to count tokens decides, which only the
-Messages API has.
+server fails at it, the dialect stays unknown; then a request to count tokens decides, which only
+the Messages API has.
 """
 
 import json
@@ -93,10 +93,10 @@ class Prober:
             case UpstreamKind.LLAMA_CPP:
                 return await self._llama_cpp(listed.model, headers)
             case UpstreamKind.MLX_LM:
-                # Its list is of models that it could load.
+                # It lists the models that it could load.
                 return Served(model or "default_model")
             case UpstreamKind.CLAUDE | UpstreamKind.OPENROUTER if not model:
-                # They serve any model that a request names.
+                # These servers serve any model that a request names.
                 return Served()
         return listed
 

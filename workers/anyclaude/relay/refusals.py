@@ -1,10 +1,10 @@
-"""A server's refusal, and what it says in the words of many servers.
+"""A server's refusal, understood from the messages of many servers.
 
 A prompt that is too long becomes one of the API's own two sentences, on which Claude Code acts: it
 compacts the conversation on "prompt is too long: N tokens > M maximum", and requests a shorter
 answer on "input length and `max_tokens` exceed ...".
 
-Servers differ in what they support beside the core of their dialect, and by version. Nothing is
+Servers differ, also by version, in what they support beyond the core of their dialect. Nothing is
 left out in advance: after the first refusal that names a field, the request is sent again without
 it, and later requests leave it out.
 """
@@ -50,7 +50,7 @@ _PATTERNS: Final = tuple(
         r"(?:only )?(?P<window>\d+) tokens",
     )
 )
-# The same without numbers.
+# Messages without numbers.
 _WORDS: Final = re.compile(
     r"exceeds? the available context size|context size has been exceeded|"
     r"initial prompt is greater than the context length|reached context length|"
@@ -186,7 +186,7 @@ class Quirk(Enum):
     MAX_COMPLETION_TOKENS = re.compile(r"use '?max_completion_tokens", re.IGNORECASE)
 
 
-# Left out if a refusal names them: the answer may be worse without, but there is one.
+# Fields that are left out if a refusal names them: a worse answer is better than none.
 OPTIONAL_FIELDS: Final = (
     "chat_template_kwargs",
     "context_management",

@@ -33,7 +33,7 @@ class SseParser:
         # Parts of a line whose end has not come.
         self._pieces: list[bytes] = []
         self._waiting_bytes = 0
-        # The last chunk ended with CR: an LF that follows belongs to the same line end.
+        # Whether the last chunk ended with CR: an LF that follows belongs to the same line end.
         self._after_cr = False
         self._at_start = True
         self._name = ""

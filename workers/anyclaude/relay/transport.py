@@ -3,13 +3,14 @@
 httpcore2 speaks HTTP/1.1 and HTTP/2, TLS, and to forward proxies. What this module adds lies below
 it, in the network stream, and around it:
 - A TLS connection that ends without close_notify was cut off: the body that it ends is incomplete.
-- A server may answer before it has read the whole request (413): sending stops, its answer is read.
-- Bytes that follow a complete response end the connection: httpcore2 would take them for the next
+- A server may respond before it has read the whole request (413): sending stops, and its response
+  is read.
+- Bytes that follow a complete response end the connection: httpcore2 would read them as the next
   response.
 
-A transport carries one exchange at a time, also over HTTP/2. So leaving an exchange early closes
-the connection, which is the one way to stop a server that disturbs no other exchange; httpcore2
-does not reset an HTTP/2 stream that nobody reads any more.
+A transport carries one exchange at a time, also over HTTP/2, so leaving an exchange early can close
+the connection without disturbing another. Nothing else would stop the server: httpcore2 does not
+reset an HTTP/2 stream that nobody reads any more.
 """
 
 import asyncio
@@ -63,7 +64,7 @@ class Transport(httpx2.AsyncBaseTransport):
 
     @property
     def has_received(self) -> bool:
-        """Whether the server has begun to answer the last request, by HTTP/1.1."""
+        """Whether the server has begun to respond to the last request, by HTTP/1.1."""
         return self._network.has_received
 
     @property
@@ -94,7 +95,7 @@ class _Body(httpx2.AsyncByteStream):
 
 
 class _Network(httpcore2.AsyncNetworkBackend):
-    """Opens the connection's streams: of TCP, and of TLS within it."""
+    """Opens the connection's streams: TCP, and TLS within it."""
 
     def __init__(self) -> None:
         self._backend = httpcore2.AnyIOBackend()
@@ -125,7 +126,7 @@ class _Stream(httpcore2.AsyncNetworkStream):
         self._tls: ssl.SSLObject | None = inner.get_extra_info("ssl_object")
         # HTTP/2 servers send frames at any time; httpcore2 reads them while it sends.
         self._is_http2 = self._tls is not None and self._tls.selected_alpn_protocol() == "h2"
-        # Reads what a server says while the request is still being sent.
+        # Reads the server's response while the request is still being sent.
         self._early: asyncio.Task[bytes] | None = None
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
@@ -140,8 +141,8 @@ class _Stream(httpcore2.AsyncNetworkStream):
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """
         Raises:
-            httpcore2.WriteError: also when the server has answered, or closed the connection,
-                meanwhile; httpcore2 then reads the response.
+            httpcore2.WriteError: also if the server responded or closed the connection in the
+            meantime; httpcore2 then reads the response.
         """
         if self._is_http2 or not buffer:
             await self._inner.write(buffer, timeout)
@@ -188,7 +189,7 @@ class _Stream(httpcore2.AsyncNetworkStream):
 
 
 def tls_context(ca_file: str = "") -> ssl.SSLContext:
-    """What certificates are checked by: those in `ca_file`, or the system's.
+    """The TLS settings, which trust the certificates in `ca_file`, or the system's.
 
     Raises:
         OSError: the file cannot be used.

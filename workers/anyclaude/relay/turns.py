@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from anyclaude.messages.requests import CountTokensRequest, Message
 
-# Differs between conversations and means nothing to a model.
+# This block differs between conversations and means nothing to a model.
 _ATTRIBUTION: Final = "x-anthropic-billing-header:"
 
 

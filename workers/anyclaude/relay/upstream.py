@@ -29,7 +29,7 @@ from anyclaude.worker.v1 import worker_pb2 as pb
 
 log = structlog.get_logger(__name__)
 
-# In these, people switch models by hand; naming the old model would load it again.
+# In these servers people switch models by hand; naming the old model would load it again.
 _CHANGING: Final = frozenset({UpstreamKind.LMSTUDIO, UpstreamKind.OLLAMA})
 _SERVED_SECONDS: Final = 60.0
 _SERVED_CHANGING_SECONDS: Final = 5.0
@@ -108,7 +108,7 @@ class Upstream:
     async def _find_dialect(self) -> Dialect:
         """Prefers the Messages API, since then nothing is translated.
 
-        Except for vLLM, whose Messages API ignores schemas and does not report reused tokens.
+        vLLM is the exception: its Messages API ignores schemas and does not report reused tokens.
         """
         wanted: Dialect = AnthropicDialect()
         other: Dialect = OpenAiDialect()
@@ -120,7 +120,7 @@ class Upstream:
         second = await self._evidence(other)
         if second is Evidence.ABSENT:
             return wanted
-        # The server fails at empty requests, whether it has the endpoints or not.
+        # The server fails at empty requests, so they do not show which endpoints it has.
         return AnthropicDialect() if await self._counts() else OpenAiDialect()
 
     async def _evidence(self, dialect: Dialect) -> Evidence:
@@ -175,7 +175,7 @@ class Upstream:
         return self.settings.model or (await self.served()).model or requested
 
     def forget(self) -> None:
-        """Another server may have replaced this one."""
+        """Forgets what was learned, since another server may have replaced this one."""
         self._dialect = _fixed_dialect(self.settings)
         self._served = None
         self.quirks = Quirks()
@@ -220,7 +220,7 @@ class Upstream:
         self.breaker.failed()
 
     def note_no_counts(self) -> None:
-        """It answered without saying how many tokens that took."""
+        """The server responded without reporting token counts."""
         if not self._warned_no_counts:
             self._warned_no_counts = True
             log.warning("server reports no token counts: usage is estimated", upstream=self.name)
@@ -234,7 +234,7 @@ class Upstream:
         self._last_error, self._last_error_time = error.message, time.time()
 
     async def check(self, *, anew: bool) -> None:
-        """Finds out what status shows; errors are recorded, not raised.
+        """Probes the server for `status`; errors are recorded, not raised.
 
         Args:
             anew: probe the server even if it was probed a moment ago.

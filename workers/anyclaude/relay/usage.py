@@ -1,4 +1,4 @@
-"""Token counts as other servers report them, and estimates for the time before they do."""
+"""Token counts as other servers report them, and estimates until they do."""
 
 import math
 from collections.abc import Iterator, Mapping

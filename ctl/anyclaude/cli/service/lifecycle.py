@@ -1,7 +1,7 @@
 """Installs, starts, stops and removes the service, on either service manager.
 
 `install` checks everything before it changes anything, and changes nothing that is right already.
-It succeeds only when the control socket is answered by the very process that was started.
+It succeeds only when the process that was started responds on the control socket.
 """
 
 import os
@@ -164,7 +164,8 @@ def require_installed(manager: ServiceManager) -> None:
 
 
 def refuse_stranger(socket_path: Path, state: ServiceState) -> None:
-    """Raises PRECONDITION when a daemon runs that is not the service: it has lock and port."""
+    """Raises PRECONDITION if a daemon runs that is not the service: it has the lock and the
+    port."""
     pid = answering_pid(socket_path)
     if pid is not None and pid != state.pid:
         raise CommandError(

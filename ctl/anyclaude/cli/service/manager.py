@@ -24,7 +24,7 @@ class Program:
 
     executable: Path
     environment: Mapping[str, str]
-    # Receives only what a daemon prints that dies before it opens its own log.
+    # The output of a daemon that dies before it opens its own log.
     boot_log: Path
 
 
@@ -42,7 +42,7 @@ class ServiceManager(Protocol):
 
     @property
     def file(self) -> Path:
-        """Where the service's description belongs."""
+        """The path of the service's description."""
 
     def render(self, program: Program) -> bytes:
         """The content of `file`."""

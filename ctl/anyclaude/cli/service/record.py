@@ -1,7 +1,7 @@
 """Writes settings of the shell into config.toml, because a service does not see the shell.
 
 The edit keeps comments, order and every other value. The result is parsed again before it is
-written: unless it holds exactly the old settings and the new ones, the file stays as it is.
+written: unless it contains exactly the old and the new settings, the file stays as it is.
 """
 
 import tomllib
@@ -17,7 +17,7 @@ from anyclaude.cli.command import CommandError, ExitCode
 from anyclaude.runtime import settings
 from anyclaude.runtime.paths import write_atomically
 
-# Keys and credentials do not belong into a file unless their owner puts them there.
+# Keys and credentials must not be written to a file unless their owner does it.
 _SECRET_ENDINGS: Final = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
 
 
@@ -55,11 +55,11 @@ def found_in(environ: Mapping[str, str], file: Path, folder: Path) -> list[Recor
 
 
 def record(file: Path, wanted: Sequence[Recorded]) -> list[Recorded]:
-    """Writes the settings into `file`; returns those that it did not hold already.
+    """Writes the settings into `file`; returns those that it did not contain.
 
     Raises:
-        CommandError: PRECONDITION when the file cannot take them, for example because it gives
-            `server` a number where the settings have a table.
+        CommandError: PRECONDITION when the file cannot contain them, for example because `server`
+            is a number in it, not a table.
     """
     old = file.read_text(encoding="utf-8") if file.exists() else ""
     before = settings.flatten(tomllib.loads(old))
@@ -97,7 +97,7 @@ def _edited(text: str, changes: Sequence[Recorded]) -> str:
 
 
 def _is_secret(variable: str, value: str) -> bool:
-    """A key by its name, or an address with credentials in it (`http://user:word@host`)."""
+    """Whether a setting is a key by its name, or an address with credentials in it."""
     return variable.endswith(_SECRET_ENDINGS) or ("://" in value and "@" in value)
 
 

@@ -12,7 +12,7 @@ from anyclaude.cli.output import Cell, Json, Tone, emit, facts
 if TYPE_CHECKING:
     from anyclaude.cache.v1.cache_pb2 import Divergence, Explanation, ToolChange
 
-# By the word of the cause, as `--json` prints it.
+# Sentences by the word of the cause, as `--json` prints it.
 SENTENCES: Final = {
     "first_sight": "nothing that is kept begins as this prompt does",
     "new_lineage": "a new conversation, begun from a kept prefix",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from anyclaude.cache.v1.cache_pb2 import ExportCachesResponse, ImportCachesResponse
 
 _SECONDS: Final = 1800.0
-# As much as Claude Code's tools and instructions: half a minute on a laptop.
+# About the size of Claude Code's tools and instructions: half a minute on a laptop.
 _VERIFY_TOKENS: Final = 20_000
 
 _File = Annotated[str, typer.Argument(help="The file; its folder must be there.")]

@@ -14,8 +14,8 @@ from anyclaude.mlx.kv.operations import pin, pinned_bytes
 from anyclaude.mlx.kv_disk import DiskTier
 from anyclaude.mlx.kv_disk.export_file import ExchangeError, ExportWriter, Fault
 from anyclaude.mlx.kv_disk.import_file import opened
-from anyclaude.mlx.kv_disk.incoming import Brought, Incoming
-from anyclaude.mlx.kv_disk.outgoing import Choice, Outgoing, Taken
+from anyclaude.mlx.kv_disk.incoming import Imported, Incoming
+from anyclaude.mlx.kv_disk.outgoing import Choice, Exported, Outgoing
 from tests.models import tiny
 from tests.unit.mlx.kv.kv_engine import ANSWER_TOKENS, Bench, bench, fresh, same, words
 
@@ -26,7 +26,7 @@ FAMILIES = [family for family in tiny.Family if family is not tiny.Family.WIDE]
 
 def export(
     engine: Bench, path: Path, choice: Choice = ALL, between: Callable[[], object] = int
-) -> Taken:
+) -> Exported:
     """Writes a file as the worker does; `between` runs after every segment."""
     outgoing = Outgoing.of(engine.engine.store, FINGERPRINT, choice)
     writer = ExportWriter(path, outgoing.manifest("model", 1.0), overwrite=True)
@@ -35,17 +35,17 @@ def export(
         job.release()
         between()
     writer.finish()
-    return outgoing.taken
+    return outgoing.exported
 
 
-def take_over(engine: Bench, path: Path, fingerprint: str = FINGERPRINT) -> Brought:
+def import_all(engine: Bench, path: Path, fingerprint: str = FINGERPRINT) -> Imported:
     shape = engine.segment_shape()
     assert shape is not None
     with opened(path, fingerprint) as reader:
         incoming = Incoming(engine.engine.store, reader, reader.contents(shape), 1e9)
         while incoming.step():
             pass
-    return incoming.brought
+    return incoming.imported
 
 
 def spoken(family: tiny.Family, seed: int = 1, **more: int) -> tuple[Bench, list[list[int]]]:
@@ -65,11 +65,11 @@ def test_what_was_exported_is_reused_exactly(
 ) -> None:
     """Elsewhere the same conversations go on warm, bit-equal to a fresh run."""
     engine, prompts = spoken(family, kv_bits=bits)
-    taken = export(engine, tmp_path / "caches")
+    exported = export(engine, tmp_path / "caches")
     other = bench(family, kv_bits=bits)
-    brought = take_over(other, tmp_path / "caches")
-    assert (brought.segments, brought.tokens) == (taken.segments, taken.tokens)
-    assert (brought.known, brought.left_out, brought.lineages) == (0, 0, 2)
+    imported = import_all(other, tmp_path / "caches")
+    assert (imported.segments, imported.tokens) == (exported.segments, exported.tokens)
+    assert (imported.known, imported.left_out, imported.lineages) == (0, 0, 2)
     held = other.engine.store.budget.nbytes
     assert held == pytest.approx(engine.engine.store.tree.nbytes, rel=0.01)
     for number, prompt in enumerate(prompts):
@@ -80,7 +80,7 @@ def test_what_was_exported_is_reused_exactly(
 
 
 def test_an_import_outlives_a_restart(tmp_path: Path) -> None:
-    """What was taken over is written to disk as if it had been computed: names, pins, prefix."""
+    """Imported segments are written to disk as if it had been computed: names, pins, prefix."""
     engine, prompts = spoken(tiny.Family.DENSE)
     store = engine.engine.store
     pin(store, next(node for node in store.tree.nodes() if node.stable_digest), pinned=True)
@@ -89,7 +89,7 @@ def test_an_import_outlives_a_restart(tmp_path: Path) -> None:
         disk = DiskTier(tmp_path / "kv", FINGERPRINT, 1 << 30)
         other = bench(tiny.Family.DENSE, disk=disk)
         if not turn:
-            assert take_over(other, tmp_path / "caches").unpinned == 0
+            assert import_all(other, tmp_path / "caches").unpinned == 0
         tree = other.engine.store.tree
         assert [node.end for node in tree.nodes() if node.pinned and node.stable_digest] == [160]
         assert {lineage.key for lineage in other.engine.store.lineages()} == {
@@ -104,9 +104,9 @@ def test_an_import_outlives_a_restart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_a_crash_in_an_import_leaves_what_is_right(steps: int, tmp_path: Path) -> None:
-    """What was taken over until then is whole, and the rest is computed, or imported again."""
+    """After a kill the imported segments are whole; the rest is computed, or imported again."""
     engine, prompts = spoken(tiny.Family.HYBRID)
-    taken = export(engine, tmp_path / "caches")
+    exported = export(engine, tmp_path / "caches")
     disk = DiskTier(tmp_path / "kv", FINGERPRINT, 1 << 30)
     other = bench(tiny.Family.HYBRID, disk=disk)
     shape = other.segment_shape()
@@ -120,9 +120,9 @@ def test_a_crash_in_an_import_leaves_what_is_right(steps: int, tmp_path: Path) -
     after = bench(tiny.Family.HYBRID, disk=disk)
     answer = after.start(prompts[0], "s0", stable=160).answer()
     assert same(answer, fresh(tiny.Family.HYBRID, prompts[0]))
-    brought = take_over(after, tmp_path / "caches")
-    assert brought.left_out == 0
-    assert brought.known + brought.segments == taken.segments
+    imported = import_all(after, tmp_path / "caches")
+    assert imported.left_out == 0
+    assert imported.known + imported.segments == exported.segments
     assert after.start(prompts[1], "s1", stable=160).answer().reused == len(prompts[1]) - 1
     disk.close()
 
@@ -136,12 +136,12 @@ def test_an_import_joins_what_is_there(family: tiny.Family, tmp_path: Path) -> N
     local = prompts[0][:100] + words(random.Random(5), 90)
     other.start(local, "local").answer()
     before = other.engine.store.tree.nbytes
-    brought = take_over(other, tmp_path / "caches")
-    assert brought.left_out == 0
+    imported = import_all(other, tmp_path / "caches")
+    assert imported.left_out == 0
     assert before < other.engine.store.tree.nbytes
-    again = take_over(other, tmp_path / "caches")
+    again = import_all(other, tmp_path / "caches")
     assert (again.segments, again.tokens) == (0, 0)
-    assert again.known == brought.segments + brought.known
+    assert again.known == imported.segments + imported.known
     for name, prompt in (("local", local), ("s0", prompts[0]), ("s1", prompts[1])):
         longer = prompt + words(random.Random(9), 20)
         answer = other.start(longer, name).answer()
@@ -165,7 +165,7 @@ def test_requests_run_between_the_steps(family: tiny.Family, tmp_path: Path) -> 
 
     export(engine, tmp_path / "caches", between=talk)
     other = bench(family)
-    assert take_over(other, tmp_path / "caches").left_out == 0
+    assert import_all(other, tmp_path / "caches").left_out == 0
     answer = other.start(prompts[0], "s0").answer()
     assert answer.reused > 0
     assert same(answer, fresh(family, prompts[0]))
@@ -183,7 +183,7 @@ def test_what_is_on_disk_only_is_exported(tmp_path: Path) -> None:
     whole = export(engine, tmp_path / "caches")
     assert whole.left_out == 0
     other = bench(tiny.Family.DENSE)
-    take_over(other, tmp_path / "caches")
+    import_all(other, tmp_path / "caches")
     assert other.start(prompt, "a").answer().reused == len(prompt) - 1
     for record in (tmp_path / "kv").rglob("*.safetensors"):
         content = bytearray(record.read_bytes())
@@ -211,7 +211,7 @@ def test_an_export_is_an_ordinary_tar_file(tmp_path: Path) -> None:
     engine, _ = spoken(tiny.Family.DENSE)
     store = engine.engine.store
     pin(store, next(node for node in store.tree.nodes() if node.stable_digest), pinned=True)
-    taken = export(engine, tmp_path / "caches.tar")
+    exported = export(engine, tmp_path / "caches.tar")
     (tmp_path / "out").mkdir()
     unpack = ["tar", "-xpf", str(tmp_path / "caches.tar"), "-C", str(tmp_path / "out")]
     subprocess.run(unpack, check=True)
@@ -220,7 +220,7 @@ def test_an_export_is_an_ordinary_tar_file(tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert (manifest["fingerprint"], len(manifest["lineages"])) == (FINGERPRINT, 2)
     records = list((tmp_path / "out").glob("*.safetensors"))
-    assert len(records) == taken.segments
+    assert len(records) == exported.segments
     assert [record.stat().st_mode & 0o777 for record in records].count(0o400) == 1
     for record in records:
         with safe_open(record, "numpy") as opened_record:
@@ -233,8 +233,8 @@ def test_what_finds_no_room_is_told(tmp_path: Path) -> None:
     export(engine, tmp_path / "caches")
     limit = 170 * 3 * 2 * 2 * 16 * 4
     small = bench(tiny.Family.DENSE, limit)
-    brought = take_over(small, tmp_path / "caches")
-    assert brought.left_out > 0
+    imported = import_all(small, tmp_path / "caches")
+    assert imported.left_out > 0
     assert small.engine.store.budget.nbytes <= limit
     assert same(small.start(prompts[0], "s0").answer(), fresh(tiny.Family.DENSE, prompts[0]))
 
@@ -248,5 +248,5 @@ def test_pins_beyond_the_limit_are_left_out(tmp_path: Path) -> None:
     pin(store, tip, pinned=True)
     export(engine, tmp_path / "caches")
     small = bench(tiny.Family.DENSE, int(store.tree.nbytes * 1.02))
-    assert take_over(small, tmp_path / "caches").unpinned > 0
+    assert import_all(small, tmp_path / "caches").unpinned > 0
     assert 0 < pinned_bytes(small.engine.store) <= small.engine.store.pinned_limit_bytes

@@ -1,4 +1,4 @@
-"""Export files that were damaged or forged: refused whole, with nothing taken over."""
+"""Export files that were damaged or forged: refused as a whole, and nothing is imported."""
 
 import json
 import os
@@ -76,7 +76,7 @@ def refused(engine: Bench, path: Path, bounds: ReadBounds = BOUNDS) -> ExchangeE
 def test_the_forger_tells_the_truth_when_it_changes_nothing(
     engine: Bench, sound: Path, tmp_path: Path
 ) -> None:
-    """Taken apart and put together again the file is the same, and passes."""
+    """A file that is split and joined again is the same, and is accepted."""
     forged = Forged.read(sound)
     forged.write(tmp_path / "same")
     assert (tmp_path / "same").read_bytes() == sound.read_bytes()
@@ -85,7 +85,7 @@ def test_the_forger_tells_the_truth_when_it_changes_nothing(
         assert len(reader.contents(segment_shape()).entries) == len(forged.records)
 
 
-def test_no_truncated_file_is_taken(
+def test_no_truncated_file_is_imported(
     engine: Bench, sound: Path, tmp_path: Path, record_property: RecordProperty
 ) -> None:
     """Cut at every block, within the first header and the end, and one byte short."""
@@ -96,11 +96,11 @@ def test_no_truncated_file_is_taken(
         (tmp_path / "cut").write_bytes(whole[:length])
         assert refused(engine, tmp_path / "cut").fault is Fault.DAMAGED
     record_property(
-        FIGURES, f"export of {len(whole)} bytes cut at {len(lengths)} places: 0 taken over"
+        FIGURES, f"export of {len(whole)} bytes cut at {len(lengths)} places: 0 imported"
     )
 
 
-def test_no_flipped_bit_is_taken(
+def test_no_flipped_bit_is_imported(
     engine: Bench, sound: Path, tmp_path: Path, record_property: RecordProperty
 ) -> None:
     """1,000 random bits, anywhere in the file."""
@@ -112,7 +112,8 @@ def test_no_flipped_bit_is_taken(
         (tmp_path / "flipped").write_bytes(flipped)
         refused(engine, tmp_path / "flipped")
     record_property(
-        FIGURES, f"bit flips in an export of {len(whole)} bytes, seed {SEED}: {FLIPS}, 0 taken over"
+        FIGURES,
+        f"bit flips in an export of {len(whole)} bytes, seed {SEED}: {FLIPS}, 0 imported",
     )
 
 
@@ -374,7 +375,7 @@ FORGERIES: dict[str, Forgery] = {
 
 
 @pytest.mark.parametrize("forgery", FORGERIES.values(), ids=FORGERIES)
-def test_no_forged_file_is_taken(
+def test_no_forged_file_is_imported(
     engine: Bench, sound: Path, tmp_path: Path, forgery: Forgery
 ) -> None:
     """Each lie is told with checksums that fit, and is seen."""
@@ -411,7 +412,7 @@ def test_another_format_is_named(engine: Bench, sound: Path, tmp_path: Path, ver
 
 
 def test_the_first_format_is_named(engine: Bench, tmp_path: Path) -> None:
-    """An export of the version before this one is not taken for a damaged file."""
+    """An export of the version before this one is refused as such, not as damaged."""
     (tmp_path / "old").write_bytes(b"ACKVEXP\n" + bytes(1000))
     error = refused(engine, tmp_path / "old")
     assert error.fault is Fault.REFUSED
@@ -463,7 +464,7 @@ def test_only_plain_files_are_read(engine: Bench, tmp_path: Path) -> None:
 
 
 def test_a_file_that_changes_meanwhile(sound: Path, tmp_path: Path) -> None:
-    """Changed after it was verified: what is wrong is not taken, what came before it is right."""
+    """A file that changes after its verification: the wrong segment is not imported."""
     path = tmp_path / "changing"
     path.write_bytes(sound.read_bytes())
     other = bench(tiny.Family.SLIDING)
@@ -475,7 +476,7 @@ def test_a_file_that_changes_meanwhile(sound: Path, tmp_path: Path) -> None:
             file.write(b"changed")
         with pytest.raises(ExchangeError, match="imported before is sound and stays"):
             incoming.step()
-    assert incoming.brought.segments == 1
+    assert incoming.imported.segments == 1
     run = other.engine.verification(0)
     while run.step():
         pass

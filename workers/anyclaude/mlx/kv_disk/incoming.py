@@ -23,7 +23,7 @@ _NO_KEY = LineageKey("", "", "")
 
 
 @dataclass
-class Brought:
+class Imported:
     """Counts of what was imported so far."""
 
     segments: int = 0
@@ -39,13 +39,13 @@ class Brought:
 
 @dataclass(eq=False)
 class Incoming:
-    """One import. MLX thread only, but for `brought`."""
+    """One import. MLX thread only, but for `imported`."""
 
     store: KVStore
     reader: ExportReader
     contents: Contents
     now: float
-    brought: Brought = field(default_factory=Brought)
+    imported: Imported = field(default_factory=Imported)
     # All token ids up to the end of the segments that are in the tree.
     _prefixes: dict[str, TokenArray] = field(default_factory=lambda: {"": np.empty(0, np.int32)})
     _keys: dict[str, LineageKey] = field(default_factory=dict)
@@ -71,12 +71,12 @@ class Incoming:
     def _import(self, entry: Entry) -> None:
         above = self._prefixes.get(entry.info.parent_id)
         if above is None:
-            self.brought.left_out += 1
+            self.imported.left_out += 1
             return
         tokens = np.concatenate([above, entry.info.token_ids])
         tip = self._known(tokens, entry) or self._graft(tokens, entry)
         if tip is None:
-            self.brought.left_out += 1
+            self.imported.left_out += 1
             return
         self._prefixes[entry.info.record_id] = tokens
         if entry.info.pinned:
@@ -94,7 +94,7 @@ class Incoming:
             return None
         if entry.label.stable_digest and not node.stable_digest:
             return None
-        self.brought.known += 1
+        self.imported.known += 1
         return node
 
     def _graft(self, tokens: TokenArray, entry: Entry) -> Node | None:
@@ -119,8 +119,8 @@ class Incoming:
         self._label(tip, entry)
         # The record of a conversation's last segment also names the conversation.
         store.save(tip.path(), tokens, self._keys.get(entry.info.record_id, _NO_KEY))
-        self.brought.segments += 1
-        self.brought.tokens += len(tokens) - before
+        self.imported.segments += 1
+        self.imported.tokens += len(tokens) - before
         return tip
 
     def _label(self, tip: Node, entry: Entry) -> None:
@@ -134,7 +134,7 @@ class Incoming:
         try:
             pin(self.store, tip, pinned=True)
         except PinnedTooMuchError:
-            self.brought.unpinned += 1
+            self.imported.unpinned += 1
 
     def _name(self) -> None:
         """Names the conversations."""
@@ -148,7 +148,7 @@ class Incoming:
             found.append(Lineage(_key(named), *times, tip=tip))
         prefixes = [node for node in self.store.tree.nodes() if node.stable_digest]
         self.store.adopt(found, prefixes)
-        self.brought.lineages = len(found)
+        self.imported.lineages = len(found)
 
     def _end(self, tokens: TokenArray) -> Node | None:
         match = self.store.tree.match(tokens)

@@ -30,7 +30,7 @@ class Choice:
 
 
 @dataclass
-class Taken:
+class Exported:
     """Counts of what was exported so far."""
 
     segments: int = 0
@@ -41,13 +41,13 @@ class Taken:
 
 @dataclass(eq=False)
 class Outgoing:
-    """One export. MLX thread only, but for `taken`."""
+    """One export. MLX thread only, but for `exported`."""
 
     store: KVStore
     fingerprint: str
     tips: list[Node]
     lineages: list[Lineage]
-    taken: Taken = field(default_factory=Taken)
+    exported: Exported = field(default_factory=Exported)
     _done: set[Node] = field(default_factory=set)
 
     @classmethod
@@ -90,12 +90,12 @@ class Outgoing:
                 continue
             job = self._job(missing)
             if job is None:
-                self.taken.left_out += 1
+                self.exported.left_out += 1
                 self.tips.pop()
                 continue
             self._done.add(missing)
-            self.taken.segments += 1
-            self.taken.tokens += len(missing.tokens)
+            self.exported.segments += 1
+            self.exported.tokens += len(missing.tokens)
             return job
         return None
 
@@ -118,7 +118,7 @@ class Outgoing:
         return WriteJob.of(segment, self.fingerprint, node.create_time)
 
     def _content(self, node: Node) -> tuple[dict[str, mx.array], dict[str, Any], Node] | None:
-        """The segment's arrays and meta, and the content that was read from disk if it was."""
+        """The segment's arrays and meta, and a node with its content, read from disk if need be."""
         stored = node.content
         if stored is None:
             self.store.budget.fit(node.stored_bytes)

@@ -1,7 +1,7 @@
-"""The chunks of a chat completion, or a whole one, as worker events.
+"""Turns the chunks of a chat completion, or a whole one, into worker events.
 
-A response is complete when a finish reason or the closing `[DONE]` has come. One that just ends is
-an error, however plausible its text.
+A response is complete when a finish reason or the closing `[DONE]` has come. A response that just
+ends is an error, however plausible its text is.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -175,7 +175,7 @@ class ChatReader:
             self._late.append(piece)
             return
         if self._writer.has_tool_use and not self._writer.in_text:
-            # Line ends around the markup of a tool call are no text.
+            # Line ends around the markup of a tool call are not text.
             if not piece.strip():
                 return
             self._settle()

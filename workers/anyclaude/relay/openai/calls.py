@@ -2,7 +2,7 @@
 
 It corrects a missing or repeated index, a missing or reused id, a name in pieces or repeated,
 arguments as an object, whole calls that are repeated after they were streamed, and pieces of
-several calls in turn. It cannot correct arguments that are no JSON object: the response fails,
+several calls in turn. It cannot correct arguments that are not a JSON object: the response fails,
 since a tool would run on half of its input.
 
 Invariant: calls are emitted in the order in which they began, each complete before the next one.
@@ -104,7 +104,7 @@ class CallAssembler:
         self._release(at_end=False)
 
     def settle(self) -> None:
-        """Emits what was held back: text follows, or the end.
+        """Emits the delayed pieces, since text or the end follows.
 
         Raises:
             BrokenCallError: a call is incomplete.

@@ -10,9 +10,9 @@ Piece = tuple[bool, str]
 
 
 class ThoughtSplitter:
-    """Splits text in pieces into thoughts and text; holds back what may become a tag.
+    """Splits text in pieces into thoughts and text; delays what may become a tag.
 
-    White space is held back until other text comes: an empty block could not be undone.
+    White space is delayed until other text comes: an empty block could not be undone.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class ThoughtSplitter:
 
     def feed(self, text: str) -> list[Piece]:
         if self._text_seen:
-            # From now on nothing is held back.
+            # From now on nothing is delayed.
             return [(False, text)] if text else []
         self._pending += text
         pieces: list[Piece] = []
@@ -37,7 +37,7 @@ class ThoughtSplitter:
         return pieces
 
     def finish(self) -> list[Piece]:
-        """What was held back, since something else follows now."""
+        """The delayed text, since something else follows now."""
         pending, was_inside = self._pending, self._inside
         self._pending, self._at_start, self._inside = "", False, False
         if was_inside:
