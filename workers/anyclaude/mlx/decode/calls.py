@@ -88,6 +88,11 @@ class CallReader:
         dialect = tag_dialect_of(text)
         return dialect.ends_inside_value(text) if dialect else ends_inside_string(text)
 
+    def divided(self, text: str) -> tuple[str, str]:
+        """Divides `text` into the calls at its beginning and the words behind the last of them."""
+        dialect = tag_dialect_of(text)
+        return dialect.divided(text) if dialect else (text, "")
+
     def read(self, text: str) -> list[Call | Unreadable]:
         """Every call in `text`, readable or not. There is always at least one."""
         with warnings.catch_warnings():

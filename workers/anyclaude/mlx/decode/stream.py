@@ -232,24 +232,33 @@ class BlockStream:
             self._buffered.add_marker(switch.marker)
             self._scanner.undo_switch(switch)
             return
-        if not self._end_buffered_call():
+        calls, words = self._divided()
+        if not self._end_buffered_call(calls):
             self._end_at_first_marker(switch.marker)
+        elif words:
+            self._scanner.rescan(words)
 
     def _end_open_call(self, *, cut: bool) -> None:
         """Ends a call whose end marker did not come."""
         if self._constrained is not None:
             self._end_constrained_call(self._constrained, cut=cut)
-        elif cut:
+            self._scanner.discard()
+            return
+        calls, words = self._divided()
+        if cut and not words:
             self._buffered = _BufferedCall()
-        elif not self._end_buffered_call():
+            self._scanner.discard()
+        elif self._end_buffered_call(calls):
+            self._scanner.discard()
+            self._scanner.rescan(words)
+            self._feed("")
+        else:
             self._end_at_first_marker("")
             self._feed("")
-            return
-        self._scanner.discard()
 
-    def _end_buffered_call(self) -> bool:
-        """Sends the call; False if it ended at its first end marker and has to be read again."""
-        results = self._calls_in(self._buffered.text)
+    def _end_buffered_call(self, calls: str) -> bool:
+        """Sends `calls`; False if they end at their first end marker and have to be read again."""
+        results = self._calls_in(calls)
         if self._buffered.was_continued and (
             self._is_inside_value() or not all(isinstance(result, Call) for result in results)
         ):
@@ -268,6 +277,11 @@ class BlockStream:
 
     def _is_inside_value(self) -> bool:
         return self._reader is not None and self._reader.is_open(self._buffered.text)
+
+    def _divided(self) -> tuple[str, str]:
+        """The text of the buffered calls, and the words behind the end of the last of them."""
+        text = self._buffered.text
+        return self._reader.divided(text) if self._reader is not None else (text, "")
 
     def _calls_in(self, text: str) -> Sequence[Call | Unreadable]:
         return self._reader.read(text) if self._reader is not None else []

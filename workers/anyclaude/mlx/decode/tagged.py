@@ -2,8 +2,9 @@
 
 The parsers of mlx-lm cut a value at the first closing tag inside it, strip its whitespace, or turn
 the text `null` into None; a file that a model writes through such a call would be damaged. Here a
-value ends only at a closing tag that another argument or the end of the call follows, and a call
-with text that belongs to no argument is an error.
+value ends only at a closing tag that another argument or the end of the call follows. Words behind
+the end of a call are not part of it, and a call with other text that belongs to no argument is an
+error.
 """
 
 import re
@@ -37,9 +38,14 @@ class TagDialect:
     argument: Pattern[str]
     unclosed: Pattern[str]
     closer: str
+    # The texts that begin and end a call; both are empty if only the end marker ends it.
+    begin: str
+    end: str
 
     @classmethod
-    def of(cls, *, opener: str, call: str, key: str, closer: str) -> Self:
+    def of(
+        cls, *, opener: str, call: str, key: str, closer: str, begin: str = "", end: str = ""
+    ) -> Self:
         """A dialect.
 
         Args:
@@ -47,14 +53,21 @@ class TagDialect:
             call: a pattern for a whole call, with the groups `name` and `body`.
             key: a pattern for all that stands before a value, with the group `key`.
             closer: a pattern for the closing tag of a value.
+            begin, end: the texts that begin and end a call, in dialects that have both.
         """
         following = rf"\s*(?={re.escape(opener)}|\Z)"
+        tags = rf"{closer}|{re.escape(end)}" if end else closer
         return cls(
             call=re.compile(call, re.DOTALL),
             opener=opener,
             argument=re.compile(rf"\s*{key}(?P<value>.*?){closer}{following}", re.DOTALL),
-            unclosed=re.compile(rf"\s*{key}(?P<value>.*?)(?:{closer})?{following}", re.DOTALL),
+            # Without a closing tag in its place, a value that contains one could end at either.
+            unclosed=re.compile(
+                rf"\s*{key}(?P<value>(?:(?!{tags}).)*?)(?:{closer})?{following}", re.DOTALL
+            ),
             closer=closer,
+            begin=begin,
+            end=end,
         )
 
     def matches(self, text: str) -> bool:
@@ -65,6 +78,39 @@ class TagDialect:
         """Whether `text` ends between an argument's opening and closing tag."""
         closers = [match.start() for match in re.finditer(self.closer, text)]
         return text.rfind(self.opener) > max(closers, default=-1)
+
+    def divided(self, text: str) -> tuple[str, str]:
+        """Divides `text` into the calls at its beginning and the words behind them.
+
+        There are no words if all of `text` can be read, or if it is uncertain where the calls end:
+        if a call is ended later that the words do not begin, the first end may be part of a value.
+        """
+        if not self.end or self._is_whole(text):
+            return text, ""
+        for match in re.finditer(re.escape(self.end), text):
+            calls, words = text[: match.end()], text[match.end() :]
+            if self._is_whole(calls):
+                return (text, "") if self._ends_outer_call(words) else (calls, words)
+        return text, ""
+
+    def _ends_outer_call(self, words: str) -> bool:
+        """Whether `words` end a call that they do not begin."""
+        depth = 0
+        for match in re.finditer(f"{re.escape(self.begin)}|{re.escape(self.end)}", words):
+            depth += 1 if match[0] == self.begin else -1
+            if depth < 0:
+                return True
+        return False
+
+    def _is_whole(self, text: str) -> bool:
+        """Whether every part of `text` belongs to a call whose arguments are all closed."""
+        try:
+            calls = list(_matches(self.call, text))
+            for call in calls:
+                _read_arguments(self.argument, call["body"])
+        except ValueError:
+            return False
+        return bool(calls)
 
     def read(self, text: str) -> Iterator[TaggedCall]:
         """The calls in `text`.
