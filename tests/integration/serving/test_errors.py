@@ -14,6 +14,7 @@ from tests.integration.conversation import body
 from tests.integration.service import WAIT_SECONDS, Service
 from tests.models import saved
 from tests.models.requests import BASH, user
+from tests.unprivileged import bound_by_modes
 
 _WINDOW_TOKENS: Final = 512
 _LONG: Final = "the quick brown fox " * 200
@@ -182,3 +183,18 @@ def given_up(service: Service, why: str) -> None:
         assert http.get("/health/live").status_code == 200
     assert why in refusal(answer, 400, "invalid_request_error")
     assert answer.headers["x-should-retry"] == "false"
+
+
+def test_a_model_folder_that_may_not_be_read(tmp_path: Path) -> None:
+    """The worker is started once, and status says which folder to open and how."""
+    model = saved.save(tmp_path / "closed", template="qwen3")
+    model.chmod(0o000)
+    with Service(model=model, within=bound_by_modes) as service:
+        worker = service.wait_worker(control_pb2.WORKER_STATE_FATAL)
+        status = service.control("status")
+        assert service.stop() == 0
+    model.chmod(0o755)
+
+    assert worker.generation == 1
+    assert f"The model cannot be read: Permission denied: {model}" in worker.last_exit.reason
+    assert f"chmod -R u+rX {model}" in " ".join(status.stdout.split())

@@ -4,9 +4,12 @@ Nothing is ever downloaded. A model is a local folder, or a hub id that is alrea
 cache. If no model is configured, the embedded demo model is used.
 """
 
+import errno
 import hashlib
 import json
 import re
+import shlex
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,16 +69,25 @@ class Model:
 
 
 def find_folder(path: str) -> Path:
-    """The folder that the `model.path` setting names.
+    """The folder that the `model.path` setting names, every file of the model readable.
 
     Raises:
-        ModelMissingError: there is no model.
+        ModelMissingError: there is no model, or this process may not read it.
     """
+    try:
+        folder = _find(path)
+        _check_readable(folder)
+    except PermissionError as error:
+        raise _unreadable(error) from error
+    return folder
+
+
+def _find(path: str) -> Path:
     if not path:
         return DEMO_PATH
     local = Path(path).expanduser()
     if local.is_dir():
-        if not (local / "config.json").is_file():
+        if all(file.name != "config.json" for file in local.iterdir()):
             raise ModelMissingError(
                 f"{local} holds no config.json, so it is no model folder. "
                 "Set model.path (or ANYCLAUDE_MODEL) to a folder with config.json and weights."
@@ -92,16 +104,44 @@ def find_folder(path: str) -> Path:
     )
 
 
+def _check_readable(folder: Path) -> None:
+    """Opens what loading will need: libraries report "no file" where they may not look."""
+    for file in folder.iterdir():
+        if file.name in _TEXT_FILES or file.suffix == ".safetensors":
+            file.open("rb").close()
+
+
+def _unreadable(error: PermissionError) -> ModelMissingError:
+    if error.errno == errno.EPERM:
+        # The answer of macOS to a background process, whatever the mode of the file.
+        advice = (
+            "macOS protects Documents, Desktop, Downloads, iCloud Drive and other volumes: move "
+            "the model to a folder such as ~/Models and set model.path to it, or allow "
+            f"{sys.executable} in System Settings, Privacy & Security, Full Disk Access."
+        )
+    else:
+        advice = (
+            "Make it readable for the user of the service, and the folders above it: "
+            f"`chmod -R u+rX {shlex.quote(str(error.filename))}`."
+        )
+    return ModelMissingError(
+        f"The model cannot be read: {error.strerror}: {error.filename}. {advice} "
+        "Then run `anyclaudectl worker restart mlx`."
+    )
+
+
 def load(settings: ModelSettings) -> Model:
     """Finds and loads the configured model.
 
     Raises:
-        ModelMissingError: it does not exist, or mlx-lm cannot load it.
+        ModelMissingError: it does not exist, may not be read, or mlx-lm cannot load it.
     """
     folder = find_folder(settings.path)
     try:
         weights, config = load_weights(folder)
         tokenizer = load_tokenizer_from(folder, config)
+    except PermissionError as error:
+        raise _unreadable(error) from error
     except (FileNotFoundError, ValueError, KeyError, RuntimeError) as error:
         raise ModelMissingError(
             f"The model in {folder} cannot be loaded: {type(error).__name__}: {error}. "
