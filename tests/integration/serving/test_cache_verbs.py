@@ -343,10 +343,10 @@ def test_a_file_that_is_no_request(service: Service, tmp_path: Path) -> None:
 
 
 def test_sound_caches_are_found_sound(service: Service, http: httpx.Client) -> None:
-    """Every segment is computed anew, and equal."""
+    """Every segment is computed anew, and equal bit by bit, since the service runs on the CPU."""
     ask(http, "one")
     ask(http, "two", "Other words.")
     answer = service.control("cache", "verify", "--max-tokens", "0", "--json")
     assert answer.code == 0
     assert answer.json["segments"] == answer.json["total_segments"] > 2
-    assert answer.json["wrong"] == []
+    assert (answer.json["exact"], answer.json["wrong"], answer.json["differing"]) == (True, [], [])

@@ -7,6 +7,7 @@ statuses.
 import asyncio
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import PurePath
 from typing import Final, TypeVar
 
@@ -163,12 +164,7 @@ class CacheService(cache_pb2_grpc.CacheServiceServicer):
         total = await self._on_store(lambda store: sum(1 for _ in store.tree.nodes()))
         while await self._on_store(lambda _: run.step()):
             pass
-        return pb.VerifyCachesResponse(
-            segments=run.findings.segments,
-            computed_tokens=run.findings.computed_tokens,
-            total_segments=total,
-            wrong=run.findings.wrong,
-        )
+        return pb.VerifyCachesResponse(total_segments=total, **asdict(run.findings))
 
     @rpc_method
     async def ExportCaches(self, request: pb.ExportCachesRequest) -> pb.ExportCachesResponse:

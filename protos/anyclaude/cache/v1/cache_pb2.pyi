@@ -320,16 +320,24 @@ class VerifyCachesRequest(_message.Message):
     def __init__(self, max_tokens: _Optional[int] = ...) -> None: ...
 
 class VerifyCachesResponse(_message.Message):
-    __slots__ = ("segments", "computed_tokens", "total_segments", "wrong")
+    __slots__ = ("segments", "computed_tokens", "total_segments", "wrong", "exact", "differing", "error", "noise_floor")
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     COMPUTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     TOTAL_SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     WRONG_FIELD_NUMBER: _ClassVar[int]
+    EXACT_FIELD_NUMBER: _ClassVar[int]
+    DIFFERING_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    NOISE_FLOOR_FIELD_NUMBER: _ClassVar[int]
     segments: int
     computed_tokens: int
     total_segments: int
     wrong: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, segments: _Optional[int] = ..., computed_tokens: _Optional[int] = ..., total_segments: _Optional[int] = ..., wrong: _Optional[_Iterable[str]] = ...) -> None: ...
+    exact: bool
+    differing: _containers.RepeatedScalarFieldContainer[str]
+    error: float
+    noise_floor: float
+    def __init__(self, segments: _Optional[int] = ..., computed_tokens: _Optional[int] = ..., total_segments: _Optional[int] = ..., wrong: _Optional[_Iterable[str]] = ..., exact: bool = ..., differing: _Optional[_Iterable[str]] = ..., error: _Optional[float] = ..., noise_floor: _Optional[float] = ...) -> None: ...
 
 class ExportCachesRequest(_message.Message):
     __slots__ = ("path", "session_id", "prefixes", "overwrite")

@@ -84,6 +84,18 @@ def sliced(leaf: Layer, start: int, end: int) -> tuple[mx.array, ...]:
     return tuple(mx.contiguous(array[..., start:end, :]) for array in arrays)
 
 
+def as_floats(leaf: Layer, arrays: tuple[mx.array, ...]) -> tuple[mx.array, mx.array]:
+    """Keys and values in float32 of what `sliced` returned for a leaf, dequantised if need be."""
+    if type(leaf) is QuantizedKVCache:
+        keys, values = (
+            mx.dequantize(packed, scales, biases, group_size=leaf.group_size, bits=leaf.bits)
+            for packed, scales, biases in (arrays[:3], arrays[3:])
+        )
+    else:
+        keys, values = arrays
+    return keys.astype(mx.float32), values.astype(mx.float32)
+
+
 def assembled(
     leaf: Layer, pieces: Sequence[tuple[mx.array, ...]], n: int, spare_tokens: int
 ) -> Layer:
