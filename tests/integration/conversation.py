@@ -1,4 +1,4 @@
-"""A client of the service under test: sessions of the official client, and what was counted."""
+"""A client of the service under test: sessions of the official client, and their token counts."""
 
 import re
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from tests.integration.service import WAIT_SECONDS, Service
 
 
 def instructions(purpose: str, sentences: int = 40) -> str:
-    """A system prompt that is worth keeping and starts like no other."""
+    """A long system prompt that starts like no other."""
     return f"{purpose}: " + LESSON * sentences
 
 
 class Talker:
-    """One conversation partner; closes with its client."""
+    """One conversation; closes with its client."""
 
     def __init__(self, service: Service, session: str) -> None:
         self._client = anthropic.Anthropic(
@@ -37,11 +37,11 @@ class Talker:
 
     @property
     def messages(self) -> Any:
-        """The client's own; untyped, since tests send what its types do not know."""
+        """The client's messages API; untyped, since tests send fields that its types lack."""
         return self._client.messages
 
     def ask(self, *messages: Mapping[str, Any], **fields: Any) -> anthropic.types.Message:
-        """One answer, sampled greedily unless told otherwise."""
+        """Returns one answer, sampled greedily unless the test changes that."""
         answer: anthropic.types.Message = self.messages.create(**arguments(*messages, **fields))
         return answer
 
@@ -51,13 +51,13 @@ class Talker:
 
 
 def body(*messages: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
-    """A Messages request that samples greedily, as a client without a library sends it."""
+    """A Messages request that samples greedily, as sent without a client library."""
     own = {"model": "any", "max_tokens": 24, "temperature": 0.0, "messages": list(messages)}
     return own | fields
 
 
 def arguments(*messages: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
-    """The same for the official client, which no longer knows a temperature."""
+    """The same for the official client, which has no temperature any more."""
     whole = body(*messages, **fields)
     return whole | {"extra_body": {"temperature": whole.pop("temperature")}}
 
@@ -67,23 +67,23 @@ def text_of(message: anthropic.types.Message) -> str:
 
 
 def prompt_tokens(message: anthropic.types.Message) -> int:
-    """The whole prompt, as the usage counts it."""
+    """The tokens of the whole prompt, from the usage."""
     usage = message.usage
     return usage.input_tokens + (usage.cache_creation_input_tokens or 0) + read_tokens(message)
 
 
 def read_tokens(message: anthropic.types.Message) -> int:
-    """How much of the prompt was not computed."""
+    """The tokens of the prompt that were not computed."""
     return message.usage.cache_read_input_tokens or 0
 
 
 def reused(message: anthropic.types.Message) -> float:
-    """The same as a part of the whole."""
+    """The reused part of the prompt, 0 to 1."""
     return read_tokens(message) / prompt_tokens(message)
 
 
 def a_word_in(text: str) -> str:
-    """A run of letters inside `text` that stands nowhere before."""
+    """A run of letters inside `text` that occurs nowhere before."""
     return next(
         found[0]
         for found in re.finditer("[a-z]{4,}", text)

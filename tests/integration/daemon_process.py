@@ -15,7 +15,7 @@ QUICK: Final = {
 
 
 class DaemonProcess(Service):
-    """A service whose worker behaves as told; see `scripted/child.py`."""
+    """A service whose worker has the given behaviour; see `scripted/child.py`."""
 
     def __init__(
         self, worker: str = "ready", *flags: str, home: Path | None = None, **environ: str

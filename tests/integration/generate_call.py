@@ -9,7 +9,7 @@ from anyclaude.worker.v1 import worker_pb2 as pb
 
 
 class WorkerGoneError(Exception):
-    """The connection ended before the answer did."""
+    """The connection ended before the response did."""
 
 
 class Call:

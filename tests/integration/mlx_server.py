@@ -1,4 +1,4 @@
-"""A real mlx_lm.server, as somebody else's OpenAI server."""
+"""A real mlx_lm.server, used as an OpenAI server of the user."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""Plain requests for tests that look at the service rather than at its answers."""
+"""Plain requests for tests that check the service rather than its answers."""
 
 import json
 from collections.abc import Iterator

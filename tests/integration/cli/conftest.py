@@ -62,7 +62,7 @@ class Commands:
         )
 
     def start(self, module: str, *arguments: str) -> "subprocess.Popen[str]":
-        """Runs a command beside the test; its output is a pipe."""
+        """Starts a command whose output is a pipe."""
         process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             env=self.environ,
@@ -76,13 +76,13 @@ class Commands:
         return process
 
     def end_started(self) -> None:
-        """Ends what a failed test left running."""
+        """Ends the commands that a failed test left running."""
         for process in self.started:
             process.kill()
             process.communicate()
 
     def put_program(self, name: str, text: str) -> Path:
-        """An executable script that the commands find on their PATH."""
+        """Writes an executable script that the commands find on their PATH."""
         program = self.bin / name
         program.write_text(f"#!{sys.executable}\n{text}")
         program.chmod(0o755)
@@ -131,7 +131,7 @@ def commands() -> Iterator[Commands]:
 
 @pytest.fixture
 def control(commands: Commands) -> Iterator[ScriptedControl]:
-    """A scripted daemon behind the control socket, ready until a test changes its answers."""
+    """A scripted daemon behind the control socket; ready until a test changes it."""
     server = ScriptedControl(commands.socket_path)
     server.answers["GetStatus"] = control_pb2.GetStatusResponse(status=ready_status())
     yield server
@@ -139,7 +139,7 @@ def control(commands: Commands) -> Iterator[ScriptedControl]:
 
 
 def ready_status() -> control_pb2.Status:
-    """A service in good order, with the demo model and two workers."""
+    """A ready service with the demo model and two workers."""
     status = control_pb2.Status(
         version="0.1.0",
         pid=os.getpid(),
@@ -163,7 +163,7 @@ def ready_status() -> control_pb2.Status:
 
 
 def degraded_status() -> control_pb2.Status:
-    """A service whose mlx worker the supervisor gave up on."""
+    """A service whose supervisor gave up on the mlx worker."""
     status = ready_status()
     status.readiness = control_pb2.READINESS_DEGRADED
     status.problems.append("The model folder /m is missing. Set model.path and restart mlx.")
@@ -176,6 +176,6 @@ def degraded_status() -> control_pb2.Status:
 
 
 def read_all(stream: IO[str] | None) -> str:
-    """What is left in a process's pipe."""
+    """Reads the rest of a process's pipe."""
     assert stream is not None
     return stream.read()

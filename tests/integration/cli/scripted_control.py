@@ -1,4 +1,4 @@
-"""A control server whose answers a test sets: real gRPC on a real unix socket, no daemon."""
+"""A control server whose responses a test sets: real gRPC on a real unix socket, no daemon."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ _CACHE_SERVICE = cache_pb2.DESCRIPTOR.services_by_name["CacheService"]
 
 @dataclass(frozen=True)
 class Failure:
-    """An error instead of an answer; with a reason it carries the daemon's ErrorInfo."""
+    """An error in place of a response; with a reason it carries the daemon's ErrorInfo."""
 
     code: grpc.StatusCode
     message: str
@@ -31,14 +31,14 @@ class Failure:
 
 
 class Silence:
-    """No answer at all, until the client gives up."""
+    """No response until the client gives up."""
 
 
 Answer = Message | Failure | Silence | Sequence[Message]
 
 
 class ScriptedControl:
-    """Serves every method of the control socket; `calls` holds the requests that came."""
+    """Serves every method of the control socket; `calls` holds the received requests."""
 
     def __init__(self, socket_path: Path) -> None:
         self.answers: dict[str, Answer] = {}

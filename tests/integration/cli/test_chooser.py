@@ -1,4 +1,4 @@
-"""`anyclaude` on a real terminal: the chooser asks, remembers, and does not ask in scripts."""
+"""`anyclaude` on a real terminal: the chooser asks, remembers, and stays silent in scripts."""
 
 import json
 import stat
@@ -67,7 +67,7 @@ def terminal(commands: Commands) -> Iterator[TerminalProcess]:
 def test_a_number_chooses_the_mode_of_this_launch(
     commands: Commands, terminal: TerminalProcess
 ) -> None:
-    """After a wrong key and then a number, claude starts in that mode, and it is remembered."""
+    """After a wrong key, a number starts claude in that mode and is remembered."""
     page = terminal.wait_for(_PROMPT)
     terminal.type("7\n")
     terminal.wait_for("a number from 1 to 3.")
@@ -84,7 +84,7 @@ def test_a_number_chooses_the_mode_of_this_launch(
 
 
 def test_enter_chooses_the_remembered_workflow(commands: Commands) -> None:
-    """The second launch needs one key; the service's own mode needs no header."""
+    """Enter chooses the last workflow; the service's own mode adds no header."""
     edit = "x-anyclaude-mode: lmstudio"
     for keys, header in (("2\n", edit), ("\n", edit), ("1\n", "no header")):
         with _launch(commands) as terminal:
@@ -95,7 +95,7 @@ def test_enter_chooses_the_remembered_workflow(commands: Commands) -> None:
 
 
 def test_a_damaged_file_is_ignored(commands: Commands) -> None:
-    """An unreadable file counts as no earlier choice."""
+    """A damaged file counts as no earlier choice."""
     commands.state.mkdir(parents=True)
     (commands.state / "chooser.json").write_text("[")
     with _launch(commands) as terminal:
@@ -111,7 +111,7 @@ def test_a_mode_that_is_not_ready_cannot_be_chosen(terminal: TerminalProcess) ->
 
 
 def test_a_fitting_mode_is_suggested(commands: Commands, control: ScriptedControl) -> None:
-    """When recent prompts do not fit the chosen window, a mode with a larger one is named."""
+    """If recent prompts do not fit the chosen window, a mode with a larger one is suggested."""
     control.answers["GetMode"] = _modes(control_pb2.Needs(longest_prompt_tokens=40_000))
     with _launch(commands) as terminal:
         terminal.wait_for(_PROMPT)
@@ -138,7 +138,7 @@ def test_the_choice_can_be_confirmed(commands: Commands, control: ScriptedContro
 
 @pytest.mark.parametrize("keys", ["q\n", "\x04", ""], ids=["q", "end", "interrupt"])
 def test_leaving_starts_nothing(terminal: TerminalProcess, keys: str) -> None:
-    """q, the end of the input and Ctrl-C exit with 130 and start no claude."""
+    """q, end of input and Ctrl-C exit with 130 and do not start claude."""
     terminal.wait_for(_PROMPT)
     if keys:
         terminal.type(keys)

@@ -61,7 +61,7 @@ def test_claude_gets_arguments_and_settings(commands: Commands, control: Scripte
 def test_contradicting_shell_variables_are_removed(
     commands: Commands, control: ScriptedControl
 ) -> None:
-    """What would lead Claude Code elsewhere is gone; everything else of the shell stays."""
+    """Variables that would redirect Claude Code are removed; all others stay."""
     commands.environ |= {
         "ANTHROPIC_BASE_URL": "https://api.anthropic.com",
         "ANTHROPIC_API_KEY": "sk-real",
@@ -88,7 +88,7 @@ def test_advice_yields_to_the_shell(commands: Commands, control: ScriptedControl
 
 
 def test_mode_of_one_launch(commands: Commands, control: ScriptedControl) -> None:
-    """ANYCLAUDE_MODE becomes a header of this launch, whose model and window are that mode's."""
+    """ANYCLAUDE_MODE becomes a header, and model and window are those of that mode."""
     model = worker_pb2.ModelInfo(id="anyclaude-far", context_window_tokens=65_536)
     control.answers["GetMode"] = _modes(control_pb2.Mode(name="lmstudio", ready=True, model=model))
     commands.environ["ANYCLAUDE_MODE"] = "lmstudio"
@@ -115,7 +115,7 @@ def test_mode_of_one_launch_that_is_not_ready(commands: Commands, control: Scrip
 
 
 def test_a_stop_first_mode_of_one_launch(commands: Commands, control: ScriptedControl) -> None:
-    """It starts, and says that nothing was stopped for it, and what would."""
+    """The launch starts, with a note that nothing was stopped and how to do that."""
     commands.environ["ANYCLAUDE_MODE"] = "lmstudio"
     policy = control_pb2.SWITCH_POLICY_STOP_FIRST
     control.answers["GetMode"] = _modes(
@@ -130,7 +130,7 @@ def test_a_stop_first_mode_of_one_launch(commands: Commands, control: ScriptedCo
 
 
 def test_unknown_mode_of_one_launch(commands: Commands, control: ScriptedControl) -> None:
-    """A word that names no mode is refused before claude starts, with those that exist; exit 2."""
+    """An unknown mode is refused with the known ones before claude starts; exit 2."""
     commands.environ["ANYCLAUDE_MODE"] = "warp"
     control.answers["GetMode"] = _modes(control_pb2.Mode(name="mlx-lm", ready=True))
 
@@ -141,7 +141,7 @@ def test_unknown_mode_of_one_launch(commands: Commands, control: ScriptedControl
 
 
 def test_historic_mode_of_one_launch(commands: Commands, control: ScriptedControl) -> None:
-    """An older word becomes today's name, with one line that says so."""
+    """A historic mode name is replaced by the current one, with a warning of one line."""
     commands.environ["ANYCLAUDE_MODE"] = "local"
 
     done = commands.run("anyclaude.launcher")
@@ -171,7 +171,7 @@ def test_claude_mode_keeps_the_users_credentials(
 
 @pytest.mark.parametrize("form", ["file", "text", "equals"])
 def test_own_settings_are_merged(commands: Commands, control: ScriptedControl, form: str) -> None:
-    """The user's `--settings`, file or JSON text, keeps all that does not contradict ours."""
+    """The user's `--settings`, file or JSON text, keeps all that does not conflict with ours."""
     own = {
         "model": "x",
         "env": {"MY_VARIABLE": "1", "ANTHROPIC_API_KEY": "sk", "ANTHROPIC_BASE_URL": "http://x"},
@@ -226,7 +226,7 @@ def test_no_claude_exits_1(commands: Commands, control: ScriptedControl) -> None
 
 
 def test_no_service_exits_3(commands: Commands) -> None:
-    """Neither a daemon nor an installed service: how to start one; exit 3."""
+    """Without daemon or installed service the message says how to start one; exit 3."""
     done = commands.run("anyclaude.launcher")
 
     assert done.returncode == 3
@@ -234,7 +234,7 @@ def test_no_service_exits_3(commands: Commands) -> None:
 
 
 def test_broken_service_exits_7(commands: Commands, control: ScriptedControl) -> None:
-    """A service that gave up on its worker is not waited for; exit 7 with the problem."""
+    """A service that gave up on its worker ends the launch at once; exit 7."""
     control.answers["GetStatus"] = control_pb2.GetStatusResponse(status=degraded_status())
     control.answers["WatchStatus"] = [control_pb2.WatchStatusResponse(status=degraded_status())]
 
@@ -261,7 +261,7 @@ def test_loading_service_is_waited_for(commands: Commands, control: ScriptedCont
 
 
 def test_problems_of_a_ready_service_are_told(commands: Commands, control: ScriptedControl) -> None:
-    """What is wrong with a service that answers all the same reaches the user at the start."""
+    """The problems of a service that is ready are printed at the start."""
     status = ready_status()
     status.problems.append("1.0 GB of this machine's memory are available: it may become slow.")
     status.notices.append("The model is b now.")

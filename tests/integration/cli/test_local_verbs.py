@@ -1,4 +1,4 @@
-"""`config`, `logs` and `env`: what works without the daemon, and what it adds when it runs."""
+"""`config`, `logs` and `env`: what works without the daemon, and what a running one adds."""
 
 import json
 import signal
@@ -26,7 +26,7 @@ def _log_line(event: str, level: str = "info") -> str:
 
 
 def test_config_from_the_files(commands: Commands) -> None:
-    """Without a daemon the effective settings come from file and environment, with origins."""
+    """Without a daemon, settings come from file and environment, with their origins."""
     commands.config_file.parent.mkdir(parents=True)
     commands.config_file.write_text("[cache]\nmax_prefixes = 3\n")
     commands.environ["ANYCLAUDE_PORT"] = "50001"
@@ -46,7 +46,7 @@ def test_config_from_the_files(commands: Commands) -> None:
 
 
 def test_config_from_the_daemon(commands: Commands, control: ScriptedControl) -> None:
-    """A running daemon's own settings win over what this shell would compute."""
+    """A running daemon's settings win over what this shell would compute."""
     control.answers["GetConfig"] = control_pb2.GetConfigResponse(
         entries=[control_pb2.ConfigEntry(key="server.port", value_json="50002", origin="flag")],
         file="/x/config.toml",
@@ -59,13 +59,13 @@ def test_config_from_the_daemon(commands: Commands, control: ScriptedControl) ->
 
 
 def test_config_path(commands: Commands) -> None:
-    """`config path` names the file whether or not it is there."""
+    """`config path` prints the file's path even if there is no file."""
     assert commands.ctl("config", "path").stdout == f"{commands.config_file}\n"
     assert json.loads(commands.ctl("config", "path", "--json").stdout)["exists"] is False
 
 
 def test_config_check(commands: Commands) -> None:
-    """A sound configuration is exit 0; a broken one is exit 1 with a line for each problem."""
+    """A valid configuration is exit 0; an invalid one is exit 1 with one line per problem."""
     sound = commands.ctl("config", "check")
     commands.config_file.parent.mkdir(parents=True)
     commands.config_file.write_text("mod = 'x'\n[server]\nport = 99999\n")
@@ -84,7 +84,7 @@ def test_config_check(commands: Commands) -> None:
 
 
 def test_logs_without_a_log_exit_4(commands: Commands) -> None:
-    """No daemon has ever run: exit 4, and where the log would be."""
+    """If no daemon has ever run, `logs` exits with 4 and prints where the log would be."""
     done = commands.ctl("logs")
 
     assert done.returncode == 4
@@ -92,7 +92,7 @@ def test_logs_without_a_log_exit_4(commands: Commands) -> None:
 
 
 def test_logs_tail_and_level(commands: Commands) -> None:
-    """The newest lines at a level, raw crash text included, with the daemon down."""
+    """Without a daemon, `logs` shows the newest lines of a level, including raw crash text."""
     _write_log(
         commands.log_file,
         _log_line("first", "warning"),
@@ -118,7 +118,7 @@ def test_logs_tail_and_level(commands: Commands) -> None:
 
 
 def test_logs_follow_through_a_rotation(commands: Commands) -> None:
-    """`logs -f` prints what is appended, goes over to the new file, and ends by Ctrl-C; 130."""
+    """`logs -f` prints new lines, follows a rotation, and ends with 130 on Ctrl-C."""
     _write_log(commands.log_file, _log_line("before"))
     following = commands.start("anyclaude.cli", "logs", "-f", "-n", "1")
     assert following.stdout is not None
@@ -136,7 +136,7 @@ def test_logs_follow_through_a_rotation(commands: Commands) -> None:
 
 
 def test_env_for_a_shell(commands: Commands, control: ScriptedControl) -> None:
-    """`env` prints exports that a shell can evaluate, and unsets what would lead elsewhere."""
+    """`env` prints exports that a shell can evaluate, and unsets conflicting variables."""
     done = commands.ctl("env")
 
     assert "export ANTHROPIC_BASE_URL=http://127.0.0.1:49152" in done.stdout
@@ -146,7 +146,7 @@ def test_env_for_a_shell(commands: Commands, control: ScriptedControl) -> None:
 
 
 def test_env_as_json_with_token_and_mode(commands: Commands, control: ScriptedControl) -> None:
-    """The token comes from the daemon's token file, the mode header from the launching shell."""
+    """The token comes from the daemon's token file, the mode header from the shell."""
     token_file = commands.home / "token"
     token_file.write_text("s3cret\n")
     control.answers["GetConfig"] = control_pb2.GetConfigResponse(

@@ -1,4 +1,4 @@
-"""The scripts of docs/scripts do on a real service what they say."""
+"""The scripts of docs/scripts work on a real service."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def run(service: Service, name: str, *arguments: str) -> subprocess.CompletedPro
 
 
 def ask(service: Service, name: str) -> int:
-    """Tokens of a new session that were not computed."""
+    """Sends a request in a new session; returns how many tokens were computed."""
     with httpx.Client(base_url=service.base_url, timeout=60, trust_env=False) as client:
         answer = client.post("/v1/messages", json=body(name), headers=session(name)).json()
     return int(answer["usage"]["cache_read_input_tokens"])
@@ -57,7 +57,7 @@ def sessions(service: Service) -> set[str]:
 
 
 def test_nightly_prune(service: Service) -> None:
-    """Old conversations go, tools and instructions stay for the next one."""
+    """Old conversations are removed; tools and instructions stay for the next one."""
     ask(service, "yesterday")
     assert run(service, "nightly-prune").returncode == 0
     assert sessions(service) == {"yesterday"}
@@ -69,7 +69,7 @@ def test_nightly_prune(service: Service) -> None:
 
 
 def test_warm_before_work(service: Service, tmp_path: Path) -> None:
-    """What a file asks for is there before the first conversation."""
+    """The prompt of a file is in memory before the first conversation."""
     service.control("cache", "prune", "--all", "--yes")
     file = tmp_path / "prompt.json"
     file.write_text(json.dumps(body("Good morning.")))
@@ -81,7 +81,7 @@ def test_warm_before_work(service: Service, tmp_path: Path) -> None:
 
 
 def test_switch_when_short(service: Service) -> None:
-    """With memory enough nothing happens; short of it, caches leave memory and the mode changes."""
+    """With enough memory nothing happens; without it caches are evicted and the mode changes."""
     ask(service, "busy")
     assert run(service, "switch-when-short", "--below", "1").returncode == 0
     assert service.status().mode == "mlx-lm"

@@ -58,12 +58,12 @@ def _changes(commands: Commands) -> list[str]:
 
 
 def _is_up(commands: Commands) -> None:
-    """The service manager and the socket agree from the start: the daemon is the test itself."""
+    """Makes the service manager and the socket agree: the test itself plays the daemon."""
     (commands.bin / "running").touch()
 
 
 def test_install_is_idempotent(commands: Commands, control: ScriptedControl) -> None:
-    """The first run writes and starts the unit; a second one changes and restarts nothing."""
+    """The first install writes and starts the unit; a second one changes and restarts nothing."""
     _is_up(commands)
     first = commands.ctl("service", "install", "--json")
     commands_run = _changes(commands)
@@ -84,7 +84,7 @@ def test_install_is_idempotent(commands: Commands, control: ScriptedControl) -> 
 
 
 def test_install_records_the_shell(commands: Commands, control: ScriptedControl) -> None:
-    """What the shell says of model and port goes into the config, keys never; then a restart."""
+    """Model and port of the shell are written to the config, keys never; then it restarts."""
     _is_up(commands)
     commands.ctl("service", "install")
     _changes(commands)
@@ -105,7 +105,7 @@ def test_install_records_the_shell(commands: Commands, control: ScriptedControl)
 
 
 def test_install_checks_before_it_changes(commands: Commands, control: ScriptedControl) -> None:
-    """A value that does not fit is refused before anything is written; exit 1."""
+    """An invalid value is refused before anything is written; exit 1."""
     commands.environ["ANYCLAUDE_PORT"] = "many"
 
     done = commands.ctl("service", "install")
@@ -131,7 +131,7 @@ def test_install_beside_a_daemon_started_by_hand(
 def test_another_daemon_answers_after_the_start(
     commands: Commands, control: ScriptedControl
 ) -> None:
-    """Started is not believed when another process answers on the socket; exit 5."""
+    """Install fails if another process responds on the socket; exit 5."""
     _is_up(commands)
     status = ready_status()
     status.pid = 1
@@ -144,7 +144,7 @@ def test_another_daemon_answers_after_the_start(
 
 
 def test_start_stop_status_uninstall(commands: Commands, control: ScriptedControl) -> None:
-    """The life of an installed service, with 0, 3 and 4 as its status."""
+    """An installed service is started, stopped and removed; status exits with 0, 3 and 4."""
     not_installed = commands.ctl("service", "status")
     _is_up(commands)
     commands.ctl("service", "install")
@@ -186,7 +186,7 @@ def test_no_service_manager_exits_5(commands: Commands) -> None:
 
 
 def test_launcher_starts_an_installed_service(commands: Commands) -> None:
-    """Without a daemon, `anyclaude` starts the installed service, waits for it, and goes on."""
+    """`anyclaude` starts the installed service, waits for it, and continues."""
     _unit(commands).parent.mkdir(parents=True)
     _unit(commands).touch()
     commands.put_program("claude", "import sys; sys.exit(42)")

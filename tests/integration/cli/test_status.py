@@ -55,7 +55,7 @@ def test_status_as_json(commands: Commands, control: ScriptedControl) -> None:
 
 
 def test_degraded_status_exits_7(commands: Commands, control: ScriptedControl) -> None:
-    """A degraded service says what is wrong, why the worker left and what to do; exit 7."""
+    """A degraded service shows what is wrong, why the worker ended and what to do; exit 7."""
     control.answers["GetStatus"] = control_pb2.GetStatusResponse(status=degraded_status())
 
     for_people, as_json = commands.ctl("status"), commands.ctl("status", "--json")
@@ -67,7 +67,7 @@ def test_degraded_status_exits_7(commands: Commands, control: ScriptedControl) -
 
 
 def test_no_daemon_exits_3(commands: Commands) -> None:
-    """Without a daemon every verb that needs one names the socket and the command; exit 3."""
+    """Without a daemon, verbs that need one name the socket and the start command; exit 3."""
     for verb in (
         ["status"],
         ["mode"],
@@ -86,7 +86,7 @@ def test_no_daemon_exits_3(commands: Commands) -> None:
 
 
 def test_socket_left_behind_exits_3(commands: Commands) -> None:
-    """A socket file that a killed daemon left gets a message of its own; exit 3."""
+    """A socket file that a killed daemon left has its own message; exit 3."""
     commands.socket_path.parent.mkdir(parents=True)
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(commands.socket_path))
@@ -98,7 +98,7 @@ def test_socket_left_behind_exits_3(commands: Commands) -> None:
 
 
 def test_mute_daemon_exits_6(commands: Commands) -> None:
-    """A daemon that accepts and never speaks is given two seconds; exit 6."""
+    """A daemon that accepts a connection and sends nothing gets two seconds; exit 6."""
     commands.socket_path.parent.mkdir(parents=True)
     with socket.socket(socket.AF_UNIX) as mute:
         mute.bind(str(commands.socket_path))
@@ -110,7 +110,7 @@ def test_mute_daemon_exits_6(commands: Commands) -> None:
 
 
 def test_slow_call_exits_6(commands: Commands, control: ScriptedControl) -> None:
-    """A call that is never answered ends at its deadline; exit 6."""
+    """A call without a response ends at its deadline; exit 6."""
     control.answers["GetStatus"] = Silence()
 
     done = commands.ctl("status")
@@ -134,7 +134,7 @@ def test_slow_call_exits_6(commands: Commands, control: ScriptedControl) -> None
 def test_failures_of_the_daemon(
     commands: Commands, control: ScriptedControl, failure: Failure, code: int, said: str
 ) -> None:
-    """Each gRPC status has its exit code, and the daemon's sentence reaches the user."""
+    """Each gRPC status has its exit code, and the daemon's message is printed."""
     control.answers["GetStatus"] = failure
 
     done = commands.ctl("status")
@@ -145,7 +145,7 @@ def test_failures_of_the_daemon(
 
 
 def test_unknown_verbs_and_options_exit_2(commands: Commands) -> None:
-    """Usage errors are said on standard error; exit 2."""
+    """Usage errors are printed on standard error; exit 2."""
     for arguments in (["frobnicate"], ["status", "--frobnicate"], ["wait", "--timeout", "soon"]):
         done = commands.ctl(*arguments)
         assert done.returncode == 2, arguments
@@ -154,7 +154,7 @@ def test_unknown_verbs_and_options_exit_2(commands: Commands) -> None:
 
 
 def test_wait_returns_at_readiness(commands: Commands, control: ScriptedControl) -> None:
-    """`wait --ready` follows the status and returns at the change to ready; exit 0."""
+    """`wait --ready` returns when the status changes to ready; exit 0."""
     control.answers["GetStatus"] = control_pb2.GetStatusResponse(status=_starting())
     control.answers["WatchStatus"] = _watch(_starting(), ready_status())
 
@@ -167,14 +167,14 @@ def test_wait_returns_at_readiness(commands: Commands, control: ScriptedControl)
 def test_wait_without_ready_returns_at_the_first_answer(
     commands: Commands, control: ScriptedControl
 ) -> None:
-    """Bare `wait` is content with a daemon that still starts; exit 0."""
+    """`wait` alone returns when a starting daemon responds; exit 0."""
     control.answers["GetStatus"] = control_pb2.GetStatusResponse(status=_starting())
 
     assert commands.ctl("wait", "--timeout", "30").returncode == 0
 
 
 def test_wait_times_out(commands: Commands, control: ScriptedControl) -> None:
-    """A service that stays starting ends the wait with what was last seen; exit 6."""
+    """A service that does not become ready ends the wait with its last state; exit 6."""
     control.answers["GetStatus"] = control_pb2.GetStatusResponse(status=_starting())
     control.answers["WatchStatus"] = _watch(_starting())
 
@@ -185,7 +185,7 @@ def test_wait_times_out(commands: Commands, control: ScriptedControl) -> None:
 
 
 def test_wait_for_a_daemon_that_never_comes(commands: Commands) -> None:
-    """No daemon within the time: exit 6, and the message says that none runs."""
+    """If no daemon starts in time, the message says that none runs; exit 6."""
     done = commands.ctl("wait", "--ready", "--timeout", "0.2")
 
     assert done.returncode == 6
@@ -193,7 +193,7 @@ def test_wait_for_a_daemon_that_never_comes(commands: Commands) -> None:
 
 
 def test_wait_begun_before_the_daemon(commands: Commands) -> None:
-    """A wait that began first finds the daemon once it is there."""
+    """A wait that began before the daemon finds it once it runs."""
     waiting = commands.start("anyclaude.cli", "wait", "--timeout", "30")
     control = ScriptedControl(commands.socket_path)
     try:
@@ -203,7 +203,7 @@ def test_wait_begun_before_the_daemon(commands: Commands) -> None:
 
 
 def test_wait_gives_up_on_a_fatal_worker(commands: Commands, control: ScriptedControl) -> None:
-    """What cannot get better by itself ends the wait at once; exit 7 with the problem."""
+    """A problem that waiting cannot solve ends the wait at once; exit 7 with the problem."""
     control.answers["WatchStatus"] = _watch(degraded_status())
 
     done = commands.ctl("wait", "--ready", "--timeout", "60")
@@ -225,7 +225,7 @@ def test_interrupted_wait_exits_130(commands: Commands, control: ScriptedControl
 
 
 def test_version_with_and_without_a_daemon(commands: Commands) -> None:
-    """`version` works while the daemon is down, and warns of a daemon of another version."""
+    """`version` works without a daemon, and warns if the daemon has another version."""
     alone = commands.ctl("version", "--json")
     control = ScriptedControl(commands.socket_path)
     try:
@@ -245,7 +245,7 @@ def test_version_with_and_without_a_daemon(commands: Commands) -> None:
 def test_shutdown_waits_for_the_process_to_end(
     commands: Commands, control: ScriptedControl
 ) -> None:
-    """`shutdown` returns only once the daemon's process is gone, and exits 6 while it is not."""
+    """`shutdown` returns once the process has ended, and exits with 6 otherwise."""
     status = ready_status()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as daemon:
         status.pid = daemon.pid

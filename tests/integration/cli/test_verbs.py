@@ -31,7 +31,7 @@ def _cache(name: str) -> cache_pb2.Cache:
 
 
 def test_modes(commands: Commands, control: ScriptedControl) -> None:
-    """`mode` marks the current mode and says of one that is not ready why."""
+    """`mode` marks the current mode and says why another is not ready."""
     control.answers["GetMode"] = control_pb2.GetModeResponse(
         mode="mlx-lm",
         modes=[
@@ -49,7 +49,7 @@ def test_modes(commands: Commands, control: ScriptedControl) -> None:
 
 
 def test_mode_switch(commands: Commands, control: ScriptedControl) -> None:
-    """`mode NAME` asks the daemon, and prints its warning beside the data."""
+    """`mode NAME` switches through the daemon, and prints its warning on standard error."""
     control.answers["SetMode"] = control_pb2.SetModeResponse(
         mode="mlx-lm", previous_mode="claude", warning="`local` is now `mlx-lm`."
     )
@@ -75,7 +75,7 @@ def test_mode_that_is_not_ready_exits_5(commands: Commands, control: ScriptedCon
 
 
 def test_cache_list(commands: Commands, control: ScriptedControl) -> None:
-    """`cache list` humanises for people and gives plain numbers in JSON."""
+    """`cache list` prints readable units for people and plain numbers in JSON."""
     answer = cache_pb2.ListCachesResponse(caches=[_cache("lineages/s1/main")])
     answer.memory.cache_bytes = 5_000_000_000
     answer.memory.cache_limit_bytes = 8_000_000_000
@@ -93,7 +93,7 @@ def test_cache_list(commands: Commands, control: ScriptedControl) -> None:
 
 
 def test_cache_show(commands: Commands, control: ScriptedControl) -> None:
-    """`cache show` prints one cache; an unknown name exits 4 with the daemon's sentence."""
+    """`cache show` prints one cache; an unknown name exits with 4 and the daemon's message."""
     control.answers["GetCache"] = cache_pb2.GetCacheResponse(cache=_cache("prefixes/1a"))
     found = commands.ctl("cache", "show", "prefixes/1a", "--json")
     for_people = commands.ctl("cache", "show", "prefixes/1a")
@@ -111,7 +111,7 @@ def test_cache_show(commands: Commands, control: ScriptedControl) -> None:
 def test_prune_conditions_combine_in_a_dry_run(
     commands: Commands, control: ScriptedControl
 ) -> None:
-    """All given conditions reach the daemon together, without force unless --yes."""
+    """All conditions reach the daemon together, without force unless --yes."""
     control.answers["PruneCaches"] = cache_pb2.PruneCachesResponse(
         caches=[_cache("lineages/s1/main")], freed_bytes=5_000_000_000, remaining_bytes=1000
     )
@@ -138,7 +138,7 @@ def test_prune_conditions_combine_in_a_dry_run(
 def test_prune_without_sound_conditions_exits_2(
     commands: Commands, control: ScriptedControl, arguments: list[str]
 ) -> None:
-    """No condition, or one that cannot be read, asks the daemon for nothing; exit 2."""
+    """Without a valid condition nothing is sent to the daemon; exit 2."""
     done = commands.ctl("cache", "prune", *arguments)
 
     assert done.returncode == 2
@@ -146,7 +146,7 @@ def test_prune_without_sound_conditions_exits_2(
 
 
 def test_prune_to_nothing(commands: Commands, control: ScriptedControl) -> None:
-    """`--to 0` is a condition, and not the same as none."""
+    """`--to 0` is a condition, different from none."""
     commands.ctl("cache", "prune", "--to", "0")
 
     prune_filter = control.requests("PruneCaches")[0].filter
@@ -172,7 +172,7 @@ def test_workers(commands: Commands, control: ScriptedControl) -> None:
 
 
 def test_metrics(commands: Commands, control: ScriptedControl) -> None:
-    """`metrics` comes as a table, as Prometheus text, and as JSON with labels."""
+    """`metrics` prints a table, Prometheus text, or JSON with labels."""
     control.answers["GetMetrics"] = control_pb2.GetMetricsResponse(
         text=b'anyclaude_requests_total{mode="mlx-lm"} 3\n',
         metrics=[
@@ -197,7 +197,7 @@ def test_metrics(commands: Commands, control: ScriptedControl) -> None:
 
 
 def test_cache_explain(commands: Commands, control: ScriptedControl) -> None:
-    """Cause, tiers, changed fields and both texts are in the table and in the document."""
+    """Table and document have the cause, tiers, changed fields and both texts."""
     explanation = cache_pb2.Explanation(
         request_id="req_1",
         session_id="s1",
@@ -229,7 +229,7 @@ def test_cache_explain(commands: Commands, control: ScriptedControl) -> None:
 
 
 def test_every_cause_has_its_sentence() -> None:
-    """What the worker can say, the CLI can put in words."""
+    """The CLI has a sentence for every cause of the contract."""
     kind = worker_pb2.ReuseCause.DESCRIPTOR
     causes = {enum_word(kind, number) for number in kind.values_by_number}
 
@@ -237,7 +237,7 @@ def test_every_cause_has_its_sentence() -> None:
 
 
 def test_requests(commands: Commands, control: ScriptedControl) -> None:
-    """`requests -n N` asks for N and shows reused and computed tokens and times in seconds."""
+    """`requests -n N` requests N records and shows tokens and times."""
     record = frontend_pb2.RequestRecord(
         request_id="req_1",
         status=200,
@@ -264,7 +264,7 @@ def test_requests(commands: Commands, control: ScriptedControl) -> None:
 
 
 def test_cache_export(commands: Commands, control: ScriptedControl) -> None:
-    """A file is named from where the command runs; what was left out is said beside the data."""
+    """The path is relative to the command's folder, and left-out segments are printed."""
     control.answers["ExportCaches"] = cache_pb2.ExportCachesResponse(
         segments=3, tokens=500, lineages=2, bytes=1_500_000, left_out_segments=1
     )
@@ -281,7 +281,7 @@ def test_cache_export(commands: Commands, control: ScriptedControl) -> None:
 
 
 def test_cache_import_without_room_exits_1(commands: Commands, control: ScriptedControl) -> None:
-    """Segments that did not fit, or lost their pin, are counted, with the setting to raise."""
+    """Segments that do not fit, or lose their pin, are counted, with the setting to raise."""
     control.answers["ImportCaches"] = cache_pb2.ImportCachesResponse(
         segments=1, left_out_segments=2, unpinned_segments=1
     )
@@ -306,7 +306,7 @@ def test_cache_import_without_room_exits_1(commands: Commands, control: Scripted
 def test_cache_import_refused(
     commands: Commands, control: ScriptedControl, code: grpc.StatusCode, exit_code: int
 ) -> None:
-    """Each refusal has its exit code and the daemon's own sentence."""
+    """Each refusal has its exit code and the daemon's message."""
     control.answers["ImportCaches"] = Failure(code, "It is not for here.", "EXPORT_REFUSED")
 
     done = commands.ctl("cache", "import", "caches")

@@ -18,7 +18,7 @@ def daemon() -> Iterator[DaemonProcess]:
 
 
 def test_status_is_the_daemons(daemon: DaemonProcess) -> None:
-    """The document names this daemon's pid, its address, its workers and the worker's model."""
+    """The document has this daemon's pid, address, workers and the worker's model."""
     done = daemon.control("status", "--json")
     document = done.json
 
@@ -32,7 +32,7 @@ def test_status_is_the_daemons(daemon: DaemonProcess) -> None:
 
 
 def test_exit_codes_of_the_daemons_refusals(daemon: DaemonProcess) -> None:
-    """Failures 1, unknown words 2, unknown names 4, what is not ready 5: each with its reason."""
+    """Refusals exit with 1, 2, 4 or 5, each with its reason."""
     for code, *arguments in (
         (1, "cache", "prune", "--session", "broken"),
         (2, "mode", "warp"),
@@ -47,7 +47,7 @@ def test_exit_codes_of_the_daemons_refusals(daemon: DaemonProcess) -> None:
 
 
 def test_mode_takes_an_older_word(daemon: DaemonProcess) -> None:
-    """An older word switches, and the warning stands beside the data."""
+    """A historic name switches, and the warning is on standard error."""
     done = daemon.control("mode", "local", "--json")
 
     assert done.json["mode"] == "mlx-lm"
@@ -55,7 +55,7 @@ def test_mode_takes_an_older_word(daemon: DaemonProcess) -> None:
 
 
 def test_caches_and_a_dry_run(daemon: DaemonProcess) -> None:
-    """What the worker keeps is listed, and a dry run takes nothing away."""
+    """The worker's caches are listed, and a dry run removes nothing."""
     listed = daemon.control("cache", "list", "--json").json
     dry = daemon.control("cache", "prune", "--session", "s1", "--json").json
     again = daemon.control("cache", "list", "--json").json
@@ -65,7 +65,7 @@ def test_caches_and_a_dry_run(daemon: DaemonProcess) -> None:
 
 
 def test_requests_metrics_and_config(daemon: DaemonProcess) -> None:
-    """Records, metrics and settings come through whole."""
+    """Records, metrics and settings are passed on whole."""
     requests = daemon.control("requests", "--json").json["requests"]
     metrics = daemon.control("metrics", "--json").json["metrics"]
     config = daemon.control("config", "--json").json
@@ -79,7 +79,7 @@ def test_requests_metrics_and_config(daemon: DaemonProcess) -> None:
 
 
 def test_logs_outlive_the_daemon_and_shutdown_ends_it() -> None:
-    """`worker restart`, `shutdown`, then 3 for status while the log still reads."""
+    """After `shutdown` status exits with 3, and `logs` still works."""
     with DaemonProcess() as daemon:
         daemon.control("wait", "--ready")
         restarted = daemon.control("worker", "restart", "mlx", "--json").json
@@ -96,7 +96,7 @@ def test_logs_outlive_the_daemon_and_shutdown_ends_it() -> None:
 
 
 def test_fatal_worker_is_degraded() -> None:
-    """A worker that leaves for good: status 7 with its reason, and a wait that ends at once."""
+    """After a worker's permanent failure status exits with 7, and a wait ends at once."""
     with DaemonProcess("exit 69") as daemon:
         waited = daemon.control("wait", "--ready", "--timeout", str(WAIT_SECONDS))
         status = daemon.control("status")

@@ -1,4 +1,4 @@
-"""Every error that a client can get: how it comes about, and what whoever sees it should do."""
+"""Every error that a client can get: when it occurs, and what the user should do."""
 
 import json
 import socket
@@ -75,7 +75,7 @@ def _late(stage: Stage) -> str:
 
 
 def _broken_off(stage: Stage, head: bytes) -> str:
-    """What a client is told that sends this and no more."""
+    """What a client that sends only these bytes receives."""
     with stage.without_daemon(client_stall_seconds=0.2) as http:
         port = http.base_url.port
         with socket.create_connection(("127.0.0.1", port or 0)) as connection:
@@ -174,7 +174,7 @@ def _streamed(stage: Stage) -> str:
 
 
 def _whole(answer: httpx.Response, text: str) -> httpx.Response:
-    """A stream that was read piece by piece, as if it had come at once."""
+    """Reads a stream piece by piece and shows it as one."""
     headers = {k: v for k, v in answer.headers.items() if k != "transfer-encoding"}
     return httpx.Response(answer.status_code, headers=headers, text=text)
 

@@ -1,4 +1,4 @@
-"""Writes docs/errors.md from what the service answers.
+"""Writes docs/errors.md from the service's responses.
 
 python -m tests.integration.errors_page.page > docs/errors.md
 """
@@ -43,7 +43,7 @@ _BESIDE: Final = {
 
 
 def answers() -> dict[str, str]:
-    """What came, by the title of the example."""
+    """The responses by the title of their example."""
     with open_stage() as stage:
         return {example.title: example.ask(stage) for example in EXAMPLES}
 

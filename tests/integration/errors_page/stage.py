@@ -49,7 +49,7 @@ Message = dict[str, Any]
 
 
 class Stage:
-    """What an example may ask; everything is started when it is first needed."""
+    """The services for the examples; each is started when it is first needed."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
@@ -69,7 +69,7 @@ class Stage:
 
     @property
     def service(self) -> Service:
-        """A ready service that asks for a token."""
+        """A ready service that requires a token."""
         if self._service is None:
             model = saved.save(self._folder / "tiny", template="qwen3", endless=True)
             token = self._folder / "token"
@@ -92,20 +92,20 @@ class Stage:
         return self._service
 
     def answering(self, *steps: Step) -> None:
-        """What the server behind modes lmstudio and openrouter does from now on."""
+        """Sets the response of the server behind modes lmstudio and openrouter."""
         self._server.script = openai_server(lambda _: steps)
 
     def refusing(self, status: int, message: str, *headers: str, **details: Any) -> None:
-        """It refuses in the words of the OpenAI API."""
+        """Makes that server refuse with the OpenAI API's error."""
         error = {"error": {"message": message, **details}}
         self.answering(response(status, error, *headers))
 
     def post(self, **fields: Any) -> str:
-        """A request to the local model."""
+        """Sends a request to the local model."""
         return self.ask("POST", "/v1/messages", json=body(user("Hi"), **fields))
 
     def relayed(self, mode: str = "lmstudio", **fields: Any) -> str:
-        """A request to a server behind the relay."""
+        """Sends a request to a server behind the relay."""
         asked = body(user("Hi"), **fields)
         return self.ask("POST", "/v1/messages", json=asked, headers={"x-anyclaude-mode": mode})
 
@@ -118,7 +118,7 @@ class Stage:
         headers: Message | None = None,
         **rest: Any,
     ) -> str:
-        """One request to the service; its answer as it is shown."""
+        """Sends a request to the service; returns its response as it is shown."""
         with self.client() as http:
             given = {**({"x-api-key": token} if token else {}), **(headers or {})}
             return self.show(http.request(method, path, headers=given, **rest))
@@ -128,7 +128,7 @@ class Stage:
 
     @contextmanager
     def streaming(self, mode: str = "mlx-lm") -> Iterator[httpx.Response]:
-        """An answer of the local model, or of a server, whose head has come."""
+        """A response of the local model, or of a server, whose head has arrived."""
         asked = body(user("Hi"), stream=True, max_tokens=100_000)
         headers = {"x-api-key": TOKEN, "x-anyclaude-mode": mode}
         with (
@@ -139,7 +139,7 @@ class Stage:
 
     @contextmanager
     def full(self) -> Iterator[None]:
-        """As many requests as the front end holds are in progress."""
+        """Keeps as many requests in progress as the front end accepts."""
         release = threading.Event()
         arrived = threading.Semaphore(0)
 
@@ -166,7 +166,7 @@ class Stage:
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """The local model answers one request, and as many wait as may."""
+        """Keeps the local model busy with one request and its queue full."""
         with ExitStack() as stack:
             lines = stack.enter_context(self.streaming()).iter_lines()
             # Not before it runs: until then it would wait, and take the place of one that shall.
@@ -179,24 +179,24 @@ class Stage:
         os.kill(self.service.worker("mlx").pid, signal.SIGKILL)
 
     def recovered(self) -> None:
-        """The local model answers again."""
+        """Waits until the local model responds again."""
         self.service.ready()
 
     def show(self, answer: httpx.Response) -> str:
-        """The answer as it came, less what differs each time and says nothing."""
+        """The response without what differs from run to run."""
         told = [f"{name}: {answer.headers[name]}" for name in _SHOWN if name in answer.headers]
         # The phrase behind the status is another in each Python, and nobody reads it.
         head = f"HTTP/1.1 {answer.status_code}"
         return self.same("\n".join([head, *told, "", _shortened(answer)]))
 
     def same(self, text: str) -> str:
-        """`text` with addresses, paths and ids that do not differ from run to run."""
+        """`text` with addresses, paths and ids replaced by fixed ones."""
         for found, shown in self._replaced.items():
             text = text.replace(found, shown)
         return re.sub(r"req_[0-9a-f]{24}", "req_0123456789abcdef01234567", text)
 
     def without_model(self) -> httpx.Client:
-        """A client of a service whose model folder is not there; the caller closes it."""
+        """A client of a service whose model folder is missing; the caller closes it."""
         if self._modelless is None:
             service = Service(model=self._folder / "model")
             self._modelless = self._stack.enter_context(service)
@@ -214,7 +214,7 @@ class Stage:
 
     @contextmanager
     def without_front_end(self) -> Iterator[httpx.Client]:
-        """A service whose front end cannot start: its token file is not there."""
+        """A service whose front end cannot start, since its token file is missing."""
         token = str(self._folder / "no-token")
         with Service(ANYCLAUDE__SERVER__AUTH_TOKEN_FILE=token) as service:
             service.wait_worker(control_pb2.WORKER_STATE_FATAL, "frontend")
@@ -223,7 +223,7 @@ class Stage:
 
     @contextmanager
     def without_daemon(self, **server: Any) -> Iterator[httpx.Client]:
-        """A front end that has heard nothing from a daemon."""
+        """A front end that has received nothing from a daemon."""
         with (
             FrontendProcess(accept_wait_seconds=0, **server) as front,
             httpx.Client(base_url=front.base_url, timeout=WAIT_SECONDS, trust_env=False) as http,
@@ -232,7 +232,7 @@ class Stage:
 
 
 def _shortened(answer: httpx.Response) -> str:
-    """The body; of a stream that failed, its first and its last event."""
+    """The body; of a failed stream only its first and its last event."""
     if not answer.headers["content-type"].startswith("text/event-stream"):
         return answer.text
     frames = answer.text.removesuffix("\n\n").split("\n\n")
@@ -244,20 +244,20 @@ def _shortened(answer: httpx.Response) -> str:
 
 
 def _upstream(name: str, base_url: str, **settings: str) -> dict[str, str]:
-    """Variables that set up a server."""
+    """The variables that configure a server."""
     own = {"BASE_URL": base_url, "DIALECT": "openai", "RETRIES": "0", "BREAKER_FAILURES": "100"}
     prefix = f"ANYCLAUDE__UPSTREAMS__{name.replace('_', '-')}__"
     return {f"{prefix}{key}": value for key, value in (own | settings).items()}
 
 
 def _closed_address() -> str:
-    """An address on which nobody listens."""
+    """An address on which nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as made:
         return f"http://127.0.0.1:{made.getsockname()[1]}"
 
 
 @contextmanager
 def open_stage() -> Iterator[Stage]:
-    """A stage; whatever was started on it ends with the context."""
+    """A stage; everything started on it ends with the context."""
     with ExitStack() as stack:
         yield Stage(stack)

@@ -1,4 +1,4 @@
-"""`anyclaude` on a terminal against a whole service: the page shows what the daemon measured."""
+"""`anyclaude` on a terminal with a whole service: the menu shows what the daemon measured."""
 
 import json
 import sys
@@ -22,7 +22,7 @@ _IMAGE = {
 
 
 def test_the_page_shows_what_was_measured() -> None:
-    """Not measured before the first answer, then speed and caches; an image is remembered."""
+    """After the first response the menu shows speed and caches, and images are remembered."""
     with Service(LMSTUDIO_URL="http://127.0.0.1:9") as service:
         service.ready()
         program = service.home / "bin" / "claude"
@@ -63,7 +63,7 @@ def test_the_page_shows_what_was_measured() -> None:
 
 
 def test_what_was_measured_outlives_the_daemon(tmp_path: Path) -> None:
-    """A service that was stopped knows how fast it was, before it is asked anything."""
+    """After a restart the speed is known before any request."""
     with Service(home=tmp_path) as service, service.ready().http() as http:
         http.post("/v1/messages", json=body(user("Tell me of this."), stream=True))
         measured = service.control("mode", "--json").json["modes"][0]["speed"]

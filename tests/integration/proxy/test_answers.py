@@ -1,4 +1,4 @@
-"""The front end's answers, over real processes and sockets, by the official client."""
+"""The front end's responses, over real processes and sockets, read by the official client."""
 
 import json
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ def test_whole_answer(client: anthropic.Anthropic) -> None:
 def test_streamed_answer_is_the_whole_answer(
     client: anthropic.Anthropic, scripted: ScriptedWorker
 ) -> None:
-    """Streaming or not, all kinds of blocks come out the same."""
+    """All kinds of blocks are the same with and without streaming."""
     scripted.script = tool_answer
     whole = client.messages.create(model="claude-x", max_tokens=10, messages=HELLO)
     with client.messages.stream(model="claude-x", max_tokens=10, messages=HELLO) as stream:
@@ -62,7 +62,7 @@ def test_streamed_answer_is_the_whole_answer(
 def test_worker_gets_the_body_unchanged_and_the_identity(
     http: httpx.Client, scripted: ScriptedWorker
 ) -> None:
-    """The worker sees the client's bytes, unknown fields included, and who asked."""
+    """The worker gets the client's bytes unchanged, and the identity."""
     raw = (
         b'{"max_tokens" : 10,  "model":"m", "messages":[{"role":"user","content":"x"}],'
         b'"new_field":[1]}'
@@ -78,7 +78,7 @@ def test_worker_gets_the_body_unchanged_and_the_identity(
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_answer_headers(http: httpx.Client, body: dict[str, Any], stream: bool) -> None:
-    """The answer says its mode and, known in time, how much of the prompt was reused."""
+    """The response names its mode and, if known in time, how much of the prompt was reused."""
     answer = http.post("/v1/messages", json={**body, "stream": stream})
     assert answer.headers["x-anyclaude-mode"] == "mlx-lm"
     assert answer.headers["x-anyclaude-cache-read"] == "90"
@@ -110,14 +110,14 @@ def test_warm_up(client: anthropic.Anthropic, scripted: ScriptedWorker) -> None:
 
 
 def test_message_and_request_ids_are_unique(http: httpx.Client, body: dict[str, Any]) -> None:
-    """Two answers under one id are merged by the client."""
+    """Ids are unique, since clients merge messages that share one."""
     answers = [http.post("/v1/messages", json=body) for _ in range(20)]
     assert len({answer.json()["id"] for answer in answers}) == 20
     assert len({answer.headers["request-id"] for answer in answers}) == 20
 
 
 def test_count_tokens(http: httpx.Client, body: dict[str, Any]) -> None:
-    """The count is the worker's, and nothing else is in the answer; max_tokens is not needed."""
+    """The response has the worker's count and nothing else; max_tokens is not needed."""
     del body["max_tokens"]
     answer = http.post("/v1/messages/count_tokens", json=body)
     assert answer.json() == {"input_tokens": 100}
@@ -132,7 +132,7 @@ def test_count_tokens_refused(client: anthropic.Anthropic, scripted: ScriptedWor
 
 
 def test_models(client: anthropic.Anthropic) -> None:
-    """The models behind the routes, as the official client reads them."""
+    """The official client reads the models behind the routes."""
     page = client.models.list()
     (model,) = page.data
     assert (page.first_id, page.last_id, page.has_more) == (model.id, model.id, False)
@@ -145,7 +145,7 @@ def test_models(client: anthropic.Anthropic) -> None:
 def test_mode_header_chooses_the_route(
     front: FrontendProcess, scripted: ScriptedWorker, http: httpx.Client, body: dict[str, Any]
 ) -> None:
-    """A launch's own mode beats the default; an unknown one is refused with the known ones."""
+    """The mode header wins over the default; an unknown mode is refused with the known ones."""
     with ScriptedWorker(lambda _: say.text_answer("other")) as other:
         front.push(
             route(scripted.socket_path), route(other.socket_path, mode="lmstudio"), version=0
@@ -161,7 +161,7 @@ def test_mode_header_chooses_the_route(
 def test_failed_before_the_start_is_a_status(
     http: httpx.Client, scripted: ScriptedWorker, body: dict[str, Any]
 ) -> None:
-    """A refused prompt is an HTTP error for streaming requests too, its sentence untouched."""
+    """A refused prompt is an HTTP error, also for streams, with its sentence unchanged."""
     sentence = "prompt is too long: 40000 tokens > 32768 maximum"
     scripted.script = lambda _: iter([say.progress(), say.failed(400, sentence)])
     for stream in (True, False):
@@ -174,7 +174,7 @@ def test_failed_before_the_start_is_a_status(
 def test_worker_asks_to_retry(
     http: httpx.Client, scripted: ScriptedWorker, body: dict[str, Any]
 ) -> None:
-    """A full queue keeps its status, type and retry-after."""
+    """The worker's 529 keeps its status, type and retry-after."""
     scripted.script = lambda _: iter([say.failed(529, "queue full", retry_after_seconds=7)])
     answer = http.post("/v1/messages", json=body)
     assert (answer.status_code, answer.headers["retry-after"]) == (529, "7")

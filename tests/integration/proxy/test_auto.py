@@ -19,7 +19,7 @@ def breaking() -> Iterator[worker.GenerateResponse]:
 
 
 def test_falls_back_before_the_first_byte(body: dict[str, Any]) -> None:
-    """The next server of this machine answers, streaming or not, and the record says why."""
+    """The next server of this machine responds, and the record gives the reason."""
     with ScriptedWorker(lambda _: refusing(529)) as ours, ScriptedWorker() as theirs:
         with FrontendProcess() as front:
             routes = (route(ours.socket_path), route(theirs.socket_path, mode="lmstudio"))
@@ -36,7 +36,7 @@ def test_falls_back_before_the_first_byte(body: dict[str, Any]) -> None:
 
 
 def test_does_not_fall_back_from_what_the_request_is_to_blame_for(body: dict[str, Any]) -> None:
-    """An error that the request itself caused goes to the client; no other server is tried."""
+    """An error that the request caused is sent to the client, and no other server is tried."""
     with ScriptedWorker(lambda _: refusing(400)) as ours, ScriptedWorker() as theirs:
         with FrontendProcess() as front:
             routes = (route(ours.socket_path), route(theirs.socket_path, mode="lmstudio"))

@@ -1,4 +1,4 @@
-"""The front end among its processes: routes come and go, it restarts, stops and reports."""
+"""The front end among its processes: routes change, it restarts, stops and reports."""
 
 import json
 import socket
@@ -50,7 +50,7 @@ def test_request_waits_for_its_route(scripted: ScriptedWorker, body: dict[str, A
 
 
 def test_routes_that_do_not_serve(front: FrontendProcess, body: dict[str, Any]) -> None:
-    """A starting route is 529 with its reason; one that needs a person is final."""
+    """A starting route is 529 with its reason; one that needs the user is final."""
     front.push(route(state=STARTING, reason="The model is loading.", retry_after_seconds=9))
     answer = post(front, body)
     assert (answer.status_code, answer.headers["retry-after"]) == (529, "9")
@@ -64,7 +64,7 @@ def test_routes_that_do_not_serve(front: FrontendProcess, body: dict[str, Any]) 
 def test_running_requests_keep_their_route(
     front: FrontendProcess, scripted: ScriptedWorker, body: dict[str, Any]
 ) -> None:
-    """A switch takes effect for the next request; the running one ends where it began."""
+    """A switch affects the next request; the running one ends on its worker."""
     gate = threading.Event()
 
     def slow(_: worker.GenerateRequest) -> Iterator[worker.GenerateResponse]:
@@ -152,7 +152,7 @@ def test_restart_refuses_no_connection(body: dict[str, Any]) -> None:
 
 
 def test_sigterm_lets_a_stream_finish(front_of_gate: "GatedFront", body: dict[str, Any]) -> None:
-    """Stopping waits for the running stream, takes no new connection, leaves nothing behind."""
+    """Stopping waits for the running stream and accepts no new connection."""
     front, gate = front_of_gate.process, front_of_gate.gate
     with httpx.stream(
         "POST", front.base_url + "/v1/messages", json={**body, "stream": True}, timeout=30
@@ -168,7 +168,7 @@ def test_sigterm_lets_a_stream_finish(front_of_gate: "GatedFront", body: dict[st
 
 
 class GatedFront:
-    """A front end whose worker begins every answer and waits for `gate` to end it."""
+    """A front end whose worker begins every response and waits for `gate` to end it."""
 
     def __init__(self, process: FrontendProcess, gate: threading.Event) -> None:
         self.process = process
@@ -195,7 +195,7 @@ def front_of_gate(scripted: ScriptedWorker, request: pytest.FixtureRequest) -> I
 def test_sigterm_ends_what_does_not_finish(
     front_of_gate: GatedFront, scripted: ScriptedWorker, body: dict[str, Any]
 ) -> None:
-    """When the drain is over a stream ends in an error event, a whole answer in a 529."""
+    """After the drain a stream ends in an error event, a whole response in a 529."""
     front = front_of_gate.process
     with ThreadPoolExecutor(2) as pool:
         streamed = pool.submit(post, front, {**body, "stream": True})
@@ -211,7 +211,7 @@ def test_sigterm_ends_what_does_not_finish(
 
 
 def test_sigterm_when_idle(front_of_gate: GatedFront) -> None:
-    """An idle front end with a connection kept alive stops at once."""
+    """An idle front end with a kept-alive connection stops at once."""
     front = front_of_gate.process
     with httpx.Client(base_url=front.base_url) as http:
         assert http.get("/").status_code == 200

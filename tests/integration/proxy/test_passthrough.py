@@ -103,7 +103,7 @@ def chain() -> Iterator[Chain]:
 
 
 def test_bodies_are_the_same_bytes_both_ways(chain: Chain) -> None:
-    """Neither is parsed: what no parser would keep arrives as it was sent."""
+    """Both bodies pass unparsed, byte for byte."""
     odd = b'{ "a":1,\r\n"a":2, "\xc3\xbc": 1e400 }\n\n'
     chain.answer(response(200, odd, "request-id: req_theirs", "x-new: \xe9"))
     headers = {"anthropic-beta": "one-2030,two-2031", "content-type": "application/json"}
@@ -119,7 +119,7 @@ def test_bodies_are_the_same_bytes_both_ways(chain: Chain) -> None:
 
 
 def test_a_stream_is_the_same_bytes(chain: Chain) -> None:
-    """Event by event as the API wrote it, and the official client understands it."""
+    """A stream passes event by event, and the official client reads it."""
     chain.answer(STREAM, *EVENTS)
     answer = chain.http.post("/v1/messages", content=BODY)
     assert answer.content == b"".join(EVENTS)
@@ -136,7 +136,7 @@ def test_a_stream_is_the_same_bytes(chain: Chain) -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 413, 429, 500, 529])
 def test_errors_are_the_apis_own(chain: Chain, status: int) -> None:
-    """Status, body and retry-after arrive untouched; the record knows the type and no word."""
+    """Status, body and retry-after pass unchanged; the record has the type and no text."""
     words = b'{"type":"error", "error":{"type":"any_error","message":"you said: secret prompt"}}'
     chain.answer(response(status, words, "retry-after: 17", "x-should-retry: true"))
     answer = chain.http.post("/v1/messages", content=BODY)
@@ -165,7 +165,7 @@ def test_errors_are_the_apis_own(chain: Chain, status: int) -> None:
     ],
 )
 def test_all_of_the_api_goes_through(chain: Chain, method: str, path: str) -> None:
-    """Any method and path under /v1, escapes kept."""
+    """Every method and path under /v1 is forwarded, with its escapes."""
     chain.answer(response(200, b"[ ]"))
     answer = chain.http.request(method, path)
     assert (answer.status_code, answer.content) == (200, b"[ ]")
@@ -173,7 +173,7 @@ def test_all_of_the_api_goes_through(chain: Chain, method: str, path: str) -> No
 
 
 def test_other_modes_keep_their_endpoints(chain: Chain) -> None:
-    """A request that names a local mode is none of the API's business."""
+    """A request that names a local mode is not forwarded to the API."""
     before = len(chain.upstream.requests)
     local = {"x-anyclaude-mode": "mlx-lm"}
     listed = chain.http.get("/v1/models", headers=local)
@@ -186,7 +186,7 @@ def test_other_modes_keep_their_endpoints(chain: Chain) -> None:
 
 
 def test_an_answer_that_breaks_off_breaks_the_connection(chain: Chain) -> None:
-    """Half a stream never looks like a whole one."""
+    """A stream that breaks off never looks complete."""
     chain.answer(STREAM, *EVENTS[:4], Reset())
     with pytest.raises(httpx.RemoteProtocolError):
         chain.http.post("/v1/messages", content=BODY)
@@ -194,7 +194,7 @@ def test_an_answer_that_breaks_off_breaks_the_connection(chain: Chain) -> None:
 
 
 def test_a_large_question_goes_through(chain: Chain) -> None:
-    """A body of many pieces arrives whole."""
+    """A request body of many pieces arrives whole."""
     chain.answer(response(413, b'{"too": "large"}'))
     answer = chain.http.post("/v1/messages", content=b"x" * 20_000_000)
     assert (answer.status_code, answer.content) == (413, b'{"too": "large"}')
@@ -202,7 +202,7 @@ def test_a_large_question_goes_through(chain: Chain) -> None:
 
 
 def test_a_client_that_leaves_ends_the_question(chain: Chain) -> None:
-    """The API hears that nobody waits any more."""
+    """If the client leaves, the request to the API is closed."""
     chain.upstream.left.clear()
     chain.answer(STREAM, EVENTS[0], Hang())
     with chain.http.stream("POST", "/v1/messages", content=BODY) as answer:
@@ -211,7 +211,7 @@ def test_a_client_that_leaves_ends_the_question(chain: Chain) -> None:
 
 
 def test_the_key_is_in_no_log(chain: Chain) -> None:
-    """The configured key replaces the client's, and stands nowhere but in the request."""
+    """The configured key replaces the client's, and appears only in the request."""
     chain.answer(response(200, {}))
     own = "sk-ant-of-the-client"
     chain.http.post("/v1/messages", content=BODY, headers={"x-api-key": own})
@@ -223,7 +223,7 @@ def test_the_key_is_in_no_log(chain: Chain) -> None:
 
 
 def test_the_token_of_this_service_stays_here(tmp_path: Path) -> None:
-    """With a token set, the client's own key goes on and the token does not."""
+    """The client's own key is forwarded, and the service's token is not."""
     file = tmp_path / "token"
     file.write_text(OWN_TOKEN)
     with ExitStack() as stack:
@@ -237,7 +237,7 @@ def test_the_token_of_this_service_stays_here(tmp_path: Path) -> None:
 
 
 def test_claude_mode_of_the_whole_service() -> None:
-    """Chosen with one command; the key is in no log, status, record, setting or metric."""
+    """One command chooses the mode; the key is in no log, status, record, setting or metric."""
     with ScriptedUpstream(lambda _: [response(200, {"data": []})]) as upstream:
         url = {"ANYCLAUDE__UPSTREAMS__CLAUDE__BASE_URL": upstream.base_url}
         with Service(ANTHROPIC_API_KEY=KEY, **url) as service:

@@ -1,4 +1,4 @@
-"""Relayed modes in the front end: the relay gets a request while it is validated here."""
+"""Relayed modes in the front end: a request is validated while the relay already works on it."""
 
 import threading
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from tests.integration.scripted_worker import ScriptedWorker
 
 @pytest.fixture
 def relaying(scripted: ScriptedWorker) -> Iterator[FrontendProcess]:
-    """A front end of its own, whose records no other test has left."""
+    """A front end without records of other tests."""
     with FrontendProcess() as front:
         front.push(route(scripted.socket_path, mode="it", relayed=True), default_mode="it")
         yield front

@@ -26,7 +26,7 @@ PATIENCE_SECONDS = 20
 
 
 class Gate:
-    """A script's place to wait for its test."""
+    """Makes a script wait for its test."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -71,7 +71,7 @@ def streaming(http: httpx.Client, body: dict[str, Any]) -> Iterator[httpx.Respon
 def test_pings_before_the_worker_accepts(
     http: httpx.Client, scripted: ScriptedWorker, body: dict[str, Any], gate: Gate
 ) -> None:
-    """A worker that says nothing leaves the status open for a moment, then come pings."""
+    """If the worker sends nothing, the status waits a moment, and then pings are sent."""
 
     def silent(_: worker.GenerateRequest) -> Iterator[worker.GenerateResponse]:
         gate.wait()
@@ -93,7 +93,7 @@ def test_pings_before_the_worker_accepts(
 def test_pings_by_the_wall_clock_while_decoding(
     http: httpx.Client, scripted: ScriptedWorker, body: dict[str, Any], gate: Gate
 ) -> None:
-    """Silence inside a block is pinged at the interval; progress events are silence too."""
+    """Pings are sent during silence inside a block, and progress events count as silence."""
 
     def slow(_: worker.GenerateRequest) -> Iterator[worker.GenerateResponse]:
         yield say.started()
@@ -121,7 +121,7 @@ def test_pings_by_the_wall_clock_while_decoding(
 def test_worker_failure_mid_stream(
     http: httpx.Client, scripted: ScriptedWorker, body: dict[str, Any]
 ) -> None:
-    """After the start a failure is an error event, and nothing follows it."""
+    """A failure after the start is an error event, and nothing follows it."""
     scripted.script = lambda _: iter([say.started(), say.failed(500, "out of memory")])
     with streaming(http, body) as answer:
         events = list(events_of(answer))
@@ -158,7 +158,7 @@ def test_broken_answers_end_as_errors(
     body: dict[str, Any],
     script: list[worker.GenerateResponse],
 ) -> None:
-    """An answer that breaks off or breaks the grammar never looks complete."""
+    """A response that breaks off or violates the grammar never looks complete."""
     scripted.script = lambda _: iter(script)
     with streaming(http, body) as answer:
         events = list(events_of(answer))
@@ -196,7 +196,7 @@ def dying_worker(events_before_death: int) -> Iterator[Path]:
 def test_worker_killed_mid_stream(
     front: FrontendProcess, http: httpx.Client, body: dict[str, Any]
 ) -> None:
-    """SIGKILL to the worker ends the stream in an error event, soon, and never as complete."""
+    """A SIGKILL to the worker ends the stream in an error event, soon, and never as complete."""
     with dying_worker(3) as path:
         front.push(route(path))
         with streaming(http, body) as answer:
@@ -207,7 +207,7 @@ def test_worker_killed_mid_stream(
 
 
 def test_worker_killed_before_the_start(body: dict[str, Any]) -> None:
-    """Before anything was sent the same is a 529 to retry, streaming or not."""
+    """A worker killed before its first event gives a 529 to retry, streaming or not."""
     for stream in (True, False):
         with (
             dying_worker(0) as path,
@@ -222,7 +222,7 @@ def test_worker_killed_before_the_start(body: dict[str, Any]) -> None:
 def test_no_worker_behind_the_route(
     front: FrontendProcess, http: httpx.Client, body: dict[str, Any]
 ) -> None:
-    """A route whose worker is gone already is a 529 at once."""
+    """A route whose worker is gone gives a 529 at once."""
     front.push(route("/tmp/nothing-here.sock"))
     answer = http.post("/v1/messages", json=body)
     assert (answer.status_code, answer.headers["retry-after"]) == (529, "2")
@@ -231,7 +231,7 @@ def test_no_worker_behind_the_route(
 
 
 class Blocking:
-    """A script that begins an answer and then waits for its call's end."""
+    """A script that begins a response and then waits for its call's end."""
 
     def __init__(self, scripted: ScriptedWorker, gate: Gate, *events: Any) -> None:
         self._gate = gate
@@ -262,7 +262,7 @@ def test_client_that_leaves_cancels_the_work(
     stream: bool,
     events: tuple[worker.GenerateResponse, ...],
 ) -> None:
-    """Queued or answering, streaming or not: the worker's call is cancelled at once."""
+    """If the client leaves, queued or during the response, the call is cancelled at once."""
     Blocking(scripted, gate, *events)
     with raw_request(front, {**body, "stream": stream}):
         assert scripted.called.wait(PATIENCE_SECONDS)
@@ -274,7 +274,7 @@ def test_client_that_leaves_cancels_the_work(
 def test_client_that_leaves_while_held(
     front: FrontendProcess, scripted: ScriptedWorker, body: dict[str, Any]
 ) -> None:
-    """A client that left before its route was ready costs the worker nothing."""
+    """A client that leaves before its route is ready causes no call to the worker."""
     with FrontendProcess(accept_wait_seconds=30) as patient:
         patient.push(route(state=frontend.ROUTE_STATE_STARTING))
         with raw_request(patient, body):
@@ -285,7 +285,7 @@ def test_client_that_leaves_while_held(
 
 
 def test_client_that_stalls_is_dropped(scripted: ScriptedWorker, body: dict[str, Any]) -> None:
-    """A client that stops reading holds the worker back, and after a while loses its place."""
+    """A client that stops reading slows the worker down, and is disconnected later."""
     piece_bytes = 64 * 1024
     said = 0
 
@@ -311,7 +311,7 @@ def test_client_that_stalls_is_dropped(scripted: ScriptedWorker, body: dict[str,
 
 
 def test_unfinished_body(scripted: ScriptedWorker) -> None:
-    """A body that stops arriving does not hold its place for ever."""
+    """A body that stops arriving is refused, which frees its slot."""
     with FrontendProcess(client_stall_seconds=0.3) as front:
         front.push(route(scripted.socket_path))
         with socket.create_connection(front.listener.getsockname()) as connection:
@@ -328,7 +328,7 @@ def test_unfinished_body(scripted: ScriptedWorker) -> None:
 def test_a_head_that_does_not_come_is_not_waited_for(
     scripted: ScriptedWorker, begun: bytes
 ) -> None:
-    """A connection on which no request comes to be is ended, and told why."""
+    """A connection that sends no complete request is closed with an error."""
     with FrontendProcess(client_stall_seconds=0.3) as front:
         front.push(route(scripted.socket_path))
         with socket.create_connection(front.listener.getsockname()) as connection:
@@ -351,7 +351,7 @@ def test_a_connection_kept_alive_is_not_refused(scripted: ScriptedWorker) -> Non
 def test_requests_run_side_by_side(
     http: httpx.Client, scripted: ScriptedWorker, body: dict[str, Any], gate: Gate
 ) -> None:
-    """One request that waits holds up no other."""
+    """A waiting request does not delay another."""
     Blocking(scripted, gate, say.started())
     with streaming(http, body):
         scripted.script = lambda _: say.text_answer("quick")

@@ -1,4 +1,4 @@
-"""Paths, refusals and guards: every answer is JSON where it is an error, and has a request-id."""
+"""Paths, refusals and access checks: every error is JSON, and every response has a request-id."""
 
 import json
 import socket
@@ -18,7 +18,7 @@ FORTY_MEGABYTES = 40 * 1024 * 1024
 
 
 def check_error(answer: httpx.Response, status: int, error_type: str) -> str:
-    """Holds the envelope against what was expected; gives the message."""
+    """Checks the error envelope; returns its message."""
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/json"
     envelope = answer.json()
@@ -32,14 +32,14 @@ def check_error(answer: httpx.Response, status: int, error_type: str) -> str:
 @pytest.mark.parametrize("path", ["/", "/api/hello"])
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
 def test_probes(http: httpx.Client, path: str, method: str) -> None:
-    """Claude Code's first question is answered 200 and empty."""
+    """Claude Code's probe gets an empty 200."""
     answer = http.request(method, path)
     assert (answer.status_code, answer.content) == (200, b"")
     assert answer.headers["request-id"]
 
 
 def test_telemetry_stays_here(http: httpx.Client) -> None:
-    """The client's event log is taken and goes nowhere."""
+    """The client's event log is accepted and dropped."""
     answer = http.post("/api/event_logging/batch", json={"events": [{}] * 1000})
     assert (answer.status_code, answer.json()) == (200, {})
 
@@ -49,7 +49,7 @@ def test_telemetry_stays_here(http: httpx.Client) -> None:
     ["/nope", "/v1/messages/", "/v1", "/v1/messages/batches", "//v1/messages", "/v1/complete"],
 )
 def test_unknown_paths(http: httpx.Client, path: str) -> None:
-    """Nothing is passed on: a path that is not ours is 404."""
+    """An unknown path is a 404 and is not forwarded."""
     check_error(http.post(path, json={}), 404, "not_found_error")
 
 
@@ -58,7 +58,7 @@ def test_unknown_paths(http: httpx.Client, path: str) -> None:
     [("GET", "/v1/messages", "POST"), ("POST", "/v1/models", "GET"), ("OPTIONS", "/", "GET")],
 )
 def test_wrong_method(http: httpx.Client, method: str, path: str, allowed: str) -> None:
-    """A wrong method is 405, says what is right, and tells a browser nothing about origins."""
+    """A wrong method is 405, names the right one, and sends no CORS header."""
     answer = http.request(method, path)
     check_error(answer, 405, "invalid_request_error")
     assert allowed in answer.headers["allow"]
@@ -66,7 +66,7 @@ def test_wrong_method(http: httpx.Client, method: str, path: str, allowed: str) 
 
 
 def test_the_date(http: httpx.Client):
-    """In the one form that HTTP has left (RFC 9110, section 5.6.7)."""
+    """The date header has the form of RFC 9110, section 5.6.7."""
     told = http.get("/health/live").headers["date"]
     date = parsedate_to_datetime(told)
     assert format_datetime(date, usegmt=True) == told
@@ -93,21 +93,21 @@ def test_the_date(http: httpx.Client):
     ],
 )
 def test_bad_bodies(http: httpx.Client, content: bytes, named: str) -> None:
-    """What cannot be answered is refused with the field that is wrong; the service lives on."""
+    """An invalid body is refused with the name of the field, and the service continues."""
     message = check_error(http.post("/v1/messages", content=content), 400, "invalid_request_error")
     assert named in message
     assert http.get("/health/live").status_code == 200
 
 
 def test_large_body(http: httpx.Client, body: dict[str, Any]) -> None:
-    """40 MB is a clean 413, on a connection that can be used again."""
+    """40 MB is a 413, on a connection that can be used again."""
     for content in (b"x" * FORTY_MEGABYTES, iter([b"x" * 1024 * 1024] * 40)):
         check_error(http.post("/v1/messages", content=content), 413, "request_too_large")
     assert http.post("/v1/messages", json=body).status_code == 200
 
 
 def test_large_body_of_a_client_that_will_close(http: httpx.Client) -> None:
-    """A client that asks to close gets the answer before the connection ends."""
+    """A client that asks to close gets the response before the connection ends."""
     headers = {"connection": "close"}
     answer = http.post("/v1/messages", content=b"x" * FORTY_MEGABYTES, headers=headers)
     check_error(answer, 413, "request_too_large")
@@ -117,7 +117,7 @@ def test_large_body_of_a_client_that_will_close(http: httpx.Client) -> None:
 def test_large_body_of_a_client_that_sends_before_it_reads(
     front: FrontendProcess, path: str
 ) -> None:
-    """Most clients send all of their body first: they are let, and then told, not reset."""
+    """A client that first sends its whole body gets the 413 and no reset."""
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {FORTY_MEGABYTES}\r\n"
     content = b"x" * FORTY_MEGABYTES
     received = talk(front, head.encode() + b"Connection: close\r\n\r\n" + content)
@@ -126,7 +126,7 @@ def test_large_body_of_a_client_that_sends_before_it_reads(
 
 
 def test_large_body_held_back(front: FrontendProcess) -> None:
-    """A client that asks before it sends is told no, and sends nothing."""
+    """A client that expects 100-continue gets the 413 before it sends its body."""
     head = (
         b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 41943040\r\n"
         b"Expect: 100-continue\r\n\r\n"
@@ -135,7 +135,7 @@ def test_large_body_held_back(front: FrontendProcess) -> None:
 
 
 def test_refused_before_its_body_is_read(http: httpx.Client) -> None:
-    """Other refusals of a long request are seen too."""
+    """Other refusals of a long request are received too."""
     content = b"x" * FORTY_MEGABYTES
     check_error(http.post("/nope", content=content), 404, "not_found_error")
     headers = {"origin": "https://evil.example"}
@@ -144,7 +144,7 @@ def test_refused_before_its_body_is_read(http: httpx.Client) -> None:
 
 
 def talk(front: FrontendProcess, data: bytes) -> bytes:
-    """Sends raw bytes and reads to the end of the connection, or what comes within a second."""
+    """Sends raw bytes and reads to the end of the connection, or for a second."""
     with socket.create_connection(front.listener.getsockname()) as connection:
         connection.settimeout(1)
         connection.sendall(data)
@@ -172,7 +172,7 @@ def talk(front: FrontendProcess, data: bytes) -> bytes:
     ],
 )
 def test_broken_http(front: FrontendProcess, request_bytes: bytes) -> None:
-    """What is not even HTTP gets the envelope and a request-id too."""
+    """Bytes that are not HTTP get the error envelope and a request-id."""
     head, _, content = talk(front, request_bytes).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400")
     assert b"request-id: req_" in head
@@ -180,7 +180,7 @@ def test_broken_http(front: FrontendProcess, request_bytes: bytes) -> None:
 
 
 def test_body_longer_than_declared(front: FrontendProcess, body: dict[str, Any]) -> None:
-    """Bytes beyond Content-Length are not taken for part of the body."""
+    """Bytes beyond Content-Length are not read as part of the body."""
     content = json.dumps(body).encode()
     head = (
         f"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n"
@@ -191,7 +191,7 @@ def test_body_longer_than_declared(front: FrontendProcess, body: dict[str, Any])
 
 
 def test_another_protocol_is_declined(front: FrontendProcess, body: dict[str, Any]) -> None:
-    """A request that offers one is read whole and answered, and so is what follows it."""
+    """A request that offers another protocol is served whole, and so is the next one."""
     content = json.dumps(body).encode()
     offer = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
     first = f"GET /health/live HTTP/1.1\r\nHost: localhost\r\n{offer}\r\n"
@@ -202,7 +202,7 @@ def test_another_protocol_is_declined(front: FrontendProcess, body: dict[str, An
 
 
 def test_what_follows_a_body_is_no_header(front: FrontendProcess, body: dict[str, Any]) -> None:
-    """A mode that stands after the last chunk is not taken for the request's."""
+    """A mode in the trailers of a chunked body is ignored."""
     content = json.dumps(body).encode()
     received = talk(
         front,
@@ -215,7 +215,7 @@ def test_what_follows_a_body_is_no_header(front: FrontendProcess, body: dict[str
 
 
 def test_requests_in_a_row(front: FrontendProcess, body: dict[str, Any]) -> None:
-    """Sent at once, they are answered one after the other."""
+    """Pipelined requests are served one after the other."""
     content = json.dumps(body).encode()
     head = f"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}"
     received = talk(front, (head.encode() + b"\r\n\r\n" + content) * 3)
@@ -224,19 +224,19 @@ def test_requests_in_a_row(front: FrontendProcess, body: dict[str, Any]) -> None
 
 
 def test_foreign_host(http: httpx.Client) -> None:
-    """A name rebound to this machine is not answered."""
+    """A host name that is rebound to this machine is refused."""
     answer = http.get("/", headers={"host": "evil.example"})
     check_error(answer, 403, "permission_error")
 
 
 def test_foreign_origin(http: httpx.Client, body: dict[str, Any]) -> None:
-    """A page in a browser is not answered."""
+    """A web page of another origin is refused."""
     answer = http.post("/v1/messages", json=body, headers={"origin": "https://evil.example"})
     check_error(answer, 403, "permission_error")
 
 
 def test_health(front: FrontendProcess, scripted: ScriptedWorker, http: httpx.Client) -> None:
-    """Live says that the process answers, ready that the default mode does, or why not."""
+    """`live` shows that the process responds, `ready` whether the default mode does."""
     assert http.get("/health/live").json() == {"status": "live"}
     assert http.get("/health/ready").json() == {"status": "ready", "mode": "mlx-lm"}
     front.push(route(state=frontend.ROUTE_STATE_STARTING, reason="The model is loading."))
@@ -246,13 +246,13 @@ def test_health(front: FrontendProcess, scripted: ScriptedWorker, http: httpx.Cl
 
 
 def test_metrics_without_the_daemon(http: httpx.Client) -> None:
-    """What only the daemon knows is 503 without it; messages go on."""
+    """Without the daemon metrics are 503, and messages still work."""
     message = check_error(http.get("/metrics"), 503, "api_error")
     assert "anyclaudectl" in message
 
 
 def test_token(scripted: ScriptedWorker, body: dict[str, Any], tmp_path: Path) -> None:
-    """With a token file set nothing but probes is answered without it, and it is never logged."""
+    """With a token file only probes work without the token, and it is never logged."""
     file = tmp_path / "token"
     file.write_text("open-sesame\n")
     with (
@@ -269,7 +269,7 @@ def test_token(scripted: ScriptedWorker, body: dict[str, Any], tmp_path: Path) -
 
 
 def test_unusable_token_file(tmp_path: Path) -> None:
-    """A token file that is missing stops the start with a cause, instead of opening the door."""
+    """A missing token file stops the start with the reason."""
     process = FrontendProcess(auth_token_file=str(tmp_path / "missing"))
     try:
         assert "auth_token_file" in process.notice()["failed"]
@@ -279,7 +279,7 @@ def test_unusable_token_file(tmp_path: Path) -> None:
 
 
 def test_too_many_requests(scripted: ScriptedWorker, body: dict[str, Any]) -> None:
-    """Over server.max_requests the answer is to come back."""
+    """Requests beyond server.max_requests get 529."""
     with FrontendProcess(max_requests=1, accept_wait_seconds=60) as front:
         front.push(route(state=frontend.ROUTE_STATE_STARTING))
         with socket.create_connection(front.listener.getsockname()) as waiting:

@@ -1,4 +1,4 @@
-"""The Messages API's cache diagnostics: who asks for them, and how they are spelled."""
+"""The Messages API's cache diagnostics: which requests want them, and how they are spelled."""
 
 import pytest
 from anthropic.types.beta import BetaMessage
@@ -32,7 +32,7 @@ _UNCOUNTED = {
     ],
 )
 def test_who_asks(diagnostics: object, asked: tuple[bool, str]) -> None:
-    """An object asks, whatever it names; anything else is ignored, as unknown fields are."""
+    """A request with a diagnostics object wants them; any other value is ignored."""
     assert asks_for_diagnostics(request(user("hi"), diagnostics=diagnostics)) == asked
 
 
@@ -44,7 +44,7 @@ def _started(diagnostics: worker.Diagnostics | None) -> dict[str, object]:
 
 
 def test_reasons_are_the_apis() -> None:
-    """The official client reads each reason, with a count where the API gives one."""
+    """The official client reads each reason, with a count if the API has one."""
     for reason, word in (_COUNTED | _UNCOUNTED).items():
         message = _started(
             worker.Diagnostics(cache_miss_reason=reason, cache_missed_input_tokens=9)
@@ -59,12 +59,12 @@ def test_reasons_are_the_apis() -> None:
 
 
 def test_no_divergence_is_null_and_no_question_is_nothing() -> None:
-    """`null` answers a request that asked; the field is absent for all others."""
+    """Without a divergence the field is null; in other responses it is absent."""
     assert _started(worker.Diagnostics())["diagnostics"] is None
     assert "diagnostics" not in _started(None)
 
 
 def test_every_reason_is_spelled() -> None:
-    """No reason of the contract is left without a word."""
+    """Every reason of the contract has a name in the API."""
     spelled = {*_COUNTED, *_UNCOUNTED, worker.CACHE_MISS_REASON_UNSPECIFIED}
     assert spelled == set(worker.CacheMissReason.values())

@@ -1,4 +1,4 @@
-"""Errors on their way through the worker contract."""
+"""Errors are unchanged after their way through the worker contract."""
 
 import pytest
 
@@ -15,14 +15,14 @@ from anyclaude.worker.v1 import worker_pb2 as worker
     ],
 )
 def test_an_error_survives_the_way_from_worker_to_client(error: ApiError) -> None:
-    """What a worker raised is what the front end sends: status, type, message and retries."""
+    """The front end sends the worker's error: status, type, message and retries."""
     received = ApiError.from_failed(error.to_failed())
     assert vars(received) == vars(error)
 
 
 @pytest.mark.parametrize("status", [0, 200, 399, 600])
 def test_a_status_that_is_no_error_becomes_500(status: int) -> None:
-    """A worker cannot make a failure look like a success."""
+    """A failure whose status is not an error becomes 500."""
     error = ApiError.from_failed(worker.Failed(status=status))
     assert error.status == 500
     assert error.message
@@ -38,5 +38,5 @@ def test_a_status_that_is_no_error_becomes_500(status: int) -> None:
     ],
 )
 def test_headers_decide_about_retries(error: ApiError, headers: dict[str, str]) -> None:
-    """429 and 529 always say when to retry; other errors only when the error does."""
+    """429 and 529 always have retry-after; other errors only if the error has a delay."""
     assert error.headers() == headers

@@ -1,4 +1,4 @@
-"""The stream grammar: what may leave, in which order, and what becomes of a broken answer."""
+"""The stream grammar: which events are sent, in which order, and how broken responses end."""
 
 import json
 from typing import Any
@@ -61,13 +61,13 @@ THINKING_AND_TOOL = (
 
 
 def test_every_event_has_the_official_shape() -> None:
-    """Each event of an answer with all kinds of blocks passes the official client's own types."""
+    """Each event of a response with all kinds of blocks is valid for the official client."""
     for event in run(*THINKING_AND_TOOL):
         STREAM_EVENT.validate_python(event)
 
 
 def test_order_of_a_full_answer() -> None:
-    """Blocks are numbered without gaps and the message ends in delta and stop."""
+    """Blocks are numbered without gaps, and the message ends in delta and stop."""
     events = run(*THINKING_AND_TOOL)
     starts = [e for e in events if e["type"] == "content_block_start"]
     assert [e["index"] for e in starts] == [0, 1, 2, 3]
@@ -76,7 +76,7 @@ def test_order_of_a_full_answer() -> None:
 
 
 def test_accumulated_message_holds_the_streamed_content() -> None:
-    """A non-streaming answer says what the stream would have said."""
+    """The non-streaming message has the content of the stream."""
     message = whole(run(*THINKING_AND_TOOL))
     MESSAGE.validate_python(message)
     assert message["content"] == [
@@ -134,7 +134,7 @@ def test_empty_blocks_are_not_announced() -> None:
 def test_stop_reason_follows_the_blocks(
     blocks: list[worker.GenerateResponse], said: worker.StopReason, sent: str
 ) -> None:
-    """tool_use is said exactly when a tool is to be run."""
+    """The stop reason is tool_use exactly when a tool is to be run."""
     events = run(say.started(), *blocks, say.finished(said))
     assert events[-2]["delta"]["stop_reason"] == sent
 
@@ -179,7 +179,7 @@ def test_stop_sequence_is_named() -> None:
     ],
 )
 def test_misplaced_events_are_refused(events: list[worker.GenerateResponse]) -> None:
-    """The last event does not fit: it raises and nothing of it is sent."""
+    """An event that does not fit raises, and nothing of it is sent."""
     made = machine()
     for event in events[:-1]:
         made.feed(event)
@@ -188,7 +188,7 @@ def test_misplaced_events_are_refused(events: list[worker.GenerateResponse]) -> 
 
 
 def test_error_ends_the_stream() -> None:
-    """After an error event nothing follows, not even another error."""
+    """Nothing follows an error event, not even another error."""
     made = machine()
     made.feed(say.started())
     error = ApiError(529, "gone")
@@ -240,7 +240,7 @@ ANY_EVENT = st.one_of(
 
 @st.composite
 def mostly_right(draw: st.DrawFn) -> list[worker.GenerateResponse]:
-    """A sensible answer with a few events removed, repeated or put in: deep states get reached."""
+    """A valid response with a few events removed, repeated or added, to reach deep states."""
     events = list(THINKING_AND_TOOL)
     for _ in range(draw(st.integers(0, 3))):
         at = draw(st.integers(0, len(events)))
@@ -254,7 +254,7 @@ def mostly_right(draw: st.DrawFn) -> list[worker.GenerateResponse]:
 @settings(deadline=None)
 @given(st.one_of(st.lists(ANY_EVENT, max_size=12), mostly_right()))
 def test_no_order_of_events_makes_a_wrong_stream(events: list[worker.GenerateResponse]) -> None:
-    """Whatever the worker says, what is sent is a sentence of the grammar or ends in an error."""
+    """Any order of worker events gives a stream of the grammar or one that ends in an error."""
     made = machine()
     sent: list[Event] = []
     for event in events:
@@ -269,7 +269,7 @@ def test_no_order_of_events_makes_a_wrong_stream(events: list[worker.GenerateRes
 
 
 def check_sentence(events: list[Event], *, complete: bool) -> None:
-    """An independent reader of the grammar."""
+    """An independent check of the grammar."""
     if complete:
         assert kinds(events)[-1] in ("message_stop", "error")
     if events and events[-1]["type"] == "error":

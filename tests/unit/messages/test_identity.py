@@ -1,4 +1,4 @@
-"""Who asks: session, agent and class, from every form in which clients say it."""
+"""Identity: session, agent and class, from every form in which clients send it."""
 
 import json
 from typing import Any
@@ -34,7 +34,7 @@ def class_of(headers: dict[str, str], **fields: Any) -> worker.RequestClass:
 
 
 def test_session_header_comes_first() -> None:
-    """The header names the session, whatever metadata says."""
+    """The session header has priority over metadata."""
     headers = {"x-claude-code-session-id": "from-header"}
     made = identify(headers, request(metadata={"user_id": f"user_a_account_b_session_{UUID}"}))
     assert made.session_id == "from-header"
@@ -55,12 +55,12 @@ def test_session_from_metadata(user_id: str) -> None:
 
 @pytest.mark.parametrize("user_id", [None, 7, "", "someone", "{", "[]", "{}", '{"session_id": 7}'])
 def test_no_session(user_id: object) -> None:
-    """Metadata that names no session is no error and no session."""
+    """Metadata without a session is accepted, and gives no session."""
     assert session(user_id) == ""
 
 
 def test_unsafe_session_becomes_a_digest() -> None:
-    """A session that would not be safe as a name is replaced, the same way each time."""
+    """A session id that is not safe as a name is replaced by its digest."""
     made = identify({"x-claude-code-session-id": "../../etc"}, request()).session_id
     assert made.startswith("sha256-")
     assert made == identify({"x-claude-code-session-id": "../../etc"}, request()).session_id
@@ -68,7 +68,7 @@ def test_unsafe_session_becomes_a_digest() -> None:
 
 
 def test_agents() -> None:
-    """Agent headers are taken over, and an agent's request is a subagent's."""
+    """Agent ids are read from their headers, and such a request is a subagent's."""
     headers = {"x-claude-code-agent-id": "a1", "x-claude-code-parent-agent-id": "a0"}
     made = identify(headers, request())
     assert (made.agent_id, made.parent_agent_id) == ("a1", "a0")
@@ -88,12 +88,12 @@ def test_agents() -> None:
     ],
 )
 def test_class_header(named: str, expected: worker.RequestClass) -> None:
-    """The header decides; a word not known yet is as none."""
+    """The class header decides; an unknown class is ignored."""
     assert class_of({"x-claude-code-request-class": named}) == expected
 
 
 def test_class_header_beats_recognition() -> None:
-    """A short request that says it is the main conversation is."""
+    """A short request whose header says main is main."""
     assert class_of({"x-claude-code-request-class": "main"}, tools=[], max_tokens=1) == (
         worker.REQUEST_CLASS_MAIN
     )
@@ -112,12 +112,12 @@ JSON_SCHEMA = {"format": {"type": "json_schema", "schema": {"type": "object"}}}
     ids=["title", "quota probe", "classifier"],
 )
 def test_utility_calls_are_recognised(fields: dict[str, Any]) -> None:
-    """Title, quota probe and classifier are told by their shape."""
+    """Title, quota probe and classifier are recognised by their shape."""
     assert class_of({}, **fields) == worker.REQUEST_CLASS_UTILITY
 
 
 def test_short_call_of_claude_code_is_utility() -> None:
-    """Without tools Claude Code asks only for titles and the like."""
+    """A short request of Claude Code without tools is a utility call."""
     headers = {"x-claude-code-session-id": "s"}
     assert class_of(headers, tools=[]) == worker.REQUEST_CLASS_UTILITY
     assert class_of({}, tools=[]) == worker.REQUEST_CLASS_MAIN
@@ -136,6 +136,6 @@ def test_short_call_of_claude_code_is_utility() -> None:
     ids=["tools", "warm-up", "probe with tools", "long probe", "schema with tools", "effort"],
 )
 def test_conversations_are_not_utility(fields: dict[str, Any]) -> None:
-    """What ought to be kept is not taken for a utility call."""
+    """Requests whose caches are worth keeping are not classed as utility."""
     headers = {"x-claude-code-session-id": "s"}
     assert class_of(headers, **fields) == worker.REQUEST_CLASS_MAIN

@@ -1,4 +1,4 @@
-"""Labels of caches: kept with their cache, bounded, and unharmed by what is in the file."""
+"""Labels of caches: stored with their cache, bounded, safe against a damaged file."""
 
 import json
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(disk: DiskTier) -> KVStore:
-    """Two conversations."""
+    """A store with two conversations."""
     made = bench(tiny.Family.DENSE, disk=disk)
     for session in ("one", "two"):
         made.start([ord(letter) for letter in session] * 20, session).answer()
@@ -43,7 +43,7 @@ def on_disk(file: Path) -> object:
 
 
 def test_a_pruned_cache_takes_its_label_along(store: KVStore, disk: DiskTier, file: Path) -> None:
-    """The label of what was pruned leaves the file; the other one stays."""
+    """The label of a pruned cache is removed; the other one stays."""
     labels, names = Labels(store, disk), [lineage.name for lineage in store.lineages()]
     for name in names:
         labels.put(name, f"label of {name}")
@@ -53,7 +53,7 @@ def test_a_pruned_cache_takes_its_label_along(store: KVStore, disk: DiskTier, fi
 
 
 def test_labels_of_models_without_records_go(store: KVStore, disk: DiskTier, file: Path) -> None:
-    """So the file is bounded by the models that are stored."""
+    """Labels of models without records are removed, which bounds the file."""
     file.write_text(json.dumps({"model-0": {"lineages/x": "old"}}))
     labels, name = Labels(store, disk), store.lineages()[0].name
     labels.put(name, "new")
@@ -63,7 +63,7 @@ def test_labels_of_models_without_records_go(store: KVStore, disk: DiskTier, fil
 def test_labels_are_bounded(
     store: KVStore, disk: DiskTier, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One too many is refused and changes nothing; replacing one is not."""
+    """A label beyond the limit is refused; replacing one is not."""
     monkeypatch.setattr(module, "MAX_LABELS", 1)
     labels, (one, two) = Labels(store, disk), [lineage.name for lineage in store.lineages()]
     labels.put(one, "first")
@@ -77,7 +77,7 @@ def test_labels_are_bounded(
 def test_a_file_that_is_not_ours_is_ignored(
     store: KVStore, disk: DiskTier, file: Path, content: bytes
 ) -> None:
-    """Damage costs the labels, never a start; the next label writes a sound file."""
+    """A damaged file loses the labels only, and the next label replaces it."""
     file.write_bytes(content)
     labels, name = Labels(store, disk), store.lineages()[0].name
     labels.put(name, "new")
@@ -87,7 +87,7 @@ def test_a_file_that_is_not_ours_is_ignored(
 def test_a_label_that_cannot_be_written_is_not_shown(
     store: KVStore, disk: DiskTier, file: Path
 ) -> None:
-    """The operator is told, and sees what a restart would show."""
+    """If a label cannot be written, the operator gets an error and no label is shown."""
     labels, name = Labels(store, disk), store.lineages()[0].name
     file.mkdir()
     with pytest.raises(LabelError, match="cannot be written"):
@@ -97,7 +97,7 @@ def test_a_label_that_cannot_be_written_is_not_shown(
 
 
 def test_without_a_disk_tier_labels_last_as_long_as_memory() -> None:
-    """Nothing is written, and everything else holds."""
+    """Without a disk tier labels work in memory, and nothing is written."""
     made = bench(tiny.Family.DENSE)
     made.start([7] * 60, "one").answer()
     store = made.engine.store

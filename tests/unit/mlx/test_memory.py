@@ -1,4 +1,4 @@
-"""What is read of each platform, as far as it can be read here."""
+"""What is read from each platform, as far as it can be tested here."""
 
 import sys
 from pathlib import Path
@@ -23,7 +23,7 @@ full avg10={full} avg60=0.00 avg300=0.00 total=1234
     ],
 )
 def test_pressure_of_linux(some: str, full: str, level: Pressure, tmp_path: Path) -> None:
-    """The kernel's shares of lost time become a level."""
+    """Linux's shares of lost time become a level."""
     file = tmp_path / "memory"
     file.write_text(_PSI.format(some=some, full=full))
 
@@ -31,7 +31,7 @@ def test_pressure_of_linux(some: str, full: str, level: Pressure, tmp_path: Path
 
 
 def test_a_kernel_without_pressure_is_at_ease(tmp_path: Path) -> None:
-    """Where nothing can be asked, nothing is done."""
+    """A kernel without pressure information counts as normal."""
     assert linux_pressure(tmp_path / "missing") is Pressure.NORMAL
 
 
@@ -39,13 +39,13 @@ def test_a_kernel_without_pressure_is_at_ease(tmp_path: Path) -> None:
     ("told", "level"), [(1, Pressure.NORMAL), (2, Pressure.WARN), (4, Pressure.CRITICAL)]
 )
 def test_pressure_of_macos(told: int, level: Pressure) -> None:
-    """The kernel's numbers are powers of two."""
+    """macOS's numbers, which are powers of two, become levels."""
     assert macos_level(told) is level
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="compares with Linux' own figure")
 def test_the_machine_at_hand() -> None:
-    """Figures are of the right size, and asking for the level works."""
+    """This machine's figures are plausible, and its level can be read."""
     machine = Machine()
 
     assert 0 < machine.available_bytes() <= psutil.virtual_memory().total

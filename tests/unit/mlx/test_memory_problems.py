@@ -1,4 +1,4 @@
-"""What status says where memory is short for Claude Code's prompt."""
+"""What status reports if memory is short for Claude Code's prompt."""
 
 from anyclaude.supervisor.status import memory_problems
 from anyclaude.worker.v1.worker_pb2 import MemoryStatus
@@ -16,12 +16,12 @@ def _memory(*, limit: int, available: int, caches: int = 0) -> MemoryStatus:
 
 
 def test_enough_memory_is_no_problem() -> None:
-    """Nothing is said where the prompt fits into the limit and into the machine."""
+    """Nothing is reported if the prompt fits into the limit and the machine."""
     assert memory_problems(_memory(limit=8 * GB, available=2 * GB)) == []
 
 
 def test_a_limit_below_one_prompt_is_told() -> None:
-    """Needed and allowed bytes are named, and what to do."""
+    """The problem names needed and allowed bytes, and what to do."""
     (told,) = memory_problems(_memory(limit=GB, available=8 * GB))
 
     assert "2.0 GB" in told
@@ -31,7 +31,7 @@ def test_a_limit_below_one_prompt_is_told() -> None:
 
 
 def test_a_machine_short_of_memory_is_told() -> None:
-    """Needed and available bytes are named, and what to do."""
+    """The problem names needed and available bytes, and what to do."""
     (told,) = memory_problems(_memory(limit=8 * GB, available=GB))
 
     assert "2.0 GB" in told
@@ -41,5 +41,5 @@ def test_a_machine_short_of_memory_is_told() -> None:
 
 
 def test_what_the_caches_hold_needs_no_more_room() -> None:
-    """A service whose caches hold the prompt already is not short of it."""
+    """Memory that the caches already use for the prompt counts as available."""
     assert memory_problems(_memory(limit=8 * GB, available=GB, caches=GB)) == []

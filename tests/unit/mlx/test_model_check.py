@@ -11,7 +11,7 @@ from tests.models import saved, tiny
 
 
 def test_a_model_without_problems_gets_no_advice() -> None:
-    """Tools, a wide window and a template that only appends: nothing to warn of."""
+    """A model with tools, a wide window and an appending template gets no advice."""
     report = check("")
     assert report.tools
     assert report.tool_parser == "json_tools"
@@ -22,7 +22,7 @@ def test_a_model_without_problems_gets_no_advice() -> None:
 
 
 def test_layers_are_told_apart(tmp_path: Path) -> None:
-    """Sliding windows and recurrent layers are named: they limit where a prompt can be cut."""
+    """Sliding windows and recurrent layers, which limit cuts, are reported."""
     sliding = check(str(saved.save(tmp_path / "s", tiny.Family.SLIDING, template="qwen3")))
     hybrid = check(str(saved.save(tmp_path / "h", tiny.Family.HYBRID, template="qwen3")))
     assert sliding.layers == {"sliding_window": 2, "full_attention": 2}
@@ -32,7 +32,7 @@ def test_layers_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_a_template_without_tools_and_a_small_window_are_pointed_out(tmp_path: Path) -> None:
-    """What would make Claude Code useless or slow is said in a sentence each."""
+    """Each property that makes Claude Code useless or slow gets one sentence."""
     path = saved.save(tmp_path / "m", template="chatml", max_position_embeddings=8192)
     advice = " ".join(check(str(path)).advice)
     assert "No tool calls" in advice
@@ -40,7 +40,7 @@ def test_a_template_without_tools_and_a_small_window_are_pointed_out(tmp_path: P
 
 
 def test_calls_without_a_grammar_are_pointed_out(tmp_path: Path) -> None:
-    """A family whose calls no grammar describes is told as such."""
+    """A family whose calls no grammar describes is reported."""
     path = saved.save(tmp_path / "m", template="qwen3")
     settings = path / "tokenizer_config.json"
     known = json.loads(settings.read_text()) | {"tool_parser_type": "muse_spark"}
@@ -52,7 +52,7 @@ def test_calls_without_a_grammar_are_pointed_out(tmp_path: Path) -> None:
 
 
 def test_a_template_that_drops_thinking_is_measured(tmp_path: Path) -> None:
-    """Qwen3 renders earlier thinking away at each new question: the loss is a number."""
+    """The tokens lost because a template drops earlier thinking are counted."""
     report = check(str(saved.save(tmp_path / "m", template="qwen3")))
     assert not report.new_question.stable
     assert 0 < report.new_question.kept_tokens < report.new_question.prompt_tokens

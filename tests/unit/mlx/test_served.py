@@ -1,4 +1,4 @@
-"""Which model served last: a change is told with what it did, and kept over restarts."""
+"""Which model served last: a change is reported with its effect, also after restarts."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ STORED = {"fingerprint-a": (34, 1_200_000), "fingerprint-b": (1, 10)}
 
 
 def test_a_change_is_told_until_the_next(tmp_path: Path) -> None:
-    """There, a restart, and back: each time with what is on disk of the other."""
+    """Each change is reported, after a restart too, with what is on disk of the other model."""
     file = tmp_path / "served.json"
 
     def note(model: str, now: float) -> ModelChange | None:
@@ -25,7 +25,7 @@ def test_a_change_is_told_until_the_next(tmp_path: Path) -> None:
 
 
 def test_caches_that_are_gone(tmp_path: Path) -> None:
-    """Where nothing is stored of the other model, that is what is told."""
+    """The report says when nothing is stored of the other model."""
     file = tmp_path / "served.json"
     note_model(file, "a", "fingerprint-a", {}, 1.0)
 
@@ -33,7 +33,7 @@ def test_caches_that_are_gone(tmp_path: Path) -> None:
 
 
 def test_the_file_is_private(tmp_path: Path) -> None:
-    """It names models."""
+    """Only the owner can read the file, since it names models."""
     file = tmp_path / "served.json"
     note_model(file, "a", "fingerprint-a", {}, 1.0)
 
@@ -42,7 +42,7 @@ def test_the_file_is_private(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", "nonsense", '{"model": 1, "change": [1]}'])
 def test_a_damaged_file_costs_a_notice(content: str, tmp_path: Path) -> None:
-    """And is replaced."""
+    """A damaged file only loses the report, and is replaced."""
     file = tmp_path / "served.json"
     file.write_text(content)
 

@@ -1,4 +1,4 @@
-"""Mode auto: which modes a request may take."""
+"""Mode auto: which modes may serve a request."""
 
 import re
 
@@ -41,7 +41,7 @@ def request(*, tools=False):
 
 
 def test_the_first_rule_that_fits_decides(tmp_path):
-    """Class, tools and length are looked at in the order of the file; the reason names the rule."""
+    """The first rule that matches class, tools and length decides, and the reason names it."""
     policy = Policy(loaded(tmp_path, RULES).settings)
     assert policy.choose(request(tools=True), UTILITY, 10, {}).modes == ("ollama",)
     assert policy.choose(request(), MAIN, 40_000, {}).modes == ("claude", "mlx-lm")
@@ -51,7 +51,7 @@ def test_the_first_rule_that_fits_decides(tmp_path):
 
 
 def test_a_rule_may_ask_for_tools_used(tmp_path):
-    """A call in the history, not a tool merely offered, is what `tools_used` is about."""
+    """`tools_used` matches a call in the history, not a tool that is merely offered."""
     text = '[[auto.rules]]\ntools_used = true\nuse = ["lmstudio"]\n'
     policy = Policy(loaded(tmp_path, text).settings)
     offered = request(tools=True)
@@ -67,7 +67,7 @@ def test_a_rule_may_ask_for_tools_used(tmp_path):
 
 
 def test_a_window_too_short_comes_last(tmp_path):
-    """By a rule or without one, who has room answers first; nobody is added or left out."""
+    """Modes whose window is too short are tried last, with a rule or without one."""
     windows = {"mlx-lm": 8_000, "lmstudio": 32_000, "ollama": 0}
     policy = Policy(loaded(tmp_path, RULES).settings)
     choice = policy.choose(request(tools=True), MAIN, 40_000, windows)
@@ -79,7 +79,7 @@ def test_a_window_too_short_comes_last(tmp_path):
 
 
 def test_without_a_rule_nothing_leaves_the_machine(tmp_path):
-    """Only servers of this machine are left, our own worker first."""
+    """Without a rule only servers of this machine are used, our own worker first."""
     far = '[upstreams.lmstudio]\nbase_url = "http://10.0.0.9:1234"\n'
     for text in ("", far, far + RULES):
         settings = loaded(tmp_path, text).settings
@@ -94,14 +94,14 @@ def test_without_a_rule_nothing_leaves_the_machine(tmp_path):
 
 @pytest.mark.parametrize("word", ["lmstudoi", "auto"])
 def test_a_rule_names_modes_that_exist(tmp_path, word):
-    """A slip of the pen stops the daemon instead of sending prompts somewhere else."""
+    """A rule with an unknown mode stops the daemon at its start."""
     text = f'[[auto.rules]]\nuse = ["{word}"]'
     with pytest.raises(UnknownModeError, match=r"auto\.rules"):
         modes.initial(loaded(tmp_path, text), tmp_path / "mode.json")
 
 
 def test_the_rules_of_the_page_load(tmp_path):
-    """What people copy from docs/operating.md works."""
+    """The example rules of docs/operating.md are valid."""
     page = (ROOT / "docs" / "operating.md").read_text()
     (example,) = re.findall(r"```toml\n(mode = \"auto\".*?)```", page, re.DOTALL)
     found = loaded(tmp_path, example)

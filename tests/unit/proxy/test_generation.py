@@ -1,4 +1,4 @@
-"""Reading a worker's events ahead of the client, over real connections: order, bounds, endings."""
+"""Reading a worker's events ahead of the client, over real connections."""
 
 import asyncio
 import tempfile
@@ -44,7 +44,7 @@ class Stage:
         return self.generations.generate(self.route, REQUEST)
 
     async def spare(self) -> Generation:
-        """The connection that waits for the next call, once there is one."""
+        """Waits for the connection that waits for the next call."""
         await until(lambda: self.generations._spares)
         (spare,) = self.generations._spares.values()
         return spare
@@ -75,7 +75,7 @@ def emitting(*events: worker.GenerateResponse, then_silent: bool = False) -> Han
 
 
 async def test_events_come_before_the_failure_after_them() -> None:
-    """A failure that is known already does not swallow the words before it."""
+    """Events that came before a failure are returned before it."""
     words = [say.delta(0, text=text) for text in "abc"]
     handler = emitting(*words, say.failed(500, "boom"))
     async with staged(handler) as stage, stage.generate() as generation:
@@ -86,14 +86,14 @@ async def test_events_come_before_the_failure_after_them() -> None:
 
 
 async def test_an_end_without_a_finish_fails() -> None:
-    """A worker that ends its stream without Finished has not answered."""
+    """A stream that ends without Finished is an error."""
     async with staged(emitting()) as stage, stage.generate() as generation:
         with pytest.raises(ApiError, match="before it was complete"):
             await generation.next(None)
 
 
 async def test_a_worker_that_dies_while_it_answers_is_529() -> None:
-    """The client gets the words that came, and then an error that makes it try again."""
+    """The client gets the events that came, and then an error to retry."""
     word = say.delta(0, text="a")
     async with staged(emitting(word, then_silent=True)) as stage, stage.generate() as generation:
         assert await generation.next(None) == [word]
@@ -152,14 +152,14 @@ async def test_a_client_that_reads_nothing_stops_the_worker() -> None:
 
 
 async def test_silence_returns_nothing_in_time() -> None:
-    """A wait that ends without events leaves time for a ping, and loses nothing."""
+    """A wait that ends without events returns in time for a ping, and loses nothing."""
     async with staged(emitting(then_silent=True)) as stage, stage.generate() as generation:
         assert await generation.next(0) == []
         assert await generation.next(0.01) == []
 
 
 async def test_each_wait_has_a_limit_of_its_own() -> None:
-    """The limit of a wait that ended early does not cut the next one short."""
+    """The time limit of a wait that ended early does not shorten the next one."""
     word = say.delta(0, text="a")
     async with staged(emitting(word, then_silent=True)) as stage, stage.generate() as generation:
         # On a busy machine the word may come after the first limits.

@@ -62,7 +62,7 @@ def test_default_and_named_mode() -> None:
 
 
 def test_unknown_mode_names_the_known() -> None:
-    """A mode that does not exist is the client's mistake, and the message helps."""
+    """An unknown mode is refused with the names of the known ones."""
     error = refusal(table(route("mlx-lm"), route("lmstudio")), "nope")
     assert error.status == 400
     assert "lmstudio, mlx-lm" in error.message
@@ -77,30 +77,30 @@ def test_older_push_is_ignored() -> None:
 
 
 def test_starting_asks_to_come_back() -> None:
-    """A starting worker is 529, with the route's reason and whole seconds rounded up."""
+    """A starting worker gives 529 with the route's reason and a retry-after in whole seconds."""
     error = refusal(table(route(state=STARTING, retry_after_seconds=2.2)))
     assert (error.status, error.retry_after_seconds, error.message) == (529, 3, "why mlx-lm")
 
 
 def test_retry_after_stays_where_clients_still_retry() -> None:
-    """Claude Code gives up on a retry-after above a minute."""
+    """retry-after never exceeds a minute, after which Claude Code gives up."""
     error = refusal(table(route(state=STARTING, retry_after_seconds=900)))
     assert error.retry_after_seconds == 60
 
 
 def test_unavailable_is_final() -> None:
-    """What needs a person is a 400 that SDKs do not retry, with the reason as its message."""
+    """A route that needs the user is a 400 with the reason, which SDKs do not retry."""
     error = refusal(table(route(state=UNAVAILABLE)))
     assert (error.status, error.should_retry, error.message) == (400, False, "why mlx-lm")
 
 
 def test_unavailable_for_a_while_is_not_final() -> None:
-    """A route that says when to come back is worth coming back to."""
+    """An unavailable route with a retry delay gives an error to retry."""
     assert refusal(table(route(state=UNAVAILABLE, retry_after_seconds=5))).status == 529
 
 
 async def test_waits_for_the_push_that_makes_it_ready() -> None:
-    """A request that waits while the worker starts goes on as soon as the route is ready."""
+    """A request that waits for its worker continues as soon as the route is ready."""
     made = table(route(state=STARTING))
     waiting = asyncio.ensure_future(made.wait_ready("", after(60)))
     await asyncio.sleep(0)
@@ -112,7 +112,7 @@ async def test_waits_for_the_push_that_makes_it_ready() -> None:
 
 
 async def test_waiting_has_an_end() -> None:
-    """Past the deadline the request is refused for the reason that the route gives."""
+    """After the deadline the request is refused with the route's reason."""
     made = RouteTable()
     with pytest.raises(ApiError, match="529"):
         await made.wait_ready("", after(0))
@@ -121,13 +121,13 @@ async def test_waiting_has_an_end() -> None:
 
 
 async def test_final_refusals_do_not_wait() -> None:
-    """An unknown mode is refused at once, however far the deadline."""
+    """An unknown mode is refused at once, whatever the deadline is."""
     with pytest.raises(ApiError, match="400"):
         await table(route()).wait_ready("nope", after(3600))
 
 
 def test_models_are_listed_once_with_the_default_first() -> None:
-    """Two modes with one model are one entry; routes without a model are none."""
+    """Two modes with one model are one entry; routes without a model have none."""
     made = table(
         route("a", model="other"),
         route("mlx-lm", model="mine"),

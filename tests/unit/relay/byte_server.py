@@ -33,7 +33,7 @@ class Peer:
             await self.writer.drain()
 
     async def send_bytewise(self, data: bytes) -> None:
-        """Each byte in a write of its own."""
+        """Sends each byte in a write of its own."""
         for at in range(len(data)):
             await self.send(data[at : at + 1])
             await asyncio.sleep(0)
@@ -54,7 +54,7 @@ Serve = Callable[[Peer], Awaitable[object]]
 
 
 class Stage:
-    """A server that treats its n-th connection by the n-th turn, later ones by the last turn."""
+    """A server that handles its n-th connection by the n-th turn, and later ones by the last."""
 
     client: Client
     url: str
@@ -105,7 +105,7 @@ class Stage:
 async def serving(
     *turns: Serve, tls: ssl.SSLContext | None = None, path: str = "", **settings: object
 ) -> AsyncIterator[Stage]:
-    """A server and a client of it; nothing of the client is left afterwards."""
+    """A server and a client of it; the client's connections are closed at the end."""
     before = asyncio.all_tasks()
     stage = Stage(turns)
     server = await asyncio.start_server(stage.serve, "127.0.0.1", 0, ssl=tls)

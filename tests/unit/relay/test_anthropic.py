@@ -1,4 +1,4 @@
-"""The Anthropic dialect: requests as local servers take them, events by their grammar."""
+"""The Anthropic dialect: requests in the form that local servers accept, events by the grammar."""
 
 import json
 from typing import Any
@@ -65,7 +65,7 @@ def body(kind="lmstudio", quirks=Quirks(), **fields):  # noqa: B008
 
 
 def test_an_answer():
-    """Thoughts, words and a call, with counts at both ends."""
+    """A response with thinking, text and a call has its counts at the start and at the end."""
     message = answer(
         START,
         {"type": "ping"},
@@ -107,14 +107,14 @@ def test_an_answer():
     ],
 )  # fmt: skip
 def test_what_is_mended(events):
-    """Where the meaning is plain, the answer is whole."""
+    """Mistakes of servers whose meaning is clear are corrected."""
     message = answer(*events)
     assert message["content"] == [{"type": "text", "text": "Hello"}]
     assert message["stop_reason"] == "end_turn"
 
 
 def test_thoughts_sent_as_words_stay_thoughts():
-    """A text delta in a thinking block, and no signature: both occur, and clients need both."""
+    """Text deltas in a thinking block become thinking, and the block gets a signature."""
     message = answer(
         START,
         begin(0, type="thinking", thinking=""),
@@ -128,7 +128,7 @@ def test_thoughts_sent_as_words_stay_thoughts():
 
 
 def test_input_that_comes_with_the_start():
-    """Some give the whole input at once instead of in pieces."""
+    """A call's input is read whole from the block's start, as some servers send it."""
     message = answer(
         START,
         begin(0, type="tool_use", id="t1", name="Bash", input={"a": 1}),
@@ -141,7 +141,7 @@ def test_input_that_comes_with_the_start():
 
 @pytest.mark.parametrize(("max_tokens", "reason"), [(7, "max_tokens"), (8, "end_turn")])
 def test_an_end_where_the_tokens_are_used_up_is_a_cut(max_tokens, reason):
-    """A server that calls every end the model's own does not make half an answer whole."""
+    """end_turn after max_tokens tokens is reported as max_tokens."""
     read = MessageReader(42, max_tokens=max_tokens)
     events = [START, *TEXT, close("end_turn"), STOP]
     for event in events:
@@ -151,7 +151,7 @@ def test_an_end_where_the_tokens_are_used_up_is_a_cut(max_tokens, reason):
 
 
 def test_missing_counts_are_estimated():
-    """A message without counts would look like an empty window."""
+    """A message without counts gets estimates, since zeros would look like an empty window."""
     start = {"type": "message_start", "message": {"content": []}}
     assert answer(start, *TEXT, close(), STOP)["usage"]["input_tokens"] == 42
 
@@ -183,13 +183,13 @@ def test_missing_counts_are_estimated():
     ],
 )  # fmt: skip
 def test_a_broken_answer_fails(events):
-    """What breaks the grammar is an error and never a message."""
+    """A response that breaks the grammar is an error and never a message."""
     with pytest.raises(BrokenAnswerError):
         answer(*events)
 
 
 def test_an_error_event():
-    """It ends the answer with the server's own words and type."""
+    """An error event ends the response with the server's own message and type."""
     error = {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}
     with pytest.raises(RefusedInStreamError, match="busy") as raised:
         answer(START, error)
@@ -197,7 +197,7 @@ def test_an_error_event():
 
 
 def test_a_whole_answer():
-    """Servers that do not stream are read alike."""
+    """A response that is not streamed is read like a stream."""
     read = MessageReader(42)
     call = {"type": "tool_use", "id": "t1", "name": "Bash", "input": {"a": 1}}
     document = {
@@ -214,7 +214,7 @@ def test_a_whole_answer():
 
 @given(st.data())
 def test_chunks_of_bytes_do_not_matter(data):
-    """Any cut of a stream of thoughts, words and a call gives the same message."""
+    """However a stream is cut into chunks, the message is the same."""
     thoughts = [delta(0, thinking="größe 🦊"), delta(0, signature="theirs")]
     thought = begin(0, type="thinking", thinking=""), *thoughts, end(0)
     words = begin(1, type="text", text=""), delta(1, text="a\u2028b"), end(1)
@@ -240,7 +240,7 @@ def test_chunks_of_bytes_do_not_matter(data):
 
 
 def test_local_servers_get_only_what_they_know():
-    """The model is theirs, the attribution and the API's own settings stay out."""
+    """Local servers get their model's name, and no attribution or fields of the API alone."""
     sent = body(
         system=[
             {"type": "text", "text": "x-anthropic-billing-header: v=1"},
@@ -258,7 +258,7 @@ def test_local_servers_get_only_what_they_know():
 
 
 def test_system_messages_stay_in_place_as_reminders():
-    """Servers that hoist them lose their cache, others refuse them: as user turns both work."""
+    """System messages become user turns in place, which every server accepts."""
     turns = [
         {"role": "user", "content": "q"},
         {"role": "system", "content": "agents"},
@@ -277,7 +277,7 @@ def test_system_messages_stay_in_place_as_reminders():
 
 
 def test_the_real_api_gets_everything():
-    """Nothing is taken from a request to the API that the client was made for."""
+    """A request to the real API is sent unchanged."""
     turns = [{"role": "user", "content": "q"}, {"role": "system", "content": "plan"}]
     billing = [{"type": "text", "text": "x-anthropic-billing-header: v=1"}]
     sent = body("claude", messages=turns, system=billing, context_management={"edits": []})
@@ -286,6 +286,6 @@ def test_the_real_api_gets_everything():
 
 
 def test_refused_fields_are_left_out():
-    """What the server named as unknown is not sent again."""
+    """A field that the server refused is not sent again."""
     quirks = Quirks(dropped=frozenset({"thinking"}))
     assert "thinking" not in body(quirks=quirks, thinking={"type": "adaptive"})

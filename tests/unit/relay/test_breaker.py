@@ -1,4 +1,4 @@
-"""The circuit breaker, by its table."""
+"""The circuit breaker's table of states."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def fail(breaker: Breaker, times: int) -> None:
 
 
 def test_it_opens_at_the_limit_and_not_before(breaker):
-    """Two failures in a row change nothing; the third refuses the next request."""
+    """Two failures in a row change nothing; after the third, requests are refused."""
     fail(breaker, 2)
     assert breaker.state is State.CLOSED
     fail(breaker, 1)
@@ -40,7 +40,7 @@ def test_it_opens_at_the_limit_and_not_before(breaker):
 
 
 def test_a_success_forgets_failures(breaker):
-    """Only failures in a row count."""
+    """A success resets the count, so only failures in a row count."""
     fail(breaker, 2)
     breaker.enter()
     breaker.succeeded()
@@ -49,7 +49,7 @@ def test_a_success_forgets_failures(breaker):
 
 
 def test_one_request_tries_after_the_wait(breaker, clock):
-    """Half open, one request goes out and the others are still refused."""
+    """In the half-open state one request is sent, and others are still refused."""
     fail(breaker, 3)
     clock.now = 10.0
     assert breaker.state is State.HALF_OPEN
@@ -59,7 +59,7 @@ def test_one_request_tries_after_the_wait(breaker, clock):
 
 
 def test_the_try_decides(breaker, clock):
-    """A failed try waits anew, a good one closes."""
+    """If that request fails the wait starts again; if it succeeds the breaker closes."""
     fail(breaker, 3)
     clock.now = 10.0
     fail(breaker, 1)
@@ -73,7 +73,7 @@ def test_the_try_decides(breaker, clock):
 
 
 def test_an_undecided_try_lets_the_next_one_try(breaker, clock):
-    """A cancelled request says nothing of the server and blocks nobody."""
+    """A cancelled request proves nothing about the server, so the next one may test it."""
     fail(breaker, 3)
     clock.now = 10.0
     breaker.enter()
@@ -84,7 +84,7 @@ def test_an_undecided_try_lets_the_next_one_try(breaker, clock):
 
 
 def test_an_answer_that_begins_lets_others_in(breaker, clock):
-    """A long answer need not end before others may ask; if it breaks, the breaker opens again."""
+    """Others may send requests once a response begins; if it fails, the breaker opens again."""
     fail(breaker, 3)
     clock.now = 10.0
     breaker.enter()

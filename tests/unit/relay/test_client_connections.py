@@ -1,4 +1,4 @@
-"""Connections to a server: made, kept, used again, closed; TLS; which proxy is used."""
+"""Connections to a server: opening, reuse, closing, TLS, and the choice of a proxy."""
 
 import contextlib
 import os
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.anyio
     ],
 )
 async def test_the_host_that_is_named(url, host):
-    """The scheme's own port is left out, and an IPv6 address stands in brackets."""
+    """The Host header omits the default port and puts an IPv6 address in brackets."""
     client = Client(Party("it", UpstreamSettings(base_url=url)))
     assert client._request("GET", "/", [], None).headers["host"] == host
 
@@ -56,7 +56,7 @@ async def test_an_impossible_address(address):
 
 
 async def test_a_connection_is_used_again():
-    """One connection serves all requests, as long as each response is read to its end."""
+    """One connection serves all requests if each response is read to its end."""
 
     async def turn(peer: Peer) -> None:
         while True:
@@ -80,7 +80,7 @@ async def test_a_connection_is_used_again():
     ],
 )
 async def test_a_connection_that_is_not_used_again(piece):
-    """Where another response may follow, or none can, the next request has its own connection."""
+    """After a response that leaves the connection unusable, the next request opens another."""
     async with serving(answering(piece)) as stage:
         for made in (1, 2):
             assert await stage.body() == b"hi"
@@ -88,7 +88,7 @@ async def test_a_connection_that_is_not_used_again(piece):
 
 
 async def test_a_response_that_is_left_is_not_read_by_the_next_request():
-    """Its connection is closed, also when all of it has come."""
+    """Leaving a response closes its connection, even if all of it has arrived."""
     async with serving(answering(OK)) as stage:
         async with stage.client.send("GET", "/", []):
             pass
@@ -97,7 +97,7 @@ async def test_a_response_that_is_left_is_not_read_by_the_next_request():
 
 
 async def test_unexpected_bytes_end_an_idle_connection():
-    """They could pass for the next request's response."""
+    """Unexpected bytes close an idle connection, since they could pass for the next response."""
     is_read = anyio.Event()
 
     async def turn(peer: Peer) -> None:
@@ -116,7 +116,7 @@ async def test_unexpected_bytes_end_an_idle_connection():
 
 
 async def test_a_connection_that_the_server_closed_is_not_used():
-    """Not even when the request may not be tried twice."""
+    """A closed idle connection is replaced, even if the request must not be sent twice."""
     async with serving(once(OK)) as stage:
         for made in (1, 2, 3):
             assert await stage.body() == b"hi"
@@ -125,7 +125,7 @@ async def test_a_connection_that_the_server_closed_is_not_used():
 
 
 async def test_a_stale_connection_costs_a_try():
-    """One that the server closes just as a request is sent is replaced by a new one."""
+    """A connection that closes while a request is sent is replaced by a new one."""
 
     async def turn(peer: Peer) -> None:
         await peer.answer(OK)
@@ -139,7 +139,7 @@ async def test_a_stale_connection_costs_a_try():
 
 
 async def test_an_idle_connection_is_closed_after_a_while(monkeypatch):
-    """The server is not left with connections that nobody uses."""
+    """An idle connection is closed after its time limit."""
     monkeypatch.setattr("anyclaude.relay.client._KEEP_IDLE_SECONDS", 0.05)
 
     async def turn(peer: Peer) -> bytes:
@@ -156,7 +156,7 @@ OTHER_ADDRESS = "127.0.0.2"
 
 @contextlib.contextmanager
 def silent_server(port: int) -> Iterator[None]:
-    """A server that accepts no further connection and refuses none."""
+    """A server that neither accepts nor refuses connections."""
     with (
         socket.create_server((OTHER_ADDRESS, port), backlog=0) as server,
         contextlib.ExitStack() as full,
@@ -169,13 +169,13 @@ def silent_server(port: int) -> Iterator[None]:
 
 
 def no_server(port: int) -> contextlib.AbstractContextManager[None]:
-    """The port refuses connections."""
+    """A port that refuses connections."""
     return contextlib.nullcontext()
 
 
 @pytest.mark.parametrize("other", [no_server, silent_server])
 async def test_a_name_of_several_addresses(monkeypatch, other):
-    """An address that refuses or does not answer does not keep the next from being tried."""
+    """If one address of a name refuses or does not respond, the next is tried."""
     if other is silent_server and sys.platform == "darwin":
         pytest.skip(f"{OTHER_ADDRESS} is no address of a Mac")
     async with serving(once(OK)) as stage:
@@ -198,7 +198,7 @@ async def test_a_name_of_several_addresses(monkeypatch, other):
 
 
 async def test_a_name_is_looked_up():
-    """When none of a name's addresses answers, that is one failure."""
+    """If no address of a name responds, the request fails once."""
     async with serving(once(OK)) as stage:
         port = stage.url.rpartition(":")[2]
         client = stage.other_client(base_url=f"http://localhost:{port}")
@@ -224,7 +224,7 @@ def tls(certificate) -> ssl.SSLContext:
 
 
 async def test_over_tls(certificate, tls):
-    """Streams, large bodies and kept connections are the same there."""
+    """Streams, large bodies and reused connections work over TLS."""
     size = 3_000_000
 
     async def turn(peer: Peer) -> None:
@@ -242,7 +242,7 @@ async def test_over_tls(certificate, tls):
 
 
 async def test_tls_that_is_cut_off_is_no_end(certificate, tls):
-    """Only close_notify ends a body without a length: anyone can end the TCP connection."""
+    """Over TLS, only close_notify ends a body without a length."""
     is_read = anyio.Event()
 
     async def turn(peer: Peer) -> None:
@@ -264,7 +264,7 @@ async def test_tls_that_is_cut_off_is_no_end(certificate, tls):
 
 
 async def test_a_handshake_that_hangs():
-    """It is part of connecting and bounded with it; the connection is closed."""
+    """A TLS handshake counts towards the connect timeout; a late one closes the connection."""
 
     async def turn(peer: Peer) -> bytes:
         return await peer.reader.read()
@@ -305,6 +305,6 @@ PROXY = "http://user:secret@proxy.test:3128"
     ],
 )
 def test_which_proxy(base_url, setting, environ, expected):
-    """The setting wins over the variables; loopback never has a proxy."""
+    """The proxy setting overrides the environment, and loopback addresses never use a proxy."""
     settings = UpstreamSettings(base_url=base_url, proxy=setting)
     assert find_proxy(settings, environ) == expected

@@ -1,4 +1,4 @@
-"""Requests to a server: their bytes, bodies in pieces, and what cancelling does."""
+"""Requests to a server: their bytes, bodies in pieces, and cancellation."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_request_is_the_bytes_it_was_given_as():
-    """Path, names and values leave unchanged and in order; only Host and the length are added."""
+    """Path and headers are sent unchanged and in order; only Host and the length are added."""
 
     async def turn(peer: Peer) -> bytes:
         head = await peer.head()
@@ -44,7 +44,7 @@ async def test_a_request_is_the_bytes_it_was_given_as():
 
 
 async def test_the_transport_is_a_seam():
-    """A function can stand for the server; it sees the request that the server would."""
+    """A function can replace the connection, and sees the request that a server would see."""
     seen = []
 
     def answer(request: httpx2.Request) -> httpx2.Response:
@@ -75,7 +75,7 @@ async def test_the_transport_is_a_seam():
     ],
 )
 async def test_what_would_be_another_request_is_refused(method, path, headers):
-    """Line breaks and white space that would end a header or a line early: nothing is sent."""
+    """Line breaks and white space that would end a header or line early are refused unsent."""
     async with serving(once(OK)) as stage:
         with pytest.raises(ApiError) as error:
             async with stage.client.send(method, path, headers):
@@ -86,7 +86,7 @@ async def test_what_would_be_another_request_is_refused(method, path, headers):
 
 
 async def test_half_a_head_is_not_tried_again():
-    """The server had begun to answer: it may have done what was requested."""
+    """A request is not repeated once the response began, since it may have taken effect."""
     async with serving(once(b"HTTP/1.1 200"), retries=5) as stage:
         with pytest.raises(UpstreamFault, match="broke"):
             await stage.body()
@@ -95,7 +95,7 @@ async def test_half_a_head_is_not_tried_again():
 
 @pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200", UNTIL_CLOSE, UNTIL_CLOSE + b"abc"])
 async def test_cancelling_closes_the_connection(sent):
-    """Wherever the response is, the server learns of it at once."""
+    """Cancelling closes the connection at once, at every stage of the response."""
     answered = asyncio.Event()
 
     async def turn(peer: Peer) -> bytes:
@@ -119,7 +119,7 @@ async def pieces_of(size: int, count: int) -> AsyncIterator[bytes]:
 
 
 async def test_a_body_in_pieces():
-    """It goes as chunks, or by the length that was given; the connection is used again."""
+    """A body in pieces is sent in chunks or with its given length; the connection is reused."""
 
     async def turn(peer: Peer) -> list[bytes]:
         first = await peer.head() + await peer.reader.readuntil(b"0\r\n\r\n")
@@ -140,7 +140,7 @@ async def test_a_body_in_pieces():
 
 
 async def test_a_body_longer_than_declared():
-    """What exceeds its length is never sent: the server would read another request there."""
+    """Bytes beyond the declared length are never sent: a server would read them as a request."""
 
     async def turn(peer: Peer) -> bytes:
         await peer.head()
@@ -154,7 +154,7 @@ async def test_a_body_longer_than_declared():
 
 
 async def test_a_body_that_fails_on_its_way():
-    """The request fails with it, and the server never sees half of it as a whole request."""
+    """If the source of a body fails, so does the request, and the server sees it as incomplete."""
 
     async def broken() -> AsyncIterator[bytes]:
         yield b"ab"
@@ -171,7 +171,7 @@ async def test_a_body_that_fails_on_its_way():
 
 
 async def test_an_early_refusal_of_a_body_on_its_way():
-    """A server may answer without reading the whole body; nothing more is sent after that."""
+    """If the server responds before it has read the body, sending stops."""
     refusal = b"HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\n\r\nmuch"
     is_closed = []
 
@@ -190,7 +190,7 @@ async def test_an_early_refusal_of_a_body_on_its_way():
 
 @pytest.mark.parametrize("is_whole", [True, False])
 async def test_a_large_body_to_a_slow_reader(is_whole):
-    """Of a body in pieces no more is read than the server reads; all of it arrives."""
+    """The source of a body is read no faster than the server reads, and all of it arrives."""
     size, count, taken = 100_000, 200, []
     go_on = asyncio.Event()
 
@@ -236,7 +236,7 @@ async def stalled(growing: list[bytes]) -> None:
 
 
 async def test_cancelling_ends_a_body_on_its_way():
-    """Whether it waits for the server or for its own source."""
+    """Cancelling works while a body waits for the server or for its source."""
 
     async def stuck() -> AsyncIterator[bytes]:
         yield b"x"

@@ -1,4 +1,4 @@
-"""Responses of a server, byte by byte: which are complete, and how much of one is buffered."""
+"""Responses byte by byte: which are complete, and how much of one is buffered."""
 
 import asyncio
 import gzip
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def reads(*pieces: bytes, method: str = "GET") -> tuple[int, bytes, str]:
-    """What is read of a response before the server closes: status, body, how it failed."""
+    """Reads a response until the server closes; returns status, body and error."""
     status, body = 0, b""
     async with serving(once(*pieces)) as stage:
         try:
@@ -37,14 +37,14 @@ async def reads(*pieces: bytes, method: str = "GET") -> tuple[int, bytes, str]:
 
 
 async def fails(*pieces: bytes) -> bytes:
-    """What was read before the response turned out to be broken."""
+    """Returns what was read before the response turned out to be broken."""
     _, body, words = await reads(*pieces)
     assert "broke" in words
     return body
 
 
 async def test_chunks_cut_anywhere():
-    """Every byte in a read of its own, with an extension and trailers; trailers are no headers."""
+    """A chunked body is read byte by byte, with extensions and trailers."""
     stream = CHUNKED + b"3;x=y\r\nabc\r\n0A\r\n0123456789\r\n0\r\nT: 1\r\n\r\n"
 
     async def turn(peer: Peer) -> None:
@@ -61,7 +61,7 @@ async def test_chunks_cut_anywhere():
 
 
 async def test_the_end_can_be_read_again():
-    """After the last piece every further one is empty."""
+    """After the end, reading returns empty bytes."""
     async with (
         serving(answering(CHUNKED, b"3\r\nabc\r\n", b"0\r\n\r\n")) as stage,
         stage.client.send("GET", "/", []) as response,
@@ -71,12 +71,12 @@ async def test_the_end_can_be_read_again():
 
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 async def test_a_body_until_the_end(version):
-    """Without a length, the connection's orderly end is the body's."""
+    """A body without a length ends when the server closes the connection in order."""
     assert await reads(UNTIL_CLOSE.replace(b"1.1", version), b"abc") == (200, b"abc", "")
 
 
 async def test_a_reset_is_no_end():
-    """Half a body without a length does not pass for a complete one."""
+    """A reset during a body without a length is an error."""
     is_read = asyncio.Event()
 
     async def turn(peer: Peer) -> None:
@@ -104,7 +104,7 @@ async def test_a_reset_is_no_end():
     ],
 )
 async def test_a_body_cut_off(pieces):
-    """The client gets what came, and then an error instead of an end."""
+    """The bytes before the cut are returned, and then an error instead of the end."""
     assert await fails(*pieces) == b"abc"
 
 
@@ -123,18 +123,18 @@ async def test_a_body_cut_off(pieces):
     ids=["nothing", "cut", "no HTTP", "101", "large", "endless", "many", "1xx for ever"],
 )
 async def test_an_unusable_head(piece):
-    """It counts as a broken connection, and no more of it is awaited."""
+    """An invalid head counts as a broken connection and is not read further."""
     assert await fails(piece) == b""
 
 
 async def test_a_large_head_is_read():
-    """Servers may send many headers."""
+    """Many headers are accepted."""
     lines = b"".join(b"x-%d: %s\r\n" % (n, b"y" * 200) for n in range(250))
     assert await reads(OK.replace(b"Content", lines + b"Content", 1)) == (200, b"hi", "")
 
 
 async def test_informational_responses_are_skipped():
-    """100 and 103 come before the response, and their headers do not belong to it."""
+    """100 and 103 are skipped, and their headers do not become the response's."""
     early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n"
     async with serving(answering(early, OK)) as stage:
         for _ in range(2):
@@ -154,13 +154,13 @@ async def test_informational_responses_are_skipped():
     ],
 )
 async def test_responses_without_a_body(method, head):
-    """Whatever length they declare, nothing is awaited."""
+    """A response that cannot have a body ends after its head, whatever length it declares."""
     async with serving(answering(head)) as stage:
         assert await stage.body(method) == b""
 
 
 async def test_headers_are_found_in_any_case():
-    """Repeated headers are one list; the raw ones are as they came."""
+    """Lookup ignores case and returns repeated headers; the raw headers are unchanged."""
     head = b"HTTP/1.1 200 OK\r\nX-Two: a\r\nx-tWo: \xe9\r\n"
     async with (
         serving(answering(OK.replace(b"HTTP/1.1 200 OK\r\n", head))) as stage,
@@ -201,7 +201,7 @@ CODED = [
     [(*case, False) for case in (*CODED, RAW_DEFLATE)] + [(*case, True) for case in CODED],
 )
 async def test_codings(coding, coded, expected, is_bytewise):
-    """Bodies are decoded however they are cut; on request they are given as they came."""
+    """Bodies are decoded however they are cut, or returned as received if the caller wants that."""
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: %b\r\nContent-Length: %d\r\n\r\n"
 
     async def turn(peer: Peer) -> None:
@@ -226,7 +226,7 @@ async def test_codings(coding, coded, expected, is_bytewise):
     [(b"gzip", gzip.compress), (b"br", brotli.compress), (b"zstd", zstd.compress)],
 )
 async def test_a_decoded_body_comes_in_bounded_pieces(coding, compress):
-    """A small body that decodes to a large one does not fill the memory at once."""
+    """A small body that decodes to a large one is decoded in bounded pieces."""
     coded = compress(bytes(50_000_000))
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: %b\r\nContent-Length: %d\r\n\r\n"
     size = 0
@@ -268,7 +268,7 @@ async def test_a_server_waits_for_a_slow_reader():
 
 
 async def test_a_server_that_sends_nothing():
-    """The request fails after the longest silence, before the head and after it."""
+    """A request fails after the longest allowed silence, before and after the head."""
 
     async def before(peer: Peer) -> bytes:
         await peer.head()

@@ -1,4 +1,4 @@
-"""Connections that fail, keys and counts: what a person reads, and what is worked out."""
+"""Failed connections, keys and counts: the messages that users read, and the estimates."""
 
 import errno
 import json
@@ -22,7 +22,7 @@ def party(kind="lmstudio", url="http://192.168.1.7:1234"):
 
 
 def raised_from(cause: BaseException) -> OSError:
-    """As of a name with several addresses, each of which was tried."""
+    """Errors of a name with several addresses, each of which was tried."""
     try:
         raise OSError("no address takes a connection") from ExceptionGroup("", [cause])
     except OSError as error:
@@ -41,7 +41,7 @@ def raised_from(cause: BaseException) -> OSError:
     ],
 )
 def test_each_cause_has_its_sentence(cause, status, should_retry, words):
-    """What can pass by itself is tried again, what needs a person says what to do."""
+    """Temporary faults are retried; others have a message that says what to do."""
     fault = explain_transport(raised_from(cause), party())
     assert (fault.status, fault.should_retry) == (status, should_retry)
     assert words in fault.message
@@ -49,7 +49,7 @@ def test_each_cause_has_its_sentence(cause, status, should_retry, words):
 
 
 def test_the_way_out_is_not_the_way_in():
-    """Who relays the mlx-lm mode itself is not told to switch to it."""
+    """If mode mlx-lm itself is relayed, the message does not advise switching to it."""
     fault = explain_transport(raised_from(ConnectionRefusedError(errno.ECONNREFUSED, "")),
                               party("mlx-lm"))  # fmt: skip
     assert "mode mlx-lm" not in fault.message
@@ -68,13 +68,13 @@ def test_the_way_out_is_not_the_way_in():
     ],
 )
 def test_words_are_found_wherever_they_stand(body):
-    """Servers put the reason in many places."""
+    """The server's reason is found in each of the places where servers put it."""
     content = body if isinstance(body, str) else json.dumps(body)
     assert Refusal.of(400, content.encode(), {}, "").message == "why"
 
 
 def test_a_page_is_not_shown_and_long_words_are_cut():
-    """Nobody wants HTML in a terminal, or a prompt quoted back in full."""
+    """HTML is not shown, and long messages are cut, since they may quote the prompt."""
     page = Refusal.of(502, b"<html>" * 100, {"content-type": "text/html"}, "")
     assert page.message == "an HTML page instead of an answer"
     assert len(Refusal.of(400, b"x" * 10_000, {}, "").message) < 1100
@@ -82,18 +82,18 @@ def test_a_page_is_not_shown_and_long_words_are_cut():
 
 @pytest.mark.parametrize(("header", "seconds"), [("3", 3), ("2.2", 3), ("0", 1), ("soon", None)])
 def test_retry_after(header, seconds):
-    """Whole seconds, at least one; nonsense is nothing."""
+    """retry-after becomes whole seconds, at least one; an invalid value is ignored."""
     assert Refusal.of(429, b"{}", {"retry-after": header}, "").retry_after_seconds == seconds
 
 
 def test_retry_after_as_a_date():
-    """The other form that HTTP allows; a moment past is at once."""
+    """retry-after as an HTTP date is accepted; a past date means at once."""
     header = {"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}
     assert Refusal.of(429, b"{}", header, "").retry_after_seconds == 1
 
 
 def test_claude_speaks_for_itself():
-    """Errors of the real API keep their words and type."""
+    """Errors of the real API keep their message and type."""
     details = {"type": "overloaded_error", "message": "Overloaded"}
     error = explain_refusal(
         Refusal(529, "Overloaded", details, 4), party("claude"), model="", max_tokens=1
@@ -103,7 +103,7 @@ def test_claude_speaks_for_itself():
 
 
 def test_keys_leave_the_environment():
-    """Each server has its own key, and nothing the process starts can inherit one."""
+    """Each server gets its own key, and no child process can inherit one."""
     environ = {"A": " one ", "B": "two", "PATH": "/bin"}
     tables = {
         "a": UpstreamSettings(base_url="http://localhost:1", api_key_env="A"),
@@ -121,7 +121,7 @@ def test_keys_leave_the_environment():
 
 
 def test_an_empty_key_file_is_named(tmp_path):
-    """A forgotten file is an error, not a request without a key."""
+    """An empty key file is an error that names it, not a request without a key."""
     file = tmp_path / "key"
     file.write_text("\n")
     with pytest.raises(ApiError, match="is empty"):
@@ -137,7 +137,7 @@ def counted(words: str, image: str = ""):
 
 
 def test_estimates_learn_from_true_counts():
-    """A tokenizer that cuts finer than usual is known after one answer."""
+    """After one true count, estimates fit a tokenizer with shorter tokens than usual."""
     estimator = Estimator()
     request, body = counted("words " * 500)
     before = estimator.estimate(request, body)
@@ -147,7 +147,7 @@ def test_estimates_learn_from_true_counts():
 
 
 def test_what_is_refused_by_an_estimate_is_surely_too_long():
-    """Before a true count is known the guess is a low one; afterwards it is the usual one."""
+    """Refusals use a low estimate until a true count is known."""
     estimator = Estimator()
     request, body = counted("words " * 500)
     assert estimator.at_least(request, body) < 0.7 * estimator.estimate(request, body)
@@ -156,7 +156,7 @@ def test_what_is_refused_by_an_estimate_is_surely_too_long():
 
 
 def test_images_do_not_count_by_their_bytes():
-    """A megabyte of picture is not three hundred thousand tokens."""
+    """An image counts a fixed number of tokens, not its bytes."""
     request, body = counted("see", "A" * 1_000_000)
     assert 1000 < Estimator().estimate(request, body) < 3000
 
@@ -172,12 +172,12 @@ def test_images_do_not_count_by_their_bytes():
     ],
 )
 def test_counts_of_chat_completions(usage, timings, expected):
-    """What each server calls reused is reused, and a prompt has at least one new token."""
+    """Each server's name for reused tokens is read, and a prompt has at least one new token."""
     told = openai_usage(usage, timings)
     assert told is not None
     assert (told.input_tokens, told.cache_read_tokens, told.output_tokens) == expected
 
 
 def test_counts_that_say_nothing():
-    """An empty usage object is no count of zero."""
+    """An empty usage object means unknown counts, not zeros."""
     assert openai_usage({}, {}) is None

@@ -1,4 +1,4 @@
-"""Chat completion chunks as a message, mended where servers get them wrong."""
+"""Turns chat completion chunks into a message, and corrects the mistakes of servers."""
 
 import json
 from itertools import pairwise
@@ -60,7 +60,7 @@ def tools(message: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def test_words_and_counts():
-    """Text, stop reason, and counts with what the server reused."""
+    """Text, stop reason and counts arrive, including the tokens that the server reused."""
     message = answer(
         delta(role="assistant", content=""),
         delta(content="Hel"),
@@ -80,7 +80,7 @@ def test_words_and_counts():
 
 
 def test_started_comes_with_the_first_chunk_and_an_estimate():
-    """The client learns early how full the window is, and exactly at the end."""
+    """The prompt's count is an estimate at the first chunk and exact at the end."""
     read = reader()
     read.feed(ServerEvent("", json.dumps(delta(role="assistant"))))
     (first,) = read.take()
@@ -89,7 +89,7 @@ def test_started_comes_with_the_first_chunk_and_an_estimate():
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning", "thinking"])
 def test_thoughts_in_a_field(field):
-    """Whatever the field is called, thoughts are a thinking block, signed, before the words."""
+    """Thinking in any of the known fields becomes a signed thinking block before the text."""
     message = answer(delta(**{field: "h"}), delta(**{field: "m"}), delta("stop", content="yes"))
     thinking, text = message["content"]
     assert (thinking["thinking"], text["text"]) == ("hm", "yes")
@@ -98,7 +98,7 @@ def test_thoughts_in_a_field(field):
 
 @given(st.lists(st.integers(0, 40), max_size=6))
 def test_thoughts_in_the_text(cuts):
-    """Tags at the beginning of an answer are read as thoughts, however they are cut."""
+    """Tags at the beginning of a response are read as thinking, however they are cut."""
     whole = "\n<think>\nhm <b\n</think>\n\nyes </think> it is"
     edges = sorted({0, len(whole), *(cut for cut in cuts if cut < len(whole))})
     pieces = [whole[i:j] for i, j in pairwise(edges)]
@@ -108,7 +108,7 @@ def test_thoughts_in_the_text(cuts):
 
 
 def test_white_space_alone_is_no_block():
-    """Line ends around calls and thoughts would be refused when they come back."""
+    """White space around calls and thinking makes no block, since the API would refuse it later."""
     message = answer(
         delta(content="\n\n"),
         delta(tool_calls=[call(0, "a", "Bash", "{}")]),
@@ -118,7 +118,7 @@ def test_white_space_alone_is_no_block():
 
 
 def test_arguments_stream_as_they_come():
-    """Each piece of the arguments goes out before the next one comes."""
+    """Each piece of the arguments is emitted before the next one arrives."""
     read = reader()
     read.feed(ServerEvent("", json.dumps(delta(tool_calls=[call(0, "a", "Bash", '{"c')]))))
     read.take()
@@ -186,7 +186,7 @@ LS_TEXT, PWD_TEXT = json.dumps(LS), json.dumps(PWD)
 )  # fmt: skip
 @pytest.mark.parametrize("again", [False, True], ids=["", "and all told again at the end"])
 def test_two_calls_however_they_are_told(chunks, again):
-    """Every way of telling two calls is two tool_use blocks with whole input."""
+    """Every way in which servers send two calls gives two tool_use blocks with whole input."""
     last = {}
     if again:
         last = {"tool_calls": [call(0, "x", "Bash", LS_TEXT), call(1, "y", "Bash", PWD_TEXT)]}
@@ -217,7 +217,7 @@ def test_words_after_a_call_come_after_it():
 
 
 def test_words_within_a_call_wait_for_its_end():
-    """Blocks never mix: what comes in the middle of a call is said after it."""
+    """Text in the middle of a call is emitted after the call."""
     message = answer(
         delta(tool_calls=[call(0, "a", "Bash", '{"a"')]),
         delta(content="aside"),
@@ -229,7 +229,7 @@ def test_words_within_a_call_wait_for_its_end():
 
 
 def test_a_call_without_arguments():
-    """No arguments at all are an empty object."""
+    """A call without arguments has an empty object as input."""
     assert tools(answer(delta(tool_calls=[call(0, "a", "Now")]), delta("tool_calls"))) == [
         ("Now", {})
     ]
@@ -237,7 +237,7 @@ def test_a_call_without_arguments():
 
 @pytest.mark.parametrize("bad", ["functions.Bash:0", "", None, "x" * 65, "toolu_old"])
 def test_ids_are_ones_that_every_mode_takes(bad):
-    """Unfit ids and ids that the conversation already has are replaced."""
+    """Invalid ids, and ids already used in the conversation, are replaced."""
     used = {"type": "tool_use", "id": "toolu_old", "name": "Bash", "input": {}}
     turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": [used]}]
     message = answer(
@@ -248,7 +248,7 @@ def test_ids_are_ones_that_every_mode_takes(bad):
 
 
 def test_a_good_id_is_kept():
-    """The server finds its own id again in the next request."""
+    """A valid id is kept, so that the server finds it again in the next request."""
     message = answer(delta(tool_calls=[call(0, "call_7", "Bash", "{}")]), delta("tool_calls"))
     assert message["content"][0]["id"] == "call_7"
 
@@ -266,12 +266,12 @@ def test_a_good_id_is_kept():
     ],
 )
 def test_stop_reasons(chunks, reason):
-    """Every ending has its reason; a missing one is read from [DONE]."""
+    """Every finish reason is translated; if it is missing, [DONE] decides."""
     assert answer(*chunks)["stop_reason"] == reason
 
 
 def test_a_matched_stop_sequence_is_named():
-    """Where the server says which one matched, the client hears it."""
+    """The matched stop sequence is passed on if the server names it."""
     chunk = delta("stop", content="a")
     chunk["choices"][0]["stop_reason"] = "</block>"
     message = answer(chunk, stop_sequences=["</block>"])
@@ -279,7 +279,7 @@ def test_a_matched_stop_sequence_is_named():
 
 
 def test_a_repeated_whole_message_is_not_said_twice():
-    """Some servers end by telling the message once more."""
+    """A whole message that is repeated at the end of a stream is not emitted again."""
     again = {"choices": [{"message": {"content": "Hello"}, "finish_reason": "stop"}]}
     message = answer(delta(content="Hello"), again)
     assert message["content"] == [{"type": "text", "text": "Hello"}]
@@ -309,7 +309,7 @@ def test_a_repeated_whole_message_is_not_said_twice():
     ],
 )  # fmt: skip
 def test_a_broken_answer_fails(chunks):
-    """What cannot be mended is an error and never a message."""
+    """A mistake that cannot be corrected is an error and never a message."""
     with pytest.raises(BrokenAnswerError):
         answer(*chunks)
 
@@ -324,14 +324,14 @@ def test_a_broken_answer_fails(chunks):
     ],
 )
 def test_errors_within_a_stream(chunk):
-    """Wherever the error stands, it is one."""
+    """An error object is recognised wherever it is in the stream."""
     with pytest.raises(RefusedInStreamError, match="out of memory"):
         answer(delta(content="a"), chunk)
 
 
 @pytest.mark.parametrize("content", [[{"type": "text", "text": "yes"}], "yes"])
 def test_a_whole_answer(content):
-    """Servers that do not stream are read alike, parts of content included."""
+    """A response that is not streamed is read like a stream, including content in parts."""
     read = reader()
     choice = {
         "message": {"content": content, "tool_calls": [call(None, "a", "Bash", LS_TEXT)]},
@@ -348,7 +348,7 @@ def test_a_whole_answer(content):
 
 @given(st.data())
 def test_the_message_does_not_depend_on_chunks_of_bytes(data):
-    """From bytes to message: any cut of the stream gives the same message."""
+    """However the stream's bytes are cut, the message is the same."""
     told = [delta(content="é"), delta(tool_calls=[call(0, "a", "Bash", LS_TEXT)]), delta("stop")]
     stream = b"".join(f"data: {json.dumps(chunk)}\r\n\r\n".encode() for chunk in [*told, USAGE])
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))

@@ -31,7 +31,7 @@ def roles(built):
 
 
 def test_the_system_prompt_comes_first_without_the_attribution():
-    """Blocks are joined; the block that differs per conversation stays out."""
+    """System blocks are joined, without the one that differs per conversation."""
     built = body(
         system=[
             {"type": "text", "text": "x-anthropic-billing-header: cc_version=1"},
@@ -43,7 +43,7 @@ def test_the_system_prompt_comes_first_without_the_attribution():
 
 
 def test_string_and_list_are_alike():
-    """Clients change between the two forms; the server's cache must not notice."""
+    """Content as a string and as a list gives the same request, so the server's cache is used."""
     text = [{"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}]
     assert body(HI, system="S") == body(
         {"role": "user", "content": text}, system=[{"type": "text", "text": "S"}]
@@ -51,7 +51,7 @@ def test_string_and_list_are_alike():
 
 
 def test_system_messages_within_stay_in_place():
-    """Only one directly after the first user turn moves, by its position alone."""
+    """Only a system message directly after the first user turn is moved."""
     later = {"role": "system", "content": "plan mode"}
     turns = [HI, {"role": "system", "content": "agents"}, {"role": "assistant", "content": "yes"}]
     built = body(*turns, HI, later, system="S")
@@ -61,7 +61,7 @@ def test_system_messages_within_stay_in_place():
 
 
 def test_system_messages_for_servers_that_refuse_them():
-    """They become reminders in the user's turn, and user turns never stand side by side."""
+    """They become reminders in user turns, and adjacent user turns are merged."""
     turns = [HI, {"role": "assistant", "content": "yes"}, HI, {"role": "system", "content": "now"}]
     built = body(*turns, quirks=Quirks(frozenset({Quirk.SYSTEM_AS_USER})))
     assert roles(built) == ["user", "assistant", "user"]
@@ -69,7 +69,7 @@ def test_system_messages_for_servers_that_refuse_them():
 
 
 def test_calls_and_results_keep_their_order():
-    """Words and results of one turn become messages in the order in which they stand."""
+    """Text and results of one turn become messages in the same order."""
     call = {"type": "tool_use", "id": "t1", "name": "Bash", "input": {"command": "ls"}}
     other = {"type": "tool_use", "id": "t2", "name": "Bash", "input": {}}
     built = body(
@@ -111,7 +111,7 @@ def test_calls_and_results_keep_their_order():
 
 
 def test_images_go_as_data_addresses():
-    """A picture of the user's stays where it is; one of a result follows the result."""
+    """Images become data URLs; an image of a result follows the result."""
     image = {
         "type": "image",
         "source": {"type": "base64", "media_type": "image/png", "data": "iVBO"},
@@ -132,7 +132,7 @@ def test_images_go_as_data_addresses():
 
 
 def test_thoughts_go_along():
-    """What the model thought is given back to it, whatever signed it."""
+    """Earlier thinking is sent back to the model, whoever signed it."""
     thought = {"type": "thinking", "thinking": "hm", "signature": "foreign"}
     words = {"type": "text", "text": "yes"}
     built = body(HI, {"role": "assistant", "content": [thought, words]}, HI)
@@ -153,7 +153,7 @@ def test_thoughts_go_along():
     ],
 )
 def test_tool_choice(choice, expected):
-    """Every choice has its word; server tools are left out."""
+    """Every tool_choice is translated, and server tools are left out."""
     search = {"type": "web_search_20250305", "name": "web_search"}
     fields = {"tool_choice": choice} if choice else {}
     built = body(tools=[TOOL, search], **fields)
@@ -162,7 +162,7 @@ def test_tool_choice(choice, expected):
 
 
 def test_a_tool_is_forced_without_its_name():
-    """Where a choice is only a word, the other tools are not offered."""
+    """If tool_choice must be a string, only the forced tool is offered."""
     built = body(
         tools=[TOOL, {**TOOL, "name": "Read"}],
         tool_choice={"type": "tool", "name": "Read"},
@@ -173,7 +173,7 @@ def test_a_tool_is_forced_without_its_name():
 
 
 def test_the_rest_of_a_request():
-    """Limits, sampling, stops, parallel calls and a schema each have their field."""
+    """Limits, sampling, stop sequences, parallel calls and a schema get their fields."""
     schema = {"type": "object", "properties": {"title": {"type": "string"}}}
     built = body(
         stop_sequences=["</block>"],
@@ -203,20 +203,20 @@ def test_the_rest_of_a_request():
     ],
 )
 def test_thinking_is_asked_for_as_each_kind_knows(kind, thinking, expected):
-    """A title must not be thought about for a minute; a hard question may."""
+    """Thinking is turned on or off by the setting of each kind of server."""
     built = body(thinking=thinking, output_config={"effort": "high"}, settings={"kind": kind})
     fields = ("chat_template_kwargs", "reasoning")
     assert {key: built[key] for key in fields if key in built} == expected
 
 
 def test_what_was_refused_is_left_out():
-    """A field that the server does not take is not sent again."""
+    """A field that the server refused is not sent again."""
     built = body(top_k=4, quirks=Quirks(dropped=frozenset({"top_k", "stream_options"})))
     assert not {"top_k", "stream_options"} & set(built)
 
 
 def test_short_ids_agree():
-    """Where ids have nine characters, a call and its result still have the same one."""
+    """A call and its result have the same id when ids are shortened to nine characters."""
     call = {"type": "tool_use", "id": "toolu_0123456789", "name": "Bash", "input": {}}
     result = {"type": "tool_result", "tool_use_id": "toolu_0123456789", "content": "a"}
     built = body(
@@ -231,7 +231,7 @@ def test_short_ids_agree():
 
 
 def test_a_pdf_is_refused_by_name():
-    """What has no place in the dialect is said, not dropped."""
+    """Content that the dialect cannot express is refused by name, not dropped."""
     source = {"type": "base64", "media_type": "application/pdf", "data": ""}
     with pytest.raises(ApiError) as error:
         body({"role": "user", "content": [{"type": "document", "source": source}]})
@@ -252,7 +252,7 @@ def test_a_pdf_is_refused_by_name():
     ],
 )
 def test_refusals_teach(refusal, quirk):
-    """Each known wording teaches its quirk, once."""
+    """Each known message of a refusal is learned once."""
     learned = Quirks().learn(refusal, {})
     assert learned is not None
     assert learned.known == {quirk}
@@ -260,7 +260,7 @@ def test_refusals_teach(refusal, quirk):
 
 
 def test_a_refused_field_is_learned_only_when_it_was_sent():
-    """The name of a field in some other complaint changes nothing."""
+    """The name of a field that was not sent changes nothing."""
     learned = Quirks().learn("Unrecognized request argument: top_k", {"top_k": 1})
     assert learned is not None
     assert learned.dropped == {"top_k"}
@@ -270,6 +270,6 @@ def test_a_refused_field_is_learned_only_when_it_was_sent():
 @settings(max_examples=500, deadline=None)
 @given(st.lists(BLOCKS, min_size=1, max_size=3), st.sampled_from(["user", "assistant", "system"]))
 def test_odd_blocks_are_translated_or_refused(blocks, role):
-    """Whatever stands in a block, nothing fails but the request, in words."""
+    """Any block is translated, or its request is refused with a message."""
     with suppress(ApiError):
         body(HI, {"role": role, "content": blocks})

@@ -1,4 +1,4 @@
-"""Overflow in the words of the servers, as the sentences that Claude Code acts on."""
+"""Refusals of prompts that are too long, as the sentences that Claude Code acts on."""
 
 import pytest
 
@@ -31,7 +31,7 @@ OPENROUTER = (
 @pytest.mark.parametrize("words", [VLLM, VLLM_NEW, VLLM_NEWEST, OPENROUTER])
 @pytest.mark.parametrize(("prompt", "sentence"), [(5000, TOO_LONG), (3000, TOO_MUCH)])
 def test_a_prompt_and_an_answer_too_long_differ(words, prompt, sentence):
-    """A prompt that fits asks for a shorter answer, one that does not for a shorter prompt."""
+    """A prompt that fits gets the error to shorten the answer, a longer one that to compact."""
     overflow = find_overflow(words.format(prompt=prompt, total=prompt + 2000), {})
     assert overflow is not None
     assert overflow.error("vllm", 2000).message == sentence
@@ -54,14 +54,14 @@ def test_a_prompt_and_an_answer_too_long_differ(words, prompt, sentence):
     ],
 )
 def test_a_prompt_too_long(words):
-    """Each server's words become the one sentence with its counts."""
+    """Each server's message becomes the API's sentence with its counts."""
     overflow = find_overflow(words, {})
     assert overflow is not None
     assert overflow.error("it", 100).message == TOO_LONG
 
 
 def test_counts_beside_the_words():
-    """llama.cpp says the counts in fields of their own, whatever its words."""
+    """llama.cpp's counts are read from their own fields."""
     details = {"type": "exceed_context_size_error", "n_prompt_tokens": 5000, "n_ctx": 4096}
     overflow = find_overflow("too much", details)
     assert overflow is not None
@@ -79,7 +79,7 @@ def test_counts_beside_the_words():
     ],
 )  # fmt: skip
 def test_without_counts_none_are_made_up(words, details):
-    """The sentence begins as the client knows it, without numbers that nobody counted."""
+    """Without counts the sentence has its known beginning and no numbers."""
     overflow = find_overflow(words, details)
     assert overflow is not None
     message = overflow.error("lmstudio", 1).message
@@ -90,5 +90,5 @@ def test_without_counts_none_are_made_up(words, details):
     "words", ["Invalid tool_choice type: 'object'.", "Loading model", "model not found", ""]
 )
 def test_other_refusals_are_not_about_length(words):
-    """Nothing else makes a client throw its conversation away."""
+    """No other refusal makes a client compact its conversation."""
     assert find_overflow(words, {}) is None

@@ -1,4 +1,4 @@
-"""The event stream parser: the standard's rules, and independence of how bytes arrive."""
+"""The event stream parser: the standard's rules, and independence of chunks."""
 
 import time
 
@@ -39,7 +39,7 @@ ENDS = st.sampled_from([b"\n", b"\r", b"\r\n"])
 
 @st.composite
 def streams(draw) -> bytes:
-    """Bytes of lines with any mix of line ends, perhaps a mark first, perhaps no end at the end."""
+    """Bytes of lines with any mix of line ends, with or without a byte order mark."""
     lines = draw(st.lists(st.tuples(LINES, ENDS), max_size=12))
     body = b"".join(line + end for line, end in lines)
     mark = draw(st.sampled_from([b"", b"\xef\xbb\xbf", b"\xef"]))
@@ -48,7 +48,7 @@ def streams(draw) -> bytes:
 
 @given(streams(), st.data())
 def test_chunks_do_not_matter(stream, data):
-    """However a stream is cut, the events are those of the stream in one piece."""
+    """However a stream is cut, it gives the same events."""
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
     pieces = [stream[i:j] for i, j in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
     assert parse(*pieces) == parse(stream)
@@ -56,7 +56,7 @@ def test_chunks_do_not_matter(stream, data):
 
 @given(streams())
 def test_single_bytes_do_not_matter(stream):
-    """Cut at every byte, the events are the same."""
+    """A stream that arrives byte by byte gives the same events."""
     assert parse(*(bytes([byte]) for byte in stream)) == parse(stream)
 
 
@@ -64,7 +64,7 @@ def test_single_bytes_do_not_matter(stream):
     st.lists(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\r\n")), min_size=1)
 )
 def test_line_ends_are_alike(texts):
-    """LF, CR and CRLF say the same, and no other character ends a line."""
+    """LF, CR and CRLF end a line, and no other character does."""
     expected = [ServerEvent("", text) for text in texts]
     for end in ("\n", "\r", "\r\n"):
         stream = "".join(f"data: {text}{end}{end}" for text in texts).encode()
@@ -72,13 +72,13 @@ def test_line_ends_are_alike(texts):
 
 
 def test_the_rules_of_the_standard():
-    """Names, several data lines, one space after the colon, comments, events without data."""
+    """The parser follows the standard's rules for names, data lines, spaces and comments."""
     stream = b": hi\nevent: a\ndata: 1\ndata:2\n\nevent: lost\n\ndata\n\nid: 3\ndata:  4\n\n"
     assert parse(stream) == [ServerEvent("a", "1\n2"), ServerEvent("", ""), ServerEvent("", " 4")]
 
 
 def test_the_last_blank_line_may_be_missing():
-    """Servers forget the line after their last event."""
+    """The last event is read even if its closing blank line is missing."""
     assert parse(b"data: [DONE]") == [ServerEvent("", "[DONE]")]
     assert parse(b"data: [DONE]\n") == [ServerEvent("", "[DONE]")]
 
@@ -89,7 +89,7 @@ def test_a_mark_at_the_start_is_no_text():
 
 
 def test_a_long_line_takes_linear_time():
-    """Five megabytes in small pieces are parsed in moments, not minutes."""
+    """Five megabytes in small pieces are parsed in linear time."""
     line = b"data: " + b"x" * 5_000_000 + b"\n\n"
     begin = time.monotonic()
     events = parse(*(line[i : i + 1000] for i in range(0, len(line), 1000)))
@@ -98,7 +98,7 @@ def test_a_long_line_takes_linear_time():
 
 
 def test_an_endless_event_is_refused(monkeypatch):
-    """A stream that never ends an event does not fill memory."""
+    """An event without an end is refused before it fills the memory."""
     monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 1000)
     with pytest.raises(StreamTooLargeError):
         parse(*[b"data: 0123456789\n"] * 100)

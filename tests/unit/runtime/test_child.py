@@ -20,7 +20,7 @@ BIRTH = Birth(
 
 
 def test_a_birth_survives_its_line():
-    """What the daemon writes is what the child reads, on one line."""
+    """The child reads from one line what the daemon wrote."""
     line = BIRTH.to_json()
     assert "\n" not in line
     assert Birth.from_json(line) == BIRTH
@@ -43,7 +43,7 @@ def test_garbage_collection_leaves_out_the_objects_of_the_start():
 
 
 def test_the_end_of_the_pipe_is_noticed():
-    """Bytes do not count, the end does: this is how a child learns that its daemon is gone."""
+    """The end of stdin calls `on_end`, and bytes on it do not."""
     gone = threading.Event()
     source, sink = os.pipe()
     watch_end_of(source, gone.set)

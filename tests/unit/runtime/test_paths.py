@@ -1,4 +1,4 @@
-"""Paths: found the same way by everybody, private, short enough for sockets."""
+"""Paths: every command computes the same ones, private and short enough for sockets."""
 
 import os
 import shutil
@@ -28,13 +28,13 @@ def test_one_variable_moves_everything(home):
 
 
 def test_finding_touches_nothing(home):
-    """A command may look for the daemon without leaving folders behind."""
+    """Computing the paths creates no folder."""
     find_paths({"ANYCLAUDE_HOME": str(home / "new")})
     assert not (home / "new").exists()
 
 
 def test_folders_are_private(home):
-    """Created 0700; an older, wider folder of ours is narrowed."""
+    """Folders are created 0700, and wider ones of ours are narrowed."""
     (home / "logs").mkdir(mode=0o755)
     paths = find_paths({"ANYCLAUDE_HOME": str(home)})
     paths.create()
@@ -43,7 +43,7 @@ def test_folders_are_private(home):
 
 
 def test_long_homes_fall_back_to_one_short_folder(home):
-    """Too long for a socket: every command computes the same short folder, other homes another."""
+    """A home too long for sockets gets a short folder, the same for every command."""
     long = {"ANYCLAUDE_HOME": str(home / ("x" * 120))}
     first, second = find_paths(long), find_paths(long)
     assert first == second
@@ -59,7 +59,7 @@ def test_long_homes_fall_back_to_one_short_folder(home):
 
 
 def test_the_longest_home_that_fits_is_kept():
-    """One byte decides, and it decides by the longest socket name."""
+    """The fallback begins one byte past the limit of the longest socket name."""
     room = MAX_SOCKET_PATH_BYTES - len("/run/frontend-999999.sock")
     fits = "/" + "x" * (room - 1)
     assert find_paths({"ANYCLAUDE_HOME": fits}).run == Path(fits) / "run"
@@ -67,7 +67,7 @@ def test_the_longest_home_that_fits_is_kept():
 
 
 def test_a_link_in_place_of_a_folder_is_refused(home):
-    """Nobody can lead the sockets elsewhere by a link."""
+    """A link in place of a folder is refused, so nobody can redirect the sockets."""
     (home / "elsewhere").mkdir()
     (home / "run").symlink_to(home / "elsewhere")
     with pytest.raises(UnsafeFolderError, match="is a link or belongs to another user"):
@@ -76,7 +76,7 @@ def test_a_link_in_place_of_a_folder_is_refused(home):
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
 def test_a_folder_of_somebody_else_is_refused(home):
-    """A folder that another user owns is never used."""
+    """A folder of another user is refused."""
     (home / "run").mkdir()
     os.chown(home / "run", 12345, -1)
     with pytest.raises(UnsafeFolderError):

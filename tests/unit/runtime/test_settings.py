@@ -15,14 +15,14 @@ def origin_of(loaded, key):
 
 
 def test_the_defaults_stand_without_a_file(file):
-    """A missing file is an empty one."""
+    """A missing file counts as an empty one."""
     loaded = load(file, {})
     assert loaded.settings.server.port == 49152
     assert {origin for _, _, origin in loaded.entries()} == {"default"}
 
 
 def test_each_layer_beats_the_one_below_it(file):
-    """Flag over environment over file over default, each remembered as the origin."""
+    """Flags win over environment, file and defaults, in that order; origins are kept."""
     assert (load(file, {}).settings.server.port, origin_of(load(file, {}), "server.port")) == (
         49152,
         "default",
@@ -48,14 +48,14 @@ def test_any_key_can_be_set_from_the_environment(file):
 
 
 def test_the_older_model_variables_are_read_last(file):
-    """ANYCLAUDE_MODEL wins over the names that came before it."""
+    """ANYCLAUDE_MODEL wins over its older names."""
     old = {"MLX_LM_MODEL": "old"}
     assert load(file, old).settings.model.path == "old"
     assert load(file, old | {"ANYCLAUDE_MODEL": "new"}).settings.model.path == "new"
 
 
 def test_an_unknown_key_is_refused_with_a_suggestion(file):
-    """A typo names itself, its file, and the key that was meant."""
+    """The error names the unknown key, its file, and the key that was probably meant."""
     file.write_text("[server]\nprot = 1\n")
     with pytest.raises(SettingsError) as caught:
         load(file, {})
@@ -66,7 +66,7 @@ def test_an_unknown_key_is_refused_with_a_suggestion(file):
 
 
 def test_an_unfit_value_names_its_origin(file):
-    """What is wrong, with which value, from where."""
+    """The error names the key, the value and its origin."""
     with pytest.raises(SettingsError) as caught:
         load(file, {"ANYCLAUDE_PORT": "99999"})
     assert "environment ANYCLAUDE_PORT: server.port" in str(caught.value)
@@ -74,7 +74,7 @@ def test_an_unfit_value_names_its_origin(file):
 
 
 def test_every_problem_is_told_at_once(file):
-    """One line per problem, not one run per problem."""
+    """All problems are reported together, one per line."""
     file.write_text('[server]\nport = "x"\n[cache]\nkv_bits = 3\n')
     with pytest.raises(SettingsError) as caught:
         load(file, {})
@@ -82,7 +82,7 @@ def test_every_problem_is_told_at_once(file):
 
 
 def test_broken_toml_names_the_file_and_the_line(file):
-    """A file that cannot be parsed says where."""
+    """The error for invalid TOML names the file and the line."""
     file.write_text("mode = \n")
     with pytest.raises(SettingsError, match=r"config\.toml is not valid TOML.*line 1"):
         load(file, {})

@@ -58,7 +58,7 @@ async def call(path: Path, request: worker.GenerateRequest = REQUEST) -> Caller:
 
 
 async def read(caller: Caller, head: bytes = b"") -> list[bytes]:
-    """All messages to the end of the connection, of which `head` is read already."""
+    """Reads all messages to the end of the connection; `head` is read already."""
     reader, writer = caller
     messages = list(Frames().feed(head + await reader.read()))
     writer.close()
@@ -71,7 +71,7 @@ async def emit_started(_: worker.GenerateRequest, emit: Emit) -> None:
 
 @given(st.lists(st.text(max_size=50), max_size=5), st.data())
 def test_frames_do_not_depend_on_how_bytes_come(words: list[str], data: st.DataObject) -> None:
-    """However the stream is cut, the same messages come out of it, once each and in order."""
+    """However the stream is cut, it gives the same messages in order."""
     messages = [say.delta(text=word) for word in words]
     stream = b"".join(map(framed, messages)) + END
     cuts = sorted(data.draw(st.sets(st.integers(0, len(stream)), max_size=10)) | {0, len(stream)})
@@ -85,19 +85,19 @@ def test_frames_do_not_depend_on_how_bytes_come(words: list[str], data: st.DataO
 
 
 def test_a_length_beyond_the_limit_fails() -> None:
-    """A length that no message has fails by itself, before so many bytes are awaited."""
+    """A length beyond the limit fails before that many bytes are awaited."""
     with pytest.raises(MessageTooLargeError):
         list(Frames().feed((MAX_MESSAGE_BYTES + 1).to_bytes(4, "big")))
 
 
 def test_a_message_beyond_the_limit_is_not_sent() -> None:
-    """The sender refuses what the receiver would."""
+    """The sender refuses a message that the receiver would refuse."""
     with pytest.raises(MessageTooLargeError):
         framed(worker.GenerateRequest(body_json=b" " * MAX_MESSAGE_BYTES))
 
 
 async def test_a_response_ends_with_its_mark(path: Path) -> None:
-    """Every message comes, then the mark without which a response is not complete."""
+    """All messages arrive, then the mark of a complete response."""
     events = [say.started(), say.text_start(), say.delta(text="Hi")]
     requests = []
 
@@ -113,7 +113,7 @@ async def test_a_response_ends_with_its_mark(path: Path) -> None:
 
 
 async def test_the_socket_is_private(path: Path) -> None:
-    """Nobody but its user may connect."""
+    """Only the user can connect."""
 
     def mode() -> int:
         return stat.S_IMODE(path.stat().st_mode)
@@ -124,7 +124,7 @@ async def test_the_socket_is_private(path: Path) -> None:
 
 @pytest.mark.parametrize("sent", [b"\0\0\0\2\xff\xff", b"\xff\xff\xff\xff"])
 async def test_a_call_that_cannot_be_read_is_closed(path: Path, sent: bytes) -> None:
-    """Bytes that are no request, or a length that no request has, cost only their connection."""
+    """Invalid bytes or lengths close only their own connection."""
     async with serving(path, emit_started):
         reader, writer = await asyncio.open_unix_connection(str(path))
         writer.write(sent)
@@ -133,7 +133,7 @@ async def test_a_call_that_cannot_be_read_is_closed(path: Path, sent: bytes) -> 
 
 
 async def test_a_handler_that_fails_is_reported(path: Path) -> None:
-    """A defect in the worker is an error that points to the log, and not a lost worker."""
+    """A defect in the worker becomes an error that names the log."""
 
     async def handler(_: worker.GenerateRequest, emit: Emit) -> None:
         await emit([say.started()])
@@ -147,7 +147,7 @@ async def test_a_handler_that_fails_is_reported(path: Path) -> None:
 
 @pytest.mark.parametrize("is_silent", [True, False])
 async def test_closing_the_connection_cancels_the_call(path: Path, is_silent: bool) -> None:
-    """It does whether the worker computes or waits for the caller to read."""
+    """Closing the connection cancels a call that computes or waits to send."""
     over = asyncio.Event()
 
     async def handler(_: worker.GenerateRequest, emit: Emit) -> None:
@@ -168,7 +168,7 @@ async def test_closing_the_connection_cancels_the_call(path: Path, is_silent: bo
 
 
 async def test_a_caller_that_reads_nothing_stops_the_work(path: Path) -> None:
-    """A worker runs ahead by what the buffers hold, and no further."""
+    """A worker runs ahead of its caller only as far as the buffers allow."""
     emitted = 0
 
     async def handler(_: worker.GenerateRequest, emit: Emit) -> None:
@@ -185,7 +185,7 @@ async def test_a_caller_that_reads_nothing_stops_the_work(path: Path) -> None:
 
 
 async def test_stopping_waits_for_running_calls_only(path: Path) -> None:
-    """A running call has its grace, a caller that sent nothing has none, no new call gets in."""
+    """Stopping waits for running calls, closes idle connections, and accepts no new call."""
     may_end = asyncio.Event()
 
     async def handler(_: worker.GenerateRequest, emit: Emit) -> None:
@@ -208,7 +208,7 @@ async def test_stopping_waits_for_running_calls_only(path: Path) -> None:
 
 
 async def test_stopping_cuts_what_does_not_end(path: Path) -> None:
-    """The cut response lacks its mark, so nobody takes it for a complete one."""
+    """A response that is cut off lacks its mark, so it never looks complete."""
 
     async def handler(_: worker.GenerateRequest, emit: Emit) -> None:
         await emit([say.started()])
@@ -222,7 +222,7 @@ async def test_stopping_cuts_what_does_not_end(path: Path) -> None:
 
 
 async def test_a_call_cancelled_before_it_begins_is_closed(path: Path) -> None:
-    """Its caller is not left waiting for a response that will not come."""
+    """A call that is cancelled before it begins closes its connection."""
 
     async def handler(_: worker.GenerateRequest, emit: Emit) -> None:
         raise AssertionError("it was cancelled")

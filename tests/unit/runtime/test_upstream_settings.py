@@ -1,4 +1,4 @@
-"""`[upstreams.NAME]`: presets, overlays, names of the environment, and what is refused."""
+"""`[upstreams.NAME]`: presets, changes to them, variables, and refused values."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def test_the_presets_are_there_without_a_word(file):
 
 
 def test_how_long_a_local_server_is_waited_for(file):
-    """A connection within 2 s, and no silence of more than 120 s once an answer has begun."""
+    """Local servers get 2 s to connect, and 120 s of silence once a response has begun."""
     for name in ("lmstudio", "vllm", "llama-cpp", "ollama"):
         found = upstreams(file)[name]
         assert (found.connect_timeout_seconds, found.idle_timeout_seconds) == (2, 120)
@@ -35,14 +35,14 @@ def test_how_long_a_local_server_is_waited_for(file):
 
 
 def test_a_table_keeps_what_its_preset_says_and_it_does_not(file):
-    """Naming one key of a preset leaves the others."""
+    """A table that sets one key keeps the preset's other values."""
     found = upstreams(file, '[upstreams.lmstudio]\nmodel = "qwen3"\n')
     assert found["lmstudio"].model == "qwen3"
     assert found["lmstudio"].base_url == "http://127.0.0.1:1234"
 
 
 def test_a_table_of_a_new_name_takes_the_preset_of_its_kind(file):
-    """A second vLLM is one line and an address."""
+    """A table with a new name gets the preset of its kind."""
     found = upstreams(file, '[upstreams.big]\nkind = "vllm"\nbase_url = "http://10.0.0.2:8000"\n')
     assert found["big"].api_key_env == "VLLM_API_KEY"
     assert not found["big"].is_loopback
@@ -50,7 +50,7 @@ def test_a_table_of_a_new_name_takes_the_preset_of_its_kind(file):
 
 @pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/"])
 def test_an_address_may_end_in_v1(file, suffix):
-    """All four spellings are one address."""
+    """An address with or without /v1 and slash is the same."""
     found = upstreams(file, environ={"LMSTUDIO_URL": f"http://127.0.0.1:9{suffix}"})
     assert found["lmstudio"].root == "http://127.0.0.1:9"
 
@@ -75,7 +75,7 @@ def test_the_variables_people_already_export_are_read(file):
 
 
 def test_model_names_with_dots_survive(file):
-    """The keys of `models` are the user's and may hold dots and stars."""
+    """Keys of `models` may contain dots and stars."""
     text = '[upstreams.vllm.models]\n"claude-haiku-4.5*" = "qwen2.5"\n'
     assert upstreams(file, text)["vllm"].models == {"claude-haiku-4.5*": "qwen2.5"}
     entries = {key: value for key, value, _ in load(file, {}).entries()}
@@ -94,7 +94,7 @@ def test_model_names_with_dots_survive(file):
     ],
 )
 def test_what_cannot_work_is_refused_with_what_would(file, line, word):
-    """A wrong key, address or kind names itself, and a key never stands in the file."""
+    """Errors name the wrong key, address or kind; API keys in the file are refused."""
     with pytest.raises(SettingsError) as error:
         upstreams(file, f"[upstreams.lmstudio]\n{line}\n")
     assert word in str(error.value)
@@ -102,7 +102,7 @@ def test_what_cannot_work_is_refused_with_what_would(file, line, word):
 
 
 def test_a_proxy_is_shown_without_its_credentials(file):
-    """What `anyclaudectl config` lists; the relay gets the whole address."""
+    """`config` shows a proxy without credentials, while the relay gets the whole address."""
     url = "http://user:p%40ss@proxy.test:3128"
     file.write_text(f'[upstreams.openrouter]\nproxy = "{url}"\n')
     loaded = load(file, {})
@@ -115,7 +115,7 @@ def test_a_proxy_is_shown_without_its_credentials(file):
 
 @pytest.mark.parametrize("proxy", ["proxy.test:3128", "socks5://proxy.test", "http://"])
 def test_an_unusable_proxy_is_refused(file, proxy):
-    """The error says what is expected, and does not repeat an address that may hold a password."""
+    """The error says what is expected, and does not repeat a possible password."""
     with pytest.raises(SettingsError, match=r"upstreams\.vllm\.proxy.*http://proxy") as error:
         upstreams(file, f'[upstreams.vllm]\nproxy = "{proxy}"\n')
     assert proxy == "http://" or f'"{proxy}"' not in str(error.value)
@@ -134,6 +134,6 @@ def test_an_unusable_proxy_is_refused(file, proxy):
     ],
 )
 def test_what_is_loopback(file, host, is_loopback):
-    """Every address that never leaves the machine, and no other."""
+    """Exactly the addresses that never leave the machine count as loopback."""
     found = upstreams(file, environ={"LMSTUDIO_URL": f"http://{host}:9"})
     assert found["lmstudio"].is_loopback is is_loopback

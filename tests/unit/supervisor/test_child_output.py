@@ -10,7 +10,7 @@ from anyclaude.supervisor.child_output import MAX_LINE_BYTES, TAIL_BYTES, ChildL
 
 
 def test_a_json_line_is_logged_again_with_its_fields():
-    """Level, event and fields survive; the child's name is added."""
+    """Level, event and fields are kept, and the child's name is added."""
     with capture_logs() as events:
         ChildLog("mlx").line(b'{"event": "loaded", "level": "error", "tokens": 3, "timestamp": 1}')
     assert events == [{"event": "loaded", "log_level": "error", "tokens": 3, "worker": "mlx"}]
@@ -18,7 +18,7 @@ def test_a_json_line_is_logged_again_with_its_fields():
 
 @pytest.mark.parametrize("line", [b"Fatal Python error", b"[1]", b"{}", b'{"no": "event"}'])
 def test_anything_else_is_wrapped(line):
-    """Native crash text and half a JSON document reach the log as text."""
+    """Native crash text and incomplete JSON are logged as text."""
     with capture_logs() as events:
         ChildLog("mlx").line(line)
     assert events[0]["event"] == "raw output"
@@ -26,7 +26,7 @@ def test_anything_else_is_wrapped(line):
 
 
 def test_the_tail_keeps_the_last_8_kib():
-    """However much a child writes, only the end is kept."""
+    """However much a child writes, only its last 8 KiB are kept."""
     log = ChildLog("mlx")
     with capture_logs():
         for number in range(2000):

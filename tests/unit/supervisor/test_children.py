@@ -24,7 +24,7 @@ def inherited(tmp_path, **spec):
 
 
 def test_keys_reach_the_child_that_asks_servers(tmp_path):
-    """The variables that the settings name, and the proxies; no other secret."""
+    """The relay gets the keys that the settings name and the proxies, and no other secret."""
     assert inherited(tmp_path, uses_network=True) == {*SHELL} - {"AWS_SECRET_ACCESS_KEY"}
 
 

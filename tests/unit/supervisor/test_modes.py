@@ -1,4 +1,4 @@
-"""Which mode a daemon starts in."""
+"""Modes: the catalog, the mode at start, and the saved choice."""
 
 import json
 
@@ -27,7 +27,7 @@ def start(tmp_path, config="", environ=None, flag=None):
 
 
 def test_the_kept_mode_stands_between_environment_and_file(tmp_path, mode_file):
-    """Flag, environment, kept mode, config file, default: in this order."""
+    """Priority: flag, environment, saved mode, config file, default."""
     assert start(tmp_path) == "mlx-lm"
     assert start(tmp_path, 'mode = "lmstudio"') == "lmstudio"
     modes.save(MODES["mlx-lm"], mode_file)
@@ -42,13 +42,13 @@ def test_the_kept_mode_stands_between_environment_and_file(tmp_path, mode_file):
     "content", ["", "{", "[]", "{}", '{"mode": "bare"}', '{"mode": "gone"}', '{"mode": 3}']
 )
 def test_a_doubtful_kept_mode_is_ignored(tmp_path, mode_file, content):
-    """Damage, or a mode of another build, never keeps the service down."""
+    """A damaged or unknown saved mode is ignored."""
     mode_file.write_text(content)
     assert start(tmp_path, BARE) == "mlx-lm"
 
 
 def test_a_configured_mode_must_be_servable(tmp_path):
-    """What somebody asked for is never replaced silently."""
+    """A configured mode that nothing can serve is an error, never replaced silently."""
     with pytest.raises(UnknownModeError, match="Did you mean mlx-lm"):
         start(tmp_path, 'mode = "mlx-ml"')
     with pytest.raises(ModeMissingError, match="has no address"):
@@ -60,7 +60,7 @@ def of(**tables):
 
 
 def test_each_preset_is_a_mode():
-    """What DESIGN names can be chosen with no configuration at all; ours comes first."""
+    """Every preset can be chosen without configuration; our own mode is the first."""
     assert list(MODES) == [
         *("mlx-lm", "lmstudio", "vllm", "llama-cpp", "ollama", "openrouter", "claude", "auto"),
     ]
@@ -71,7 +71,7 @@ def test_each_preset_is_a_mode():
 
 
 def test_each_table_of_the_configuration_is_a_mode():
-    """A server of one's own has its own mode, which says when prompts leave the machine."""
+    """A server in the configuration is a mode that shows if prompts leave the machine."""
     near, far = {"base_url": "http://127.0.0.1:9"}, {"base_url": "http://10.0.0.9:9"}
     found = of(near=near, far=far, bridge={"kind": "claude"})
     assert not found["near"].is_remote
@@ -81,14 +81,14 @@ def test_each_table_of_the_configuration_is_a_mode():
 
 
 def test_a_server_of_ones_own_answers_mlx_lm():
-    """With an address the mode is relayed, and says that its caches are not ours."""
+    """With an address, mlx-lm is relayed, and its caches are shown as that server's."""
     relayed = of(**{"mlx-lm": {"base_url": "http://127.0.0.1:8080"}})["mlx-lm"]
     assert relayed.is_relayed
     assert "caches are not ours" in relayed.description
 
 
 def test_setting_a_mode_keeps_it_and_tells_the_watchers(mode_file):
-    """The choice is on disk whole, with no temporary file left, and watchers wake."""
+    """The choice is saved atomically, and watchers are notified."""
     changes = Changes()
     current = CurrentMode(MODES["mlx-lm"], mode_file, changes)
     current.set(MODES["lmstudio"])
@@ -99,7 +99,7 @@ def test_setting_a_mode_keeps_it_and_tells_the_watchers(mode_file):
 
 
 def test_a_mode_that_cannot_be_kept_is_not_taken(tmp_path):
-    """A disk that takes nothing leaves the old mode in place, in memory and in effect."""
+    """If the choice cannot be saved, the old mode stays in effect."""
     (tmp_path / "state").write_text("a file where the folder should be")
     current = CurrentMode(MODES["mlx-lm"], tmp_path / "state" / "mode.json", Changes())
     with pytest.raises(OSError, match="state"):

@@ -27,7 +27,7 @@ def seconds(measured):
 
 
 def test_speed_is_the_median_of_a_modes_requests():
-    """One cold start does not stand for all, and other modes do not count."""
+    """The speed is the median of the mode's own requests."""
     records = [record(0.2), record(0.4), record(30.0), record(9.0, mode="lmstudio")]
     measured = speed(records, "mlx-lm")
     assert (measured.requests, seconds(measured)) == (3, pytest.approx(0.4))
@@ -54,14 +54,14 @@ def test_other_requests_are_not_measured(fields):
 
 
 def test_an_answer_of_a_few_tokens_has_no_rate():
-    """Its first token is still a fact."""
+    """A short answer gives a time to first token and no rate."""
     measured = speed([record(tokens=2)], "mlx-lm")
     assert measured.requests == 1
     assert not measured.HasField("tokens_per_second")
 
 
 def test_needs_are_those_of_all_modes():
-    """The longest prompt, whether answers called tools, whether prompts held images."""
+    """Needs: the longest prompt, whether tools were called, whether prompts had images."""
     long, calling, showing = record(), record(mode="lmstudio"), record()
     long.usage.cache_read_tokens, long.usage.input_tokens = 30_000, 5
     calling.stop_reason = worker_pb2.STOP_REASON_TOOL_USE
@@ -102,7 +102,7 @@ def test_a_new_measurement_replaces_the_saved_one(file):
 
 
 def test_the_speed_of_another_model_is_not_used(file):
-    """After a change of model nothing is known until a request was measured."""
+    """After a change of model the speed is unknown until a request is measured."""
     assert speeds(file).of("mlx-lm", "other") is None
 
 

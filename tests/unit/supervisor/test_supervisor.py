@@ -22,7 +22,7 @@ KILLED = Exit(None, "SIGKILL", "ended by SIGKILL")
 
 
 class World:
-    """Records effects; time passes only when told."""
+    """Records effects; time passes only when the test says so."""
 
     def __init__(self, settings=SETTINGS, random=0.5):
         self.now = 1000.0
@@ -179,7 +179,7 @@ def test_a_restart_of_a_running_child_stops_it_first(world):
 
 
 def test_a_stop_outlives_a_restart_under_way(world):
-    """The later of two wishes wins: stop after restart rests, restart after stop spawns."""
+    """The later request wins: stop after restart stops, restart after stop spawns."""
     world.send(Event.SPAWN, Event.READY, Event.RESTART, Event.STOP)
     world.exit()
     assert world.state is State.STOPPED
@@ -189,7 +189,7 @@ def test_a_stop_outlives_a_restart_under_way(world):
 
 
 def test_a_child_that_ignores_the_stop_is_killed(world):
-    """After stop_timeout_seconds comes KILL, and the last exit says so."""
+    """After stop_timeout_seconds the child is killed, and the last exit shows it."""
     world.send(Event.SPAWN, Event.READY, Event.STOP)
     world.ring()
     assert world.calls[-1] == "kill"
@@ -228,7 +228,7 @@ def test_an_event_without_a_handler_is_a_bug(world):
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """Whatever happens in whatever order, the promises at the top of supervisor.py hold."""
+    """In any order of events the promises at the top of supervisor.py hold."""
 
     def __init__(self):
         super().__init__()

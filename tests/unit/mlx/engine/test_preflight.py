@@ -1,4 +1,4 @@
-"""Requests, models and a machine that is short of memory: what is admitted, and what is evicted."""
+"""Memory shortage: which requests and models are admitted, and what is evicted."""
 
 import random
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ GB = 10**9
 
 @dataclass
 class Scripted(Machine):
-    """A machine with as much memory as the test says."""
+    """A machine with as much memory as the test sets."""
 
     available: int = 0
     level: Pressure = Pressure.NORMAL
@@ -42,7 +42,7 @@ class Scripted(Machine):
 
 @pytest.fixture(autouse=True)
 def _no_pool() -> Iterator[None]:
-    """Freed arrays are the machine's at once, so that the figures are the test's alone."""
+    """Counts MLX's freed arrays as free memory, so that the figures are the test's alone."""
     release_pool()
     limit = mx.set_cache_limit(0)
     yield
@@ -66,7 +66,7 @@ def prompt(seed: int = 1) -> list[int]:
 
 
 def enough(it: Bench, prompt_tokens: int = 300) -> int:
-    """Bytes with which one request is admitted: its live cache, and its tokens in the tree."""
+    """The bytes with which one request is admitted: its live cache and its tokens in the tree."""
     tokens = 2 * prompt_tokens + 1024
     return RESERVE + int(tokens * it.engine.store.budget.bytes_per_token)
 
@@ -78,7 +78,7 @@ def refusal(request: Request) -> str:
 
 
 def test_a_request_that_fits_is_admitted() -> None:
-    """With exactly the memory that it needs, it runs."""
+    """A request is admitted if exactly the memory it needs is free."""
     machine = Scripted()
     it = engine(machine)
     machine.available = enough(it)
@@ -88,7 +88,7 @@ def test_a_request_that_fits_is_admitted() -> None:
 
 
 def test_a_request_that_does_not_fit_is_refused_with_the_numbers() -> None:
-    """With one byte less, the error names what is needed, what there is, and what to do."""
+    """With one byte less, the error names needed and available bytes, and what to do."""
     machine = Scripted()
     it = engine(machine)
     machine.available = enough(it) - 1
@@ -108,7 +108,7 @@ def test_a_request_that_does_not_fit_is_refused_with_the_numbers() -> None:
 
 
 def test_idle_caches_leave_before_anybody_is_refused(tmp_path: Path) -> None:
-    """What they held is MLX's to use again, and comes back from disk."""
+    """Idle caches are evicted before a request is refused, and are read back from disk."""
     machine = Scripted(available=10 * GB)
     disk = DiskTier(tmp_path, "model", 1 << 30)
     try:
@@ -131,7 +131,7 @@ def test_idle_caches_leave_before_anybody_is_refused(tmp_path: Path) -> None:
 
 
 def test_two_requests_are_not_promised_the_same_bytes() -> None:
-    """With room for one and a half, the second waits for the first, and is answered."""
+    """If one and a half requests fit, the second waits for the first, and is answered."""
     machine = Scripted()
     it = engine(machine)
     machine.available = enough(it) + (enough(it) - RESERVE) // 2
@@ -151,7 +151,7 @@ def test_two_requests_are_not_promised_the_same_bytes() -> None:
 
 @pytest.mark.parametrize(("level", "stays"), [(Pressure.WARN, True), (Pressure.CRITICAL, False)])
 def test_pressure_makes_idle_caches_leave(level: Pressure, stays: bool) -> None:
-    """The oldest part at a warning, all when it is critical; once for each rise."""
+    """A warning evicts the oldest part, a critical level everything; once for each rise."""
     machine = Scripted(available=10 * GB)
     it = engine(machine)
     for seed in range(2, 8):
@@ -182,7 +182,7 @@ def test_pressure_makes_idle_caches_leave(level: Pressure, stays: bool) -> None:
 
 
 def test_a_model_that_does_not_fit_is_not_loaded(tmp_path: Path) -> None:
-    """Weights and reserve against what is available, to the byte."""
+    """Weights plus reserve are compared with available memory to the byte."""
     (tmp_path / "model.safetensors").write_bytes(b"x" * 1000)
     check_weights(tmp_path, Scripted(available=RESERVE + 1000), RESERVE)
     with pytest.raises(TooLargeError, match="mode lmstudio"):
@@ -190,7 +190,7 @@ def test_a_model_that_does_not_fit_is_not_loaded(tmp_path: Path) -> None:
 
 
 def test_the_refusal_names_every_number() -> None:
-    """Needed, available and kept free, in one unit."""
+    """The error names needed, available and reserved bytes in one unit."""
     error = Preflight(Scripted(available=3 * GB), GB).refusal(5 * GB)
 
     assert isinstance(error, ApiError)

@@ -1,4 +1,4 @@
-"""What other threads see of the engine."""
+"""The engine's status for other threads."""
 
 import random
 
@@ -7,7 +7,7 @@ from tests.unit.mlx.kv.kv_engine import ANSWER_TOKENS, bench, words
 
 
 def test_the_status_is_replaced_and_never_changed() -> None:
-    """A reader on another thread keeps a whole status, however the engine goes on."""
+    """A status that another thread has read never changes afterwards."""
     it = bench(tiny.Family.DENSE)
     before = it.engine.status
     prompt = words(random.Random(1), 100)

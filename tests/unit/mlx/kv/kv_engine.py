@@ -1,4 +1,4 @@
-"""An engine on a tiny model, driven turn by turn, and the fresh run it must equal."""
+"""An engine on a tiny model that a test runs turn by turn, and the fresh run to compare with."""
 
 import functools
 import random
@@ -32,7 +32,7 @@ SETTINGS = MlxSettings(
 
 
 class Recorder:
-    """Greedy sampling that keeps the first step's log-probabilities."""
+    """Greedy sampling that records the first step's log-probabilities."""
 
     def __init__(self) -> None:
         self.first: np.ndarray | None = None
@@ -70,7 +70,7 @@ class Answer:
 
 @dataclass
 class Bench:
-    """An engine driven turn by turn, without threads."""
+    """An engine that a test runs turn by turn, without threads."""
 
     engine: Engine
     model: Any
@@ -183,12 +183,12 @@ def bench(
 
 @functools.cache
 def _model(family: tiny.Family) -> Any:
-    """One for all engines: nothing writes to a model."""
+    """One model for all engines, since nothing writes to it."""
     return tiny.build(family, VOCABULARY)
 
 
 def fresh(family: tiny.Family, prompt: list[int], *, kv_bits: int = 0) -> Answer:
-    """The reference: the same ids through a new cache of a new engine, with the same settings."""
+    """The reference: the same token ids in a new cache of a new engine, with the same settings."""
     return bench(family, kv_bits=kv_bits).start(prompt, "fresh").answer()
 
 

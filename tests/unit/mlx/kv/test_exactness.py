@@ -1,4 +1,4 @@
-"""A cached prompt gives what a fresh one gives, to the last bit, on every kind of layer cache.
+"""A cached prompt gives exactly what a fresh run gives, for every kind of layer cache.
 
 Conversations are random: they append, edit anywhere, repeat exactly, fork to other sessions, and
 are cancelled in the middle of prefill. Each request is compared with the same ids run through a new
@@ -23,7 +23,7 @@ from tests.unit.mlx.kv.kv_engine import bench, fresh, same, words
 def test_cached_equals_fresh_over_random_conversations(
     family: tiny.Family, seed: int, live_idle_seconds: float
 ) -> None:
-    """Append, edit, repeat, fork, new session and cancel: always bit-equal, mostly reused.
+    """Random conversations are bit-equal to fresh runs and mostly reused.
 
     Once continuing in place, once with every cache put together from the tree.
     """
@@ -43,7 +43,7 @@ def test_cached_equals_fresh_over_random_conversations(
 
 @pytest.mark.parametrize("family", tiny.Family)
 def test_interleaved_requests_do_not_touch_each_other(family: tiny.Family) -> None:
-    """Requests that take turns, some on one lineage, answer as each would alone."""
+    """Interleaved requests, some of one lineage, give the same answers as each alone."""
     talk, engine = Conversations(7), bench(family)
     requests = [(engine.start(p, s, stable=100), p) for s, p in (talk.next() for _ in range(6))]
     for request, prompt in requests:
@@ -52,7 +52,7 @@ def test_interleaved_requests_do_not_touch_each_other(family: tiny.Family) -> No
 
 @pytest.mark.parametrize("family", tiny.Family)
 def test_pruning_between_turns_keeps_answers_exact(family: tiny.Family) -> None:
-    """A limit that holds about two conversations forces pruning and shrinking, never an error."""
+    """Answers stay exact while a limit of about two conversations forces evictions."""
     probe = bench(family)
     probe.start(words(random.Random(0), 250), "probe").answer()
     limit = 2 * probe.engine.store.budget.nbytes
@@ -84,7 +84,7 @@ def _swap_segments(leaf: Layer) -> None:
 @pytest.mark.parametrize("mutate", [_zero_one_position, _shift_by_one, _swap_segments])
 @pytest.mark.parametrize("family", tiny.Family)
 def test_a_damaged_cache_is_noticed(family: tiny.Family, mutate: Callable[[Layer], None]) -> None:
-    """The comparison can fail: one zeroed position, a shift or a swap in one layer shows."""
+    """The comparison detects one zeroed position, a shift, or a swap in one layer."""
     engine, rng = bench(family), random.Random(5)
     prompt = words(rng, 60)
     engine.start(prompt, "a").answer()

@@ -1,4 +1,4 @@
-"""Pins and verification, on the store itself."""
+"""Pins and verification, tested on the store itself."""
 
 import random
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def spoken(engine: Bench, count: int) -> list[list[int]]:
 
 
 def test_eviction_takes_pinned_segments_last() -> None:
-    """With room for one conversation, the oldest stays because it is pinned."""
+    """If only one conversation fits, the pinned one stays although it is the oldest."""
     probe = bench(tiny.Family.DENSE)
     spoken(probe, 1)
     engine = bench(tiny.Family.DENSE, 3 * probe.engine.store.budget.nbytes, live_idle_seconds=-1)
@@ -42,7 +42,7 @@ def test_eviction_takes_pinned_segments_last() -> None:
 
 
 def test_pinning_too_much_changes_nothing() -> None:
-    """The refusal names both numbers."""
+    """A pin beyond the limit is refused with both numbers and changes nothing."""
     engine = bench(tiny.Family.DENSE, 300_000, live_idle_seconds=-1)
     store = engine.engine.store
     engine.start(words(random.Random(2), 250), "a").answer()
@@ -54,7 +54,7 @@ def test_pinning_too_much_changes_nothing() -> None:
 
 
 def test_unpinning_leaves_what_others_build_on() -> None:
-    """Two pinned branches share their trunk, which stays pinned until both are let go."""
+    """The trunk of two pinned branches stays pinned until both are unpinned."""
     engine, rng = bench(tiny.Family.DENSE), random.Random(3)
     trunk = words(rng, 100)
     for name in ("a", "b"):
@@ -71,7 +71,7 @@ def test_unpinning_leaves_what_others_build_on() -> None:
 
 
 def test_a_pin_outlives_a_restart(tmp_path: Path) -> None:
-    """It is kept with the records."""
+    """A pin is stored with its records and survives a restart."""
     for is_second in (False, True):
         disk = DiskTier(tmp_path, "model", BUDGET_BYTES)
         engine = bench(tiny.Family.DENSE, disk=disk)
@@ -86,7 +86,7 @@ def test_a_pin_outlives_a_restart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", tiny.Family)
 def test_verification_agrees_with_what_was_kept(family: tiny.Family) -> None:
-    """Prompts and answers of every kind of layer, computed anew in other chunks: bit-equal."""
+    """Segments recomputed in other chunks are bit-equal, for every kind of layer."""
     engine = bench(family, live_idle_seconds=-1)
     prompts = spoken(engine, 3)
     found = _verified(engine)
@@ -99,7 +99,7 @@ def test_verification_agrees_with_what_was_kept(family: tiny.Family) -> None:
 
 @pytest.mark.parametrize("tier", ["memory", "disk"])
 def test_verification_finds_a_wrong_segment(tier: str, tmp_path: Path) -> None:
-    """One changed number is found, the segment goes, and the prompt is computed again, exactly."""
+    """One changed number is found and its segment removed; the prompt is computed again."""
     disk = DiskTier(tmp_path, "model", BUDGET_BYTES)
     engine = bench(tiny.Family.DENSE, live_idle_seconds=-1, disk=disk)
     prompts = spoken(engine, 2)

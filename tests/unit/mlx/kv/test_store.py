@@ -1,4 +1,4 @@
-"""The store: each distinct token once, the right things pruned, nothing computed twice."""
+"""The store keeps each distinct token once, prunes the right segments, computes nothing twice."""
 
 import gc
 import random
@@ -22,7 +22,7 @@ def shared_prefix(seed: int = 1) -> list[int]:
 
 
 def conversations(engine: Bench, count: int, own_tokens: int = 40) -> list[list[int]]:
-    """Sessions s0, s1, ... that share a stable prefix; returns their prompts."""
+    """Runs sessions s0, s1, ... that share a stable prefix; returns their prompts."""
     rng = random.Random(2)
     prompts = [shared_prefix() + words(rng, own_tokens) for _ in range(count)]
     for number, prompt in enumerate(prompts):
@@ -39,7 +39,7 @@ def stable_prefixes(store: KVStore) -> int:
 
 
 def test_idle_sessions_share_what_they_have_in_common(record_property: RecordProperty) -> None:
-    """16 idle sessions cost the bytes of their distinct tokens, by the ledger and by MLX."""
+    """16 idle sessions use the bytes of their distinct tokens, as counted and as MLX reports."""
     shared, own, sessions, rng = 18_490, 500, 16, random.Random(1)
     # One layer with one wide head, so that a prompt of true length takes seconds; and wide, since
     # MLX lets a small copy share the buffer it was cut from.
@@ -68,7 +68,7 @@ def test_idle_sessions_share_what_they_have_in_common(record_property: RecordPro
 
 
 def test_a_second_conversation_computes_only_its_own_words() -> None:
-    """A new session starts from the stable prefix of the first."""
+    """A new session reuses the stable prefix of the first."""
     engine = bench(tiny.Family.DENSE)
     conversations(engine, 1)
     other = shared_prefix() + words(random.Random(9), 30)
@@ -88,7 +88,7 @@ def test_a_branch_that_was_left_is_found_again() -> None:
 
 
 def test_a_twin_waits_for_what_is_being_computed() -> None:
-    """Two identical requests at once: the second computes one token, not the prompt."""
+    """Of two identical requests at once, the second computes one token."""
     engine = bench(tiny.Family.DENSE)
     prompt = shared_prefix() + words(random.Random(4), 30)
     first = engine.start(prompt, "a", stable=STABLE)
@@ -98,7 +98,7 @@ def test_a_twin_waits_for_what_is_being_computed() -> None:
 
 
 def test_a_cancelled_prefill_is_found_by_the_retry() -> None:
-    """What was prefilled before the client left is not computed again."""
+    """A retry reuses what was prefilled before the client left."""
     engine = bench(tiny.Family.DENSE)
     prompt = shared_prefix()
     engine.start(prompt, "a").cancel_after(5)
@@ -106,7 +106,7 @@ def test_a_cancelled_prefill_is_found_by_the_retry() -> None:
 
 
 def test_pruning_a_session_keeps_the_prefix_for_the_next() -> None:
-    """`--session` removes the conversation's own tokens; tools and instructions stay."""
+    """Pruning a session removes its own tokens; tools and instructions stay."""
     engine = bench(tiny.Family.DENSE)
     conversations(engine, 2)
     store = engine.engine.store
@@ -119,7 +119,7 @@ def test_pruning_a_session_keeps_the_prefix_for_the_next() -> None:
 
 
 def test_a_dry_run_changes_nothing_and_announces_the_bytes() -> None:
-    """The plan's bytes are what the prune then frees."""
+    """A dry run returns the bytes that the prune then frees, and changes nothing."""
     engine = bench(tiny.Family.DENSE, live_idle_seconds=-1)
     conversations(engine, 3)
     store = engine.engine.store
@@ -134,7 +134,7 @@ def test_a_dry_run_changes_nothing_and_announces_the_bytes() -> None:
 
 
 def test_a_byte_target_takes_the_oldest_first_and_the_prefix_last() -> None:
-    """Pruning to a size removes conversations by age; to zero it removes the prefix as well."""
+    """Pruning to a size removes conversations by age; pruning to zero also removes the prefix."""
     engine = bench(tiny.Family.DENSE, live_idle_seconds=-1)
     conversations(engine, 4)
     store = engine.engine.store
@@ -149,7 +149,7 @@ def test_a_byte_target_takes_the_oldest_first_and_the_prefix_last() -> None:
 
 
 def test_age_selects_by_last_use() -> None:
-    """`--older-than` spares what was used since."""
+    """Pruning by age spares caches that were used since."""
     now = [1000.0]
     engine = bench(tiny.Family.DENSE, clock=lambda: now[0])
     conversations(engine, 1)
@@ -173,7 +173,7 @@ def test_a_running_conversation_is_never_pruned() -> None:
 
 
 def test_no_condition_selects_nothing() -> None:
-    """A prune without conditions is a mistake, not a wish to lose everything."""
+    """A prune without conditions removes nothing."""
     engine = bench(tiny.Family.DENSE)
     conversations(engine, 1)
     assert prune(engine.engine.store, Selection()) == []
@@ -181,7 +181,7 @@ def test_no_condition_selects_nothing() -> None:
 
 @pytest.mark.parametrize("family", tiny.Family)
 def test_a_small_edit_near_the_end_costs_the_tail(family: tiny.Family) -> None:
-    """Changing a token of the last message computes at most that message again."""
+    """A change in the last message recomputes at most that message."""
     engine, rng = bench(family), random.Random(8)
     prompt = shared_prefix() + words(rng, 200)
     engine.start(prompt, "a", stable=STABLE).answer()
@@ -190,8 +190,7 @@ def test_a_small_edit_near_the_end_costs_the_tail(family: tiny.Family) -> None:
 
 
 def test_making_room_counts_everything_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many segments and conversations there are, evicting them all does not count all the
-    bytes again for each."""
+    """Evicting many segments counts all bytes only a few times, not once per segment."""
     engine = bench(tiny.Family.DENSE, live_idle_seconds=-1)
     conversations(engine, 40)
     store, counts = engine.engine.store, 0
@@ -211,7 +210,7 @@ def test_making_room_counts_everything_a_few_times(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_bytes_of_a_segment_follow_what_it_holds() -> None:
-    """Without its states it has fewer bytes, and none once it left memory."""
+    """A segment has fewer bytes without its states, and none after it leaves memory."""
     engine = bench(tiny.Family.SLIDING)
     conversations(engine, 1)
     (node, *_) = engine.engine.store.tree.nodes()
@@ -224,7 +223,7 @@ def test_the_bytes_of_a_segment_follow_what_it_holds() -> None:
 
 
 def test_the_byte_limit_holds_at_every_moment(record_property: RecordProperty) -> None:
-    """Under random load, running requests and what they add included, nothing passes the limit."""
+    """Under random load, running requests included, memory never exceeds the limit."""
     probe = bench(tiny.Family.WIDE)
     conversations(probe, 1, own_tokens=200)
     limit = 5 * probe.engine.store.budget.nbytes
@@ -254,7 +253,7 @@ def test_the_byte_limit_holds_at_every_moment(record_property: RecordProperty) -
 
 @pytest.mark.parametrize("family", tiny.Family)
 def test_a_main_conversation_computes_its_new_tokens_only(family: tiny.Family) -> None:
-    """30 turns, beside each three subagents and a title call, in little memory: nothing twice."""
+    """In 30 turns beside subagents and title calls, in little memory, nothing is computed twice."""
     turns, rng = 30, random.Random(14)
     main = words(rng, STABLE)
     agents = [words(rng, 200) for _ in range(3)]

@@ -30,7 +30,7 @@ BUDGET_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Kind:
-    """A family of layers, and how its KV is kept."""
+    """A family of layers and its KV settings."""
 
     family: tiny.Family
     kv_bits: int = 0
@@ -49,11 +49,11 @@ KINDS = [
 
 
 class Crash(BaseException):
-    """Stands for the end of the process in the middle of a write."""
+    """Simulates the end of the process in the middle of a write."""
 
 
 class Fuse:
-    """Ends the disk tier's writer at some step of writing, once it is lit."""
+    """Once lit, ends the disk tier's writer at some step of writing."""
 
     def __init__(self) -> None:
         self._steps = 0
@@ -85,7 +85,7 @@ def memory_for(conversations: int, kind: Kind) -> int:
 
 
 def turn(engine: Bench, talk: Conversations, kind: Kind) -> tuple[int, int]:
-    """One request, perhaps after one that was cancelled; returns tokens reused and asked for."""
+    """Runs a request, perhaps after a cancelled one; returns the tokens reused and requested."""
     session, prompt = talk.next()
     if talk.rng.random() < 0.2:
         engine.start(prompt, session, stable=STABLE).cancel_after(talk.rng.randrange(1, 6))
@@ -97,7 +97,7 @@ def turn(engine: Bench, talk: Conversations, kind: Kind) -> tuple[int, int]:
 
 
 def disturb(engine: Bench, rng: random.Random) -> None:
-    """What may happen between two turns: live caches lost, segments evicted, sessions pruned."""
+    """Changes between two turns: drops live caches, evicts segments, prunes sessions."""
     store = engine.engine.store
     match rng.randrange(12):
         case 0 | 1 | 2:
@@ -117,7 +117,7 @@ def disturb(engine: Bench, rng: random.Random) -> None:
 def test_cached_equals_fresh_through_every_tier(
     kind: Kind, tmp_path: Path, record_property: RecordProperty
 ) -> None:
-    """Whatever happened before, each of 200 answers is the fresh one, and most of it was reused."""
+    """Each of 200 answers equals a fresh run, and most tokens are reused."""
     talk, limit = Conversations(2026), memory_for(3, kind)
     done = reused = total = loaded = starts = crashed = 0
     while done < TURNS:
@@ -152,7 +152,7 @@ STEPS_OF_A_WRITE = 7
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_a_crash_between_the_parts_of_a_split(kind: Kind, tmp_path: Path) -> None:
-    """The upper part is stored and the whole is not yet replaced: the whole is found again."""
+    """If the upper part is stored but the whole not yet replaced, the whole is found again."""
     rng, fuse = random.Random(3), Fuse()
     prompt = words(rng, 200)
     with capture_logs(), engine_on(tmp_path, kind, fuse=fuse) as engine:
@@ -174,7 +174,7 @@ def test_a_crash_between_the_parts_of_a_split(kind: Kind, tmp_path: Path) -> Non
 
 
 def zeroed(arrays: SegmentArrays) -> SegmentArrays:
-    """One position of one layer."""
+    """Sets one position of one layer to zero."""
     first, *others = arrays
     mask = mx.arange(first[0].shape[-2])[:, None] != 5
     return [tuple(mx.where(mask, array, mx.zeros_like(array)) for array in first), *others]
@@ -190,7 +190,7 @@ def shifted(arrays: SegmentArrays) -> SegmentArrays:
 def test_a_wrong_segment_would_be_noticed(
     kind: Kind, tier: str, damage: Callable[[SegmentArrays], SegmentArrays], tmp_path: Path
 ) -> None:
-    """The comparison above can fail: one wrong segment in either tier changes the answer."""
+    """The comparison detects one wrong segment in either tier."""
     rng = random.Random(5)
     prompt = words(rng, 60)
     longer = prompt + words(rng, 10)

@@ -1,4 +1,4 @@
-"""Export files changed on purpose, with checksums that fit: what a forger could write."""
+"""Export files changed on purpose, with checksums that match, as a forger could write them."""
 
 import json
 import tarfile
@@ -47,7 +47,7 @@ class ForgedRecord:
 
 @dataclass
 class Member:
-    """A member of the tar file; what is set here is written in place of the truth."""
+    """A member of the tar file; fields that are set are written in place of the true ones."""
 
     name: str
     content: bytes
@@ -64,7 +64,7 @@ class Member:
 
 @dataclass
 class Forged:
-    """The parts of a file; `write` puts them together again."""
+    """The parts of a file; `write` joins them again."""
 
     header: dict[str, Any]
     records: list[ForgedRecord]
@@ -103,7 +103,7 @@ def retold(forged: ForgedRecord, ids: list[int]) -> None:
 
 
 def renamed(forged: ForgedRecord, above: list[int], ids: list[int]) -> None:
-    """Other tokens, under the name that is theirs."""
+    """The forged record with other tokens, under the name that belongs to them."""
     retold(forged, ids)
     forged.metadata["record_id"] = record_id(np.array([*above, *ids], np.int32))
 

@@ -1,4 +1,4 @@
-"""Small segments, and tiers on folders of their own, for the tests of the disk tier."""
+"""Small segments and temporary tiers for the tests of the disk tier."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ BOUNDS = Bounds(min_free_bytes=0, retry_seconds=30.0, close_seconds=20.0)
 
 
 class Tier(DiskTier):
-    """A tier whose `save` can wait, and then says whether the record is on disk."""
+    """A tier whose `save` can wait and then returns whether the record is on disk."""
 
     def save(self, segment: Segment, done: Done | None = None, *, wait: bool = False) -> bool:
         if not wait:
@@ -33,7 +33,7 @@ class Tier(DiskTier):
 
 
 class Clock:
-    """Time that stands until it is moved."""
+    """A clock that stands still until the test moves it."""
 
     def __init__(self) -> None:
         self.now = 1_000_000.0
@@ -85,7 +85,7 @@ def segment(
     pinned: bool = False,
     seed: int | None = None,
 ) -> Segment:
-    """A segment whose content follows from its name, or from `seed`."""
+    """A segment whose content is derived from its name, or from `seed`."""
     random = np.random.default_rng(int(record_id, 16) if seed is None else seed)
     arrays = {
         "0.keys": mx.array(random.standard_normal((2, floats), dtype=np.float32)),
@@ -98,7 +98,7 @@ def segment(
 
 
 def same(loaded: tuple[dict[str, mx.array], dict[str, Any]] | None, saved: Segment) -> bool:
-    """Whether what came back is, bit for bit, what was saved."""
+    """Whether the loaded record is bit for bit the one that was saved."""
     if loaded is None:
         return False
     arrays, meta = loaded
@@ -131,13 +131,13 @@ def ids(opened: DiskTier) -> list[str]:
 
 
 def bytes_on_disk(path: Path) -> int:
-    """What the tier holds, by the file system's word; the owner's number in `lock` aside."""
+    """The tier's bytes as the file system counts them, without the lock file."""
     files = (file for file in (path / "kv").rglob("*") if file.is_file() and file.name != "lock")
     return sum(file.stat().st_size for file in files)
 
 
 def before() -> dict[str, Segment]:
-    """What the crash tests start from: a root with a child, and a root used least recently."""
+    """The state before the crash: a root with a child, and a root used least recently."""
     return {
         "0d": segment("0d", floats=9000),
         "a1": segment("a1"),
@@ -146,7 +146,7 @@ def before() -> dict[str, Segment]:
 
 
 def after(scenario: str) -> dict[str, Segment]:
-    """The new state: one record added ("add"), exchanged, or added in another's place ("evict")."""
+    """The state after it: a record added ("add"), replaced, or added with an eviction ("evict")."""
     state = before()
     if scenario == "replace":
         return state | {"a1": segment("a1", seed=99)}
@@ -157,7 +157,7 @@ def after(scenario: str) -> dict[str, Segment]:
 
 
 def budget_of(scenario: str) -> int:
-    """For the eviction: enough for what is there, not for one more."""
+    """A budget for the eviction: enough for the old records, not for one more."""
     return {"evict": 150_000, "load": 100_000}.get(scenario, BUDGET_BYTES)
 
 

@@ -1,4 +1,4 @@
-"""The disk tier under the tree: what left memory comes back, exactly or not at all."""
+"""The disk tier below the tree: evicted segments are read back exactly or not at all."""
 
 import errno
 import random
@@ -36,7 +36,7 @@ def conversation(seed: int = 1) -> list[int]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_restart_finds_what_was_computed(family: tiny.Family, tmp_path: Path) -> None:
-    """After a new start the prompt comes from disk, and the answer is bit-equal to a fresh one."""
+    """After a restart the prompt is read from disk, and the answer equals a fresh one."""
     prompt = conversation()
     with stored(tmp_path, family) as first:
         first.start(prompt, "a", stable=200).answer()
@@ -49,7 +49,7 @@ def test_a_restart_finds_what_was_computed(family: tiny.Family, tmp_path: Path) 
 
 
 def test_warming_brings_the_stable_prefix_into_memory(tmp_path: Path) -> None:
-    """A stored prefix is in memory before the first request asks for it."""
+    """A stored prefix is in memory before the first request."""
     with stored(tmp_path, tiny.Family.DENSE) as first:
         first.start(conversation(), "a", stable=200).answer()
     with stored(tmp_path, tiny.Family.DENSE) as second:
@@ -60,7 +60,7 @@ def test_warming_brings_the_stable_prefix_into_memory(tmp_path: Path) -> None:
 
 
 def test_another_model_never_sees_the_caches(tmp_path: Path) -> None:
-    """Under another fingerprint nothing is reused; back under the first all of it is."""
+    """Another fingerprint reuses nothing; the first one again reuses everything."""
     prompt = conversation()
     for fingerprint, reused in (("model-a", 0), ("model-b", 0), ("model-a", len(prompt) - 1)):
         with stored(tmp_path, tiny.Family.DENSE, fingerprint=fingerprint) as engine:
@@ -68,7 +68,7 @@ def test_another_model_never_sees_the_caches(tmp_path: Path) -> None:
 
 
 def test_a_damaged_record_is_computed_again(tmp_path: Path) -> None:
-    """A flipped bit in any record costs its tokens and nothing else."""
+    """A flipped bit in any record only recomputes its tokens."""
     prompt = conversation()
     with stored(tmp_path, tiny.Family.DENSE) as first:
         first.start(prompt, "a", stable=200).answer()
@@ -85,7 +85,7 @@ def test_a_damaged_record_is_computed_again(tmp_path: Path) -> None:
 
 
 def test_pruning_everything_empties_the_disk_too(tmp_path: Path) -> None:
-    """What a user prunes does not come back after a restart."""
+    """Pruned caches do not come back after a restart."""
     with stored(tmp_path, tiny.Family.DENSE) as first:
         first.start(conversation(), "a", stable=200).answer()
         prune(first.engine.store, Selection(all=True))
@@ -111,7 +111,7 @@ def test_a_fork_leaves_the_records_behind_it(tmp_path: Path) -> None:
 def test_a_split_keeps_the_records_that_wait_to_be_written(
     written_requests: int, tmp_path: Path
 ) -> None:
-    """A segment that is split while its records wait to be written stays above its children."""
+    """A segment that is split while its records are queued is stored before its children."""
     prompt = conversation()
     longer = [*prompt, *words(random.Random(4), 40)]
     fork = prompt[:150] + words(random.Random(3), 50)
@@ -139,7 +139,7 @@ def test_a_split_keeps_the_records_that_wait_to_be_written(
 
 
 def test_what_the_disk_refused_is_written_with_the_next_request(tmp_path: Path) -> None:
-    """A segment whose record failed is tried again, so that what builds on it can be stored."""
+    """A record that failed is written again later, so that its children can be stored."""
     prompt = conversation()
     longer = [*prompt, *words(random.Random(4), 40)]
     refuses = threading.Event()

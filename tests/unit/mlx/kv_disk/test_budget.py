@@ -1,4 +1,4 @@
-"""The disk tier's budget: never exceeded, and kept by letting the right records go."""
+"""The disk tier's budget: it is never exceeded, and the right records are evicted."""
 
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
@@ -24,7 +24,7 @@ def _saved(tier: disk.Tier, clock: disk.Clock, name: str, parent: str = "", **mo
 
 
 def test_the_least_recently_used_leaf_goes_first():
-    """Order of going: by last use among leaves; a parent after its children; never a pinned one."""
+    """Leaves are evicted by last use; never a parent before its children, never a pinned one."""
     clock = disk.Clock()
     with disk.folder() as path, disk.tier(path, clock=clock, budget_bytes=_room_for(4)) as tier:
         assert _saved(tier, clock, "a1")
@@ -43,7 +43,7 @@ def test_the_least_recently_used_leaf_goes_first():
 
 
 def test_what_is_pinned_is_never_displaced():
-    """When all is pinned a save is refused, counted and named; unpinned, the oldest goes."""
+    """If all records are pinned a save is refused and counted."""
     clock = disk.Clock()
     with disk.folder() as path, disk.tier(path, clock=clock, budget_bytes=_room_for(2)) as tier:
         assert _saved(tier, clock, "a1", pinned=True)
@@ -58,7 +58,7 @@ def test_what_is_pinned_is_never_displaced():
 
 
 def test_a_record_never_displaces_its_own_prefix():
-    """What a new record hangs on stays, though it be the oldest; else the record is refused."""
+    """A record's ancestors are never evicted for it; the record is refused instead."""
     clock = disk.Clock()
     with disk.folder() as path, disk.tier(path, clock=clock, budget_bytes=_room_for(2)) as tier:
         assert _saved(tier, clock, "a1")
@@ -70,7 +70,7 @@ def test_a_record_never_displaces_its_own_prefix():
 
 
 def test_other_models_go_before_this_one():
-    """Records of another fingerprint, pinned or new, make way before the oldest of this model."""
+    """Records of other fingerprints, also pinned or new, are evicted before this model's."""
     clock = disk.Clock()
     with disk.folder() as path:
         budget = _room_for(3)
@@ -90,7 +90,7 @@ def test_other_models_go_before_this_one():
 
 
 def test_a_smaller_budget_is_met_at_opening():
-    """Opened with a smaller budget, the folder is within it before anything else happens."""
+    """Opening a folder with a smaller budget evicts down to it first."""
     clock = disk.Clock()
     with disk.folder() as path:
         with disk.tier(path, clock=clock) as tier:
@@ -102,7 +102,7 @@ def test_a_smaller_budget_is_met_at_opening():
 
 
 def test_too_large_a_segment_is_refused_at_once():
-    """What is larger than the budget is skipped without touching what is there."""
+    """A segment larger than the budget is skipped and evicts nothing."""
     clock = disk.Clock()
     with disk.folder() as path, disk.tier(path, clock=clock, budget_bytes=_room_for(2)) as tier:
         assert _saved(tier, clock, "a1")
@@ -112,7 +112,7 @@ def test_too_large_a_segment_is_refused_at_once():
 
 
 def test_the_write_under_way_is_counted():
-    """Status never says less than lies in the folder, a half-written record included."""
+    """The reported bytes include a half-written record."""
     seen: list[tuple[int, int]] = []
     with disk.folder() as path:
 
@@ -267,7 +267,7 @@ TestRandomLoad.settings = settings(
 
 
 def test_every_byte_is_counted_while_many_are_written(record_property: RecordProperty):
-    """Two hundred saves over a budget of a few records: never above it, by the file system."""
+    """During 200 saves the file system never shows more than the budget."""
     most = [0]
 
     def reach(_point: Point) -> None:

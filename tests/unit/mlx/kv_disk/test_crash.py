@@ -1,4 +1,4 @@
-"""A crash at any step of writing leaves the old state or the complete new one, never a third."""
+"""A crash at any step of writing leaves the old state or the complete new one."""
 
 import os
 import random
@@ -36,7 +36,7 @@ COMPLETE = {Point.RENAMED, Point.FOLDER_SYNCED}
 
 
 class Crash(BaseException):
-    """Stands for the end of the process: nothing in the product may handle it."""
+    """Simulates the end of the process; nothing in the product may catch it."""
 
 
 def _prepared(path: Path) -> None:
@@ -90,7 +90,7 @@ def _check_state(path: Path, scenario: str, point: Point) -> None:
 def test_an_unexpected_end_of_the_writer(
     scenario: str, point: Point, record_property: RecordProperty
 ):
-    """The writer dies at a step: the tier says so and refuses, and the next opening is whole."""
+    """If the writer dies at a step, the tier reports it and refuses; the next opening is whole."""
     told: list[bool] = []
     with disk.folder() as path:
         _prepared(path)
@@ -124,7 +124,7 @@ def killed() -> Iterator[Victims]:
 def test_a_killed_process(
     scenario: str, point: Point, killed: Victims, record_property: RecordProperty
 ):
-    """SIGKILL of a real process at a step: the next one finds the old state or the new, whole."""
+    """After SIGKILL at any step, the next process finds the old or the new state, whole."""
     with disk.folder() as path:
         _prepared(path)
         killed.start(path, point.name, scenario)
@@ -134,7 +134,7 @@ def test_a_killed_process(
 
 
 def test_processes_killed_at_any_moment(killed: Victims, record_property: RecordProperty):
-    """180 SIGKILLs at random moments of one folder's life: what is found is whole and right."""
+    """After each of 180 SIGKILLs at random moments, every record found is whole and right."""
     dice, found = random.Random(SEED), 0
     contents = {name: [load_segment(name, seed) for seed in LOAD_SEEDS] for name in LOAD_NAMES}
     with disk.folder() as path:
@@ -160,7 +160,7 @@ def test_processes_killed_at_any_moment(killed: Victims, record_property: Record
 
 @pytest.mark.parametrize("point", [point for point in Point if point not in REMOVING])
 def test_an_error_of_the_disk_leaves_no_trace(point: Point, record_property: RecordProperty):
-    """EIO at a step: counted and visible, no partial file, and a later write works."""
+    """EIO at a step is counted and shown, leaves no partial file, and later writes work."""
     clock = disk.Clock()
     told: list[bool] = []
     failing = [True]

@@ -1,4 +1,4 @@
-"""Nothing wrong is ever loaded, whatever happens to the files; what is whole stays usable."""
+"""Corrupt records are never loaded, and whole ones stay usable."""
 
 import random
 import shutil
@@ -15,7 +15,7 @@ FLIPS = 1000
 
 
 def _tree(tier: disk.Tier) -> dict[str, Segment]:
-    """Two roots; under the first a child and a grandchild."""
+    """Two roots; the first has a child and a grandchild."""
     saved = {
         "a1": disk.segment("a1"),
         "b2": disk.segment("b2", "a1", start=8),
@@ -28,7 +28,7 @@ def _tree(tier: disk.Tier) -> dict[str, Segment]:
 
 
 def test_no_truncation_is_loaded(record_property: RecordProperty):
-    """A record cut at every 4 KiB, at 0 and 1 byte and one short, while open and before opening."""
+    """A record cut at every 4 KiB, at 0 and 1 byte and one byte short is never loaded."""
     with disk.folder() as path:
         saved = disk.segment("ab", floats=20_000)
         with disk.tier(path) as tier:
@@ -54,7 +54,7 @@ def test_no_truncation_is_loaded(record_property: RecordProperty):
 
 
 def test_no_bit_flip_is_loaded(record_property: RecordProperty):
-    """1,000 random bit flips, half of them in the data: never wrong data."""
+    """None of 1,000 random bit flips leads to wrong data."""
     dice = random.Random(SEED)
     refused_open, refused_load, in_data = 0, 0, 0
     with disk.folder() as path:
@@ -96,7 +96,7 @@ def _flip(file: Path, whole: bytes, bit: int) -> None:
 
 
 def test_doubt_takes_all_below_out_of_use_and_is_kept_with_its_reason():
-    """A doubtful record goes to the quarantine, its descendants go, its neighbours stay."""
+    """A corrupt record is quarantined with its reason, its descendants are removed, others stay."""
     with disk.folder() as path:
         with disk.tier(path) as tier:
             saved = _tree(tier)
@@ -119,7 +119,7 @@ def test_doubt_takes_all_below_out_of_use_and_is_kept_with_its_reason():
 
 
 def test_the_quarantine_is_bounded():
-    """Doubtful records are kept up to a few bytes, oldest out first; a large one is deleted."""
+    """The quarantine is limited in bytes: its oldest files are deleted, and so is a large one."""
     bounds = Bounds(quarantine_bytes=3500, min_free_bytes=0)
     with disk.folder() as path, disk.tier(path, bounds=bounds) as tier:
         for number, floats in enumerate((64, 64, 64, 9000)):
@@ -155,7 +155,7 @@ def test_swapped_and_foreign_files_are_not_loaded():
 
 
 def test_the_same_tokens_of_another_model_are_not_loaded():
-    """A record that differs from the one expected by its model and its values alone is refused."""
+    """A record with the right tokens but another model's values is refused."""
     with disk.folder() as path:
         own = disk.segment("a1")
         values = disk.segment("a1", seed=3).arrays
@@ -168,7 +168,7 @@ def test_the_same_tokens_of_another_model_are_not_loaded():
 
 
 def test_an_earlier_record_of_the_same_name_is_not_loaded():
-    """A whole record that was there before a split covers other tokens than the one expected."""
+    """A record from before a split, which covers other tokens, is refused."""
     with disk.folder() as path, disk.tier(path) as tier:
         assert tier.save(disk.segment("ab", tokens=16), wait=True)
         earlier = disk.file_of(path, "ab").read_bytes()
@@ -195,7 +195,7 @@ def test_a_link_is_not_followed():
 
 @pytest.mark.parametrize("version", [0, 1, 3, 77])
 def test_another_format_version_is_ignored_and_collected(version):
-    """A record of an older or newer format is counted, not read, and makes way for its namesake."""
+    """A record of another format version is counted, not read, and replaced by its namesake."""
     with disk.folder() as path:
         with disk.tier(path) as tier:
             saved = _tree(tier)
@@ -213,7 +213,7 @@ def test_another_format_version_is_ignored_and_collected(version):
 
 
 def test_other_versions_go_before_anything_else():
-    """When room is needed, records that this build cannot read are the first to go."""
+    """Records that this build cannot read are evicted first."""
     with disk.folder() as path:
         with disk.tier(path) as tier:
             _tree(tier)
@@ -231,7 +231,7 @@ def _set_version(file: Path, version: int) -> None:
 
 
 def test_orphans_are_collected():
-    """Records whose parent is missing at opening are gone, with all below them."""
+    """Records whose parent is missing at opening are deleted with all that build on them."""
     with disk.folder() as path:
         with disk.tier(path) as tier:
             _tree(tier)
@@ -243,7 +243,7 @@ def test_orphans_are_collected():
 
 
 def test_a_vanished_file_is_missed_not_invented():
-    """A record deleted under our feet loads as None and takes what hangs below out of use."""
+    """A record whose file was deleted loads as None, and all that build on it are removed."""
     with disk.folder() as path, disk.tier(path) as tier:
         _tree(tier)
         disk.file_of(path, "b2").unlink()

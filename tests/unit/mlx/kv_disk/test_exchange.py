@@ -1,4 +1,4 @@
-"""Caches that go from one tree to another through a file, for every kind of layer."""
+"""Caches that are exported from one tree and imported into another, for every kind of layer."""
 
 import json
 import random
@@ -49,7 +49,7 @@ def import_all(engine: Bench, path: Path, fingerprint: str = FINGERPRINT) -> Imp
 
 
 def spoken(family: tiny.Family, seed: int = 1, **more: int) -> tuple[Bench, list[list[int]]]:
-    """Two conversations with one stable prefix."""
+    """An engine after two conversations with one stable prefix."""
     engine = bench(family, **more)
     dice = random.Random(seed)
     prefix = words(dice, 160)
@@ -63,7 +63,7 @@ def spoken(family: tiny.Family, seed: int = 1, **more: int) -> tuple[Bench, list
 def test_what_was_exported_is_reused_exactly(
     family: tiny.Family, bits: int, tmp_path: Path
 ) -> None:
-    """Elsewhere the same conversations go on warm, bit-equal to a fresh run."""
+    """After an import the conversations continue warm, bit-equal to a fresh run."""
     engine, prompts = spoken(family, kv_bits=bits)
     exported = export(engine, tmp_path / "caches")
     other = bench(family, kv_bits=bits)
@@ -80,7 +80,7 @@ def test_what_was_exported_is_reused_exactly(
 
 
 def test_an_import_outlives_a_restart(tmp_path: Path) -> None:
-    """Imported segments are written to disk as if it had been computed: names, pins, prefix."""
+    """Imported segments are written to disk like computed ones: names, pins, prefix."""
     engine, prompts = spoken(tiny.Family.DENSE)
     store = engine.engine.store
     pin(store, next(node for node in store.tree.nodes() if node.stable_digest), pinned=True)
@@ -129,7 +129,7 @@ def test_a_crash_in_an_import_leaves_what_is_right(steps: int, tmp_path: Path) -
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_import_joins_what_is_there(family: tiny.Family, tmp_path: Path) -> None:
-    """Where local caches part from imported ones, both stay; twice imported changes nothing."""
+    """Local and imported branches both stay, and a second import changes nothing."""
     engine, prompts = spoken(family)
     export(engine, tmp_path / "caches")
     other = bench(family)
@@ -151,7 +151,7 @@ def test_an_import_joins_what_is_there(family: tiny.Family, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_requests_run_between_the_steps(family: tiny.Family, tmp_path: Path) -> None:
-    """Segments that are split, added or evicted while the file is written leave it whole."""
+    """A file stays whole if segments are split, added or evicted while it is written."""
     engine, prompts = spoken(family)
     dice = random.Random(3)
 
@@ -172,7 +172,7 @@ def test_requests_run_between_the_steps(family: tiny.Family, tmp_path: Path) -> 
 
 
 def test_what_is_on_disk_only_is_exported(tmp_path: Path) -> None:
-    """Segments that left memory come from their records; one in doubt stays out with all on it."""
+    """Evicted segments are exported from their records, except corrupt ones."""
     disk = DiskTier(tmp_path / "kv", FINGERPRINT, 1 << 30)
     engine = bench(tiny.Family.DENSE, disk=disk, live_idle_seconds=-1)
     prompt = words(random.Random(1), 300)
@@ -194,7 +194,7 @@ def test_what_is_on_disk_only_is_exported(tmp_path: Path) -> None:
 
 
 def test_a_part_is_exported(tmp_path: Path) -> None:
-    """A session alone, or the prefixes alone, which say nothing of any session."""
+    """One session can be exported, or only the prefixes, without any session's text."""
     engine, prompts = spoken(tiny.Family.DENSE)
     prefixes = export(engine, tmp_path / "prefixes", Choice(prefixes=True))
     assert prefixes.tokens == 160
@@ -228,7 +228,7 @@ def test_an_export_is_an_ordinary_tar_file(tmp_path: Path) -> None:
 
 
 def test_what_finds_no_room_is_told(tmp_path: Path) -> None:
-    """The limit holds; what did not fit is counted, and what is there is right."""
+    """An import stays within the budget and counts the segments that do not fit."""
     engine, prompts = spoken(tiny.Family.DENSE)
     export(engine, tmp_path / "caches")
     limit = 170 * 3 * 2 * 2 * 16 * 4
@@ -240,7 +240,7 @@ def test_what_finds_no_room_is_told(tmp_path: Path) -> None:
 
 
 def test_pins_beyond_the_limit_are_left_out(tmp_path: Path) -> None:
-    """Pinned caches take no more than their part; other segments come without their pin."""
+    """Beyond the limit for pinned caches, segments are imported without their pin."""
     engine, _ = spoken(tiny.Family.DENSE)
     store = engine.engine.store
     tip = store.lineages()[0].tip

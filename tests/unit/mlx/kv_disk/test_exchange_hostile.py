@@ -42,7 +42,7 @@ FLIPS = 1000
 
 @pytest.fixture(scope="module")
 def engine() -> Bench:
-    """Where files are imported; stays empty."""
+    """The engine that imports the files; it stays empty."""
     return bench(tiny.Family.SLIDING)
 
 
@@ -58,7 +58,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @cache
 def segment_shape() -> SegmentShape:
-    """Of the model that every file here is for."""
+    """The shape of segments of the model that all files here are for."""
     shape = bench(tiny.Family.SLIDING).segment_shape()
     assert shape is not None
     return shape
@@ -88,7 +88,7 @@ def test_the_forger_tells_the_truth_when_it_changes_nothing(
 def test_no_truncated_file_is_imported(
     engine: Bench, sound: Path, tmp_path: Path, record_property: RecordProperty
 ) -> None:
-    """Cut at every block, within the first header and the end, and one byte short."""
+    """Files cut at every block, within the first header, and one byte short are refused."""
     whole = sound.read_bytes()
     lengths = {0, 1, 8, *range(len(whole) - 1, len(whole) - 1100, -64)}
     lengths |= set(range(0, len(whole), 512))
@@ -103,7 +103,7 @@ def test_no_truncated_file_is_imported(
 def test_no_flipped_bit_is_imported(
     engine: Bench, sound: Path, tmp_path: Path, record_property: RecordProperty
 ) -> None:
-    """1,000 random bits, anywhere in the file."""
+    """Each of 1,000 random bit flips, anywhere in the file, is refused."""
     whole, dice = sound.read_bytes(), random.Random(SEED)
     for _ in range(FLIPS):
         bit = dice.randrange(8 * len(whole))
@@ -165,7 +165,7 @@ def _another_array(forged: Forged) -> None:
 
 
 def _array_twice(forged: Forged) -> None:
-    """Two entries of one name, of which a parser takes the first or the last."""
+    """Adds a second entry of one name: parsers differ in which of them they read."""
 
     def change(members: list[Member]) -> None:
         head, data = members[1].content, forged.records[0].data
@@ -236,7 +236,7 @@ def _member(number: int = 1, **changes: Any) -> Forgery:
 
 
 def _of_type(kind: bytes, number: int = 1, **more: Any) -> Forgery:
-    """Makes a member something else than a file."""
+    """Makes a member something other than a file."""
 
     def forge(forged: Forged) -> None:
         def change(members: list[Member]) -> None:
@@ -378,7 +378,7 @@ FORGERIES: dict[str, Forgery] = {
 def test_no_forged_file_is_imported(
     engine: Bench, sound: Path, tmp_path: Path, forgery: Forgery
 ) -> None:
-    """Each lie is told with checksums that fit, and is seen."""
+    """Each wrong value is refused although its checksums match."""
     forged = Forged.read(sound)
     forgery(forged)
     forged.write(tmp_path / "forged")
@@ -389,7 +389,7 @@ def test_no_forged_file_is_imported(
 
 
 def test_another_models_file_is_named(engine: Bench, sound: Path, tmp_path: Path) -> None:
-    """Sound and not for here: both fingerprints and the other model are told."""
+    """A sound file of another model is refused with both fingerprints and that model's name."""
     forged = Forged.read(sound)
     forged.header |= {"fingerprint": "beef", "model": "other\x1b"}
     forged.write(tmp_path / "other")
@@ -400,7 +400,7 @@ def test_another_models_file_is_named(engine: Bench, sound: Path, tmp_path: Path
 
 @pytest.mark.parametrize("version", [0, 1, 3, 77])
 def test_another_format_is_named(engine: Bench, sound: Path, tmp_path: Path, version: int) -> None:
-    """Older or newer, it is refused as such."""
+    """A file of an older or newer format is refused as such."""
     forged = Forged.read(sound)
     text = json.dumps(forged.header, separators=(",", ":")).encode()
     text = text.replace(b"anyclaude-export-2", b"anyclaude-export-%d" % version)
@@ -420,7 +420,7 @@ def test_the_first_format_is_named(engine: Bench, tmp_path: Path) -> None:
 
 
 def test_bounds_are_held(engine: Bench, sound: Path, tmp_path: Path) -> None:
-    """Headers and numbers of segments past the bounds are refused before they are read."""
+    """Headers and numbers of segments beyond the limits are refused before they are read."""
     for bounds in (
         replace(BOUNDS, segments=1),
         replace(BOUNDS, manifest_bytes=16),
@@ -438,7 +438,7 @@ def test_bounds_are_held(engine: Bench, sound: Path, tmp_path: Path) -> None:
 
 
 def test_a_file_of_holes_costs_nothing(engine: Bench, sound: Path, tmp_path: Path) -> None:
-    """A terabyte that takes no room on disk is refused without being read."""
+    """A sparse file of a terabyte is refused without being read."""
     content = sound.read_bytes()
     forged = Forged.read(sound)
     _member(nbytes=2**40)(forged)
@@ -452,7 +452,7 @@ def test_a_file_of_holes_costs_nothing(engine: Bench, sound: Path, tmp_path: Pat
 
 
 def test_only_plain_files_are_read(engine: Bench, tmp_path: Path) -> None:
-    """A pipe nobody writes to, a folder, a device, nothing: each is refused at once."""
+    """A pipe, a folder, a device and a missing file are each refused at once."""
     os.mkfifo(tmp_path / "pipe")
     for path, fault in (
         (tmp_path / "pipe", Fault.DAMAGED),
@@ -486,7 +486,7 @@ def test_a_file_that_changes_meanwhile(sound: Path, tmp_path: Path) -> None:
 def test_a_failed_write_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the disk refuses in the middle, nothing is left of the new file."""
+    """If the disk refuses during an export, nothing is left of the new file."""
     origin = bench(tiny.Family.DENSE)
     origin.start(words(random.Random(1), 60), "s").answer()
     path = tmp_path / "caches"
@@ -513,7 +513,7 @@ def test_a_failed_write_leaves_the_old_file(
 
 
 def test_what_a_killed_export_left_goes_with_the_next(tmp_path: Path) -> None:
-    """Only that: another one that runs keeps its file, and both come to their end."""
+    """The next export removes a killed one's file, but not that of a running one."""
     origin = bench(tiny.Family.DENSE)
     origin.start(words(random.Random(1), 60), "s").answer()
     outgoing = Outgoing.of(origin.engine.store, FINGERPRINT, Choice())

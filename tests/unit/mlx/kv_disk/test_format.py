@@ -1,4 +1,4 @@
-"""Records are ordinary files: safetensors, a modification time, a mode. Nothing else is kept."""
+"""Records are ordinary files: safetensors, a modification time and a mode."""
 
 import base64
 import os
@@ -21,7 +21,7 @@ MAX_OPENING_SECONDS = 1.0
 
 
 def test_the_safetensors_library_opens_a_record():
-    """Arrays come out bit by bit; tokens, labels and the format are in the file's metadata."""
+    """The library reads the arrays bit by bit, and tokens, labels and format as metadata."""
     with disk.folder() as path, disk.tier(path) as tier:
         saved = disk.segment("ab", floats=1000, tokens=16)
         assert tier.save(saved, wait=True)
@@ -54,7 +54,7 @@ def test_the_data_is_aligned_as_the_format_asks():
 
 
 def test_last_use_and_pin_are_the_files_own():
-    """Both follow every change at once, and whoever changes the file changes them."""
+    """Last use and pin are written to the file at every change, and are read from it."""
     clock = disk.Clock()
     with disk.folder() as path:
         file = disk.file_of(path, "ab")
@@ -76,7 +76,7 @@ def test_last_use_and_pin_are_the_files_own():
 
 
 def test_a_pin_that_comes_while_a_record_is_written_reaches_its_file():
-    """What changes after the mode was set and before the record is entered is not lost."""
+    """A pin set between writing the mode and entering the record is not lost."""
     with disk.folder() as path:
         tiers: list[DiskTier] = []
 
@@ -92,7 +92,7 @@ def test_a_pin_that_comes_while_a_record_is_written_reaches_its_file():
 
 
 def test_records_of_the_first_format_age_out():
-    """An older home's records are counted and evicted first; its index is deleted."""
+    """Records of format 1 are counted and evicted first; their index is deleted."""
     with disk.folder() as path:
         for name in ("a1", "b2"):
             old = disk.file_of(path, name).with_suffix(".kv")
@@ -113,7 +113,7 @@ def test_records_of_the_first_format_age_out():
 
 
 def test_five_thousand_records_are_opened(record_property: RecordProperty):
-    """Reading the headers of all records takes less than a second."""
+    """Reading the headers of 5,000 records takes less than a second."""
     with disk.folder() as path:
         _write_many(path)
         began = time.process_time()
@@ -135,7 +135,7 @@ def _write_many(path: Path) -> None:
 
 
 def test_a_killed_writers_file_is_deleted():
-    """What a killed process left under a temporary name goes at the next opening."""
+    """A killed process's temporary file is deleted at the next opening."""
     with disk.folder() as path:
         with disk.tier(path) as tier:
             assert tier.save(disk.segment("ab"), wait=True)

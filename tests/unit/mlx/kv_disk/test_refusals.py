@@ -1,4 +1,4 @@
-"""Disks that refuse: full, read-only, or somebody else's. Serving goes on, and status says why."""
+"""Full, read-only and shared disks: requests are still served, and status says why."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from tests.unit.mlx.kv_disk import records as disk
 
 @contextmanager
 def _small_volume(path: Path, size: str) -> Iterator[Path]:
-    """A tmpfs of its own at `path`; skips where we may not mount one."""
+    """Mounts a tmpfs at `path`; skips if that is not allowed."""
     mounted = path / "volume"
     mounted.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(mounted)]
@@ -29,7 +29,7 @@ def _small_volume(path: Path, size: str) -> Iterator[Path]:
 
 
 def test_a_full_volume():
-    """Too little room on the volume is seen before writing, and room that returns is used."""
+    """Too little free space is noticed before writing, and space that returns is used."""
     clock = disk.Clock()
     with (
         disk.folder() as path,
@@ -54,7 +54,7 @@ def test_a_full_volume():
 
 
 def test_a_volume_that_fills_up_while_we_write():
-    """When the room that was seen is gone in mid-write, the part written is taken back."""
+    """If the space runs out during a write, the partial file is removed."""
     clock = disk.Clock()
     with disk.folder() as path, _small_volume(path, "600k") as volume:
 
@@ -75,7 +75,7 @@ def test_a_volume_that_fills_up_while_we_write():
 
 
 def test_free_space_is_left_to_others():
-    """Where others would lack their free bytes nothing is written, and status names both sides."""
+    """Nothing is written if free space would fall below the reserve; status names both numbers."""
     bounds = Bounds(min_free_bytes=2**62)
     with disk.folder() as path, disk.tier(path, bounds=bounds) as tier:
         assert not tier.save(disk.segment("ab"), wait=True)
@@ -84,7 +84,7 @@ def test_free_space_is_left_to_others():
 
 
 def test_a_read_only_volume():
-    """What is stored is listed and loaded; saving fails visibly, and works once it may."""
+    """On a read-only volume records are loaded and saving fails visibly, until it is writable."""
     clock = disk.Clock()
     with disk.folder() as path, _small_volume(path, "600k") as volume:
         saved = disk.segment("a1")
@@ -114,7 +114,7 @@ def _remount(volume: Path, mode: str) -> None:
 
 
 def test_a_folder_that_cannot_be_made():
-    """A file in the folder's place costs the tier, nothing else."""
+    """A file in the folder's place disables the tier and nothing else."""
     with disk.folder() as path:
         (path / "kv").write_text("in the way")
         with capture_logs(), disk.tier(path) as tier:
@@ -126,7 +126,7 @@ def test_a_folder_that_cannot_be_made():
 
 
 def test_two_tiers_on_one_folder():
-    """The second one keeps nothing, says whose folder it is, and takes over when the first ends."""
+    """A second tier on the folder stores nothing, names the owner, and opens it once that ends."""
     clock = disk.Clock()
     with disk.folder() as path:
         saved = disk.segment("a1")

@@ -1,4 +1,4 @@
-"""The disk tier gives back what it was given, in this process and the next."""
+"""The disk tier returns what was saved, in this process and the next."""
 
 import math
 import stat
@@ -35,7 +35,7 @@ def _every_array() -> dict[str, mx.array]:
 
 
 def test_every_type_and_shape_comes_back_to_the_bit():
-    """Scalars, empty arrays, NaNs and every MLX type survive a reopened folder unchanged."""
+    """Scalars, empty arrays, NaNs and every MLX type are unchanged after a reopening."""
     saved = Segment("ab", "", 3, np.arange(5, dtype=np.int32), _every_array(), {}, "k", "", False)
     with disk.folder() as path:
         with disk.tier(path) as tier:
@@ -45,7 +45,7 @@ def test_every_type_and_shape_comes_back_to_the_bit():
 
 
 def test_arrays_that_are_not_contiguous_come_back():
-    """A transposed and a sliced array are stored as what they show."""
+    """Transposed and sliced arrays are stored with the values they show."""
     base = mx.arange(24, dtype=mx.uint32).reshape(4, 6)
     arrays = {"transposed": base.T, "slice": base[1:3, 2:5]}
     mx.eval(*arrays.values())
@@ -56,7 +56,7 @@ def test_arrays_that_are_not_contiguous_come_back():
 
 
 def test_several_chunks_are_each_checked():
-    """An array of more than one 4 MiB chunk comes back, and a flip in its last one is seen."""
+    """An array of several 4 MiB chunks is restored, and a flip in the last one is detected."""
     saved = disk.segment("ab", floats=3_000_000)
     with disk.folder() as path, disk.tier(path, budget_bytes=100_000_000) as tier:
         assert tier.save(saved, wait=True)
@@ -81,7 +81,7 @@ def test_meta_comes_back(meta):
 
 
 def test_records_are_told_parents_first_with_what_was_said_of_them():
-    """Labels, tokens, offsets, pins and last use survive; a child never comes before its parent."""
+    """Labels, tokens, offsets, pins and last use survive; records are listed parents first."""
     clock = disk.Clock()
     with disk.folder() as path:
         chain = [
@@ -111,7 +111,7 @@ def test_records_are_told_parents_first_with_what_was_said_of_them():
 
 
 def test_files_are_private():
-    """Everything in the folder is readable by its owner alone."""
+    """Everything in the folder is readable by its owner only."""
     with disk.folder() as path, disk.tier(path) as tier:
         assert tier.save(disk.segment("ab"), wait=True)
         assert tier.save(disk.segment("cd", pinned=True), wait=True)
@@ -122,7 +122,7 @@ def test_files_are_private():
 
 
 def test_saving_again_takes_the_pin_of_the_latest():
-    """A record is replaced by one of the same name, whose pin and time are then the record's."""
+    """Saving a record again replaces its pin and its time."""
     clock = disk.Clock()
     with disk.folder() as path, disk.tier(path, clock=clock) as tier:
         assert tier.save(disk.segment("ab"), wait=True)
@@ -134,7 +134,7 @@ def test_saving_again_takes_the_pin_of_the_latest():
 
 
 def test_replacing_keeps_what_hangs_below():
-    """A record is exchanged in place: its children stay, and the new content is what loads."""
+    """A replaced record keeps its children, and its new content is loaded."""
     with disk.folder() as path:
         new = disk.segment("ab", seed=77)
         with disk.tier(path) as tier:
@@ -150,7 +150,7 @@ def test_replacing_keeps_what_hangs_below():
 
 
 def test_a_split_segment_replaces_the_whole_one():
-    """The lower half keeps the name and is not taken for the whole."""
+    """After a split the lower half has the name of the whole and is not mistaken for it."""
     with disk.folder() as path:
         upper = disk.segment("cd")
         lower = disk.segment("ab", "cd", start=8)
@@ -165,7 +165,7 @@ def test_a_split_segment_replaces_the_whole_one():
 
 
 def test_a_waiting_segment_is_served_from_memory():
-    """What waits to be written loads already; of two writes of a record the later one counts."""
+    """A queued segment can be loaded; of two writes of a record the later one counts."""
     gate = threading.Event()
     told: list[bool] = []
     saved = disk.segment("ab")
@@ -184,7 +184,7 @@ def test_a_waiting_segment_is_served_from_memory():
 
 
 def test_a_full_queue_skips_and_says_so():
-    """Past the queue's bytes a save is refused and counted; one large segment may go alone."""
+    """A save beyond the queue's bytes is refused and counted; one large segment may wait alone."""
     gate = threading.Event()
     bounds = Bounds(queue_bytes=1000, min_free_bytes=0)
     with (
@@ -204,7 +204,7 @@ def test_a_full_queue_skips_and_says_so():
 
 
 def test_removing_takes_all_below_and_undoes_a_write_under_way():
-    """Removed records are gone from the list, the disk and the next opening; bytes are told."""
+    """Removed records disappear from list, disk and the next opening; their bytes are returned."""
     gate = threading.Event()
     gate.set()
     with disk.folder() as path:
@@ -228,7 +228,7 @@ def test_removing_takes_all_below_and_undoes_a_write_under_way():
 
 
 def test_closing_writes_what_waits():
-    """A closed tier has written its queue; afterwards it refuses, and says that it is stopped."""
+    """Closing writes the queue; afterwards saves are refused with the state STOPPED."""
     with disk.folder() as path:
         with disk.tier(path) as tier:
             for number in range(10):
@@ -241,7 +241,7 @@ def test_closing_writes_what_waits():
 
 
 def test_names_that_could_leave_the_folder_are_refused():
-    """Ids are lower-case hex and a fingerprint is a plain name, or it is an error."""
+    """Ids must be lower-case hex and a fingerprint a plain name."""
     with disk.folder() as path:
         with disk.tier(path) as tier:
             for name in ("", "A0", "../../x", "zz"):

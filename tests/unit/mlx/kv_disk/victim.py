@@ -53,7 +53,7 @@ def victims() -> Iterator[Victims]:
 
 
 def load_segment(name: str, seed: int) -> Segment:
-    """Records in chains of four; content follows from name and seed."""
+    """Records in chains of four, whose content is derived from name and seed."""
     number = int(name, 16)
     parent = LOAD_NAMES[number - 1] if number % 4 else ""
     floats = 50 + 700 * (number % 3)
@@ -61,7 +61,7 @@ def load_segment(name: str, seed: int) -> Segment:
 
 
 def _load(tier: DiskTier, dice: random.Random) -> None:
-    """Saves, replaces, touches, pins and removes without an end."""
+    """Saves, replaces, touches, pins and removes without end."""
     while True:
         name = dice.choice(LOAD_NAMES)
         match dice.randrange(8):

@@ -67,7 +67,7 @@ def tool(rng: random.Random, name: str) -> Block:
 
 
 def start(rng: random.Random, **fields: Any) -> Block:
-    """The body of a first request: tools, instructions, words."""
+    """The body of a first request: tools, instructions and a question."""
     names = ("Bash", "Read", "Edit")
     return {
         "model": "any",
@@ -80,7 +80,7 @@ def start(rng: random.Random, **fields: Any) -> Block:
 
 @dataclass
 class Outcome:
-    """How one request went."""
+    """The result of one request."""
 
     request: Block
     finished: pb.Finished
@@ -93,7 +93,7 @@ class Outcome:
         return pb.ReuseCause.Name(self.finished.reuse_cause).removeprefix("REUSE_CAUSE_").lower()
 
     def next(self, *messages: Block, **fields: Any) -> Block:
-        """The body that continues: this one's messages, the answer as it came, then these."""
+        """The next request: this one's messages, the answer as it came, then the given ones."""
         return (
             self.request
             | fields
@@ -178,7 +178,7 @@ class Talk:
         keep: bool = True,
         message_id: str = "",
     ) -> Outcome:
-        """One request to its end, with its explanation."""
+        """Runs one request to its end; returns its outcome with the explanation."""
         events = self._run(body, answer, session, keep=keep, message_id=message_id)
         explanation = self.explainer.get(f"req_{self.latest}")
         assert explanation is not None
@@ -187,7 +187,7 @@ class Talk:
         )
 
     def finish(self, body: Block) -> pb.Finished:
-        """One request to its end, explained or not."""
+        """Runs one request to its end, with or without an explanation."""
         return self._run(body, "Done.", "main", keep=True, message_id="")[-1].finished
 
     def _run(
@@ -253,7 +253,7 @@ class Talk:
 
 
 def _content(events: list[pb.GenerateResponse]) -> Iterator[Block]:
-    """The answer as a client puts it together."""
+    """The answer as a client assembles it."""
     for index, event in enumerate(events):
         if not event.HasField("block_start"):
             continue
@@ -276,7 +276,7 @@ def _content(events: list[pb.GenerateResponse]) -> Iterator[Block]:
 
 
 def conversation(talk: Talk, rng: random.Random, turns: int, **send: Any) -> Outcome:
-    """A conversation of some length, each turn of which extends the one before."""
+    """A conversation of some length in which each turn extends the one before."""
     outcome = talk.send(start(rng), sentence(rng), **send)
     for _ in range(turns - 1):
         words = [user(sentence(rng))]

@@ -1,4 +1,4 @@
-"""Each cause of the list is planted, and the explainer finds that one and no other."""
+"""Each cause is provoked, and the explainer names that one and no other."""
 
 import copy
 import functools
@@ -54,13 +54,13 @@ def words(template: str) -> TokenizerWrapper:
 
 
 def headed(line: str) -> Talk:
-    """A worker whose template writes a line of its own ahead of everything."""
+    """A worker whose template writes a line of its own before everything else."""
     head = "{{- '<|im_start|>system\\n' ~ " + line + " ~ '<|im_end|>\\n' -}}"
     return Talk(words=words(head + CHATML))
 
 
 def edited(body: Block, rng: random.Random) -> tuple[Block, int]:
-    """The body with one message changed, removed, or cut off with all behind it; and its index."""
+    """The body with one message changed, removed or cut off with all after it; and its index."""
     body = copy.deepcopy(body)
     place = rng.randrange(len(body["messages"]) - 1)
     message = body["messages"][place]
@@ -275,7 +275,7 @@ def template_varied(rng: random.Random) -> Outcome:
 
 
 def today(day: int) -> AbstractContextManager[object]:
-    """Sets the day that templates are told."""
+    """Sets the date that templates print."""
     clock = SimpleNamespace(now=lambda: datetime(2026, 11, day))
     return patch("transformers.utils.chat_template_utils.datetime", clock)
 
@@ -315,7 +315,7 @@ PLANTS: tuple[Callable[[random.Random], Outcome], ...] = (
 
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
 def test_the_planted_cause_is_found(plant: Callable[[random.Random], Outcome]) -> None:
-    """Each cause, planted at random places, is the one that is named."""
+    """Each cause, provoked at random places, is the one that is named."""
     for seed in SEEDS:
         outcome = plant(random.Random(seed))
         explanation = outcome.explanation
@@ -332,7 +332,7 @@ def test_the_planted_cause_is_found(plant: Callable[[random.Random], Outcome]) -
 
 
 def test_every_cause_is_planted() -> None:
-    """The list above is the contract's, but for the one that says that nothing is known."""
+    """The list above has every cause of the contract except UNKNOWN."""
     named = {
         name.removeprefix("REUSE_CAUSE_").lower()
         for name in pb.ReuseCause.keys()  # noqa: SIM118 - no mapping
@@ -344,7 +344,7 @@ def test_every_cause_is_planted() -> None:
 def test_an_error_costs_the_explanation_and_not_the_answer(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The request is answered, its cause unknown, and the log says where, quoting no prompt."""
+    """After an error the request is answered, and the log quotes no prompt."""
 
     def broken(ids: object) -> str:
         raise ValueError("words of a prompt")
@@ -362,7 +362,7 @@ def test_an_error_costs_the_explanation_and_not_the_answer(
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    """Beyond the limits the conversation that was quiet longest is forgotten first."""
+    """Beyond the limits, the conversation that was idle longest is forgotten first."""
     rng = random.Random(2)
     talk = Talk(limits=ExplainLimits(max_conversations=2, max_explanations=3))
     opening = start(rng)
@@ -384,7 +384,7 @@ def test_what_is_remembered_is_bounded() -> None:
 
 
 def test_notes_that_cannot_be_read_cost_nothing_else() -> None:
-    """A damaged or unwritable folder is logged, and requests are answered as ever."""
+    """A damaged or read-only folder is logged, and requests are answered as before."""
     with folder() as path:
         notes = path / "notes"
         notes.mkdir()
