@@ -7,9 +7,11 @@ each request with status 529 and the reason.
 
 import asyncio
 import contextlib
+import errno
 import json
 import secrets
 import socket
+from dataclasses import dataclass
 from typing import Final
 
 import psutil
@@ -22,6 +24,8 @@ from anyclaude.supervisor.routes import why_not_ready
 from anyclaude.supervisor.supervisor import State
 
 BACKLOG: Final = 512
+# A daemon of macOS that listens on a port from 49152 on, where our default is.
+_RAPPORTD: Final = "rapportd"
 # A request is read until it pauses this long: closing on unread bytes would lose the response.
 _PAUSE_SECONDS: Final = 0.2
 _LONGEST_SECONDS: Final = 10.0
@@ -56,24 +60,49 @@ def base_url(listener: socket.socket) -> str:
 
 
 def _explain(settings: ServerSettings, error: OSError) -> str:
-    owner = _owner_of(settings.port)
-    why = f"it is taken by {owner}" if owner else str(error.strerror or error)
     return (
-        f"Cannot listen on {settings.host} port {settings.port}: {why}. Stop that process, or "
-        "choose another port: anyclauded --port N, ANYCLAUDE_PORT=N, or server.port in the config."
+        f"Cannot listen on {settings.host} port {settings.port}: {_reason(settings.port, error)} "
+        "Choose another port: anyclauded --port N, ANYCLAUDE_PORT=N, or server.port in the config; "
+        "for the installed service `ANYCLAUDE_PORT=N anyclaudectl service install`."
     )
 
 
-def _owner_of(port: int) -> str:
-    """ "pid 12 (python -m http.server)"; empty when the process is hidden from us."""
+def _reason(port: int, error: OSError) -> str:
+    if error.errno != errno.EADDRINUSE:
+        return f"{error.strerror or error}."
+    owner = _owner_of(port)
+    if owner is None:
+        return (
+            "it is taken by a process of another user, which "
+            f"`sudo lsof -nP -iTCP:{port} -sTCP:LISTEN` names."
+        )
+    if owner.name == _RAPPORTD:
+        return f"it is taken by {owner}, which belongs to macOS (Handoff, AirDrop): do not stop it."
+    return f"it is taken by {owner}, which you can stop."
+
+
+@dataclass(frozen=True)
+class _Owner:
+    """The process that listens on a port."""
+
+    pid: int
+    name: str
+    command: str
+
+    def __str__(self) -> str:
+        return f"pid {self.pid} ({self.command[:200]})"
+
+
+def _owner_of(port: int) -> _Owner | None:
+    """The process that listens on `port`; None when it is hidden from us."""
     for process in psutil.process_iter():
         try:
             if _listens(process, port):
-                return f"pid {process.pid} ({' '.join(process.cmdline())[:200]})"
+                return _Owner(process.pid, process.name(), " ".join(process.cmdline()))
         except psutil.Error:
             # Another user's process, or one that just ended.
             continue
-    return ""
+    return None
 
 
 def _listens(process: psutil.Process, port: int) -> bool:

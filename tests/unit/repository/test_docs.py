@@ -75,3 +75,22 @@ def test_every_make_command_of_the_pages_exists() -> None:
     }
 
     assert named - targets == set()
+
+
+def test_no_address_is_written_with_localhost() -> None:
+    """Pages and sources name 127.0.0.1: on a Mac, another process may own our port by IPv6."""
+    sources = [
+        file
+        for folder in ("ctl", "daemon", "workers", "deploy")
+        for file in (ROOT / folder).rglob("*")
+        if file.suffix in {"", ".py", ".plist", ".service"} and file.is_file()
+    ]
+    scripts = [file for file in (ROOT / "docs" / "scripts").iterdir() if file.is_file()]
+
+    named = [
+        str(file.relative_to(ROOT))
+        for file in (*_PAGES, *sources, *scripts)
+        if "//localhost" in file.read_text(encoding="utf-8", errors="replace")
+    ]
+
+    assert named == []
