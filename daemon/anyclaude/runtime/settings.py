@@ -61,9 +61,10 @@ class ModelSettings(_Section):
     # A window smaller than the model's own saves memory; 0: the model's own.
     context_window_tokens: int = Field(0, ge=0)
     # Put earlier answers into later prompts with the tokens that the model generated, instead of
-    # rendering them again with its template. `python -m benchmarks.spliced_turns` compares both.
+    # rendering them again with its template. "auto" does so where the client asks to keep all
+    # thinking, as Claude Code does. `python -m benchmarks.spliced_turns` compares both.
     # At most `spliced_bytes` of answers are remembered, in memory only.
-    spliced_turns: bool = False
+    spliced_turns: bool | Literal["auto"] = "auto"
     spliced_bytes: int = Field(64 * 1024**2, ge=1)
     # Used when a request names none; Claude Code always names one.
     temperature: float = Field(0.7, ge=0, le=2)

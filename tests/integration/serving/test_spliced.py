@@ -31,34 +31,41 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _ask(service: Service, name: str, messages: list[Any]) -> Any:
-    asked = body(max_tokens=200, messages=messages)
+def _ask(service: Service, name: str, messages: list[Any], **fields: Any) -> Any:
+    asked = body(max_tokens=200, messages=messages, **fields)
     with service.http() as client:
         return client.post("/v1/messages", json=asked, headers=session(name)).json()
 
 
-def _costs(service: Service) -> list[int]:
+def _costs(service: Service, **fields: Any) -> list[int]:
     """Tokens that were computed for each second turn whose first answer ended by itself."""
     costs = []
     for number in range(_QUESTIONS):
         asked = [user(f"Question {number}: what now?")]
-        answer = _ask(service, f"talk-{number}", asked)
+        answer = _ask(service, f"talk-{number}", asked, **fields)
         if answer["stop_reason"] != "end_turn" or not answer["content"]:
             continue
         again = [*asked, assistant(*answer["content"]), user("And now?")]
-        usage = _ask(service, f"talk-{number}", again)["usage"]
+        usage = _ask(service, f"talk-{number}", again, **fields)["usage"]
         costs.append(usage["input_tokens"] + usage["cache_creation_input_tokens"])
     return costs
 
 
 def test_an_answer_is_computed_once(model: Path) -> None:
-    """With the setting a turn costs its new tokens; without, some cost the answer as well."""
+    """With the setting a turn costs its new tokens; without, some cost the answer as well.
+
+    By default, the client that asks to keep all thinking gets the same.
+    """
     with Service(model=model, ANYCLAUDE__MODEL__SPLICED_TURNS="true") as service:
         spliced = _costs(service.ready())
     with Service(model=model) as service:
         rendered = _costs(service.ready())
+    with Service(model=model) as service:
+        keep = {"type": "clear_thinking_20251015", "keep": "all"}
+        asked = _costs(service.ready(), context_management={"edits": [keep]})
 
-    assert len(spliced) == len(rendered) > 1
+    assert len(spliced) == len(rendered) == len(asked) > 1
     assert max(spliced) <= _NEW_TOKENS
+    assert max(asked) <= _NEW_TOKENS
     assert max(rendered) > _NEW_TOKENS
     assert sum(rendered) > sum(spliced)

@@ -65,6 +65,7 @@ def main() -> NoReturn:
         renderer = PromptRenderer(
             model.new_tokenizer(),
             spliced_bytes=settings.model.spliced_bytes if settings.model.spliced_turns else 0,
+            spliced_on_request=settings.model.spliced_turns == "auto",
         )
     except (ModelMissingError, memory.TooLargeError, ValueError) as error:
         child.leave(ExitCode.UNAVAILABLE, str(error))

@@ -60,6 +60,8 @@ class _Talk:
         self.family, self.thoughts = family, thoughts
         self.random = random.Random(seed)
         self.renderer = PromptRenderer(tokenizer(family), spliced_bytes=_BYTES)
+        # Fields of each request besides the usual ones.
+        self.fields: dict[str, Any] = {}
         # Texts made so far; each ends with its number.
         self.said = 0
         self.messages: list[Block] = [user(self.words())]
@@ -75,7 +77,7 @@ class _Talk:
     def ask(self, messages: Sequence[Block] | None = None) -> tuple[Prompt, Prompt]:
         """The prompt with answers spliced, and without."""
         asked = self.messages if messages is None else messages
-        fields: dict[str, Any] = {"tools": [BASH], "system": "You help."}
+        fields: dict[str, Any] = {"tools": [BASH], "system": "You help.", **self.fields}
         if self.thoughts:
             fields["thinking"] = {"type": "enabled", "budget_tokens": 1024}
         body = request(*asked, **fields)
@@ -200,6 +202,36 @@ def test_a_fork_goes_on_from_its_own_answers() -> None:
     for computed, messages in [*branches, *branches]:
         prompt, _ = talk.ask(messages)
         assert _begins(prompt.token_ids, computed)
+
+
+@pytest.mark.parametrize(
+    ("keep", "spliced"),
+    [("all", True), ({"type": "all"}, True), ({"type": "thinking_turns", "value": 1}, False)],
+)
+def test_on_request_only_a_client_that_keeps_all_thinking_gets_it(keep: Any, spliced: bool) -> None:
+    """With `spliced_on_request`, the client's wish decides; without a wish, nothing is spliced."""
+    renderer = PromptRenderer(tokenizer("qwen3"), spliced_bytes=_BYTES, spliced_on_request=True)
+    edits = {"edits": [{"type": "clear_thinking_20251015", "keep": keep}]}
+    asked = renderer.render(request(user("Hi."), context_management=edits))
+    silent = renderer.render(request(user("Hi.")))
+    assert (asked.answer_position is not None) is spliced
+    assert silent.answer_position is None
+
+
+def test_a_client_that_keeps_all_thinking_computes_a_question_once() -> None:
+    """A question after a tool loop extends the prompt, where the template drops the thinking."""
+    talk = _Talk("qwen3", 3, thoughts=True)
+    talk.renderer = PromptRenderer(
+        tokenizer("qwen3"), spliced_bytes=_BYTES, spliced_on_request=True
+    )
+    edit = {"type": "clear_thinking_20251015", "keep": "all"}
+    talk.fields = {"context_management": {"edits": [edit]}}
+    prompt, _ = talk.ask()
+    for _ in range(6):
+        computed = talk.answer(prompt)
+        prompt, plain = talk.ask()
+        assert _begins(prompt.token_ids, computed)
+    assert not _begins(plain.token_ids, computed)
 
 
 def test_off_changes_nothing() -> None:

@@ -17,6 +17,7 @@ from anyclaude.mlx.prompt.canonical import (
     translated,
     wants_thinking,
 )
+from anyclaude.mlx.prompt.cleared import ALL_TURNS, kept_thinking_turns, without_thinking
 from anyclaude.mlx.prompt.continuation import DIGEST_MESSAGES, Continuation, Rendering
 from anyclaude.mlx.prompt.control_tokens import ControlTokens
 from anyclaude.mlx.prompt.cuts import Cut, last_cut, learn_turns
@@ -90,12 +91,14 @@ class PromptRenderer:
         *,
         digest_messages: int = DIGEST_MESSAGES,
         spliced_bytes: int = 0,
+        spliced_on_request: bool = False,
     ) -> None:
         """
         Args:
             digest_messages: as for `Continuation`.
             spliced_bytes: memory for the answers that later prompts repeat in the model's own
                 tokens; 0 keeps none.
+            spliced_on_request: whether only requests that ask to keep all thinking repeat them.
 
         Raises:
             ValueError: the model has no chat template.
@@ -117,6 +120,7 @@ class PromptRenderer:
         # Entries are grouped by the start of the conversation.
         self._cache: RenderCache[_Rendered] = RenderCache(_CACHE_BYTES)
         self._spliced = SplicedTurns(spliced_bytes) if spliced_bytes else None
+        self._spliced_on_request = spliced_on_request
         self._starts: LRUCache[bytes, _Start] = LRUCache(_CACHED_STARTS)
 
     def _new_continuation(self, digest_messages: int) -> Continuation:
@@ -130,15 +134,22 @@ class PromptRenderer:
         """
         conversation = canonicalise(request, self._turn_cache)
         thinking = self._can_think and wants_thinking(request)
+        turns = kept_thinking_turns(request)
+        if turns is not None and turns != ALL_TURNS:
+            messages = without_thinking(conversation.messages, turns)
+            conversation = replace(conversation, messages=messages)
+        spliced = self._spliced if turns == ALL_TURNS or not self._spliced_on_request else None
         try:
-            return self._render(conversation, thinking)
+            return self._render(conversation, thinking, spliced)
         except TemplateRefused as refusal:
             raise invalid_request(
                 f"messages: the model's chat template refuses the conversation: {refusal} "
                 "(start with a user message, then take turns), or choose another model."
             ) from refusal
 
-    def _render(self, conversation: Conversation, thinking: bool) -> Prompt:
+    def _render(
+        self, conversation: Conversation, thinking: bool, spliced: SplicedTurns | None
+    ) -> Prompt:
         adapted = self._adapter.adapted(conversation)
         start = self._start(conversation, thinking)
         _, known = self._cache.find(start, adapted.exact)
@@ -155,11 +166,9 @@ class PromptRenderer:
             shared = self._shared_characters(conversation, thinking, start, rendering.text)
             stable_tokens = last_cut(inner, encoded, shared)
         cut_points = tuple(sorted({stable_tokens, *(cut.tokens for cut in inner)} - {0}))
-        if self._spliced is None or _is_unfinished(adapted.messages):
+        if spliced is None or _is_unfinished(adapted.messages):
             return Prompt(encoded.token_ids, cut_points, stable_tokens)
-        position = self._spliced.position(
-            start, adapted.exact, encoded, cuts, cut_points, stable_tokens
-        )
+        position = spliced.position(start, adapted.exact, encoded, cuts, cut_points, stable_tokens)
         return Prompt(position.token_ids, position.cut_points, stable_tokens, position)
 
     def keep_answer(self, position: AnswerPosition, generated: TokenArray, answer: Message) -> None:

@@ -16,6 +16,7 @@ from anyclaude.mlx.prompt.control_tokens import ControlTokens
 
 # What templates raise on a conversation that they do not accept: Jinja's errors, and errors of
 # wrong types and missing keys from expressions in templates and from renderers written in Python.
+# A template that describes tools by recursion may not end for a schema that it does not expect.
 _REFUSALS: Final = (
     TemplateError,
     TypeError,
@@ -23,6 +24,7 @@ _REFUSALS: Final = (
     LookupError,
     AttributeError,
     AssertionError,
+    RecursionError,
     NotImplementedError,
 )
 _KEEP_THINKING: Final = {"clear_thinking": False, "preserve_thinking": True}
