@@ -8,7 +8,7 @@ from tests.requirements import unavailable
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate of our own for 127.0.0.1 and upstream.test, and its key."""
+    """Makes a self-signed certificate for 127.0.0.1 and upstream.test, and its key."""
     openssl = shutil.which("openssl")
     if openssl is None:
         unavailable("openssl makes the certificate")

@@ -1,4 +1,4 @@
-"""What tests need beside Python packages."""
+"""Requirements of tests besides Python packages."""
 
 import os
 from typing import NoReturn

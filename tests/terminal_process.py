@@ -1,4 +1,4 @@
-"""A command on a terminal of its own: what it draws is read, keys are sent, nothing is emulated."""
+"""A command on a terminal of its own: reads what it draws and sends keys."""
 
 import fcntl
 import os
@@ -46,7 +46,7 @@ class TerminalProcess:
         os.write(self._ours, keys.encode())
 
     def interrupt(self) -> None:
-        """Ctrl-C until it is heeded, each second, as a person would.
+        """Sends Ctrl-C each second until the process ends, as a person would.
 
         A signal that comes just before a process waits for a line is noticed with the next key.
         """
@@ -71,7 +71,7 @@ class TerminalProcess:
         return self.process.wait(WAIT_SECONDS), self.seen
 
     def _read(self, deadline: float) -> bool:
-        """False at the end of the terminal, or at the deadline."""
+        """Returns False at the end of the terminal, or at the deadline."""
         ready, _, _ = select.select([self._ours], [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
             return False

@@ -16,7 +16,7 @@ async def until(holds: Callable[[], object]) -> None:
 
 
 async def until_still(value: Callable[[], int]) -> int:
-    """The value once it has not changed for a while; fails if it does not come to rest."""
+    """Returns the value once it has not changed for a while; fails if it keeps changing."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             before = value()

@@ -1,4 +1,4 @@
-"""What an answer is: usage that adds up, ids, the grammar of its stream, tool calls."""
+"""Responses: usage that adds up, ids, the grammar of streams, tool calls."""
 
 import json
 import secrets
@@ -37,7 +37,7 @@ def conversations() -> dict[str, dict[str, Any]]:
 @row(Row.USAGE)
 @pytest.mark.parametrize("shape", conversations())
 def test_usage_adds_up(endpoint: Endpoint, shape: str) -> None:
-    """The three parts of the prompt add up to what count_tokens says, cold and warm."""
+    """The three parts of the prompt add up to the result of count_tokens, cold and warm."""
     fields = conversations()[shape]
     counted = endpoint.count(**fields)
     for _ in range(2):
@@ -48,7 +48,7 @@ def test_usage_adds_up(endpoint: Endpoint, shape: str) -> None:
 
 @row(Row.USAGE)
 def test_usage_in_a_stream(endpoint: Endpoint) -> None:
-    """message_start says the true prompt, message_delta says it again with the output."""
+    """message_start has the true prompt tokens, message_delta repeats them with the output."""
     streamed = endpoint.stream()
     counted = endpoint.count()
     start = streamed.message.start["usage"]
@@ -60,7 +60,7 @@ def test_usage_in_a_stream(endpoint: Endpoint) -> None:
 
 @row(Row.USAGE)
 def test_cache_read(endpoint: Endpoint) -> None:
-    """Of a prompt asked twice all but the end is read from the cache the second time."""
+    """A repeated prompt is read from the cache except its end."""
     messages = [b.user(f"{secrets.token_hex(8)} {LONG}")]
     first = endpoint.create(messages=messages)["usage"]
     second = endpoint.create(messages=messages)["usage"]
@@ -89,7 +89,7 @@ def test_usage_types(endpoint: Endpoint) -> None:
 
 @row(Row.MESSAGE_ID)
 def test_message_ids(endpoint: Endpoint) -> None:
-    """Message ids are unique and look like the API's: clients merge answers that share one."""
+    """Message ids are unique and look like the API's: clients merge messages that share one."""
     ids = [endpoint.create(max_tokens=1)["id"] for _ in range(5)]
     ids += [endpoint.stream(max_tokens=1).message.start["id"] for _ in range(5)]
     assert len(set(ids)) == len(ids)
@@ -106,7 +106,7 @@ def test_stream(endpoint: Endpoint, shape: str) -> None:
 
 @row(Row.GRAMMAR)
 def test_frames_are_named(endpoint: Endpoint) -> None:
-    """Every frame has the name of its event: clients pass over the others."""
+    """Every frame has the name of its event: clients skip others."""
     for frame in endpoint.stream().frames:
         assert frame.event["type"] == frame.name
 
@@ -121,7 +121,7 @@ def test_byte_by_byte(endpoint: Endpoint) -> None:
 
 @row(Row.GRAMMAR)
 def test_official_parser_byte_by_byte(endpoint: Endpoint) -> None:
-    """The official client reads the recorded stream the same, whole and in single bytes."""
+    """The official client reads the recorded stream alike, whole and byte by byte."""
     streamed = endpoint.stream(tools=[b.BASH], max_tokens=40)
     whole, single = (_replayed(streamed, size) for size in (len(streamed.raw), 1))
     assert whole == single
@@ -168,7 +168,7 @@ def test_whole_is_the_stream(endpoint: Endpoint, shape: str) -> None:
 @row(Row.WHOLE)
 @pytest.mark.parametrize("stream", [False, True])
 def test_only_fields_of_the_api(endpoint: Endpoint, stream: bool) -> None:
-    """An answer has the API's fields, and none of the server's own."""
+    """A response has the API's fields and none of the server's own."""
     message = endpoint.stream().message.start if stream else endpoint.create()
     assert message.keys() <= types.Message.model_fields.keys()
     assert message["usage"].keys() <= types.Usage.model_fields.keys()
@@ -182,7 +182,7 @@ def _without_ids(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @row(Row.COUNT_TOKENS)
 def test_count_grows(endpoint: Endpoint) -> None:
-    """Every part of a request that the model reads adds to the count."""
+    """Every part of a request that the model reads increases the count."""
     counts = [
         endpoint.count(),
         endpoint.count(system="Be brief."),
@@ -195,7 +195,7 @@ def test_count_grows(endpoint: Endpoint) -> None:
 
 @row(Row.COUNT_TOKENS)
 def test_count_is_not_guessed(endpoint: Endpoint) -> None:
-    """The count is the tokenizer's: text of one length in characters has different counts."""
+    """The count is the tokenizer's: texts of equal length have different counts."""
     plain, odd = (endpoint.count(messages=[b.user(t * 50)]) for t in ("word ", "\u0e01🦊素Ѥ "))
     assert plain != odd
 
@@ -211,7 +211,7 @@ def called(endpoint: Endpoint, **fields: Any) -> Streamed:
 @row(Row.TOOL_CHOICE)
 @pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "Bash"}], ids=str)
 def test_forced_call(endpoint: Endpoint, choice: Any) -> None:
-    """A call that was demanded is made, with arguments that fit the schema."""
+    """A forced call is made, with arguments that fit the schema."""
     message = called(endpoint, tool_choice=choice).message
     assert message.stop_reason == "tool_use"
     (use, *_) = message.of_type("tool_use")
@@ -227,7 +227,7 @@ def _check_bash(arguments: dict[str, Any]) -> None:
 
 @row(Row.TOOL_CHOICE)
 def test_forced_choice_among_tools(endpoint: Endpoint) -> None:
-    """Of two tools the demanded one is called."""
+    """Of two tools the forced one is called."""
     choice = {"type": "tool", "name": "Read"}
     message = called(endpoint, tools=[b.BASH, b.READ], tool_choice=choice).message
     assert {use["name"] for use in message.of_type("tool_use")} == {"Read"}
@@ -236,7 +236,7 @@ def test_forced_choice_among_tools(endpoint: Endpoint) -> None:
 
 @row(Row.TOOL_CHOICE)
 def test_no_call(endpoint: Endpoint) -> None:
-    """tool_choice none gets no call, and no markup of one either."""
+    """tool_choice none gives no call and no markup of one."""
     message = called(endpoint, tool_choice={"type": "none"}).message
     assert message.of_type("tool_use") == []
     assert "<tool_call>" not in message.text
@@ -244,7 +244,7 @@ def test_no_call(endpoint: Endpoint) -> None:
 
 @row(Row.TOOL_CHOICE)
 def test_one_call(endpoint: Endpoint) -> None:
-    """disable_parallel_tool_use gets one call at most."""
+    """disable_parallel_tool_use gives at most one call."""
     choice = {"type": "any", "disable_parallel_tool_use": True}
     ask = [b.user("Call Bash three times at once.")]
     message = called(endpoint, tool_choice=choice, messages=ask).message
@@ -264,7 +264,7 @@ def test_streamed_call(endpoint: Endpoint) -> None:
 
 @row(Row.TOOL_STREAM)
 def test_arguments_are_streamed(endpoint: Endpoint) -> None:
-    """Arguments come while they are written, not in one piece at the end."""
+    """Arguments arrive while they are written, not in one piece at the end."""
     # A server may hold a call back that its limit may well cut.
     streamed = called(endpoint, tool_choice={"type": "any"}, max_tokens=1000)
     pieces = [
@@ -279,7 +279,7 @@ def test_arguments_are_streamed(endpoint: Endpoint) -> None:
 
 @row(Row.TOOL_STREAM)
 def test_call_ids(endpoint: Endpoint) -> None:
-    """Two answers never share a call's id."""
+    """Two responses never share a call's id."""
     answers = [called(endpoint, tool_choice={"type": "any"}).message for _ in range(3)]
     ids = [use["id"] for message in answers for use in message.of_type("tool_use")]
     if not ids:
@@ -290,7 +290,7 @@ def test_call_ids(endpoint: Endpoint) -> None:
 @row(Row.TOOL_STREAM)
 @pytest.mark.parametrize("limit", [1, 3, 6, 9, 12])
 def test_cut_call(endpoint: Endpoint, limit: int) -> None:
-    """A call cut by max_tokens is reported as cut, and never closed by force."""
+    """A call that max_tokens cuts off is reported as cut, and its block is not closed."""
     message = called(endpoint, tool_choice={"type": "any"}, max_tokens=limit).message
     if message.stop_reason == "tool_use":
         _check_bash(message.of_type("tool_use")[0]["input"])
@@ -301,7 +301,7 @@ def test_cut_call(endpoint: Endpoint, limit: int) -> None:
 
 @row(Row.TOOL_STREAM)
 def test_loop(endpoint: Endpoint) -> None:
-    """A call and its result go back as history, and the model answers."""
+    """The model answers after a call and its result in the history."""
     ask = [b.user("Say hello with Bash.")]
     first = called(endpoint, messages=ask, tool_choice={"type": "any"}).message
     uses = first.of_type("tool_use")
@@ -317,7 +317,7 @@ def test_loop(endpoint: Endpoint) -> None:
 
 @row(Row.SPECIAL_TOKENS)
 def test_markup_is_content(endpoint: Endpoint) -> None:
-    """Text that spells control tokens is text: it costs what its letters cost."""
+    """Text that spells control tokens is text, and has the tokens of its letters."""
     plain = endpoint.count(messages=[b.user("x")])
     spelled = endpoint.count(messages=[b.user("x" + b.MARKUP)])
     assert spelled - plain > 30
@@ -329,7 +329,7 @@ def test_markup_is_content(endpoint: Endpoint) -> None:
 @row(Row.SPECIAL_TOKENS)
 @pytest.mark.parametrize("tools", [False, True])
 def test_no_control_token_in_the_text(endpoint: Endpoint, tools: bool) -> None:
-    """No marker of turn, call or thought is left in what the model says."""
+    """No marker of a turn, call or thought is in the text of a response."""
     offered = {"tools": [b.BASH]} if tools else {}
     for words in ("Say hello with Bash.", "Go on.", "Why?"):
         message = endpoint.stream(messages=[b.user(words)], max_tokens=120, **offered).message
@@ -339,7 +339,7 @@ def test_no_control_token_in_the_text(endpoint: Endpoint, tools: bool) -> None:
 
 @row(Row.SPECIAL_TOKENS)
 def test_whole_characters(endpoint: Endpoint) -> None:
-    """No delta ends within a character: each is text by itself."""
+    """No delta ends inside a character."""
     streamed = endpoint.stream(messages=[b.user("🦊 素早い狐 ёж")], max_tokens=60)
     for event in streamed.events:
         if event["type"] == "content_block_delta" and "text" in event["delta"]:

@@ -1,4 +1,4 @@
-"""Errors: one envelope, the right status, and sentences that the client acts on."""
+"""Errors: one envelope, the right status, and messages on which the client acts."""
 
 import json
 import re
@@ -29,7 +29,7 @@ MAX_BODY_BYTES = 32 * MEGABYTE
 )
 @pytest.mark.parametrize("path", [MESSAGES, COUNT])
 def test_malformed_body(endpoint: Endpoint, raw: bytes, path: str) -> None:
-    """A body that is no request is refused in the envelope."""
+    """An invalid body is refused in the envelope."""
     check_refusal(endpoint.http.post(path, content=raw, headers=JSON), *INVALID)
 
 
@@ -58,19 +58,19 @@ def test_malformed_body(endpoint: Endpoint, raw: bytes, path: str) -> None:
 )
 @pytest.mark.parametrize("stream", [False, True])
 def test_wrong_field(endpoint: Endpoint, fields: dict[str, Any], stream: bool) -> None:
-    """A field that makes no sense is refused by name, before any stream begins."""
+    """An invalid field is refused by name, before any stream begins."""
     response = endpoint.post(**({"stream": stream} | fields))
     assert next(iter(fields)) in check_refusal(response, *INVALID)
 
 
 def test_request_id_in_the_envelope(endpoint: Endpoint) -> None:
-    """The envelope names the request like the header does."""
+    """The envelope has the same request id as the header."""
     response = endpoint.post(max_tokens=-1)
     assert response.json()["request_id"] == response.headers["request-id"]
 
 
 def test_no_stack_trace(endpoint: Endpoint) -> None:
-    """A refusal tells nothing about the server's code."""
+    """A refusal contains nothing of the server's code."""
     sentence = check_refusal(endpoint.post(messages=[{"role": "robot"}]), *INVALID)
     assert not re.search(r"Traceback|\.py|pydantic|httpx", sentence)
 
@@ -82,7 +82,7 @@ def window_of(endpoint: Endpoint) -> int:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_overflow(endpoint: Endpoint, stream: bool) -> None:
-    """A prompt over the window is a 400 in the words that make Claude Code compact."""
+    """A prompt over the window is a 400 with the sentence on which Claude Code compacts."""
     window = window_of(endpoint)
     if not window or window > 300_000:
         pytest.skip(f"the window is {window or 'not told'}: no prompt of a test is too long for it")
@@ -94,7 +94,7 @@ def test_overflow(endpoint: Endpoint, stream: bool) -> None:
 
 
 def test_counting_has_no_limit(endpoint: Endpoint) -> None:
-    """A prompt over the window can still be counted, so that a client can see by how much."""
+    """A prompt over the window can be counted, so that a client sees by how much."""
     window = window_of(endpoint)
     if not window or window > 300_000:
         pytest.skip(f"the window is {window or 'not told'}: no prompt of a test is too long for it")
@@ -110,5 +110,5 @@ def test_large_body(endpoint: Endpoint) -> None:
 
 
 def test_alive_after_errors(endpoint: Endpoint) -> None:
-    """After all of that the server answers as before."""
+    """After all these errors the server responds as before."""
     endpoint.create()

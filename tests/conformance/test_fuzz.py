@@ -15,7 +15,7 @@ SEED = 20261121
 @row(Row.ERRORS)
 @pytest.mark.heavy
 def test_any_body(endpoint: Endpoint, address: Address) -> None:
-    """Hundreds of bodies, sound and broken, get an answer, a 4xx or a time to come back."""
+    """Hundreds of valid and broken bodies get a response, a 4xx or a 529 with a delay."""
     watch = Watch(address.service, BODIES) if address.service else None
     gun = Gun(endpoint.base_url, watch.look if watch else lambda _: None)
     gun.fire(BODIES, SEED)

@@ -1,4 +1,4 @@
-"""What shows in time only: flushing, pings, clients that leave, many at once."""
+"""Behaviour over time: flushing, pings, clients that leave, many requests at once."""
 
 import secrets
 import time
@@ -26,7 +26,7 @@ MANY = 24
 
 @row(Row.PING)
 def test_flushed(endpoint: Endpoint) -> None:
-    """An answer comes as it is made, event by event, and not compressed."""
+    """A response is sent as it is made, event by event, and not compressed."""
     streamed = endpoint.stream(max_tokens=40)
     assert "content-encoding" not in streamed.response.headers
     contents = [e for e in streamed.events if e["type"] == "content_block_delta"]
@@ -54,7 +54,7 @@ def test_never_silent(endpoint: Endpoint, address: Address) -> None:
 
 @row(Row.PING)
 def test_never_silent_in_the_queue(endpoint: Endpoint, address: Address) -> None:
-    """A stream that waits for others is no more silent than one that is computed."""
+    """A stream that waits in the queue gets pings as well."""
     allowed = OWN_SILENCE_SECONDS if address.own else SILENCE_SECONDS
     prompts = [secrets.token_hex(8) + " The quick brown fox reads." * 250 for _ in range(4)]
 
@@ -70,7 +70,7 @@ def test_never_silent_in_the_queue(endpoint: Endpoint, address: Address) -> None
 @pytest.mark.heavy
 @pytest.mark.parametrize("when", ["prefill", "decode"])
 def test_client_leaves(endpoint: Endpoint, when: str) -> None:
-    """Requests whose clients went away do not hold up the next one."""
+    """Requests whose clients left do not delay the next one."""
     length = 1600 if when == "prefill" else 10
     prompts = [secrets.token_hex(8) + " The quick brown fox." * length for _ in range(6)]
 
@@ -96,7 +96,7 @@ def test_client_leaves(endpoint: Endpoint, when: str) -> None:
 
 @row(Row.QUEUEING)
 def test_many_at_once(endpoint: Endpoint) -> None:
-    """Many streams at once are all answered whole, or sent away with a time to come back."""
+    """Many streams at once all complete, or are refused with a delay."""
 
     def ask(number: int) -> str:
         prompt = [b.user(f"{number}: say hi.")]
@@ -116,7 +116,7 @@ def test_many_at_once(endpoint: Endpoint) -> None:
 
 @row(Row.QUEUEING)
 def test_answers_do_not_mix(endpoint: Endpoint) -> None:
-    """Each of several requests at once gets what it would get alone."""
+    """Each of several concurrent requests gets what it would get alone."""
     prompts = [f"Number {n}, say something about {n}." for n in range(4)]
 
     def ask(prompt: str) -> object:
@@ -130,7 +130,7 @@ def test_answers_do_not_mix(endpoint: Endpoint) -> None:
 
 @row(Row.QUEUEING)
 def test_counting_does_not_wait(endpoint: Endpoint) -> None:
-    """A count and the list of models come while a long answer is made."""
+    """A count and the list of models come while a long response is generated."""
     prompt = secrets.token_hex(8) + " The quick brown fox." * 2000
     with (
         ThreadPoolExecutor(1) as pool,

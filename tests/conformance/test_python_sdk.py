@@ -1,4 +1,4 @@
-"""The official client for Python, as a parser of what the server says."""
+"""The official client for Python reads the server's responses."""
 
 import asyncio
 from typing import Any
@@ -79,7 +79,7 @@ def test_async_stream(endpoint: Endpoint) -> None:
 
 
 def test_leaving_a_stream(client: anthropic.Anthropic, endpoint: Endpoint) -> None:
-    """A stream that is left in the middle leaves the client and the server usable."""
+    """After a stream is left in the middle, client and server still work."""
     with client.messages.stream(model=endpoint.model, max_tokens=400, messages=HI) as stream:
         next(iter(stream))
     assert client.messages.create(model=endpoint.model, max_tokens=2, messages=HI).stop_reason
@@ -94,7 +94,7 @@ def test_count(client: anthropic.Anthropic, endpoint: Endpoint) -> None:
 
 
 def test_models(client: anthropic.Anthropic) -> None:
-    """Models are listed to their end, and found by id."""
+    """All pages of models are listed, and each is found by id."""
     models = list(client.models.list(limit=1000))
     assert models
     assert client.models.retrieve(models[0].id).display_name == models[0].display_name

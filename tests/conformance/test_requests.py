@@ -1,4 +1,4 @@
-"""What a request may hold: everything that Claude Code sends is taken, and means what it says."""
+"""Requests: everything that Claude Code sends is accepted and has its effect."""
 
 import json
 import re
@@ -23,7 +23,7 @@ def test_max_tokens_is_required(endpoint: Endpoint) -> None:
 @row(Row.MAX_TOKENS)
 @pytest.mark.parametrize("value", [-1, "ten", 1.5, [8]])
 def test_wrong_max_tokens(endpoint: Endpoint, value: Any) -> None:
-    """A max_tokens that is no count is refused by name."""
+    """An invalid max_tokens is refused by name."""
     assert "max_tokens" in check_refusal(endpoint.post(max_tokens=value), *INVALID)
 
 
@@ -44,7 +44,7 @@ def test_warm_up(endpoint: Endpoint, stream: bool) -> None:
 @row(Row.MAX_TOKENS)
 @pytest.mark.parametrize("limit", [1, 2, 5])
 def test_limit(endpoint: Endpoint, limit: int) -> None:
-    """An answer that is cut says so and has the number of tokens asked for."""
+    """An answer that is cut has the stop reason and the number of tokens requested."""
     message = endpoint.create(max_tokens=limit)
     if message["stop_reason"] == "end_turn":
         pytest.skip("the model ended by itself")
@@ -54,14 +54,14 @@ def test_limit(endpoint: Endpoint, limit: int) -> None:
 
 @row(Row.MAX_TOKENS)
 def test_more_than_the_window(endpoint: Endpoint) -> None:
-    """A max_tokens larger than the window is cut to what is left of it."""
+    """A max_tokens larger than the window is reduced to the rest of it."""
     with endpoint.open_stream(max_tokens=10_000_000) as response:
         assert response.status_code == 200, response.read()
 
 
 @row(Row.SYSTEM)
 def test_system_forms_are_one(endpoint: Endpoint) -> None:
-    """A system prompt as a string, as a block and as a marked block is the same prompt."""
+    """A system prompt as a string, a block and a marked block is the same prompt."""
     words = "You are a careful engineer.\n\n  Mind the  blanks.\t\n- and the ends "
     marked = [b.text(words, cache_control={"type": "ephemeral"})]
     counted = {endpoint.count(system=form) for form in (words, [b.text(words)], marked)}
@@ -72,7 +72,7 @@ def test_system_forms_are_one(endpoint: Endpoint) -> None:
 @row(Row.SYSTEM)
 @pytest.mark.parametrize("nothing", ["", [], [b.text("")]], ids=["string", "list", "block"])
 def test_empty_system(endpoint: Endpoint, nothing: Any) -> None:
-    """An empty system prompt is none."""
+    """An empty system prompt is the same as none."""
     endpoint.create(system=nothing)
     assert endpoint.count(system=nothing) == endpoint.count()
 
@@ -89,7 +89,7 @@ def test_attribution(endpoint: Endpoint) -> None:
 
 @row(Row.SYSTEM)
 def test_all_blocks_count(endpoint: Endpoint) -> None:
-    """No system block is lost."""
+    """No system block is dropped."""
     one = endpoint.count(system=[b.text("First rule.")])
     assert endpoint.count(system=[b.text("First rule."), b.text("Second rule.")]) > one
 
@@ -109,7 +109,7 @@ def test_all_blocks_count(endpoint: Endpoint) -> None:
     ids=["last", "between", "blocks", "first", "twice", "before user", "after a result"],
 )
 def test_system_message(endpoint: Endpoint, messages: Any) -> None:
-    """A system message is taken wherever it stands, and read."""
+    """A system message is accepted and read at any position."""
     endpoint.create(messages=messages)
     spoken = [message for message in messages if message["role"] != "system"]
     assert endpoint.count(messages=messages) > endpoint.count(messages=spoken)
@@ -132,7 +132,7 @@ def test_system_message_forms_are_one(endpoint: Endpoint) -> None:
 
 @row(Row.MID_SYSTEM)
 def test_later_system_message_keeps_the_prefix(endpoint: Endpoint) -> None:
-    """A system message that comes late leaves everything before it where it was."""
+    """A later system message does not change the prompt before it."""
     history = [b.user("Word after word. " * 60), b.assistant("I see. " * 20), b.user("Go on.")]
     endpoint.create(messages=history, max_tokens=1)
     before = endpoint.count(messages=history[:2])
@@ -143,7 +143,7 @@ def test_later_system_message_keeps_the_prefix(endpoint: Endpoint) -> None:
 
 @row(Row.MID_SYSTEM)
 def test_tool_changes(endpoint: Endpoint) -> None:
-    """Announcements of added and removed tools are taken."""
+    """Announcements of added and removed tools are accepted."""
     reference = {"type": "tool_reference", "tool_name": "Bash"}
     for kind in ("tool_addition", "tool_removal"):
         block = {"type": kind, "tool": reference, "tools": [reference]}
@@ -166,7 +166,7 @@ def test_tool_changes(endpoint: Endpoint) -> None:
     ids=["users", "assistants", "assistant first", "empty", "nothing", "empty string", "blank"],
 )
 def test_odd_turns(endpoint: Endpoint, messages: Any) -> None:
-    """Turns that do not alternate, or say nothing, are taken."""
+    """Turns that do not alternate, or are empty, are accepted."""
     endpoint.create(messages=messages)
     endpoint.count(messages=messages)
 
@@ -222,7 +222,7 @@ def test_forms_of_content_are_one(endpoint: Endpoint) -> None:
     ],
 )
 def test_tool_result(endpoint: Endpoint, results: Any) -> None:
-    """A tool result is taken in every form, alone and among words."""
+    """A tool result is accepted in every form, alone and between texts."""
     history = [*b.TOOL_LOOP[:2], b.user(results)]
     endpoint.create(messages=history, tools=[b.BASH])
     endpoint.create(messages=[*history, b.assistant("I see."), b.user("Thanks.")])
@@ -240,7 +240,7 @@ def test_error_is_told(endpoint: Endpoint) -> None:
 
 @row(Row.TOOL_HISTORY)
 def test_parallel_results(endpoint: Endpoint) -> None:
-    """Several calls in one turn and their results in one, in another order, are taken."""
+    """Several calls in one turn and their results in one, in another order, are accepted."""
     calls = [b.call(f"toolu_{n}", command=f"ls {n}") for n in range(3)]
     results = [b.result(f"toolu_{n}", f"out {n}") for n in (2, 0, 1)]
     messages = [b.user("Look."), b.assistant(calls), b.user(results)]
@@ -261,13 +261,13 @@ def test_parallel_results(endpoint: Endpoint) -> None:
     ids=["orphan", "orphan first", "unanswered", "call last", "twice answered", "one id twice"],
 )
 def test_orphans(endpoint: Endpoint, messages: Any) -> None:
-    """Calls without results and results without calls do no harm."""
+    """Calls without results and results without calls are accepted."""
     endpoint.create(messages=messages, tools=[b.BASH])
 
 
 @row(Row.TOOL_HISTORY)
 def test_order_of_result_and_words(endpoint: Endpoint) -> None:
-    """A result and the words after it stay in that order: what comes before them is reused."""
+    """A result and the text after it stay in that order: what precedes them is reused."""
     history = [*b.TOOL_LOOP[:2], b.user([b.result("toolu_1", "file.txt " * 80)])]
     endpoint.create(messages=history, tools=[b.BASH], max_tokens=1)
     shared = endpoint.count(messages=history, tools=[b.BASH])
@@ -279,7 +279,7 @@ def test_order_of_result_and_words(endpoint: Endpoint) -> None:
 
 @row(Row.TOOL_SCHEMA)
 def test_any_schema(endpoint: Endpoint) -> None:
-    """Tools with every schema feature and every extra field are taken, and read."""
+    """Tools with every schema feature and every extra field are accepted and read."""
     plain = endpoint.count()
     for tool in (b.BASH, b.NESTED, {**b.BASH, "type": "custom"}, {"name": "Bare"}):
         endpoint.create(tools=[tool], max_tokens=1)
@@ -288,7 +288,7 @@ def test_any_schema(endpoint: Endpoint) -> None:
 
 @row(Row.TOOL_SCHEMA)
 def test_whole_schema_is_read(endpoint: Endpoint) -> None:
-    """What a schema says deep inside reaches the model."""
+    """Details deep inside a schema reach the model."""
 
     def tool(words: str) -> b.Json:
         item = {"type": "object", "properties": {"n": {"type": "integer", "description": words}}}
@@ -301,14 +301,14 @@ def test_whole_schema_is_read(endpoint: Endpoint) -> None:
 
 @row(Row.TOOL_SCHEMA)
 def test_flags_are_not_prompt(endpoint: Endpoint) -> None:
-    """cache_control and other flags of a tool are no part of the prompt: they move."""
+    """cache_control and other flags of a tool, which may move, are not part of the prompt."""
     marked = {**b.BASH, "cache_control": {"type": "ephemeral"}, "defer_loading": False}
     assert endpoint.count(tools=[marked]) == endpoint.count(tools=[b.BASH])
 
 
 @row(Row.TOOL_SCHEMA)
 def test_many_tools(endpoint: Endpoint) -> None:
-    """A set of thirty tools is taken."""
+    """A set of thirty tools is accepted."""
     tools = [{**b.NESTED, "name": f"mcp__server__tool_{n}"} for n in range(30)]
     endpoint.create(tools=tools, max_tokens=1)
 
@@ -322,7 +322,7 @@ def test_many_tools(endpoint: Endpoint) -> None:
     ],
 )
 def test_server_tool(endpoint: Endpoint, kind: str) -> None:
-    """A tool that only another server could run is no reason to refuse."""
+    """A tool that only another server could run is not refused."""
     tool = {"type": kind, "name": kind.rpartition("_")[0], "max_uses": 5}
     endpoint.create(tools=[tool, b.BASH], max_tokens=1)
     endpoint.create(tools=[tool], max_tokens=1)
@@ -330,7 +330,7 @@ def test_server_tool(endpoint: Endpoint, kind: str) -> None:
 
 @row(Row.SERVER_TOOLS)
 def test_server_tool_history(endpoint: Endpoint) -> None:
-    """A search that another server made is taken back as history."""
+    """A search by another server is accepted as history."""
     use = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {}}
     found = {
         "type": "web_search_result",
@@ -350,7 +350,7 @@ def test_server_tool_history(endpoint: Endpoint) -> None:
 @row(Row.SERVER_TOOLS)
 @pytest.mark.parametrize("choice", [None, {"type": "tool", "name": "web_search"}], ids=str)
 def test_web_search(endpoint: Endpoint, choice: Any) -> None:
-    """Claude Code's search, a request of its own, is run or said to be unavailable: not made up."""
+    """Claude Code's search request is run or reported as unavailable, not made up."""
     search = {"type": "web_search_20250305", "name": "web_search", "max_uses": 8}
     message = endpoint.stream(
         messages=[b.user("Perform a web search for the query: tides today")],
@@ -377,7 +377,7 @@ def test_web_search(endpoint: Endpoint, choice: Any) -> None:
     ids=["auto", "any", "tool", "none", "one", "absent"],
 )
 def test_tool_choice_is_taken(endpoint: Endpoint, choice: Any) -> None:
-    """Every tool_choice is taken, and none of them changes the tokens of the prompt's history."""
+    """Every tool_choice is accepted, and none changes the tokens of the history."""
     fields: dict[str, Any] = {} if choice is None else {"tool_choice": choice}
     endpoint.create(tools=[b.BASH], max_tokens=1, **fields)
 
@@ -385,7 +385,7 @@ def test_tool_choice_is_taken(endpoint: Endpoint, choice: Any) -> None:
 @row(Row.TOOL_CHOICE)
 @pytest.mark.parametrize("choice", [{"type": "maybe"}, "auto", {"type": "tool"}, 7])
 def test_wrong_tool_choice(endpoint: Endpoint, choice: Any) -> None:
-    """A tool_choice that is none is refused by name."""
+    """An invalid tool_choice is refused by name."""
     response = endpoint.post(tools=[b.BASH], tool_choice=choice)
     assert "tool_choice" in check_refusal(response, *INVALID)
 
@@ -412,7 +412,7 @@ def test_choice_of_an_unknown_tool(endpoint: Endpoint) -> None:
     ids=["adaptive", "omitted", "summarized", "budget", "large budget", "disabled", "absent"],
 )
 def test_thinking_settings(endpoint: Endpoint, thinking: Any) -> None:
-    """Every thinking setting is taken, streaming or not."""
+    """Every thinking setting is accepted, streaming or not."""
     fields = {} if thinking is None else {"thinking": thinking}
     endpoint.create(**fields)
     assert endpoint.stream(**fields).message.stop_reason
@@ -420,7 +420,7 @@ def test_thinking_settings(endpoint: Endpoint, thinking: Any) -> None:
 
 @row(Row.THINKING)
 def test_thinking_history(endpoint: Endpoint) -> None:
-    """Thoughts that another server signed, or made unreadable, are taken back."""
+    """Thinking that another server signed or encrypted is accepted."""
     thoughts = [
         {"type": "thinking", "thinking": "Hm, hm.", "signature": "Zm9yZWlnbg=="},
         {"type": "thinking", "thinking": "", "signature": "EqQBCgIYAhIM"},
@@ -434,7 +434,7 @@ def test_thinking_history(endpoint: Endpoint) -> None:
 
 @row(Row.THINKING)
 def test_thinking_blocks(endpoint: Endpoint) -> None:
-    """Thoughts come first, in thinking blocks that end with one signature."""
+    """Thinking comes first, in blocks that end with one signature."""
     streamed = endpoint.stream(
         messages=[b.user("Think hard: what is 17 times 23?")],
         thinking={"type": "enabled", "budget_tokens": 1024},
@@ -451,14 +451,14 @@ def test_thinking_blocks(endpoint: Endpoint) -> None:
 @row(Row.OUTPUT_CONFIG)
 @pytest.mark.parametrize("effort", ["low", "medium", "high", "max", "invented"])
 def test_effort(endpoint: Endpoint, effort: str) -> None:
-    """Every effort is taken."""
+    """Every effort is accepted."""
     endpoint.create(output_config={"effort": effort})
 
 
 @row(Row.OUTPUT_CONFIG)
 @pytest.mark.parametrize("stream", [False, True])
 def test_json_schema(endpoint: Endpoint, stream: bool) -> None:
-    """An answer asked for by a JSON schema fits it: Claude Code's title call rests on that."""
+    """An answer requested with a JSON schema fits it: Claude Code's title call needs that."""
     schema = {
         "type": "object",
         "properties": {"title": {"type": "string", "maxLength": 40}},
@@ -486,7 +486,7 @@ def test_json_schema(endpoint: Endpoint, stream: bool) -> None:
 
 @row(Row.OUTPUT_CONFIG)
 def test_title(endpoint: Endpoint) -> None:
-    """Claude Code's title call, which leaves room for far more than a title, ends with it."""
+    """Claude Code's title call, whose max_tokens is far larger, ends with the title."""
     schema = {
         "type": "object",
         "properties": {"title": {"type": "string", "maxLength": 40}},
@@ -516,7 +516,7 @@ def test_title(endpoint: Endpoint) -> None:
     ids=lambda edit: edit["type"],
 )
 def test_context_management(endpoint: Endpoint, edit: Any) -> None:
-    """Context edits are taken, whether or not they are made."""
+    """Context edits are accepted, whether or not they are made."""
     endpoint.create(context_management={"edits": [edit]}, max_tokens=1)
 
 
@@ -542,7 +542,7 @@ def test_stop_sequence(endpoint: Endpoint, stream: bool) -> None:
 
 @row(Row.STOP_SEQUENCES)
 def test_first_of_several(endpoint: Endpoint) -> None:
-    """Of several sequences the first that appears is the one named."""
+    """Of several sequences the first that appears is named."""
     free = text_of(endpoint.create(max_tokens=40, temperature=0))
     first, second = free[6:8], free[20:23]
     if not (first.strip() and second.strip()) or "\ufffd" in free:
@@ -555,7 +555,7 @@ def test_first_of_several(endpoint: Endpoint) -> None:
 
 @row(Row.STOP_SEQUENCES)
 def test_classifier(endpoint: Endpoint) -> None:
-    """The call by which Claude Code has an action judged ends before its stop sequence."""
+    """Claude Code's classifier call ends before its stop sequence."""
     message = endpoint.stream(
         system=[b.text("You judge actions. Answer <block>yes</block> or <block>no</block>.")],
         messages=[
@@ -594,7 +594,7 @@ def test_no_stop_sequence(endpoint: Endpoint) -> None:
     ids=str,
 )
 def test_sampling(endpoint: Endpoint, fields: Any) -> None:
-    """Sampling settings are taken."""
+    """Sampling settings are accepted."""
     endpoint.create(**fields)
 
 
@@ -608,14 +608,14 @@ def test_greedy(endpoint: Endpoint) -> None:
 @row(Row.SAMPLING)
 @pytest.mark.parametrize("fields", [{"temperature": "hot"}, {"top_p": 2}, {"top_k": -1}], ids=str)
 def test_wrong_sampling(endpoint: Endpoint, fields: Any) -> None:
-    """A setting that is none is refused by name."""
+    """An invalid sampling setting is refused by name."""
     assert next(iter(fields)) in check_refusal(endpoint.post(**fields), *INVALID)
 
 
 @row(Row.IMAGES)
 @pytest.mark.parametrize("place", ["user", "by address", "tool_result", "document"])
 def test_image(endpoint: Endpoint, place: str) -> None:
-    """An image or document is read, or refused by naming where it stands; never dropped."""
+    """An image or document is read, or refused with its place; never dropped."""
     address = {"type": "url", "url": "https://example.com/a.png"}
     pdf = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0xLjQK"}
     content = {
@@ -639,7 +639,7 @@ def test_image(endpoint: Endpoint, place: str) -> None:
 
 @row(Row.UNKNOWN_FIELDS)
 def test_unknown_fields(endpoint: Endpoint) -> None:
-    """Fields that nobody knows, at every level, are no reason to refuse."""
+    """Unknown fields at every level are accepted."""
     new = {"invented_in_2031": {"deep": [1, None]}}
     message = {"role": "user", "content": [b.text("Say hi.", **new)], **new}
     endpoint.create(
@@ -668,7 +668,7 @@ def test_unicode(endpoint: Endpoint) -> None:
 
 @row(Row.DIAGNOSTICS)
 def test_diagnostics(endpoint: Endpoint) -> None:
-    """A question about the previous message's cache is answered by what changed since."""
+    """A request for cache diagnostics gets what changed since the previous message."""
     words = secrets.token_hex(8) + " Words of the conversation. " * 40
     first = endpoint.create(messages=[b.user(words)], system="Be brief.")
     asked = {"diagnostics": {"previous_message_id": first["id"]}, "messages": [b.user(words)]}

@@ -1,4 +1,4 @@
-"""What stands around a Messages request: paths, headers, models, probes."""
+"""The surface around Messages requests: paths, headers, models, probes."""
 
 import json
 
@@ -17,13 +17,13 @@ NOT_FOUND = (404, "not_found_error")
     "path", ["/v1/messages", "/v1/messages?beta=true", "/v1/messages?a=1&b=%20x"]
 )
 def test_any_query(endpoint: Endpoint, path: str) -> None:
-    """The path alone decides, whatever the query."""
+    """The query does not change which endpoint serves a path."""
     accepted(endpoint.post(path))
 
 
 @row(Row.PATH)
 def test_body_in_chunks(endpoint: Endpoint) -> None:
-    """A body without a length, in chunks and of no named type, is read to its end."""
+    """A chunked body without a length or content type is read to its end."""
     raw = json.dumps(endpoint.body()).encode()
     accepted(
         endpoint.http.post(MESSAGES, content=(raw[at : at + 7] for at in range(0, len(raw), 7)))
@@ -39,7 +39,7 @@ def test_unknown_path(endpoint: Endpoint, path: str) -> None:
 
 @row(Row.PATH)
 def test_wrong_method(endpoint: Endpoint) -> None:
-    """GET on the Messages path is refused in JSON, not answered."""
+    """GET on the Messages path is refused in JSON."""
     response = endpoint.http.get("/v1/messages")
     assert response.status_code in (404, 405)
     assert response.json()["type"] == "error"
@@ -48,7 +48,7 @@ def test_wrong_method(endpoint: Endpoint) -> None:
 @row(Row.PATH)
 @pytest.mark.parametrize("path", ["/", "/api/hello"])
 def test_probe(surface: Endpoint, path: str) -> None:
-    """The client's HEAD probe is answered with an empty 200."""
+    """The client's HEAD probe gets an empty 200."""
     response = surface.http.head(path)
     assert (response.status_code, response.content) == (200, b"")
 
@@ -56,7 +56,7 @@ def test_probe(surface: Endpoint, path: str) -> None:
 @row(Row.AUTH)
 @pytest.mark.parametrize("names", ["x-api-key", "authorization", "x-api-key authorization"])
 def test_authentication(endpoint: Endpoint, names: str) -> None:
-    """A key as x-api-key, as Bearer token or as both is taken."""
+    """A key as x-api-key, as Bearer token or as both is accepted."""
     values = {"x-api-key": endpoint.api_key, "authorization": f"Bearer {endpoint.api_key}"}
     headers = {name: values[name] for name in names.split()}
     accepted(httpx.post(endpoint.base_url + MESSAGES, json=endpoint.body(), headers=headers))
@@ -65,7 +65,7 @@ def test_authentication(endpoint: Endpoint, names: str) -> None:
 @row(Row.VERSION)
 @pytest.mark.parametrize("version", ["2023-06-01", "2026-10-21", "2099-01-01", ""])
 def test_version(endpoint: Endpoint, version: str) -> None:
-    """Any anthropic-version is taken, and none as well."""
+    """Any anthropic-version is accepted, and none as well."""
     headers = {"x-api-key": endpoint.api_key} | ({"anthropic-version": version} if version else {})
     body = endpoint.body()
     accepted(httpx.post(endpoint.base_url + MESSAGES, json=body, headers=headers, timeout=120))
@@ -85,7 +85,7 @@ def test_betas(endpoint: Endpoint) -> None:
     "name", ["claude-haiku-4-5-20251001", "claude-opus-4-8[1m]", "anyclaude-x", "owner/model:tag"]
 )
 def test_any_model(endpoint: Endpoint, name: str) -> None:
-    """Any model name is answered, and echoed as it was asked for."""
+    """Any model name is accepted, and echoed as requested."""
     assert endpoint.create(model=name)["model"] == name
     assert endpoint.stream(model=name).message.start["model"] == name
 
@@ -116,7 +116,7 @@ def test_discovered(surface: Endpoint) -> None:
 
 @row(Row.MODELS)
 def test_window(surface: Endpoint) -> None:
-    """The list says how long a prompt and an answer may be."""
+    """The list has the length of a prompt and of an answer."""
     (model, *_) = surface.http.get("/v1/models").json()["data"]
     assert model["max_input_tokens"] > 0
     assert model["max_tokens"] > 0
@@ -124,7 +124,7 @@ def test_window(surface: Endpoint) -> None:
 
 @row(Row.MODELS)
 def test_one_model(surface: Endpoint) -> None:
-    """Each listed model can be asked for, and another is a 404."""
+    """Each listed model can be requested by id, and any other is a 404."""
     (model, *_) = surface.http.get("/v1/models").json()["data"]
     assert surface.http.get(f"/v1/models/{model['id']}").json()["id"] == model["id"]
     check_refusal(surface.http.get("/v1/models/no-such-model"), *NOT_FOUND)
@@ -133,7 +133,7 @@ def test_one_model(surface: Endpoint) -> None:
 @row(Row.HEADERS)
 @pytest.mark.parametrize("stream", [False, True])
 def test_request_id(endpoint: Endpoint, stream: bool) -> None:
-    """Every answer carries an own request-id, and so does an error."""
+    """Every response has a request-id of its own, errors included."""
     answers = [endpoint.post(stream=stream) for _ in range(3)]
     answers += [endpoint.post(max_tokens=-1), endpoint.http.get("/v1/nothing")]
     ids = [answer.headers.get("request-id", "") for answer in answers]
@@ -143,7 +143,7 @@ def test_request_id(endpoint: Endpoint, stream: bool) -> None:
 
 @row(Row.HEADERS)
 def test_content_types(endpoint: Endpoint) -> None:
-    """JSON is called JSON and a stream is called a stream."""
+    """JSON and streams have their content types."""
     assert endpoint.post().headers["content-type"].startswith("application/json")
     stream = endpoint.stream().response
     assert stream.headers["content-type"].startswith("text/event-stream")
@@ -151,26 +151,26 @@ def test_content_types(endpoint: Endpoint) -> None:
 
 @row(Row.HEADERS)
 def test_no_cors(endpoint: Endpoint) -> None:
-    """No web page is invited in."""
+    """No CORS header is sent."""
     headers = {"origin": "http://localhost:3000"}
     assert "access-control-allow-origin" not in endpoint.post(headers=headers).headers
 
 
 @row(Row.PRIVACY)
 def test_foreign_origin(endpoint: Endpoint) -> None:
-    """A web page of another origin gets nothing."""
+    """A web page of another origin is refused."""
     assert endpoint.post(headers={"origin": "https://example.com"}).status_code == 403
 
 
 @row(Row.PRIVACY)
 def test_rebound_host(endpoint: Endpoint) -> None:
-    """A name that was rebound to this machine gets nothing."""
+    """A host name that was rebound to this machine is refused."""
     assert endpoint.post(headers={"host": "example.com"}).status_code == 403
 
 
 @row(Row.PRIVACY)
 def test_telemetry(surface: Endpoint) -> None:
-    """The client's telemetry is taken here, and goes nowhere."""
+    """The client's telemetry is accepted and not forwarded."""
     response = surface.http.post("/api/event_logging/batch", json={"events": [{}]})
     assert (response.status_code, response.json()) == (200, {})
 
@@ -178,7 +178,7 @@ def test_telemetry(surface: Endpoint) -> None:
 @row(Row.PRIVACY)
 @pytest.mark.parametrize("path", ["/api/oauth/profile", "/v1/organizations", "/v1/files"])
 def test_nothing_is_forwarded(surface: Endpoint, path: str) -> None:
-    """What the server does not know is answered by itself, with a 404."""
+    """An unknown path is a 404 and is not forwarded."""
     assert surface.http.get(path).status_code == 404
 
 
@@ -197,20 +197,20 @@ def test_nothing_is_forwarded(surface: Endpoint, path: str) -> None:
     ids=["legacy", "JSON", "free", "empty", "null", "broken", "long"],
 )
 def test_user_id(endpoint: Endpoint, user_id: str | None) -> None:
-    """Both forms of metadata.user_id are taken, and so is any other."""
+    """Both forms of metadata.user_id are accepted, and so is any other."""
     endpoint.create(metadata={"user_id": user_id})
 
 
 @row(Row.METADATA)
 def test_user_id_is_not_prompt(endpoint: Endpoint) -> None:
-    """Who asks is no part of the prompt."""
+    """metadata.user_id is not part of the prompt."""
     named = {"user_id": json.dumps({"device_id": "d" * 64, "session_id": "1111-2222"})}
     assert endpoint.count(metadata=named) == endpoint.count()
 
 
 @row(Row.METADATA)
 def test_identity_headers(endpoint: Endpoint) -> None:
-    """Claude Code's identity and hint headers are taken, values of any kind included."""
+    """Claude Code's identity and hint headers are accepted with any value."""
     headers = {
         "x-claude-code-session-id": "8e1f2f0a-1111-2222-3333-444444444444",
         "x-claude-code-agent-id": "../../etc/passwd",
@@ -225,7 +225,7 @@ def test_identity_headers(endpoint: Endpoint) -> None:
 @row(Row.COUNT_TOKENS)
 @pytest.mark.parametrize("path", ["/v1/messages/count_tokens", COUNT])
 def test_count_path(endpoint: Endpoint, path: str) -> None:
-    """A count needs no max_tokens and is answered with the number alone."""
+    """A count needs no max_tokens, and its response is only the number."""
     response = endpoint.post(path, max_tokens=None)
     assert response.status_code == 200, response.text
     assert response.json().keys() == {"input_tokens"}
@@ -233,6 +233,6 @@ def test_count_path(endpoint: Endpoint, path: str) -> None:
 
 @row(Row.COUNT_TOKENS)
 def test_count_refuses(endpoint: Endpoint) -> None:
-    """A count of nothing is refused as generation refuses it."""
+    """An invalid request is refused by counting as by generation."""
     body = {"model": endpoint.model, "messages": list(HI)[:0]}
     check_refusal(endpoint.http.post(COUNT, json=body), 400, "invalid_request_error")

@@ -1,4 +1,4 @@
-"""The official client for TypeScript, run by node; it is stricter than Python's in other places."""
+"""The official client for TypeScript, run by node; it is stricter than Python's in some places."""
 
 import json
 import os
@@ -67,7 +67,7 @@ def test_create(endpoint: Endpoint, seen: Any) -> None:
 
 
 def test_events(endpoint: Endpoint, seen: Any) -> None:
-    """The raw stream begins and ends as it has to."""
+    """The raw stream begins and ends with the right events."""
     events = [name for name in value(endpoint, seen, "events") if name != "ping"]
     assert (events[0], events[-2:]) == ("message_start", ["message_delta", "message_stop"])
 
@@ -106,7 +106,7 @@ def test_models(endpoint: Endpoint, seen: Any) -> None:
 
 
 def test_leaving_a_stream(endpoint: Endpoint, seen: Any) -> None:
-    """A stream that is left in the middle leaves the client and the server usable."""
+    """After a stream is left in the middle, client and server still work."""
     assert value(endpoint, seen, "leave")["stop_reason"]
 
 

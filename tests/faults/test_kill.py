@@ -1,4 +1,4 @@
-"""What clients see when processes of the service are killed, with the real ones."""
+"""What clients see when processes of a real service are killed."""
 
 import json
 import os
@@ -36,13 +36,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def service(model: Path) -> Iterator[Service]:
-    """One service for the tests after which it is whole again by itself."""
+    """One service for the tests; each test ends once it is ready again."""
     with Service(model=model) as service:
         yield service.ready()
 
 
 class Stream:
-    """A streaming answer that is under way."""
+    """A running stream."""
 
     def __init__(self, response: httpx.Response) -> None:
         self._lines = response.iter_lines()
@@ -51,7 +51,7 @@ class Stream:
         assert any(event["type"] == "content_block_delta" for event in self.events())
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """What is still to come, to the end of the connection."""
+        """The remaining events, to the end of the connection."""
         for line in self._lines:
             if line.startswith("data: "):
                 yield json.loads(line.removeprefix("data: "))
@@ -61,7 +61,7 @@ class Stream:
 def talking(
     service: Service, max_tokens: int = _ENDLESS_TOKENS, words: str = "Talk."
 ) -> Iterator[Stream]:
-    """An answer of which the first words have come."""
+    """A response whose first text has arrived."""
     request = body(user(words), max_tokens=max_tokens, stream=True)
     with service.http() as http, http.stream("POST", "/v1/messages", json=request) as response:
         stream = Stream(response)
@@ -70,7 +70,7 @@ def talking(
 
 
 def test_a_killed_worker_ends_the_stream_and_comes_back(service: Service) -> None:
-    """The stream ends soon, in an error event; then the next request is answered."""
+    """The stream soon ends in an error event, and the next request is answered."""
     before = service.worker()
     with talking(service) as stream:
         os.kill(before.pid, signal.SIGKILL)
@@ -88,7 +88,7 @@ def test_a_killed_worker_ends_the_stream_and_comes_back(service: Service) -> Non
 
 
 def test_a_killed_worker_ends_a_whole_answer_in_529(service: Service) -> None:
-    """Without streaming the client gets a status to retry; the retry is answered."""
+    """Without streaming the client gets a status to retry, and the retry is answered."""
     daemon, before = service.wait_ready().pid, service.worker()
     with service.http() as http, ThreadPoolExecutor(1) as pool:
         request = body(user("Talk at length."), max_tokens=_ENDLESS_TOKENS)
@@ -106,7 +106,7 @@ def test_a_killed_worker_ends_a_whole_answer_in_529(service: Service) -> None:
 
 
 def test_a_killed_worker_during_prefill_is_no_answer(service: Service) -> None:
-    """A request whose prompt is still being computed ends in an error too, and soon."""
+    """A request whose prompt is still being computed soon ends in an error."""
     request = body(user("the quick brown fox " * 2000), stream=True)
     before = service.worker()
     with service.http() as http, http.stream("POST", "/v1/messages", json=request) as response:
@@ -121,7 +121,7 @@ def test_a_killed_worker_during_prefill_is_no_answer(service: Service) -> None:
 
 
 def test_a_killed_front_end_refuses_no_connection(service: Service) -> None:
-    """Who connects while it starts again is answered; the worker and its caches stay."""
+    """Connections during its restart are served; the worker and its caches stay."""
     before = service.wait_ready()
     pids = {worker.name: worker.pid for worker in before.workers}
     with talking(service) as stream:
@@ -137,7 +137,7 @@ def test_a_killed_front_end_refuses_no_connection(service: Service) -> None:
 
 
 def test_no_child_outlives_a_killed_daemon(model: Path) -> None:
-    """Soon after its SIGKILL, in the middle of an answer, no child runs; the next daemon serves."""
+    """Soon after the daemon's SIGKILL no child runs, and the next daemon works."""
     with Service(model=model) as first:
         with talking(first.ready()) as stream:
             children = first.children()
@@ -154,7 +154,7 @@ def test_no_child_outlives_a_killed_daemon(model: Path) -> None:
 
 
 def test_sigterm_ends_every_answer_and_leaves_nothing(model: Path) -> None:
-    """What can finish in the time for it does, what cannot ends in an error; exit 0, no socket."""
+    """Responses finish in time or end in an error; exit 0, no socket."""
     with Service(model=model, ANYCLAUDE__SERVER__DRAIN_TIMEOUT_SECONDS="3") as service:
         with (
             talking(service.ready(), words="Talk for ever.") as endless,
@@ -173,7 +173,7 @@ def test_sigterm_ends_every_answer_and_leaves_nothing(model: Path) -> None:
 
 
 def answered(service: Service) -> dict[str, Any]:
-    """A short answer, which has to come."""
+    """Sends a short request, which must be answered."""
     with service.http() as http:
         response = http.post("/v1/messages", json=body(user("And now?"), max_tokens=4))
     assert response.status_code == 200, response.text
@@ -182,10 +182,10 @@ def answered(service: Service) -> dict[str, Any]:
 
 
 def wait_for_next(service: Service, before: control_pb2.Worker) -> control_pb2.Worker:
-    """The process that took the place of the one `before`, once it serves."""
+    """Waits for the process that replaces the one `before`."""
     return service.wait_worker(control_pb2.WORKER_STATE_READY, before.name, before.generation + 1)
 
 
 def wait_running(service: Service, count: int = 1) -> None:
-    """Until so many requests run."""
+    """Waits until so many requests run."""
     service.poll(lambda status: status.running_requests == count)

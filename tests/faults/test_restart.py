@@ -1,4 +1,4 @@
-"""What a killed service still knows: caches come back from disk."""
+"""After a SIGKILL of the service, caches are read back from disk."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from tests.models import saved
 
 
 def test_a_killed_service_finds_its_caches_again(tmp_path: Path) -> None:
-    """After SIGKILL of worker and daemon the same prompt is reused from disk, but for a token."""
+    """After SIGKILL of worker and daemon the same prompt is reused from disk, except one token."""
     model, home = saved.save(tmp_path / "model"), tmp_path / "home"
     home.mkdir()
     with Service(model=model, home=home) as service, service.ready().http() as client:

@@ -93,7 +93,7 @@ class RelayProcess:
         return list(self.call(mode, body))
 
     def message(self, mode: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer as a client gets it, through the front end's grammar."""
+        """The response as a client gets it, through the front end's grammar."""
         return fold(self.call(mode, body))
 
     def count(self, mode: str, body: Mapping[str, Any]) -> pb.CountTokensResponse:
@@ -125,7 +125,7 @@ class RelayProcess:
 
 
 def fold(events: Any) -> dict[str, Any]:
-    """The Message that worker events amount to.
+    """Folds worker events into a Message.
 
     Raises:
         ApiError: they end in Failed.

@@ -1,4 +1,4 @@
-"""A server that does exactly what a test says, byte by byte: answers, pauses, resets."""
+"""A server that sends exactly what a test says: responses, pauses, resets."""
 
 import asyncio
 import json
@@ -32,12 +32,12 @@ class Reset:
 
 
 class Hang:
-    """Says nothing more until the client leaves."""
+    """Sends nothing more until the client leaves."""
 
 
 @dataclass(frozen=True)
 class Pause:
-    """Says nothing until the test sets the event, or the client leaves."""
+    """Sends nothing until the test sets the event, or the client leaves."""
 
     until: threading.Event
 
@@ -185,7 +185,7 @@ HELLO = [STREAM, chunk(content="Hel"), chunk("stop", content="lo"), event("[DONE
 
 
 def openai_server(answer: Script) -> Script:
-    """Answers what is asked before a generation as a plain OpenAI server does."""
+    """Responds to probes as a plain OpenAI server does."""
 
     def script(request: Request) -> Sequence[Step]:
         if request.path == "/v1/models":
@@ -198,7 +198,7 @@ def openai_server(answer: Script) -> Script:
 
 
 def messages_server(answer: Script) -> Script:
-    """The same of a server of the Anthropic dialect."""
+    """Responds to probes as a server of the Anthropic dialect does."""
 
     def script(request: Request) -> Sequence[Step]:
         if request.path == "/v1/models":

@@ -1,4 +1,4 @@
-"""A worker that says what the test wrote: for faults and orders that a real one will not show.
+"""A worker that sends what the test wrote: for faults and orders that a real one never has.
 
 Run as a program it answers every request with the beginning of an answer and kills itself.
 """
@@ -31,7 +31,7 @@ Script = Callable[[worker.GenerateRequest], Iterator[worker.GenerateResponse]]
 
 
 class StreamServer(socketserver.ThreadingUnixStreamServer):
-    """Answers by a script, in a thread for each call."""
+    """Responds by a script, in a thread for each call."""
 
     daemon_threads = True
     block_on_close = False
@@ -60,7 +60,7 @@ class _Handler(socketserver.BaseRequestHandler):
             self.request.sendall(END)
 
     def _watch(self) -> None:
-        """Until the caller, or the answer, is at its end."""
+        """Waits for the end of the caller or of the response."""
         with contextlib.suppress(OSError):
             self.request.recv(1)
         self.server.on_over()
@@ -106,7 +106,7 @@ class ScriptedWorker(WorkerServiceServicer):
 
 
 def _main(socket_path: str, events_before_death: str) -> None:
-    """Says so many events, then dies as by SIGKILL."""
+    """Sends that many events, then kills itself with SIGKILL."""
 
     def script(_: worker.GenerateRequest) -> Iterator[worker.GenerateResponse]:
         events = [started(), text_start(), delta(text="The answer is")]

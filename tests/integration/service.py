@@ -1,4 +1,4 @@
-"""A real `anyclauded` under a home of its own, as a user runs it; nothing of it is left behind."""
+"""A real `anyclauded` under a temporary home, run as a user runs it."""
 
 import functools
 import json
@@ -30,7 +30,7 @@ Command = Sequence[str]
 
 
 class Controlled(NamedTuple):
-    """How an `anyclaudectl` ended."""
+    """The result of an `anyclaudectl` command."""
 
     code: int
     stdout: str
@@ -116,7 +116,7 @@ class Service:
         return (self.home / "output").read_text(errors="replace")
 
     def control(self, *arguments: str) -> Controlled:
-        """`anyclaudectl ARGUMENTS`."""
+        """Runs `anyclaudectl ARGUMENTS`."""
         done = subprocess.run(
             self._within([sys.executable, "-m", "anyclaude.cli", *arguments]),
             env=self.environ,
@@ -129,14 +129,14 @@ class Service:
         return Controlled(done.returncode, done.stdout, done.stderr)
 
     def ready(self) -> Self:
-        """Returns once requests are answered; fails as soon as a worker gave up."""
+        """Returns once the mode is ready; fails as soon as a worker gave up."""
         status = self.wait_for(lambda s: s.readiness == control_pb2.READINESS_READY or _gave_up(s))
         assert status.readiness == control_pb2.READINESS_READY, f"{status}\n{self.output}"
         return self
 
     @functools.cached_property
     def base_url(self) -> str:
-        """Where clients ask."""
+        """The address for clients."""
         return self.status().base_url
 
     def http(self) -> httpx.Client:
@@ -144,7 +144,7 @@ class Service:
         return httpx.Client(base_url=self.base_url, timeout=WAIT_SECONDS, trust_env=False)
 
     def stub(self, service: str) -> Any:
-        """A stub that waits for the daemon to answer instead of failing."""
+        """A stub that waits for the daemon to respond instead of failing."""
         module: Any = cache_pb2_grpc if service == "CacheService" else control_pb2_grpc
         return _Patient(getattr(module, service + "Stub")(self.channel))
 
@@ -168,7 +168,7 @@ class Service:
         raise AssertionError("the daemon ended its stream\n" + self.output)
 
     def poll(self, holds: Callable[[control_pb2.Status], bool]) -> control_pb2.Status:
-        """As `wait_for`, for what the daemon announces to nobody, like the counters of a worker."""
+        """Like `wait_for`, for values that the daemon does not announce, such as counters."""
         deadline = time.monotonic() + WAIT_SECONDS
         while not holds(status := self.status()):
             assert time.monotonic() < deadline, f"{status}\n{self.output}"
@@ -192,7 +192,7 @@ class Service:
         return worker_of(self.status(), name)
 
     def stop(self) -> int:
-        """SIGTERM; the exit code."""
+        """Sends SIGTERM; returns the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(WAIT_SECONDS)
 

@@ -1,4 +1,4 @@
-"""The servers, the relay in front of them, the front end, and the table of what came out."""
+"""The servers, the relay and the front end, and the table of results."""
 
 import contextlib
 import datetime
@@ -42,7 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @dataclass(frozen=True)
 class Mode:
-    """One way to ask one server; `stream` is asked of the client and of the server alike."""
+    """One mode for one server; `stream` is passed to the client and to the server."""
 
     server: str
     dialect: str

@@ -1,4 +1,4 @@
-"""What a run against the real servers showed, as a page: a line for each case."""
+"""Writes the results of a run against real servers as a page, one line per case."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What Claude Code needs of a server, asked of real ones."""
+"""What Claude Code needs of a server, tested with real ones."""
 
 import os
 import time
@@ -48,7 +48,7 @@ def test_dialect(asking, server, record_property):
 
 @modes
 def test_words(asking, mode):
-    """The model's text and the server's token counts reach the client."""
+    """The model's text and the server's counts reach the client."""
     message = asking(mode.name).ask(user("Who are you?"), way=mode.way)
     assert message.content[0].text.startswith("I am anyclaude's embedded demo model")
     assert message.stop_reason == "end_turn"
@@ -82,14 +82,14 @@ def test_length(asking, mode):
 
 @modes
 def test_large_answers(asking, mode):
-    """A request may have a larger max_tokens than the server allows: Claude Code sends 64,000."""
+    """A max_tokens beyond the server's limit is accepted: Claude Code requests 64,000."""
     message = asking(mode.name).ask(user("Who are you?"), max_tokens=64_000, way=mode.way)
     assert message.stop_reason == "end_turn"
 
 
 @modes
 def test_conversation(asking, mode):
-    """A system message inside the conversation, earlier calls and their results are accepted."""
+    """A system message in the middle, earlier calls and their results are accepted."""
     call = {"type": "tool_use", "id": "toolu_1", "name": "Bash", "input": {"command": "ls"}}
     result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "none", "is_error": True}
     message = asking(mode.name).ask(
@@ -105,7 +105,7 @@ def test_conversation(asking, mode):
 
 @servers_and_dialects
 def test_count(asking, mode, record_property):
-    """count_tokens is near the prompt tokens in the answer's usage."""
+    """count_tokens is close to the usage of the answer."""
     asked = asking(f"{mode}-stream")
     question = user("Count these words, please. " * 60)
     truth = prompt_tokens(asked.ask(question, tools=[TOOL]).usage)
@@ -117,7 +117,7 @@ def test_count(asking, mode, record_property):
 
 @servers_and_dialects
 def test_reuse(asking, mode, record_property):
-    """Tokens that the server reports as read from its own cache are reported to the client."""
+    """Tokens that the server reused are reported as such, if it reports them."""
     asked = asking(f"{mode}-stream")
     question = user("The same words twice, and more than a few of them. " * 40)
     asked.ask(question)
@@ -129,7 +129,7 @@ def test_reuse(asking, mode, record_property):
 
 @modes
 def test_overflow(asking, mode, record_property):
-    """A prompt longer than the window gets the error on which Claude Code compacts."""
+    """A prompt longer than the window is refused with the API's own sentence."""
     asked = asking(mode.name)
     asked.ask(user("Far too many words. " * 100), way=mode.way)
     with pytest.raises(anthropic.BadRequestError, match="prompt is too long") as error:
@@ -142,7 +142,7 @@ def test_overflow(asking, mode, record_property):
 
 @servers_and_dialects
 def test_cancel(asking, servers, mode, record_property):
-    """If a client disconnects during an answer, the server stops computing it."""
+    """A client that leaves during an answer stops the server's computation."""
     server, _, _ = mode.rpartition("-")
     computing = servers[f"{server}-endless"]
     asked = asking(f"{mode}-endless")
@@ -159,7 +159,7 @@ def test_cancel(asking, servers, mode, record_property):
 
 @pytest.mark.parametrize("server", KINDS)
 def test_unknown_field(asking, server):
-    """Fields that Claude Code sends beyond the core of the API cause no error."""
+    """Fields of Claude Code beyond the core of the API are accepted."""
     message = asking(server).ask(
         user("Hello."),
         system=[{"type": "text", "text": "Be short.", "cache_control": {"type": "ephemeral"}}],

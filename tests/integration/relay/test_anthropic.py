@@ -1,4 +1,4 @@
-"""The relay against servers of the Anthropic dialect, and bytes passed through to one."""
+"""The relay with servers of the Anthropic dialect, and bytes passed through to one."""
 
 import json
 import threading
@@ -64,7 +64,7 @@ def relay(upstream, **settings):
 
 
 def test_the_dialect_is_found_and_spoken():
-    """A server that knows the Messages API is asked in it, once found."""
+    """A server with the Messages API gets requests in it once it was probed."""
     with ScriptedUpstream(anthropic_server) as upstream, relay(upstream) as process:
         for _ in range(2):
             assert process.message("it", ASK)["content"][0]["text"] == "Hello"
@@ -83,7 +83,7 @@ def test_the_dialect_is_found_and_spoken():
     ],
 )
 def test_vllm_speaks_openai_better(paths, dialect):
-    """Where both are known its older dialect is spoken, and the other where it is the only one."""
+    """vLLM gets chat completions if it has them, otherwise the Messages API."""
 
     def script(request):
         if request.path in paths:
@@ -121,7 +121,7 @@ COUNTED = [response(200, {"input_tokens": 8})]
     ],
 )
 def test_an_endpoint_that_fails_is_no_evidence(messages, chat, count, dialect):
-    """The other one is asked too, and a count of tokens decides where that leaves a doubt."""
+    """If an endpoint fails, the other is probed, and then a token count decides."""
     answers = {
         "/v1/messages": messages,
         "/v1/chat/completions": chat,
@@ -136,14 +136,14 @@ def test_an_endpoint_that_fails_is_no_evidence(messages, chat, count, dialect):
 
 
 def test_the_server_counts():
-    """Its own count is exact and carries no mark."""
+    """The server's own count is exact and not marked as an estimate."""
     with ScriptedUpstream(anthropic_server) as upstream, relay(upstream) as process:
         counted = process.count("it", ASK)
         assert (counted.input_tokens, counted.is_estimate) == (77, False)
 
 
 def test_a_server_that_answers_200_to_everything():
-    """LM Studio before its Messages API, and its count that is none."""
+    """LM Studio's 200 for unknown paths is not mistaken for the Messages API or a count."""
     junk = {"error": "Unexpected endpoint or method. (POST /v1/messages). Returning 200 anyway"}
 
     def script(request):
@@ -161,7 +161,7 @@ def test_a_server_that_answers_200_to_everything():
 
 
 def test_another_server_at_the_same_address():
-    """A server replaced by one of the other dialect is found out by its 404."""
+    """After a 404 the server is probed again, and its new dialect is used."""
     with ScriptedUpstream(anthropic_server) as upstream, relay(upstream) as process:
         process.message("it", ASK)
 
@@ -195,7 +195,7 @@ def answered(parts):
 
 
 def test_bytes_pass_unchanged():
-    """Both bodies are identical, headers too but for those of the connection."""
+    """Bodies and headers pass unchanged, except headers of the connection."""
     body = b'{ "model":"claude-x",  "odd": "\\u00e9" }'
     answer = (
         b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
@@ -233,7 +233,7 @@ def test_bytes_pass_unchanged():
 
 
 def test_errors_pass_unchanged():
-    """Recovery in the client goes by the API's own words and headers."""
+    """Errors pass unchanged, since clients act on the API's own messages and headers."""
     content = json.dumps(TOO_LONG).encode()
     for code, extra in ((400, "x-should-retry: false"), (529, "retry-after: 9")):
         script = [response(code, content, extra)]
@@ -248,7 +248,7 @@ def test_errors_pass_unchanged():
 
 
 def test_compressed_bytes_stay_compressed():
-    """What the server encoded is not decoded on the way."""
+    """A compressed response is not decoded on the way."""
     raw = b"\x1f\x8b not really gzip"
     script = [response(200, raw, "content-encoding: gzip")]
     with ScriptedUpstream(lambda _: script) as upstream, claude(upstream) as process:
@@ -257,7 +257,7 @@ def test_compressed_bytes_stay_compressed():
 
 
 def test_the_configured_key_replaces_the_clients():
-    """With a key of the service's own, the client's credentials stay here; neither is logged."""
+    """With a configured key the client's credentials are not sent; neither is logged."""
     own = [("authorization", "Bearer client-own"), ("X-Api-Key", "client-other")]
     with (
         ScriptedUpstream(anthropic_server) as upstream,
@@ -274,7 +274,7 @@ def test_the_configured_key_replaces_the_clients():
 
 
 def test_a_request_without_a_body():
-    """A GET has none, and none is made up."""
+    """A GET is sent without a body."""
     with ScriptedUpstream(anthropic_server) as upstream, claude(upstream) as process:
         parts = forward(process, path="/v1/models", query="limit=1000", method="GET")
         assert answered(parts)[0] == 200
@@ -283,7 +283,7 @@ def test_a_request_without_a_body():
 
 
 def test_pieces_pass_as_they_come():
-    """The head and the first bytes leave while the server still has more."""
+    """The head and the first bytes are passed on before the server sends the rest."""
     go_on = threading.Event()
     script = [STREAM, b"first", Pause(go_on), b"second"]
     with ScriptedUpstream(lambda _: script) as upstream, claude(upstream) as process:
@@ -296,7 +296,7 @@ def test_pieces_pass_as_they_come():
 
 
 def test_an_answer_that_breaks_off_says_so():
-    """Half a body is followed by Failed, so that the front end cannot close it as whole."""
+    """Half a body is followed by Failed, so that the front end cannot end it as complete."""
     script = [STREAM, b"half", Reset()]
     with ScriptedUpstream(lambda _: script) as upstream, claude(upstream) as process:
         parts = forward(process, b"{}")
@@ -304,7 +304,7 @@ def test_an_answer_that_breaks_off_says_so():
 
 
 def test_a_server_that_is_down_is_a_failed_answer():
-    """No head, but an error of the API's shape."""
+    """A server that is down gives no head but Failed with an error of the API."""
     with ScriptedUpstream(anthropic_server) as upstream:
         url = upstream.base_url
     with RelayProcess({"claude": {"base_url": url}}) as process:
@@ -314,7 +314,7 @@ def test_a_server_that_is_down_is_a_failed_answer():
 
 
 def test_words_of_the_api_are_kept():
-    """Also where the answer is read: the sentence, its type and its status."""
+    """Errors of the real API keep message, type and status."""
     script = [response(400, TOO_LONG)]
     with ScriptedUpstream(lambda _: script) as upstream, claude(upstream) as process:
         with pytest.raises(ApiError) as error:

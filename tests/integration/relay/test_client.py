@@ -47,7 +47,7 @@ def user(content):
 
 @pytest.mark.parametrize("ask", [stream, whole])
 def test_words(client, ask):
-    """What the model says reaches the client, counted by the server."""
+    """The model's text reaches the client, with the server's counts."""
     message = ask(client, messages=[user("Who are you?")])
     assert message.content[0].text.startswith("I am anyclaude's embedded demo model")
     assert message.stop_reason == "end_turn"
@@ -56,7 +56,7 @@ def test_words(client, ask):
 
 @pytest.mark.parametrize("ask", [stream, whole])
 def test_a_tool_loop(client, ask):
-    """The model calls the tool of its own accord, and its result leads to an answer."""
+    """The model calls the tool by itself, and its result leads to an answer."""
     turns = [user("Run something.")]
     call = ask(client, messages=turns, tools=[TOOL])
     assert call.stop_reason == "tool_use"
@@ -74,7 +74,7 @@ def test_a_tool_loop(client, ask):
 
 
 def test_counts(client):
-    """Before an answer as after it: within a fifth, once the server has counted a prompt."""
+    """Estimates are within a fifth once the server has counted a prompt."""
     messages = [user("Count these words, please. " * 60)]
     usage = whole(client, messages=messages).usage
     counted = client.messages.count_tokens(model="any", messages=messages)
@@ -94,6 +94,6 @@ def test_leaving_in_the_middle(client, relay):
 
 @pytest.mark.parametrize("ask", [stream, whole])
 def test_a_prompt_too_long(client, ask):
-    """It is refused as the API does, before anything is streamed."""
+    """It is refused with the API's sentence before anything is streamed."""
     with pytest.raises(anthropic.BadRequestError, match=r"prompt is too long: .* > 4000 maximum"):
         ask(client, messages=[user("Far too many words. " * 4000)])

@@ -1,4 +1,4 @@
-"""The relay against servers that refuse, hang, break, limit and mislead."""
+"""The relay with servers that refuse, hang, break off, rate-limit and send invalid data."""
 
 import json
 import socket
@@ -28,7 +28,7 @@ ASK = {"model": "m", "max_tokens": 2000, "messages": [{"role": "user", "content"
 
 
 def served(*steps, **settings):
-    """A relay with one upstream `it`, which answers every generation by `steps`."""
+    """A relay with one upstream `it`, which responds to every generation by `steps`."""
     return Served(openai_server(lambda _: steps), settings)
 
 
@@ -66,7 +66,7 @@ def failing(body, code, *headers, **settings):
 
 
 def test_a_server_that_is_down():
-    """The client is told to try again, and its user what to start."""
+    """The client gets an error to retry, whose message says what to start."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -83,7 +83,7 @@ def test_a_server_that_is_down():
 
 
 def test_a_name_that_does_not_resolve():
-    """Nobody is told to wait for what will not come by itself."""
+    """An unknown host name is an error that is not retried."""
     table = {"base_url": "http://nowhere.invalid:1", "dialect": "openai", "model": "m"}
     with RelayProcess({"it": table}) as relay:
         with pytest.raises(ApiError) as error:
@@ -93,7 +93,7 @@ def test_a_name_that_does_not_resolve():
 
 
 def test_an_address_that_does_not_answer():
-    """Without a word in the settings a connection is given up after two seconds."""
+    """Connecting is given up after two seconds by default."""
     with socket.socket() as full, socket.socket() as waiting:
         full.bind(("127.0.0.1", 0))
         # The queue holds one connection, which nobody accepts: the next one gets no answer.
@@ -111,7 +111,7 @@ def test_an_address_that_does_not_answer():
 
 
 def test_the_breaker_opens_after_five_and_closes_by_itself():
-    """Five failures in a row and the sixth request is refused at once; then one may try."""
+    """After five failures in a row requests are refused; later one may test the server."""
     with served(response(500, {"error": "boom"}), breaker_open_seconds=0.5) as it:
         for _ in range(5):
             assert it.refused().status == 500
@@ -142,7 +142,7 @@ def test_the_breaker_opens_after_five_and_closes_by_itself():
     ],
 )  # fmt: skip
 def test_refusals(code, body, expected, words):
-    """Each status has its error and says what to do; none is asked twice for nothing."""
+    """Each status has its error and says what to do; none is retried in vain."""
     error, tries = failing(body, code, model="x", api_key_env="IT_KEY")
     assert (error.status, error.type) == expected
     assert words in error.message
@@ -151,7 +151,7 @@ def test_refusals(code, body, expected, words):
 
 
 def test_a_limit_keeps_its_wait():
-    """429 goes through with the seconds the server asked for."""
+    """A 429 is passed on with the server's retry-after."""
     error, _ = failing({"error": {"message": "slow down"}}, 429, "retry-after: 7")
     assert (error.status, error.type, error.retry_after_seconds) == (429, "rate_limit_error", 7)
 
@@ -181,13 +181,13 @@ def test_a_limit_keeps_its_wait():
     ],
 )
 def test_overflow(code, message, expected):
-    """The sentences that the client compacts by, whatever status they came with."""
+    """A prompt that is too long gets the API's sentence, whatever status the server used."""
     error, _ = failing({"error": {"message": message}}, code)
     assert (error.status, error.type, error.message) == (400, "invalid_request_error", expected)
 
 
 def test_overflow_within_the_stream():
-    """LM Studio says it with 200, as an event: before any word it is still a refusal."""
+    """LM Studio's overflow event with status 200 becomes a refusal."""
     words = (
         "Trying to keep the first 5000 tokens when context the overflows. However, the model is "
         "loaded with context length of only 4096 tokens, which is not enough."
@@ -223,7 +223,7 @@ def test_an_answer_too_long_for_the_window_is_asked_shorter():
     ],
 )
 def test_the_longest_answer_of_a_server_is_learned(words):
-    """More than it gives is asked for once, and an answer cut there says what it is."""
+    """The server's limit of max_tokens is learned from one refusal."""
 
     def answer(request):
         if request.json["max_tokens"] > 1000:
@@ -237,7 +237,7 @@ def test_the_longest_answer_of_a_server_is_learned(words):
 
 
 def test_what_a_server_does_not_take_is_learned():
-    """A refused field and a refused role cost one request each, once."""
+    """A field and a role that are refused cost one repeated request each, once."""
 
     def answer(request):
         if "stream_options" in request.json:
@@ -256,7 +256,7 @@ def test_what_a_server_does_not_take_is_learned():
 
 
 def test_a_hang_before_the_head():
-    """A server that never answers is given up in time, and the connection closed."""
+    """A server that sends no head is given up in time, and the connection closed."""
     with served(Hang(), first_byte_timeout_seconds=0.3) as it:
         error = it.refused()
         assert (error.status, error.type) == (504, "timeout_error")
@@ -266,13 +266,13 @@ def test_a_hang_before_the_head():
 
 
 def test_a_hang_before_the_first_word():
-    """Keeping the connection open is no answer either."""
+    """A server that sends a head and nothing more is given up as well."""
     with served(STREAM, Hang(), first_byte_timeout_seconds=0.3) as it:
         assert it.refused().status == 504
 
 
 def test_a_hang_in_the_middle():
-    """After the first word a shorter silence is too long, and the answer fails."""
+    """After the first content a shorter silence ends the response with an error."""
     with served(STREAM, chunk(content="a"), Hang(), idle_timeout_seconds=0.3) as it:
         error = it.refused()
         assert error.status == 504
@@ -280,7 +280,7 @@ def test_a_hang_in_the_middle():
 
 
 def test_a_long_prompt_is_no_silence():
-    """A role without a word is said before the prompt is computed: the longer patience holds."""
+    """Before the first content the longer limit applies, even after an empty first event."""
     go_on = threading.Event()
     steps = [STREAM, chunk(role="assistant", content=""), Pause(go_on), *HELLO[1:]]
     with served(*steps, idle_timeout_seconds=0.2, first_byte_timeout_seconds=30) as it:
@@ -292,14 +292,14 @@ def test_a_long_prompt_is_no_silence():
 
 
 def test_a_body_that_cannot_be_decoded():
-    """An encoding that is none fails like any other broken connection."""
+    """An invalid content coding fails like a broken connection."""
     script = response(200, b"not gzip", "content-encoding: gzip")
     with served(script) as it:
         assert it.refused().status == 529
 
 
 def test_a_reset_before_the_first_byte_is_tried_again():
-    """Nothing was said yet, so the second try may answer."""
+    """A request that was reset before the first byte is sent again."""
     tries = []
 
     def answer(_):
@@ -311,7 +311,7 @@ def test_a_reset_before_the_first_byte_is_tried_again():
 
 
 def test_a_reset_after_the_first_byte_is_not_tried_again():
-    """A half answer followed by another would run tools twice: it fails."""
+    """A reset after the first byte is an error: a repeated answer would run tools twice."""
     with served(STREAM, chunk(content="a"), Reset()) as it:
         assert it.refused().status in (500, 529)
         assert len(it.generations()) == 1
@@ -329,14 +329,14 @@ def test_a_reset_after_the_first_byte_is_not_tried_again():
     ],
 )
 def test_broken_answers_fail(steps):
-    """No broken answer ever looks like a finished one."""
+    """No broken response ever looks complete."""
     with served(*steps) as it:
         error = it.refused()
         assert (error.status, error.type) == (500, "api_error")
 
 
 def test_words_come_before_the_server_has_finished():
-    """The first words are passed on while the server still makes the next."""
+    """The first text is passed on while the server still generates."""
     go_on = threading.Event()
     steps = [STREAM, chunk(content="first"), Pause(go_on), chunk("stop", content=" second")]
     with served(*steps) as it:
@@ -350,7 +350,7 @@ def test_words_come_before_the_server_has_finished():
 
 @pytest.mark.parametrize("steps", [[Hang()], [STREAM, chunk(content="a"), Hang()]])
 def test_a_cancelled_request_cancels_there(steps):
-    """The server's connection closes at once, so that it stops computing for nobody."""
+    """Cancelling closes the connection to the server at once."""
     with served(*steps) as it:
         call = it.relay.call("it", ASK)
         deadline = time.monotonic() + 10
@@ -363,7 +363,7 @@ def test_a_cancelled_request_cancels_there(steps):
 
 
 def test_cancelled_while_the_reader_does_not_read():
-    """Also when the answer is stuck on its way to a client that takes nothing."""
+    """Cancelling also works while the client does not read."""
     flood = chunk(content="x" * 10_000)
     with served(STREAM, *[flood] * 2000, Hang()) as it:
         call = it.relay.call("it", ASK)
@@ -381,7 +381,7 @@ def test_cancelled_while_the_reader_does_not_read():
 
 
 def test_redirects_are_not_followed():
-    """A prompt and a key go nowhere but where the settings say."""
+    """A redirect is not followed, so prompt and key go only to the configured server."""
     with ScriptedUpstream(lambda _: [response(200, {})]) as elsewhere:
         target = f"location: {elsewhere.base_url}/v1/chat/completions"
         with served(response(307, b"", target), api_key_env="IT_KEY") as it:
@@ -390,7 +390,7 @@ def test_redirects_are_not_followed():
 
 
 def test_no_proxy_of_the_environment_is_used():
-    """A proxy variable does not carry local traffic away."""
+    """A proxy variable does not affect requests to loopback."""
     with ScriptedUpstream(openai_server(lambda _: HELLO)) as upstream:
         proxy = {"HTTP_PROXY": "http://127.0.0.1:9", "ALL_PROXY": "http://127.0.0.1:9"}
         table = {"base_url": upstream.base_url, "dialect": "openai"}
@@ -399,7 +399,7 @@ def test_no_proxy_of_the_environment_is_used():
 
 
 def test_the_key_is_shown_nowhere():
-    """It reaches the server and no log, error or status, even when the server repeats it."""
+    """The key reaches the server and no log, error or status, even if the server repeats it."""
     body = {"error": {"message": f"the key {KEY} is not valid"}}
     with served(response(401, body), api_key_env="IT_KEY", model="m") as it:
         error = it.refused()
@@ -424,13 +424,13 @@ def test_a_key_file_is_read_anew(tmp_path):
 
 
 def test_an_unknown_mode_is_refused_with_the_known_ones():
-    """A mode without a server is an error that names what there is."""
+    """A mode without a server is an error that names the known ones."""
     with served(*HELLO) as it, pytest.raises(ApiError, match=r"upstreams\.nope\.base_url"):
         it.relay.message("nope", ASK)
 
 
 def test_the_loaded_model_is_asked_for_and_shown():
-    """Without a name in the settings, the server's own; status has its window."""
+    """By default the server's loaded model is requested; status shows its window."""
     with served(*HELLO) as it:
         it.message()
         assert it.generations()[0].json["model"] == "served"
@@ -439,7 +439,7 @@ def test_the_loaded_model_is_asked_for_and_shown():
 
 
 def test_models_are_mapped():
-    """By name or pattern, before the general choice."""
+    """A mapping by name or pattern wins over the general model setting."""
     with served(*HELLO, model="big", models={"claude-haiku-*": "small"}) as it:
         for asked in ("claude-haiku-4-5", "claude-opus-4-1"):
             it.message({**ASK, "model": asked})
@@ -447,7 +447,7 @@ def test_models_are_mapped():
 
 
 def test_a_check_asks_a_server_anew():
-    """A mode switch learns from it whether the target answers."""
+    """A check for a mode switch probes the server again."""
     with served(*HELLO) as it:
         status = it.relay.status("it", check=True)
         assert status.reachability == pb.REACHABILITY_REACHABLE
@@ -458,7 +458,7 @@ def test_a_check_asks_a_server_anew():
 
 
 def test_stopping_lets_answers_finish():
-    """SIGTERM ends the process with 0 after the running answer."""
+    """After SIGTERM the running response finishes, and the process exits with 0."""
     go_on = threading.Event()
     with served(STREAM, chunk(content="a"), Pause(go_on), chunk("stop", content="b")) as it:
         call = it.relay.call("it", ASK)
@@ -470,7 +470,7 @@ def test_stopping_lets_answers_finish():
 
 
 def test_nothing_of_a_prompt_is_logged():
-    """Whatever goes wrong, the log holds no words of the conversation."""
+    """No error writes text of the conversation to the log."""
     words = "these words are private"
     body = {**ASK, "messages": [{"role": "user", "content": words}]}
     refusal = response(500, {"error": f"cannot render: {words}"})

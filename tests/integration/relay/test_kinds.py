@@ -1,4 +1,4 @@
-"""What is known of each kind of server: where it tells its model, its window and its counts."""
+"""Each kind of server: where it reports its model, its window and its counts."""
 
 import pytest
 
@@ -20,7 +20,7 @@ ASK = {"model": "claude-x", "max_tokens": 20, "messages": [{"role": "user", "con
 
 
 def server(answers):
-    """Answers paths by a table of JSON, and everything else as a plain OpenAI server."""
+    """Responds to paths by a table of JSON, and otherwise like a plain OpenAI server."""
     plain = openai_server(lambda _: HELLO)
 
     def script(request):
@@ -69,7 +69,7 @@ def relay(name, upstream, **settings):
     ],
 )
 def test_the_loaded_model_is_found(kind, answers, model, window):
-    """Each kind has its own place; what is loaded wins over what could be."""
+    """Each kind reports models in its own place; a loaded one wins over others."""
     with ScriptedUpstream(server(answers)) as upstream, relay(kind, upstream) as process:
         status = process.status(kind, check=True)
         assert status.model.id == f"anyclaude-{model}"
@@ -130,7 +130,7 @@ def openrouter(**facts):
     ],
 )
 def test_what_a_model_can_do_is_told_where_its_server_says_it(kind, answers, tools, images):
-    """Tools and images, each yes, no or not known."""
+    """Tools and images are each reported as yes, no or unknown."""
     named = {"model": "m"} if kind == "openrouter" else {}
     with ScriptedUpstream(server(answers)) as upstream, relay(kind, upstream, **named) as process:
         model = process.status(kind, check=True).model
@@ -139,7 +139,7 @@ def test_what_a_model_can_do_is_told_where_its_server_says_it(kind, answers, too
 
 
 def test_settings_win_over_what_is_found():
-    """A window and a model of the settings are not asked for."""
+    """Window and model from the settings win over the server's."""
     settings = {"model": "mine", "context_window_tokens": 1000}
     with (
         ScriptedUpstream(server({})) as upstream,
@@ -152,7 +152,7 @@ def test_settings_win_over_what_is_found():
 
 
 def test_openrouter_needs_a_model():
-    """There is no loaded model there, so none can be guessed."""
+    """OpenRouter has no loaded model, so a request without one is refused."""
     with (
         ScriptedUpstream(server({})) as upstream,
         relay("openrouter", upstream) as process,
@@ -163,7 +163,7 @@ def test_openrouter_needs_a_model():
 
 
 def test_vllm_counts_by_its_tokenizer():
-    """Its own endpoint renders the template: the count is exact."""
+    """vLLM's own endpoint renders the template, so the count is exact."""
     with (
         ScriptedUpstream(server({"/tokenize": {"count": 31, "max_model_len": 4096}})) as upstream,
         relay("vllm", upstream) as process,
@@ -177,7 +177,7 @@ def test_vllm_counts_by_its_tokenizer():
 
 
 def test_a_missing_count_is_asked_for_once():
-    """A server that cannot count is not asked again, and the log says so once."""
+    """A server that cannot count is asked once, and logged once."""
     with (
         ScriptedUpstream(server({})) as upstream,
         relay("vllm", upstream) as process,
@@ -190,7 +190,7 @@ def test_a_missing_count_is_asked_for_once():
 
 @pytest.mark.parametrize("last", [Hang(), Reset()])
 def test_an_answer_is_whole_after_its_last_word(last):
-    """A server that keeps the line open, or drops it, after its finish reason has said it all."""
+    """A response is complete after its finish reason, however the connection ends."""
     steps = [STREAM, chunk(content="Hello"), chunk("stop"), last]
     with (
         ScriptedUpstream(openai_server(lambda _: steps)) as upstream,
@@ -202,7 +202,7 @@ def test_an_answer_is_whole_after_its_last_word(last):
 
 
 def test_nothing_is_asked_of_strangers_in_passing():
-    """Status asks servers on this machine whether they are there, and no other."""
+    """Status probes only servers on this machine."""
     with ScriptedUpstream(server({})) as upstream:
         # 0.0.0.0 reaches this machine and is no loopback address.
         far = upstream.base_url.replace("127.0.0.1", "0.0.0.0")
@@ -217,7 +217,7 @@ def test_nothing_is_asked_of_strangers_in_passing():
 
 
 def test_a_stranger_on_a_known_port_is_left_alone():
-    """A web server on vLLM's usual port gets one harmless question from status, and no other."""
+    """An unrelated web server on vLLM's usual port gets one harmless request from status."""
     with (
         ScriptedUpstream(lambda _: [response(404, b"<html>")]) as upstream,
         RelayProcess({"vllm": {"base_url": upstream.base_url}}) as process,
@@ -229,7 +229,7 @@ def test_a_stranger_on_a_known_port_is_left_alone():
 
 
 def test_a_server_that_takes_no_zero():
-    """A warm-up is one token to a local server of the Anthropic dialect, and none to the client."""
+    """A warm-up requests one token from a local server and gives the client none."""
     events = [
         {"type": "message_start", "message": {"usage": {"input_tokens": 9}}},
         {"type": "content_block_start", "index": 0, "content_block": {"type": "text"}},

@@ -1,4 +1,4 @@
-"""The relay in front of a real OpenAI server: mlx_lm.server with the demo model."""
+"""The relay with a real OpenAI server: mlx_lm.server with the demo model."""
 
 from collections.abc import Iterator
 
@@ -43,7 +43,7 @@ def relay() -> Iterator[RelayProcess]:
 
 @pytest.mark.parametrize("mode", ["mlx-lm", "whole"])
 def test_words(relay, mode):
-    """Streaming or not, the model's words and the server's counts arrive."""
+    """Text and the server's counts arrive, streaming or not."""
     message = relay.message(mode, ask())
     assert message["content"][0]["text"].startswith("I am anyclaude's embedded demo model")
     assert message["stop_reason"] == "end_turn"
@@ -53,7 +53,7 @@ def test_words(relay, mode):
 
 @pytest.mark.parametrize("mode", ["mlx-lm", "whole"])
 def test_a_tool_loop(relay, mode):
-    """The call the model makes goes out as a tool_use block, and its result ends the loop."""
+    """The model's call becomes a tool_use block, and its result ends the loop."""
     first = {"role": "user", "content": "Run something."}
     call = relay.message(mode, ask(first, tools=[BASH]))
     assert call["stop_reason"] == "tool_use"
@@ -72,26 +72,26 @@ def test_a_tool_loop(relay, mode):
 
 
 def test_reuse_by_the_server_is_reported(relay):
-    """What the server took from its own cache is told as read from a cache."""
+    """Tokens that the server reused are reported as read from the cache."""
     question = ask({"role": "user", "content": "The same words twice."})
     relay.message("mlx-lm", question)
     assert relay.message("mlx-lm", question)["usage"]["cache_read_input_tokens"] > 0
 
 
 def test_the_answer_is_cut_at_max_tokens(relay):
-    """A length stop is told as one."""
+    """A length stop is reported as max_tokens."""
     assert relay.message("mlx-lm", ask(max_tokens=3))["stop_reason"] == "max_tokens"
 
 
 def test_a_warm_up_makes_no_words(relay):
-    """max_tokens 0 fills the server's cache and answers nothing."""
+    """max_tokens 0 fills the server's cache and returns no content."""
     message = relay.message("mlx-lm", ask(max_tokens=0))
     assert (message["content"], message["stop_reason"]) == ([], "max_tokens")
     assert message["usage"]["output_tokens"] == 0
 
 
 def test_the_dialect_is_found_and_shown(relay):
-    """Without a word in the settings the server is asked, and status shows what it speaks."""
+    """Without a setting the dialect is found by a probe, and status shows it."""
     assert relay.message("found", ask())["stop_reason"] == "end_turn"
     status = relay.status("found")
     assert status.dialect == pb.DIALECT_OPENAI
@@ -101,7 +101,7 @@ def test_the_dialect_is_found_and_shown(relay):
 
 
 def test_counts_are_estimates_and_say_so(relay):
-    """This server cannot count; the guess is marked and near the truth once it has been learned."""
+    """Estimates are marked, and close once one prompt was counted."""
     question = ask({"role": "user", "content": "Count these words, please. " * 60})
     usage = relay.message("mlx-lm", question)["usage"]
     truth = usage["input_tokens"] + usage["cache_read_input_tokens"]
@@ -111,7 +111,7 @@ def test_counts_are_estimates_and_say_so(relay):
 
 
 def test_a_cancelled_call_leaves_the_server_free(relay):
-    """After a cancel in the middle of an answer the next one comes at once."""
+    """After a cancelled response the next one starts at once."""
     call = relay.call("mlx-lm", ask())
     assert next(call).HasField("started")
     call.cancel()
@@ -120,7 +120,7 @@ def test_a_cancelled_call_leaves_the_server_free(relay):
 
 
 def test_a_prompt_too_long_is_refused_here(relay):
-    """This server takes any length: the relay says of it what a client compacts by."""
+    """The relay refuses a prompt that the server would accept at any length."""
     assert relay.message("narrow", ask())["stop_reason"] == "end_turn"
     question = ask({"role": "user", "content": "Far too many words. " * 1000})
     with pytest.raises(ApiError, match=r"prompt is too long: \d+ tokens > 1000 maximum") as error:

@@ -50,7 +50,7 @@ def plain():
 
 
 def at(host, upstream, certificate=None, **settings):
-    """Settings of a server under another name than 127.0.0.1."""
+    """Settings of a server under a name other than 127.0.0.1."""
     base_url = upstream.base_url.replace("127.0.0.1", host)
     ca_file = str(certificate[0]) if certificate else ""
     return {
@@ -139,7 +139,7 @@ def test_an_exempt_server(plain):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_loopback_has_no_proxy(plain, host):
-    """Whatever the environment and the settings say, local traffic stays on this machine."""
+    """Local requests use no proxy, whatever environment and settings contain."""
     with ForwardProxy() as proxy:
         url = f"http://{proxy.address}"
         variables = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY"), url)
@@ -149,13 +149,13 @@ def test_loopback_has_no_proxy(plain, host):
 
 
 def http2(request):
-    """Answers in pieces, each of which is a frame."""
+    """An HTTP/2 server that responds in pieces, each of which is a frame."""
     head = {":status": "200", "content-type": "text/event-stream"}
     return Http2Response(head, HELLO[1:])
 
 
 def test_over_http2(certificate):
-    """A server that speaks nothing else is understood; its connection is used again."""
+    """The relay uses HTTP/2 with a server that has nothing else, and reuses the connection."""
     with Http2Upstream(http2, certificate) as server:
         table = at("127.0.0.1", _Https(server), certificate)
         with RelayProcess({"it": table}) as relay:
@@ -175,7 +175,7 @@ def test_over_http2(certificate):
 
 
 def test_http2_through_a_proxy(certificate):
-    """The proxy's tunnel carries it, too."""
+    """HTTP/2 works through the proxy's tunnel."""
     with Http2Upstream(http2, certificate) as server, ForwardProxy() as proxy:
         table = at("upstream.test", _Https(server), certificate, proxy=f"http://{proxy.address}")
         with RelayProcess({"it": table}) as relay:
@@ -185,7 +185,7 @@ def test_http2_through_a_proxy(certificate):
 
 
 def test_cancelling_over_http2(certificate):
-    """The server learns at once that nobody reads its answer; other requests go on."""
+    """Cancelling closes the connection at once, and other requests continue."""
 
     def hangs(request):
         is_first = len(server.requests) == 1
@@ -221,7 +221,7 @@ CODINGS = {"gzip": gzip.compress, "br": brotli.compress, "zstd": zstd.compress}
 
 
 def coded_server(coding, body):
-    """Answers every generation with a body in a content coding."""
+    """Responds to every generation with a body in a content coding."""
     head = (
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
         f"content-encoding: {coding}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
@@ -231,7 +231,7 @@ def coded_server(coding, body):
 
 @pytest.mark.parametrize("coding", CODINGS)
 def test_compressed_answers(coding):
-    """A generation is decoded; Forward passes the bytes on as they are."""
+    """A generation is decoded, while Forward passes the compressed bytes on."""
     coded = CODINGS[coding](BODY)
     with (
         coded_server(coding, coded) as upstream,
@@ -246,7 +246,7 @@ def test_compressed_answers(coding):
 
 @pytest.mark.parametrize("coding", CODINGS)
 def test_half_a_compressed_answer(coding):
-    """Where the coding ends too early, though the length is right, the answer is an error."""
+    """A compressed body that ends early is an error, even if its length is right."""
     coded = CODINGS[coding](b"".join(chunk(content=f"word {n}") for n in range(500)) + BODY)
     with (
         coded_server(coding, coded[: len(coded) // 2]) as upstream,

@@ -28,7 +28,7 @@ LONG_BYTES = 5_000_000
 
 @dataclass(frozen=True)
 class Dialect:
-    """What a server of one dialect says, piece by piece."""
+    """The pieces of a stream in one dialect."""
 
     name: str
 
@@ -80,7 +80,7 @@ def named(told: dict[str, object]) -> bytes:
 
 
 class Served:
-    """A chain of one dialect, whose server takes the steps of the test that runs."""
+    """A chain of one dialect, whose server sends the steps that the running test sets."""
 
     def __init__(self, dialect: Dialect, chain: Chain, http: httpx.Client) -> None:
         self.dialect = dialect
@@ -132,7 +132,7 @@ def text_of(told: list[dict]) -> str:
 
 
 def test_the_first_words_leave_before_the_next_come(served, dialect):
-    """The client has the first words while the server has not yet sent the second."""
+    """The client has the first text before the server sends the second."""
     go_on = threading.Event()
     steps = [STREAM, dialect.begin(), dialect.word("first"), Pause(go_on), dialect.word(" second")]
     with served.stream(*steps, dialect.end()) as response:
@@ -146,7 +146,7 @@ def test_the_first_words_leave_before_the_next_come(served, dialect):
 
 
 def test_arguments_leave_as_they_come(served, dialect):
-    """So do the pieces of a call's arguments, before they are whole."""
+    """Pieces of a call's arguments are passed on before the arguments are complete."""
     go_on = threading.Event()
     steps = [
         *(STREAM, dialect.begin(), dialect.word("I look."), dialect.begin_call()),
@@ -181,7 +181,7 @@ UNKNOWN = event({"type": "news", "what": "nothing"}, "news")
     ],
 )
 def test_however_a_stream_is_written(served, dialect, change):
-    """Where lines are cut, and what else stands between events, changes no answer."""
+    """Line cuts and other lines between events do not change the response."""
     words = ["größe", " 🦊\u2028", "."]
     stream = dialect.begin() + b"".join(map(dialect.word, words)) + dialect.end()
     with served.stream(STREAM, *change(stream)) as response:
@@ -191,7 +191,7 @@ def test_however_a_stream_is_written(served, dialect, change):
 
 
 def test_one_line_of_five_megabytes(served, dialect):
-    """A word of any length passes whole."""
+    """A line of five megabytes passes whole."""
     words = "x" * LONG_BYTES
     with served.stream(STREAM, dialect.begin(), dialect.word(words), dialect.end()) as response:
         told = list(events(response))
@@ -212,7 +212,7 @@ def test_one_line_of_five_megabytes(served, dialect):
     ],
 )
 def test_a_broken_stream_ends_in_an_error_event(served, dialect, broken):
-    """The connection is closed in order after it, and nothing looks like a message's end."""
+    """The connection is closed in order after the error, and the message never looks complete."""
     with served.stream(STREAM, dialect.begin(), dialect.word("a"), *broken) as response:
         told = list(events(response))
     assert text_of(told) == "a"
@@ -222,7 +222,7 @@ def test_a_broken_stream_ends_in_an_error_event(served, dialect, broken):
 
 @pytest.mark.parametrize("steps", [[], [b": only\n\n: comments\n\n"], [UNKNOWN]])
 def test_a_stream_of_nothing_is_a_status(served, steps):
-    """Where no answer has begun, its failure is no event but an HTTP error."""
+    """A failure before the first content is an HTTP error, not an event."""
     with served.stream(STREAM, *steps) as response:
         assert response.status_code == 500
         assert json.loads(response.read())["error"]["type"] == "api_error"

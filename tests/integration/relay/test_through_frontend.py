@@ -21,7 +21,7 @@ from tests.integration.scripted_upstream import (
 
 
 def loop(request):
-    """Calls a tool first, and answers its result."""
+    """Calls a tool first, then responds to its result."""
     if request.json["messages"][-1]["role"] == "tool":
         usage = {"choices": [], "usage": {"prompt_tokens": 50, "completion_tokens": 2}}
         return [STREAM, chunk(content="It said hi."), chunk("stop"), event(usage), event("[DONE]")]
@@ -38,7 +38,7 @@ def loop(request):
 
 @pytest.mark.parametrize("way", ["stream", "whole"])
 def test_a_tool_loop(way):
-    """Thought, call, result, answer: the official client understands every step."""
+    """The official client reads thinking, call, result and answer."""
     with Chain(openai_server(loop)) as chain:
         ask = getattr(chain, way)
         turns = [{"role": "user", "content": "Run it."}]
@@ -60,7 +60,7 @@ def test_a_tool_loop(way):
 
 @pytest.mark.parametrize("way", ["stream", "whole"])
 def test_a_web_search_is_not_made_up(way):
-    """A server without a search tool is not asked to search: the answer says that nothing was."""
+    """A server without a search tool gets no search request; the response says so."""
     search = {"type": "web_search_20250305", "name": "web_search", "max_uses": 8}
     with Chain(openai_server(loop)) as chain:
         asked = [{"role": "user", "content": "Perform a web search for the query: x"}]
@@ -71,7 +71,7 @@ def test_a_web_search_is_not_made_up(way):
 
 
 def test_a_refusal_is_a_status():
-    """Before the first byte an error is HTTP, with what the client needs to act."""
+    """An error before the first byte is an HTTP error with its headers."""
     words = "This model's maximum context length is 10 tokens. However, your request has 20 input "
     refusal = response(400, {"error": {"message": words + "tokens."}})
     with Chain(openai_server(lambda _: [refusal])) as chain:
@@ -81,7 +81,7 @@ def test_a_refusal_is_a_status():
 
 
 def test_a_break_is_an_error_event():
-    """After the first byte it is an event, and never a message that looks whole."""
+    """An error after the first byte is an event, and the message never looks complete."""
     with Chain(openai_server(lambda _: [STREAM, chunk(content="half"), Reset()])) as chain:
         with pytest.raises(anthropic.APIStatusError):
             chain.stream([{"role": "user", "content": "hi"}])
@@ -90,7 +90,7 @@ def test_a_break_is_an_error_event():
 
 
 def test_no_retry_where_a_person_must_act():
-    """The client is told so in the header it obeys."""
+    """x-should-retry is false if the user has to act."""
     with FrontendProcess() as frontend:
         table = {"kind": "other", "dialect": "openai", "base_url": "http://nowhere.invalid:1"}
         with RelayProcess({"it": {**table, "model": "m"}}) as relay:
@@ -104,7 +104,7 @@ def test_no_retry_where_a_person_must_act():
 
 
 def test_counts():
-    """count_tokens answers in every mode; the guess is marked in the contract."""
+    """count_tokens works in every mode; estimates are marked in the contract."""
     with Chain(openai_server(loop)) as chain:
         messages = [{"role": "user", "content": "hi " * 100}]
         counted = chain.client.messages.count_tokens(model="claude-x", messages=messages)

@@ -35,13 +35,13 @@ def ask(upstream, **settings):
 
 
 def test_a_trusted_certificate(upstream, certificate):
-    """With its certificate named, the server answers."""
+    """A server whose certificate the settings name is reached."""
     message = ask(upstream, ca_file=str(certificate[0]))
     assert message["content"][0]["text"] == "Hello"
 
 
 def test_an_unknown_certificate(upstream):
-    """Without, nothing is sent, and the error names the setting."""
+    """An unknown certificate stops the request, and the error names the setting."""
     with pytest.raises(ApiError) as error:
         ask(upstream)
     assert (error.value.status, error.value.should_retry) == (500, False)
@@ -56,7 +56,7 @@ def test_a_certificate_file_that_is_missing(upstream):
 
 
 def test_a_server_that_speaks_no_tls():
-    """https where http was meant says that it is about TLS."""
+    """https for an http server is an error that is about TLS."""
 
     def refuse(listener):
         connection, _ = listener.accept()

@@ -9,7 +9,7 @@ from tests.integration.service import Service
 
 @pytest.fixture(scope="session")
 def demo() -> Iterator[Service]:
-    """The service as it is without any configuration, for tests that leave it as it was.
+    """The service without any configuration, shared by tests that leave it unchanged.
 
     Tests share it, since starting a service takes about six seconds of CPU time. Each test uses
     sessions and instructions of its own.

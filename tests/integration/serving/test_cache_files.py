@@ -1,4 +1,4 @@
-"""Caches that move from one home to another in a file, by `anyclaudectl cache export|import`."""
+"""Caches moved from one home to another by `anyclaudectl cache export|import`."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -57,7 +57,7 @@ def caches(service: Service) -> dict[str, dict[str, Any]]:
 def test_the_first_request_elsewhere_is_warm(
     origin: Service, exported: Path, model: Path, tmp_path: Path
 ) -> None:
-    """Imported under another home, both conversations go on at once, also after a restart."""
+    """Imported conversations continue warm in another home, also after a restart."""
     home = tmp_path / "home"
     home.mkdir()
     assert exported.stat().st_mode & 0o777 == 0o600
@@ -87,7 +87,7 @@ def test_the_first_request_elsewhere_is_warm(
 def test_prefixes_alone_warm_a_new_conversation(
     origin: Service, model: Path, tmp_path: Path
 ) -> None:
-    """`--prefixes` takes nothing that was said: a new conversation computes only its own words."""
+    """`--prefixes` exports no conversation, and a new one reuses the prefix."""
     path = tmp_path / "prefixes"
     done = origin.control("cache", "export", str(path), "--prefixes")
     assert done.code == 0, done.stderr
@@ -100,7 +100,7 @@ def test_prefixes_alone_warm_a_new_conversation(
 
 
 def test_a_file_that_may_not_be_written(origin: Service, exported: Path, tmp_path: Path) -> None:
-    """There already, no folder, no such session: each says what to do, and leaves no file."""
+    """An existing file, a missing folder, an unknown session: each error says what to do."""
     before = exported.read_bytes()
     there = origin.control("cache", "export", str(exported))
     assert (there.code, "--force" in there.stderr) == (5, True)
@@ -116,7 +116,7 @@ def test_a_file_that_may_not_be_written(origin: Service, exported: Path, tmp_pat
 
 
 def test_a_file_that_may_not_be_read(origin: Service, exported: Path, tmp_path: Path) -> None:
-    """Missing, damaged, cut off: each has its exit code, and the caches stay as they are."""
+    """A missing, damaged or cut file has its exit code, and the caches stay unchanged."""
     before = caches(origin)
     assert origin.control("cache", "import", str(tmp_path / "none")).code == 4
     content = bytearray(exported.read_bytes())
@@ -132,7 +132,7 @@ def test_a_file_that_may_not_be_read(origin: Service, exported: Path, tmp_path: 
 
 
 def test_another_models_file_is_refused(exported: Path, tmp_path: Path) -> None:
-    """Caches are valid for their model alone: nothing of another is taken over."""
+    """Nothing is imported from another model's file."""
     model = saved.save(tmp_path / "other", seed=7)
     with Service(model=model) as other:
         refused = other.ready().control("cache", "import", str(exported))
@@ -142,7 +142,7 @@ def test_another_models_file_is_refused(exported: Path, tmp_path: Path) -> None:
 
 
 def test_a_file_larger_than_all_caches_may_be(exported: Path, model: Path) -> None:
-    """It would push out everything else: both numbers and the setting are told."""
+    """A file larger than the budget is refused with both numbers and the setting."""
     with Service(model=model, ANYCLAUDE__CACHE__DISK_LIMIT_BYTES="200000") as small:
         refused = small.ready().control("cache", "import", str(exported))
         assert refused.code == 5
@@ -151,7 +151,7 @@ def test_a_file_larger_than_all_caches_may_be(exported: Path, model: Path) -> No
 
 
 def test_answers_flow_while_caches_move(origin: Service, exported: Path) -> None:
-    """Requests that come during exports and imports are answered by the same worker process."""
+    """Requests during exports and imports are answered by the same worker process."""
     generation = origin.worker().generation
     with ThreadPoolExecutor(2) as pool:
         moves = [

@@ -1,4 +1,4 @@
-"""What operators do to the caches of the real service, through `anyclaudectl`."""
+"""The operator's cache verbs on the real service, through `anyclaudectl`."""
 
 import json
 import time
@@ -28,7 +28,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture
 def http(service: Service) -> Iterator[httpx.Client]:
-    """A client, over empty caches."""
+    """A client of a service with empty caches."""
     assert service.control("cache", "prune", "--all", "--pinned", "--yes").code == 0
     with service.http() as client:
         yield client
@@ -64,7 +64,7 @@ def prune(service: Service, *conditions: str) -> Any:
 
 
 def test_the_tree_shows_every_segment_once(service: Service, http: httpx.Client) -> None:
-    """Two conversations with one prefix: three segments, joined where they part."""
+    """Two conversations with one prefix are three segments, joined at the fork."""
     ask(http, "one", "First words of one conversation.")
     ask(http, "two", "Other words.")
     segments = service.control("cache", "tree", "--json").json["segments"]
@@ -82,7 +82,7 @@ def test_the_tree_shows_every_segment_once(service: Service, http: httpx.Client)
 
 
 def test_caches_come_in_pages(service: Service, http: httpx.Client) -> None:
-    """Pages of one hold every cache once and in order of names; the last has no token."""
+    """Pages of one list every cache once by name; the last has no token."""
     ask(http, "one")
     ask(http, "two", "Other words.")
     stub = service.stub("CacheService")
@@ -125,7 +125,7 @@ def test_caches_come_in_pages(service: Service, http: httpx.Client) -> None:
 def test_refusals_carry_their_reason(
     service: Service, verb: str, request_: Message, reason: str
 ) -> None:
-    """Any client of the control socket gets the worker's ErrorInfo, and nothing is changed."""
+    """A client of the control socket gets the worker's ErrorInfo, and nothing is changed."""
     with pytest.raises(grpc.RpcError) as caught:
         getattr(service.stub("CacheService"), verb)(request_)
     info = error_details_pb2.ErrorInfo()
@@ -134,7 +134,7 @@ def test_refusals_carry_their_reason(
 
 
 def test_a_pinned_cache_stays(service: Service, http: httpx.Client) -> None:
-    """Pinned, a conversation survives a prune of all; asked for by name, it goes."""
+    """A pinned conversation survives a prune of everything, but not one by its name."""
     ask(http, "kept")
     ask(http, "lost", "other words")
     kept = next(name for name in caches(service) if name.startswith("lineages/kept/"))
@@ -150,7 +150,7 @@ def test_a_pinned_cache_stays(service: Service, http: httpx.Client) -> None:
 
 
 def test_a_label_is_shown_wherever_its_cache_is(service: Service, http: httpx.Client) -> None:
-    """In list, show and tree, for people and in JSON, until it is removed or its cache pruned."""
+    """A label is in list, show and tree, until it is removed or its cache is pruned."""
     ask(http, "one")
     name, prefix = named(service, "lineage")["name"], named(service, "prefix")["name"]
     done = service.control("cache", "label", name, "the big refactoring", "--json")
@@ -188,7 +188,7 @@ def test_a_label_is_shown_wherever_its_cache_is(service: Service, http: httpx.Cl
 def test_labels_that_are_refused(
     service: Service, http: httpx.Client, name: str, text: str, code: int
 ) -> None:
-    """No such cache, too long, or not one printable line: nothing is changed."""
+    """An unknown cache, or a label that is too long or not printable, changes nothing."""
     ask(http, "one")
     own = named(service, "lineage")["name"]
     assert service.control("cache", "label", name or own, text).code == code
@@ -196,7 +196,7 @@ def test_labels_that_are_refused(
 
 
 def test_a_label_survives_a_restart(tmp_path: Path) -> None:
-    """As its cache does, on disk and for the owner alone; another model's caches have none."""
+    """A label is stored, for its owner only; another model's caches do not have it."""
     home = tmp_path / "home"
     home.mkdir()
     models = [saved.save(tmp_path / f"model{seed}", seed=seed) for seed in (1, 2)]
@@ -216,7 +216,7 @@ def test_a_label_survives_a_restart(tmp_path: Path) -> None:
 
 
 def test_pinned_caches_go_when_asked_for(service: Service, http: httpx.Client) -> None:
-    """`--pinned` takes them as well."""
+    """`--pinned` also removes pinned caches."""
     ask(http, "kept")
     service.control("cache", "pin", named(service, "prefix")["name"])
     assert named(service, "prefix")["pinned"]
@@ -225,7 +225,7 @@ def test_pinned_caches_go_when_asked_for(service: Service, http: httpx.Client) -
 
 
 def test_pins_may_not_fill_the_memory(service: Service, http: httpx.Client) -> None:
-    """Beyond the fraction that may be pinned, the refusal says both numbers."""
+    """A pin beyond the limit is refused with both numbers."""
     ask(http, "large", sentences=130)
     large = named(service, "lineage")["name"]
     refused = service.control("cache", "pin", large)
@@ -236,7 +236,7 @@ def test_pins_may_not_fill_the_memory(service: Service, http: httpx.Client) -> N
 
 
 def test_a_part_of_the_bytes_goes(service: Service, http: httpx.Client) -> None:
-    """`--percent` takes the least recently used until that part is gone."""
+    """`--percent` removes the least recently used caches up to that share."""
     for number in range(8):
         ask(http, f"s{number}", f"{number} " * 300)
     before = service.control("cache", "list", "--json").json["memory"]["cache_bytes"]
@@ -249,7 +249,7 @@ def test_a_part_of_the_bytes_goes(service: Service, http: httpx.Client) -> None:
 
 
 def test_memory_is_emptied_and_the_disk_keeps(service: Service, http: httpx.Client) -> None:
-    """`--tier memory` costs no token: the disk gives them back."""
+    """After `--tier memory` all tokens are read back from disk."""
     first = ask(http, "tiers")
     written(service, 2)
     answer = prune(service, "--all", "--tier", "memory", "--yes")
@@ -260,7 +260,7 @@ def test_memory_is_emptied_and_the_disk_keeps(service: Service, http: httpx.Clie
 
 
 def test_the_disk_is_emptied_and_memory_keeps(service: Service, http: httpx.Client) -> None:
-    """`--tier disk` takes the records alone."""
+    """`--tier disk` removes only the records."""
     first = ask(http, "tiers")
     written(service, 2)
     assert prune(service, "--all", "--tier", "disk")["freed_bytes"] > 0
@@ -272,7 +272,7 @@ def test_the_disk_is_emptied_and_memory_keeps(service: Service, http: httpx.Clie
 
 
 def test_another_models_records_go_by_name(tmp_path: Path) -> None:
-    """`cache list` names stored models; `--model` takes one of them, and nothing of another."""
+    """`cache list` names stored models; `--model` removes the records of one."""
     home = tmp_path / "home"
     home.mkdir()
     for seed in (1, 2):
@@ -305,7 +305,7 @@ def test_another_models_records_go_by_name(tmp_path: Path) -> None:
     ],
 )
 def test_senseless_conditions_are_refused(service: Service, conditions: tuple[str, ...]) -> None:
-    """Each is a usage error that says what is wrong."""
+    """Each invalid condition is a usage error that names the mistake."""
     refused = service.control("cache", "prune", *conditions, "--yes")
     assert refused.code == 2
     assert refused.stderr
@@ -314,7 +314,7 @@ def test_senseless_conditions_are_refused(service: Service, conditions: tuple[st
 def test_a_file_warms_the_next_conversation(
     service: Service, http: httpx.Client, tmp_path: Path
 ) -> None:
-    """Tools and instructions of a file are computed now and stored; a new session reuses them."""
+    """Tools and instructions of a file are computed and stored, and a new session reuses them."""
     request = body("Hello.")
     del request["messages"]
     file = tmp_path / "request.json"
@@ -328,7 +328,7 @@ def test_a_file_warms_the_next_conversation(
 
 
 def test_a_file_that_is_no_request(service: Service, tmp_path: Path) -> None:
-    """Missing, not JSON, not a request: each is told, with the exit code that fits."""
+    """A missing file, invalid JSON and an invalid request each have their exit code."""
     file = tmp_path / "request.json"
     assert service.control("cache", "warm", str(file)).code == 4
     for content, said in (
@@ -343,7 +343,7 @@ def test_a_file_that_is_no_request(service: Service, tmp_path: Path) -> None:
 
 
 def test_sound_caches_are_found_sound(service: Service, http: httpx.Client) -> None:
-    """Every segment is computed anew, and equal bit by bit, since the service runs on the CPU."""
+    """Every segment is computed again and found equal."""
     ask(http, "one")
     ask(http, "two", "Other words.")
     answer = service.control("cache", "verify", "--max-tokens", "0", "--json")

@@ -23,7 +23,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture
 def http(service: Service) -> Iterator[httpx.Client]:
-    """A client, over empty caches."""
+    """A client of a service with empty caches."""
     assert service.control("cache", "prune", "--all", "--yes").code == 0
     with service.http() as client:
         yield client
@@ -51,7 +51,7 @@ def lineages(service: Service) -> set[str]:
 
 
 def test_a_conversation_and_its_prefix_are_listed(service: Service, http: httpx.Client) -> None:
-    """Both with their tokens and bytes; each can be shown by its name."""
+    """Both are listed with tokens and bytes, and shown by name."""
     ask(http, "alpha")
     kinds = {cache["kind"] for cache in caches(service)}
     assert kinds == {"lineage", "prefix"}
@@ -70,7 +70,7 @@ def test_a_conversation_and_its_prefix_are_listed(service: Service, http: httpx.
 def test_a_dry_run_promises_what_is_then_freed(
     service: Service, http: httpx.Client, condition: tuple[str, ...]
 ) -> None:
-    """Without --yes nothing goes; with it just that goes, and the bytes are free."""
+    """A dry run removes nothing; `--yes` removes exactly what it listed."""
     for name in ("alpha", "beta"):
         ask(http, name, f"{name} begins otherwise")
     before = _caches(service)
@@ -94,7 +94,7 @@ def test_a_dry_run_promises_what_is_then_freed(
 def test_a_pruned_session_leaves_tools_and_instructions(
     service: Service, http: httpx.Client
 ) -> None:
-    """The next conversation reuses the prefix, and the pruned one still gets its answer."""
+    """The next conversation reuses the prefix, and the pruned one can continue."""
     first = answer(http, "alpha")
     ask(http, "beta")
     service.control("cache", "prune", "--session", "alpha", "--yes")
@@ -106,7 +106,7 @@ def test_a_pruned_session_leaves_tools_and_instructions(
 
 
 def test_pruning_all_leaves_nothing(service: Service, http: httpx.Client) -> None:
-    """Every tier is empty: the next request computes everything."""
+    """Every tier is empty, so the next request computes everything."""
     ask(http, "alpha")
     assert service.control("cache", "prune", "--all", "--yes").code == 0
     assert caches(service) == []
@@ -114,7 +114,7 @@ def test_pruning_all_leaves_nothing(service: Service, http: httpx.Client) -> Non
 
 
 def test_pruning_by_age_and_by_bytes(service: Service, http: httpx.Client) -> None:
-    """Nothing is older than an hour; to no bytes at all everything goes."""
+    """No cache is older than an hour; pruning to zero bytes removes all."""
     ask(http, "alpha")
     assert service.control("cache", "prune", "--older-than", "1h", "--json").json["caches"] == []
     done = service.control("cache", "prune", "--to", "0B", "--yes", "--json").json
@@ -123,7 +123,7 @@ def test_pruning_by_age_and_by_bytes(service: Service, http: httpx.Client) -> No
 
 
 def test_metrics_count_what_was_reused_and_computed(service: Service, http: httpx.Client) -> None:
-    """The counters grow by just what the usage says."""
+    """The counters grow by the numbers in the usage."""
     before = _prefix_tokens(service)
     usages = [ask(http, "alpha"), ask(http, "alpha", "and the tests?")]
     after = _prefix_tokens(service)
@@ -136,7 +136,7 @@ def test_metrics_count_what_was_reused_and_computed(service: Service, http: http
 
 
 def test_modes_are_shown_and_one_without_a_worker_is_refused(service: Service) -> None:
-    """`mode` names the present one; a wrong name is a usage error, one not ready exits 5."""
+    """`mode` shows the current mode; an unknown one is a usage error, one not ready exits 5."""
     assert service.control("mode", "--json").json["mode"] == "mlx-lm"
     assert service.control("mode", "mlx-lm").code == 0
     assert service.control("mode", "nonsense").code == 2

@@ -1,4 +1,4 @@
-"""The cache folder of the whole service: other models, other services, and a disk that refuses."""
+"""The cache folder of the whole service: other models, other services, and failing disks."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ def home(tmp_path: Path) -> Path:
 
 @contextmanager
 def mounted(*arguments: str, at: Path) -> Iterator[None]:
-    """A mount below a test's own folder; skips where we may not make one."""
+    """A mount below a test's own folder; skips if mounting is not allowed."""
     at.mkdir(mode=0o700, exist_ok=True)
     command = ["mount", *arguments, str(at)]
     if sys.platform != "linux" or subprocess.run(command, capture_output=True).returncode:
@@ -52,7 +52,7 @@ def metric(service: Service, name: str) -> float:
 
 
 def test_models_do_not_answer_for_each_other(home: Path, tmp_path: Path) -> None:
-    """B reuses nothing of A and answers as if A had never been; back on A all comes from disk."""
+    """Another model reuses nothing; the first one again reads everything from disk."""
     model = {name: saved.save(tmp_path / name, seed=seed) for seed, name in enumerate("ab")}
     with Service(model=model["b"]) as alone:
         expected = ask(alone.ready())
@@ -77,7 +77,7 @@ def test_models_do_not_answer_for_each_other(home: Path, tmp_path: Path) -> None
 def test_two_services_on_one_cache_folder(
     home: Path, tmp_path: Path, record_property: RecordProperty
 ) -> None:
-    """The second serves from memory alone, and status and metrics say whose folder it is."""
+    """The second service uses memory only; status and metrics name the folder's owner."""
     model, other = saved.save(tmp_path / "model"), tmp_path / "other"
     other.mkdir()
     with Service(model=model, home=home) as first:
@@ -103,7 +103,7 @@ def test_two_services_on_one_cache_folder(
 
 
 def test_a_read_only_folder(home: Path, tmp_path: Path, record_property: RecordProperty) -> None:
-    """Stored caches are still read; that no new ones are written shows, and serving goes on."""
+    """Stored caches are still read; status shows that no new ones are written."""
     model = saved.save(tmp_path / "model")
     # The tier leaves a gigabyte to others; a tmpfs takes what is written, not its size.
     with mounted("-t", "tmpfs", "-o", "size=3g,mode=700", "tmpfs", at=home / "cache"):
@@ -127,7 +127,7 @@ def test_a_read_only_folder(home: Path, tmp_path: Path, record_property: RecordP
 
 
 def test_a_full_disk(home: Path, tmp_path: Path, record_property: RecordProperty) -> None:
-    """A volume without room costs what would have been kept, and says so."""
+    """On a full volume caches are not stored, and status says so."""
     model = saved.save(tmp_path / "model")
     with (
         mounted("-t", "tmpfs", "-o", "size=200k,mode=700", "tmpfs", at=home / "cache"),
@@ -146,7 +146,7 @@ def test_a_full_disk(home: Path, tmp_path: Path, record_property: RecordProperty
 def test_records_of_an_older_format(
     home: Path, tmp_path: Path, record_property: RecordProperty
 ) -> None:
-    """Never read: the tokens are computed again, equal, and written anew; status counts them."""
+    """Older records are counted and not read; their tokens are computed and written again."""
     model = saved.save(tmp_path / "model")
     with Service(model=model, home=home) as service:
         sound = ask(service.ready())
@@ -176,7 +176,7 @@ def test_records_of_an_older_format(
 
 
 def test_damaged_records_are_put_aside(home: Path, tmp_path: Path) -> None:
-    """Flipped bits are noticed: the tokens are computed again, equal, and the damage is counted."""
+    """Flipped bits are detected: the tokens are computed again, and the damage is counted."""
     model = saved.save(tmp_path / "model")
     with Service(model=model, home=home) as service:
         sound = ask(service.ready())

@@ -1,4 +1,4 @@
-"""What the whole service says to bad input and bad settings, and that it lives on."""
+"""The whole service's errors for bad input and bad settings; it keeps running."""
 
 import json
 import tempfile
@@ -22,7 +22,7 @@ _LONG: Final = "the quick brown fox " * 200
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """One service with a small window, which nothing here may end."""
+    """A service with a small window, which must survive every test here."""
     model = saved.save(tmp_path_factory.mktemp("models") / "tiny", template="qwen3", endless=True)
     window = str(_WINDOW_TOKENS)
     with Service(model=model, ANYCLAUDE__MODEL__CONTEXT_WINDOW_TOKENS=window) as service:
@@ -31,7 +31,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture
 def http(service: Service) -> Iterator[httpx.Client]:
-    """A client; afterwards the same processes still answer."""
+    """A client; afterwards the same processes must still run."""
     before = [worker.pid for worker in service.status().workers]
     with service.http() as client:
         yield client
@@ -70,14 +70,14 @@ def refusal(answer: httpx.Response, status: int, kind: str) -> str:
     ],
 )
 def test_a_malformed_request_is_named(http: httpx.Client, content: bytes, named: str) -> None:
-    """400 says which part of the request is wrong."""
+    """The 400 names the part of the request that is wrong."""
     answer = http.post("/v1/messages", content=content)
     assert named in refusal(answer, 400, "invalid_request_error")
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_prompt_over_the_window(http: httpx.Client, stream: bool) -> None:
-    """400 in the words on which Claude Code compacts the conversation, streaming or not."""
+    """The 400 has the sentence on which Claude Code compacts, streaming or not."""
     request = body(user(_LONG), tools=[BASH], stream=stream)
     answer = http.post("/v1/messages", json=request)
     counted = http.post(
@@ -92,7 +92,7 @@ def test_a_prompt_over_the_window(http: httpx.Client, stream: bool) -> None:
 
 
 def test_an_answer_that_fills_the_window(http: httpx.Client) -> None:
-    """More max_tokens than there is room for is answered, and ends where the window does."""
+    """A max_tokens beyond the window is accepted, and the answer ends with the window."""
     answer = http.post("/v1/messages", json=body(user("Talk."), max_tokens=100_000)).json()
     usage = answer["usage"]
     assert answer["stop_reason"] == "model_context_window_exceeded"
@@ -100,19 +100,19 @@ def test_an_answer_that_fills_the_window(http: httpx.Client) -> None:
 
 
 def test_a_body_of_40_megabytes(http: httpx.Client) -> None:
-    """413 names the limit, whether or not the client waits to send all of it."""
+    """The 413 names the limit, whether or not the client expects 100-continue."""
     answer = http.post("/v1/messages", json=body(user("x" * 40_000_000)))
     assert "33554432 bytes" in refusal(answer, 413, "request_too_large")
 
 
 def test_an_unknown_path(http: httpx.Client) -> None:
-    """404 in the envelope, for whatever method."""
+    """An unknown path is 404 in the envelope for every method."""
     assert "/v1/complete" in refusal(http.post("/v1/complete", json={}), 404, "not_found_error")
     assert "/nothing" in refusal(http.get("/nothing"), 404, "not_found_error")
 
 
 def test_an_unknown_mode(http: httpx.Client) -> None:
-    """A launch's mode that does not exist is refused with the names of those that do."""
+    """A launch with an unknown mode is refused with the known ones."""
     answer = http.post("/v1/messages", json=body(user("hi")), headers={"x-anyclaude-mode": "warp"})
     assert "mlx-lm" in refusal(answer, 400, "invalid_request_error")
 
@@ -127,7 +127,7 @@ def test_an_unknown_mode(http: httpx.Client) -> None:
     ],
 )
 def test_a_broken_config(home: Path, config: str, said: str) -> None:
-    """The daemon leaves with 78 before it starts anything, and says what to mend."""
+    """The daemon exits with 78 before it starts anything, and says what to correct."""
     (home / "config.toml").write_text(config)
     with Service(home=home) as service:
         assert service.process.wait(WAIT_SECONDS) == 78
@@ -168,7 +168,7 @@ def restarted(service: Service) -> None:
 
 
 def given_up(service: Service, why: str) -> None:
-    """The worker gave up for this reason, and everybody is told."""
+    """Waits until the worker gave up for this reason, and checks where it is shown."""
     exit_ = service.wait_worker(control_pb2.WORKER_STATE_FATAL).last_exit
     assert (exit_.code, why in exit_.reason) == (69, True), exit_.reason
     status = service.control("status", "--json")

@@ -1,4 +1,4 @@
-"""docs/errors.md: each error is what the service answers today."""
+"""Every error in docs/errors.md is what the service sends today."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ _WRITE = f"run `python -m {page.__name__} > docs/errors.md`"
 
 @pytest.fixture(scope="module")
 def answered() -> Mapping[str, str]:
-    """Every error, asked for once."""
+    """The responses of all examples."""
     return page.answers()
 
 
@@ -27,18 +27,18 @@ def written() -> str:
 def test_an_example_is_what_is_answered(
     example: Example, answered: Mapping[str, str], written: str
 ) -> None:
-    """What stands under the example's title came from the service just now."""
+    """The page shows the service's current response."""
     section = written.partition(f"\n### {example.title}\n")[2].partition("\n#")[0]
     assert f"```http\n{answered[example.title]}\n```" in section, _WRITE
 
 
 def test_the_page_is_the_written_one(answered: Mapping[str, str], written: str) -> None:
-    """Nothing on the page comes from elsewhere."""
+    """The page is exactly the generated one."""
     assert page.page(answered) == written, _WRITE
 
 
 def test_every_status_has_an_example(written: str) -> None:
-    """Each status of the API that is in our table is shown."""
+    """Each status of the API in our table is on the page."""
     shown = {int(status) for status in re.findall(r"^HTTP/1.1 (\d+)$", written, re.MULTILINE)}
     assert shown == {200, 405, 408, 503, *TYPE_BY_STATUS}
 
@@ -50,7 +50,7 @@ def _waits(written: str) -> Iterator[str]:
 
 
 def test_who_shall_come_back_is_told_when(written: str) -> None:
-    """429 and 529 say whole seconds, no more than a client waits."""
+    """429 and 529 have a retry-after that clients accept."""
     found = list(_waits(written))
     assert len(found) >= 8
     for answer in found:

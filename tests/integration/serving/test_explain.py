@@ -1,4 +1,4 @@
-"""The whole service says why a prompt was not reused: by the CLI and in the API's own answer."""
+"""The whole service explains why a prompt was not reused, in the CLI and in the API."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def service(demo: Service) -> Service:
 
 
 def _latest(service: Service) -> Any:
-    """The explanation of the newest request, as the CLI tells it."""
+    """The CLI's explanation of the newest request."""
     newest = service.control("requests", "-n", "1", "--json").json["requests"][0]
     told = service.control("cache", "explain", newest["request_id"], "--json")
     assert told.code == 0, told.stderr
@@ -41,7 +41,7 @@ def _turn(answer: anthropic.types.Message) -> Block:
 
 
 def test_a_changed_line_in_the_instructions_is_named(service: Service) -> None:
-    """A resumed conversation reuses up to the changed line, and both lines are told."""
+    """A resumed conversation is reused up to the changed line, and both lines are shown."""
     rules = instructions("Rules") + f"\nThe {_SECRET} rests.\n" + instructions("More", 5)
     with Talker(service, "resumed") as talker:
         first = [user("Hello."), system(rules)]
@@ -68,7 +68,7 @@ def test_a_changed_line_in_the_instructions_is_named(service: Service) -> None:
 
 
 def test_a_changed_tool_is_named_with_its_field(service: Service) -> None:
-    """Of several tools the changed one is named, and what in it."""
+    """The changed tool and its changed field are named."""
     louder = _READ | {"description": "Reads a file aloud."}
     with Talker(service, "tools") as talker:
         first = [user("Hello.")]
@@ -86,7 +86,7 @@ def test_a_changed_tool_is_named_with_its_field(service: Service) -> None:
 
 
 def test_a_change_is_named_across_a_restart() -> None:
-    """Digests outlive the worker; the words do not, neither on disk nor in the logs."""
+    """Digests survive the worker; text is neither on disk nor in the logs."""
     with Service() as service:
         service.ready()
         rules = instructions("Restart") + f"The {_SECRET} rests."
@@ -113,14 +113,14 @@ def _holds(file: Path, words: str) -> bool:
 
 
 def _diagnosed(http: httpx.Client, asked: Block) -> Any:
-    """What the answer says of its cache, with the answer's id."""
+    """The response's diagnostics and its id."""
     answer = http.post("/v1/messages", json=asked, headers={SESSION_HEADER: "diagnosed"})
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
 def test_the_api_diagnoses_against_the_message_named(service: Service) -> None:
-    """`diagnostics` is answered in the API's words, and only where it is asked for."""
+    """`diagnostics` is in the response only if the request has it."""
     own = {"system": instructions("Diagnosis"), "tools": [BASH]}
     with service.http() as http:
         first = _diagnosed(http, body(user("Hello."), **own))
@@ -156,7 +156,7 @@ def test_the_api_diagnoses_against_the_message_named(service: Service) -> None:
 
 
 def test_a_stream_carries_the_diagnosis_in_its_first_event(service: Service) -> None:
-    """`message_start` holds what the whole answer would hold."""
+    """`message_start` has the diagnosis of the whole response."""
     asked = body(user("Hello."), diagnostics={"previous_message_id": "msg_never"}, stream=True)
     with service.http() as http, http.stream("POST", "/v1/messages", json=asked) as answer:
         line = next(line for line in answer.iter_lines() if line.startswith("data: "))
@@ -166,14 +166,14 @@ def test_a_stream_carries_the_diagnosis_in_its_first_event(service: Service) -> 
 
 
 def test_requests_not_remembered_are_not_found(service: Service) -> None:
-    """An unknown id ends with 4 and says where ids are shown."""
+    """An unknown id exits with 4 and says where ids are shown."""
     told = service.control("cache", "explain", "req_nobody")
     assert told.code == 4
     assert "anyclaudectl requests" in told.stderr
 
 
 def test_causes_are_counted_and_none_is_unknown(service: Service) -> None:
-    """The metrics count each cause; what nothing explains is shown, as 0."""
+    """The metrics count each cause, and unknown stays 0."""
     metrics = service.control("metrics", "--json").json["metrics"]
     name = "anyclaude_prefix_reuse_causes_total"
     causes = {m["labels"]["cause"]: m["value"] for m in metrics if m["name"] == name}

@@ -1,17 +1,17 @@
-"""What the whole service says of its memory."""
+"""What the whole service reports about its memory."""
 
 from anyclaude.control.v1 import control_pb2
 from tests.integration.service import Service
 
 
 def test_a_limit_below_one_prompt_is_reported() -> None:
-    """`status` names the limit where Claude Code's prompt does not fit."""
+    """`status` names a limit into which Claude Code's prompt does not fit."""
     with Service(ANYCLAUDE__CACHE__MEMORY_LIMIT_BYTES="1000000") as service:
         assert _prompt_problems(service.ready())
 
 
 def test_a_prompt_that_fits_is_no_problem(demo: Service) -> None:
-    """With the limit that the machine gives, nothing is reported."""
+    """With the machine's default limit nothing is reported."""
     assert not _prompt_problems(demo)
 
 
@@ -28,7 +28,7 @@ def _prompt_problems(service: Service) -> list[str]:
 
 
 def test_a_model_that_does_not_fit_is_told_instead_of_loaded() -> None:
-    """The service stays up and says why with the numbers, and what to do; overruled, it serves."""
+    """The service keeps running and shows the numbers and what to do; overruled, it loads."""
     too_much = str(1 << 50)
     with Service(ANYCLAUDE__MLX__MEMORY_RESERVE_BYTES=too_much) as service:
         service.wait_worker(control_pb2.WORKER_STATE_FATAL)

@@ -60,7 +60,7 @@ Open = Callable[[Service, str], Talker]
 
 
 def test_the_demo_model_answers_in_words(demo: Service, open_session: Open) -> None:
-    """Streaming and not, the same words come out, and they say how to configure a real model."""
+    """The same text comes with and without streaming, and says how to configure a model."""
     talker = open_session(demo, "words")
     whole = talker.ask(user("Hello, who are you?"), max_tokens=200)
     with talker.messages.stream(**arguments(user("Hello, who are you?"), max_tokens=200)) as stream:
@@ -130,7 +130,7 @@ def test_a_tool_loop_comes_to_its_end(demo: Service, open_session: Open) -> None
 def test_counting_equals_the_usage(
     demo: Service, tiny: Service, open_session: Open, messages: list[Block], fields: dict[str, Any]
 ) -> None:
-    """`count_tokens` gives what the same request is then charged, whatever it is made of."""
+    """`count_tokens` equals the usage of the same request, for all kinds of content."""
     for service in (demo, tiny):
         talker = open_session(service, "count")
         # The same request without what only the official client's types refuse.
@@ -139,7 +139,7 @@ def test_counting_equals_the_usage(
 
 
 def test_a_follow_up_reuses_all_but_its_new_words(tiny: Service, open_session: Open) -> None:
-    """From the second turn on, what is computed is what was not there before."""
+    """From the second turn on only new tokens are computed."""
     talker = open_session(tiny, "follow-up")
     fields: dict[str, Any] = {"system": instructions("Follow-up"), "tools": [BASH]}
     turns = [user("What is in here?")]
@@ -156,7 +156,7 @@ def test_a_follow_up_reuses_all_but_its_new_words(tiny: Service, open_session: O
 def test_an_unknown_model_is_answered_by_the_resident_one(
     demo: Service, open_session: Open
 ) -> None:
-    """Any model name gets an answer from the same process and the same model."""
+    """Any model name is answered by the same process and model."""
     before = demo.status()
     answer = open_session(demo, "unknown").ask(user("hi"), model="claude-opus-99")
     after = demo.status()
@@ -170,7 +170,7 @@ def test_an_unknown_model_is_answered_by_the_resident_one(
 
 
 def test_max_tokens_and_stop_sequences_are_kept(tiny: Service, open_session: Open) -> None:
-    """The answer ends at the limit, or before the stop sequence, and says which."""
+    """The answer ends at the limit or before the stop sequence, and names which."""
     talker = open_session(tiny, "limits")
     question = user("Tell me a story.")
     limited = talker.ask(question, max_tokens=60)
@@ -210,7 +210,7 @@ def test_max_tokens_zero_fills_the_cache(tiny: Service, open_session: Open) -> N
 
 
 def test_sessions_do_not_see_one_another(tiny: Service, open_session: Open) -> None:
-    """Two conversations in turns say what each would have said alone, with nothing cached."""
+    """Two alternating conversations give the same answers as each alone."""
     fields: dict[str, Any] = {"system": instructions("Isolation"), "tools": [BASH]}
     turns = {
         "isolated-1": [user("My word is lemon."), assistant("Noted."), user("Which word?")],
@@ -237,7 +237,7 @@ def test_sessions_share_tools_and_instructions(tiny: Service, open_session: Open
 
 
 def test_the_attribution_block_loses_nothing(tiny: Service, open_session: Open) -> None:
-    """A header that changes with every conversation and build moves no token."""
+    """The attribution block, which differs per conversation, changes no token."""
     rules = text(instructions("Attribution"))
 
     def ask(session: str, words: str, build: int) -> anthropic.types.Message:
@@ -256,7 +256,7 @@ def test_the_attribution_block_loses_nothing(tiny: Service, open_session: Open) 
 
 
 def test_utility_calls_leave_no_cache(tiny: Service, open_session: Open) -> None:
-    """A title or a classifier is answered, its prompt counts as not kept, and nothing is."""
+    """A title or classifier call is answered and leaves no cache."""
     before = _cache_names(tiny)
     answer = open_session(tiny, "utility").ask(
         user("Write a title."),
@@ -270,7 +270,7 @@ def test_utility_calls_leave_no_cache(tiny: Service, open_session: Open) -> None
 
 
 def test_eight_requests_take_turns(tiny: Service) -> None:
-    """All of eight requests sent at once have begun before the first of them ends."""
+    """All of eight concurrent requests begin before the first of them ends."""
     count, begun, ended = 8, [], []
     together = threading.Barrier(count)
 
@@ -294,7 +294,7 @@ def test_eight_requests_take_turns(tiny: Service) -> None:
 
 
 def test_leaving_during_prefill_keeps_what_was_computed(tiny: Service) -> None:
-    """A client that goes away stops its prefill within a chunk; its retry goes on from there."""
+    """A client that leaves stops its prefill within a chunk; its retry continues from there."""
     session, question = "left-early", body(user(_LONG_PROMPT), stream=True)
     with tiny.http() as http, Talker(tiny, "in-between") as other:
         with http.stream(
@@ -318,7 +318,7 @@ def test_leaving_during_prefill_keeps_what_was_computed(tiny: Service) -> None:
 
 
 def test_leaving_during_the_answer_frees_the_worker(tiny: Service) -> None:
-    """A client that goes away while the model talks ends the generation long before its limit."""
+    """A client that leaves during the answer ends its generation."""
     endless = body(user("Talk for ever."), max_tokens=30_000, stream=True)
     with tiny.http() as http:
         with http.stream("POST", "/v1/messages", json=endless) as answer:

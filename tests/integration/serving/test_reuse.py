@@ -1,4 +1,4 @@
-"""What changes from request to request and must cost nothing, or only what comes behind it."""
+"""Changes between requests that must cost nothing, or only what follows them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,7 +42,7 @@ def computed(answer: anthropic.types.Message) -> int:
 
 
 def test_markers_may_move(service: Service) -> None:
-    """cache_control wanders from message to message, and the next turn still continues."""
+    """cache_control may move between messages, and the prompt is still reused."""
     rules = instructions("Markers")
     with Talker(service, "markers") as talker:
         first = talker.ask(
@@ -61,7 +61,7 @@ def test_markers_may_move(service: Service) -> None:
 
 
 def test_a_system_message_as_a_list_and_then_as_a_string(service: Service) -> None:
-    """One that stands in the middle of the conversation is the same in either form."""
+    """A system message in either form gives the same prompt."""
     reminder = "Remember the rules. " * 20
     before = [user("Hello."), assistant("Hello."), user("Go on.")]
     with Talker(service, "forms") as talker:
@@ -72,7 +72,7 @@ def test_a_system_message_as_a_list_and_then_as_a_string(service: Service) -> No
 
 
 def test_an_edited_result_costs_what_comes_behind_it(service: Service) -> None:
-    """A tool result changed far back is computed with all after it, and nothing before."""
+    """An edited tool result is computed with all after it, and nothing before."""
     fields = {"system": instructions("Edits"), "tools": [BASH]}
     with Talker(service, "edits") as talker:
         whole = talker.ask(*tool_loop(8), **fields)
@@ -85,7 +85,7 @@ def test_an_edited_result_costs_what_comes_behind_it(service: Service) -> None:
 
 
 def test_a_fork_is_joined_again(service: Service) -> None:
-    """Another branch from the middle costs its own words; going back to the first costs none."""
+    """A branch from the middle computes its own tokens; returning to the first computes none."""
     fields = {"system": instructions("Forks"), "tools": [BASH]}
     with Talker(service, "forks") as talker:
         trunk = talker.ask(*tool_loop(4), **fields)

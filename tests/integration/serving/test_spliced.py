@@ -52,9 +52,9 @@ def _costs(service: Service, **fields: Any) -> list[int]:
 
 
 def test_an_answer_is_computed_once(model: Path) -> None:
-    """With the setting a turn costs its new tokens; without, some cost the answer as well.
+    """With the setting a turn computes only its new tokens; without it, some also the answer.
 
-    By default, the client that asks to keep all thinking gets the same.
+    By default, a client that asks to keep all thinking gets the same.
     """
     with Service(model=model, ANYCLAUDE__MODEL__SPLICED_TURNS="true") as service:
         spliced = _costs(service.ready())

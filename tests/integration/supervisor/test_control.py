@@ -1,4 +1,4 @@
-"""The control API of a real daemon, asked as any client would."""
+"""The control API of a real daemon, used as any client would use it."""
 
 import json
 import re
@@ -42,7 +42,7 @@ def refused(method, request):
 
 
 def test_status_tells_the_whole_state(daemon):
-    """Mode, address, children, model and memory in one answer."""
+    """One response has mode, address, children, model and memory."""
     status = daemon.stub("DaemonService").GetStatus(pb.GetStatusRequest()).status
     assert status.pid == daemon.process.pid
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+", status.base_url)
@@ -53,7 +53,7 @@ def test_status_tells_the_whole_state(daemon):
 
 
 def test_config_names_each_origin(daemon):
-    """Every key with its value as JSON and where it came from."""
+    """Every key has its value as JSON and its origin."""
     answer = daemon.stub("DaemonService").GetConfig(pb.GetConfigRequest())
     entries = {entry.key: entry for entry in answer.entries}
     assert (entries["server.port"].value_json, entries["server.port"].origin) == (
@@ -66,7 +66,7 @@ def test_config_names_each_origin(daemon):
 
 
 def test_modes_say_which_can_be_used(daemon):
-    """Known modes are all listed; those without a worker here say why."""
+    """All known modes are listed; those without a worker say why."""
     answer = daemon.stub("ModeService").GetMode(pb.GetModeRequest())
     modes = {mode.name: mode for mode in answer.modes}
     assert answer.mode == "mlx-lm"
@@ -77,14 +77,14 @@ def test_modes_say_which_can_be_used(daemon):
 
 @pytest.mark.parametrize("word", ["local", "mlx", "mlx-textgen", "mlx-omni", "vllm-mlx"])
 def test_historic_words_are_taken_with_a_warning(daemon, word):
-    """Scripts that use an old word go on working, and learn the new one."""
+    """A historic mode name works and returns a warning with the current one."""
     answer = daemon.stub("ModeService").SetMode(pb.SetModeRequest(mode=word))
     assert answer.mode == "mlx-lm"
     assert word in answer.warning
 
 
 def test_an_unknown_mode_names_the_known_ones(daemon):
-    """INVALID_ARGUMENT with a suggestion."""
+    """An unknown mode is INVALID_ARGUMENT with a suggestion."""
     error = refused(daemon.stub("ModeService").SetMode, pb.SetModeRequest(mode="mlx-lmm"))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "Did you mean mlx-lm?" in error.details()
@@ -93,7 +93,7 @@ def test_an_unknown_mode_names_the_known_ones(daemon):
 
 
 def test_a_mode_without_a_worker_is_refused(daemon):
-    """FAILED_PRECONDITION, and the mode stays."""
+    """A mode without a worker is FAILED_PRECONDITION, and the mode stays."""
     modes = daemon.stub("ModeService")
     error = refused(modes.SetMode, pb.SetModeRequest(mode="claude"))
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
@@ -102,7 +102,7 @@ def test_a_mode_without_a_worker_is_refused(daemon):
 
 
 def test_an_unknown_worker_is_not_found(daemon):
-    """NOT_FOUND naming those that exist."""
+    """An unknown worker is NOT_FOUND with the names of the known ones."""
     error = refused(
         daemon.stub("WorkerControlService").RestartWorker, pb.RestartWorkerRequest(name="gpu")
     )
@@ -117,7 +117,7 @@ def prune(session_id):
 
 
 def test_the_workers_own_error_comes_through_unchanged(daemon):
-    """Code, sentence, reason, metadata and retry delay are those that the worker gave."""
+    """Code, message, reason, metadata and retry delay are the worker's."""
     error = refused(daemon.stub("CacheService").PruneCaches, prune("refused"))
     assert (error.code(), error.details()) == (grpc.StatusCode.DATA_LOSS, "scripted to refuse")
     info, retry = error_info(error)
@@ -126,7 +126,7 @@ def test_the_workers_own_error_comes_through_unchanged(daemon):
 
 
 def test_a_worker_that_fails_is_named(daemon):
-    """A fault in the worker's code is INTERNAL, and says where to read more."""
+    """A fault in the worker's code is INTERNAL, and names the log."""
     error = refused(daemon.stub("CacheService").PruneCaches, prune("broken"))
     assert error.code() is grpc.StatusCode.INTERNAL
     assert "scripted to fail" in error.details()
@@ -134,7 +134,7 @@ def test_a_worker_that_fails_is_named(daemon):
 
 
 def test_a_verb_that_the_worker_lacks_is_unimplemented(daemon):
-    """The daemon knows no verb by name: the worker alone decides which there are."""
+    """The worker alone decides which verbs exist."""
     call = daemon.channel.unary_unary("/anyclaude.cache.v1.CacheService/InventCaches")
     with pytest.raises(grpc.RpcError) as caught:
         call(b"", timeout=WAIT_SECONDS)
@@ -142,7 +142,7 @@ def test_a_verb_that_the_worker_lacks_is_unimplemented(daemon):
 
 
 def test_a_slow_worker_is_reported_before_the_caller_gives_up(daemon):
-    """The worker gets less time than the caller has, so that the caller learns who was slow."""
+    """The worker gets less time than the caller has, so that the error names the worker."""
     caches = cache_pb2_grpc.CacheServiceStub(daemon.channel)
     with pytest.raises(grpc.RpcError) as caught:
         caches.PruneCaches(prune("slow"), timeout=3)
@@ -170,7 +170,7 @@ def names(caches):
 
 
 def test_a_worker_that_dies_in_a_call_is_down():
-    """UNAVAILABLE with WORKER_DOWN and a retry delay, not a broken connection to the daemon."""
+    """The call ends with UNAVAILABLE, WORKER_DOWN and a retry delay."""
     with DaemonProcess() as daemon:
         daemon.wait_ready()
         error = refused(daemon.stub("CacheService").PruneCaches, prune("deadly"))
@@ -181,7 +181,7 @@ def test_a_worker_that_dies_in_a_call_is_down():
 
 
 def test_pruning_is_a_dry_run_unless_forced():
-    """Without force the caches named are still there afterwards."""
+    """Without force the named caches still exist afterwards."""
     with DaemonProcess() as daemon:
         daemon.wait_ready()
         caches = daemon.stub("CacheService")
@@ -195,7 +195,7 @@ def test_pruning_is_a_dry_run_unless_forced():
 
 
 def test_caches_of_a_worker_that_is_down_are_unavailable():
-    """UNAVAILABLE with the worker's state and when to ask again."""
+    """UNAVAILABLE with the worker's state and a retry delay."""
     with DaemonProcess("hang") as daemon:
         daemon.wait_worker(pb.WORKER_STATE_READY, "frontend")
         stub = daemon.stub("CacheService")
@@ -210,7 +210,7 @@ def test_caches_of_a_worker_that_is_down_are_unavailable():
 
 
 def test_the_mode_is_kept_across_a_restart():
-    """What was set is written down; a flag or variable of the next start beats it."""
+    """The mode is saved; a flag or variable at the next start wins over it."""
     with DaemonProcess() as first:
         first.wait_ready()
         first.stub("ModeService").SetMode(pb.SetModeRequest(mode="mlx"))
@@ -221,7 +221,7 @@ def test_the_mode_is_kept_across_a_restart():
 
 
 def records_of(daemon):
-    """The scripted front end gives one record as soon as it is followed."""
+    """Reads the records; the scripted front end sends one as soon as it is followed."""
     metrics = daemon.stub("MetricsService")
     deadline = time.monotonic() + WAIT_SECONDS
     while not (records := metrics.ListRequests(pb.ListRequestsRequest()).records):
@@ -231,12 +231,12 @@ def records_of(daemon):
 
 
 def test_request_records_reach_the_daemon(daemon):
-    """What the front end reports is listed."""
+    """A record of the front end is listed by the daemon."""
     assert [record.request_id for record in records_of(daemon)] == ["req_1"]
 
 
 def test_metrics_count_what_happened(daemon):
-    """One reading holds requests, tokens, times, caches and workers, in text and as a list."""
+    """One reading has requests, tokens, times, caches and workers, as text and as a list."""
     records_of(daemon)
     answer = daemon.stub("MetricsService").GetMetrics(pb.GetMetricsRequest())
     values = {
@@ -281,7 +281,7 @@ def test_health_answers_for_the_daemon_and_each_child(daemon, service):
 
 
 def test_reflection_lists_every_service(daemon):
-    """grpcurl and its kind need no proto files."""
+    """Reflection lists every service, so grpcurl needs no proto files."""
     services = ProtoReflectionDescriptorDatabase(daemon.channel).get_services()
     own = {s for s in services if s.startswith("anyclaude.")}
     assert own == {
@@ -295,7 +295,7 @@ def test_reflection_lists_every_service(daemon):
 
 
 def test_shutdown_answers_and_then_stops():
-    """The caller gets its answer; the daemon ends as by SIGTERM, watchers and all."""
+    """The caller gets a response; then the daemon ends as by SIGTERM."""
     with DaemonProcess() as daemon:
         daemon.wait_ready()
         watch = daemon.stub("DaemonService").WatchStatus(pb.WatchStatusRequest())

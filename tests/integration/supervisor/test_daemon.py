@@ -1,4 +1,4 @@
-"""`anyclauded` as a process: its life, its children's lives, and who may run beside it."""
+"""`anyclauded` as a process: its life, its children, and a second daemon beside it."""
 
 import json
 import os
@@ -35,7 +35,7 @@ SECRETS = {"ANTHROPIC_API_KEY": "k", "OPENROUTER_API_KEY": "k", "HTTPS_PROXY": "
 
 @pytest.fixture(scope="module")
 def running():
-    """A daemon with secrets in its environment, for tests after which it is ready again."""
+    """A daemon with secrets in its environment, ready again after each test."""
     with DaemonProcess(**SECRETS) as daemon:
         yield daemon
 
@@ -66,7 +66,7 @@ def test_no_child_outlives_a_killed_daemon():
 
 
 def test_a_daemon_after_a_killed_one_starts_on_fresh_sockets():
-    """Stale sockets go, and no new child takes a path that a dying one may still remove."""
+    """Stale sockets are removed, and no new child uses a path that an ending one may remove."""
     with DaemonProcess() as first:
         first.wait_ready()
         first.process.kill()
@@ -79,7 +79,7 @@ def test_a_daemon_after_a_killed_one_starts_on_fresh_sockets():
 
 
 def test_a_second_daemon_is_refused_and_harms_nothing():
-    """It exits 1 naming the owner's pid; the first goes on answering on its sockets."""
+    """It exits with 1 naming the owner's pid; the first still responds."""
     with DaemonProcess() as first:
         first.wait_ready()
         before = first.sockets()
@@ -93,7 +93,7 @@ def test_a_second_daemon_is_refused_and_harms_nothing():
 
 
 def test_a_taken_port_names_its_owner():
-    """Exit 1, with the pid and command of whoever listens there, and how to choose another."""
+    """Exit 1 with pid and command of the port's owner, and how to choose another port."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with DaemonProcess(ANYCLAUDE_PORT=str(port)) as daemon:
@@ -114,7 +114,7 @@ def test_a_taken_port_names_its_owner():
     ],
 )
 def test_a_config_that_cannot_be_used_exits_78(environ, said):
-    """A broken setting is told on stderr, and nothing is started."""
+    """An invalid setting is reported on stderr, and nothing is started."""
     with DaemonProcess(**environ) as daemon:
         assert daemon.process.wait(WAIT_SECONDS) == 78
         assert said in daemon.output
@@ -156,7 +156,7 @@ def test_a_killed_front_end_gets_its_routes_again(daemon):
 
 
 def test_clients_are_told_when_the_front_end_gave_up():
-    """A request gets a 529 with the reason instead of hanging, until a restart helps."""
+    """Requests get a 529 with the reason until the front end is restarted."""
     with DaemonProcess("ready", "--version") as first:
         first.process.wait(WAIT_SECONDS)
         (first.home / "no-frontend").touch()
@@ -176,7 +176,7 @@ def test_clients_are_told_when_the_front_end_gave_up():
 
 
 def test_a_signal_to_the_whole_group_is_one_clean_stop():
-    """Service managers and timeout(1) signal every process: nothing starts again, exit 0."""
+    """A signal to every process stops cleanly: nothing restarts, exit 0."""
     with DaemonProcess() as daemon:
         daemon.wait_ready()
         for child in daemon.children():
@@ -189,7 +189,7 @@ def test_a_signal_to_the_whole_group_is_one_clean_stop():
 
 
 def test_a_crash_loop_is_given_up_and_explained():
-    """Five deaths end in FATAL; the daemon lives, and status says why and what to do."""
+    """Five deaths end in FATAL; the daemon runs on, and status says why and what to do."""
     with DaemonProcess("exit 1") as daemon:
         worker = daemon.wait_worker(pb.WORKER_STATE_FATAL)
         assert worker.generation == 5
@@ -203,7 +203,7 @@ def test_a_crash_loop_is_given_up_and_explained():
 
 
 def test_the_front_end_learns_that_a_worker_gave_up():
-    """The route becomes UNAVAILABLE with the worker's own reason."""
+    """The route becomes UNAVAILABLE with the worker's reason."""
     with DaemonProcess("exit 69") as daemon:
         daemon.wait_worker(pb.WORKER_STATE_FATAL)
         daemon.wait_worker(pb.WORKER_STATE_READY, "frontend")
@@ -240,7 +240,7 @@ def test_a_restart_clears_fatal():
 
 
 def test_a_start_that_hangs_is_ended_with_its_stack():
-    """After the start timeout the worker is aborted, and its stack is in the tail."""
+    """After the start timeout the worker is aborted, and its stack is in the log's tail."""
     with DaemonProcess(
         "hang",
         ANYCLAUDE__SUPERVISOR__START_TIMEOUT_SECONDS="2",
@@ -254,7 +254,7 @@ def test_a_start_that_hangs_is_ended_with_its_stack():
 
 
 def test_a_worker_deaf_to_sigterm_is_killed():
-    """The stop takes stop_timeout_seconds and still ends with exit 0 and no child."""
+    """A worker that ignores SIGTERM is killed after stop_timeout_seconds; exit 0."""
     with DaemonProcess("deaf", ANYCLAUDE__SUPERVISOR__STOP_TIMEOUT_SECONDS="0.5") as daemon:
         daemon.wait_ready()
         children = daemon.children()
@@ -263,7 +263,7 @@ def test_a_worker_deaf_to_sigterm_is_killed():
 
 
 def test_a_second_signal_forces_the_stop():
-    """With a worker that would take long, a second SIGINT ends the daemon at once, with 1."""
+    """A second SIGINT ends the daemon at once with exit 1."""
     with DaemonProcess("deaf", ANYCLAUDE__SUPERVISOR__STOP_TIMEOUT_SECONDS="600") as daemon:
         daemon.wait_ready()
         daemon.process.send_signal(signal.SIGINT)
@@ -276,7 +276,7 @@ def test_a_second_signal_forces_the_stop():
 
 
 def test_ctrl_c_is_for_the_daemon_alone():
-    """A child that gets the terminal's SIGINT too goes on: stopping it is the daemon's job."""
+    """A child ignores the terminal's SIGINT, since the daemon stops it."""
     with DaemonProcess() as daemon:
         daemon.wait_ready()
         before = {worker.name: worker.pid for worker in daemon.status().workers}
@@ -289,7 +289,7 @@ def test_ctrl_c_is_for_the_daemon_alone():
 
 
 def test_children_inherit_no_keys_and_no_proxies(daemon):
-    """A child's environment is what it needs, and TMPDIR is a private folder of ours."""
+    """A child gets only the variables it needs and a private TMPDIR."""
     environ = psutil.Process(daemon.worker().pid).environ()
     assert not SECRETS.keys() & environ.keys()
     assert environ["TMPDIR"] == str(daemon.paths.worker_tmp)

@@ -1,4 +1,4 @@
-"""Every mode there is, chosen on a whole service and asked: each is answered by its own server."""
+"""Every mode of a whole service is answered by its own server."""
 
 import json
 import re
@@ -61,7 +61,7 @@ _UNKNOWN: Final = response(404, {"detail": "Not Found"})
 
 
 def _openai(request: Request) -> Sequence[Step]:
-    """Chat completions; as vLLM does, it also counts."""
+    """Serves chat completions; like vLLM, it also counts tokens."""
     match request.path:
         case "/v1/models":
             return [response(200, {"data": [{"id": "served", "max_model_len": 8192}]})]
@@ -73,7 +73,7 @@ def _openai(request: Request) -> Sequence[Step]:
 
 
 def _anthropic(request: Request) -> Sequence[Step]:
-    """Messages; a server that counts has a path for it."""
+    """Serves Messages; a server that counts has a path for that."""
     match request.path:
         case "/v1/models":
             return [response(200, {"data": [{"id": "served"}]})]
@@ -97,7 +97,7 @@ _SCRIPTED: Final = {
 
 
 class Everything:
-    """A service with a server of its own behind every mode; `mine` is a real one."""
+    """A service with a server behind every mode; `mine` is a real one."""
 
     def __init__(self, stack: ExitStack) -> None:
         real = stack.enter_context(MlxServer(MODEL_PATH))
@@ -119,7 +119,7 @@ class Everything:
         self.service = stack.enter_context(Service(**environ)).ready()
 
     def generations(self) -> dict[str, int]:
-        """How many prompts each scripted server was sent."""
+        """How many prompts each scripted server received."""
         return {
             name: sum(
                 request.method == "POST" and b'"messages"' in request.body
@@ -138,7 +138,7 @@ def everything() -> Iterator[Everything]:
 
 @pytest.mark.parametrize("mode", ["mlx-lm", *_SCRIPTED, "mine", "auto"])
 def test_every_mode_is_reachable(everything: Everything, mode: str) -> None:
-    """Chosen by its name, it answers a stream and a count, and no other server hears of either."""
+    """A stream and a count in each mode reach its server and no other."""
     service, before = everything.service, everything.generations()
     chosen = service.control("mode", mode)
     question = body(user("Hello?"), max_tokens=20, stream=True)
@@ -166,7 +166,7 @@ def test_every_mode_is_reachable(everything: Everything, mode: str) -> None:
 
 
 def test_the_readme_has_every_mode() -> None:
-    """What each is for, its tools, its cache and what leaves the machine: a row for each mode."""
+    """The README has a row for each mode: purpose, tools, cache, and what leaves the machine."""
     rows = [line.strip("| ").split(" | ") for line in _README.splitlines() if line.startswith("|")]
     head, _, *table = rows
     named = {name for row in table for name in re.findall(r"`([a-z-]+)`", row[0])}
@@ -177,7 +177,7 @@ def test_the_readme_has_every_mode() -> None:
 
 
 def test_the_key_is_in_no_error_of_claude_mode() -> None:
-    """Refused by the API, and with the API gone: no answer, log, record or metric shows it."""
+    """No response, log, record or metric shows the key, also if the API refuses or is down."""
     refusal = {"type": "error", "error": {"type": "authentication_error", "message": "no"}}
     with ExitStack() as stack:
         upstream = stack.enter_context(ScriptedUpstream(lambda _: [response(401, refusal)]))

@@ -1,4 +1,4 @@
-"""Switching the mode of a real service: under load, back again, and to a server that is away."""
+"""Switching the mode of a real service: under load, back again, and to a server that is down."""
 
 import threading
 import time
@@ -33,14 +33,14 @@ _ROUNDS: Final = 20
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[MlxServer]:
-    """Somebody else's server, a real one."""
+    """A real server of the user."""
     with MlxServer(MODEL_PATH) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def service(server: MlxServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """Our own worker with a model that does not stop by itself, and LM Studio's place taken."""
+    """Our own worker with an endless model, and a server in LM Studio's place."""
     model = saved.save(tmp_path_factory.mktemp("models") / "tiny", endless=True)
     with Service(
         model=model,
@@ -67,7 +67,7 @@ class Stream:
 
 
 class Load:
-    """Streams without end, so many at a time, each read to its last event."""
+    """A number of concurrent endless streams, each read to its last event."""
 
     def __init__(self, service: Service, count: int) -> None:
         self._service = service
@@ -91,7 +91,7 @@ class Load:
                 self.streams.append(Stream(mode, began, time.monotonic()))
 
     def wait_for(self, count: int) -> None:
-        """Until so many more streams have ended, or one has failed."""
+        """Waits until so many more streams have ended, or one has failed."""
         end, deadline = len(self.streams) + count, time.monotonic() + WAIT_SECONDS
         while len(self.streams) < end and not any(f.done() for f in self._running):
             assert time.monotonic() < deadline
@@ -112,7 +112,7 @@ class Load:
 
 @pytest.mark.slow
 def test_nothing_breaks_while_the_mode_changes(service: Service) -> None:
-    """Streams end where they began, none fails, and whoever asks after a switch gets its mode."""
+    """Streams end on their server, none fails, and requests after a switch get its mode."""
     pid = service.worker().pid
     load = Load(service, _STREAMS)
     switched: list[float] = []
@@ -137,7 +137,7 @@ def test_nothing_breaks_while_the_mode_changes(service: Service) -> None:
 
 
 def test_a_conversation_goes_on_where_it_was(service: Service) -> None:
-    """After a detour through another server, all earlier tokens of the conversation are reused."""
+    """After a switch to another server and back, all earlier tokens are reused."""
     pid = service.worker().pid
     fields: dict[str, Any] = {"system": instructions("Detour"), "tools": [BASH]}
     turns = [user("What is in here?")]
@@ -156,7 +156,7 @@ def test_a_conversation_goes_on_where_it_was(service: Service) -> None:
 
 
 def test_a_server_that_is_away_changes_nothing(service: Service) -> None:
-    """Exit 5 with the reason, and 6 after a wait for it; the old mode answers on."""
+    """Exit 5 with the reason, or 6 after waiting; the old mode still responds."""
     refused = service.control("mode", "away")
     waited = service.control("mode", "away", "--wait", "--timeout", "0.5")
 
@@ -170,7 +170,7 @@ def test_a_server_that_is_away_changes_nothing(service: Service) -> None:
 
 
 def test_auto_mode_says_why(service: Service) -> None:
-    """The mode that answered is in the header, the rule that chose it in the record."""
+    """The header names the mode that responded, the record the rule that chose it."""
     assert switch(service, "auto").mode == "auto"
     with service.http() as http:
         answer = http.post("/v1/messages", json=body(user("hi"), max_tokens=4))
@@ -186,7 +186,7 @@ def test_auto_mode_says_why(service: Service) -> None:
 
 
 def test_two_terminals_can_differ(service: Service) -> None:
-    """The header of a launch chooses its mode, whatever the service's is."""
+    """A launch's mode header wins over the service's mode."""
     question = body(user("hi"), max_tokens=4)
     with service.http() as http:
         modes = [
@@ -201,7 +201,7 @@ def test_two_terminals_can_differ(service: Service) -> None:
 
 
 def test_the_modes_are_shown_with_what_they_are_for(service: Service) -> None:
-    """Each has words; what answers is ready, what does not says why."""
+    """Each mode has a description, and is ready or says why not."""
     document = service.control("mode", "--json").json
     modes = {mode["name"]: mode for mode in document["modes"]}
 
@@ -244,7 +244,7 @@ def test_one_change_at_a_time(service: Service) -> None:
 
 
 def test_a_server_of_ones_own_in_the_place_of_ours(server: MlxServer) -> None:
-    """With MLX_LM_URL the mode mlx-lm is relayed, and status says whose caches those are."""
+    """With MLX_LM_URL mode mlx-lm is relayed, and status shows whose caches those are."""
     with Service(MLX_LM_URL=server.base_url) as service:
         status = service.ready().status()
         with service.http() as http:

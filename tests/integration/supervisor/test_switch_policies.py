@@ -1,4 +1,4 @@
-"""start-first and stop-first: what becomes of our own worker when the mode changes."""
+"""start-first and stop-first: what happens to our own worker when the mode changes."""
 
 import shutil
 import subprocess
@@ -29,19 +29,19 @@ _READY: Final = control_pb2.WORKER_STATE_READY
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[MlxServer]:
-    """Somebody else's server, a real one."""
+    """A real server of the user."""
     with MlxServer(MODEL_PATH) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One that does not stop by itself."""
+    """A model that does not stop by itself."""
     return saved.save(tmp_path_factory.mktemp("models") / "tiny", endless=True)
 
 
 def _environ(server: MlxServer) -> dict[str, str]:
-    """`near` starts first, `big` and `away` stop first, and nobody is at `away`."""
+    """`near` is start-first, `big` and `away` are stop-first, and `away` has no server."""
     tables = {
         "LMSTUDIO": {"BASE_URL": server.base_url, "MODEL": "default_model"},
         "BIG": {"BASE_URL": server.base_url, "MODEL": "default_model", "SWITCH": "stop-first"},
@@ -66,14 +66,14 @@ def whole(server: MlxServer, model: Path) -> Iterator[Service]:
 
 @pytest.fixture
 def service(whole: Service) -> Iterator[Service]:
-    """In mode mlx-lm before and after."""
+    """The service, in mode mlx-lm before and after each test."""
     assert whole.control("mode", "mlx-lm").code == 0
     yield whole
     assert whole.control("mode", "mlx-lm").code == 0
 
 
 class Asking:
-    """Asks in the service's mode, over and over, from the side."""
+    """Sends requests in the service's mode, over and over, in a thread."""
 
     def __init__(self, service: Service) -> None:
         self._stop = threading.Event()
@@ -95,7 +95,7 @@ class Asking:
 
 
 def test_stop_first_frees_the_process_and_brings_the_caches_back(service: Service) -> None:
-    """Streams finish, the process ends, the mode answers; back again nothing is computed twice."""
+    """Streams finish, the process ends, the mode works; back again all tokens are reused."""
     pid = service.worker().pid
     restarts = service.worker().restart_count
     fields: dict[str, Any] = {"system": instructions("Room"), "tools": [BASH]}
@@ -144,7 +144,7 @@ def test_stop_first_frees_the_process_and_brings_the_caches_back(service: Servic
 
 
 def test_start_first_keeps_process_and_caches(service: Service) -> None:
-    """The default: the worker that answered before answers after, from memory."""
+    """By default the same worker answers after the change, from memory."""
     before = service.worker()
     assert service.control("mode", "lmstudio").code == 0
     after = service.worker()
@@ -154,7 +154,7 @@ def test_start_first_keeps_process_and_caches(service: Service) -> None:
 
 
 def test_a_target_that_is_down_changes_nothing(service: Service) -> None:
-    """The worker starts again, the mode stays with the reason, and the tokens come from disk."""
+    """The worker starts again, the mode stays, and tokens are read from disk."""
     pid = service.worker().pid
     fields: dict[str, Any] = {"system": instructions("Rollback"), "tools": [BASH]}
     with Talker(service, "rollback") as talker:
@@ -174,7 +174,7 @@ def test_a_target_that_is_down_changes_nothing(service: Service) -> None:
 
 
 def test_to_a_start_first_mode_the_worker_comes_back_beside_it(service: Service) -> None:
-    """From big to lmstudio: the mode changes at once, and our worker is there again soon."""
+    """From big to lmstudio the mode changes at once, and our worker starts again."""
     assert service.control("mode", "big").code == 0
     refused = service.control("mode", "away")
     still = service.worker()
@@ -185,7 +185,7 @@ def test_to_a_start_first_mode_the_worker_comes_back_beside_it(service: Service)
 
 
 def test_a_restart_asked_for_by_hand_brings_it_back(service: Service) -> None:
-    """Whoever restarts the worker wants it, whatever the mode."""
+    """An explicit restart starts the worker in any mode."""
     assert service.control("mode", "big").code == 0
     assert service.control("worker", "restart", "mlx").code == 0
     assert service.wait_worker(_READY).makes_room_for == ""
@@ -193,7 +193,7 @@ def test_a_restart_asked_for_by_hand_brings_it_back(service: Service) -> None:
 
 
 def test_a_restart_in_a_stop_first_mode_starts_no_worker(server: MlxServer, model: Path) -> None:
-    """The mode is kept, and so is the room."""
+    """After a restart of the daemon the mode stays, and the worker is not started."""
     with Service("--mode", "big", model=model, **_environ(server)) as service:
         status = service.wait_ready()
         with service.http() as http:
@@ -208,7 +208,7 @@ def test_a_restart_in_a_stop_first_mode_starts_no_worker(server: MlxServer, mode
 def test_a_worker_that_cannot_come_back_changes_nothing(
     server: MlxServer, model: Path, tmp_path: Path
 ) -> None:
-    """Its model is gone: big answers on, with the reason; mended, the same command works."""
+    """If our model is missing, big still responds; once it is back, the same command works."""
     here, away = tmp_path / "model", tmp_path / "elsewhere"
     shutil.copytree(model, here)
     with Service("--mode", "big", model=here, **_environ(server)) as service:
@@ -228,7 +228,7 @@ def test_a_worker_that_cannot_come_back_changes_nothing(
 
 
 def test_while_room_is_made(server: MlxServer, model: Path) -> None:
-    """No second change, no restart of the worker; who asked may leave, and the change goes on."""
+    """During the change no other change or restart is allowed."""
     with (
         Service(model=model, **_environ(server)) as service,
         Talker(service.ready(), "a") as talker,
@@ -251,7 +251,7 @@ def test_while_room_is_made(server: MlxServer, model: Path) -> None:
 
 
 def test_a_stop_while_room_is_made(server: MlxServer, model: Path) -> None:
-    """The service leaves as ever, and begins again in the old mode."""
+    """A stop during the change is clean, and the next start is in the old mode."""
     environ = _environ(server) | {"ANYCLAUDE__SERVER__DRAIN_TIMEOUT_SECONDS": "1"}
     with (
         Service(model=model, **environ) as service,
@@ -271,7 +271,7 @@ def test_a_stop_while_room_is_made(server: MlxServer, model: Path) -> None:
 
 
 def test_work_that_does_not_end_in_time_is_not_cut(server: MlxServer, model: Path) -> None:
-    """The mode stays, the stream goes on, the worker is the same."""
+    """The mode stays, the stream continues, and the worker is the same."""
     environ = _environ(server) | {"ANYCLAUDE__SUPERVISOR__MAKE_ROOM_TIMEOUT_SECONDS": "0.5"}
     with Service(model=model, **environ) as service, Talker(service.ready(), "long") as talker:
         pid = service.worker().pid

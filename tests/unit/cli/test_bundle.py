@@ -19,7 +19,7 @@ def _endpoint(**changes: object) -> Endpoint:
 
 
 def test_one_model_for_every_role() -> None:
-    """Main, subagent and every family name resolve to the resident model."""
+    """The main role, the subagent and every family name use the resident model."""
     bundle = environment_for(_endpoint(), {})
 
     models = {name: value for name, value in bundle.items() if name.endswith("_MODEL")}
@@ -39,7 +39,7 @@ def test_output_limit_follows_the_window(window: int, output: str) -> None:
 
 
 def test_a_model_that_is_not_known_is_not_named() -> None:
-    """Before the worker has said its model nothing is claimed about it."""
+    """Until the worker reports its model, no model is set."""
     bundle = environment_for(_endpoint(model_id="", context_window_tokens=0), {})
 
     assert "ANTHROPIC_MODEL" not in bundle
@@ -48,7 +48,7 @@ def test_a_model_that_is_not_known_is_not_named() -> None:
 
 
 def test_mode_header_replaces_an_older_one() -> None:
-    """A mode header inherited from an outer launch does not survive beside the new one."""
+    """A mode header inherited from an outer launch is replaced."""
     shell = {"ANTHROPIC_CUSTOM_HEADERS": "a: 1\nX-Anyclaude-Mode: claude\n"}
 
     bundle = environment_for(_endpoint(launch_mode="lmstudio"), shell)
@@ -58,7 +58,7 @@ def test_mode_header_replaces_an_older_one() -> None:
 
 @pytest.mark.parametrize(("word", "mode"), [("", ""), ("local", "mlx-lm"), ("claude", "claude")])
 def test_launch_mode_is_todays_name(word: str, mode: str) -> None:
-    """Routes know today's names alone, so an older word is replaced before it becomes a header."""
+    """A historic mode name is replaced by the current one before it becomes a header."""
     assert launch_mode_of({"ANYCLAUDE_MODE": word}) == mode
 
 

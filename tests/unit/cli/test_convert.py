@@ -11,7 +11,7 @@ from anyclaude.worker.v1 import worker_pb2
 
 
 def test_every_key_is_always_there() -> None:
-    """An empty message has all keys: zeros and empty lists, None for what has presence."""
+    """An empty message has all keys: zeros, empty lists, and None for unset optional fields."""
     document = to_dict(control_pb2.Worker())
 
     assert list(document) == [field.name for field in control_pb2.Worker.DESCRIPTOR.fields]
@@ -43,7 +43,7 @@ def test_durations_and_times() -> None:
 
 
 def test_enums_are_words_without_prefix() -> None:
-    """Also in nested messages; a number from a newer daemon is said to be unknown."""
+    """Enums are words, also in nested messages; an unknown number is shown as such."""
     worker = control_pb2.Worker(state=control_pb2.WORKER_STATE_BACKOFF)
     document = to_dict(control_pb2.Status(workers=[worker]))
 
@@ -54,7 +54,7 @@ def test_enums_are_words_without_prefix() -> None:
 
 
 def test_maps_bytes_and_odd_floats() -> None:
-    """Maps are objects, bytes are text, and what JSON cannot say is null."""
+    """Maps are objects, bytes are text, and NaN and infinity are null."""
     metric = control_pb2.Metric(name="m", labels={"b": "2", "a": "1"}, value=float("inf"))
     document = to_dict(control_pb2.GetMetricsResponse(text=b"m 1\n", metrics=[metric]))
 
@@ -64,7 +64,7 @@ def test_maps_bytes_and_odd_floats() -> None:
 
 
 def test_ages_are_never_negative() -> None:
-    """A time ahead of this clock is zero seconds ago."""
+    """A time in the future is zero seconds ago."""
     moment = Timestamp(seconds=1000)
 
     assert seconds_since(moment, datetime.fromtimestamp(1060, UTC)) == 60

@@ -25,7 +25,7 @@ def _acting(*actions: Callable[[], object]) -> Clock:
 
 
 def test_line_for_people() -> None:
-    """Time, level and event first, then the rest; a traceback on lines of its own."""
+    """A line shows time, level and event, then the rest, then a traceback on lines of its own."""
     line = LogLine.parse(
         '{"timestamp": "T", "level": "error", "event": "it broke", "a": 1, "b": "c d",'
     )
@@ -54,7 +54,7 @@ def test_levels(text: str, level: str, shown: bool) -> None:
 
 
 def test_last_lines_counts_after_the_filter(tmp_path: Path) -> None:
-    """The newest N *matching* lines."""
+    """The newest N lines are counted after the filter."""
     log = tmp_path / "log"
     log.write_text(_line("a", "error") + _line("b") + _line("c", "error") + _line("d"))
 
@@ -65,7 +65,7 @@ def test_last_lines_counts_after_the_filter(tmp_path: Path) -> None:
 
 
 def test_follow_waits_for_the_end_of_a_line(tmp_path: Path) -> None:
-    """Half a line is not a line."""
+    """An incomplete line is not shown."""
     log = tmp_path / "log"
     log.touch()
     whole = _line("whole")
@@ -84,7 +84,7 @@ def test_follow_waits_for_the_end_of_a_line(tmp_path: Path) -> None:
 
 
 def test_follow_goes_on_after_rotation_and_truncation(tmp_path: Path) -> None:
-    """A renamed file, a moment without one, and a file cut short are all followed."""
+    """A renamed, a missing and a truncated file are followed."""
     log = tmp_path / "log"
     log.write_text(_line("before"))
     clock = _acting(

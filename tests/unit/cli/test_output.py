@@ -28,7 +28,7 @@ _ROW = ("mlx", Cell("fatal", Tone.BAD), "code 69: the folder [/m] is missing " +
 
 
 def test_plain_columns_align() -> None:
-    """Left and right alignment, and no blanks at the end of a line."""
+    """Columns are aligned left or right, and lines have no trailing blanks."""
     assert plain([("A", "NUMBER"), ("long", "1"), ("b", "")], right=(1,)) == [
         "A     NUMBER",
         "long       1",
@@ -37,7 +37,7 @@ def test_plain_columns_align() -> None:
 
 
 def test_pipes_see_no_escapes(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a terminal a table is text, long lines left whole for grep."""
+    """In a pipe a table is plain text with whole lines."""
     table(("NAME", "STATE", "WHY"), [_ROW])
     facts([("Mode", "mlx-lm")])
 
@@ -64,7 +64,7 @@ def test_terminal_table_fits_80_columns(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NO_COLOR takes the colours away."""
+    """NO_COLOR removes the colours."""
     terminal = _terminal(monkeypatch)
     monkeypatch.setenv("NO_COLOR", "1")
 

@@ -16,7 +16,7 @@ _BOOTSTRAP = f"launchctl bootstrap gui/501 {_PLIST}"
 
 
 class _Launchctl:
-    """launchctl as the manuals and field reports describe it."""
+    """A launchctl as the manuals and field reports describe it."""
 
     def __init__(self, *, loaded: bool, lingers: int = 0, bootstraps: tuple[int, ...] = ()) -> None:
         self.loaded = loaded
@@ -77,7 +77,7 @@ def _agent(launchctl: _Launchctl) -> tuple[Launchd, RecordedCommands, FakeTime]:
 
 
 def test_plist_says_what_launchd_must_know() -> None:
-    """Absolute program, restart on failure only, interactive, and limits above the defaults."""
+    """The plist has an absolute program, restart on failure only, and raised limits."""
     agent, _, _ = _agent(_Launchctl(loaded=False))
     program = Program(Path("/v & <x>/bin/anyclauded"), {"PATH": "/v/bin"}, Path("/logs/boot.log"))
 
@@ -132,7 +132,7 @@ def test_first_install_needs_no_job_to_remove() -> None:
 
 
 def test_job_that_never_leaves_is_a_timeout() -> None:
-    """Thirty seconds after bootout the command gives up and names what to look at."""
+    """Thirty seconds after bootout the command fails and names what to check."""
     agent, _, time = _agent(_Launchctl(loaded=True, lingers=10_000))
 
     with pytest.raises(CommandError, match="launchctl print") as caught:
@@ -144,7 +144,7 @@ def test_job_that_never_leaves_is_a_timeout() -> None:
 
 @pytest.mark.parametrize(("failures", "calls"), [((), 1), ((5,), 2), ((5, 37, 5), 4)])
 def test_bootstrap_is_tried_again(failures: tuple[int, ...], calls: int) -> None:
-    """Codes 5 and 37 mean that launchd is still cleaning up: up to three more tries."""
+    """Codes 5 and 37 mean that launchd is still cleaning up, and are retried up to three times."""
     agent, run, _ = _agent(_Launchctl(loaded=False, bootstraps=failures))
 
     agent.start()
@@ -154,7 +154,7 @@ def test_bootstrap_is_tried_again(failures: tuple[int, ...], calls: int) -> None
 
 @pytest.mark.parametrize(("failures", "calls"), [((5, 5, 5, 5), 4), ((125,), 1)])
 def test_bootstrap_that_fails_for_good(failures: tuple[int, ...], calls: int) -> None:
-    """Other codes are not tried again, and three retries are the limit; launchctl is quoted."""
+    """Other codes are not retried, and the error quotes launchctl."""
     agent, run, _ = _agent(_Launchctl(loaded=False, bootstraps=failures))
 
     with pytest.raises(CommandError, match=f"Bootstrap failed: {failures[0]}") as caught:

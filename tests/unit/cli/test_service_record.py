@@ -1,4 +1,4 @@
-"""What `service install` writes into config.toml, and what it leaves alone."""
+"""What `service install` writes into config.toml, and what it does not change."""
 
 import re
 import stat
@@ -24,7 +24,7 @@ def _recorded(file: Path, text: str, **values: Any) -> str:
 
 
 def test_a_new_file(tmp_path: Path) -> None:
-    """Without a file one is made, private, with top-level keys before the tables."""
+    """A new file is private and has top-level keys before the tables."""
     file = tmp_path / "new" / "config.toml"
 
     record(file, _wanted(server__port=50000, model__path='/m/"q"', mode="mlx-lm"))
@@ -38,7 +38,7 @@ def test_a_new_file(tmp_path: Path) -> None:
 
 
 def test_existing_content_stays(tmp_path: Path) -> None:
-    """Comments, order and other keys survive; the value changes, its comment stays."""
+    """Comments, order and other keys stay; a changed value keeps its comment."""
     text = (
         "# mine\n\n[server]  # http\nping_interval_seconds = 2.0\n"
         "port = 49152   # the usual\n\n# caches\n[cache]\nmax_prefixes = 3\n"
@@ -53,7 +53,7 @@ def test_existing_content_stays(tmp_path: Path) -> None:
 
 
 def test_a_key_joins_its_table(tmp_path: Path) -> None:
-    """A key that is missing goes to the end of its table, not of the file."""
+    """A missing key is added at the end of its table, not of the file."""
     result = _recorded(
         tmp_path / "c.toml", "[model]\nname = 'n'\n\n[server]\nport = 1\n", model__path="/m"
     )
@@ -62,7 +62,7 @@ def test_a_key_joins_its_table(tmp_path: Path) -> None:
 
 
 def test_nothing_new_is_no_write(tmp_path: Path) -> None:
-    """Values that the file has already leave even its time stamp alone."""
+    """If the file has all values already, it is not written."""
     file = tmp_path / "c.toml"
     file.write_text("[server]\nport = 50000")
     before = file.stat().st_mtime_ns
@@ -96,7 +96,7 @@ def test_every_form_of_toml_is_edited(tmp_path: Path, text: str) -> None:
 
 
 def test_a_file_that_cannot_take_the_values_is_left_alone(tmp_path: Path) -> None:
-    """A value where a table belongs: the message says what to write; exit 5."""
+    """A value in place of a table is refused with what to write; exit 5."""
     file = tmp_path / "c.toml"
     file.write_text("server = 1\n")
 
@@ -108,7 +108,7 @@ def test_a_file_that_cannot_take_the_values_is_left_alone(tmp_path: Path) -> Non
 
 
 def test_the_shell_is_read_as_the_daemon_reads_it(tmp_path: Path) -> None:
-    """Typed values, the first of several names, a relative model folder made absolute."""
+    """Values are typed, names have their priority, and a model folder becomes absolute."""
     (tmp_path / "models").mkdir()
     shell = {
         "ANYCLAUDE_PORT": "50000",
@@ -127,7 +127,7 @@ def test_the_shell_is_read_as_the_daemon_reads_it(tmp_path: Path) -> None:
 
 
 def test_a_hub_id_stays_a_hub_id(tmp_path: Path) -> None:
-    """A model that is no folder here is kept as it was said."""
+    """A model that is not a folder is recorded as given."""
     found = found_in({"MLX_LM_MODEL": "mlx-community/x"}, tmp_path / "none.toml", tmp_path)
 
     assert found == [Recorded("MLX_LM_MODEL", "model.path", "mlx-community/x")]
@@ -139,14 +139,14 @@ def test_a_hub_id_stays_a_hub_id(tmp_path: Path) -> None:
 def test_secrets_are_never_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
-    """A variable named like a secret, or an address that holds one, stays in the shell."""
+    """A variable named like a secret, or an address that contains one, is not recorded."""
     monkeypatch.setattr(settings, "ENVIRONMENT_NAMES", ((variable, "model.name"),))
 
     assert found_in({variable: value}, tmp_path / "none.toml", tmp_path) == []
 
 
 def test_upstream_addresses_are_recorded(tmp_path: Path) -> None:
-    """Where a backend listens goes into a table of its own, whose name may hold a dash."""
+    """A server's address is recorded in a table of its own, whose name may have a dash."""
     file = tmp_path / "c.toml"
     found = found_in({"MLX_LM_URL": "http://127.0.0.1:8080"}, file, tmp_path)
 

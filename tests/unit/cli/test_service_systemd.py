@@ -38,7 +38,7 @@ def test_unit_text() -> None:
 
 
 def test_odd_paths_are_taken_literally() -> None:
-    """Spaces, quotes, percent and dollar signs in a path mean themselves."""
+    """Spaces, quotes, percent and dollar signs in a path are literal."""
     unit, _ = _unit()
     program = Program(Path('/a b/50%/$HOME/"q"/anyclauded'), {"K": "a b%"}, Path("/boot.log"))
 
@@ -49,7 +49,7 @@ def test_odd_paths_are_taken_literally() -> None:
 
 
 def test_activation_takes_the_file_in_first() -> None:
-    """daemon-reload, enable, restart, each for the user's manager."""
+    """Activation runs daemon-reload, enable and restart for the user's manager."""
     unit, run = _unit()
 
     unit.activate()
@@ -66,7 +66,7 @@ def test_activation_takes_the_file_in_first() -> None:
     [("active", "7", True), ("activating", "0", True), ("inactive", "0", False)],
 )
 def test_state(active: str, pid: str, running: bool) -> None:
-    """State and pid come from `systemctl show`; pid 0 is none."""
+    """State and pid are read from `systemctl show`; pid 0 means none."""
     unit, _ = _unit((0, f"LoadState=loaded\nActiveState={active}\nMainPID={pid}\n"))
 
     state = unit.state()
@@ -77,7 +77,7 @@ def test_state(active: str, pid: str, running: bool) -> None:
 
 
 def test_failure_quotes_systemctl() -> None:
-    """Without a user bus the message says what was run and what it said."""
+    """The error quotes the command and its message, for example without a user bus."""
     unit, _ = _unit((1, "Failed to connect to bus"))
 
     with pytest.raises(CommandError, match=r"daemon-reload.*Failed to connect to bus"):

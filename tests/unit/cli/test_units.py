@@ -24,7 +24,7 @@ def test_sizes_are_read(text: str, count: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "GB", "2XB", "-1", "1e9", "2 GB please"])
 def test_wrong_sizes_are_refused(text: str) -> None:
-    """What is no size is refused by a message that shows one."""
+    """An invalid size is refused with a valid example."""
     with pytest.raises(ValueError, match="2GB"):
         parse_bytes(text)
 
@@ -38,7 +38,7 @@ def test_durations_are_read(text: str, seconds: float) -> None:
 
 
 def test_wrong_durations_are_refused() -> None:
-    """What is no duration is refused by a message that shows one."""
+    """An invalid duration is refused with a valid example."""
     with pytest.raises(ValueError, match="2h"):
         parse_seconds("soon")
 
@@ -55,7 +55,7 @@ def test_wrong_durations_are_refused() -> None:
     ],
 )
 def test_sizes_are_written(count: int, text: str) -> None:
-    """One decimal, and never a number of four digits below the largest unit."""
+    """Sizes have one decimal and at most three digits before it."""
     assert format_bytes(count) == text
 
 
@@ -72,5 +72,5 @@ def test_sizes_are_written(count: int, text: str) -> None:
     ],
 )
 def test_durations_are_written(seconds: float, text: str) -> None:
-    """The two largest units."""
+    """Durations have their two largest units."""
     assert format_seconds(seconds) == text

@@ -25,7 +25,7 @@ def model(window=32_768, **facts):
 
 
 def modes(*more, current="mlx-lm", own=None, far=None):
-    """The daemon's answer: the local model, LM Studio, the real API, and more modes."""
+    """The daemon's modes: the local model, LM Studio, the real API, and more."""
     return control_pb2.GetModeResponse(
         mode=current,
         modes=[
@@ -87,13 +87,13 @@ def suggested(chosen, answer, **needs):
 
 
 def test_nothing_is_suggested_when_nothing_is_lacking():
-    """There was no recent request, or none that needed more than the mode has."""
+    """Without recent requests, or if all fit the mode, nothing is suggested."""
     assert suggested(0, modes()) is None
     assert suggested(0, modes(), longest_prompt_tokens=32_768, tools=True) is None
 
 
 def test_unknown_abilities_are_not_called_missing():
-    """A server that says nothing about tools or images gets no warning."""
+    """A server that does not report tools or images gets no warning."""
     silent = worker_pb2.ModelInfo(id="anyclaude-m", context_window_tokens=32_768)
     assert suggested(0, modes(own=silent), tools=True, images=True) is None
     page = menu(workflows(modes(own=silent), CONFIG), KEPT)

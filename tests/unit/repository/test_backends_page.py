@@ -1,4 +1,4 @@
-"""docs/backends.md: its table is the presets, its example loads, its variables exist."""
+"""docs/backends.md: its table has the presets, its example loads, its variables exist."""
 
 import re
 
@@ -10,7 +10,7 @@ _PAGE = (ROOT / "docs" / "backends.md").read_text()
 
 
 def test_the_table_is_the_presets():
-    """Every preset with its address, its key's variable and its dialect."""
+    """The table has every preset with address, key variable and dialect."""
     rows = re.findall(r"^\| `([a-z-]+)` \| (.*?) \| `(\w+)` \| (.*?) \|$", _PAGE, re.MULTILINE)
     listed = {name: (address, key, dialect) for name, address, key, dialect in rows}
     assert listed == {
@@ -24,7 +24,7 @@ def test_the_table_is_the_presets():
 
 
 def test_the_example_loads(tmp_path):
-    """What people copy works."""
+    """The example on the page is valid."""
     file = tmp_path / "config.toml"
     (example,) = re.findall(r"```toml\n(.*?)```", _PAGE, re.DOTALL)
     file.write_text(example)
@@ -34,6 +34,6 @@ def test_the_example_loads(tmp_path):
 
 
 def test_every_variable_is_named():
-    """No variable that sets an upstream without a word about it."""
+    """Every variable that configures an upstream is on the page."""
     names = {name for name, key in ENVIRONMENT_NAMES if key.startswith("upstreams.")}
     assert {name for name in names if f"`{name}`" not in _PAGE} == set()

@@ -1,4 +1,4 @@
-"""The conformance suite itself: what its checks let pass and what they refuse."""
+"""The conformance suite's own checks: what they accept and what they refuse."""
 
 import json
 from typing import Any
@@ -66,7 +66,7 @@ ERROR: Event = {"type": "error", "error": {"type": "api_error", "message": "gone
 
 
 def test_good_stream() -> None:
-    """A stream of all kinds of blocks adds up, pings anywhere."""
+    """A stream of all kinds of blocks is accepted, with pings anywhere."""
     message = check(
         [
             PING,
@@ -99,7 +99,7 @@ def test_good_stream() -> None:
 
 
 def test_failed_stream() -> None:
-    """An error event ends a stream in place of anything else."""
+    """An error event may end a stream at any place."""
     message = check([start(), begin(), delta(), ERROR])
     assert message.error == ERROR["error"]
 
@@ -138,7 +138,7 @@ def test_failed_stream() -> None:
     ],
 )
 def test_bad_stream(events: list[Event]) -> None:
-    """Every departure from the grammar is refused."""
+    """Every violation of the grammar is refused."""
     with pytest.raises((AssertionError, json.JSONDecodeError)):
         check(events)
 
@@ -156,7 +156,7 @@ def test_bad_stream(events: list[Event]) -> None:
     ids=["no usage", "reason", "no final usage", "no text", "no delta text", "unknown"],
 )
 def test_wrong_types(event: Event) -> None:
-    """What the official client's types do not know is refused."""
+    """Values that the official client's types do not have are refused."""
     before = [] if event["type"] == "message_start" else [start()]
     with pytest.raises((ValidationError, AssertionError)):
         check([*before, event])
@@ -182,7 +182,7 @@ def test_misnamed_frame() -> None:
 
 
 def test_table_and_comparison() -> None:
-    """Results survive being written, and a case that fails somewhere is told."""
+    """Written results can be read back, and a case that fails somewhere is listed."""
     results = (
         Result(Row.MODEL, "Any | model", Outcome.PASS),
         Result(Row.MODEL, "Another", Outcome.FAIL, "AssertionError: 1 | 2"),

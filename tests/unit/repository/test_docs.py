@@ -49,7 +49,7 @@ def test_links_of_a_page_lead_somewhere(page: Path) -> None:
 
 
 def test_a_broken_link_is_found() -> None:
-    """A missing file, a folder outside the checkout and a missing heading are told apart."""
+    """A missing file, a folder outside the checkout and a missing heading are reported."""
     page = ROOT / "README.md"
     broken = ["docs/none.md", "../../etc", "docs/glossary.md#no-such-heading"]
     good = ["docs/glossary.md", "docs/glossary.md#prompts-and-caches", "docs"]

@@ -95,7 +95,7 @@ def mlx_part(module: str) -> str | None:
 
 
 def test_arrows_inside_the_mlx_worker_run_one_way() -> None:
-    """A part imports only what its line in the list names: the caches know nothing of the disk."""
+    """A part imports only what its line in the list names, so caches do not depend on the disk."""
     wrong = []
     for module, file in modules():
         here = mlx_part(module)
@@ -120,7 +120,7 @@ def test_no_modules_import_each_other() -> None:
 
 
 def test_mlx_lm_is_imported_in_the_adapter_alone() -> None:
-    """What changes with mlx-lm's releases is in one module."""
+    """Only the adapter imports mlx-lm, whose API changes with its releases."""
     importers = {
         module
         for module, file in modules()
@@ -130,7 +130,7 @@ def test_mlx_lm_is_imported_in_the_adapter_alone() -> None:
 
 
 def test_mlx_is_imported_in_its_worker_alone() -> None:
-    """No other process pays for MLX or depends on it."""
+    """Only the MLX worker imports MLX."""
     wrong = [
         f"{module} imports {imported}"
         for module, file in modules()
@@ -141,7 +141,7 @@ def test_mlx_is_imported_in_its_worker_alone() -> None:
 
 
 def test_every_module_belongs_to_a_layer() -> None:
-    """A new package must be given its place here."""
+    """A new package must be added to the list of layers."""
     stray = [module for module, _ in modules() if package_of(module) is None]
     assert stray == []
 
@@ -157,7 +157,7 @@ def test_every_module_belongs_to_a_layer() -> None:
     ],
 )
 def test_a_process_without_mlx_never_loads_it(entry: str) -> None:
-    """What counts is what is loaded, whoever asks for it."""
+    """Other processes never load MLX, also not through a library."""
     code = f"import sys, {entry}; print(*(m for m in {HEAVY!r} if m in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

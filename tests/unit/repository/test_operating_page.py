@@ -18,7 +18,7 @@ _COMMAND: Final = re.compile(r"(?<![\w-])anyclaudectl ((?:[\w-][^`\n#&|)]*)?[^`\
 
 
 def _commands(text: str) -> list[str]:
-    """What follows `anyclaudectl` in the code of a page."""
+    """The words after `anyclaudectl` in the code of a page."""
     blocks = re.findall(r"^ *```sh\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
     spans = re.findall(r"`([^`\n]+)`", re.sub(r"^ *```.*?^ *```", "", text, flags=re.M | re.S))
     return sorted({line for code in [*blocks, *spans] for line in _COMMAND.findall(code)})
@@ -79,7 +79,7 @@ def test_every_verb_is_on_the_page() -> None:
 
 
 def test_every_exit_code_is_on_the_page() -> None:
-    """The table of the page is the enum."""
+    """The page's table of exit codes equals the enum."""
     listed = re.findall(r"^\| (\d+) \|", _PAGE, re.MULTILINE)
 
     assert [int(code) for code in listed] == [code.value for code in ExitCode]

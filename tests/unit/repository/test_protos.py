@@ -23,7 +23,7 @@ def descriptors() -> Iterator[Any]:
 
 
 def test_generated_code_is_current(tmp_path: Path) -> None:
-    """`make proto` would change nothing."""
+    """`make proto` changes nothing."""
     if metadata.version("grpcio-tools") != GENERATOR:
         pytest.skip(f"grpcio-tools {GENERATOR} generates the committed code; `make setup` has it")
     from grpc_tools import protoc
@@ -58,7 +58,7 @@ def test_services_and_calls_are_named_by_rule() -> None:
 
 
 def test_enums_begin_unspecified_and_carry_their_name() -> None:
-    """A field that was never set is told apart from every meaning."""
+    """Every enum has an UNSPECIFIED zero, which means that a field was not set."""
     for file in descriptors():
         for enum in file.enum_types_by_name.values():
             prefix = "".join(f"_{c}" if c.isupper() else c.upper() for c in enum.name).lstrip("_")
@@ -68,7 +68,7 @@ def test_enums_begin_unspecified_and_carry_their_name() -> None:
 
 
 def test_fields_are_snake_case() -> None:
-    """JSON keys of the command line are these names."""
+    """Field names are snake_case, since they are keys of `--json`."""
     for file in descriptors():
         for message in file.message_types_by_name.values():
             for field in message.fields:
