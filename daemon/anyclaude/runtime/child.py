@@ -36,6 +36,8 @@ class ExitCode(IntEnum):
     # Permanent, from sysexits.h: EX_UNAVAILABLE (the model is missing) and EX_CONFIG.
     UNAVAILABLE = 69
     CONFIG = 78
+    # EX_OSERR: other programs use the memory now. Started again for as long as it takes.
+    SHORT_OF_MEMORY = 71
     # EX_TEMPFAIL: to be started again.
     RETRY = 75
 

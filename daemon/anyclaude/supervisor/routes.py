@@ -79,6 +79,8 @@ def why_not_ready(child: SupervisedChild, now: float) -> str:
         )
     if child.state is State.BACKOFF:
         seconds = math.ceil(max(0.0, (supervisor.retry_at or now) - now))
+        if supervisor.is_short_of_memory:
+            return f"The {name} worker waits for memory and tries again in {seconds} s. {ended}"
         return (
             f"The {name} worker ended ({ended.removesuffix('.')}) and starts again in {seconds} s."
         )

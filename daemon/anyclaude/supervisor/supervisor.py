@@ -5,6 +5,7 @@ Promises:
 - Each state owns at most one timer, and leaving the state ends it.
 - A death counts when nobody requested it, whatever its exit code; `crash_limit` deaths within
   `crash_window_seconds` end in FATAL, and exit codes 69 and 78 end there at once.
+- Exit code 71 (short of memory) never counts: the child starts again with growing pauses.
 - FATAL is left only by a restart or stop request.
 - An event that a state has no handler for is a bug of ours, and raises.
 
@@ -133,6 +134,11 @@ class Supervisor:
     def restart_count(self) -> int:
         return max(0, self._spawns - 1)
 
+    @property
+    def is_short_of_memory(self) -> bool:
+        """Whether the last process ended because other programs use the memory."""
+        return self.last_exit is not None and self.last_exit.code == ExitCode.SHORT_OF_MEMORY
+
     def handle(self, event: Event, exit_: Exit | None = None) -> None:
         """Handles one event; `exit_` is given with EXITED only."""
         assert (event is Event.EXITED) == (exit_ is not None)
@@ -227,6 +233,9 @@ class Supervisor:
         now = self._clock()
         if self.ready_at is not None and now - self.ready_at >= self._settings.stable_seconds:
             self._failures = 0
+        if self.is_short_of_memory:
+            self._back_off(now)
+            return
         self._count_death(now)
         permanent = self.last_exit.code in PERMANENT_CODES
         if permanent or len(self._deaths) >= self._settings.crash_limit:

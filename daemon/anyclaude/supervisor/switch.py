@@ -211,7 +211,9 @@ class Switcher:
         worker = self._daemon.workers[CACHE_WORKER]
 
         def has_started() -> bool:
-            if own.state in (State.FATAL, *_GONE):
+            # Who switches modes wants to know at once, not when the memory is free some day.
+            waits = own.state is State.BACKOFF and own.supervisor.is_short_of_memory
+            if waits or own.state in (State.FATAL, *_GONE):
                 raise SwitchError(_why_it_ended(own))
             return own.state is State.READY and worker.model(mode.name) is not None
 

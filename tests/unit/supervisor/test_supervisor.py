@@ -157,6 +157,20 @@ def test_permanent_exit_codes_are_not_retried(world, code):
     assert world.supervisor.last_exit.reason == "no such model"
 
 
+def test_a_child_that_is_short_of_memory_is_started_for_as_long_as_it_takes(world):
+    """Its exits never add up to FATAL; the pauses double up to the limit, and it becomes ready."""
+    world.send(Event.SPAWN)
+    pauses = []
+    for _ in range(20):
+        world.exit(Exit(71, "", "9 GB needed"))
+        assert world.state is State.BACKOFF
+        pauses.append(world.timer[0] - world.now)
+        world.ring()
+    assert pauses[:5] == [1, 2, 4, 8, 8]
+    world.send(Event.READY)
+    assert world.state is State.READY
+
+
 def test_a_restart_clears_fatal(world):
     """Restart out of FATAL spawns at once and forgets the deaths."""
     world.send(Event.SPAWN)
@@ -280,7 +294,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.world.send(Event.READY)
 
     @precondition(lambda self: self.world.alive)
-    @rule(code=st.sampled_from([0, 1, 69, 75, 78]))
+    @rule(code=st.sampled_from([0, 1, 69, 71, 75, 78]))
     def exit(self, code):
         was_wanted = self.state is State.STOPPING
         self.world.exit(Exit(code, "", f"code {code}"))

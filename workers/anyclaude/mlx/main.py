@@ -67,6 +67,8 @@ def main() -> NoReturn:
             spliced_bytes=settings.model.spliced_bytes if settings.model.spliced_turns else 0,
             spliced_on_request=settings.model.spliced_turns == "auto",
         )
+    except memory.ShortOfMemoryError as error:
+        child.leave(ExitCode.SHORT_OF_MEMORY, str(error))
     except (ModelMissingError, memory.TooLargeError, ValueError) as error:
         child.leave(ExitCode.UNAVAILABLE, str(error))
     weights_bytes = memory.active_bytes()
@@ -188,7 +190,7 @@ def _engine(
     if cache.warm_at_start and (warmed := store.warm()):
         log.info("stored prefixes are in memory", tokens=warmed)
     eos = frozenset(int(token) for token in model.new_tokenizer().eos_token_ids)
-    preflight = Preflight(machine, settings.mlx.memory_reserve_bytes)
+    preflight = Preflight(machine, settings.mlx.memory_reserve_bytes, weights_bytes)
     return Engine(
         model.weights,
         store,

@@ -1,13 +1,15 @@
 """Memory of the machine: how much there is, what the caches may use of it, and when it runs short.
 
-`Machine` reads it from the platform. macOS: the kernel's pressure level (the one that Activity
-Monitor colours), and the physical footprint, which counts compressed and GPU memory as the kernel's
-own limits do. Linux: pressure stall information, and resident bytes. On platforms without these,
-the pressure is normal.
+`Machine` reads it from the platform. macOS: `vm_stat` for the available memory, the kernel's pressure level
+(the one that Activity Monitor colours), and the physical footprint, which counts compressed and GPU
+memory as the kernel's own limits do. Linux: the kernel's estimate of available memory, pressure
+stall information, and resident bytes. On platforms without these, the pressure is normal.
 """
 
 import ctypes
 import os
+import re
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -19,7 +21,7 @@ import psutil
 import structlog
 
 import mlx.core as mx
-from anyclaude.messages.errors import ApiError
+from anyclaude.messages.errors import ApiError, overloaded
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +39,10 @@ _MACOS_CRITICAL: Final = 4
 _RUSAGE_INFO_V0: Final = 0
 _RUSAGE_BYTES: Final = 96
 _FOOTPRINT_AT: Final = 72
+# How long a client waits before it sends a request again that did not fit.
+_RETRY_AFTER_SECONDS: Final = 10
+_VM_STAT: Final = "/usr/bin/vm_stat"
+_VM_STAT_SECONDS: Final = 5.0
 _LINUX_PSI: Final = Path("/proc/pressure/memory")
 # Per cent of the last ten seconds in which some or all processes waited for memory.
 _LINUX_WARN_SOME: Final = 10.0
@@ -56,7 +62,12 @@ class Machine:
 
     def available_bytes(self) -> int:
         """Bytes that programs can allocate before others are swapped out."""
+        if sys.platform == "darwin":
+            return _macos_available()
         return int(psutil.virtual_memory().available)
+
+    def total_bytes(self) -> int:
+        return int(psutil.virtual_memory().total)
 
     def pressure(self) -> Pressure:
         return _macos_pressure() if sys.platform == "darwin" else linux_pressure(_LINUX_PSI)
@@ -93,24 +104,36 @@ def release_pool() -> None:
 
 
 class TooLargeError(Exception):
-    """The model does not fit into memory; the message has the numbers."""
+    """The model never fits into this machine's memory; the message has the numbers."""
+
+
+class ShortOfMemoryError(Exception):
+    """Other programs use the memory that the model needs; the message has the numbers."""
 
 
 def check_weights(folder: Path, machine: Machine, reserve_bytes: int) -> None:
     """Refuses a model that does not fit: loading it would bring the machine to a halt.
 
     Raises:
-        TooLargeError
+        TooLargeError: it would not fit if nothing else ran.
+        ShortOfMemoryError: it does not fit now.
     """
     weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    available = machine.available_bytes()
-    if weights + reserve_bytes > available:
+    total, available = machine.total_bytes(), machine.available_bytes()
+    takes = f"The model in {folder} takes {weights / 1e9:.1f} GB of memory"
+    reserve = f"{reserve_bytes / 1e9:.1f} GB of them stay free: mlx.memory_reserve_bytes"
+    otherwise = (
+        "a smaller model fits, or answer elsewhere: `anyclaudectl mode lmstudio`. "
+        "mlx.memory_check = false loads it all the same."
+    )
+    if weights + reserve_bytes > total:
         raise TooLargeError(
-            f"The model in {folder} takes {weights / 1e9:.1f} GB of memory, and "
-            f"{available / 1e9:.1f} GB are available ({reserve_bytes / 1e9:.1f} GB of them stay "
-            "free: mlx.memory_reserve_bytes). Close other programs and `anyclaudectl worker "
-            "restart mlx`, choose a smaller model, or answer elsewhere: `anyclaudectl mode "
-            "lmstudio`. mlx.memory_check = false loads it all the same."
+            f"{takes}, and this machine has {total / 1e9:.1f} GB ({reserve}): {otherwise}"
+        )
+    if weights + reserve_bytes > available:
+        raise ShortOfMemoryError(
+            f"{takes}, and {available / 1e9:.1f} GB are available ({reserve}). It is loaded as "
+            f"soon as it fits. Close other programs; {otherwise}"
         )
 
 
@@ -121,15 +144,17 @@ class Preflight:
     have claimed theirs, so two prefills never count on the same bytes.
     """
 
-    def __init__(self, machine: Machine, reserve_bytes: int) -> None:
+    def __init__(self, machine: Machine, reserve_bytes: int, weights_bytes: int = 0) -> None:
         """
         Args:
             machine: this machine.
             reserve_bytes: kept free for everything else, including a prefill's intermediate
                 results.
+            weights_bytes: used by the model.
         """
         self._machine = machine
         self._reserve_bytes = reserve_bytes
+        self._weights_bytes = weights_bytes
         # Requests that did not fit, since the start.
         self.refused = 0
 
@@ -138,17 +163,30 @@ class Preflight:
         return max(0, needed_bytes - self._free_bytes())
 
     def refusal(self, needed_bytes: int) -> ApiError:
-        """The error for a request that does not fit; only the user can change that."""
+        """The error for a request that does not fit.
+
+        Clients send it again where other programs use the memory now. They do not where it would
+        not fit beside the model alone, which nothing but a person can change.
+        """
         self.refused += 1
+        most = max(0, self._machine.total_bytes() - self._weights_bytes - self._reserve_bytes)
+        needs = f"There is not enough memory for this request: it needs {_gigabytes(needed_bytes)}"
+        reserve = f"the {_gigabytes(self._reserve_bytes)} of mlx.memory_reserve_bytes"
+        less = "A smaller model or cache.kv_bits = 8 needs less"
+        if needed_bytes > most:
+            return ApiError(
+                500,
+                f"{needs}, and this machine has {_gigabytes(most)} beside the model and {reserve}. "
+                f"Answer elsewhere: `anyclaudectl mode lmstudio`. {less}; "
+                "mlx.memory_check = false tries it all the same.",
+                should_retry=False,
+            )
         free = max(0, self._free_bytes())
-        return ApiError(
-            500,
-            "There is not enough memory for this request: it needs "
-            f"{_gigabytes(needed_bytes)}, and {_gigabytes(free)} are available beside the "
-            f"{_gigabytes(self._reserve_bytes)} of mlx.memory_reserve_bytes. Close other programs, "
-            "or answer elsewhere: `anyclaudectl mode lmstudio`. A smaller model or "
-            "cache.kv_bits = 8 needs less; mlx.memory_check = false tries it all the same.",
-            should_retry=False,
+        return overloaded(
+            f"{needs}, and {_gigabytes(free)} are available beside {reserve}, because other "
+            "programs use the rest. Close some of them, or answer elsewhere: "
+            f"`anyclaudectl mode lmstudio`. {less}.",
+            _RETRY_AFTER_SECONDS,
         )
 
     def _free_bytes(self) -> int:
@@ -205,11 +243,52 @@ def linux_pressure(file: Path) -> Pressure:
     return Pressure.WARN if shares.get("some", 0.0) >= _LINUX_WARN_SOME else Pressure.NORMAL
 
 
+def macos_available(vm_stat: str, total_bytes: int) -> int:
+    """Computes available bytes from the output of `vm_stat`, as Activity Monitor does.
+
+    Wired pages, anonymous pages that cannot be purged, and the compressor's pages are in use; file
+    caches are not. psutil counts the inactive queue instead, which holds anonymous pages as well as
+    file caches, and is wrong by gigabytes.
+
+    Raises:
+        ValueError: a line is missing.
+    """
+    page = re.search(r"page size of (\d+) bytes", vm_stat)
+    pages = {name: int(count) for name, count in re.findall(r"^(.+?):\s+(\d+)\.?$", vm_stat, re.M)}
+    try:
+        anonymous = max(0, pages["Anonymous pages"] - pages["Pages purgeable"])
+        used = pages["Pages wired down"] + anonymous + pages["Pages occupied by compressor"]
+    except KeyError as missing:
+        raise ValueError(f"vm_stat has no line {missing}") from None
+    if page is None:
+        raise ValueError("vm_stat does not print its page size")
+    return max(0, total_bytes - used * int(page[1]))
+
+
 def macos_level(level: int) -> Pressure:
     """Translates the kernel's number."""
     if level >= _MACOS_CRITICAL:
         return Pressure.CRITICAL
     return Pressure.WARN if level >= _MACOS_WARN else Pressure.NORMAL
+
+
+def _macos_available() -> int:
+    memory = psutil.virtual_memory()
+    try:
+        # An absolute path and inherited descriptors let Python spawn without a fork, which takes
+        # long in a process with a model in memory.
+        done = subprocess.run(
+            [_VM_STAT],
+            stdout=subprocess.PIPE,
+            text=True,
+            close_fds=False,
+            check=True,
+            timeout=_VM_STAT_SECONDS,
+        )
+        return macos_available(done.stdout, int(memory.total))
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        log.warning("vm_stat cannot be used", why=str(error))
+        return int(memory.available)
 
 
 def _macos_pressure() -> Pressure:

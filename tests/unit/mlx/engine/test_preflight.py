@@ -1,7 +1,7 @@
 """Memory shortage: which requests and models are admitted, and what is evicted."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +15,17 @@ from anyclaude.mlx.memory import (
     Preflight,
     Pressure,
     PressureWatch,
+    ShortOfMemoryError,
     TooLargeError,
     check_weights,
     release_pool,
 )
+from anyclaude.worker.v1.worker_pb2 import Failed
 from tests.models import tiny
 from tests.unit.mlx.kv.kv_engine import Bench, Request, bench, fresh, same, words
 
 RESERVE = 1_000_000
+WEIGHTS = 5_000_000
 GB = 10**9
 
 
@@ -32,9 +35,15 @@ class Scripted(Machine):
 
     available: int = 0
     level: Pressure = Pressure.NORMAL
+    total: int = 100 * GB
+    # Memory that the program under test uses of what is available.
+    used: Callable[[], int] = int
 
     def available_bytes(self) -> int:
-        return self.available
+        return self.available - self.used()
+
+    def total_bytes(self) -> int:
+        return self.total
 
     def pressure(self) -> Pressure:
         return self.level
@@ -56,9 +65,18 @@ def engine(machine: Machine, *, disk: DiskTier | None = None) -> Bench:
     return bench(
         tiny.Family.DENSE,
         disk=disk,
-        preflight=Preflight(machine, RESERVE),
+        preflight=Preflight(machine, RESERVE, WEIGHTS),
         bytes_per_token=warm.engine.store.budget.bytes_per_token,
     )
+
+
+def with_idle_caches(machine: Scripted, disk: DiskTier | None = None) -> Bench:
+    """An engine with six idle conversations, whose caches use memory of the machine."""
+    it = engine(machine, disk=disk)
+    for seed in range(2, 8):
+        it.start(prompt(seed), f"idle {seed}").answer()
+    machine.used = lambda: it.engine.store.budget.nbytes
+    return it
 
 
 def prompt(seed: int = 1) -> list[int]:
@@ -71,10 +89,10 @@ def enough(it: Bench, prompt_tokens: int = 300) -> int:
     return RESERVE + int(tokens * it.engine.store.budget.bytes_per_token)
 
 
-def refusal(request: Request) -> str:
-    failed = request.events[-1].failed
-    assert (failed.status, failed.should_retry) == (500, False)
-    return failed.message
+def refused(it: Bench, request: Request) -> Failed:
+    """How the request failed in its first turn."""
+    it.engine.step()
+    return request.events[-1].failed
 
 
 def test_a_request_that_fits_is_admitted() -> None:
@@ -87,19 +105,19 @@ def test_a_request_that_fits_is_admitted() -> None:
     assert it.engine.status.refused_requests == 0
 
 
-def test_a_request_that_does_not_fit_is_refused_with_the_numbers() -> None:
-    """With one byte less, the error names needed and available bytes, and what to do."""
+def test_a_request_that_does_not_fit_now_is_sent_again_later() -> None:
+    """With one byte less, 529 names what is needed, what there is, and what to do."""
     machine = Scripted()
     it = engine(machine)
     machine.available = enough(it) - 1
-    request = it.start(prompt(), "a")
-    it.engine.step()
+    failed = refused(it, it.start(prompt(), "a"))
 
-    message = refusal(request)
-    assert "mode lmstudio" in message
-    assert "mlx.memory_reserve_bytes" in message
+    assert (failed.status, failed.HasField("should_retry")) == (529, False)
+    assert failed.retry_after_seconds >= 1
+    assert "mode lmstudio" in failed.message
+    assert "mlx.memory_reserve_bytes" in failed.message
     needed = int(1624 * it.engine.store.budget.bytes_per_token)
-    assert f"{needed / 1e9:.2f} GB" in message
+    assert f"{needed / 1e9:.2f} GB" in failed.message
     assert it.engine.status.refused_requests == 1
     assert it.engine.store.budget.nbytes == 0
 
@@ -107,27 +125,52 @@ def test_a_request_that_does_not_fit_is_refused_with_the_numbers() -> None:
     assert same(it.start(prompt(), "a").answer(), fresh(tiny.Family.DENSE, prompt()))
 
 
+def test_a_request_that_never_fits_is_refused_for_good() -> None:
+    """Beside the model alone, one byte is missing: clients do not send the request again."""
+    machine = Scripted()
+    it = engine(machine)
+    machine.total = WEIGHTS + enough(it)
+    assert refused(it, it.start(prompt(), "a")).status == 529
+
+    machine.total -= 1
+    failed = refused(it, it.start(prompt(), "a"))
+    assert (failed.status, failed.should_retry) == (500, False)
+    assert "this machine has" in failed.message
+    assert "mode lmstudio" in failed.message
+
+
 def test_idle_caches_leave_before_anybody_is_refused(tmp_path: Path) -> None:
-    """Idle caches are evicted before a request is refused, and are read back from disk."""
+    """Only what is needed leaves, the oldest first, and it comes back from disk."""
     machine = Scripted(available=10 * GB)
     disk = DiskTier(tmp_path, "model", 1 << 30)
     try:
-        it = engine(machine, disk=disk)
-        for seed in range(2, 8):
-            it.start(prompt(seed), f"idle {seed}").answer()
-        held = it.engine.store.budget.nbytes
-        machine.available = enough(it) - 1
-        request = it.start(prompt(), "a")
-        # What leaves is the machine's again.
-        it.engine.store.budget.free(0)
-        machine.available += held - it.engine.store.budget.nbytes
+        it = with_idle_caches(machine, disk)
+        budget = it.engine.store.budget
+        before = budget.nbytes
+        # One live cache and one segment more than what is free.
+        machine.available = enough(it) + before - before // 6
 
-        assert same(request.answer(), fresh(tiny.Family.DENSE, prompt()))
+        assert same(it.start(prompt(), "a").answer(), fresh(tiny.Family.DENSE, prompt()))
+        assert it.engine.status.refused_requests == 0
+        live = [lineage.live is not None for lineage in it.engine.store.lineages()]
+        assert live == [False, False, True, True, True, True, True]
+
         machine.available = 10 * GB
-        back = it.start([*prompt(2), 1, 2], "idle 2").answer()
-        assert back.reused >= 300
+        assert it.start([*prompt(2), 1, 2], "idle 2").answer().reused >= 300
     finally:
         disk.close()
+
+
+def test_no_cache_leaves_for_a_request_that_does_not_fit_without_it() -> None:
+    """Where evicting everything would not be enough, every idle cache stays."""
+    machine = Scripted(available=10 * GB)
+    it = with_idle_caches(machine)
+    before = it.engine.store.budget.nbytes
+    machine.available = enough(it) - 1
+
+    assert refused(it, it.start(prompt(), "a")).status == 529
+    assert it.engine.store.budget.nbytes == before
+    assert all(lineage.live is not None for lineage in it.engine.store.lineages())
 
 
 def test_two_requests_are_not_promised_the_same_bytes() -> None:
@@ -182,11 +225,13 @@ def test_pressure_makes_idle_caches_leave(level: Pressure, stays: bool) -> None:
 
 
 def test_a_model_that_does_not_fit_is_not_loaded(tmp_path: Path) -> None:
-    """Weights plus reserve are compared with available memory to the byte."""
+    """Weights and reserve against what is available now and what there is at all, to the byte."""
     (tmp_path / "model.safetensors").write_bytes(b"x" * 1000)
     check_weights(tmp_path, Scripted(available=RESERVE + 1000), RESERVE)
+    with pytest.raises(ShortOfMemoryError, match="mode lmstudio"):
+        check_weights(tmp_path, Scripted(available=RESERVE + 999, total=RESERVE + 1000), RESERVE)
     with pytest.raises(TooLargeError, match="mode lmstudio"):
-        check_weights(tmp_path, Scripted(available=RESERVE + 999), RESERVE)
+        check_weights(tmp_path, Scripted(available=RESERVE + 999, total=RESERVE + 999), RESERVE)
 
 
 def test_the_refusal_names_every_number() -> None:

@@ -230,15 +230,22 @@ class Engine:
         self._advance(generation)
 
     def _missing_bytes(self, job: Job) -> int:
-        """Evicts idle caches for the job; returns how many bytes the machine still lacks."""
+        """Bytes that the machine lacks for the job after idle caches were evicted for it.
+
+        Nothing is evicted where all idle caches together would not be enough.
+        """
         if self._preflight is None:
             return 0
-        missing = self._preflight.missing_bytes(self._needed_bytes(job))
-        if not missing:
-            return 0
-        self.store.budget.free(missing)
-        memory.release_pool()
-        return self._preflight.missing_bytes(self._needed_bytes(job))
+        budget = self.store.budget
+        while missing := self._preflight.missing_bytes(self._needed_bytes(job)):
+            before = budget.nbytes
+            if missing > budget.idle_bytes:
+                return missing
+            budget.free(missing)
+            memory.release_pool()
+            if budget.nbytes == before:
+                return missing
+        return 0
 
     def _needed_bytes(self, job: Job) -> int:
         return self.store.budget.needed_bytes(job.lineage, job.token_ids, keep=job.keep)

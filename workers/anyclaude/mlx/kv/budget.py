@@ -76,6 +76,11 @@ class MemoryBudget:
         return self._tree.nbytes + sum(map(kinds.nbytes, leaves.values()))
 
     @property
+    def idle_bytes(self) -> int:
+        """Bytes of what is not the live cache of a running request: what can be evicted."""
+        return max(0, self.nbytes - sum(lease.live.nbytes for lease in self._leases))
+
+    @property
     def limit_bytes(self) -> int:
         return self._limits.memory_limit_bytes
 
@@ -136,24 +141,28 @@ class MemoryBudget:
         """
         limit = self._limits.memory_limit_bytes
         needed_bytes += self._claimed_bytes()
-        if self.nbytes + needed_bytes <= limit:
+        if self._drop_live_caches(limit - needed_bytes):
             return True
-        for lineage in sorted(self._lineages.values(), key=lambda lineage: lineage.last_use):
-            if lineage.live is not None:
-                lineage.live = None
-                if self.nbytes + needed_bytes <= limit:
-                    return True
         fraction_less = int(limit * (1 - self._limits.prune_fraction))
         self._evict_to(max(0, min(fraction_less, limit - needed_bytes)))
         return self.nbytes + needed_bytes <= limit
 
     def free(self, nbytes: int) -> None:
-        """Moves at least `nbytes` of idle caches out of memory, or all of them."""
-        target = self.nbytes - nbytes
-        for lineage in self._lineages.values():
-            lineage.live = None
-        if self.nbytes > target:
-            self._evict_to(max(0, target))
+        """Moves at least `nbytes` of idle caches out of memory, if there are as many."""
+        target = max(0, self.nbytes - nbytes)
+        if not self._drop_live_caches(target):
+            self._evict_to(target)
+
+    def _drop_live_caches(self, target_bytes: int) -> bool:
+        """Drops those of idle conversations, the oldest first, until `target_bytes` remain."""
+        if self.nbytes <= target_bytes:
+            return True
+        for lineage in sorted(self._lineages.values(), key=lambda lineage: lineage.last_use):
+            if lineage.live is not None:
+                lineage.live = None
+                if self.nbytes <= target_bytes:
+                    return True
+        return False
 
     def drop_idle_live_caches(self) -> None:
         """Drops the live caches of conversations that had no request for a while."""
