@@ -16,6 +16,7 @@ from anyclaude.messages.errors import ApiError
 from anyclaude.proxy.records import RecordBuilder
 from anyclaude.proxy.response import Response
 from anyclaude.runtime.settings import ServerSettings
+from anyclaude.runtime.timeouts import Timeout
 
 MODE_HEADER: Final = "x-anyclaude-mode"
 
@@ -151,7 +152,7 @@ class RequestBody:
         """
         self._awaits_continue = False
         try:
-            async with asyncio.timeout(self._stall_seconds):
+            async with Timeout(self._stall_seconds):
                 message = await self._receive()
         except TimeoutError:
             raise ApiError(

@@ -103,7 +103,11 @@ class Stage:
 
 @asynccontextmanager
 async def serving(
-    *turns: Serve, tls: ssl.SSLContext | None = None, path: str = "", **settings: object
+    *turns: Serve,
+    tls: ssl.SSLContext | None = None,
+    path: str = "",
+    patience_seconds: float = PATIENCE_SECONDS,
+    **settings: object,
 ) -> AsyncIterator[Stage]:
     """A server and a client of it; the client's connections are closed at the end."""
     before = asyncio.all_tasks()
@@ -115,7 +119,7 @@ async def serving(
     stage.settings = UpstreamSettings.model_validate(table)
     stage.client = Client(Party("it", stage.settings))
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(patience_seconds):
             yield stage
     finally:
         await stage.client.close()

@@ -9,6 +9,7 @@ import pytest
 from backports import zstd
 
 from anyclaude.relay.failures import UpstreamFault
+from tests.jumping_loop import JumpingLoop, run
 from tests.unit.relay.byte_server import (
     CHUNKED,
     OK,
@@ -287,3 +288,31 @@ async def test_a_server_that_sends_nothing():
             assert await response.next() == b"abc"
             with pytest.raises(UpstreamFault, match="in the middle"):
                 await response.next()
+
+
+def test_a_server_is_waited_for_after_the_machine_slept():
+    """The clock jumps by an hour before the head and within the body; the response is read."""
+
+    async def work(loop: JumpingLoop) -> None:
+        async def turn(peer: Peer) -> None:
+            await peer.head()
+            await loop.sleep_through(3600.0)
+            await asyncio.sleep(0.01)
+            await peer.send(CHUNKED, b"2\r\nhi\r\n")
+            await read_once.wait()
+            await loop.sleep_through(3600.0)
+            await asyncio.sleep(0.01)
+            await peer.send(b"0\r\n\r\n")
+
+        read_once = asyncio.Event()
+        async with (
+            serving(turn, patience_seconds=100_000) as stage,
+            stage.client.send("GET", "/", []) as response,
+        ):
+            assert await response.next() == b"hi"
+            response.begun = True
+            read_once.set()
+            assert await response.next() == b""
+            assert response.is_complete
+
+    run(work)

@@ -29,6 +29,7 @@ from anyclaude.relay.failures import (
     silence,
 )
 from anyclaude.relay.transport import Transport, tls_context
+from anyclaude.runtime.timeouts import Timeout
 
 Headers = list[tuple[bytes, bytes]]
 Body = bytes | AsyncIterator[bytes] | None
@@ -102,7 +103,7 @@ class Response:
         """
         seconds = self._seconds
         try:
-            async with asyncio.timeout(seconds):
+            async with Timeout(seconds):
                 async for piece in self._pieces:
                     if piece:
                         return piece
@@ -234,9 +235,8 @@ class Client:
         settings = self._party.settings
         patience = patience_seconds or settings.first_byte_timeout_seconds
         is_connected = False
-        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(min(settings.connect_timeout_seconds, patience)) as limit:
+            async with Timeout(min(settings.connect_timeout_seconds, patience)) as limit:
 
                 async def trace(event: str, info: dict[str, Any]) -> None:
                     nonlocal is_connected
@@ -244,7 +244,7 @@ class Client:
                     # A proxy first gets a request to connect.
                     if begins and info["request"].method != b"CONNECT":
                         is_connected = True
-                        limit.reschedule(loop.time() + patience)
+                        limit.restart(patience)
 
                 request.extensions["trace"] = trace
                 return await transport.handle_async_request(request)
