@@ -1,8 +1,8 @@
 """A timeout that outlives the sleep of the machine.
 
-uvloop's clock counts the time that a Mac sleeps. When the Mac wakes, every timer has run out, and an
-answer that the other side sends then would come too late. So a timer that rings much later than it
-was due is armed once more for its whole duration.
+uvloop's clock counts the time that a Mac sleeps. When the Mac wakes, every timer has run out, and
+an answer that the other side sends then would come too late. So a timer that rings much later than
+it was due is armed once more for its whole duration.
 """
 
 import asyncio

@@ -1,9 +1,10 @@
 """Memory of the machine: how much there is, what the caches may use of it, and when it runs short.
 
-`Machine` reads it from the platform. macOS: `vm_stat` for the available memory, the kernel's pressure level
-(the one that Activity Monitor colours), and the physical footprint, which counts compressed and GPU
-memory as the kernel's own limits do. Linux: the kernel's estimate of available memory, pressure
-stall information, and resident bytes. On platforms without these, the pressure is normal.
+`Machine` reads it from the platform. macOS: `vm_stat` for the available memory, the kernel's
+pressure level (the one that Activity Monitor colours), and the physical footprint, which counts
+compressed and GPU memory as the kernel's own limits do. Linux: the kernel's estimate of available
+memory, pressure stall information, and resident bytes. On platforms without these, the pressure is
+normal.
 """
 
 import ctypes
