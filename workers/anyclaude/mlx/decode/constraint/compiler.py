@@ -24,7 +24,12 @@ from anyclaude.mlx.decode.constraint.masks import (
     mask_of,
     mask_words,
 )
-from anyclaude.mlx.decode.constraint.parameters import Parameter, is_ambiguous, parameters
+from anyclaude.mlx.decode.constraint.parameters import (
+    PLAIN_OBJECT,
+    Parameter,
+    is_ambiguous,
+    parameters,
+)
 from anyclaude.mlx.decode.constraint.reader import ConstrainedCallReader, ReadableTool
 from anyclaude.mlx.decode.constraint.rules import any_call_rule, call_rule
 from anyclaude.mlx.decode.constraint.schemas import (
@@ -34,7 +39,7 @@ from anyclaude.mlx.decode.constraint.schemas import (
     closed,
     without_details,
 )
-from anyclaude.mlx.decode.notations import TaggedNotation, notation_of
+from anyclaude.mlx.decode.notations import JsonNotation, TaggedNotation, notation_of
 from anyclaude.mlx.lru import LRUCache
 
 _log = structlog.get_logger(__name__)
@@ -270,20 +275,33 @@ class ConstraintCompiler:
         """The tool with the strictest form of its schema that a grammar can express."""
         whole = arguments_schema(tool.input_schema)
         for coerce, schema in (*_ever_looser(whole), (True, _FREE_OBJECT)):
-            compiled = self._try(tool.name, schema or _FREE_OBJECT, coerce=coerce)
+            schema = schema or _FREE_OBJECT
+            known = self._known_arguments(schema)
+            compiled = self._try(tool.name, schema, known, coerce=coerce)
+            if isinstance(compiled, str) and isinstance(self._notation, JsonNotation):
+                # A part of the schema may refer to another part, which only the whole contains.
+                compiled = self._try(tool.name, schema, None, coerce=coerce)
             if isinstance(compiled, _CompiledTool):
                 return compiled
             # The schema is text of the client and is not logged; the reason names keywords only.
             _log.warning("schema_not_expressible", what="a tool's arguments", reason=compiled)
         raise AssertionError("an object without properties has a grammar")
 
-    def _try(self, name: str, schema: Schema, *, coerce: bool) -> _CompiledTool | str:
+    def _known_arguments(self, schema: Schema) -> list[Parameter] | None:
+        """The arguments one by one, if the notation and the schema let them be."""
+        match self._notation:
+            case TaggedNotation(plain_strings=plain_strings):
+                return parameters(schema, plain_strings=plain_strings)
+            case JsonNotation() if schema.keys() <= PLAIN_OBJECT:
+                return parameters(schema, plain_strings=False)
+        return None
+
+    def _try(
+        self, name: str, schema: Schema, known: list[Parameter] | None, *, coerce: bool
+    ) -> _CompiledTool | str:
         """The compiled tool, or the reason why there is no grammar for the schema."""
         notation = self._notation
         assert notation is not None
-        known = None
-        if isinstance(notation, TaggedNotation):
-            known = parameters(schema, plain_strings=notation.plain_strings)
         lark = Lark(self._markers, coerce=coerce)
         try:
             text = lark.text(call_rule(lark, notation, name, schema, known))

@@ -80,6 +80,18 @@ class Lark:
         self._rules[int(name[1:])] = f"{name}: {body}"
         return name
 
+    def define_with_bits(self, name: str, options: Iterable[tuple[str, str]]) -> None:
+        """Gives a declared rule alternatives that depend on a set of bits.
+
+        llguidance passes the set along: `NAME::0x0` uses the rule with an empty set, `NAME::_` with
+        the set as it is, and `NAME::set_bit(N)` with one more bit.
+
+        Args:
+            options: each alternative, and its condition on the bits; "" if there is none.
+        """
+        bodies = [f"{body} %if {condition}" if condition else body for body, condition in options]
+        self._rules[int(name[1:])] = f"{name}::_: " + " | ".join(bodies)
+
     def alternatives(self, options: Iterable[str]) -> str:
         return self.rule(" | ".join(options))
 

@@ -13,6 +13,10 @@ from anyclaude.mlx.decode.coercion import declared_types
 from anyclaude.mlx.decode.constraint.schemas import CONDITIONS, Schema
 
 _DEFINITIONS: Final = ("$defs", "definitions")
+# The keywords of an object that is no more than its listed properties.
+PLAIN_OBJECT: Final = frozenset(
+    {"type", "properties", "required", "additionalProperties", *_DEFINITIONS}
+)
 ITEM_SEPARATOR: Final = ", "
 KEY_SEPARATOR: Final = ": "
 
@@ -67,6 +71,9 @@ def dump(value: Any) -> str:
 def parameters(schema: Schema, *, plain_strings: bool) -> list[Parameter] | None:
     """The arguments of an object schema; None if they can only be described together."""
     if any(key in schema for key in CONDITIONS) or schema.get("additionalProperties"):
+        return None
+    if not schema.get("properties") and "additionalProperties" not in schema:
+        # Any object is allowed.
         return None
     required = set(schema.get("required", ()))
     definitions = {key: schema[key] for key in _DEFINITIONS if key in schema}
