@@ -1,4 +1,4 @@
-"""Shapes of requests, ours, in the forms that Claude Code and other clients send them."""
+"""Request bodies in the forms that Claude Code and other clients send."""
 
 from typing import Any, Final
 

@@ -1,4 +1,4 @@
-"""Puts the results of several servers side by side.
+"""Compares the results of several servers in one page.
 
     python -m tests.conformance.compare RESULTS.json... > docs/conformance.md
 

@@ -85,7 +85,7 @@ def _server_name(config: pytest.Config) -> str:
 
 @dataclass(frozen=True)
 class Address:
-    """Where to ask, and what answers there if we started it."""
+    """The address of the server, and the service if we started it."""
 
     base_url: str
     service: Service | None = None

@@ -1,4 +1,4 @@
-"""The server under test, as a client sees it: a base URL and nothing else."""
+"""The server under test, as a client sees it through its base URL."""
 
 import time
 from collections.abc import Iterator
@@ -35,12 +35,12 @@ class Streamed:
 
     @property
     def message(self) -> grammar.Message:
-        """What it adds up to, every rule of the grammar checked."""
+        """The message that the stream adds up to, with every rule of the grammar checked."""
         return grammar.check(self.events)
 
 
 class Endpoint:
-    """Requests with everything filled in that a case does not care about."""
+    """Sends requests in which everything that a case does not set has a default."""
 
     def __init__(self, base_url: str, api_key: str, model: str) -> None:
         self.base_url = base_url
@@ -66,11 +66,11 @@ class Endpoint:
         return self.http.post(path, json=self.body(**fields), headers=headers)
 
     def create(self, **fields: Any) -> Json:
-        """A whole answer: accepted, and a Message by the official client's types."""
+        """A whole response, which must be accepted and be a valid Message."""
         return accepted(self.post(**fields))
 
     def count(self, **fields: Any) -> int:
-        """What count_tokens says."""
+        """The result of count_tokens."""
         response = self.post(COUNT, **{"max_tokens": None, **fields})
         assert response.status_code == _ACCEPTED, response.text
         answer = response.json()
@@ -80,13 +80,13 @@ class Endpoint:
 
     @contextmanager
     def open_stream(self, **fields: Any) -> Iterator[httpx.Response]:
-        """A stream as it comes."""
+        """A stream that the test reads as it arrives."""
         body = self.body(**fields, stream=True)
         with self.http.stream("POST", MESSAGES, json=body) as response:
             yield response
 
     def stream(self, **fields: Any) -> Streamed:
-        """A stream to its end."""
+        """Reads a stream to its end."""
         begun = time.monotonic()
         with self.open_stream(**fields) as response:
             if response.status_code != _ACCEPTED:
@@ -102,7 +102,7 @@ class Endpoint:
 
 
 def accepted(response: httpx.Response) -> Json:
-    """The Message of an answer that has to be one."""
+    """The Message of a response that must be one."""
     assert response.status_code == _ACCEPTED, response.text
     message: Json = response.json()
     types.Message.model_validate(message)
@@ -121,7 +121,7 @@ def text_of(message: Json) -> str:
 
 
 def check_refusal(response: httpx.Response, status: int, kind: str) -> str:
-    """An error in the API's envelope; its sentence."""
+    """Checks the error envelope; returns the error's message."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"].startswith("application/json")
     answer = response.json()

@@ -1,4 +1,4 @@
-"""Thousands of bodies of every kind; the server has to answer each in the API's words.
+"""Sends thousands of bodies of every kind; each must get a response of the API.
 
     make fuzz COUNT=20000 BASE_URL=http://127.0.0.1:8000 SEED=7
 
@@ -43,7 +43,7 @@ _WINDOW_TOKENS: Final = 4096
 
 @dataclass
 class Tally:
-    """What came back."""
+    """Counts of the responses by kind."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     shots: int = 0
@@ -51,7 +51,7 @@ class Tally:
 
 
 class Gun:
-    """Sends shots to one server and judges the answers."""
+    """Sends shots to one server and judges the responses."""
 
     def __init__(self, base_url: str, after_each: Callable[[Tally], None] = lambda _: None) -> None:
         self.tally = Tally()
@@ -99,7 +99,7 @@ class Gun:
 
 
 def _judge(response: httpx.Response) -> str:
-    """The kind of answer; raises for one that must not be."""
+    """The kind of a response; raises for one that is not allowed."""
     status = response.status_code
     assert response.headers.get("request-id"), "no request-id"
     if status == httpx.codes.OK:

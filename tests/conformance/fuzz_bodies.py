@@ -1,4 +1,4 @@
-"""Bodies to throw at a server: grown from the schema, or whole ones of ours with bytes broken.
+"""Bodies for the fuzz: grown from the schema, or recorded ones with broken bytes.
 
 Whatever they hold, `max_tokens` stays small, so that thousands take minutes.
 """
@@ -22,7 +22,7 @@ Draw = st.DrawFn
 
 @dataclass(frozen=True)
 class Shot:
-    """One request as it goes out."""
+    """One request to send."""
 
     path: str
     raw: bytes
@@ -52,7 +52,7 @@ _MOSTLY: Final = st.sampled_from((True,) * 60 + (False,))
 
 
 def _rarely(good: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Mostly `good`, now and then anything at all."""
+    """Mostly `good`, sometimes any other value."""
     return _MOSTLY.flatmap(lambda usual: good if usual else _JUNK)
 
 
@@ -195,7 +195,7 @@ _TOKENS: Final = (b"", b"null", b"{}", b"[]", b'"', b"\\u0000", b"\\ud800", b"\x
 
 @st.composite
 def broken(draw: Draw) -> bytes:
-    """A recorded shape after a few cuts, repeats, flips and insertions."""
+    """A recorded body after a few cuts, repeats, flips and insertions."""
     raw = draw(st.sampled_from(_RECORDED))
     for _ in range(draw(st.integers(1, 3))):
         raw = _mutated(draw, raw)

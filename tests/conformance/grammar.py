@@ -1,4 +1,4 @@
-"""What a stream has to be, checked apart from any server's own idea of it.
+"""The rules of a stream, checked independently of any server's code.
 
     message_start (content_block_start content_block_delta+ content_block_stop)* message_delta+
     message_stop; pings anywhere; an `error` may end it
@@ -34,7 +34,7 @@ _DELTAS: Final = {
 
 @dataclass
 class Message:
-    """What the events of one answer add up to."""
+    """The sum of one response's events."""
 
     start: dict[str, Any] = field(default_factory=dict)
     content: list[dict[str, Any]] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Message:
 
 
 def check(events: Iterable[Event]) -> Message:
-    """Folds a whole stream; fails at the first event that stands wrong."""
+    """Folds a whole stream; fails at the first event that is not allowed there."""
     checker = _Checker()
     for event in events:
         checker.feed(event)
@@ -157,7 +157,7 @@ class _Checker:
 
 
 def check_stop_reason(content: Iterable[Mapping[str, Any]], reason: str | None) -> None:
-    """Clients run tools by the stop reason."""
+    """Checks the stop reason, by which clients run tools."""
     calls = any(block["type"] == "tool_use" for block in content)
     if calls:
         assert reason != "end_turn", "calls, but the turn is said to have ended"

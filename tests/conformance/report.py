@@ -1,4 +1,4 @@
-"""Results as a table: one line for each case, under the row that it belongs to.
+"""Results as a table: one line for each case, below the row that it belongs to.
 
 A skipped case is "not applicable" and its reason is shown; a case that is expected to fail is
 "open", and so is its reason.
@@ -17,7 +17,7 @@ from tests.conformance.rows import Row
 
 
 class Outcome(StrEnum):
-    """Ordered: of a case's phases the later one counts."""
+    """Ordered: the worst outcome of a case's phases counts."""
 
     PASS = "pass"
     NOT_APPLICABLE = "not applicable"
@@ -72,7 +72,7 @@ class Recorder:
         return tuple(sorted(self._results.values(), key=lambda result: rows.index(Row(result.row))))
 
     def add_case(self, item: pytest.Item) -> None:
-        """Notes what the test stands for in the table."""
+        """Records what the test stands for in the table."""
         marker = item.get_closest_marker("row")
         function = getattr(item, "function", None)
         if marker is not None and function is not None:

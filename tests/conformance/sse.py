@@ -56,7 +56,7 @@ class Parser:
 
     @property
     def complete(self) -> bool:
-        """Nothing has begun that did not end."""
+        """Whether no frame has begun that did not end."""
         return not self._rest and not self._data
 
 

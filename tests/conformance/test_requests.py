@@ -229,7 +229,7 @@ def test_tool_result(endpoint: Endpoint, results: Any) -> None:
 
 
 @row(Row.TOOL_HISTORY)
-def test_error_is_told(endpoint: Endpoint) -> None:
+def test_is_error_reaches_the_model(endpoint: Endpoint) -> None:
     """Whether a result is an error reaches the model."""
     good, bad = (
         endpoint.count(messages=[*b.TOOL_LOOP[:2], b.user([b.result("toolu_1", "x", **fields)])])
@@ -376,7 +376,7 @@ def test_web_search(endpoint: Endpoint, choice: Any) -> None:
     ],
     ids=["auto", "any", "tool", "none", "one", "absent"],
 )
-def test_tool_choice_is_taken(endpoint: Endpoint, choice: Any) -> None:
+def test_every_tool_choice_is_accepted(endpoint: Endpoint, choice: Any) -> None:
     """Every tool_choice is accepted, and none changes the tokens of the history."""
     fields: dict[str, Any] = {} if choice is None else {"tool_choice": choice}
     endpoint.create(tools=[b.BASH], max_tokens=1, **fields)

@@ -20,7 +20,7 @@ _INSTALLED = ROOT / ".venv" / "claude-code" / "claude"
 
 
 class ClaudeCodeMissing(Exception):
-    """There is no Claude Code binary to run; the text says how to get one."""
+    """There is no Claude Code binary to run; the message says how to get one."""
 
 
 def find_binary() -> Path:
@@ -58,7 +58,7 @@ class ClaudeCode:
         options: Sequence[str] = (),
         timeout_seconds: float = 120.0,
     ) -> Transcript:
-        """Run one prompt in `folder` to its end; `resume` continues the folder's last one."""
+        """Runs one prompt in `folder` to its end; `resume` continues the folder's last one."""
         arguments = ["--output-format", "stream-json", "--verbose", *options]
         if resume:
             arguments.append("--continue")
@@ -70,7 +70,7 @@ class ClaudeCode:
     def run(
         self, arguments: Sequence[str], folder: Path, *, timeout_seconds: float = 120.0
     ) -> subprocess.CompletedProcess[str]:
-        """Run the client with these arguments in `folder`, for what `ask` does not cover."""
+        """Runs the client with these arguments in `folder`, for what `ask` does not cover."""
         return subprocess.run(
             self.namespace.command([str(self.binary), *arguments]),
             cwd=folder,

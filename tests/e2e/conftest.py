@@ -54,7 +54,7 @@ def claude(claude_binary: Path, service: Service, tmp_path: Path) -> ClaudeCode:
 
 @pytest.fixture
 def scripted(namespace: Namespace) -> Iterator[ScriptedService]:
-    """A front end whose model does what the test says."""
+    """A front end whose model follows the test's script."""
     with scripted_service(namespace) as service:
         yield service
 

@@ -22,7 +22,7 @@ _REAP_SECONDS = 5.0
 
 
 class NamespaceUnavailable(Exception):
-    """This machine cannot make a network namespace; the text says what is missing."""
+    """This machine cannot make a network namespace; the message says what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +37,21 @@ class Namespace:
         return [*self.prefix, *argv]
 
     def processes(self) -> dict[int, str]:
-        """Every process inside, but for the holder: process id to command line."""
+        """Every process inside except the holder: process id to command line."""
         network = _network_of(self.holder_pid)
         pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
         inside = [pid for pid in pids if pid != self.holder_pid and _network_of(pid) == network]
         return {pid: _command_line(pid) for pid in inside}
 
     def remaining_processes(self) -> dict[int, str]:
-        """What is still inside after the few seconds that ending processes may take."""
+        """The processes still inside after the few seconds that ending ones may take."""
         deadline = time.monotonic() + _REAP_SECONDS
         while (remaining := self.processes()) and time.monotonic() < deadline:
             time.sleep(0.05)
         return remaining
 
     def kill_remaining(self) -> None:
-        """End whatever a failed test left inside."""
+        """Ends whatever a failed test left inside."""
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -59,7 +59,7 @@ class Namespace:
 
 @contextlib.contextmanager
 def open_namespace() -> Iterator[Namespace]:
-    """Hold a new namespace open; raises `NamespaceUnavailable` where that cannot be done."""
+    """Keeps a new namespace open; raises `NamespaceUnavailable` if it cannot be made."""
     if missing := [tool for tool in _TOOLS if shutil.which(tool) is None]:
         raise NamespaceUnavailable(f"missing on PATH: {', '.join(missing)} (util-linux, iproute2)")
     rootless = os.geteuid() != 0

@@ -1,4 +1,4 @@
-"""The real front end inside a namespace, with a worker that says what the test wrote.
+"""The real front end inside a namespace, with a worker that follows the test's script.
 
 It makes the client's side of a conversation happen: that a model calls three tools, or that a
 prompt is too long. What the service itself makes of a model's words is shown elsewhere.
@@ -47,12 +47,12 @@ def listen_within(namespace: Namespace) -> socket.socket:
 
 
 def text(*pieces: str) -> Answer:
-    """An answer in words."""
+    """An answer of text."""
     return lambda: say.text_answer(*pieces)
 
 
 def calls(*wanted: tuple[str, Body], first: str = "") -> Answer:
-    """An answer of tool calls, after `first` words if there are any."""
+    """An answer of tool calls, after the text `first` if there is any."""
 
     def answer() -> Iterator[Event]:
         yield say.started()
@@ -70,12 +70,12 @@ def calls(*wanted: tuple[str, Body], first: str = "") -> Answer:
 
 
 def refusal(status: int, message: str) -> Answer:
-    """No answer but an error."""
+    """An error instead of an answer."""
     return lambda: iter([say.failed(status, message)])
 
 
 class _Numbers:
-    """Call ids are unique over a whole test run: the client keeps them in its history."""
+    """Call ids that are unique over a test run, since the client keeps them in its history."""
 
     def __init__(self) -> None:
         self._last = 0
@@ -103,7 +103,7 @@ class Request:
 
     @property
     def wants_json(self) -> bool:
-        """Asks for an answer by a schema, as the title call does."""
+        """Whether the request asks for an answer by a schema, as the title call does."""
         return bool((self.body.get("output_config") or {}).get("format"))
 
     @property
@@ -115,7 +115,7 @@ class Request:
 
     @property
     def is_main(self) -> bool:
-        """A turn of the conversation itself."""
+        """Whether the request is a turn of the conversation itself."""
         return (
             bool(self.body.get("tools"))
             and not self.identity.agent_id
@@ -136,7 +136,7 @@ def blocks_of(message: Body, kind: str) -> list[Body]:
 
 
 class Script:
-    """What is answered to whom: the conversation in order, everything else by its kind."""
+    """The scripted answers: the conversation in order, everything else by its kind."""
 
     def __init__(
         self,
@@ -179,7 +179,7 @@ class Script:
 
 @dataclass(frozen=True)
 class ScriptedService:
-    """The front end on an address inside the namespace; `play` says what it answers."""
+    """The front end on an address inside the namespace; `play` sets its answers."""
 
     namespace: Namespace
     base_url: str

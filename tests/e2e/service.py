@@ -16,5 +16,5 @@ class Service(service.Service):
         self.namespace = namespace
 
     def log_tail(self) -> str:
-        """The end of what the daemon wrote, to show beside a failure."""
+        """The end of the daemon's output, to show with a failure."""
         return self.output[-_LOG_TAIL_CHARACTERS:]

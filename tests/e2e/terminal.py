@@ -34,14 +34,14 @@ class Terminal:
 
     @property
     def title(self) -> str:
-        """What the client made the terminal's title."""
+        """The title that the client gave the terminal."""
         return self.command(["display-message", "-p", "#{pane_title}"]).stdout.strip()
 
     def type(self, words: str) -> None:
         self.command(["send-keys", "-l", words])
 
     def press(self, key: str) -> None:
-        """A key by its tmux name: Enter, Escape."""
+        """Sends a key by its tmux name: Enter, Escape."""
         self.command(["send-keys", key])
 
     def wait_for(self, words: str) -> None:
@@ -49,7 +49,7 @@ class Terminal:
         self.wait_until(lambda: words in self.screen, f"{words!r} on the screen")
 
     def wait_until(self, holds: Callable[[], bool], what: str) -> None:
-        """A screen has no event to wait for."""
+        """Polls the screen, which has no event to wait for."""
         end = time.monotonic() + WAIT_SECONDS
         while not holds():
             assert time.monotonic() < end, f"no {what}:\n{self.screen}"
@@ -58,7 +58,7 @@ class Terminal:
 
 @contextmanager
 def open_terminal(claude: ClaudeCode, folder: Path) -> Iterator[Terminal]:
-    """The client in `folder`, past everything that it asks a new user."""
+    """The client in `folder`, after everything that it asks a new user."""
     if shutil.which("tmux") is None:
         raise TerminalUnavailable("tmux is not installed")
     _answer_first_questions(claude.home, folder)

@@ -1,4 +1,4 @@
-"""Conversations of the real Claude Code with the service, judged by what the client reports."""
+"""Conversations of the real Claude Code with the service, checked by the client's report."""
 
 import shlex
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_tool_loop_ends_and_the_conversation_continues(claude: ClaudeCode, proje
 
 @pytest.mark.slow
 def test_new_conversation_reuses_tools_and_instructions(claude: ClaudeCode, project: Path) -> None:
-    """A second conversation in the same folder computes only what its own first words add."""
+    """A second conversation in the folder computes only its own first words."""
     first = claude.ask("What is two and two?", project)
     assert first.succeeded, first
     assert first.usages[0].prompt_tokens > 0
@@ -53,7 +53,7 @@ def test_new_conversation_reuses_tools_and_instructions(claude: ClaudeCode, proj
 
 
 def test_stopping_leaves_no_process_behind(service: Service) -> None:
-    """After SIGTERM the daemon exits with 0 and every process that it started is gone."""
+    """After SIGTERM the daemon exits with 0, and every process that it started is gone."""
     assert len(service.namespace.processes()) > 1
     assert service.stop() == 0, service.log_tail()
     assert service.namespace.remaining_processes() == {}

@@ -1,4 +1,4 @@
-"""The real Claude Code with somebody else's server behind the relay: a real mlx_lm.server."""
+"""The real Claude Code with another server behind the relay: a real mlx_lm.server."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What a model may do, and how the real Claude Code takes it: the model is scripted.
+"""What a model may do, and how the real Claude Code reacts; the model is scripted.
 
 Each scenario ends as the client expects, and what the client sent is checked as well.
 """
@@ -18,7 +18,7 @@ def claude(scripted_claude: ClaudeCode) -> ClaudeCode:
 
 
 def test_three_tools(claude: ClaudeCode, scripted: ScriptedService, project: Path) -> None:
-    """A loop over three different tools runs each, and every result comes back under its id."""
+    """A loop over three tools runs each, and every result comes back under its id."""
     note = project / "note.txt"
     script = scripted.play(
         Script(
@@ -66,7 +66,7 @@ def test_parallel_calls(claude: ClaudeCode, scripted: ScriptedService, project: 
 
 
 def test_error_result(claude: ClaudeCode, scripted: ScriptedService, project: Path) -> None:
-    """A tool that fails is told to the model as an error, and the conversation goes on."""
+    """A failed tool's result is marked as an error, and the conversation continues."""
     script = scripted.play(
         Script(
             calls(("Bash", {"command": "echo oops >&2; exit 3", "description": "Fail"})),
@@ -86,7 +86,7 @@ def test_error_result(claude: ClaudeCode, scripted: ScriptedService, project: Pa
 
 
 def test_subagent(claude: ClaudeCode, scripted: ScriptedService, project: Path) -> None:
-    """A subagent has its own conversation, named by its id, and its report reaches the main one."""
+    """A subagent has its own conversation and agent id, and its report reaches the main one."""
     task = {
         "description": "Look around",
         "prompt": "Say what is here.",
@@ -118,7 +118,7 @@ def test_subagent(claude: ClaudeCode, scripted: ScriptedService, project: Path) 
 
 @pytest.mark.parametrize("how", ["continue", "resume"])
 def test_resume(claude: ClaudeCode, scripted: ScriptedService, project: Path, how: str) -> None:
-    """A conversation taken up again sends its whole history, calls and results included."""
+    """A resumed conversation sends its whole history, calls and results included."""
     script = scripted.play(
         Script(
             calls(("Bash", {"command": "echo kept", "description": "Say kept"})),
@@ -141,7 +141,7 @@ def test_resume(claude: ClaudeCode, scripted: ScriptedService, project: Path, ho
 def test_overflow_leads_to_compaction(
     claude: ClaudeCode, scripted: ScriptedService, project: Path
 ) -> None:
-    """A prompt that is too long makes the client compact the conversation and go on."""
+    """A prompt that is too long makes the client compact the conversation and continue."""
     script = scripted.play(
         Script(
             calls(("Bash", {"command": "seq 1 400", "description": "Count"})),

@@ -1,4 +1,4 @@
-"""The interactive Claude Code: what only a person at a terminal brings about."""
+"""The interactive Claude Code: behaviour that needs a terminal."""
 
 import json
 import threading
@@ -25,14 +25,14 @@ PROMPT = "\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}"
 def terminal(
     scripted_claude: ClaudeCode, scripted: ScriptedService, project: Path
 ) -> Iterator[Terminal]:
-    """The client waiting for a first word; its start asks nothing of the script of a test."""
+    """The client before its first prompt; its start uses nothing of a test's script."""
     scripted.play(Script())
     yield from _terminal(scripted_claude, project)
 
 
 @pytest.fixture
 def service_terminal(claude: ClaudeCode, project: Path) -> Iterator[Terminal]:
-    """The same, talking to a whole service with the demo model."""
+    """The same, with a whole service on the demo model."""
     yield from _terminal(claude, project)
 
 
@@ -48,7 +48,7 @@ def _terminal(claude: ClaudeCode, project: Path) -> Iterator[Terminal]:
 
 
 def test_title_call(terminal: Terminal, scripted: ScriptedService) -> None:
-    """A new conversation asks for its title by a schema, beside the turn, and shows the answer."""
+    """A new conversation requests its title by a schema and shows the answer."""
     script = scripted.play(Script(text("Quick ", "as a fox."), title="Foxes and titles"))
     terminal.type("How quick is a fox?")
     terminal.press("Enter")
@@ -64,7 +64,7 @@ def test_title_call(terminal: Terminal, scripted: ScriptedService) -> None:
 
 
 def test_the_worker_names_the_conversation(service_terminal: Terminal, service: Service) -> None:
-    """The MLX worker holds the title to its schema, and the client shows it."""
+    """The MLX worker constrains the title to its schema, and the client shows it."""
     service_terminal.type("How quick is a fox?")
     service_terminal.press("Enter")
     service_terminal.wait_until(lambda: DEMO_TITLE in service_terminal.title, "title")
@@ -76,7 +76,7 @@ def test_the_worker_names_the_conversation(service_terminal: Terminal, service: 
 
 
 def test_escape(terminal: Terminal, scripted: ScriptedService) -> None:
-    """Esc in the middle of an answer ends it at the worker, and the conversation goes on."""
+    """Esc during an answer cancels it at the worker, and the conversation continues."""
     release = threading.Event()
 
     def endless() -> Iterator[worker.GenerateResponse]:

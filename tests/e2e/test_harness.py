@@ -1,4 +1,4 @@
-"""The end-to-end harness itself: what it parses and what its namespace keeps apart."""
+"""The end-to-end harness itself: its parser and its namespace."""
 
 import json
 import subprocess
@@ -25,7 +25,7 @@ def assistant(message_id: str, block: Mapping[str, object]) -> dict[str, object]
 
 
 def within_seconds(limit: float, holds: Callable[[], bool]) -> bool:
-    """Whether `holds` becomes true: nsenter takes a moment to enter the namespace."""
+    """Whether `holds` becomes true in time: nsenter takes a moment to enter the namespace."""
     end = time.monotonic() + limit
     while not holds():
         if time.monotonic() > end:
@@ -39,7 +39,7 @@ def lines(*events: Mapping[str, object]) -> str:
 
 
 def test_transcript_gathers_a_tool_loop() -> None:
-    """Texts, tool calls, results and one usage for each answer come out in order."""
+    """Texts, tool calls, results and one usage for each answer are parsed in order."""
     call = {"type": "tool_use", "id": "t1", "name": "Bash", "input": {"command": "true"}}
     result = {
         "type": "tool_result",
@@ -68,14 +68,14 @@ def test_transcript_gathers_a_tool_loop() -> None:
 
 
 def test_transcript_of_a_client_that_fails_to_start() -> None:
-    """Plain text in place of JSON is kept for the failure message and counts as no result."""
+    """Plain text in place of JSON is kept for the failure message, and is no result."""
     parsed = parse_transcript("no such option\n", stderr="usage", exit_code=1)
     assert not parsed.succeeded
     assert parsed.stray_lines == ("no such option",)
 
 
 def test_namespace_reaches_itself_and_nothing_else(namespace: Namespace) -> None:
-    """Loopback works inside, and an address outside is unreachable at once."""
+    """Loopback works inside, and an outside address is unreachable at once."""
     inside = namespace.command([sys.executable, "-c", LISTEN_AND_CONNECT])
     assert subprocess.run(inside, check=False).returncode == 0
     outside = namespace.command([sys.executable, "-c", CONNECT, "192.0.2.1", "80"])

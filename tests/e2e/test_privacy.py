@@ -1,4 +1,4 @@
-"""In a local mode nothing leaves the machine, not even a question for a name.
+"""In a local mode nothing leaves the machine, not even a DNS query.
 
 The namespace has no way out, and the kernel counts what asks for one.
 """
@@ -56,7 +56,7 @@ class Counter:
 
 @pytest.fixture
 def counter(namespace: Namespace) -> Counter:
-    """A count that has been seen to count."""
+    """A counter that was seen to count."""
     counter = Counter(namespace)
     before = counter.tried()
     counter.run(sys.executable, "-c", _CALL_OUT)
@@ -65,7 +65,7 @@ def counter(namespace: Namespace) -> Counter:
 
 
 def test_a_local_mode_stays_on_this_machine(namespace: Namespace, counter: Counter) -> None:
-    """Start, requests, every verb that looks, a refused switch: nothing tries to leave."""
+    """Start, requests, every reading verb and a refused switch send nothing out."""
     before = counter.tried()
     with Service(within=namespace.command, ANTHROPIC_API_KEY="sk-ant-unused") as service:
         service.ready()
@@ -80,8 +80,8 @@ def test_a_local_mode_stays_on_this_machine(namespace: Namespace, counter: Count
     assert counter.tried() == before
 
 
-def test_only_asking_for_a_distant_mode_leaves(namespace: Namespace, counter: Counter) -> None:
-    """The same count sees the one command that does: a switch to a server elsewhere."""
+def test_only_a_switch_to_a_distant_mode_leaves(namespace: Namespace, counter: Counter) -> None:
+    """The same counter detects a switch to a server elsewhere."""
     far = {"ANYCLAUDE__UPSTREAMS__FAR__BASE_URL": "http://198.51.100.1:9"}
     with Service(within=namespace.command, **far) as service:
         service.ready()

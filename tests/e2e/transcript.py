@@ -33,7 +33,7 @@ class Usage:
 
     @property
     def computed(self) -> float:
-        """Share of the prompt that did not, 0 to 1."""
+        """Share of the prompt that did not come from the cache, 0 to 1."""
         return 1 - self.reused
 
 
@@ -48,7 +48,7 @@ class ToolUse:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What the client sent back for a tool call."""
+    """The client's result of a tool call."""
 
     tool_use_id: str
     text: str
@@ -74,7 +74,7 @@ class Transcript:
 
     @property
     def succeeded(self) -> bool:
-        """The client ran to its end and says so."""
+        """Whether the client ran to its end and reported success."""
         return self.exit_code == 0 and self.result is not None and not self.is_error
 
 

@@ -260,7 +260,9 @@ def test_loading_service_is_waited_for(commands: Commands, control: ScriptedCont
     assert "Waiting until it is ready" in done.stderr
 
 
-def test_problems_of_a_ready_service_are_told(commands: Commands, control: ScriptedControl) -> None:
+def test_problems_of_a_ready_service_are_printed(
+    commands: Commands, control: ScriptedControl
+) -> None:
     """The problems of a service that is ready are printed at the start."""
     status = ready_status()
     status.problems.append("1.0 GB of this machine's memory are available: it may become slow.")

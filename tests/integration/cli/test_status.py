@@ -97,7 +97,7 @@ def test_socket_left_behind_exits_3(commands: Commands) -> None:
     assert "nothing listens" in done.stderr
 
 
-def test_mute_daemon_exits_6(commands: Commands) -> None:
+def test_silent_daemon_exits_6(commands: Commands) -> None:
     """A daemon that accepts a connection and sends nothing gets two seconds; exit 6."""
     commands.socket_path.parent.mkdir(parents=True)
     with socket.socket(socket.AF_UNIX) as mute:

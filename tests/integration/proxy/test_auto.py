@@ -35,7 +35,7 @@ def test_falls_back_before_the_first_byte(body: dict[str, Any]) -> None:
         assert [request.mode for request in theirs.requests] == ["lmstudio", "lmstudio"]
 
 
-def test_does_not_fall_back_from_what_the_request_is_to_blame_for(body: dict[str, Any]) -> None:
+def test_does_not_fall_back_from_an_error_of_the_request(body: dict[str, Any]) -> None:
     """An error that the request caused is sent to the client, and no other server is tried."""
     with ScriptedWorker(lambda _: refusing(400)) as ours, ScriptedWorker() as theirs:
         with FrontendProcess() as front:

@@ -193,7 +193,7 @@ def test_an_answer_that_breaks_off_breaks_the_connection(chain: Chain) -> None:
     assert chain.http.get("/health/live").status_code == 200
 
 
-def test_a_large_question_goes_through(chain: Chain) -> None:
+def test_a_large_request_arrives_whole(chain: Chain) -> None:
     """A request body of many pieces arrives whole."""
     chain.answer(response(413, b'{"too": "large"}'))
     answer = chain.http.post("/v1/messages", content=b"x" * 20_000_000)
@@ -201,7 +201,7 @@ def test_a_large_question_goes_through(chain: Chain) -> None:
     assert len(chain.last.body) == 20_000_000
 
 
-def test_a_client_that_leaves_ends_the_question(chain: Chain) -> None:
+def test_a_client_that_leaves_ends_the_request(chain: Chain) -> None:
     """If the client leaves, the request to the API is closed."""
     chain.upstream.left.clear()
     chain.answer(STREAM, EVENTS[0], Hang())

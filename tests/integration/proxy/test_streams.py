@@ -271,7 +271,7 @@ def test_client_that_leaves_cancels_the_work(
     assert time.monotonic() - begun < 2
 
 
-def test_client_that_leaves_while_held(
+def test_client_that_leaves_before_its_route_is_ready(
     front: FrontendProcess, scripted: ScriptedWorker, body: dict[str, Any]
 ) -> None:
     """A client that leaves before its route is ready causes no call to the worker."""
@@ -325,9 +325,7 @@ def test_unfinished_body(scripted: ScriptedWorker) -> None:
 @pytest.mark.parametrize(
     "begun", [b"", b"POST /v1/messages HT", b"GET / HTTP/1.1\r\nhost: localho"]
 )
-def test_a_head_that_does_not_come_is_not_waited_for(
-    scripted: ScriptedWorker, begun: bytes
-) -> None:
+def test_an_incomplete_head_is_refused_in_time(scripted: ScriptedWorker, begun: bytes) -> None:
     """A connection that sends no complete request is closed with an error."""
     with FrontendProcess(client_stall_seconds=0.3) as front:
         front.push(route(scripted.socket_path))

@@ -38,7 +38,7 @@ def test_probes(http: httpx.Client, path: str, method: str) -> None:
     assert answer.headers["request-id"]
 
 
-def test_telemetry_stays_here(http: httpx.Client) -> None:
+def test_telemetry_is_dropped(http: httpx.Client) -> None:
     """The client's event log is accepted and dropped."""
     answer = http.post("/api/event_logging/batch", json={"events": [{}] * 1000})
     assert (answer.status_code, answer.json()) == (200, {})
@@ -125,7 +125,7 @@ def test_large_body_of_a_client_that_sends_before_it_reads(
     assert b'"type":"error"' in received
 
 
-def test_large_body_held_back(front: FrontendProcess) -> None:
+def test_large_body_of_a_client_that_expects_continue(front: FrontendProcess) -> None:
     """A client that expects 100-continue gets the 413 before it sends its body."""
     head = (
         b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 41943040\r\n"
@@ -201,7 +201,7 @@ def test_another_protocol_is_declined(front: FrontendProcess, body: dict[str, An
     assert b"Hello there" in received
 
 
-def test_what_follows_a_body_is_no_header(front: FrontendProcess, body: dict[str, Any]) -> None:
+def test_trailers_are_not_headers(front: FrontendProcess, body: dict[str, Any]) -> None:
     """A mode in the trailers of a chunked body is ignored."""
     content = json.dumps(body).encode()
     received = talk(

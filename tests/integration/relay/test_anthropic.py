@@ -82,7 +82,7 @@ def test_the_dialect_is_found_and_spoken():
         ({"/v1/messages"}, pb.DIALECT_ANTHROPIC),
     ],
 )
-def test_vllm_speaks_openai_better(paths, dialect):
+def test_vllm_gets_chat_completions(paths, dialect):
     """vLLM gets chat completions if it has them, otherwise the Messages API."""
 
     def script(request):

@@ -236,7 +236,7 @@ def test_the_longest_answer_of_a_server_is_learned(words):
         assert [r.json["max_tokens"] for r in it.generations()] == [2000, 1000, 1000]
 
 
-def test_what_a_server_does_not_take_is_learned():
+def test_refused_fields_and_roles_are_learned():
     """A field and a role that are refused cost one repeated request each, once."""
 
     def answer(request):

@@ -129,7 +129,7 @@ def openrouter(**facts):
         ("mlx-lm", {}, None, None),
     ],
 )
-def test_what_a_model_can_do_is_told_where_its_server_says_it(kind, answers, tools, images):
+def test_abilities_are_read_where_each_server_reports_them(kind, answers, tools, images):
     """Tools and images are each reported as yes, no or unknown."""
     named = {"model": "m"} if kind == "openrouter" else {}
     with ScriptedUpstream(server(answers)) as upstream, relay(kind, upstream, **named) as process:
@@ -201,7 +201,7 @@ def test_an_answer_is_whole_after_its_last_word(last):
         assert message["stop_reason"] == "end_turn"
 
 
-def test_nothing_is_asked_of_strangers_in_passing():
+def test_status_probes_only_servers_on_this_machine():
     """Status probes only servers on this machine."""
     with ScriptedUpstream(server({})) as upstream:
         # 0.0.0.0 reaches this machine and is no loopback address.
@@ -216,7 +216,7 @@ def test_nothing_is_asked_of_strangers_in_passing():
             )
 
 
-def test_a_stranger_on_a_known_port_is_left_alone():
+def test_an_unrelated_server_on_a_known_port_gets_one_request():
     """An unrelated web server on vLLM's usual port gets one harmless request from status."""
     with (
         ScriptedUpstream(lambda _: [response(404, b"<html>")]) as upstream,
@@ -228,7 +228,7 @@ def test_a_stranger_on_a_known_port_is_left_alone():
         }
 
 
-def test_a_server_that_takes_no_zero():
+def test_a_warm_up_requests_one_token():
     """A warm-up requests one token from a local server and gives the client none."""
     events = [
         {"type": "message_start", "message": {"usage": {"input_tokens": 9}}},

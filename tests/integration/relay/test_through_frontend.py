@@ -89,7 +89,7 @@ def test_a_break_is_an_error_event():
         assert record.mode == "it"
 
 
-def test_no_retry_where_a_person_must_act():
+def test_no_retry_if_the_user_must_act():
     """x-should-retry is false if the user has to act."""
     with FrontendProcess() as frontend:
         table = {"kind": "other", "dialect": "openai", "base_url": "http://nowhere.invalid:1"}

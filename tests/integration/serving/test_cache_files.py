@@ -150,7 +150,7 @@ def test_a_file_larger_than_all_caches_may_be(exported: Path, model: Path) -> No
         assert caches(small) == {}
 
 
-def test_answers_flow_while_caches_move(origin: Service, exported: Path) -> None:
+def test_requests_are_answered_during_exports_and_imports(origin: Service, exported: Path) -> None:
     """Requests during exports and imports are answered by the same worker process."""
     generation = origin.worker().generation
     with ThreadPoolExecutor(2) as pool:

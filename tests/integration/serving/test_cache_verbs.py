@@ -235,7 +235,7 @@ def test_pins_may_not_fill_the_memory(service: Service, http: httpx.Client) -> N
     assert service.control("cache", "pin", "segments/none").code == 4
 
 
-def test_a_part_of_the_bytes_goes(service: Service, http: httpx.Client) -> None:
+def test_a_share_of_the_bytes_is_pruned(service: Service, http: httpx.Client) -> None:
     """`--percent` removes the least recently used caches up to that share."""
     for number in range(8):
         ask(http, f"s{number}", f"{number} " * 300)
@@ -271,7 +271,7 @@ def test_the_disk_is_emptied_and_memory_keeps(service: Service, http: httpx.Clie
     assert again["cache_read_input_tokens"] == first["cache_creation_input_tokens"]
 
 
-def test_another_models_records_go_by_name(tmp_path: Path) -> None:
+def test_another_models_records_are_pruned_by_name(tmp_path: Path) -> None:
     """`cache list` names stored models; `--model` removes the records of one."""
     home = tmp_path / "home"
     home.mkdir()
@@ -304,7 +304,7 @@ def test_another_models_records_go_by_name(tmp_path: Path) -> None:
         ("--to", "many"),
     ],
 )
-def test_senseless_conditions_are_refused(service: Service, conditions: tuple[str, ...]) -> None:
+def test_invalid_conditions_are_refused(service: Service, conditions: tuple[str, ...]) -> None:
     """Each invalid condition is a usage error that names the mistake."""
     refused = service.control("cache", "prune", *conditions, "--yes")
     assert refused.code == 2
@@ -342,7 +342,7 @@ def test_a_file_that_is_no_request(service: Service, tmp_path: Path) -> None:
         assert said in refused.stderr
 
 
-def test_sound_caches_are_found_sound(service: Service, http: httpx.Client) -> None:
+def test_verification_finds_no_fault(service: Service, http: httpx.Client) -> None:
     """Every segment is computed again and found equal."""
     ask(http, "one")
     ask(http, "two", "Other words.")

@@ -51,7 +51,7 @@ def metric(service: Service, name: str) -> float:
     return float(line.split()[1])
 
 
-def test_models_do_not_answer_for_each_other(home: Path, tmp_path: Path) -> None:
+def test_models_do_not_share_caches(home: Path, tmp_path: Path) -> None:
     """Another model reuses nothing; the first one again reads everything from disk."""
     model = {name: saved.save(tmp_path / name, seed=seed) for seed, name in enumerate("ab")}
     with Service(model=model["b"]) as alone:
@@ -175,7 +175,7 @@ def test_records_of_an_older_format(
         assert reused(ask(service.ready())) == sound["usage"]["cache_creation_input_tokens"]
 
 
-def test_damaged_records_are_put_aside(home: Path, tmp_path: Path) -> None:
+def test_corrupt_records_are_quarantined(home: Path, tmp_path: Path) -> None:
     """Flipped bits are detected: the tokens are computed again, and the damage is counted."""
     model = saved.save(tmp_path / "model")
     with Service(model=model, home=home) as service:

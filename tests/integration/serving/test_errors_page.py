@@ -24,7 +24,7 @@ def written() -> str:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.title)
-def test_an_example_is_what_is_answered(
+def test_an_example_is_the_current_response(
     example: Example, answered: Mapping[str, str], written: str
 ) -> None:
     """The page shows the service's current response."""
@@ -32,7 +32,7 @@ def test_an_example_is_what_is_answered(
     assert f"```http\n{answered[example.title]}\n```" in section, _WRITE
 
 
-def test_the_page_is_the_written_one(answered: Mapping[str, str], written: str) -> None:
+def test_the_page_is_the_generated_one(answered: Mapping[str, str], written: str) -> None:
     """The page is exactly the generated one."""
     assert page.page(answered) == written, _WRITE
 
@@ -49,7 +49,7 @@ def _waits(written: str) -> Iterator[str]:
             yield answer
 
 
-def test_who_shall_come_back_is_told_when(written: str) -> None:
+def test_errors_to_retry_have_a_delay(written: str) -> None:
     """429 and 529 have a retry-after that clients accept."""
     found = list(_waits(written))
     assert len(found) >= 8

@@ -58,7 +58,7 @@ def test_a_model_that_does_not_fit_now_is_loaded_later() -> None:
     assert int(answer.headers["retry-after"]) >= 1
 
 
-def test_a_model_that_does_not_fit_is_told_instead_of_loaded() -> None:
+def test_a_model_that_does_not_fit_is_reported_instead_of_loaded() -> None:
     """The service keeps running and shows the numbers and what to do; overruled, it loads."""
     too_much = str(1 << 50)
     with Service(ANYCLAUDE__MLX__MEMORY_RESERVE_BYTES=too_much) as service:

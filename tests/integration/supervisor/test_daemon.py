@@ -155,7 +155,7 @@ def test_a_killed_front_end_gets_its_routes_again(daemon):
     assert int(json.loads(daemon.routes_file.read_text())["version"]) > before
 
 
-def test_clients_are_told_when_the_front_end_gave_up():
+def test_clients_get_529_when_the_front_end_gave_up():
     """Requests get a 529 with the reason until the front end is restarted."""
     with DaemonProcess("ready", "--version") as first:
         first.process.wait(WAIT_SECONDS)
@@ -253,7 +253,7 @@ def test_a_start_that_hangs_is_ended_with_its_stack():
         assert "most recent call first" in exit_.stderr_tail
 
 
-def test_a_worker_deaf_to_sigterm_is_killed():
+def test_a_worker_that_ignores_sigterm_is_killed():
     """A worker that ignores SIGTERM is killed after stop_timeout_seconds; exit 0."""
     with DaemonProcess("deaf", ANYCLAUDE__SUPERVISOR__STOP_TIMEOUT_SECONDS="0.5") as daemon:
         daemon.wait_ready()

@@ -243,7 +243,7 @@ def test_one_change_at_a_time(service: Service) -> None:
     assert "slow" in second.value.details()
 
 
-def test_a_server_of_ones_own_in_the_place_of_ours(server: MlxServer) -> None:
+def test_a_configured_server_replaces_ours(server: MlxServer) -> None:
     """With MLX_LM_URL mode mlx-lm is relayed, and status shows whose caches those are."""
     with Service(MLX_LM_URL=server.base_url) as service:
         status = service.ready().status()

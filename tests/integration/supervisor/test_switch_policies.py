@@ -227,7 +227,7 @@ def test_a_worker_that_cannot_come_back_changes_nothing(
     assert mended.code == 0, mended.stderr
 
 
-def test_while_room_is_made(server: MlxServer, model: Path) -> None:
+def test_during_a_stop_first_change(server: MlxServer, model: Path) -> None:
     """During the change no other change or restart is allowed."""
     with (
         Service(model=model, **_environ(server)) as service,
@@ -250,7 +250,7 @@ def test_while_room_is_made(server: MlxServer, model: Path) -> None:
     assert worker_of(status, "mlx").state == _STOPPED
 
 
-def test_a_stop_while_room_is_made(server: MlxServer, model: Path) -> None:
+def test_a_stop_during_a_stop_first_change(server: MlxServer, model: Path) -> None:
     """A stop during the change is clean, and the next start is in the old mode."""
     environ = _environ(server) | {"ANYCLAUDE__SERVER__DRAIN_TIMEOUT_SECONDS": "1"}
     with (

@@ -31,7 +31,7 @@ _UNCOUNTED = {
         (None, (False, "")),
     ],
 )
-def test_who_asks(diagnostics: object, asked: tuple[bool, str]) -> None:
+def test_which_requests_want_diagnostics(diagnostics: object, asked: tuple[bool, str]) -> None:
     """A request with a diagnostics object wants them; any other value is ignored."""
     assert asks_for_diagnostics(request(user("hi"), diagnostics=diagnostics)) == asked
 
@@ -58,7 +58,7 @@ def test_reasons_are_the_apis() -> None:
         )
 
 
-def test_no_divergence_is_null_and_no_question_is_nothing() -> None:
+def test_no_divergence_is_null_and_the_field_is_optional() -> None:
     """Without a divergence the field is null; in other responses it is absent."""
     assert _started(worker.Diagnostics())["diagnostics"] is None
     assert "diagnostics" not in _started(None)

@@ -42,7 +42,7 @@ def on_disk(file: Path) -> object:
     return json.loads(file.read_text())
 
 
-def test_a_pruned_cache_takes_its_label_along(store: KVStore, disk: DiskTier, file: Path) -> None:
+def test_a_pruned_cache_loses_its_label(store: KVStore, disk: DiskTier, file: Path) -> None:
     """The label of a pruned cache is removed; the other one stays."""
     labels, names = Labels(store, disk), [lineage.name for lineage in store.lineages()]
     for name in names:

@@ -151,7 +151,7 @@ def test_pressure_of_linux(some: str, full: str, level: Pressure, tmp_path: Path
     assert linux_pressure(file) is level
 
 
-def test_a_kernel_without_pressure_is_at_ease(tmp_path: Path) -> None:
+def test_a_kernel_without_pressure_counts_as_normal(tmp_path: Path) -> None:
     """A kernel without pressure information counts as normal."""
     assert linux_pressure(tmp_path / "missing") is Pressure.NORMAL
 

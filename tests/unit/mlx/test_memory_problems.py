@@ -20,7 +20,7 @@ def test_enough_memory_is_no_problem() -> None:
     assert memory_problems(_memory(limit=8 * GB, available=2 * GB)) == []
 
 
-def test_a_limit_below_one_prompt_is_told() -> None:
+def test_a_limit_below_one_prompt_is_reported() -> None:
     """The problem names needed and allowed bytes, and what to do."""
     (told,) = memory_problems(_memory(limit=GB, available=8 * GB))
 
@@ -30,7 +30,7 @@ def test_a_limit_below_one_prompt_is_told() -> None:
     assert "mode lmstudio" in told
 
 
-def test_a_machine_short_of_memory_is_told() -> None:
+def test_a_machine_short_of_memory_is_reported() -> None:
     """The problem names needed and available bytes, and what to do."""
     (told,) = memory_problems(_memory(limit=8 * GB, available=GB))
 
@@ -40,6 +40,6 @@ def test_a_machine_short_of_memory_is_told() -> None:
     assert "mode lmstudio" in told
 
 
-def test_what_the_caches_hold_needs_no_more_room() -> None:
+def test_memory_of_the_caches_counts_as_available() -> None:
     """Memory that the caches already use for the prompt counts as available."""
     assert memory_problems(_memory(limit=8 * GB, available=GB, caches=GB)) == []

@@ -21,7 +21,7 @@ def test_a_model_without_problems_gets_no_advice() -> None:
     assert report.advice == []
 
 
-def test_layers_are_told_apart(tmp_path: Path) -> None:
+def test_layers_are_reported_by_kind(tmp_path: Path) -> None:
     """Sliding windows and recurrent layers, which limit cuts, are reported."""
     sliding = check(str(saved.save(tmp_path / "s", tiny.Family.SLIDING, template="qwen3")))
     hybrid = check(str(saved.save(tmp_path / "h", tiny.Family.HYBRID, template="qwen3")))

@@ -9,7 +9,7 @@ from anyclaude.mlx.served import ModelChange, note_model
 STORED = {"fingerprint-a": (34, 1_200_000), "fingerprint-b": (1, 10)}
 
 
-def test_a_change_is_told_until_the_next(tmp_path: Path) -> None:
+def test_a_change_is_reported_until_the_next(tmp_path: Path) -> None:
     """Each change is reported, after a restart too, with what is on disk of the other model."""
     file = tmp_path / "served.json"
 
@@ -41,7 +41,7 @@ def test_the_file_is_private(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", "nonsense", '{"model": 1, "change": [1]}'])
-def test_a_damaged_file_costs_a_notice(content: str, tmp_path: Path) -> None:
+def test_a_damaged_file_is_replaced(content: str, tmp_path: Path) -> None:
     """A damaged file only loses the report, and is replaced."""
     file = tmp_path / "served.json"
     file.write_text(content)

@@ -50,7 +50,7 @@ def test_the_first_rule_that_fits_decides(tmp_path):
     assert tools.reason == "rule 3 (class main, 1 tools, 0 calls, about 10000 tokens)"
 
 
-def test_a_rule_may_ask_for_tools_used(tmp_path):
+def test_a_rule_may_require_tools_used(tmp_path):
     """`tools_used` matches a call in the history, not a tool that is merely offered."""
     text = '[[auto.rules]]\ntools_used = true\nuse = ["lmstudio"]\n'
     policy = Policy(loaded(tmp_path, text).settings)
@@ -66,7 +66,7 @@ def test_a_rule_may_ask_for_tools_used(tmp_path):
     assert choice.reason == "rule 1 (class main, 0 tools, 1 calls, about 10 tokens)"
 
 
-def test_a_window_too_short_comes_last(tmp_path):
+def test_a_mode_with_too_short_a_window_comes_last(tmp_path):
     """Modes whose window is too short are tried last, with a rule or without one."""
     windows = {"mlx-lm": 8_000, "lmstudio": 32_000, "ollama": 0}
     policy = Policy(loaded(tmp_path, RULES).settings)

@@ -76,7 +76,7 @@ def test_older_push_is_ignored() -> None:
     assert made.find_ready().worker_socket == "/new"
 
 
-def test_starting_asks_to_come_back() -> None:
+def test_a_starting_route_asks_to_retry() -> None:
     """A starting worker gives 529 with the route's reason and a retry-after in whole seconds."""
     error = refusal(table(route(state=STARTING, retry_after_seconds=2.2)))
     assert (error.status, error.retry_after_seconds, error.message) == (529, 3, "why mlx-lm")

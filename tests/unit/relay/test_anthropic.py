@@ -106,7 +106,7 @@ def test_an_answer():
         pytest.param([START, *TEXT, close("odd"), {"type": "new_kind"}, STOP], id="unknown"),
     ],
 )  # fmt: skip
-def test_what_is_mended(events):
+def test_mistakes_that_are_corrected(events):
     """Mistakes of servers whose meaning is clear are corrected."""
     message = answer(*events)
     assert message["content"] == [{"type": "text", "text": "Hello"}]

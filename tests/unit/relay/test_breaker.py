@@ -48,7 +48,7 @@ def test_a_success_forgets_failures(breaker):
     assert breaker.state is State.CLOSED
 
 
-def test_one_request_tries_after_the_wait(breaker, clock):
+def test_one_request_is_sent_after_the_wait(breaker, clock):
     """In the half-open state one request is sent, and others are still refused."""
     fail(breaker, 3)
     clock.now = 10.0
@@ -58,7 +58,7 @@ def test_one_request_tries_after_the_wait(breaker, clock):
         breaker.enter()
 
 
-def test_the_try_decides(breaker, clock):
+def test_the_half_open_request_decides(breaker, clock):
     """If that request fails the wait starts again; if it succeeds the breaker closes."""
     fail(breaker, 3)
     clock.now = 10.0
@@ -72,7 +72,7 @@ def test_the_try_decides(breaker, clock):
     assert breaker.state is State.CLOSED
 
 
-def test_an_undecided_try_lets_the_next_one_try(breaker, clock):
+def test_after_an_undecided_request_the_next_one_is_sent(breaker, clock):
     """A cancelled request proves nothing about the server, so the next one may test it."""
     fail(breaker, 3)
     clock.now = 10.0
@@ -83,7 +83,7 @@ def test_an_undecided_try_lets_the_next_one_try(breaker, clock):
     assert breaker.state is State.CLOSED
 
 
-def test_an_answer_that_begins_lets_others_in(breaker, clock):
+def test_a_response_that_begins_admits_others(breaker, clock):
     """Others may send requests once a response begins; if it fails, the breaker opens again."""
     fail(breaker, 3)
     clock.now = 10.0

@@ -43,7 +43,7 @@ async def test_a_request_is_the_bytes_it_was_given_as():
         )
 
 
-async def test_the_transport_is_a_seam():
+async def test_a_function_can_replace_the_transport():
     """A function can replace the connection, and sees the request that a server would see."""
     seen = []
 

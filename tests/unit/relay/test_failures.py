@@ -48,7 +48,7 @@ def test_each_cause_has_its_sentence(cause, status, should_retry, words):
     assert "http://192.168.1.7:1234" in fault.message
 
 
-def test_the_way_out_is_not_the_way_in():
+def test_a_relayed_mlx_lm_is_not_advised_to_switch_to_itself():
     """If mode mlx-lm itself is relayed, the message does not advise switching to it."""
     fault = explain_transport(raised_from(ConnectionRefusedError(errno.ECONNREFUSED, "")),
                               party("mlx-lm"))  # fmt: skip
@@ -67,7 +67,7 @@ def test_the_way_out_is_not_the_way_in():
         "why",
     ],
 )
-def test_words_are_found_wherever_they_stand(body):
+def test_the_reason_is_found_in_every_place(body):
     """The server's reason is found in each of the places where servers put it."""
     content = body if isinstance(body, str) else json.dumps(body)
     assert Refusal.of(400, content.encode(), {}, "").message == "why"
@@ -92,7 +92,7 @@ def test_retry_after_as_a_date():
     assert Refusal.of(429, b"{}", header, "").retry_after_seconds == 1
 
 
-def test_claude_speaks_for_itself():
+def test_errors_of_the_real_api_are_unchanged():
     """Errors of the real API keep their message and type."""
     details = {"type": "overloaded_error", "message": "Overloaded"}
     error = explain_refusal(

@@ -185,7 +185,7 @@ LS_TEXT, PWD_TEXT = json.dumps(LS), json.dumps(PWD)
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("again", [False, True], ids=["", "and all told again at the end"])
-def test_two_calls_however_they_are_told(chunks, again):
+def test_two_calls_in_every_form(chunks, again):
     """Every way in which servers send two calls gives two tool_use blocks with whole input."""
     last = {}
     if again:
@@ -236,7 +236,7 @@ def test_a_call_without_arguments():
 
 
 @pytest.mark.parametrize("bad", ["functions.Bash:0", "", None, "x" * 65, "toolu_old"])
-def test_ids_are_ones_that_every_mode_takes(bad):
+def test_ids_are_valid_in_every_mode(bad):
     """Invalid ids, and ids already used in the conversation, are replaced."""
     used = {"type": "tool_use", "id": "toolu_old", "name": "Bash", "input": {}}
     turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": [used]}]
@@ -247,7 +247,7 @@ def test_ids_are_ones_that_every_mode_takes(bad):
     assert message["content"][0]["id"] != "toolu_old"
 
 
-def test_a_good_id_is_kept():
+def test_a_valid_id_is_kept():
     """A valid id is kept, so that the server finds it again in the next request."""
     message = answer(delta(tool_calls=[call(0, "call_7", "Bash", "{}")]), delta("tool_calls"))
     assert message["content"][0]["id"] == "call_7"
@@ -278,7 +278,7 @@ def test_a_matched_stop_sequence_is_named():
     assert (message["stop_reason"], message["stop_sequence"]) == ("stop_sequence", "</block>")
 
 
-def test_a_repeated_whole_message_is_not_said_twice():
+def test_a_repeated_whole_message_is_emitted_once():
     """A whole message that is repeated at the end of a stream is not emitted again."""
     again = {"choices": [{"message": {"content": "Hello"}, "finish_reason": "stop"}]}
     message = answer(delta(content="Hello"), again)

@@ -251,7 +251,7 @@ def test_a_pdf_is_refused_by_name():
         ("Unsupported 'max_tokens'. Use 'max_completion_tokens'", Quirk.MAX_COMPLETION_TOKENS),
     ],
 )
-def test_refusals_teach(refusal, quirk):
+def test_refusals_are_learned(refusal, quirk):
     """Each known message of a refusal is learned once."""
     learned = Quirks().learn(refusal, {})
     assert learned is not None

@@ -60,7 +60,7 @@ def test_a_prompt_too_long(words):
     assert overflow.error("it", 100).message == TOO_LONG
 
 
-def test_counts_beside_the_words():
+def test_counts_in_fields_of_their_own():
     """llama.cpp's counts are read from their own fields."""
     details = {"type": "exceed_context_size_error", "n_prompt_tokens": 5000, "n_ctx": 4096}
     overflow = find_overflow("too much", details)

@@ -73,7 +73,7 @@ def test_an_unfit_value_names_its_origin(file):
     assert "99999" in str(caught.value)
 
 
-def test_every_problem_is_told_at_once(file):
+def test_every_problem_is_reported_at_once(file):
     """All problems are reported together, one per line."""
     file.write_text('[server]\nport = "x"\n[cache]\nkv_bits = 3\n')
     with pytest.raises(SettingsError) as caught:

@@ -15,7 +15,7 @@ def upstreams(file, text="", environ=None):
     return load(file, environ or {}).settings.upstreams
 
 
-def test_the_presets_are_there_without_a_word(file):
+def test_the_presets_need_no_configuration(file):
     """Every mode of the table has an address before anything is configured."""
     found = upstreams(file)
     assert found["lmstudio"].base_url == "http://127.0.0.1:1234"
@@ -34,7 +34,7 @@ def test_how_long_a_local_server_is_waited_for(file):
         assert found.breaker_failures == 5
 
 
-def test_a_table_keeps_what_its_preset_says_and_it_does_not(file):
+def test_a_table_keeps_the_other_values_of_its_preset(file):
     """A table that sets one key keeps the preset's other values."""
     found = upstreams(file, '[upstreams.lmstudio]\nmodel = "qwen3"\n')
     assert found["lmstudio"].model == "qwen3"
@@ -93,7 +93,7 @@ def test_model_names_with_dots_survive(file):
         ('kind = "lmstudioo"', "lmstudio"),
     ],
 )
-def test_what_cannot_work_is_refused_with_what_would(file, line, word):
+def test_invalid_values_are_refused_with_valid_ones(file, line, word):
     """Errors name the wrong key, address or kind; API keys in the file are refused."""
     with pytest.raises(SettingsError) as error:
         upstreams(file, f"[upstreams.lmstudio]\n{line}\n")

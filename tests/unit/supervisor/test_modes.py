@@ -41,7 +41,7 @@ def test_the_kept_mode_stands_between_environment_and_file(tmp_path, mode_file):
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", "{}", '{"mode": "bare"}', '{"mode": "gone"}', '{"mode": 3}']
 )
-def test_a_doubtful_kept_mode_is_ignored(tmp_path, mode_file, content):
+def test_a_damaged_saved_mode_is_ignored(tmp_path, mode_file, content):
     """A damaged or unknown saved mode is ignored."""
     mode_file.write_text(content)
     assert start(tmp_path, BARE) == "mlx-lm"
@@ -80,14 +80,14 @@ def test_each_table_of_the_configuration_is_a_mode():
     assert found["bridge"].is_passthrough
 
 
-def test_a_server_of_ones_own_answers_mlx_lm():
+def test_a_configured_server_serves_mlx_lm():
     """With an address, mlx-lm is relayed, and its caches are shown as that server's."""
     relayed = of(**{"mlx-lm": {"base_url": "http://127.0.0.1:8080"}})["mlx-lm"]
     assert relayed.is_relayed
     assert "caches are not ours" in relayed.description
 
 
-def test_setting_a_mode_keeps_it_and_tells_the_watchers(mode_file):
+def test_setting_a_mode_saves_it_and_notifies_watchers(mode_file):
     """The choice is saved atomically, and watchers are notified."""
     changes = Changes()
     current = CurrentMode(MODES["mlx-lm"], mode_file, changes)
@@ -98,7 +98,7 @@ def test_setting_a_mode_keeps_it_and_tells_the_watchers(mode_file):
     assert [path.name for path in mode_file.parent.iterdir()] == ["mode.json"]
 
 
-def test_a_mode_that_cannot_be_kept_is_not_taken(tmp_path):
+def test_a_mode_that_cannot_be_saved_is_not_set(tmp_path):
     """If the choice cannot be saved, the old mode stays in effect."""
     (tmp_path / "state").write_text("a file where the folder should be")
     current = CurrentMode(MODES["mlx-lm"], tmp_path / "state" / "mode.json", Changes())

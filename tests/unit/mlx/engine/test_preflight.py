@@ -139,7 +139,7 @@ def test_a_request_that_never_fits_is_refused_for_good() -> None:
     assert "mode lmstudio" in failed.message
 
 
-def test_idle_caches_leave_before_anybody_is_refused(tmp_path: Path) -> None:
+def test_idle_caches_are_evicted_before_a_refusal(tmp_path: Path) -> None:
     """Only what is needed leaves, the oldest first, and it comes back from disk."""
     machine = Scripted(available=10 * GB)
     disk = DiskTier(tmp_path, "model", 1 << 30)
@@ -193,7 +193,7 @@ def test_two_requests_are_not_promised_the_same_bytes() -> None:
 
 
 @pytest.mark.parametrize(("level", "stays"), [(Pressure.WARN, True), (Pressure.CRITICAL, False)])
-def test_pressure_makes_idle_caches_leave(level: Pressure, stays: bool) -> None:
+def test_pressure_evicts_idle_caches(level: Pressure, stays: bool) -> None:
     """A warning evicts the oldest part, a critical level everything; once for each rise."""
     machine = Scripted(available=10 * GB)
     it = engine(machine)

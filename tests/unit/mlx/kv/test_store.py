@@ -87,7 +87,7 @@ def test_a_branch_that_was_left_is_found_again() -> None:
     assert same(answer, fresh(tiny.Family.DENSE, longer))
 
 
-def test_a_twin_waits_for_what_is_being_computed() -> None:
+def test_an_identical_request_waits_for_the_running_one() -> None:
     """Of two identical requests at once, the second computes one token."""
     engine = bench(tiny.Family.DENSE)
     prompt = shared_prefix() + words(random.Random(4), 30)
@@ -180,7 +180,7 @@ def test_no_condition_selects_nothing() -> None:
 
 
 @pytest.mark.parametrize("family", tiny.Family)
-def test_a_small_edit_near_the_end_costs_the_tail(family: tiny.Family) -> None:
+def test_a_small_edit_near_the_end_recomputes_the_last_message(family: tiny.Family) -> None:
     """A change in the last message recomputes at most that message."""
     engine, rng = bench(family), random.Random(8)
     prompt = shared_prefix() + words(rng, 200)
@@ -189,7 +189,7 @@ def test_a_small_edit_near_the_end_costs_the_tail(family: tiny.Family) -> None:
     assert engine.start(edited, "a", stable=STABLE).answer().reused >= len(prompt) - 60
 
 
-def test_making_room_counts_everything_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eviction_counts_all_bytes_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evicting many segments counts all bytes only a few times, not once per segment."""
     engine = bench(tiny.Family.DENSE, live_idle_seconds=-1)
     conversations(engine, 40)

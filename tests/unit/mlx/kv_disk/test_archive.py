@@ -93,7 +93,7 @@ def test_pruning_everything_empties_the_disk_too(tmp_path: Path) -> None:
         assert second.start(conversation(), "a", stable=200).answer().reused == 0
 
 
-def test_a_fork_leaves_the_records_behind_it(tmp_path: Path) -> None:
+def test_a_split_keeps_the_records_after_it(tmp_path: Path) -> None:
     """Splitting a stored segment keeps both branches on disk."""
     prompt = conversation()
     fork = prompt[:150] + words(random.Random(3), 50)
@@ -138,7 +138,7 @@ def test_a_split_keeps_the_records_that_wait_to_be_written(
         assert second.start(longer, "a").answer().reused == len(longer) - 1
 
 
-def test_what_the_disk_refused_is_written_with_the_next_request(tmp_path: Path) -> None:
+def test_a_failed_record_is_written_with_the_next_request(tmp_path: Path) -> None:
     """A record that failed is written again later, so that its children can be stored."""
     prompt = conversation()
     longer = [*prompt, *words(random.Random(4), 40)]

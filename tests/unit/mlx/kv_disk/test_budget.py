@@ -23,7 +23,7 @@ def _saved(tier: disk.Tier, clock: disk.Clock, name: str, parent: str = "", **mo
     return tier.save(disk.segment(name, parent, floats=RECORD_FLOATS, **more), wait=True)
 
 
-def test_the_least_recently_used_leaf_goes_first():
+def test_the_least_recently_used_leaf_is_evicted_first():
     """Leaves are evicted by last use; never a parent before its children, never a pinned one."""
     clock = disk.Clock()
     with disk.folder() as path, disk.tier(path, clock=clock, budget_bytes=_room_for(4)) as tier:
@@ -42,7 +42,7 @@ def test_the_least_recently_used_leaf_goes_first():
         assert tier.status().evicted == 3
 
 
-def test_what_is_pinned_is_never_displaced():
+def test_pinned_records_are_never_evicted():
     """If all records are pinned a save is refused and counted."""
     clock = disk.Clock()
     with disk.folder() as path, disk.tier(path, clock=clock, budget_bytes=_room_for(2)) as tier:
@@ -57,7 +57,7 @@ def test_what_is_pinned_is_never_displaced():
         assert set(disk.ids(tier)) == {"b1", "c1"}
 
 
-def test_a_record_never_displaces_its_own_prefix():
+def test_a_record_never_evicts_its_own_prefix():
     """A record's ancestors are never evicted for it; the record is refused instead."""
     clock = disk.Clock()
     with disk.folder() as path, disk.tier(path, clock=clock, budget_bytes=_room_for(2)) as tier:
@@ -69,7 +69,7 @@ def test_a_record_never_displaces_its_own_prefix():
         assert disk.ids(tier) == ["a1", "a2"]
 
 
-def test_other_models_go_before_this_one():
+def test_other_models_are_evicted_first():
     """Records of other fingerprints, also pinned or new, are evicted before this model's."""
     clock = disk.Clock()
     with disk.folder() as path:

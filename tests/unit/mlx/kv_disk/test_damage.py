@@ -95,7 +95,7 @@ def _flip(file: Path, whole: bytes, bit: int) -> None:
     file.write_bytes(flipped)
 
 
-def test_doubt_takes_all_below_out_of_use_and_is_kept_with_its_reason():
+def test_a_corrupt_record_is_quarantined_with_its_reason():
     """A corrupt record is quarantined with its reason, its descendants are removed, others stay."""
     with disk.folder() as path:
         with disk.tier(path) as tier:
@@ -212,7 +212,7 @@ def test_another_format_version_is_ignored_and_collected(version):
             assert tier.status().nbytes == disk.bytes_on_disk(path)
 
 
-def test_other_versions_go_before_anything_else():
+def test_records_of_other_versions_are_evicted_first():
     """Records that this build cannot read are evicted first."""
     with disk.folder() as path:
         with disk.tier(path) as tier:
@@ -242,7 +242,7 @@ def test_orphans_are_collected():
         assert [file.stem for file in path.rglob("*.safetensors")] == ["d4"]
 
 
-def test_a_vanished_file_is_missed_not_invented():
+def test_a_deleted_file_loads_as_none():
     """A record whose file was deleted loads as None, and all that build on it are removed."""
     with disk.folder() as path, disk.tier(path) as tier:
         _tree(tier)

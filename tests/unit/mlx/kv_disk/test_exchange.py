@@ -193,7 +193,7 @@ def test_what_is_on_disk_only_is_exported(tmp_path: Path) -> None:
     disk.close()
 
 
-def test_a_part_is_exported(tmp_path: Path) -> None:
+def test_a_selection_is_exported(tmp_path: Path) -> None:
     """One session can be exported, or only the prefixes, without any session's text."""
     engine, prompts = spoken(tiny.Family.DENSE)
     prefixes = export(engine, tmp_path / "prefixes", Choice(prefixes=True))
@@ -227,7 +227,7 @@ def test_an_export_is_an_ordinary_tar_file(tmp_path: Path) -> None:
             assert opened_record.metadata()["record_id"] == record.stem
 
 
-def test_what_finds_no_room_is_told(tmp_path: Path) -> None:
+def test_segments_beyond_the_budget_are_counted(tmp_path: Path) -> None:
     """An import stays within the budget and counts the segments that do not fit."""
     engine, prompts = spoken(tiny.Family.DENSE)
     export(engine, tmp_path / "caches")

@@ -73,7 +73,7 @@ def refused(engine: Bench, path: Path, bounds: ReadBounds = BOUNDS) -> ExchangeE
     return error.value
 
 
-def test_the_forger_tells_the_truth_when_it_changes_nothing(
+def test_a_file_that_is_split_and_joined_is_accepted(
     engine: Bench, sound: Path, tmp_path: Path
 ) -> None:
     """A file that is split and joined again is the same, and is accepted."""
@@ -419,7 +419,7 @@ def test_the_first_format_is_named(engine: Bench, tmp_path: Path) -> None:
     assert "format 1" in str(error)
 
 
-def test_bounds_are_held(engine: Bench, sound: Path, tmp_path: Path) -> None:
+def test_limits_are_enforced(engine: Bench, sound: Path, tmp_path: Path) -> None:
     """Headers and numbers of segments beyond the limits are refused before they are read."""
     for bounds in (
         replace(BOUNDS, segments=1),
@@ -437,7 +437,7 @@ def test_bounds_are_held(engine: Bench, sound: Path, tmp_path: Path) -> None:
     assert "4294967296" in str(refused(engine, tmp_path / "huge"))
 
 
-def test_a_file_of_holes_costs_nothing(engine: Bench, sound: Path, tmp_path: Path) -> None:
+def test_a_sparse_file_is_refused_unread(engine: Bench, sound: Path, tmp_path: Path) -> None:
     """A sparse file of a terabyte is refused without being read."""
     content = sound.read_bytes()
     forged = Forged.read(sound)
@@ -512,7 +512,7 @@ def test_a_failed_write_leaves_the_old_file(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_a_killed_export_left_goes_with_the_next(tmp_path: Path) -> None:
+def test_the_next_export_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     """The next export removes a killed one's file, but not that of a running one."""
     origin = bench(tiny.Family.DENSE)
     origin.start(words(random.Random(1), 60), "s").answer()

@@ -74,7 +74,7 @@ def test_a_volume_that_fills_up_while_we_write():
             assert not list(volume.rglob("*.tmp"))
 
 
-def test_free_space_is_left_to_others():
+def test_the_reserve_of_free_space_is_kept():
     """Nothing is written if free space would fall below the reserve; status names both numbers."""
     bounds = Bounds(min_free_bytes=2**62)
     with disk.folder() as path, disk.tier(path, bounds=bounds) as tier:

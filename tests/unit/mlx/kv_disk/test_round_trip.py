@@ -80,7 +80,7 @@ def test_meta_comes_back(meta):
         assert tier.load("ab") == ({}, meta)
 
 
-def test_records_are_told_parents_first_with_what_was_said_of_them():
+def test_records_are_listed_parents_first_with_their_labels():
     """Labels, tokens, offsets, pins and last use survive; records are listed parents first."""
     clock = disk.Clock()
     with disk.folder() as path:
@@ -133,7 +133,7 @@ def test_saving_again_takes_the_pin_of_the_latest():
         assert tier.status().nbytes == disk.bytes_on_disk(path)
 
 
-def test_replacing_keeps_what_hangs_below():
+def test_replacing_keeps_the_children():
     """A replaced record keeps its children, and its new content is loaded."""
     with disk.folder() as path:
         new = disk.segment("ab", seed=77)
@@ -183,7 +183,7 @@ def test_a_waiting_segment_is_served_from_memory():
         assert disk.same(tier.load("ab"), saved)
 
 
-def test_a_full_queue_skips_and_says_so():
+def test_a_full_queue_refuses_and_counts():
     """A save beyond the queue's bytes is refused and counted; one large segment may wait alone."""
     gate = threading.Event()
     bounds = Bounds(queue_bytes=1000, min_free_bytes=0)
@@ -203,7 +203,7 @@ def test_a_full_queue_skips_and_says_so():
         assert tier.status().pending_bytes == 0
 
 
-def test_removing_takes_all_below_and_undoes_a_write_under_way():
+def test_removing_includes_descendants_and_undoes_a_write():
     """Removed records disappear from list, disk and the next opening; their bytes are returned."""
     gate = threading.Event()
     gate.set()
@@ -227,7 +227,7 @@ def test_removing_takes_all_below_and_undoes_a_write_under_way():
             assert disk.ids(tier) == ["c3"]
 
 
-def test_closing_writes_what_waits():
+def test_closing_writes_the_queue():
     """Closing writes the queue; afterwards saves are refused with the state STOPPED."""
     with disk.folder() as path:
         with disk.tier(path) as tier:

@@ -314,7 +314,7 @@ PLANTS: tuple[Callable[[random.Random], Outcome], ...] = (
 
 
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
-def test_the_planted_cause_is_found(plant: Callable[[random.Random], Outcome]) -> None:
+def test_the_provoked_cause_is_found(plant: Callable[[random.Random], Outcome]) -> None:
     """Each cause, provoked at random places, is the one that is named."""
     for seed in SEEDS:
         outcome = plant(random.Random(seed))
@@ -331,7 +331,7 @@ def test_the_planted_cause_is_found(plant: Callable[[random.Random], Outcome]) -
         assert explanation.computed_tokens + sum(tiers) == explanation.prompt_tokens
 
 
-def test_every_cause_is_planted() -> None:
+def test_every_cause_is_provoked() -> None:
     """The list above has every cause of the contract except UNKNOWN."""
     named = {
         name.removeprefix("REUSE_CAUSE_").lower()
@@ -341,7 +341,7 @@ def test_every_cause_is_planted() -> None:
     assert named - planted == {"unspecified", "unknown"}
 
 
-def test_an_error_costs_the_explanation_and_not_the_answer(
+def test_an_error_loses_the_explanation_and_not_the_answer(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After an error the request is answered, and the log quotes no prompt."""
