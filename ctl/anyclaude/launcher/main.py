@@ -8,7 +8,8 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from pathlib import Path
+from typing import Final, NoReturn
 
 from anyclaude.cli.bundle import ADVICE, Endpoint, contradicting, environment_for
 from anyclaude.cli.client import ControlClient
@@ -17,6 +18,9 @@ from anyclaude.launcher.chooser import choose, should_ask
 from anyclaude.launcher.ready import ensure_ready, reach
 from anyclaude.launcher.settings import combine, split_arguments, write_settings
 from anyclaude.runtime.paths import find_paths
+
+# Homebrew on Apple Silicon, and npm or Homebrew elsewhere.
+_PACKAGE_MANAGERS: Final = ("/opt/homebrew/bin", "/usr/local/bin")
 
 
 def main() -> NoReturn:
@@ -36,7 +40,7 @@ def launch(arguments: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
         CommandError: Claude Code is not installed, the service cannot be reached, or the caller's
             own `--settings` cannot be read.
     """
-    claude = _find_claude(environ)
+    claude = find_claude(environ)
     split = split_arguments(arguments)
     paths = find_paths(environ)
     with reach(paths, environ) as client:
@@ -61,8 +65,18 @@ def _bundle(endpoint: Endpoint, environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _find_claude(environ: Mapping[str, str]) -> str:
-    found = shutil.which("claude", path=environ.get("PATH", os.defpath))
+def find_claude(environ: Mapping[str, str]) -> str:
+    """The path of Claude Code: on PATH, or where its installers put it.
+
+    A program that the macOS desktop starts has a PATH of system folders only.
+
+    Raises:
+        CommandError: Claude Code is not installed.
+    """
+    home = Path(environ.get("HOME") or Path.home())
+    installed = (home / ".local/bin", home / ".claude/local", *_PACKAGE_MANAGERS)
+    path = os.pathsep.join([environ.get("PATH") or os.defpath, *map(str, installed)])
+    found = shutil.which("claude", path=path)
     if found:
         return found
     raise CommandError(
