@@ -13,6 +13,7 @@ from tests.checkout import ROOT
 # Answers setup's questions; when it should make an environment, it prints its name and fails.
 FAKE_PYTHON: Final = """#!/bin/sh
 case "$*" in
+*"(3, 14)"*) exit {older} ;;
 *version_info*) exit {unsupported} ;;
 *CONFIG_ARGS*) exit {unoptimised} ;;
 *platform.machine*) exit {intel} ;;
@@ -40,9 +41,20 @@ def put_program(folder: Path, name: str, script: str) -> Path:
 
 
 def fake_python(
-    folder: Path, name: str, *, supported: bool = True, optimised: bool = True, intel: bool = False
+    folder: Path,
+    name: str,
+    *,
+    supported: bool = True,
+    optimised: bool = True,
+    intel: bool = False,
+    newer: bool = False,
 ) -> Path:
-    facts = {"unsupported": not supported, "unoptimised": not optimised, "intel": intel}
+    facts = {
+        "older": not newer,
+        "unsupported": newer or not supported,
+        "unoptimised": not optimised,
+        "intel": intel,
+    }
     exits = {fact: int(holds) for fact, holds in facts.items()}
     return put_program(folder, name, FAKE_PYTHON.format(name=f"{folder.name}/{name}", **exits))
 
@@ -134,7 +146,7 @@ def test_a_mac_without_an_arm64_python_is_an_error(checkout: Path, tmp_path: Pat
     messages = chosen(checkout, mac(tmp_path / "mac"), tmp_path / "rosetta")
     assert f"passing over {intel}" in messages
     assert "no arm64 Python 3.11, 3.12 or 3.13 found" in messages
-    assert "brew install python@3.12" in messages
+    assert "brew install python@3.13" in messages
     assert "chosen" not in messages
 
 
@@ -171,3 +183,20 @@ def test_another_system_needs_no_arm64(checkout: Path, tmp_path: Path):
     linux = put_program(tmp_path / "linux", "uname", "#!/bin/sh\necho Linux\n").parent
     fake_python(tmp_path / "system", "python3.12", intel=True)
     assert "chosen: system/python3.12" in chosen(checkout, linux, tmp_path / "system")
+
+
+def test_a_newer_python_is_passed_over(checkout: Path, tmp_path: Path):
+    """Homebrew's `python3` may be newer than MLX supports: a supported one behind it is chosen."""
+    fake_python(tmp_path / "homebrew", "python3", newer=True)
+    fake_python(tmp_path / "system", "python3.13")
+    messages = chosen(checkout, tmp_path / "homebrew", tmp_path / "system")
+    assert "chosen: system/python3.13" in messages
+
+
+def test_a_newer_python_alone_is_an_error(checkout: Path, tmp_path: Path):
+    """Setup names the Python that it passed over, and the one to install."""
+    newer = fake_python(tmp_path / "homebrew", "python3", newer=True)
+    messages = chosen(checkout, tmp_path / "homebrew")
+    assert f"passing over {newer}: it is newer than Python 3.13" in messages
+    assert "brew install python@3.13" in messages
+    assert "chosen" not in messages
