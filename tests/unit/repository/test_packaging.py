@@ -14,7 +14,7 @@ from tools.release import ReleaseError, notes
 
 _PROJECT: Final = tomllib.loads((ROOT / "pyproject.toml").read_text())
 _CHANGELOG: Final = (ROOT / "CHANGELOG.md").read_text()
-_SCRIPT_FOLDERS: Final = (".ci", "deploy", "docs", "tests")
+_SCRIPT_FOLDERS: Final = (".ci", "deploy", "docs", "tests", "tools")
 _SCRIPTS: Final = sorted(
     path
     for folder in _SCRIPT_FOLDERS
