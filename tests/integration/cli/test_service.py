@@ -5,6 +5,7 @@ import os
 import select
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -183,6 +184,37 @@ def test_no_service_manager_exits_5(commands: Commands) -> None:
 
     assert done.returncode == 5
     assert "make run" in done.stderr
+
+
+def test_install_warns_of_protected_folders(commands: Commands, control: ScriptedControl) -> None:
+    """On a Mac a model in Documents is pointed out, in words and in JSON, and installed anyway."""
+    # The job is found with the test's pid, and `bootout` has nothing to remove.
+    commands.put_program(
+        "launchctl",
+        f"import sys; print('pid = {os.getpid()}'); sys.exit('bootout' in sys.argv and 3)",
+    )
+    model = commands.home / "Documents" / "model"
+    commands.environ |= {"HOME": str(commands.home), "ANYCLAUDE_MODEL": str(model)}
+
+    with mock.patch("anyclaude.cli.verbs.service.sys", mock.Mock(platform="darwin")):
+        done = commands.ctl("service", "install", "--json")
+
+    assert done.returncode == 0, done.stderr
+    assert f"Warning: The model {model} is in Documents" in done.stderr
+    (warning,) = json.loads(done.stdout)["warnings"]
+    assert str(model) in warning
+
+
+def test_wait_quotes_a_service_that_does_not_start(commands: Commands) -> None:
+    """Without an answer, `wait` says what the installed service printed; exit 6 as before."""
+    _unit(commands).parent.mkdir(parents=True)
+    _unit(commands).touch()
+    commands.put_program("journalctl", "print('Cannot listen on 127.0.0.1 port 49152')")
+
+    done = commands.ctl("wait", "--timeout", "0")
+
+    assert done.returncode == 6
+    assert "the service printed:\n  Cannot listen on 127.0.0.1 port 49152" in done.stderr
 
 
 def test_launcher_starts_an_installed_service(commands: Commands) -> None:

@@ -210,3 +210,19 @@ def test_a_restart_of_a_stopped_job_starts_it() -> None:
 
     assert run.changes() == [f"launchctl kickstart {_TARGET}"]
     assert time.seconds == 0
+
+
+def test_boot_messages_are_those_since_the_daemons_log(tmp_path: Path) -> None:
+    """launchd's file for standard error is quoted only where it is newer than the daemon's log."""
+    agent = Launchd(home=tmp_path, uid=501, run=RecordedCommands(lambda line: pytest.fail(line)))
+    boot_log = tmp_path / "anyclauded.boot.log"
+    assert agent.boot_messages(0) == ""
+
+    agent.file.parent.mkdir(parents=True)
+    agent.file.write_bytes(agent.render(Program(Path("/v/bin/anyclauded"), {}, boot_log)))
+    assert agent.boot_messages(0) == ""
+
+    boot_log.write_text("Operation not permitted\n")
+    written = boot_log.stat().st_mtime
+    assert agent.boot_messages(written - 1) == "Operation not permitted\n"
+    assert agent.boot_messages(written) == ""

@@ -82,3 +82,15 @@ def test_failure_quotes_systemctl() -> None:
 
     with pytest.raises(CommandError, match=r"daemon-reload.*Failed to connect to bus"):
         unit.activate()
+
+
+def test_boot_messages_come_from_the_journal() -> None:
+    """Only the daemon's own lines, only since the given time; no journal is no message."""
+    unit, run = _unit((0, "ModuleNotFoundError\n"))
+    refused, _ = _unit((1, "No journal files were found"))
+
+    assert unit.boot_messages(12.7) == "ModuleNotFoundError\n"
+    assert refused.boot_messages(12.7) == ""
+    (line,) = run.lines
+    assert line.startswith("journalctl --user-unit=anyclaude.service --identifier=anyclauded ")
+    assert "--since=@12 " in line

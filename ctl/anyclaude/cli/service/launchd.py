@@ -106,6 +106,13 @@ class Launchd:
                 force = ["-k"]
         must(self._run, ["launchctl", "kickstart", *force, self._target])
 
+    def boot_messages(self, since: float) -> str:
+        try:
+            log = Path(plistlib.loads(self.file.read_bytes())["StandardErrorPath"])
+            return log.read_text(errors="replace") if log.stat().st_mtime > since else ""
+        except (OSError, KeyError, plistlib.InvalidFileException):
+            return ""
+
     def remove(self) -> None:
         self.stop()
         self.file.unlink(missing_ok=True)

@@ -27,6 +27,9 @@ from anyclaude.cli.waiting import wait_for_service
 from anyclaude.runtime.paths import Paths, write_if_changed
 
 _ANSWER_SECONDS: Final = 30.0
+_QUOTED_LINES: Final = 10
+# EPERM, which macOS gives a service that reads a protected folder.
+_NOT_PERMITTED: Final = "Operation not permitted"
 _FILE_MODE: Final = 0o644
 # A service starts with almost no environment, so these are written into its description: they say
 # where files are. Everybody can read that file, so it must not hold a secret.
@@ -117,7 +120,7 @@ def install(
         manager.start()
     elif recorded:
         manager.restart()
-    return Installed(changed, recorded, verify(manager, paths.control_socket, clock))
+    return Installed(changed, recorded, verify(manager, paths, clock))
 
 
 def start(manager: ServiceManager, paths: Paths, clock: Clock = SYSTEM_CLOCK) -> int:
@@ -131,7 +134,7 @@ def start(manager: ServiceManager, paths: Paths, clock: Clock = SYSTEM_CLOCK) ->
     refuse_stranger(paths.control_socket, before)
     if not before.running:
         manager.start()
-    return verify(manager, paths.control_socket, clock)
+    return verify(manager, paths, clock)
 
 
 def stop(manager: ServiceManager) -> bool:
@@ -186,23 +189,45 @@ def answering_pid(socket_path: Path) -> int | None:
         raise
 
 
-def verify(manager: ServiceManager, socket_path: Path, clock: Clock) -> int:
+def verify(manager: ServiceManager, paths: Paths, clock: Clock) -> int:
     """Waits until the service's own daemon answers; returns its process id."""
     try:
         status = wait_for_service(
-            socket_path, ready=False, timeout_seconds=_ANSWER_SECONDS, clock=clock
+            paths.control_socket, ready=False, timeout_seconds=_ANSWER_SECONDS, clock=clock
         )
     except CommandError as error:
-        raise CommandError(
+        failure = CommandError(
             error.code,
             f"The service was started but does not answer. {error.message} "
             "See `anyclaudectl service status` and `anyclaudectl logs`.",
-        ) from None
+        )
+        raise with_boot_messages(failure, manager, paths) from None
     pid = manager.state().pid
     if pid is not None and pid != status.pid:
         raise CommandError(
             ExitCode.FAILED,
-            f"The service runs as pid {pid}, but pid {status.pid} answers on {socket_path}. "
-            "Stop that one: `anyclaudectl shutdown`.",
+            f"The service runs as pid {pid}, but pid {status.pid} answers on "
+            f"{paths.control_socket}. Stop that one: `anyclaudectl shutdown`.",
         )
     return status.pid
+
+
+def with_boot_messages(error: CommandError, manager: ServiceManager, paths: Paths) -> CommandError:
+    """The error, with what an installed service printed when it ended before its log began.
+
+    A daemon that starts well writes into its own log, so older messages are about an earlier start.
+    """
+    if not manager.file.exists():
+        return error
+    log = paths.log_file
+    lines = manager.boot_messages(log.stat().st_mtime if log.exists() else 0.0).splitlines()
+    if not lines:
+        return error
+    quoted = "\n".join(f"  {line}" for line in lines[-_QUOTED_LINES:])
+    message = f"{error.message}\nBefore its own log began, the service printed:\n{quoted}"
+    if any(_NOT_PERMITTED in line for line in lines[-_QUOTED_LINES:]):
+        message += (
+            "\nmacOS keeps services from Documents, Desktop, Downloads, iCloud Drive and other "
+            "volumes: move what it names, then `anyclaudectl service install`."
+        )
+    return CommandError(error.code, message)

@@ -59,6 +59,9 @@ class ServiceManager(Protocol):
 
     def restart(self) -> None: ...
 
+    def boot_messages(self, since: float) -> str:
+        """What the daemon printed after `since` (Unix time) outside its own log; may be empty."""
+
     def remove(self) -> None:
         """Stops the service for good and deletes its file."""
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Final
 
+from anyclaude.cli.command import CommandError
 from anyclaude.cli.service.manager import Program, Runner, ServiceState, must
 
 UNIT: Final = "anyclaude.service"
@@ -76,6 +77,17 @@ class Systemd:
 
     def restart(self) -> None:
         self._systemctl("restart", UNIT)
+
+    def boot_messages(self, since: float) -> str:
+        command = [
+            *("journalctl", f"--user-unit={UNIT}", "--identifier=anyclauded"),
+            *(f"--since=@{int(since)}", "--lines=50", "--output=cat", "--no-pager", "--quiet"),
+        ]
+        try:
+            done = self._run(command)
+        except CommandError:
+            return ""
+        return done.stdout if done.returncode == 0 else ""
 
     def remove(self) -> None:
         self._systemctl("disable", "--now", UNIT)

@@ -11,7 +11,8 @@ from anyclaude.cli.command import ExitCode, own_paths
 from anyclaude.cli.output import Json, emit, facts, note, report
 
 if TYPE_CHECKING:
-    from anyclaude.cli.service.manager import ServiceManager
+    from anyclaude.cli.service.manager import Program, ServiceManager
+    from anyclaude.runtime.paths import Paths
 
 app = typer.Typer(help="Run the daemon as a service of your session.", no_args_is_help=True)
 
@@ -27,6 +28,9 @@ def install(json: Json = False) -> None:
     paths, manager = own_paths(), _manager()
     program = lifecycle.find_program(Path(sysconfig.get_path("scripts")), paths, os.environ)
     wanted = found_in(os.environ, paths.config_file, Path.cwd())
+    warnings = _warnings(program, paths)
+    for warning in warnings:
+        note(f"Warning: {warning}")
     done = lifecycle.install(manager, program, wanted, paths)
     for setting in done.recorded:
         note(f"Recorded {setting.variable} as {setting.key} in {paths.config_file}.")
@@ -37,6 +41,7 @@ def install(json: Json = False) -> None:
             {"variable": s.variable, "key": s.key, "value": s.value} for s in done.recorded
         ],
         "pid": done.pid,
+        "warnings": warnings,
     }
     what = "Installed" if done.changed else "Already installed"
     report(document, f"{what}: {manager.file}. anyclauded runs as pid {done.pid}.", json=json)
@@ -98,6 +103,18 @@ def status(json: Json = False) -> None:
         )
     if not state.running:
         raise typer.Exit(ExitCode.NOT_RUNNING if installed else ExitCode.NOT_FOUND)
+
+
+def _warnings(program: "Program", paths: "Paths") -> list[str]:
+    """What the service may not be able to read on macOS."""
+    if sys.platform != "darwin":
+        return []
+    from anyclaude.cli.service import protected
+    from anyclaude.runtime.settings import load
+
+    model = load(paths.config_file, os.environ).settings.model.path
+    places = protected.read_by(program, paths, model, os.environ, Path.cwd())
+    return protected.warnings(places, Path.home())
 
 
 def _manager() -> "ServiceManager":

@@ -1,10 +1,12 @@
 """`anyclaudectl wait`: returns once the daemon answers, or once requests are answered."""
 
+import os
+import sys
 from typing import Annotated
 
 import typer
 
-from anyclaude.cli.command import own_paths
+from anyclaude.cli.command import CommandError, ExitCode, own_paths
 from anyclaude.cli.convert import to_dict
 from anyclaude.cli.output import Json, report
 
@@ -19,8 +21,14 @@ def wait(
     json: Json = False,
 ) -> None:
     """Wait until the daemon answers, or until the mode is ready."""
+    from anyclaude.cli.service.lifecycle import find_manager, with_boot_messages
     from anyclaude.cli.waiting import describe, wait_for_service
 
-    socket_path = own_paths().control_socket
-    status = wait_for_service(socket_path, ready=ready, timeout_seconds=timeout)
+    paths = own_paths()
+    try:
+        status = wait_for_service(paths.control_socket, ready=ready, timeout_seconds=timeout)
+    except CommandError as error:
+        if error.code is not ExitCode.TIMEOUT:
+            raise
+        raise with_boot_messages(error, find_manager(sys.platform, os.environ), paths) from None
     report(to_dict(status), describe(status), json=json)
