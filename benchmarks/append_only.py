@@ -51,7 +51,7 @@ _THINK: Final = ("<think>", "</think>")
 
 @dataclass(frozen=True)
 class Family:
-    """What a template does not say about its model."""
+    """The facts of a model family that its template does not contain."""
 
     # A file in `templates`, without its extension.
     template: str

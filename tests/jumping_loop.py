@@ -6,7 +6,7 @@ from typing import Any
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
-    """Real time, and the hours that a test lets pass at once."""
+    """A loop on real time plus the hours that a test adds at once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -16,8 +16,8 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         return super().time() + self._slept_seconds
 
     async def sleep_through(self, seconds: float) -> None:
-        """Every timer that is due by then rings before anything else happens."""
-        # Whoever waits has armed its timer.
+        """Every timer that is due by then fires before anything else happens."""
+        # Every waiting task has set its timer by now.
         for _ in range(10):
             await asyncio.sleep(0)
         self._slept_seconds += seconds

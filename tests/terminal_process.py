@@ -28,7 +28,7 @@ class TerminalProcess:
             stdout=theirs,
             stderr=theirs,
             start_new_session=True,
-            # Else its Ctrl-C interrupts nobody.
+            # Otherwise Ctrl-C would not reach the process.
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         os.close(theirs)
@@ -78,7 +78,7 @@ class TerminalProcess:
         try:
             data = os.read(self._ours, _READ_BYTES)
         except OSError:
-            # Linux tells by EIO that nobody has the other end open.
+            # On Linux EIO means that the other end is closed.
             return False
         self.seen += data.decode(errors="replace").replace("\r\n", "\n")
         return bool(data)

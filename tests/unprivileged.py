@@ -1,4 +1,4 @@
-"""Root reads every file, whatever its mode. Here a test gives that up, as a user never has it."""
+"""Runs a test without root's right to read every file, since users do not have it."""
 
 import contextlib
 import os

@@ -56,7 +56,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         name = getattr(item, "originalname", "")
         if own and item.get_closest_marker("row") and name in _OPEN:
             item.add_marker(pytest.mark.xfail(reason=_OPEN[name], strict=True))
-    # They may leave a server busy or worse, which would be held against the other cases.
+    # They may leave a server busy or broken, which would make other cases fail.
     items.sort(key=lambda item: item.get_closest_marker("heavy") is not None)
 
 

@@ -176,7 +176,7 @@ def test_only_fields_of_the_api(endpoint: Endpoint, stream: bool) -> None:
 
 
 def _without_ids(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    # Ids are new each time; what a parser adds with null is not told apart from nothing.
+    # Ids are new each time; fields that a parser adds as null count as absent.
     return [{k: v for k, v in block.items() if k != "id" and v is not None} for block in content]
 
 

@@ -525,7 +525,7 @@ def test_context_management(endpoint: Endpoint, edit: Any) -> None:
 def test_stop_sequence(endpoint: Endpoint, stream: bool) -> None:
     """The text ends before the sequence, which is named as the reason."""
     free = text_of(endpoint.create(max_tokens=40, temperature=0))
-    # From the middle of what the model says by itself, over the ends of tokens.
+    # Taken from the middle of the model's own text, across token borders.
     sequence = free[len(free) // 2 :][:4]
     if not sequence.strip() or "\ufffd" in sequence:
         pytest.skip("the model said too little")

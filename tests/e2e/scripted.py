@@ -110,7 +110,7 @@ class Request:
     def is_compaction(self) -> bool:
         if self.identity.request_class == worker.REQUEST_CLASS_COMPACTION:
             return True
-        # Before 2.1.273 no header says so.
+        # Versions before 2.1.273 send no header for this.
         return _SUMMARY_REQUEST in str(self.messages[-1]["content"])
 
     @property

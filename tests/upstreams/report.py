@@ -21,7 +21,7 @@ class Reporter:
         self._page = page
         self._date = date
         self.versions: dict[str, str] = {}
-        # By case, then by how it was asked: the outcome and what was noted.
+        # By case, then by mode: the outcome and the note.
         self._rows: dict[str, dict[str, str]] = {}
         self._sentences: dict[str, str] = {}
 

@@ -1,1 +1,1 @@
-"""What a Mac owner runs to check what only a Mac can show: `tools/mac-check`."""
+"""Checks that a Mac's owner runs for what only a Mac can show: `tools/mac-check`."""

@@ -37,7 +37,7 @@ class ApiError(Exception):
     message: str
     # Whole seconds; None sends a retry-after header with 429 and 529 alone.
     retry_after_seconds: int | None = None
-    # False tells the client's SDK not to retry, because somebody has to act first.
+    # False tells the client's SDK not to retry, because the user has to act first.
     should_retry: bool | None = None
     error_type: str = ""
 

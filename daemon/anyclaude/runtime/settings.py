@@ -35,7 +35,7 @@ class ServerSettings(_Section):
     """The HTTP endpoint that Claude Code talks to."""
 
     host: Literal["127.0.0.1", "::1", "localhost"] = "127.0.0.1"
-    # 0 takes any free port; `anyclaudectl status` shows which.
+    # 0 means any free port; `anyclaudectl status` shows it.
     port: int = Field(49152, ge=0, le=65535)
     # A file with the token that every request must present; empty: no token is needed.
     auth_token_file: str = ""

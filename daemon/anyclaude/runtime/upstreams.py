@@ -69,7 +69,7 @@ class UpstreamSettings(BaseModel):
     # A larger max_tokens of a client is reduced to this; 0: never.
     max_output_tokens: int = Field(0, ge=0)
     switch: SwitchPolicy = SwitchPolicy.START_FIRST
-    # For stop-first: how long the server may take to answer after the MLX worker has stopped.
+    # For stop-first: how long the server may take to respond after the MLX worker has stopped.
     switch_ready_seconds: float = Field(10.0, ge=0)
     # Sent with every request.
     headers: dict[str, str] = {}

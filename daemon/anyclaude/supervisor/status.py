@@ -106,7 +106,9 @@ def _disk_problems(disk: worker_pb2.DiskStatus) -> list[str]:
     if disk.state == worker_pb2.DISK_STATE_SERVING:
         return []
     why = disk.last_error or "another service uses the folder"
-    return [f"KV caches do not reach the disk ({why}); serving goes on. Folder: {disk.folder}"]
+    return [
+        f"KV caches do not reach the disk ({why}); requests are answered. Folder: {disk.folder}"
+    ]
 
 
 def memory_problems(memory: worker_pb2.MemoryStatus) -> list[str]:

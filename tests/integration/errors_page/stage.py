@@ -40,7 +40,7 @@ TOKEN: Final = "the-token"
 # What waits in the queue of the local model, and what the front end holds at once.
 _QUEUED: Final = 1
 _HELD: Final = 4
-# Long enough that an endless answer outlasts what is asked beside it.
+# Long enough that an endless answer outlasts the requests beside it.
 _WINDOW_TOKENS: Final = 4096
 # Headers that say something about an error, in the order in which they are shown.
 _SHOWN: Final = ("content-type", "request-id", "retry-after", "x-should-retry", "allow")
@@ -63,7 +63,7 @@ class Stage:
             self._server.base_url: "http://127.0.0.1:1234",
             self._closed: "http://127.0.0.1:8080",
             str(self._folder): "/path/to",
-            # Known from the moment on that it was asked.
+            # The server counts the request from the moment it arrives.
             ", anyclaude-served": "",
         }
 
@@ -185,7 +185,7 @@ class Stage:
     def show(self, answer: httpx.Response) -> str:
         """The response without what differs from run to run."""
         told = [f"{name}: {answer.headers[name]}" for name in _SHOWN if name in answer.headers]
-        # The phrase behind the status is another in each Python, and nobody reads it.
+        # The phrase after the status differs between Python versions.
         head = f"HTTP/1.1 {answer.status_code}"
         return self.same("\n".join([head, *told, "", _shortened(answer)]))
 

@@ -289,7 +289,7 @@ def test_too_many_requests(scripted: ScriptedWorker, body: dict[str, Any]) -> No
                 b"Content-Length: %d\r\n\r\n%s" % (len(content), content[:-1])
             )
             with httpx.Client(base_url=front.base_url) as http:
-                # The place is taken as soon as the head is read, which no answer tells.
+                # The slot is used as soon as the head is read, which no response shows.
                 while (answer := http.post("/v1/messages", content=b"{")).status_code == 400:
                     pass
                 check_error(answer, 529, "overloaded_error")

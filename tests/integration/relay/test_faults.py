@@ -96,7 +96,7 @@ def test_an_address_that_does_not_answer():
     """Connecting is given up after two seconds by default."""
     with socket.socket() as full, socket.socket() as waiting:
         full.bind(("127.0.0.1", 0))
-        # The queue holds one connection, which nobody accepts: the next one gets no answer.
+        # The backlog has one connection that is never accepted, so the next one gets no response.
         full.listen(0)
         waiting.connect(full.getsockname())
         url = f"http://127.0.0.1:{full.getsockname()[1]}"

@@ -13,7 +13,7 @@ from tests.integration.conversation import Talker, body, instructions
 from tests.integration.service import Service, worker_of
 from tests.models.requests import BASH, Block, assistant, system, user
 
-# Told nowhere else, so that it is known again wherever it should not be.
+# A text that occurs nowhere else, so that any leak of it is found.
 _SECRET: Final = "quicksilver heron"
 _READ: Final[Block] = BASH | {"name": "Read", "description": "Reads a file."}
 

@@ -36,7 +36,7 @@ from tests.models.requests import BASH, Block, assistant, call, result, system, 
 _CHUNK_TOKENS: Final = 64
 _BILLING: Final = "x-anthropic-billing-header: cc_version=2.1.197; cch="
 _NO_TOOL: Final[Block] = {"type": "none"}
-# Some two hundred chunks of prefill, of which a test lets a few pass.
+# About two hundred chunks of prefill, of which a test waits for a few.
 _LONG_PROMPT: Final = "the quick brown fox " * 1500
 
 
@@ -300,7 +300,7 @@ def test_leaving_during_prefill_keeps_what_was_computed(tiny: Service) -> None:
         with http.stream(
             "POST", "/v1/messages", json=question, headers=prompts.session(session)
         ) as answer:
-            # Held: the connection closes with its iterator.
+            # The iterator is kept, since the connection closes with it.
             lines = answer.iter_lines()
             assert next(lines) == "event: message_start"
             # Eight turns of an answer, between which the long prompt has as many of its own.

@@ -30,7 +30,7 @@ from tests.models.requests import user
 _MODE: Final = "x-anyclaude-mode"
 _KEY: Final = "sk-of-every-mode"
 _README: Final = (ROOT / "README.md").read_text()
-# A server that counts says these.
+# The counts of a server that counts.
 _COUNTED: Final = {"vllm": 7, "claude": 11}
 _EVENTS: Final = (
     {
@@ -190,7 +190,7 @@ def test_the_key_is_in_no_error_of_claude_mode() -> None:
         http = stack.enter_context(service.http())
         for name in ("relay", "frontend"):
             service.wait_worker(control_pb2.WORKER_STATE_READY, name)
-        # A request that is read before the front end knows the mode is told to come again.
+        # A request that is read before the front end knows the mode gets an error to retry.
         refused = http.post("/v1/messages", json=body(user("hi")))
         while refused.status_code == 529:
             refused = http.post("/v1/messages", json=body(user("hi")))

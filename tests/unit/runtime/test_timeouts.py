@@ -9,7 +9,7 @@ from tests.jumping_loop import JumpingLoop, run
 
 
 def test_what_comes_after_a_sleep_is_in_time() -> None:
-    """An hour passes at once; what is awaited comes a moment later, and nothing times out."""
+    """After a jump of an hour, a result that comes a moment later is in time."""
 
     async def work(loop: JumpingLoop) -> None:
         answer: asyncio.Future[str] = loop.create_future()
@@ -28,7 +28,7 @@ def test_what_comes_after_a_sleep_is_in_time() -> None:
 
 
 def test_a_second_late_ring_is_the_end() -> None:
-    """After the second sleep the time has passed: a wait never lasts for ever."""
+    """After a second sleep the timeout expires, so a wait always ends."""
 
     async def work(loop: JumpingLoop) -> None:
         async def wait() -> None:
@@ -46,7 +46,7 @@ def test_a_second_late_ring_is_the_end() -> None:
 
 
 def test_a_ring_in_time_is_the_end() -> None:
-    """Without a sleep it is an ordinary timeout, also after it was restarted."""
+    """Without a sleep it is an ordinary timeout, also after a restart."""
 
     async def work(_: JumpingLoop) -> None:
         async def wait(seconds: float, *, restarted: bool) -> None:

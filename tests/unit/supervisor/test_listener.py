@@ -1,4 +1,4 @@
-"""The HTTP socket: its address as others get it, and the owner of a port that is taken."""
+"""The HTTP socket: its address as others see it, and the owner of a port in use."""
 
 import socket
 import subprocess
@@ -55,7 +55,7 @@ def test_rapportd_is_explained(rapportd: tuple[int, int]) -> None:
 
 
 def test_an_owner_that_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another user's process cannot be seen: the message has the command that names it."""
+    """Another user's process is invisible, so the message has the command that names it."""
 
     def hidden(process: psutil.Process, kind: str) -> None:
         raise psutil.AccessDenied(process.pid)

@@ -57,7 +57,7 @@ def _printing(outputs: Mapping[str, str]) -> machine.Reader:
 
 
 def test_a_failing_section_does_not_end_the_others():
-    """Its error is its part of the report, and the next section runs."""
+    """The failed section shows its error, and the next section runs."""
 
     def fail() -> list[str]:
         raise subprocess.CalledProcessError(3, ["tool"], output="", stderr="what went wrong")
@@ -140,7 +140,7 @@ def test_protected_folders_are_recognised(folder: str, expected: bool):
     ],
 )
 def test_an_answer_says_how_it_ended(stream: bytes, ended: str):
-    """A stream that ends early is not taken for a complete one."""
+    """A stream that ends early is not reported as complete."""
     delta = b'data: {"type": "message_delta", "usage": {"output_tokens": 7}}'
     answer = read_answer([delta, stream], "req_1")
     assert (answer.ended, answer.output_tokens) == (ended, 7)

@@ -61,7 +61,7 @@ class Exchange:
                 ) from error
 
     async def import_caches(self, request: pb.ImportCachesRequest) -> pb.ImportCachesResponse:
-        """Raises ExchangeError; then nothing was imported, unless the file changed meanwhile."""
+        """Raises ExchangeError; then nothing was imported, unless the file changed while read."""
         async with self._turn:
             shape = await self._on_engine(self._segment_shape)
             if shape is None:

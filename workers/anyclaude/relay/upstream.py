@@ -193,7 +193,7 @@ class Upstream:
             seconds = min(max(1, round(refused.wait_seconds + 0.5)), _MAX_RETRY_AFTER_SECONDS)
             raise ApiError(
                 529,
-                f"{self.party} failed {self.breaker.failures} times in a row and is asked again in "
+                f"{self.party} failed {self.breaker.failures} times in a row and is tried again in "
                 f"{seconds} s. The last time: {self._last_error}",
                 retry_after_seconds=seconds,
             ) from None

@@ -14,27 +14,27 @@ if TYPE_CHECKING:
 
 # Sentences by the word of the cause, as `--json` prints it.
 SENTENCES: Final = {
-    "first_sight": "nothing that is kept begins as this prompt does",
+    "first_sight": "no kept prompt begins like this one",
     "new_lineage": "a new conversation, begun from a kept prefix",
-    "extended": "the conversation goes on; only what is new was computed",
+    "extended": "the conversation continues; only new tokens were computed",
     "edited_history": "an earlier message changed",
     "rejoined": "it left its latest turn and continues another kept one",
-    "not_kept": "a short side call, which leaves nothing behind",
+    "not_kept": "a short side call, whose cache is not kept",
     "evicted": "the kept segments were evicted",
     "pruned": "the kept segments were pruned",
     "corrupt_record": "its record on disk was damaged",
-    "checkpoint": "the model has layers that go back to saved states only",
+    "checkpoint": "the model has layers that can only be restored from saved states",
     "tools_changed": "the tools changed",
     "instructions_changed": "the instructions changed",
     "thinking_changed": "thinking was switched on or off",
     "model_changed": "what is kept was computed by another model",
     "thinking_dropped": "the chat template left out earlier thinking",
     "answer_rendered_differently": (
-        "the answer came back as it was, and the chat template wrote it in other tokens"
+        "the answer came back unchanged, and the chat template wrote it in other tokens"
     ),
     "template_varied": "the chat template wrote the same in another way",
-    "forgotten": ("it differs from what is kept, and what was said then is not known any more"),
-    "unknown": "nothing that is remembered says why",
+    "forgotten": "it differs from what is kept, and the earlier messages are not remembered",
+    "unknown": "no remembered fact explains it",
 }
 
 

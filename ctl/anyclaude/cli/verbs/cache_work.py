@@ -96,13 +96,13 @@ def export_caches(
     file: _File,
     session: Annotated[str, typer.Option(help="Only caches of this session.")] = "",
     prefixes: Annotated[
-        bool, typer.Option("--prefixes", help="Only system-and-tools prefixes: nothing said.")
+        bool, typer.Option("--prefixes", help="Only prefixes of tools and instructions.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     timeout: _Timeout = _SECONDS,
     json: Json = False,
 ) -> None:
-    """Write caches to one file. It holds what was said in them, so only you can read it."""
+    """Write caches to one file. It contains conversations, so only you can read it."""
     from anyclaude.cache.v1 import cache_pb2
 
     if session and prefixes:
@@ -116,7 +116,7 @@ def export_caches(
     report({"path": path, **to_dict(answer)}, _exported(answer, path), json=json)
     if answer.left_out_segments:
         note(
-            f"Segments left out: {answer.left_out_segments}. They were evicted meanwhile, or their "
+            f"Segments left out: {answer.left_out_segments}. They were evicted, or their "
             "records are corrupt; `anyclaudectl logs` says more."
         )
 
@@ -132,7 +132,7 @@ def import_caches(file: _File, timeout: _Timeout = _SECONDS, json: Json = False)
     report({"path": path, **to_dict(answer)}, _imported(answer), json=json)
     if answer.unpinned_segments:
         note(
-            f"Pins left out: {answer.unpinned_segments}. Pinned caches may take no more here "
+            f"Pins left out: {answer.unpinned_segments}. Pinned caches may use no more here "
             "(cache.max_pinned_fraction)."
         )
     if answer.left_out_segments:

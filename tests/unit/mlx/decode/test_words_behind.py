@@ -1,4 +1,4 @@
-"""Words behind a call that was closed: they are words, and never part of one of its arguments."""
+"""Text after a call that was closed stays text and never becomes part of an argument."""
 
 import pytest
 

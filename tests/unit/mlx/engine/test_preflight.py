@@ -126,7 +126,7 @@ def test_a_request_that_does_not_fit_now_is_sent_again_later() -> None:
 
 
 def test_a_request_that_never_fits_is_refused_for_good() -> None:
-    """Beside the model alone, one byte is missing: clients do not send the request again."""
+    """A request larger than the machine's memory beside the model is an error without retry."""
     machine = Scripted()
     it = engine(machine)
     machine.total = WEIGHTS + enough(it)
@@ -140,7 +140,7 @@ def test_a_request_that_never_fits_is_refused_for_good() -> None:
 
 
 def test_idle_caches_are_evicted_before_a_refusal(tmp_path: Path) -> None:
-    """Only what is needed leaves, the oldest first, and it comes back from disk."""
+    """Only the needed bytes are evicted, the oldest first, and read back from disk later."""
     machine = Scripted(available=10 * GB)
     disk = DiskTier(tmp_path, "model", 1 << 30)
     try:
@@ -162,7 +162,7 @@ def test_idle_caches_are_evicted_before_a_refusal(tmp_path: Path) -> None:
 
 
 def test_no_cache_leaves_for_a_request_that_does_not_fit_without_it() -> None:
-    """Where evicting everything would not be enough, every idle cache stays."""
+    """If evicting everything would not be enough, nothing is evicted."""
     machine = Scripted(available=10 * GB)
     it = with_idle_caches(machine)
     before = it.engine.store.budget.nbytes
@@ -225,7 +225,7 @@ def test_pressure_evicts_idle_caches(level: Pressure, stays: bool) -> None:
 
 
 def test_a_model_that_does_not_fit_is_not_loaded(tmp_path: Path) -> None:
-    """Weights and reserve against what is available now and what there is at all, to the byte."""
+    """Weights plus reserve are compared with available and total memory, to the byte."""
     (tmp_path / "model.safetensors").write_bytes(b"x" * 1000)
     check_weights(tmp_path, Scripted(available=RESERVE + 1000), RESERVE)
     with pytest.raises(ShortOfMemoryError, match="mode lmstudio"):

@@ -79,7 +79,7 @@ def _check_state(path: Path, scenario: str, point: Point) -> None:
         assert (status.quarantined, status.orphans, status.last_error) == (0, 0, "")
         assert not list(path.rglob("*.tmp"))
         assert status.nbytes == disk.bytes_on_disk(path)
-        # And the writer goes on as if nothing had been.
+        # The writer continues normally.
         disk.act(tier, scenario)
         assert tier.flush(20)
         for name, saved in new.items():

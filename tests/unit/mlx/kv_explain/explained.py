@@ -111,7 +111,7 @@ class Talk:
     words: TokenizerWrapper | None = None
     model: str = "one"
     checkpoints: int = 8
-    # Whether answers stand in later prompts as the model wrote them.
+    # Whether later prompts contain answers in the model's own tokens.
     spliced: bool = False
     limits: ExplainLimits = ExplainLimits()  # noqa: RUF009 - frozen
     counter: Iterator[int] = field(default_factory=itertools.count)
@@ -281,7 +281,7 @@ def conversation(talk: Talk, rng: random.Random, turns: int, **send: Any) -> Out
     for _ in range(turns - 1):
         words = [user(sentence(rng))]
         if rng.random() < 0.4:
-            # A call of an earlier turn, which the client tells of itself.
+            # A call of an earlier turn, made up by the client.
             words = [user("go"), assistant(call("c1")), user(result("c1", sentence(rng)))]
         outcome = talk.send(outcome.next(*words), sentence(rng), **send)
         assert outcome.cause == "extended"

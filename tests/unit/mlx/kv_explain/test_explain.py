@@ -371,7 +371,7 @@ def test_what_is_remembered_is_bounded() -> None:
     again, body = talk.send(opening, session="c"), copy.deepcopy(opening)
     assert again.cause == "extended"
     body["messages"][0]["content"] += " Else."
-    # Its tokens are still in the tree; what was said is not known.
+    # Its tokens are still in the tree, but its messages are forgotten.
     assert talk.send(body, session="a").cause == "forgotten"
     body["messages"][0]["content"] = "Other words."
     assert talk.send(body, session="c").cause == "edited_history"

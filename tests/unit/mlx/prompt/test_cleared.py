@@ -37,12 +37,12 @@ def _edit(**fields: Any) -> dict[str, Any]:
     ],
 )
 def test_what_a_request_keeps(edits: Any, turns: int | None) -> None:
-    """Every documented form is understood, and any other form counts as nothing said."""
+    """Every documented form is understood, and any other form is ignored."""
     assert kept_thinking_turns(_asked(edits)) == turns
 
 
 def test_a_request_without_context_management_says_nothing() -> None:
-    """Without the field, and with a field of another shape, the template decides."""
+    """Without the field, or with one of another shape, the template decides."""
     assert kept_thinking_turns(request(user("Hi."))) is None
     assert kept_thinking_turns(request(user("Hi."), context_management=[])) is None
 

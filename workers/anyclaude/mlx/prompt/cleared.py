@@ -1,6 +1,6 @@
 """How much earlier thinking a request keeps: the context edit `clear_thinking_20251015`.
 
-A client that says nothing leaves it to the chat template. Claude Code asks to keep all of it.
+Without the edit, the chat template decides. Claude Code asks to keep all of it.
 Source: "Context editing" in Anthropic's documentation, "Thinking block clearing".
 """
 
@@ -20,7 +20,7 @@ _DEFAULT_TURNS: Final = 1
 def kept_thinking_turns(request: CountTokensRequest) -> int | None:
     """How many turns, counted from the end, keep their thinking; None if the client does not say.
 
-    What the client wrote in another form than the documented one counts as not said.
+    An edit in any other than the documented form is ignored.
     """
     edits = _mapping((request.model_extra or {}).get("context_management")).get("edits")
     if not isinstance(edits, list):
