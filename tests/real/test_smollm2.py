@@ -57,7 +57,7 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
 def test_a_real_model_answers_alike_with_and_without_its_caches(
     way: str, smollm2: tuple[Any, Any], tmp_path: Path, record_property: RecordProperty
 ) -> None:
-    """First-step log-probabilities and tokens are equal in every turn, and most tokens are reused."""
+    """First-step log-probabilities and tokens are equal in every turn, and most are reused."""
     model, tokenizer = smollm2
     kv_bits, rng = (8 if "8-bit" in way else 0), random.Random(way)
     reused = total = 0
