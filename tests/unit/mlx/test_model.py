@@ -1,4 +1,4 @@
-"""A model that is there and may not be read: a reason and what to do, not a crash."""
+"""A model that is there and cannot be read: a reason and what to do, not a crash."""
 
 import errno
 import tempfile
@@ -69,3 +69,14 @@ def test_a_folder_that_macos_protects(folder: Path, monkeypatch: pytest.MonkeyPa
 
     assert f"Operation not permitted: {folder}" in str(caught.value)
     assert "Full Disk Access" in str(caught.value)
+
+
+def test_a_link_that_leads_nowhere(folder: Path) -> None:
+    """A hub cache whose weights were deleted is an incomplete model, and names the file."""
+    weights = folder / "model-00002.safetensors"
+    weights.symlink_to(folder / "gone")
+
+    with pytest.raises(ModelMissingError, match="is incomplete: No such file") as caught:
+        find_folder(str(folder))
+
+    assert str(weights) in str(caught.value)

@@ -79,6 +79,12 @@ def find_folder(path: str) -> Path:
         _check_readable(folder)
     except PermissionError as error:
         raise _unreadable(error) from error
+    except OSError as error:
+        # A link of the hub cache that leads nowhere, or a volume that is gone.
+        raise ModelMissingError(
+            f"The model at {path} is incomplete: {error.strerror}: {error.filename}. "
+            "Download it again, or choose another with model.path (or ANYCLAUDE_MODEL)."
+        ) from error
     return folder
 
 
