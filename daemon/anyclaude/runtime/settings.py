@@ -118,6 +118,8 @@ class MlxSettings(_Section):
     memory_check: bool = True
     # The part of that memory that stays free for everything else, prefill's temporaries included.
     memory_reserve_bytes: int = Field(256 * 1024**2, ge=0)
+    # Memory of MLX that macOS may not compress or swap out; 0: MLX's default, which is none.
+    wired_limit_bytes: int = Field(0, ge=0)
     stop_grace_seconds: float = Field(5.0, ge=0)
 
 

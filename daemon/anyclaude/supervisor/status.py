@@ -24,6 +24,8 @@ _STATES: Final = {
     State.BACKOFF: control_pb2.WORKER_STATE_BACKOFF,
     State.FATAL: control_pb2.WORKER_STATE_FATAL,
 }
+# The share of Metal's working set from which on a model is near the limit.
+NEAR_WORKING_SET: Final = 0.9
 _BROKEN: Final = frozenset({State.BACKOFF, State.FATAL})
 
 
@@ -50,6 +52,7 @@ async def status(daemon: Daemon) -> control_pb2.Status:
     if CACHE_WORKER in seen:
         _add_caches(answer, seen[CACHE_WORKER])
         answer.notices.extend(_notices(seen[CACHE_WORKER]))
+        answer.notices.extend(wired_notices(answer.memory))
     if mode.worker == CACHE_WORKER:
         answer.problems.extend(memory_problems(answer.memory))
     return answer
@@ -132,6 +135,20 @@ def memory_problems(memory: worker_pb2.MemoryStatus) -> list[str]:
             f"available: it may become slow. Close other programs; {smaller}."
         ]
     return []
+
+
+def wired_notices(memory: worker_pb2.MemoryStatus) -> list[str]:
+    """A notice when the model is so near to the limit of Metal that macOS may slow it down."""
+    needed, most = memory.weights_bytes + memory.prompt_bytes, memory.working_set_bytes
+    if not most or needed <= NEAR_WORKING_SET * most:
+        return []
+    weights, prompt = _gigabytes(memory.weights_bytes), _gigabytes(memory.prompt_bytes)
+    return [
+        f"The model ({weights}) and the KV cache of one Claude Code prompt ({prompt}) take most of "
+        f"the {_gigabytes(most)} that Metal recommends: if macOS compresses them, the model runs "
+        "at a fraction of its speed. A smaller model or cache.kv_bits = 8 takes less; "
+        "mlx.wired_limit_bytes keeps them in memory, with the risk that docs/cache.md describes."
+    ]
 
 
 def _notices(seen: worker_pb2.GetStatusResponse) -> list[str]:

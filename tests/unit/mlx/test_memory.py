@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from anyclaude.mlx import memory
+from anyclaude.mlx import main, memory
 from anyclaude.mlx.memory import Machine, Pressure, linux_pressure, macos_available, macos_level
+from anyclaude.runtime.settings import MlxSettings, Settings
 
 _PSI = """some avg10={some} avg60=0.00 avg300=0.00 total=12345
 full avg10={full} avg60=0.00 avg300=0.00 total=1234
@@ -172,3 +173,50 @@ def test_the_machine_at_hand() -> None:
     assert 0 < machine.available_bytes() <= psutil.virtual_memory().total
     assert machine.footprint_bytes() == pytest.approx(psutil.Process().memory_info().rss, rel=0.2)
     assert machine.pressure() in Pressure
+
+
+@pytest.fixture
+def wired(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The limits that were set, on a machine with Metal that recommends 12 GiB."""
+    limits: list[int] = []
+    monkeypatch.setattr(memory.mx.metal, "is_available", lambda: True)
+    info = {"max_recommended_working_set_size": 12 * GIB}
+    monkeypatch.setattr(memory.mx, "device_info", lambda: info)
+    monkeypatch.setattr(memory.mx, "set_wired_limit", limits.append)
+    return limits
+
+
+def test_the_wired_limit_is_set_once_before_the_model_is_loaded(
+    wired: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loading begins with the limit in force."""
+    at_load: list[list[int]] = []
+    monkeypatch.setattr(main, "load", lambda _: at_load.append(list(wired)))
+    settings = Settings(mlx=MlxSettings(wired_limit_bytes=10 * GIB, memory_check=False))
+    main._load(settings, Machine())
+
+    assert at_load == [[10 * GIB]]
+
+
+def test_no_wired_limit_is_the_default(wired: list[int]) -> None:
+    """0 leaves MLX alone."""
+    memory.wire(Settings().mlx.wired_limit_bytes)
+    assert wired == []
+
+
+def test_a_wired_limit_that_metal_does_not_allow_is_refused(wired: list[int]) -> None:
+    """One byte more than the recommended working set is an error with both numbers."""
+    memory.wire(12 * GIB)
+    with pytest.raises(ValueError, match=f"{12 * GIB + 1} .* {12 * GIB},"):
+        memory.wire(12 * GIB + 1)
+    assert wired == [12 * GIB]
+
+
+def test_the_wired_limit_has_no_effect_without_metal(
+    wired: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same configuration works on a machine without Metal."""
+    monkeypatch.setattr(memory.mx.metal, "is_available", lambda: False)
+    memory.wire(10 * GIB)
+    assert wired == []
+    assert memory.working_set_bytes() == 0

@@ -58,10 +58,7 @@ def main() -> NoReturn:
     mx.set_cache_limit(settings.mlx.buffer_cache_limit_bytes)
     machine = Machine()
     try:
-        if settings.mlx.memory_check:
-            folder = find_folder(settings.model.path)
-            memory.check_weights(folder, machine, settings.mlx.memory_reserve_bytes)
-        model = load(settings.model)
+        model = _load(settings, machine)
         renderer = PromptRenderer(
             model.new_tokenizer(),
             spliced_bytes=settings.model.spliced_bytes if settings.model.spliced_turns else 0,
@@ -116,6 +113,15 @@ def main() -> NoReturn:
         disk.close()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _load(settings: Settings, machine: Machine) -> Model:
+    """Loads the model after the machine's memory was checked and the wired limit set."""
+    if settings.mlx.memory_check:
+        folder = find_folder(settings.model.path)
+        memory.check_weights(folder, machine, settings.mlx.memory_reserve_bytes)
+    memory.wire(settings.mlx.wired_limit_bytes)
+    return load(settings.model)
 
 
 def _serve(engine: Engine) -> ExitCode:

@@ -104,6 +104,36 @@ def release_pool() -> None:
     mx.clear_cache()
 
 
+def working_set_bytes() -> int:
+    """Bytes that Metal recommends as the most for one process; 0 without Metal."""
+    if not mx.metal.is_available():
+        return 0
+    return int(mx.device_info().get("max_recommended_working_set_size", 0))
+
+
+def wire(limit_bytes: int) -> None:
+    """Keeps up to `limit_bytes` of MLX's arrays resident; 0 leaves MLX's default, which is none.
+
+    It is called once, before the model is loaded: changing the limit while requests come and go is
+    what reports of kernel panics have in common (ml-explore/mlx#3186).
+
+    Raises:
+        ValueError: Metal does not allow as many.
+    """
+    if not limit_bytes:
+        return
+    recommended = working_set_bytes()
+    if not recommended:
+        log.info("mlx.wired_limit_bytes has no effect without Metal")
+        return
+    if limit_bytes > recommended:
+        raise ValueError(
+            f"mlx.wired_limit_bytes = {limit_bytes} is more than this machine allows: at most "
+            f"{recommended}, the working set that Metal recommends. Set a smaller one, or 0."
+        )
+    mx.set_wired_limit(limit_bytes)
+
+
 class TooLargeError(Exception):
     """The model never fits into this machine's memory; the message has the numbers."""
 
@@ -309,10 +339,8 @@ def _macos_footprint() -> int:
 
 
 def _usable_bytes() -> int:
-    if sys.platform == "darwin":
-        recommended = mx.device_info().get("max_recommended_working_set_size")
-        if recommended:
-            return int(int(recommended) * _MACOS_SHARE)
+    if recommended := working_set_bytes():
+        return int(recommended * _MACOS_SHARE)
     return int(psutil.virtual_memory().total * _LINUX_SHARE)
 
 

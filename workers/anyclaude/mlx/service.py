@@ -145,6 +145,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
             footprint_bytes=self._machine.footprint_bytes(),
             pressure=f"MEMORY_PRESSURE_{self._pressure.level.name}",
             refused_requests=engine.refused_requests,
+            working_set_bytes=memory.working_set_bytes(),
         )
 
     def _model_change(self) -> pb.ModelChange | None:

@@ -517,7 +517,7 @@ class ModelInfo(_message.Message):
     def __init__(self, id: _Optional[str] = ..., display_name: _Optional[str] = ..., path: _Optional[str] = ..., fingerprint: _Optional[str] = ..., context_window_tokens: _Optional[int] = ..., is_demo: bool = ..., has_tools: bool = ..., has_thinking: bool = ..., takes_images: bool = ...) -> None: ...
 
 class MemoryStatus(_message.Message):
-    __slots__ = ("active_bytes", "peak_bytes", "weights_bytes", "cache_bytes", "cache_limit_bytes", "available_bytes", "prompt_bytes", "footprint_bytes", "pressure", "refused_requests")
+    __slots__ = ("active_bytes", "peak_bytes", "weights_bytes", "cache_bytes", "cache_limit_bytes", "available_bytes", "prompt_bytes", "footprint_bytes", "pressure", "refused_requests", "working_set_bytes")
     ACTIVE_BYTES_FIELD_NUMBER: _ClassVar[int]
     PEAK_BYTES_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -528,6 +528,7 @@ class MemoryStatus(_message.Message):
     FOOTPRINT_BYTES_FIELD_NUMBER: _ClassVar[int]
     PRESSURE_FIELD_NUMBER: _ClassVar[int]
     REFUSED_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    WORKING_SET_BYTES_FIELD_NUMBER: _ClassVar[int]
     active_bytes: int
     peak_bytes: int
     weights_bytes: int
@@ -538,7 +539,8 @@ class MemoryStatus(_message.Message):
     footprint_bytes: int
     pressure: MemoryPressure
     refused_requests: int
-    def __init__(self, active_bytes: _Optional[int] = ..., peak_bytes: _Optional[int] = ..., weights_bytes: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., cache_limit_bytes: _Optional[int] = ..., available_bytes: _Optional[int] = ..., prompt_bytes: _Optional[int] = ..., footprint_bytes: _Optional[int] = ..., pressure: _Optional[_Union[MemoryPressure, str]] = ..., refused_requests: _Optional[int] = ...) -> None: ...
+    working_set_bytes: int
+    def __init__(self, active_bytes: _Optional[int] = ..., peak_bytes: _Optional[int] = ..., weights_bytes: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., cache_limit_bytes: _Optional[int] = ..., available_bytes: _Optional[int] = ..., prompt_bytes: _Optional[int] = ..., footprint_bytes: _Optional[int] = ..., pressure: _Optional[_Union[MemoryPressure, str]] = ..., refused_requests: _Optional[int] = ..., working_set_bytes: _Optional[int] = ...) -> None: ...
 
 class TokenTotals(_message.Message):
     __slots__ = ("reused_tokens", "computed_tokens", "generated_tokens", "evictions")
