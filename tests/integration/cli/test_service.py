@@ -9,7 +9,10 @@ from unittest import mock
 
 import pytest
 
+from anyclaude.cli.command import CommandError
 from anyclaude.control.v1 import control_pb2
+from anyclaude.launcher.ready import reach
+from anyclaude.runtime.paths import find_paths
 from tests.integration.cli.conftest import Commands, ready_status
 from tests.integration.cli.scripted_control import ScriptedControl
 
@@ -215,6 +218,22 @@ def test_wait_quotes_a_service_that_does_not_start(commands: Commands) -> None:
 
     assert done.returncode == 6
     assert "the service printed:\n  Cannot listen on 127.0.0.1 port 49152" in done.stderr
+
+
+def test_launcher_quotes_a_service_that_does_not_start(commands: Commands) -> None:
+    """`anyclaude` starts the service and, without an answer, says what the service printed."""
+    _unit(commands).parent.mkdir(parents=True)
+    _unit(commands).touch()
+    commands.put_program("journalctl", "print('No module named anyclaude')")
+
+    with (
+        mock.patch("anyclaude.cli.service.lifecycle._ANSWER_SECONDS", 0.0),
+        mock.patch.dict(os.environ, commands.environ, clear=True),
+        pytest.raises(CommandError, match="the service printed:\n  No module named anyclaude"),
+    ):
+        reach(find_paths(commands.environ), commands.environ)
+
+    assert "start anyclaude.service" in _changes(commands)
 
 
 def test_launcher_starts_an_installed_service(commands: Commands) -> None:
