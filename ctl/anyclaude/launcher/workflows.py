@@ -151,5 +151,5 @@ def lacking(mode: control_pb2.Mode, needs: control_pb2.Needs) -> tuple[str, ...]
             f"Recent prompts were up to {longest:,} tokens long; its window holds {window:,}."
         )
     if needs.images and model.HasField("takes_images") and not model.takes_images:
-        reasons.append("Recent prompts held images, which its model does not take.")
+        reasons.append("Recent prompts contained images, which its model does not accept.")
     return tuple(reasons)

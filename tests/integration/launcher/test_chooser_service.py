@@ -55,7 +55,7 @@ def test_the_page_shows_what_was_measured() -> None:
     assert "Speed:   first token after" in analysis
     assert "(1 request)" in analysis
     assert "ours: 1 conversations" in analysis or "ours: 0 conversations" in analysis
-    assert "held images, which its model does not take" in advice
+    assert "contained images, which its model does not accept" in advice
     assert (code, "CLAUDE anyclaude-demo" in rest) == (0, True), rest
     assert remembered == {"workflow": "analysis"}
     assert own["speed"]["requests"] == 1

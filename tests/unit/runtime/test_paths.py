@@ -60,8 +60,8 @@ def test_long_homes_fall_back_to_one_short_folder(home):
 
 def test_the_longest_home_that_fits_is_kept():
     """The fallback begins one byte past the limit of the longest socket name."""
-    room = MAX_SOCKET_PATH_BYTES - len("/run/frontend-999999.sock")
-    fits = "/" + "x" * (room - 1)
+    limit = MAX_SOCKET_PATH_BYTES - len("/run/frontend-999999.sock")
+    fits = "/" + "x" * (limit - 1)
     assert find_paths({"ANYCLAUDE_HOME": fits}).run == Path(fits) / "run"
     assert find_paths({"ANYCLAUDE_HOME": fits + "x"}).run.parent == Path("/tmp")
 

@@ -103,12 +103,12 @@ class JobMaker:
             emit=emit,
             keep=request.identity.request_class != pb.REQUEST_CLASS_UTILITY,
             listener=self._explainer.request(facts),
-            answered=self._answer_keeper(prompt.answer_position, facts.answer),
+            answered=self._on_answered(prompt.answer_position, facts.answer),
             render_seconds=time.monotonic() - began,
             created=began,
         )
 
-    def _answer_keeper(
+    def _on_answered(
         self, position: AnswerPosition | None, answer: AnswerRecorder
     ) -> Callable[[TokenArray], None] | None:
         """Keeps the answer's tokens for later prompts; None if answers are not spliced."""

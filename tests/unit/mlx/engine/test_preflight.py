@@ -202,12 +202,12 @@ def test_pressure_evicts_idle_caches(level: Pressure, stays: bool) -> None:
     store = it.engine.store
     for lineage in store.lineages():
         lineage.live = None
-    held = store.budget.nbytes
+    used = store.budget.nbytes
     watch = PressureWatch(machine, 1.0, it.engine.relieve)
     watch.check()
     it.engine.call(lambda: None)
     it.engine.step()
-    assert store.budget.nbytes == held
+    assert store.budget.nbytes == used
 
     machine.level = level
     for _ in range(3):
@@ -216,8 +216,8 @@ def test_pressure_evicts_idle_caches(level: Pressure, stays: bool) -> None:
         it.engine.step()
     assert watch.level is level
     if stays:
-        fifth = int(held * (1 - store.budget.prune_fraction))
-        assert held * 0.5 < store.budget.nbytes <= fifth
+        fifth = int(used * (1 - store.budget.prune_fraction))
+        assert used * 0.5 < store.budget.nbytes <= fifth
         kept = it.start([*prompt(7), 1, 2], "idle 7").answer()
         assert kept.reused >= 300
     else:

@@ -56,15 +56,15 @@ def test_idle_sessions_share_what_they_have_in_common(record_property: RecordPro
     # Sessions may begin with the same word by chance.
     kept = sum(len(node.tokens) for node in store.tree.nodes())
     assert distinct - sessions <= kept <= distinct
-    held = mx.get_active_memory() - before
+    used = mx.get_active_memory() - before
     needed = distinct * store.budget.bytes_per_token
     record_property(
         FIGURES,
-        f"{sessions} idle sessions: {held} bytes by MLX, {store.budget.nbytes} by the ledger, "
+        f"{sessions} idle sessions: {used} bytes by MLX, {store.budget.nbytes} by the ledger, "
         f"{needed:.0f} for distinct tokens",
     )
-    assert held <= 1.15 * needed
-    assert held == pytest.approx(store.budget.nbytes, rel=0.02)
+    assert used <= 1.15 * needed
+    assert used == pytest.approx(store.budget.nbytes, rel=0.02)
 
 
 def test_a_second_conversation_computes_only_its_own_words() -> None:

@@ -156,8 +156,8 @@ class RandomLoad(RuleBasedStateMachine):
         )
 
     def reach(self, _point: Point) -> None:
-        held = disk.bytes_on_disk(self.path)
-        self.most_bytes = max(self.most_bytes, held)
+        used = disk.bytes_on_disk(self.path)
+        self.most_bytes = max(self.most_bytes, used)
 
     @rule(
         number=st.integers(0, 23),
@@ -201,8 +201,8 @@ class RandomLoad(RuleBasedStateMachine):
     def pin(self, numbers, pinned):
         names = [self.NAMES[number] for number in numbers]
         self.tier.pin(names, pinned)
-        held = {name for name in names if self.tier.holds(name)}
-        self.pinned = self.pinned | held if pinned else self.pinned - set(names)
+        stored = {name for name in names if self.tier.holds(name)}
+        self.pinned = self.pinned | stored if pinned else self.pinned - set(names)
 
     @rule(number=st.integers(0, 23))
     def remove(self, number):
@@ -245,8 +245,8 @@ class RandomLoad(RuleBasedStateMachine):
         assert status.nbytes == disk.bytes_on_disk(self.path) <= self.BUDGET
         assert (status.quarantined, status.failed_writes) == (0, 0)
         assert status.pending_bytes == 0
-        held = {record.record_id for record in self.tier.records() if record.pinned}
-        assert held <= self.pinned
+        pinned = {record.record_id for record in self.tier.records() if record.pinned}
+        assert pinned <= self.pinned
 
     def teardown(self) -> None:
         self.tier.close()

@@ -70,8 +70,8 @@ def test_what_was_exported_is_reused_exactly(
     imported = import_all(other, tmp_path / "caches")
     assert (imported.segments, imported.tokens) == (exported.segments, exported.tokens)
     assert (imported.known, imported.left_out, imported.lineages) == (0, 0, 2)
-    held = other.engine.store.budget.nbytes
-    assert held == pytest.approx(engine.engine.store.tree.nbytes, rel=0.01)
+    used = other.engine.store.budget.nbytes
+    assert used == pytest.approx(engine.engine.store.tree.nbytes, rel=0.01)
     for number, prompt in enumerate(prompts):
         longer = prompt + words(random.Random(9), 20)
         answer = other.start(longer, f"s{number}", stable=160).answer()

@@ -153,11 +153,11 @@ class KVStore:
         """Reads a segment from the storage; removes it from the tree if that fails."""
         self._touch([node])
         self.budget.fit(node.stored_bytes)
-        held = self.storage.holds(node)
+        is_stored = self.storage.holds(node)
         node.content = node.content or self.storage.read(node)
         if node.in_memory:
             return True
-        self.forget(node, Loss.CORRUPT_RECORD if held else Loss.EVICTED)
+        self.forget(node, Loss.CORRUPT_RECORD if is_stored else Loss.EVICTED)
         return False
 
     def keep_prefix(self, lease: Lease) -> None:
