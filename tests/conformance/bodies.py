@@ -4,7 +4,7 @@ from typing import Any, Final
 
 Json = dict[str, Any]
 
-# Bounded in every string, so that a model of random weights under a grammar comes to an end too.
+# Every string is bounded, so that a constrained model with random weights ends too.
 BASH: Final[Json] = {
     "name": "Bash",
     "description": "Runs a shell command and returns what it prints.",

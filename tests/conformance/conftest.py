@@ -26,7 +26,7 @@ _OPTIONS = {
     "server": "name and version of the server, for the table",
     "table": "write the results there, as JSON if it ends in .json, else as markdown",
 }
-# Of this project's service: what it is known not to do yet. An entry that has come true fails.
+# What this project's service is known not to do yet. An entry that passes is a failure.
 _OPEN: dict[str, str] = {}
 _RECORDER = pytest.StashKey[Recorder]()
 

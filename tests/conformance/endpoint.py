@@ -50,7 +50,7 @@ class Endpoint:
             base_url=base_url,
             timeout=120,
             trust_env=False,
-            # Else a server that closes its connection after one case would fail the next.
+            # Otherwise a server that closes its connection after one case would fail the next.
             limits=httpx.Limits(max_keepalive_connections=0),
             headers={"x-api-key": api_key, "anthropic-version": "2023-06-01"},
         )

@@ -28,7 +28,7 @@ from tests.conformance.sse import parse
 from tests.integration.service import Service
 from tests.models.saved import save
 
-# No body of these takes a tiny model longer, on a machine that does other things too.
+# No such body takes a tiny model longer, even on a busy machine.
 ANSWER_SECONDS: Final = 30
 _PROGRESS_LINES: Final = 10
 _LOG_TAIL: Final = 6000

@@ -27,7 +27,7 @@ class Shot:
     path: str
     raw: bytes
     headers: dict[str, str] = field(default_factory=dict)
-    # Leave after the first piece of the answer.
+    # Whether the client leaves after the first piece of the response.
     leave: bool = False
 
 
@@ -153,7 +153,7 @@ def grown(draw: Draw) -> bytes:
     """A request from the schema, with a wrong value here and there."""
     body: dict[str, Any] = {
         "model": draw(_rarely(st.just("m"))),
-        # Never from anywhere else: a large one would take the server's time and show nothing.
+        # Always small: a large one would only use the server's time.
         "max_tokens": draw(_LIMITS),
         "messages": draw(_rarely(_MESSAGES)),
         "stream": draw(st.booleans()),

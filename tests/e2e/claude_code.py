@@ -108,5 +108,5 @@ class ClaudeCode:
             "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",
             **self.environment,
         }
-        # One that is set to nothing is still set: the client acts on that.
+        # An empty variable still counts as set for the client.
         return {name: value for name, value in variables.items() if value}

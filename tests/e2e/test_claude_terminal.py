@@ -68,7 +68,7 @@ def test_the_worker_names_the_conversation(service_terminal: Terminal, service: 
     service_terminal.type("How quick is a fox?")
     service_terminal.press("Enter")
     service_terminal.wait_until(lambda: DEMO_TITLE in service_terminal.title, "title")
-    # The turn itself, which runs beside it, has not been answered by now.
+    # The turn itself, which runs at the same time, may not be answered yet.
     requests = service.control("requests", "--json").json["requests"]
     (asked,) = (r for r in requests if r["identity"]["request_class"] == "utility")
     assert (asked["outcome"], asked["stop_reason"]) == ("completed", "end_turn")

@@ -15,7 +15,7 @@ from typing import Final
 from anyclaude.runtime.paths import make_private_folder
 
 _LIBRARIES: Final = "mlx/*/cpu/*.so"
-# The linker has finished a file that was not changed for so long, even if its worker was killed.
+# After this long without a change the linker has finished a file, even if its worker was killed.
 _SETTLED_SECONDS: Final = 10.0
 
 

@@ -22,7 +22,7 @@ from anyclaude.runtime.channels import sync_channel
 from anyclaude.runtime.paths import find_paths
 from tests.integration import kernels
 
-# Generous, since a busy machine takes long to start four processes.
+# A generous limit, since a busy machine takes long to start four processes.
 WAIT_SECONDS: Final = 120
 REAL: Final = (sys.executable, "-m", "anyclaude.supervisor")
 
@@ -102,7 +102,7 @@ class Service:
             children = self.children()
             self.process.kill()
             self.process.wait()
-            # They leave by themselves, and write into the home until they have.
+            # Children end by themselves, and write into the home until then.
             wait_ended(children, WAIT_SECONDS)
         self._log.close()
         if self._has_model:

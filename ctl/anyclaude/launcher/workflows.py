@@ -1,7 +1,7 @@
 """The workflows that the chooser offers: their purpose, the facts about their modes, suggestions.
 
 All facts come from the daemon; nothing is measured here. A suggestion uses known facts only: an
-unknown window is not called too small, and a model that may take images is not said to refuse them.
+unknown window does not count as too small, nor a model's unknown abilities as missing.
 """
 
 import json

@@ -53,7 +53,7 @@ class WorkerClient:
         return None
 
     async def follow(self) -> None:
-        """Asks every new process for its model; runs until cancelled."""
+        """Reads the model of every new process; runs until cancelled."""
         await self._changes.follow(self._learn_model, _RETRY_SECONDS)
 
     async def _learn_model(self) -> bool:

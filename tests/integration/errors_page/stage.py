@@ -37,7 +37,7 @@ from tests.models import saved
 from tests.models.requests import user
 
 TOKEN: Final = "the-token"
-# What waits in the queue of the local model, and what the front end holds at once.
+# The limits of the local model's queue and of the front end's concurrent requests.
 _QUEUED: Final = 1
 _HELD: Final = 4
 # Long enough that an endless answer outlasts the requests beside it.
@@ -169,7 +169,7 @@ class Stage:
         """Keeps the local model busy with one request and its queue full."""
         with ExitStack() as stack:
             lines = stack.enter_context(self.streaming()).iter_lines()
-            # Not before it runs: until then it would wait, and take the place of one that shall.
+            # Wait until it runs: before that it would use a place in the queue.
             next(line for line in lines if "content_block_delta" in line)
             for _ in range(_QUEUED):
                 stack.enter_context(self.streaming())

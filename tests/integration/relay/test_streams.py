@@ -106,7 +106,7 @@ class Served:
 def served(request) -> Iterator[Served]:
     dialect = Dialect(request.param)
     with (
-        # Many of these fail in a row.
+        # Many of these requests fail in a row.
         Chain(dialect.server([]), dialect.name, breaker_failures=1000) as chain,
         httpx.Client(trust_env=False, timeout=WAIT_SECONDS) as http,
     ):

@@ -16,7 +16,7 @@ from tests.models import saved
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     model = saved.save(Path(tmp_path_factory.mktemp("model")))
-    # What is written behind would change what is listed from one look to the next.
+    # Asynchronous writes would change the list between two calls.
     with Service(model=model, ANYCLAUDE__CACHE__DISK_LIMIT_BYTES="0") as started:
         yield started.ready()
 

@@ -225,7 +225,7 @@ def test_one_change_at_a_time(service: Service) -> None:
 
     with ScriptedUpstream(script) as upstream:
         url = {"ANYCLAUDE__UPSTREAMS__SLOW__BASE_URL": upstream.base_url}
-        # No glance of the daemon's own must be the one that waits.
+        # The daemon's own status calls must not be the ones that wait.
         with Service(ANYCLAUDE__UPSTREAMS__SLOW__DIALECT="openai", **url) as slow:
             slow.ready()
             asked.clear()

@@ -24,7 +24,7 @@ from tests.waiting import PATIENCE_SECONDS, until, until_still
 
 REQUEST = worker.GenerateRequest(request_id="req_1")
 WORD_BYTES = 10_000
-# What one read of a socket may bring.
+# The most bytes of one read of a socket.
 READ_BYTES = 256 * 1024
 
 pytestmark = pytest.mark.anyio
@@ -198,7 +198,7 @@ async def test_a_connection_waits_for_the_next_call() -> None:
         async with stage.generate() as generation:
             assert generation is not lost
             assert await generation.next(None)
-        # The abandoned one leaves no task behind.
+        # The abandoned call leaves no task running.
         assert lost._stopping.cancelled()
 
 

@@ -59,7 +59,7 @@ def _no_pool() -> Iterator[None]:
 
 
 def engine(machine: Machine, *, disk: DiskTier | None = None) -> Bench:
-    # As the worker measures it at its start.
+    # The worker measures the same at its start.
     warm = bench(tiny.Family.DENSE)
     warm.start(words(random.Random(0), 100), "warm").answer()
     return bench(
@@ -187,7 +187,7 @@ def test_two_requests_are_not_promised_the_same_bytes() -> None:
     while not first.done:
         it.engine.step()
     assert not second.done
-    # The first one's cache may leave for it.
+    # The first one's cache may be evicted for it.
     machine.available = 10 * GB
     assert same(second.answer(), fresh(tiny.Family.DENSE, prompt(2)))
 

@@ -104,7 +104,7 @@ def disturb(engine: Bench, rng: random.Random) -> None:
             for lineage in store.lineages():
                 lineage.live = None
         case 3:
-            # Everything leaves memory that the disk holds.
+            # Evict everything that is on disk.
             store.budget.fit(store.budget.limit_bytes)
         case 4:
             prune(store, Selection(session_id=f"s{rng.randrange(4)}"))
@@ -132,7 +132,7 @@ def test_cached_equals_fresh_through_every_tier(
                 mine, asked = turn(engine, talk, kind)
                 reused, total, done = reused + mine, total + asked, done + 1
                 assert engine.engine.store.budget.nbytes <= limit
-            # The writer works behind: let it come as far as it does.
+            # The writer is asynchronous, and may be at any job here.
             engine.disk.flush()
             status = engine.disk.status()
             loaded, crashed = loaded + status.loaded, crashed + (status.state is DiskState.STOPPED)

@@ -8,7 +8,7 @@ from anyclaude.mlx.kv_disk import Point, Segment
 from tests.figures import FIGURES, RecordProperty
 from tests.unit.mlx.kv_disk import records as disk
 
-# One record of 1,000 pairs of floats, its header included.
+# The bytes of one record of 1,000 pairs of floats, its header included.
 RECORD_FLOATS = 1000
 RECORD_BYTES = 1024 + 10 * RECORD_FLOATS
 

@@ -31,7 +31,7 @@ CASES = [
     for point in Point
     if point not in REMOVING or scenario == "evict"
 ]
-# From here on the new record is complete under its name.
+# From this step on the new record is complete under its name.
 COMPLETE = {Point.RENAMED, Point.FOLDER_SYNCED}
 
 
@@ -67,7 +67,7 @@ def _check_state(path: Path, scenario: str, point: Point) -> None:
     """Opens the folder and compares all of it with the old and the new state."""
     old, new = disk.before(), disk.after(scenario)
     if scenario == "evict":
-        # The one that made way is gone before the new one is written.
+        # The evicted record is deleted before the new one is written.
         del old["0d"]
     with disk.tier(path) as tier:
         expected = new if point in COMPLETE else old

@@ -6,7 +6,7 @@ Three kinds:
   - anything else (recurrent state, chunked attention): only a saved state restores it. mlx-lm's
     `is_trimmable()` is not used: a sliding window returns True until it is full.
 
-A composite layer (CacheList) is taken apart, so the rest of the package sees a flat list of leaves.
+Composite layers (CacheList) are flattened, so the rest of the package sees a list of leaves.
 """
 
 import copy
@@ -38,7 +38,7 @@ def new_layers(model: LanguageModel, kv_bits: int = 0) -> list[Layer]:
 
 
 def leaves(layers: list[Layer]) -> list[Layer]:
-    """The layers with composites taken apart, in a fixed order."""
+    """The layers with composites flattened, in a fixed order."""
     return [leaf for layer in layers for leaf in _parts(layer)]
 
 

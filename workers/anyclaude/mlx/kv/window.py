@@ -3,8 +3,8 @@
 mlx-lm's RotatingKVCache overwrites its buffer in a circle, so a sum over the window runs in another
 order after decoding than after prefilling, and a cached prompt differs from a fresh one in the last
 bits. This one keeps the window in temporal order and masks by position: leading masked keys add
-exact zeros. It holds `slack` tokens more than the window, which also lets it be cut back by that
-many tokens without a checkpoint.
+exact zeros. It keeps `slack` tokens more than the window, so it can also be cut back by that many
+tokens without a checkpoint.
 
 Invariants: the buffer covers positions [base, offset); base is 0 or a multiple of ALIGNMENT;
 a cut to n is possible while every key that position n attends to is still there.
