@@ -1,6 +1,6 @@
 """How many tokens of a long conversation real chat templates make a worker compute again.
 
-    python -m benchmarks.append_only FOLDER [--spliced auto|false] [NAME ...]
+    python -m benchmarks.append_only FOLDER [NAME ...] [--spliced auto|false]
 
 FOLDER holds `templates/*.jinja` and `tokenizers/NAME`, as `python -m tests.real.material FOLDER`
 puts them there. For each family a tool loop of ten steps with thinking is rendered; the model's
@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 from tokenizers import Tokenizer
 
+from anyclaude.messages.errors import ApiError
 from anyclaude.messages.requests import Message
 from anyclaude.mlx.adapter import TokenizerWrapper
 from anyclaude.mlx.prompt import Prompt, PromptRenderer
@@ -260,7 +261,7 @@ def main() -> None:
             continue
         try:
             figures = measure(arguments.folder, family, spliced=arguments.spliced == "auto")
-        except TemplateRefused as refusal:
+        except (ApiError, TemplateRefused) as refusal:
             print(f"{family.template:42} refused: {refusal}")
             continue
         cells = "  ".join(f"{name} {count:6}" for name, count in figures.items())

@@ -231,6 +231,21 @@ MISTRAL: Final = """
 {%- endfor -%}
 """
 
+# Like Mistral Small 3.2's: the tools stand before the last question, and move with each new one.
+MISTRAL_SMALL: Final = MISTRAL.replace(
+    """{%- if tools -%}
+  {{- '[AVAILABLE_TOOLS]' ~ (tools | tojson) ~ '[/AVAILABLE_TOOLS]' -}}
+{%- endif -%}
+""",
+    "",
+).replace(
+    "{{- '[INST]' ~",
+    """{%- if tools and message == (turns | selectattr('role', 'equalto', 'user') | list)[-1] -%}
+      {{- '[AVAILABLE_TOOLS]' ~ (tools | tojson) ~ '[/AVAILABLE_TOOLS]' -}}
+    {%- endif -%}
+    {{- '[INST]' ~""",
+)
+
 # Like Llama 3's: trimmed content, one call per turn, arguments as JSON text.
 LLAMA3: Final = """
 {{- bos_token -}}
@@ -340,6 +355,45 @@ GLM: Final = (
 """
 )
 
+# Like Gemma 4's: a whole tool loop is one turn of the model, without a header for each answer.
+GEMMA4: Final = (
+    _LAST_QUESTION
+    + """
+{{- bos_token -}}
+{%- if tools -%}
+  {{- '<|turn>system\n<|tool>' ~ (tools | tojson) ~ '<tool|><turn|>\n' -}}
+{%- endif -%}
+{%- set state = namespace(role='') -%}
+{%- for message in messages -%}
+  {%- if message.role == 'tool' -%}
+    {{- '<|tool_response>response:' ~ message.name ~ '{' ~ message.content ~ '}' -}}
+    {{- '<tool_response|>' -}}
+  {%- else -%}
+    {%- set role = 'model' if message.role == 'assistant' else message.role -%}
+    {%- if not (role == 'model' and state.role == 'model') -%}
+      {{- '<|turn>' ~ role ~ '\n' -}}
+    {%- endif -%}
+    {%- set state.role = role -%}
+    {%- if message.reasoning_content and message.tool_calls and loop.index0 > ns.last -%}
+      {{- '<|channel>thought\n' ~ message.reasoning_content ~ '\n<channel|>' -}}
+    {%- endif -%}
+    {{- message.content | trim -}}
+    {%- for call in message.tool_calls or [] -%}
+      {{- '<|tool_call>call:' ~ call.function.name -}}
+      {{- (call.function.arguments | tojson) ~ '<tool_call|>' -}}
+    {%- endfor -%}
+    {%- if not message.tool_calls -%}
+      {{- '<turn|>\n' -}}
+      {%- set state.role = '' if role == 'model' else state.role -%}
+    {%- elif loop.last or messages[loop.index0 + 1].role != 'tool' -%}
+      {{- '<|tool_response>' -}}
+    {%- endif -%}
+  {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt and state.role != 'model' -%}{{- '<|turn>model\n' -}}{%- endif -%}
+"""
+)
+
 # Like Gemma 2's: no system role, alternating roles, trimmed content.
 GEMMA2: Final = """
 {{- bos_token -}}
@@ -368,10 +422,12 @@ TEMPLATES: Final = {
     "bare": BARE,
     "chatml": CHATML,
     "gemma2": GEMMA2,
+    "gemma4": GEMMA4,
     "glm": GLM,
     "gpt_oss": GPT_OSS,
     "llama3": LLAMA3,
     "mistral": MISTRAL,
+    "mistral_small": MISTRAL_SMALL,
     "qwen3": QWEN3,
     "qwen3_5": QWEN3_5,
     "qwen3_coder": QWEN3_CODER,

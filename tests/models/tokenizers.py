@@ -21,6 +21,10 @@ from tests.models.templates import TEMPLATES
 
 BOS: Final = "<s>"
 EOS: Final = "</s>"
+_MISTRAL: Final = (
+    *("[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CALLS]"),
+    *("[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]"),
+)
 _SPECIAL: Final = {
     "bare": (),
     "chatml": ("<|im_start|>", "<|im_end|>", "<|endoftext|>"),
@@ -28,10 +32,12 @@ _SPECIAL: Final = {
     "glm": ("[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"),
     "gpt_oss": (*("<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|call|>", "<|return|>"),),
     "llama3": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
-    "mistral": (
-        *("[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CALLS]"),
-        *("[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]"),
+    "gemma4": (
+        *("<|turn>", "<turn|>", "<|tool>", "<tool|>", "<|tool_call>", "<tool_call|>"),
+        *("<|channel>", "<channel|>", "<|tool_response>", "<tool_response|>"),
     ),
+    "mistral": _MISTRAL,
+    "mistral_small": _MISTRAL,
 }
 _MARKUP: Final = (
     *("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"),

@@ -306,7 +306,8 @@ def test_control_tokens_out_of_place_are_no_text() -> None:
     assert answer(wrapper, [*words, *spelled]).text == "Hello<|im_start|>"
 
 
-@pytest.mark.parametrize("name", sorted(set(TEMPLATES) - {"bare"}))
+# Gemma 4's special tokens in this order are a call and, within it, the markers of thinking.
+@pytest.mark.parametrize("name", sorted(set(TEMPLATES) - {"bare", "gemma4"}))
 def test_no_control_token_of_any_template_is_text(name: str) -> None:
     """No control token of any family is left in the text."""
     wrapper = family(name)

@@ -468,3 +468,17 @@ def test_a_model_without_a_template_is_refused_at_once() -> None:
     plain._tokenizer.chat_template = None
     with pytest.raises(ValueError, match="no chat template"):
         PromptRenderer(TokenizerWrapper(plain._tokenizer))
+
+
+def test_tools_stay_where_the_first_question_put_them() -> None:
+    """A question extends the prompt, also if the template puts the tools before the last one."""
+    words = tokenizer("mistral_small")
+    renderer = PromptRenderer(words)
+    first = [user("One?"), assistant("Yes."), user("Two?")]
+    before = renderer.render(request(*first, tools=[BASH])).token_ids
+    more = [assistant("No."), user("Three?")]
+    after = renderer.render(request(*first, *more, tools=[BASH])).token_ids
+    said = words.decode(after)
+    assert after[: len(before)].tolist() == before.tolist()
+    assert said.count("[AVAILABLE_TOOLS]") == said.count("Runs a command.") == 1
+    assert said.index("[/AVAILABLE_TOOLS]") < said.index("One?")

@@ -27,10 +27,18 @@ from tests.models.templates import TEMPLATES
 from tests.models.tokenizers import tokenizer
 
 _BYTES = 1 << 26
-# Templates that open an answer with a line of its own and end it with the token that ended it when
-# it was written.
-_SPLICED = ["chatml", "llama3", "qwen3", "qwen3_5", "qwen3_coder"]
-_TURN_ENDS = {"glm": "<|user|>", "gpt_oss": "<|end|>", "llama3": "<|eot_id|>", "mistral": "</s>"}
+# Templates in which the place of an answer shows: by the token that ends it, or by the next turn's.
+# Those like Mistral's open a turn in the middle of an answer that has both text and a call.
+_SPLICED = ["chatml", "gemma4", "glm", "llama3", "qwen3", "qwen3_5", "qwen3_coder"]
+# The tokens that end an answer: one with a call, and one without.
+_TURN_ENDS = {
+    "gemma4": ("<|tool_response>", "<turn|>"),
+    "glm": ("<|observation|>", "<|user|>"),
+    "gpt_oss": ("<|end|>", "<|end|>"),
+    "llama3": ("<|eot_id|>", "<|eot_id|>"),
+    "mistral": ("</s>", "</s>"),
+    "mistral_small": ("</s>", "</s>"),
+}
 _WORDS = (
     "read",
     "the file",
@@ -48,9 +56,11 @@ def _plain(family: str) -> PromptRenderer:
     return PromptRenderer(tokenizer(family))
 
 
-def _end(family: str) -> int:
-    """The token with which the family's models end a turn."""
-    return int(tokenizer(family).get_vocab()[_TURN_ENDS.get(family, "<|im_end|>")])
+def _end(family: str, message: Block) -> int:
+    """The token with which the family's models end this answer."""
+    is_call = message["content"][-1]["type"] == "tool_use"
+    with_call, without = _TURN_ENDS.get(family, ("<|im_end|>", "<|im_end|>"))
+    return int(tokenizer(family).get_vocab()[with_call if is_call else without])
 
 
 class _Talk:
@@ -68,6 +78,8 @@ class _Talk:
         if seed % 2:
             self.messages.append(system(self.words()))
         self.calls = 0
+        # The token that ended the latest answer.
+        self.end = 0
 
     def words(self) -> str:
         self.said += 1
@@ -86,8 +98,9 @@ class _Talk:
     def answer(self, prompt: Prompt) -> TokenArray:
         """Adds an answer and the next turn, and returns all tokens up to the end of the answer."""
         words = [self.random.randrange(100, 200) for _ in range(self.random.randint(1, 30))]
-        generated = token_array([*words, _end(self.family)])
         message, following = self.turns()
+        self.end = _end(self.family, message)
+        generated = token_array([*words, self.end])
         assert prompt.answer_position is not None
         self.renderer.keep_answer(
             prompt.answer_position, generated, Message.model_validate(message)
@@ -127,7 +140,7 @@ def test_prompts_only_grow(family: str, seed: int, thoughts: bool) -> None:
         tail = prompt.token_ids[len(computed) :]
         assert _ends(plain.token_ids, tail)
         # The tail is what follows the answer, all of it and nothing else.
-        assert plain.token_ids[len(plain.token_ids) - len(tail) - 1] == _end(family)
+        assert plain.token_ids[len(plain.token_ids) - len(tail) - 1] == talk.end
         said = tokenizer(family).decode(tail)
         assert f"word{talk.said}." in said
         assert f"word{talk.said - 1}." not in said

@@ -7,7 +7,7 @@ by one turn costs only that turn.
 
 import sys
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
@@ -70,6 +70,10 @@ class PieceEncoder:
             if after[0] == ids[text]:
                 return ""
         return ""
+
+    def control_ids(self, texts: Iterable[str]) -> frozenset[int]:
+        """The ids of control tokens."""
+        return frozenset(int(self._control_ids[text][0]) for text in texts)
 
     def encode(self, rendered: str, before: Encoded | None = None) -> Encoded:
         """Encodes a rendered prompt; content never becomes a control token.

@@ -19,11 +19,12 @@ from anyclaude.mlx.prompt.continuation import Continuation, Rendering
 from anyclaude.mlx.prompt.dialect import AdaptedMessages, Dialect
 from anyclaude.mlx.prompt.template import Template, TemplateRefused
 
+_TOLD: Final = "Looks a word up."
 _TOOL: Final = {
     "type": "function",
     "function": {
         "name": "lookup",
-        "description": "Looks a word up.",
+        "description": _TOLD,
         "parameters": {"type": "object", "properties": {"word": {"type": "string"}}},
     },
 }
@@ -116,6 +117,14 @@ def find_dialect(template: Template) -> Dialect:
         ):
             dialect = without
     return dialect
+
+
+def tools_move(template: Template, dialect: Dialect) -> bool:
+    """Whether the template describes tools before the latest question instead of the first."""
+    first = _try(template, dialect.adapt(_conversation(_ASK)), answer=True) or ""
+    later = _try(template, dialect.adapt(_conversation(_ASK, _ANSWER, _MORE)), answer=True) or ""
+    ask = _ASK["content"]
+    return _TOLD in first.partition(ask)[0] and _TOLD not in later.partition(ask)[0]
 
 
 def turns_rendered(template: Template, dialect: Dialect) -> Iterator[tuple[str, str]]:

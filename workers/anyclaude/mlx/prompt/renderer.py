@@ -27,6 +27,7 @@ from anyclaude.mlx.prompt.probe import (
     TRIAL_DIGEST_MESSAGES,
     can_continue,
     find_dialect,
+    tools_move,
     turns_rendered,
 )
 from anyclaude.mlx.prompt.render_cache import Entry, RenderCache, exact_bytes
@@ -109,6 +110,8 @@ class PromptRenderer:
         self._encoder = PieceEncoder(tokenizer, self._control)
         self._can_think = bool(tokenizer.has_thinking)
         self._dialect = find_dialect(self._template)
+        if tools_move(self._template, self._dialect):
+            self._template.pin_tools()
         rendered = turns_rendered(self._template, self._dialect)
         self._turns = learn_turns(self._control, rendered)
         self._continuation = self._new_continuation(digest_messages)
@@ -119,7 +122,8 @@ class PromptRenderer:
         self._adapter = ConversationAdapter(self._dialect, _CACHE_BYTES)
         # Entries are grouped by the start of the conversation.
         self._cache: RenderCache[_Rendered] = RenderCache(_CACHE_BYTES)
-        self._spliced = SplicedTurns(spliced_bytes) if spliced_bytes else None
+        openers = self._encoder.control_ids(self._turns.openers - self._turns.closers)
+        self._spliced = SplicedTurns(spliced_bytes, openers) if spliced_bytes else None
         self._spliced_on_request = spliced_on_request
         self._starts: LRUCache[bytes, _Start] = LRUCache(_CACHED_STARTS)
 

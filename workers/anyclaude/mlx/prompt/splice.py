@@ -11,7 +11,7 @@ Invariants:
 - The tokens after the last spliced answer are exactly those that the template renders.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,6 +34,8 @@ class _AnswerEnd:
     header: str
     # The number of tokens up to it.
     tokens: int
+    # Whether its last token ends it. Otherwise the next turn's first token does.
+    is_closed: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +67,13 @@ class AnswerPosition:
 class SplicedTurns:
     """The kept answers of all conversations. Safe to share between threads."""
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, openers: Collection[int] = ()) -> None:
+        """
+        Args:
+            limit_bytes: for the answers that are kept.
+            openers: the tokens that begin a turn and end none.
+        """
+        self._openers = openers
         self._cache: RenderCache[_Computed] = RenderCache(limit_bytes)
 
     def position(
@@ -100,7 +108,7 @@ class SplicedTurns:
         if not answers or not np.array_equal(computed.token_ids[:stable_tokens], stable):
             return rendered
         last = answers[-1]
-        rendered_end = _rendered_end(last, computed, encoded, cuts)
+        rendered_end = self._rendered_end(last, computed, encoded, cuts)
         if rendered_end is None:
             return rendered
         shift = last.tokens - rendered_end
@@ -122,29 +130,36 @@ class SplicedTurns:
             generated: its tokens, of which the last one ends it.
             answer: the message that the client will send back, as `exact_bytes`.
         """
-        if not position.header:
+        if not position.ends:
             # The answer could not be found in a later rendering.
             return
+        is_closed = int(generated[-1]) not in self._openers
+        if not is_closed:
+            generated = generated[:-1]
         token_ids = np.concatenate([position.token_ids, generated])
         items = [*position.items, answer]
-        end = _AnswerEnd(len(items), position.ends, position.header, len(token_ids))
+        end = _AnswerEnd(len(items), position.ends, position.header, len(token_ids), is_closed)
         computed = _Computed(token_ids, position.cut_points, (*position.answers, end))
         nbytes = token_ids.nbytes + sum(map(len, items))
         self._cache.add(Entry(position.start, items, computed, nbytes))
 
+    def _rendered_end(
+        self, answer: _AnswerEnd, computed: _Computed, encoded: Encoded, cuts: Sequence[Cut]
+    ) -> int | None:
+        """The token offset at which the answer ends in `encoded`; None if it is not found."""
+        if not 0 < answer.ends < len(cuts):
+            return None
+        first, last = cuts[answer.ends - 1], cuts[answer.ends]
+        if not encoded.text.startswith(answer.header, first.characters):
+            return None
+        if not answer.is_closed:
+            return last.tokens if self._opens_at(encoded, last.tokens) else None
+        rendered = encoded.token_ids[first.tokens : last.tokens]
+        ends = np.flatnonzero(rendered == computed.token_ids[answer.tokens - 1])
+        return first.tokens + int(ends[-1]) + 1 if len(ends) else None
 
-def _rendered_end(
-    answer: _AnswerEnd, computed: _Computed, encoded: Encoded, cuts: Sequence[Cut]
-) -> int | None:
-    """The token offset at which the answer ends in the template's rendering; None if not found."""
-    if not 0 < answer.ends < len(cuts):
-        return None
-    first, last = cuts[answer.ends - 1], cuts[answer.ends]
-    if not encoded.text.startswith(answer.header, first.characters):
-        return None
-    rendered = encoded.token_ids[first.tokens : last.tokens]
-    ends = np.flatnonzero(rendered == computed.token_ids[answer.tokens - 1])
-    return first.tokens + int(ends[-1]) + 1 if len(ends) else None
+    def _opens_at(self, encoded: Encoded, token: int) -> bool:
+        return token < len(encoded.token_ids) and int(encoded.token_ids[token]) in self._openers
 
 
 def _first_line(text: str) -> str:

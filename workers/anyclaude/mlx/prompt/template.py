@@ -13,6 +13,7 @@ from jinja2 import TemplateError
 from anyclaude.mlx.adapter import TokenizerWrapper
 from anyclaude.mlx.prompt.canonical import TemplateMessage
 from anyclaude.mlx.prompt.control_tokens import ControlTokens
+from anyclaude.mlx.prompt.pieces import shared_characters
 
 # What templates raise on a conversation that they do not accept: Jinja's errors, and errors of
 # wrong types and missing keys from expressions in templates and from renderers written in Python.
@@ -52,7 +53,17 @@ class Template:
         source = template_source(tokenizer)
         self._switches = {key: on for key, on in _KEEP_THINKING.items() if key in source}
         reads_thinking = "message.thinking" in source and "reasoning_content" not in source
+        # Set once, when the model is loaded.
+        self._pins_tools = False
         self._reasoning_key = "thinking" if reads_thinking else "reasoning_content"
+
+    def pin_tools(self) -> None:
+        """From now on, describes tools before the first user message, wherever the template does.
+
+        Where the template describes them before the last one, each new question would move them,
+        and everything behind their old place would be computed again.
+        """
+        self._pins_tools = True
 
     def render(
         self,
@@ -91,6 +102,27 @@ class Template:
         answer: bool = True,
     ) -> str:
         """The same as `render`, for messages that are protected already."""
+        if not (self._pins_tools and tools):
+            return self._apply(messages, tools, thinking, answer)
+        roles = [message["role"] for message in messages]
+        first = messages[: roles.index("user") + 1] if "user" in roles else messages
+        plain = self._apply(first, (), thinking, answer=True)
+        shown = self._apply(first, tools, thinking, answer=True)
+        place = shared_characters(plain, shown)
+        added = shown[place : place + len(shown) - len(plain)]
+        text = self._apply(messages, (), thinking, answer)
+        if plain[:place] + added + plain[place:] != shown or text[:place] != plain[:place]:
+            # More than the description of the tools depends on them.
+            return self._apply(messages, tools, thinking, answer)
+        return text[:place] + added + text[place:]
+
+    def _apply(
+        self,
+        messages: Sequence[TemplateMessage],
+        tools: Sequence[Mapping[str, Any]],
+        thinking: bool,
+        answer: bool,
+    ) -> str:
         try:
             return self._apply_template(
                 list(messages),
