@@ -2,7 +2,7 @@
 
     make conformance BASE_URL=http://127.0.0.1:8000 TABLE=results.md
 
-Without an address it starts this project's service on the demo model and asks that.
+Without an address it starts this project's service on the demo model and tests that.
 """
 
 import datetime

@@ -1,7 +1,7 @@
 """Results as a table: one line for each case, below the row that it belongs to.
 
-A skipped case is "not applicable" and its reason is shown; a case that is expected to fail is
-"open", and so is its reason.
+A skipped case is "not applicable", a case that is expected to fail is "open"; the reason of either
+is shown.
 """
 
 import json

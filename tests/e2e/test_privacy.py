@@ -1,6 +1,6 @@
 """In a local mode nothing leaves the machine, not even a DNS query.
 
-The namespace has no way out, and the kernel counts what asks for one.
+The namespace has no route out, and the kernel counts packets that need one.
 """
 
 import json

@@ -54,7 +54,7 @@ class ScriptedUpstream:
         self.requests: list[Request] = []
         # How many steps of scripts were done.
         self.done_steps = 0
-        # Set when a client left in the middle of a script.
+        # Set when a client leaves in the middle of a script.
         self.left = threading.Event()
         self._tls = tls
         self._started = threading.Event()

@@ -1,7 +1,7 @@
 """Tiny models with real architectures: one per kind of cache that a layer can have.
 
 Weights of two dimensions and more are scaled by 3, so that the output follows the context: with the
-default initialisation a tiny model says one token whatever its cache holds.
+default initialisation a tiny model repeats one token whatever its cache contains.
 """
 
 from enum import StrEnum

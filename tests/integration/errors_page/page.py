@@ -34,7 +34,7 @@ test checks that it is up to date. Ids, addresses and paths are replaced by fixe
 | Status | `error.type` |
 |---|---|
 """
-# The API has no word for these.
+# The API has no error type for these.
 _BESIDE: Final = {
     405: "invalid_request_error",
     408: "timeout_error",

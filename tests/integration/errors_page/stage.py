@@ -1,8 +1,7 @@
-"""The services that are asked for every error, and their answers as text that is always the same.
+"""The services that produce every error, and their responses as text that never varies.
 
-All of them are the real thing: whole services with the local model and with servers behind the
-relay that do as they are told, one whose model is not there, one whose front end gave up, and a
-front end that no daemon has told anything.
+All of them are real: whole services with the local model and with scripted servers behind the
+relay, one whose model is missing, one whose front end gave up, and a front end without a daemon.
 """
 
 import os

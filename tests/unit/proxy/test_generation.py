@@ -134,7 +134,7 @@ async def test_bytes_that_are_no_message_fail() -> None:
 
 
 async def test_a_client_that_reads_nothing_stops_the_worker() -> None:
-    """Waiting events are bounded by bytes, and reading goes on once the client reads them."""
+    """Waiting events are bounded by bytes, and reading continues once the client reads them."""
     emitted = 0
 
     async def endless(_: worker.GenerateRequest, emit: Emit) -> None:

@@ -1,4 +1,4 @@
-"""The order of the relay's modules: each imports only what stands in a lower row."""
+"""The order of the relay's modules: each imports only modules of lower rows."""
 
 import pytest
 

@@ -157,7 +157,7 @@ def test_folder_is_small_and_complete() -> None:
 
 
 def test_model_folder_holds_the_template_of_the_source() -> None:
-    """The committed folder was built with the template that lies beside the build."""
+    """The committed folder contains the template of the build's sources."""
     written = (demo.MODEL_PATH / "chat_template.jinja").read_text(encoding="utf-8")
     assert written == build.TEMPLATE.read_text(encoding="utf-8")
     assert all(cue.value in written for cue in Cue)
@@ -197,7 +197,7 @@ TITLED: Message = {"role": "system", "content": 'Return JSON with a single "titl
 
 @pytest.mark.parametrize("length_tokens", [20, 2_000])
 def test_a_title_is_named(loaded: tuple[Any, Any], filler: str, length_tokens: int) -> None:
-    """Asked for a title, as the client does beside a first turn, it gives one and stops."""
+    """A title request, which the client sends beside a first turn, gets a title."""
     model, tokenizer = loaded
     text = tokenizer.decode(tokenizer.encode(filler)[-length_tokens:])
     session = Session(model, tokenizer)
@@ -208,7 +208,7 @@ def test_a_title_is_named(loaded: tuple[Any, Any], filler: str, length_tokens: i
 
 
 def test_a_title_is_named_for_nothing_else(loaded: tuple[Any, Any]) -> None:
-    """With tools on offer, or without the word for it, the conversation goes on as ever."""
+    """With tools, or without the word "title", the model answers as usual."""
     model, tokenizer = loaded
     assert Session(model, tokenizer, TOOLS).answer([TITLED, HELLO]) == ANSWERS[Cue.CALL]
     asked = {**TITLED, "content": "Return JSON with a single field."}

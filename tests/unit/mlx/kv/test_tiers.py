@@ -1,8 +1,8 @@
 """200 random turns for each kind of layer, through memory and disk: bit-equal to a fresh run.
 
 Conversations append, edit anywhere, repeat, fork, begin anew and are cancelled in the middle. The
-memory holds about three of them, so segments leave for the disk all the time; now and then somebody
-prunes, and the process ends and starts again, in good order or by a crash in the middle of a write.
+memory holds about three of them, so segments are evicted to disk all the time; sometimes caches are
+pruned, or the process ends and starts again, in order or by a crash in the middle of a write.
 """
 
 import random
