@@ -15,6 +15,7 @@ from anyclaude.mlx.decode.notations import (
     BareKeyNotation,
     JsonNotation,
     Pattern,
+    Section,
     TaggedNotation,
     notation_of,
 )
@@ -69,7 +70,11 @@ def written(wrapper: TokenizerWrapper, arguments: Mapping[str, Any]) -> str:
             for name, value in arguments.items()
         )
     between = "".join("0" if isinstance(part, Pattern) else part for part in parts)
-    call = f"{notation.before_name}Bash{between}{body}{notation.after_arguments}"
+    after = notation.after_arguments
+    after = after if isinstance(after, str) else "".join(map(str, after))
+    call = f"{notation.before_name}Bash{between}{body}{after}"
+    section = notation.section or Section()
+    call = section.before_first + call + section.after_last
     return f"{wrapper.tool_call_start}{call}{wrapper.tool_call_end or ''}"
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from anyclaude.messages.requests import Tool
-from anyclaude.mlx.adapter import TokenizerWrapper
+from anyclaude.mlx.adapter import TokenizerWrapper, parser_family
+from anyclaude.mlx.decode import pythonic
 from anyclaude.mlx.decode.bare_keys import ends_inside_quotes, read_bare_keys
 from anyclaude.mlx.decode.coercion import coerce_arguments, properties_of
 from anyclaude.mlx.decode.lenient import ends_inside_string, is_json, read_values
@@ -23,7 +24,8 @@ from anyclaude.mlx.decode.notations import BareKeyNotation, family_of, tag_diale
 _NAME_KEYS = ("name", "function", "tool", "tool_name")
 _ARGUMENT_KEYS = ("arguments", "parameters", "input", "args")
 _PLAIN_NAME = re.compile(r"[\w.:/-]{1,128}")
-_MARK = r"<\|\w+\|>|\[\w+\]"
+# A marker, with the id of the call where one follows it.
+_MARK = r"\[CALL_ID\]\w+|<\|\w+\|>|\[\w+\]"
 _NAME_BEFORE_JSON = re.compile(
     rf"(?:{_MARK}|[^\w<])*(?:functions\.)?(?P<name>[\w.-]+?)(?::\d+)?(?:{_MARK}|[\s:=(])*"
 )
@@ -75,6 +77,7 @@ class CallReader:
         self._quote = (
             family.notation.quote if isinstance(family.notation, BareKeyNotation) else None
         )
+        self._is_pythonic = parser_family(tokenizer) == "pythonic"
         self._start: str = tokenizer.tool_call_start
         self._schemas = {tool.name: tool.input_schema or {} for tool in tools}
         # The parser gets a schema in which every argument is a string, so that only
@@ -85,11 +88,15 @@ class CallReader:
         """Whether `text` ends inside a value, so that an end marker would be part of it."""
         if self._quote is not None and ends_inside_quotes(text, self._quote):
             return True
+        if self._is_pythonic:
+            return pythonic.ends_inside_string(text)
         dialect = tag_dialect_of(text)
         return dialect.ends_inside_value(text) if dialect else ends_inside_string(text)
 
     def divided(self, text: str) -> tuple[str, str]:
         """Divides `text` into the calls at its beginning and the words behind the last of them."""
+        if self._is_pythonic:
+            return pythonic.divided(text)
         dialect = tag_dialect_of(text)
         return dialect.divided(text) if dialect else (text, "")
 
@@ -140,6 +147,8 @@ class CallReader:
             return
         if self._quote is not None:
             yield self._from_bare_keys
+        if self._is_pythonic:
+            yield lambda text: [_Written(*call) for call in pythonic.read_pythonic(text)]
         if self._parser_fails_on is None or self._parser_fails_on not in text:
             yield self._by_parser
         yield _from_json

@@ -8,7 +8,8 @@ markers at which a call begins and ends (`markers.py`).
 CONTRIBUTING.md, "Add a model family", lists the steps.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,14 +28,23 @@ Parts = tuple[str | Pattern, ...]
 
 
 @dataclass(frozen=True)
+class Section:
+    """Several calls between one start marker and one end marker."""
+
+    before_first: str = ""
+    between: str = ""
+    after_last: str = ""
+
+
+@dataclass(frozen=True)
 class JsonNotation:
     """A call whose arguments are one JSON object."""
 
     before_name: str
     before_arguments: Parts
-    after_arguments: str
-    # Whether several calls may stand between one start marker and one end marker.
-    section: bool = False
+    after_arguments: Parts
+    # None if one call stands between a start marker and an end marker.
+    section: Section | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ class TaggedNotation:
     separator: str = ""
     # Whether strings are written without quotes and escapes.
     plain_strings: bool = True
-    section: bool = False
+    section: Section | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,7 @@ class BareKeyNotation:
 
     before_name: str
     quote: str
-    section: bool = False
+    section: Section | None = None
 
 
 Notation = JsonNotation | TaggedNotation | BareKeyNotation
@@ -76,9 +86,8 @@ class Family:
 
     # None if no grammar here describes the calls: they are read and repaired, but not constrained.
     notation: Notation | None = None
-    # The notation of those models of the family whose tokenizer `uses_variant` accepts.
-    variant: Notation | None = None
-    uses_variant: Callable[[TokenizerWrapper], bool] = lambda _: False
+    # The notations of those models of the family whose tokenizer the first function accepts.
+    variants: Sequence[tuple[Callable[[TokenizerWrapper], bool], Notation]] = ()
     # Reads calls of this family that are written as tags, malformed ones too.
     tags: TagDialect | None = None
     # mlx-lm's parser loses or changes values in texts that contain this ("" means in any text), so
@@ -92,6 +101,18 @@ def _has_args_marker(tokenizer: TokenizerWrapper) -> bool:
     return "[ARGS]" in tokenizer.get_vocab()
 
 
+def _writes_call_ids(tokenizer: TokenizerWrapper) -> bool:
+    """Whether the template writes the id of a call between its name and its arguments."""
+    source = str(tokenizer.chat_template)
+    return "[CALL_ID]" in source and _has_args_marker(tokenizer)
+
+
+def _writes_ids_in_list(tokenizer: TokenizerWrapper) -> bool:
+    """Whether the template writes a list of calls, each with its id behind the arguments."""
+    source = str(tokenizer.chat_template)
+    return re.search(r"""[\\]?["']id[\\]?["']: [\\]?["']""", source) is not None
+
+
 def _writes_lines(tokenizer: TokenizerWrapper) -> bool:
     """Whether the template starts a new line for each tag."""
     source = str(tokenizer.chat_template)
@@ -102,6 +123,12 @@ _GLM: Final = TaggedNotation("", (), "<arg_key>", "</arg_key><arg_value>", "</ar
 _GLM_LINES: Final = TaggedNotation(
     "", ("\n",), "<arg_key>", "</arg_key>\n<arg_value>", "</arg_value>\n", ""
 )
+_GLM_VARIANTS: Final = ((_writes_lines, _GLM_LINES),)
+
+# Mistral's templates write ids of nine letters and digits.
+_ID: Final = Pattern("[a-zA-Z0-9]{9}")
+_MISTRAL_LIST: Final = Section("[", ", ", "]")
+
 _GLM_TAGS: Final = TagDialect.of(
     opener="<arg_key>",
     call=r"\s*(?P<name>[\w.:/-]+)\s*(?P<body><arg_key>.*)\Z",
@@ -111,18 +138,27 @@ _GLM_TAGS: Final = TagDialect.of(
 
 FAMILIES: Final[dict[str, Family]] = {
     # Hermes, Qwen and many others.
-    "json_tools": Family(JsonNotation('\n{"name": "', ('", "arguments": ',), "}\n")),
+    "json_tools": Family(JsonNotation('\n{"name": "', ('", "arguments": ',), ("}\n",))),
     "mistral": Family(
-        JsonNotation('[{"name": "', ('", "arguments": ',), "}]"),
-        variant=JsonNotation("", ("[ARGS]",), ""),
-        uses_variant=_has_args_marker,
+        JsonNotation('{"name": "', ('", "arguments": ',), ("}",), _MISTRAL_LIST),
+        variants=[
+            (_writes_call_ids, JsonNotation("", ("[CALL_ID]", _ID, "[ARGS]"), ())),
+            (_has_args_marker, JsonNotation("", ("[ARGS]",), ())),
+            (
+                _writes_ids_in_list,
+                JsonNotation(
+                    '{"name": "', ('", "arguments": ',), (', "id": "', _ID, '"}'), _MISTRAL_LIST
+                ),
+            ),
+        ],
+        parser_fails_on="[CALL_ID]",
     ),
     "kimi_k2": Family(
         JsonNotation(
             "<|tool_call_begin|>functions.",
             (":", Pattern("[0-9]{1,2}"), "<|tool_call_argument_begin|>"),
-            "<|tool_call_end|>",
-            section=True,
+            ("<|tool_call_end|>",),
+            section=Section(),
         )
     ),
     "qwen3_coder": Family(
@@ -148,8 +184,8 @@ FAMILIES: Final[dict[str, Family]] = {
         unmarked_opening="<function={name}>",
     ),
     # GLM 4.5 and later.
-    "glm47": Family(_GLM, _GLM_LINES, _writes_lines, tags=_GLM_TAGS, parser_fails_on="<arg_"),
-    "laguna": Family(_GLM, _GLM_LINES, _writes_lines, tags=_GLM_TAGS),
+    "glm47": Family(_GLM, _GLM_VARIANTS, tags=_GLM_TAGS, parser_fails_on="<arg_"),
+    "laguna": Family(_GLM, _GLM_VARIANTS, tags=_GLM_TAGS),
     "longcat": Family(
         TaggedNotation(
             before_name="",
@@ -169,13 +205,13 @@ FAMILIES: Final[dict[str, Family]] = {
     ),
     "minimax_m2": Family(
         TaggedNotation(
-            before_name='\n<invoke name="',
+            before_name='<invoke name="',
             after_name=('">\n',),
             before_key='<parameter name="',
             after_key='">',
             after_value="</parameter>\n",
             after_arguments="</invoke>\n",
-            section=True,
+            section=Section(before_first="\n"),
         ),
         tags=TagDialect.of(
             opener="<parameter name=",
@@ -196,7 +232,7 @@ FAMILIES: Final[dict[str, Family]] = {
             after_key='" type="{type}"<|sep|>',
             after_value="<|close|>argument<|sep|>",
             after_arguments="<|close|>call<|sep|>",
-            section=True,
+            section=Section(),
         )
     ),
     # mlx-lm's parsers end a call at a brace inside a string, or do not read keys with a hyphen.
@@ -204,15 +240,17 @@ FAMILIES: Final[dict[str, Family]] = {
     "function_gemma": Family(BareKeyNotation("call:", "<escape>"), parser_fails_on=""),
     "pythonic": Family(
         TaggedNotation(
-            before_name="[",
+            before_name="",
             after_name=("(",),
             before_key="",
             after_key="=",
             after_value="",
-            after_arguments=")]",
+            after_arguments=")",
             separator=", ",
             plain_strings=False,
-        )
+            section=Section("[", ", ", "]"),
+        ),
+        parser_fails_on="",
     ),
     # There are two ways to write a string, and no grammar for both.
     "minicpm5": Family(),
@@ -231,7 +269,8 @@ def notation_of(tokenizer: TokenizerWrapper) -> Notation | None:
     if not tokenizer.has_tool_calling:
         return None
     family = family_of(tokenizer)
-    return family.variant if family.uses_variant(tokenizer) else family.notation
+    found = (notation for uses, notation in family.variants if uses(tokenizer))
+    return next(found, family.notation)
 
 
 def tag_dialect_of(text: str) -> TagDialect | None:

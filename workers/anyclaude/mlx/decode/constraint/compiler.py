@@ -39,7 +39,12 @@ from anyclaude.mlx.decode.constraint.schemas import (
     closed,
     without_details,
 )
-from anyclaude.mlx.decode.notations import JsonNotation, TaggedNotation, notation_of
+from anyclaude.mlx.decode.notations import (
+    JsonNotation,
+    Section,
+    TaggedNotation,
+    notation_of,
+)
 from anyclaude.mlx.lru import LRUCache
 
 _log = structlog.get_logger(__name__)
@@ -254,10 +259,11 @@ class ConstraintCompiler:
             call_rule(lark.coercing(tool.coerce), notation, tool.name, tool.schema, tool.parameters)
             for tool in tools
         ]
-        repeat = "+" if notation.section and not single else ""
-        start = lark.literal(self._tokenizer.tool_call_start)
-        end = lark.literal(self._tokenizer.tool_call_end or "")
-        return lark.rule(f"{start} {any_call_rule(lark, notation, rules)}{repeat} {end}")
+        call, section = any_call_rule(lark, notation, rules), notation.section or Section()
+        more = f"({lark.literal(section.between)} {call})*" if notation.section else ""
+        start = lark.literal(self._tokenizer.tool_call_start + section.before_first)
+        end = lark.literal(section.after_last + (self._tokenizer.tool_call_end or ""))
+        return lark.rule(f"{start} {call} {'' if single else more} {end}")
 
     def _matcher(self, text: str) -> tuple[LLMatcher | None, str]:
         """The compiled grammar; None and the error if llguidance refuses it."""
@@ -291,7 +297,7 @@ class ConstraintCompiler:
         """The arguments one by one, if the notation and the schema let them be."""
         match self._notation:
             case TaggedNotation(plain_strings=plain_strings):
-                return parameters(schema, plain_strings=plain_strings)
+                return parameters(schema, plain_strings=plain_strings, python_words=True)
             case JsonNotation() if schema.keys() <= PLAIN_OBJECT:
                 return parameters(schema, plain_strings=False)
         return None

@@ -13,6 +13,13 @@ from anyclaude.mlx.decode.coercion import declared_types
 from anyclaude.mlx.decode.constraint.schemas import CONDITIONS, Schema
 
 _DEFINITIONS: Final = ("$defs", "definitions")
+# The values of each type as JSON, by the words of JSON and of Python for them.
+_WORDS: Final[Mapping[str, Mapping[str, str]]] = {
+    "boolean": {"true": "true", "false": "false", "True": "true", "False": "false"},
+    "null": {"null": "null", "None": "null"},
+}
+# Keywords that exclude some of these values.
+_OTHERS: Final = ("enum", "const", *CONDITIONS)
 # The keywords of an object that is no more than its listed properties.
 PLAIN_OBJECT: Final = frozenset(
     {"type", "properties", "required", "additionalProperties", *_DEFINITIONS}
@@ -68,8 +75,15 @@ def dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=separators)
 
 
-def parameters(schema: Schema, *, plain_strings: bool) -> list[Parameter] | None:
-    """The arguments of an object schema; None if they can only be described together."""
+def parameters(
+    schema: Schema, *, plain_strings: bool, python_words: bool = False
+) -> list[Parameter] | None:
+    """The arguments of an object schema; None if they can only be described together.
+
+    Args:
+        plain_strings: whether strings are written without quotes and escapes.
+        python_words: whether `True` may be written for `true`, as many templates do.
+    """
     if any(key in schema for key in CONDITIONS) or schema.get("additionalProperties"):
         return None
     if not schema.get("properties") and "additionalProperties" not in schema:
@@ -78,7 +92,14 @@ def parameters(schema: Schema, *, plain_strings: bool) -> list[Parameter] | None
     required = set(schema.get("required", ()))
     definitions = {key: schema[key] for key in _DEFINITIONS if key in schema}
     return [
-        _parameter(name, inner, definitions, name in required, plain_strings=plain_strings)
+        _parameter(
+            name,
+            inner,
+            definitions,
+            name in required,
+            plain_strings=plain_strings,
+            python_words=python_words,
+        )
         for name, inner in schema.get("properties", {}).items()
     ]
 
@@ -97,12 +118,22 @@ def is_ambiguous(parameter: Parameter) -> bool:
 
 
 def _parameter(
-    name: str, schema: Any, definitions: Schema, required: bool, *, plain_strings: bool
+    name: str,
+    schema: Any,
+    definitions: Schema,
+    required: bool,
+    *,
+    plain_strings: bool,
+    python_words: bool,
 ) -> Parameter:
     resolved = _resolved(schema, definitions)
     whole = {**resolved, **definitions}
     types = declared_types(resolved)
     forms = _forms(resolved, definitions) if plain_strings else (Json(whole),)
+    is_word = types and types <= _WORDS.keys() and not any(key in resolved for key in _OTHERS)
+    if python_words and is_word:
+        spellings = [pair for name in sorted(types) for pair in _WORDS[name].items()]
+        forms = (Choice(dict(spellings)),)
     type_name = next(iter(types)) if len(types) == 1 else "string"
     return Parameter(name, required, tuple(forms), whole, type_name)
 

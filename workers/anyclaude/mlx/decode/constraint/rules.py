@@ -68,7 +68,7 @@ def call_rule(
 
 def any_call_rule(lark: Lark, notation: Notation, calls: Sequence[str]) -> str:
     """The rule for one of `calls`, with the texts that surround every call."""
-    after = lark.literal(notation.after_arguments) if isinstance(notation, JsonNotation) else ""
+    after = lark.parts(notation.after_arguments) if isinstance(notation, JsonNotation) else ""
     return lark.rule(f"{lark.literal(notation.before_name)} ({' | '.join(calls)}) {after}")
 
 
