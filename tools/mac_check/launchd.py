@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from tools.mac_check.report import CheckError, Row, SkippedError, table
-from tools.mac_check.requests import free_answer
+from tools.mac_check.requests import tool_call
 from tools.mac_check.service import Answer, Commands, own_home, send
 
 LABEL: Final = "dev.anyclaude.daemon"
 PLIST: Final = Path.home() / "Library" / "LaunchAgents" / f"{LABEL}.plist"
 # launchd waits 10 seconds before it starts a daemon again that died soon.
 BACK_SECONDS: Final = 60
-_LOAD_TOKENS: Final = 2_000
+_LOAD_TOKENS: Final = 1_000
 _ANSWER_SECONDS: Final = 300
 _POLL_SECONDS: Final = 0.5
 
@@ -113,11 +113,11 @@ def kill(commands: Commands) -> str:
 
 
 class Streaming:
-    """A long answer that a thread reads."""
+    """A long answer that a thread reads: a tool call, since a small model ends a free one soon."""
 
     def __init__(self, base_url: str, max_tokens: int = _LOAD_TOKENS) -> None:
         self._ended: queue.Queue[Answer | Exception] = queue.Queue()
-        body = free_answer(max_tokens)
+        body = tool_call(max_tokens)
         threading.Thread(target=self._read, args=(base_url, body), daemon=True).start()
 
     def wait_until_running(self, commands: Commands) -> None:

@@ -54,7 +54,7 @@ def speed_section(model: Path | None, model_path: Path) -> list[str]:
     """mlx-lm by itself, then the service with the same model."""
     alone = mlx_side.measure(model_path)
     with running(model) as commands:
-        # The first answers of each kind compile kernels and grammars.
+        # The first answer of each kind compiles kernels and grammars.
         for body in (requests.free_answer(16), requests.tool_call(16)):
             timed(commands, body)
         prompt = timed(commands, requests.long_prompt())
@@ -144,7 +144,7 @@ def sleep_section(
     return table(
         ("Sleep and wake", "Result"),
         [
-            ("seconds asleep by the clocks", asleep),
+            ("seconds asleep by the clocks", round(asleep, 1)),
             ("the answer that streamed", ended),
             ("a request after it", after.answer.ended),
             ("its time to the first token, s", after.first_token_seconds),

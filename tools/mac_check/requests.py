@@ -14,7 +14,7 @@ def free_answer(max_tokens: int = LONG_ANSWER_TOKENS) -> dict[str, Any]:
 
 def tool_call(max_tokens: int = LONG_ANSWER_TOKENS) -> dict[str, Any]:
     """A request that must call a tool: a grammar constrains every token of the answer."""
-    content = {"type": "string", "minLength": 4_000}
+    content = {"type": "string", "minLength": 20_000}
     schema = {"type": "object", "properties": {"content": content}, "required": ["content"]}
     tool = {"name": "write_story", "description": "Saves a story.", "input_schema": schema}
     choice = {"type": "tool", "name": "write_story"}
