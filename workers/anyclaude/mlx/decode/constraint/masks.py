@@ -2,8 +2,10 @@
 
 Generation runs one step ahead: when a step's token is sampled, the token before it may still be
 computing on the device, and reading it means waiting for the device. Inside a grammar that wait is
-necessary, since the mask depends on the token. Outside it is avoided: the mask after each token
-that can begin a grammar is computed beforehand, and the device chooses whether to apply it.
+necessary, since the mask depends on the token, so the next forward pass is submitted first: the
+device computes it while the token is read and the mask is made. Outside it is avoided: the mask
+after each token that can begin a grammar is computed beforehand, and the device chooses whether to
+apply it.
 
 Invariants:
 - Every token is processed once and in order, whether it was read here or came by `observe`.
@@ -24,6 +26,7 @@ from llguidance import LLMatcher
 import mlx.core as mx
 from anyclaude.mlx.adapter import Sampler
 from anyclaude.mlx.decode.sampling import read_token
+from anyclaude.mlx.lru import LRUCache
 
 # One bit per token, 32 in each integer, the lowest bit first.
 Mask = npt.NDArray[np.int32]
@@ -32,6 +35,8 @@ _log = structlog.get_logger(__name__)
 _BYTES_PER_WORD: Final = 4
 _BITS_PER_WORD: Final = 32
 _LONGEST_TRIGGER: Final = 32
+# One byte per token of the vocabulary each, and as many bits for the key.
+_EXPANDED_MASKS: Final = 16
 
 
 class Phase(Enum):
@@ -118,6 +123,7 @@ class Constraint:
         # The token just sampled, if the mask left no choice.
         self._only: int | None = None
         self._needs_probabilities = True
+        self._expanded: LRUCache[bytes, mx.array] = LRUCache(_EXPANDED_MASKS)
 
     @property
     def is_active(self) -> bool:
@@ -148,6 +154,8 @@ class Constraint:
 
     def _sample(self, inner: Sampler, logprobs: mx.array) -> mx.array:
         if self._processed < self._sampled and self._needs_last_token():
+            # Nothing of the next pass depends on the mask, so the device need not wait for it.
+            mx.async_eval(logprobs)  # type: ignore[no-untyped-call]
             self._process(self._read_last())
         self._only = None
         if self._matcher is not None:
@@ -194,7 +202,10 @@ class Constraint:
         return inner(self._masked(logprobs, mask))
 
     def _masked(self, logprobs: mx.array, mask: Mask) -> mx.array:
-        masked = mx.where(expanded(mask, logprobs.shape[-1]), logprobs, -mx.inf)
+        vocabulary = logprobs.shape[-1]
+        # Within a string the same few masks come again and again.
+        allowed = self._expanded.get_or_make(mask.tobytes(), lambda: expanded(mask, vocabulary))
+        masked = mx.where(allowed, logprobs, -mx.inf)
         if self._needs_probabilities:
             masked = masked - mx.logsumexp(masked, axis=-1, keepdims=True)
         return masked
