@@ -212,6 +212,17 @@ def test_the_front_end_learns_that_a_worker_gave_up():
         assert "scripted to leave with 69" in route["reason"]
 
 
+def test_a_worker_that_is_short_of_memory_is_never_given_up():
+    """It starts more often than the crash limit allows, and requests are asked to come back."""
+    with DaemonProcess("exit 71") as daemon:
+        daemon.wait_worker(pb.WORKER_STATE_BACKOFF, generation=6)
+        daemon.wait_worker(pb.WORKER_STATE_READY, "frontend")
+        route = wait_for_route(daemon, "ROUTE_STATE_STARTING")
+        assert "retry_after" in route
+        status = daemon.wait_for(lambda s: any("waits for memory" in p for p in s.problems))
+        assert "scripted to leave with 71" in status.problems[0]
+
+
 def wait_for_route(daemon, state):
     def pushed(_):
         if not daemon.routes_file.exists():

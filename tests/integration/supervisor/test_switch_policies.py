@@ -227,6 +227,24 @@ def test_a_worker_that_cannot_come_back_changes_nothing(
     assert mended.code == 0, mended.stderr
 
 
+def test_a_worker_that_is_short_of_memory_does_not_come_back(
+    server: MlxServer, model: Path
+) -> None:
+    """While other programs use the memory of our model, the switch back fails at once."""
+    now = psutil.virtual_memory()
+    reserve = {"ANYCLAUDE__MLX__MEMORY_RESERVE_BYTES": str((now.total + now.available) // 2)}
+    with Service("--mode", "big", model=model, **_environ(server), **reserve) as service:
+        service.wait_ready()
+        refused = service.control("mode", "mlx-lm")
+        status, worker = service.wait_ready(), service.worker()
+
+    assert refused.code == 5
+    assert "stays big" in refused.stderr
+    assert "GB are available" in refused.stderr
+    assert (status.mode, list(status.problems)) == ("big", [])
+    assert (worker.state, worker.restart_count) == (_STOPPED, 0)
+
+
 def test_during_a_stop_first_change(server: MlxServer, model: Path) -> None:
     """During the change no other change or restart is allowed."""
     with (
