@@ -12,7 +12,7 @@ Invariants:
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from anyclaude.mlx.decode.markers import Markers, Mode, Transition
@@ -91,8 +91,19 @@ class _Search:
 class Scanner:
     """Scans one answer. The iterators it returns must be exhausted before its next call."""
 
-    def __init__(self, markers: Markers, stop_sequences: Sequence[str]) -> None:
+    def __init__(
+        self,
+        markers: Markers,
+        stop_sequences: Sequence[str],
+        is_text: Callable[[Transition, Mode, str], bool] = lambda *_: False,
+    ) -> None:
+        """
+        Args:
+            is_text: whether a marker is only mentioned, given the mode in which it was found and
+                the text before it that has not been sent as an event yet.
+        """
         self._markers = markers
+        self._is_text = is_text
         self._stop_sequences = tuple(text for text in stop_sequences if text)
         self.mode = markers.initial
         self._searches: dict[tuple[Mode, bool], _Search] = {}
@@ -111,7 +122,11 @@ class Scanner:
             hit = self._search().first_hit(self._pending)
             if hit is None:
                 break
-            yield from self._pass(hit)
+            before = self._pending[: hit.start]
+            if hit.transition and self._is_text(hit.transition, self.mode, before):
+                yield from self._release(hit.end)
+            else:
+                yield from self._pass(hit)
         if not self._stopped:
             yield from self._release(self._safe_length())
 

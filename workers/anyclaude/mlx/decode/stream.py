@@ -27,7 +27,8 @@ from anyclaude.mlx.decode.constraint import (
     CallEvent,
     ConstrainedCallReader,
 )
-from anyclaude.mlx.decode.markers import Mode, markers_of, silent_tokens
+from anyclaude.mlx.decode.markers import Mode, Transition, markers_of, silent_tokens
+from anyclaude.mlx.decode.mentions import Mentions
 from anyclaude.mlx.decode.sampling import ThinkingBudget
 from anyclaude.mlx.decode.scanner import Event, Scanner, Stopped, Switch, Text
 from anyclaude.worker.v1.worker_pb2 import GenerateResponse
@@ -77,7 +78,8 @@ class BlockStream:
         callable_tools = _callable_tools(tools, tool_choice, tokenizer)
         self._names = [tool.name for tool in callable_tools]
         markers = markers_of(tokenizer, self._names, in_thinking=in_thinking)
-        self._scanner = Scanner(markers, stop_sequences)
+        self._mentions = Mentions(_only_token(tokenizer.tool_call_start_tokens))
+        self._scanner = Scanner(markers, stop_sequences, self._is_mention)
         self._silent = silent_tokens(tokenizer, markers, stop_sequences)
         self._think_end = _only_token(tokenizer.think_end_tokens)
         # Set if the end marker is one token; its text is then never what the model meant to say.
@@ -110,6 +112,7 @@ class BlockStream:
         if self._is_silent(token_id):
             self.is_verbatim = False
         else:
+            self._mentions.observe(token_id)
             self._detokenizer.add_token(token_id)
             self._feed(self._detokenizer.last_segment)
         if self._budget is not None:
@@ -151,6 +154,7 @@ class BlockStream:
     def _handle_text(self, mode: Mode, text: str) -> None:
         match mode:
             case Mode.TEXT:
+                self._mentions.add_text(text)
                 self._writer.text(text)
             case Mode.THINKING:
                 self._writer.thinking(text)
@@ -172,6 +176,11 @@ class BlockStream:
             self._writer.close()
         if switch.entered is Mode.CALL:
             self._constrained = self._begin_constrained_call()
+
+    def _is_mention(self, marker: Transition, mode: Mode, before: str) -> bool:
+        # A marker that began a grammar began a call.
+        constrained = self._grammar is not None and self._grammar.constraint.is_active
+        return self._mentions.is_mention(marker, mode, before) and not constrained
 
     # Calls that a grammar constrains
 
