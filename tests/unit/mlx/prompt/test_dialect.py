@@ -1,4 +1,4 @@
-"""Adapting only new messages gives the same as adapting all of them, in every dialect."""
+"""What a template supports is found out, and adapting only new messages is enough."""
 
 from dataclasses import fields, replace
 from typing import Any
@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anyclaude.mlx.prompt import PromptRenderer
 from anyclaude.mlx.prompt.canonical import Conversation, TemplateMessage
 from anyclaude.mlx.prompt.dialect import ConversationAdapter, Dialect
+from tests.models.requests import assistant, request, system, user
+from tests.models.tokenizers import byte_level, wrap
 
 _DIALECTS = [
     Dialect(),
@@ -80,3 +83,25 @@ def test_the_cache_is_bounded() -> None:
     for _ in range(3):
         assert adapter.adapted(Conversation((), messages, ())).messages == list(messages)
     assert len(adapter._cache) == 0
+
+
+_MOVING = (
+    "{%- set sys = messages[0].content if messages[0].role == 'system' else '' -%}"
+    "{%- set turns = messages[1:] if sys else messages -%}{%- for m in turns -%}"
+    "{%- if m.role == 'user' -%}[INST]{%- if loop.last -%}{{ sys }}{%- endif -%}"
+    "{{ m.content }}[/INST]"
+    "{%- elif m.role == 'tool' -%}[R]{{ m.content }}[/R]"
+    "{%- elif m.role == 'assistant' -%}{{ m.content }}"
+    "{%- for c in m.tool_calls or [] -%}[TOOL_CALLS]{{ c.function | tojson }}{%- endfor -%}</s>"
+    "{%- else -%}LATE{%- endif -%}{%- endfor -%}"
+)
+
+
+@pytest.mark.parametrize("late", ["{{ raise_exception('no system message here') }}", ""])
+def test_a_template_that_moves_the_system_text_keeps_later_ones(late: str) -> None:
+    """Where no dialect gives all texts in order, the one that loses none of them is chosen."""
+    wrapper = wrap(byte_level(), _MOVING.replace("LATE", late), ["[INST]", "[/INST]", "</s>"])
+    asked = request(user("a"), assistant("b"), user("c"), system("Mind this."), system="Be brief.")
+    text = wrapper.decode(PromptRenderer(wrapper).render(asked).token_ids.tolist())
+    assert "Be brief." in text
+    assert "Mind this." in text

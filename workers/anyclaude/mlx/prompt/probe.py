@@ -11,6 +11,7 @@ conversations are always rendered whole.
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from enum import IntEnum
 from itertools import product
 from typing import Final
 
@@ -112,9 +113,7 @@ def find_dialect(template: Template) -> Dialect:
     dialect = next((one for one in variants if _accepts(template, one, _CALLED)), Dialect())
     for need, conversation in _NEEDS.items():
         without = replace(dialect, **{need: False})
-        if not _accepts(template, dialect, conversation) and _accepts(
-            template, without, conversation
-        ):
+        if _support(template, without, conversation) > _support(template, dialect, conversation):
             dialect = without
     return dialect
 
@@ -138,9 +137,28 @@ def turns_rendered(template: Template, dialect: Dialect) -> Iterator[tuple[str, 
                 yield beginning, whole
 
 
-def _accepts(template: Template, dialect: Dialect, conversation: Conversation) -> bool:
+class _Support(IntEnum):
+    """What a template makes of a conversation; some print texts in an order of their own."""
+
+    REFUSED = 0
+    TEXTS_LOST = 1
+    TEXTS_MOVED = 2
+    IN_ORDER = 3
+
+
+def _support(template: Template, dialect: Dialect, conversation: Conversation) -> _Support:
     text = _try(template, dialect.adapt(conversation), answer=True)
-    return text is not None and _in_order(text, _texts(conversation))
+    if text is None:
+        return _Support.REFUSED
+    if _in_order(text, _texts(conversation)):
+        return _Support.IN_ORDER
+    if all(words in text for words in _texts(conversation)):
+        return _Support.TEXTS_MOVED
+    return _Support.TEXTS_LOST
+
+
+def _accepts(template: Template, dialect: Dialect, conversation: Conversation) -> bool:
+    return _support(template, dialect, conversation) is _Support.IN_ORDER
 
 
 def _try(template: Template, messages: list[TemplateMessage], answer: bool) -> str | None:
