@@ -214,7 +214,10 @@ def measure(folder: Path, family: Family, *, spliced: bool) -> dict[str, int]:
         tokenizer, spliced_bytes=_SPLICED_BYTES if spliced else 0, spliced_on_request=True
     )
     talk = Talk(renderer, Model(tokenizer, family), fields)
-    size = lambda words: len(tokenizer.encode(words, add_special_tokens=False))  # noqa: E731
+
+    def size(words: str) -> int:
+        return len(tokenizer.encode(words, add_special_tokens=False))
+
     prompt = talk.ask(user(_words(rng, 300)), system(_words(rng, 500)))
     figures = {"prompt": 0, "step": 0}
     for number in range(_STEPS):
@@ -226,9 +229,9 @@ def measure(folder: Path, family: Family, *, spliced: bool) -> dict[str, int]:
     for name, messages in _endings(rng, talk, prompt):
         fork = talk.fork()
         new = [block for message in messages for block in message["content"]]
-        prompt_ = fork.ask(*messages)
+        forked = fork.ask(*messages)
         own = sum(size(_said(block)) for block in new)
-        figures[name] = fork.computed(prompt_) - own
+        figures[name] = fork.computed(forked) - own
     return figures
 
 

@@ -125,8 +125,7 @@ class CallReader:
     def _try(self, read: Callable[[str], list[_Written]], text: str) -> list[Call | Unreadable]:
         try:
             return [self._check(call, text) for call in read(text)]
-        # mlx-lm's parsers raise all kinds of errors on malformed calls.
-        except Exception:  # noqa: BLE001
+        except Exception:  # noqa: BLE001 - mlx-lm's parsers raise any error on malformed calls
             return []
 
     def _worth(self, results: Sequence[Call | Unreadable]) -> tuple[int, int, int]:
