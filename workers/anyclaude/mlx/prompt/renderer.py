@@ -33,7 +33,7 @@ from anyclaude.mlx.prompt.probe import (
 from anyclaude.mlx.prompt.render_cache import Entry, RenderCache, exact_bytes
 from anyclaude.mlx.prompt.splice import AnswerPosition, SplicedTurns
 from anyclaude.mlx.prompt.template import Template, TemplateRefused, template_source
-from anyclaude.mlx.tokens import TokenArray
+from anyclaude.mlx.tokens import TokenArray, common_prefix
 
 _CACHED_STARTS: Final = 32
 _CACHE_BYTES: Final = 64 * 1024 * 1024
@@ -136,13 +136,8 @@ class PromptRenderer:
         Raises:
             ApiError: 400 that names what the model or its template cannot accept.
         """
-        conversation = canonicalise(request, self._turn_cache)
-        thinking = self._can_think and wants_thinking(request)
-        turns = kept_thinking_turns(request)
-        if turns is not None and turns != ALL_TURNS:
-            messages = without_thinking(conversation.messages, turns)
-            conversation = replace(conversation, messages=messages)
-        spliced = self._spliced if turns == ALL_TURNS or not self._spliced_on_request else None
+        conversation = self._conversation(request)
+        thinking, spliced = self._thinks(request), self._spliced_for(request)
         try:
             return self._render(conversation, thinking, spliced)
         except TemplateRefused as refusal:
@@ -151,8 +146,62 @@ class PromptRenderer:
                 "(start with a user message, then take turns), or choose another model."
             ) from refusal
 
+    def before_next_question(self, request: CountTokensRequest, answer: Message) -> Prompt | None:
+        """The tokens with which every prompt begins that asks a next question after an answer.
+
+        Two questions that differ from the first character on are rendered, and what both prompts
+        share is returned. Nothing of them stays in the caches of the renderer.
+
+        Args:
+            request: the request that was answered.
+            answer: the answer as the client will send it back.
+
+        Returns:
+            None if the template refuses the conversation.
+        """
+        question = Message(role="user", content=_FIRST_TEXTS[0])
+        asked = request.model_copy(update={"messages": [*request.messages, answer, question]})
+        conversation = self._conversation(asked)
+        thinking, spliced = self._thinks(request), self._spliced_for(request)
+        try:
+            first, second = (
+                self._render(
+                    replace(conversation, messages=(*conversation.messages[:-1], _user(text))),
+                    thinking,
+                    spliced,
+                    remember=False,
+                )
+                for text in _FIRST_TEXTS
+            )
+        except TemplateRefused:
+            return None
+        shared = common_prefix(first.token_ids, second.token_ids)
+        cut_points = tuple(cut for cut in first.cut_points if cut < shared)
+        return Prompt(first.token_ids[:shared], cut_points, min(first.stable_tokens, shared))
+
+    def _conversation(self, request: CountTokensRequest) -> Conversation:
+        """The request's conversation without the thinking that the client asks to clear."""
+        conversation = canonicalise(request, self._turn_cache)
+        turns = kept_thinking_turns(request)
+        if turns is None or turns == ALL_TURNS:
+            return conversation
+        messages = without_thinking(conversation.messages, turns)
+        return replace(conversation, messages=messages)
+
+    def _thinks(self, request: CountTokensRequest) -> bool:
+        return self._can_think and wants_thinking(request)
+
+    def _spliced_for(self, request: CountTokensRequest) -> SplicedTurns | None:
+        keeps_all = kept_thinking_turns(request) == ALL_TURNS
+        return self._spliced if keeps_all or not self._spliced_on_request else None
+
     def _render(
-        self, conversation: Conversation, thinking: bool, spliced: SplicedTurns | None
+        self,
+        conversation: Conversation,
+        thinking: bool,
+        spliced: SplicedTurns | None,
+        *,
+        remember: bool = True,
     ) -> Prompt:
         adapted = self._adapter.adapted(conversation)
         start = self._start(conversation, thinking)
@@ -161,8 +210,9 @@ class PromptRenderer:
         rendering = self._rendering(before, adapted, start, thinking)
         encoded = self._encoder.encode(rendering.text, before.encoded if before else None)
         cuts = self._turns.cuts(encoded, before.cuts if before else ())
-        rendered = _Rendered(rendering, encoded, cuts)
-        self._cache.add(Entry(start, adapted.exact, rendered, rendered.nbytes))
+        if remember:
+            rendered = _Rendered(rendering, encoded, cuts)
+            self._cache.add(Entry(start, adapted.exact, rendered, rendered.nbytes))
         total = len(encoded.token_ids)
         inner = cuts[:-1] if cuts and cuts[-1].tokens == total else cuts
         stable_tokens = 0
