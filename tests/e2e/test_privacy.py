@@ -1,11 +1,14 @@
 """In a local mode nothing leaves the machine, not even a DNS query.
 
-The namespace has no route out, and the kernel counts packets that need one.
+The namespace has no route out, and the kernel counts packets that need one. A proxy that the user's
+shell names gets nothing either.
 """
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -33,6 +36,22 @@ for family, address in (socket.AF_INET, "198.51.100.1"), (socket.AF_INET6, "2001
         with contextlib.suppress(OSError), socket.socket(family, kind) as called:
             called.connect((address, 53))
 """
+
+# An HTTP proxy that refuses every request and prints the first line of each.
+_PROXY: Final = """
+import http.server
+class Refuse(http.server.BaseHTTPRequestHandler):
+    def do_any(self):
+        print(self.requestline, flush=True)
+        self.send_error(502)
+    do_CONNECT = do_GET = do_HEAD = do_POST = do_any
+    log_message = lambda *_: None
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refuse)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+_LAUNCH_SECONDS: Final = 300
+_PROXY_VARIABLES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
 class Counter:
@@ -90,3 +109,50 @@ def test_only_a_switch_to_a_distant_mode_leaves(namespace: Namespace, counter: C
         assert counter.tried() == before
         assert service.control("mode", "far").code == 5
         assert counter.tried() > before
+
+
+def test_a_proxy_of_the_shell_gets_nothing(
+    claude_binary: Path, namespace: Namespace, tmp_path: Path
+) -> None:
+    """`anyclaude` runs a tool loop past the proxy that the shell names; no request reaches it."""
+    with (
+        subprocess.Popen(
+            namespace.command([sys.executable, "-c", _PROXY]), stdout=subprocess.PIPE, text=True
+        ) as proxy,
+        Service(within=namespace.command) as service,
+    ):
+        assert proxy.stdout is not None
+        address = f"http://127.0.0.1:{proxy.stdout.readline().strip()}"
+        names = (*_PROXY_VARIABLES, *map(str.lower, _PROXY_VARIABLES))
+        environ = {
+            **service.environ,
+            **dict.fromkeys(names, address),
+            "NO_PROXY": "intranet.example",
+            "HOME": str(tmp_path),
+            "PATH": f"{claude_binary.parent}:{os.environ['PATH']}",
+            "IS_SANDBOX": "1",
+            "CLAUDE_CODE_TMPDIR": str(tmp_path),
+        }
+        service.ready()
+        words = ("-p", "Please say hello with Bash.", "--allowedTools", "Bash")
+        done = subprocess.run(
+            namespace.command([sys.executable, "-m", "anyclaude.launcher", *words]),
+            env=environ,
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_LAUNCH_SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "The tool call came back" in done.stdout
+        # The proxy counts: without the variables of `anyclaude` a request does reach it.
+        fetch = f"import httpx; httpx.get({service.base_url!r} + '/health')"
+        refused = {**service.environ, **dict.fromkeys(names, address)}
+        command = namespace.command([sys.executable, "-c", fetch])
+        subprocess.run(command, env=refused, check=True, capture_output=True)
+        proxy.terminate()
+        seen = proxy.stdout.read().splitlines()
+        assert seen == [f"GET {service.base_url}/health HTTP/1.1"]
+        assert service.stop() == 0

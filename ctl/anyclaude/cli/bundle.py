@@ -65,6 +65,9 @@ ADVICE: Final[dict[str, str]] = {
     # Ten subagents at once would slow each other down.
     "CLAUDE_CODE_MAX_TOOL_USE_CONCURRENCY": "3",
 }
+# Both spellings: programs read one or the other.
+NO_PROXY: Final = ("NO_PROXY", "no_proxy")
+_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 _MAX_OUTPUT_TOKENS: Final = 16_384
 _MIN_OUTPUT_TOKENS: Final = 4_096
 
@@ -133,7 +136,7 @@ def launch_mode_of(environ: Mapping[str, str]) -> str:
 
 def environment_for(endpoint: Endpoint, environ: Mapping[str, str]) -> dict[str, str]:
     """Returns the variables for Claude Code; `environ` is the environment of the shell."""
-    bundle = {"ANTHROPIC_BASE_URL": endpoint.base_url}
+    bundle = {"ANTHROPIC_BASE_URL": endpoint.base_url, **without_proxy(environ)}
     headers = _headers(endpoint.launch_mode, environ)
     if headers:
         bundle["ANTHROPIC_CUSTOM_HEADERS"] = headers
@@ -147,6 +150,22 @@ def environment_for(endpoint: Endpoint, environ: Mapping[str, str]) -> dict[str,
         bundle["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] = str(window)
         bundle["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(_max_output(window))
     return bundle | ADVICE
+
+
+def without_proxy(*environments: Mapping[str, str]) -> dict[str, str]:
+    """The variables that keep requests to this machine away from the user's HTTP proxy.
+
+    A proxy would get the prompt in clear, or refuse to connect back to this machine. The hosts that
+    the user's own variables exempt stay exempt.
+    """
+    hosts = [
+        host
+        for environ in environments
+        for name in NO_PROXY
+        for entry in environ.get(name, "").split(",")
+        if (host := entry.strip())
+    ]
+    return dict.fromkeys(NO_PROXY, ",".join(dict.fromkeys([*hosts, *_LOOPBACK])))
 
 
 def contradicting(endpoint: Endpoint) -> frozenset[str]:

@@ -16,7 +16,12 @@ from anyclaude.cli.client import ControlClient
 from anyclaude.cli.command import CommandError, ExitCode, leave_on_interrupt
 from anyclaude.launcher.chooser import choose, should_ask
 from anyclaude.launcher.ready import ensure_ready, reach
-from anyclaude.launcher.settings import combine, split_arguments, write_settings
+from anyclaude.launcher.settings import (
+    combine,
+    environments_of_files,
+    split_arguments,
+    write_settings,
+)
 from anyclaude.runtime.paths import find_paths
 
 # Homebrew on Apple Silicon, and npm or Homebrew elsewhere.
@@ -50,7 +55,8 @@ def launch(arguments: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
     with ControlClient(paths.control_socket) as client:
         endpoint = Endpoint.of(client, environ)
     unwanted = contradicting(endpoint)
-    settings = combine(split.settings, _bundle(endpoint, environ), endpoint, unwanted)
+    below = environments_of_files(environ, Path.cwd())
+    settings = combine(split.settings, _bundle(endpoint, environ), endpoint, unwanted, below)
     file = write_settings(paths.state, settings)
     kept = {name: value for name, value in environ.items() if name not in unwanted}
     command = [claude, "--settings", str(file), *split.rest]

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from anyclaude.cli.bundle import Endpoint
+from anyclaude.cli.bundle import Endpoint, without_proxy
 from anyclaude.cli.command import CommandError, ExitCode
 from anyclaude.runtime.paths import make_private_folder, write_if_changed
 
 _FLAG: Final = "--settings"
 _NO_CHOOSER: Final = "--no-chooser"
+_PROJECT_FILES: Final = (".claude/settings.json", ".claude/settings.local.json")
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,17 @@ def split_arguments(arguments: Sequence[str]) -> Arguments:
 
 
 def combine(
-    own: str | None, bundle: Mapping[str, str], endpoint: Endpoint, unwanted: Collection[str]
+    own: str | None,
+    bundle: Mapping[str, str],
+    endpoint: Endpoint,
+    unwanted: Collection[str],
+    below: Sequence[Mapping[str, str]] = (),
 ) -> dict[str, Any]:
     """The settings document: the user's, with our environment on top.
+
+    Args:
+        below: environments of settings files that this document overrides; the hosts that they
+            exempt from a proxy stay exempt.
 
     Raises:
         CommandError: USAGE when the user's settings cannot be read.
@@ -73,7 +82,25 @@ def combine(
     kept = {name: value for name, value in environment.items() if name not in unwanted}
     # Claude Code would ask api.anthropic.com about each domain that it fetches.
     local = {} if endpoint.is_passthrough else {"skipWebFetchPreflight": True}
-    return {**local, **settings, "env": {**kept, **bundle}}
+    exempt = without_proxy(bundle, kept, *below)
+    return {**local, **settings, "env": {**kept, **bundle, **exempt}}
+
+
+def environments_of_files(environ: Mapping[str, str], folder: Path) -> list[dict[str, str]]:
+    """The environments in the settings files that Claude Code reads for `folder` by itself.
+
+    A file that cannot be read counts as empty: Claude Code reports it.
+    """
+    home = Path(environ.get("HOME") or Path.home())
+    user = Path(environ.get("CLAUDE_CONFIG_DIR") or home / ".claude") / "settings.json"
+    found = []
+    for file in (user, *(folder / name for name in _PROJECT_FILES)):
+        try:
+            environment = json.loads(file.read_text(encoding="utf-8"))["env"]
+            found.append({name: str(value) for name, value in environment.items()})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return found
 
 
 def write_settings(folder: Path, settings: Mapping[str, Any]) -> Path:

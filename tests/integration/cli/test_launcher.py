@@ -88,6 +88,21 @@ def test_advice_yields_to_the_shell(commands: Commands, control: ScriptedControl
     assert seen["env"]["CLAUDE_CODE_MAX_TOOL_USE_CONCURRENCY"] == "7"
 
 
+def test_hosts_that_settings_files_exempt_from_a_proxy_stay_exempt(
+    commands: Commands, control: ScriptedControl
+) -> None:
+    """Our settings override those of the user, whose own NO_PROXY is therefore merged into ours."""
+    file = Path(commands.environ["HOME"]) / ".claude" / "settings.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"env": {"NO_PROXY": "user.example"}}), encoding="utf-8")
+    own = json.dumps({"env": {"no_proxy": "launch.example"}})
+
+    env = _launched(commands, "--settings", own)["settings"]["env"]
+
+    hosts = "127.0.0.1,localhost,::1,launch.example,user.example"
+    assert env["NO_PROXY"] == env["no_proxy"] == hosts
+
+
 def test_mode_of_one_launch(commands: Commands, control: ScriptedControl) -> None:
     """ANYCLAUDE_MODE becomes a header, and model and window are those of that mode."""
     model = worker_pb2.ModelInfo(id="anyclaude-far", context_window_tokens=65_536)
@@ -167,7 +182,8 @@ def test_claude_mode_keeps_the_users_credentials(
     seen = _launched(commands)
 
     assert seen["env"]["ANTHROPIC_API_KEY"] == "sk-real"
-    assert seen["settings"]["env"] == {"ANTHROPIC_BASE_URL": "http://127.0.0.1:49152"}
+    assert seen["settings"]["env"].keys() == {"ANTHROPIC_BASE_URL", "NO_PROXY", "no_proxy"}
+    assert seen["settings"]["env"]["ANTHROPIC_BASE_URL"] == "http://127.0.0.1:49152"
 
 
 @pytest.mark.parametrize("form", ["file", "text", "equals"])

@@ -70,10 +70,32 @@ def test_mode_that_would_smuggle_a_header_is_refused() -> None:
     assert caught.value.code is ExitCode.USAGE
 
 
-def test_passthrough_changes_the_address_alone() -> None:
+def test_passthrough_changes_the_address_and_its_proxy_alone() -> None:
     """In mode claude the user's credentials and models are neither set nor removed."""
     endpoint = _endpoint(mode="claude")
 
-    assert environment_for(endpoint, {}) == {"ANTHROPIC_BASE_URL": "http://127.0.0.1:1"}
+    bundle = environment_for(endpoint, {})
+
+    assert bundle.pop("ANTHROPIC_BASE_URL") == "http://127.0.0.1:1"
+    assert bundle.keys() == {"NO_PROXY", "no_proxy"}
     assert "ANTHROPIC_API_KEY" not in contradicting(endpoint)
     assert "ANTHROPIC_API_KEY" in contradicting(_endpoint())
+
+
+@pytest.mark.parametrize("mode", ["mlx-lm", "claude"])
+@pytest.mark.parametrize(
+    ("shell", "hosts"),
+    [
+        ({}, "127.0.0.1,localhost,::1"),
+        ({"NO_PROXY": "a.example, b.example"}, "a.example,b.example,127.0.0.1,localhost,::1"),
+        ({"no_proxy": "a.example"}, "a.example,127.0.0.1,localhost,::1"),
+        ({"NO_PROXY": "a", "no_proxy": "b,a"}, "a,b,127.0.0.1,localhost,::1"),
+        ({"NO_PROXY": "localhost,"}, "localhost,127.0.0.1,::1"),
+        ({"NO_PROXY": "*"}, "*,127.0.0.1,localhost,::1"),
+    ],
+)
+def test_no_proxy_is_used_for_the_service(mode: str, shell: dict[str, str], hosts: str) -> None:
+    """Loopback is exempt from the user's proxy, in both spellings; the user's own hosts stay so."""
+    bundle = environment_for(_endpoint(mode=mode), shell)
+
+    assert {bundle["NO_PROXY"], bundle["no_proxy"]} == {hosts}
