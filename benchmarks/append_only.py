@@ -11,181 +11,30 @@ the next prompt that the cache does not hold, beyond those of the new messages t
 import argparse
 import json
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-from tokenizers import Tokenizer
-
 from anyclaude.messages.errors import ApiError
-from anyclaude.messages.requests import Message
-from anyclaude.mlx.adapter import TokenizerWrapper
 from anyclaude.mlx.prompt import Prompt, PromptRenderer
-from anyclaude.mlx.prompt.canonical import canonicalise
-from anyclaude.mlx.prompt.control_tokens import ControlTokens
-from anyclaude.mlx.prompt.pieces import PieceEncoder
-from anyclaude.mlx.prompt.probe import find_dialect
-from anyclaude.mlx.prompt.template import Template, TemplateRefused, template_source
-from anyclaude.mlx.tokens import TokenArray
+from anyclaude.mlx.prompt.template import TemplateRefused
 from benchmarks.prompts import WORDS
 from tests.models import claude_tools
 from tests.models.requests import (
     Block,
     assistant,
     call,
-    request,
     result,
     system,
     text,
     thinking,
     user,
 )
-from tests.models.tokenizers import wrap
+from tests.real.families import FAMILIES, Family, load
+from tests.real.talk import Model, Talk
 
 _SPLICED_BYTES: Final = 1 << 26
 _STEPS: Final = 10
-_CHATML: Final = ("<|im_start|>", "<|im_end|>")
-_THINK: Final = ("<think>", "</think>")
-
-
-@dataclass(frozen=True)
-class Family:
-    """The facts of a model family that its template does not contain."""
-
-    # A file in `templates`, without its extension.
-    template: str
-    # The tokens with which the model ends an answer: with a call, and without.
-    ends: tuple[str, str]
-    # Control tokens that the tokenizer in `tokenizers` lacks.
-    control: tuple[str, ...] = ()
-    tokenizer: str = "qwen3"
-
-
-_IM_END: Final = ("<|im_end|>", "<|im_end|>")
-_GLM: Final = (
-    *("[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"),
-    *("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"),
-)
-_MISTRAL: Final = (
-    *("[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CALLS]", "[CALL_ID]"),
-    *("[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]"),
-    *("[ARGS]", "[TOOL_CONTENT]", "[THINK]", "[/THINK]"),
-)
-_GEMMA4: Final = (
-    *("<|turn>", "<turn|>", "<|tool>", "<tool|>", "<|tool_call>", "<tool_call|>", "<|channel>"),
-    *("<channel|>", "<|tool_response>", "<tool_response|>", '<|"|>', "<|think|>"),
-)
-_KIMI: Final = (
-    *("<|im_system|>", "<|im_user|>", "<|im_assistant|>", "<|im_middle|>", "<|im_end|>"),
-    *("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>", "<|tool_call_begin|>"),
-    *("<|tool_call_argument_begin|>", "<|tool_call_end|>"),
-)
-_DEEPSEEK_END: Final = ("<\uff5cend\u2581of\u2581sentence\uff5c>",) * 2
-
-FAMILIES: Final = (
-    Family("Qwen-Qwen3-0.6B", _IM_END),
-    Family("Qwen3.5-4B", _IM_END),
-    Family("Qwen3-Coder", _IM_END),
-    Family("GLM-4.6", ("<|observation|>", "<|user|>"), _GLM),
-    Family("GLM-4.7-Flash", ("<|observation|>", "<|user|>"), _GLM),
-    Family(
-        "MiniMax-M2",
-        ("[e~[", "[e~["),
-        ("]~!b[", "]~b]", "[e~[", "<minimax:tool_call>", "</minimax:tool_call>"),
-    ),
-    Family("Kimi-K2-Thinking", _IM_END, _KIMI),
-    Family("google-gemma-4-31B-it", ("<|tool_response>", "<turn|>"), _GEMMA4, "gemma3"),
-    Family("NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", _IM_END),
-    Family("StepFun3.5-Flash", _IM_END),
-    Family("Mistral-Small-3.2-24B-Instruct-2506", ("</s>", "</s>"), _MISTRAL),
-    Family("unsloth-mistral-Devstral-Small-2507", ("</s>", "</s>"), _MISTRAL),
-    Family("mistralai-Ministral-3-14B-Reasoning-2512", ("</s>", "</s>"), _MISTRAL),
-    Family("deepseek-ai-DeepSeek-V3.1", _DEEPSEEK_END, (), "deepseek_v3"),
-    Family("LFM2-8B-A1B", _IM_END, _CHATML),
-    Family("NousResearch-Hermes-3-Llama-3.1-8B-tool_use", _IM_END, _CHATML, "llama3_1"),
-    Family("meta-llama-Llama-3.3-70B-Instruct", ("<|eot_id|>",) * 2, (), "llama3_1"),
-)
-
-
-def load(folder: Path, family: Family) -> TokenizerWrapper:
-    """The family's template on the nearest real vocabulary, with the control tokens it needs."""
-    built = Tokenizer.from_file(str(folder / "tokenizers" / family.tokenizer / "tokenizer.json"))
-    template = (folder / "templates" / f"{family.template}.jinja").read_text()
-    special = ("<bos>", "<eos>", "</s>", *family.control)
-    return wrap(built, template, special, _THINK)
-
-
-class Model:
-    """A model that writes exactly what its template writes for the newest answer."""
-
-    def __init__(self, tokenizer: TokenizerWrapper, family: Family) -> None:
-        self._family = family
-        self.control = ControlTokens(
-            tokenizer.added_tokens_decoder.values(), avoid=template_source(tokenizer)
-        )
-        self._template = Template(tokenizer, self.control)
-        self._dialect = find_dialect(self._template)
-        self._encoder = PieceEncoder(tokenizer, self.control)
-
-    def answer(self, messages: Sequence[Block], answer: Block, **fields: Any) -> TokenArray:
-        """The tokens of `answer` after the prompt of `messages`, with the one that ends it."""
-        prompt = self._text(messages, True, **fields)
-        whole = self._text([*messages, answer], False, **fields)
-        common = next(
-            (n for n, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b),
-            min(len(prompt), len(whole)),
-        )
-        end = self._family.ends[0 if answer["content"][-1]["type"] == "tool_use" else 1]
-        written = whole[common:].rpartition(end)[0] if end in whole[common:] else whole[common:]
-        return self._encoder.encode(f"{written.rstrip()}{end}").token_ids
-
-    def _text(self, messages: Sequence[Block], answer: bool, **fields: Any) -> str:
-        conversation = canonicalise(request(*messages, **fields))
-        tools = self._template.protected_tools(conversation.tools)
-        adapted = self._dialect.adapt(conversation)
-        return self._template.render(adapted, tools, thinking=True, answer=answer)
-
-
-@dataclass
-class Talk:
-    """A conversation, and what a cache holds of it."""
-
-    renderer: PromptRenderer
-    model: Model
-    fields: dict[str, Any]
-    messages: list[Block] = field(default_factory=list)
-    cached: list[TokenArray] = field(default_factory=list)
-
-    def ask(self, *messages: Block) -> Prompt:
-        self.messages += messages
-        return self.renderer.render(request(*self.messages, **self.fields))
-
-    def computed(self, prompt: Prompt) -> int:
-        """The number of tokens that no cache holds."""
-        return len(prompt.token_ids) - max(
-            (_common(prompt.token_ids, known) for known in self.cached), default=0
-        )
-
-    def answer(self, prompt: Prompt, answer: Block) -> None:
-        generated = self.model.answer(self.messages, answer, **self.fields)
-        if prompt.answer_position is not None:
-            self.renderer.keep_answer(
-                prompt.answer_position, generated, Message.model_validate(answer)
-            )
-        # The token that ends an answer is never computed.
-        self.cached.append(np.concatenate([prompt.token_ids, generated[:-1]]))
-        self.messages.append(answer)
-
-    def fork(self) -> "Talk":
-        return Talk(self.renderer, self.model, self.fields, list(self.messages), list(self.cached))
-
-
-def _common(first: TokenArray, second: TokenArray) -> int:
-    size = min(len(first), len(second))
-    different = np.flatnonzero(first[:size] != second[:size])
-    return int(different[0]) if len(different) else size
 
 
 def _words(rng: random.Random, count: int) -> str:

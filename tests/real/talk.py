@@ -1,0 +1,94 @@
+"""A conversation with a simulated model, and how much of each prompt a cache already holds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from anyclaude.messages.requests import Message
+from anyclaude.mlx.adapter import TokenizerWrapper
+from anyclaude.mlx.prompt import Prompt, PromptRenderer
+from anyclaude.mlx.prompt.canonical import canonicalise
+from anyclaude.mlx.prompt.control_tokens import ControlTokens
+from anyclaude.mlx.prompt.pieces import PieceEncoder
+from anyclaude.mlx.prompt.probe import find_dialect
+from anyclaude.mlx.prompt.template import Template, template_source
+from anyclaude.mlx.tokens import TokenArray
+from tests.models.requests import Block, request
+from tests.real.families import Family
+
+
+class Model:
+    """A model that writes exactly what its template writes for the newest answer."""
+
+    def __init__(self, tokenizer: TokenizerWrapper, family: Family) -> None:
+        self._family = family
+        self.control = ControlTokens(
+            tokenizer.added_tokens_decoder.values(), avoid=template_source(tokenizer)
+        )
+        self._template = Template(tokenizer, self.control)
+        self._dialect = find_dialect(self._template)
+        self._encoder = PieceEncoder(tokenizer, self.control)
+
+    def answer(self, messages: Sequence[Block], answer: Block, **fields: Any) -> TokenArray:
+        """The tokens of `answer` after the prompt of `messages`, with the one that ends it."""
+        return self._encoder.encode(self.written(messages, answer, **fields)).token_ids
+
+    def written(self, messages: Sequence[Block], answer: Block, **fields: Any) -> str:
+        """The protected text of `answer`, with the token that ends it."""
+        prompt = self._text(messages, True, **fields)
+        whole = self._text([*messages, answer], False, **fields)
+        common = next(
+            (n for n, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b),
+            min(len(prompt), len(whole)),
+        )
+        end = self._family.ends[0 if answer["content"][-1]["type"] == "tool_use" else 1]
+        written = whole[common:].rpartition(end)[0] if end in whole[common:] else whole[common:]
+        return f"{written.rstrip()}{end}"
+
+    def _text(self, messages: Sequence[Block], answer: bool, **fields: Any) -> str:
+        conversation = canonicalise(request(*messages, **fields))
+        tools = self._template.protected_tools(conversation.tools)
+        adapted = self._dialect.adapt(conversation)
+        return self._template.render(adapted, tools, thinking=True, answer=answer)
+
+
+@dataclass
+class Talk:
+    """A conversation, and what a cache holds of it."""
+
+    renderer: PromptRenderer
+    model: Model
+    fields: dict[str, Any]
+    messages: list[Block] = field(default_factory=list)
+    cached: list[TokenArray] = field(default_factory=list)
+
+    def ask(self, *messages: Block) -> Prompt:
+        self.messages += messages
+        return self.renderer.render(request(*self.messages, **self.fields))
+
+    def computed(self, prompt: Prompt) -> int:
+        """The number of tokens that no cache holds."""
+        return len(prompt.token_ids) - max(
+            (_common(prompt.token_ids, known) for known in self.cached), default=0
+        )
+
+    def answer(self, prompt: Prompt, answer: Block) -> None:
+        generated = self.model.answer(self.messages, answer, **self.fields)
+        if prompt.answer_position is not None:
+            self.renderer.keep_answer(
+                prompt.answer_position, generated, Message.model_validate(answer)
+            )
+        # The token that ends an answer is never computed.
+        self.cached.append(np.concatenate([prompt.token_ids, generated[:-1]]))
+        self.messages.append(answer)
+
+    def fork(self) -> "Talk":
+        return Talk(self.renderer, self.model, self.fields, list(self.messages), list(self.cached))
+
+
+def _common(first: TokenArray, second: TokenArray) -> int:
+    size = min(len(first), len(second))
+    different = np.flatnonzero(first[:size] != second[:size])
+    return int(different[0]) if len(different) else size
