@@ -6,7 +6,7 @@ and no requests that only a cloud service can answer.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -62,8 +62,9 @@ ADVICE: Final[dict[str, str]] = {
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
     "CLAUDE_CODE_ENABLE_PROMPT_SUGGESTION": "false",
     "CLAUDE_CODE_ENABLE_AWAY_SUMMARY": "0",
-    # Ten subagents at once would slow each other down.
+    # Ten subagents at once would slow each other down; further ones wait, or are refused.
     "CLAUDE_CODE_MAX_TOOL_USE_CONCURRENCY": "3",
+    "CLAUDE_CODE_MAX_CONCURRENT_SUBAGENTS": "4",
 }
 # Both spellings: programs read one or the other.
 NO_PROXY: Final = ("NO_PROXY", "no_proxy")
@@ -98,7 +99,7 @@ class Endpoint:
                 ANYCLAUDE_MODE names no mode.
         """
         status = client.status()
-        launch_mode = launch_mode_of(environ)
+        launch_mode = launch_mode_of(environ, _mode_names(client, environ))
         model = status.model
         if launch_mode and launch_mode != status.mode:
             model = _model_of(client, launch_mode)
@@ -120,8 +121,15 @@ def _model_of(client: "ControlClient", mode: str) -> "ModelInfo":
     return next(found, worker_pb2.ModelInfo())
 
 
-def launch_mode_of(environ: Mapping[str, str]) -> str:
+def _mode_names(client: "ControlClient", environ: Mapping[str, str]) -> list[str]:
+    return [mode.name for mode in client.modes().modes] if environ.get("ANYCLAUDE_MODE") else []
+
+
+def launch_mode_of(environ: Mapping[str, str], known: Collection[str]) -> str:
     """The current name of the mode in ANYCLAUDE_MODE; empty when it is not set.
+
+    Args:
+        known: the names of the modes; a server of the configuration may have a historic name.
 
     Raises:
         CommandError: USAGE when the value cannot be sent in a header.
@@ -131,7 +139,7 @@ def launch_mode_of(environ: Mapping[str, str]) -> str:
         raise CommandError(
             ExitCode.USAGE, f"ANYCLAUDE_MODE={word!r} is not a mode. See `anyclaudectl mode`."
         )
-    return current_name(word)[0]
+    return word if word in known else current_name(word)[0]
 
 
 def environment_for(endpoint: Endpoint, environ: Mapping[str, str]) -> dict[str, str]:

@@ -27,6 +27,19 @@ from anyclaude.runtime.paths import find_paths
 # Homebrew on Apple Silicon, and npm or Homebrew elsewhere.
 _PACKAGE_MANAGERS: Final = ("/opt/homebrew/bin", "/usr/local/bin")
 
+_HELP: Final = """\
+anyclaude starts Claude Code on this machine's anyclaude service.
+
+Usage: anyclaude [--no-chooser] [OPTIONS OF CLAUDE ...]
+
+  --no-chooser           do not ask which workflow this launch is for
+  --settings FILE|JSON   as of claude; merged with what the service needs
+  ANYCLAUDE_MODE=NAME    use this mode for this launch only (`anyclaudectl mode` lists them)
+  anyclaude --resume ID  continue a conversation; its end names it as `claude --resume ID`
+
+anyclaudectl controls the service. Everything else goes to Claude Code, whose own help follows.
+"""
+
 
 def main() -> NoReturn:
     """Replaces this process by Claude Code, or prints why it cannot and exits."""
@@ -45,8 +58,12 @@ def launch(arguments: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
         CommandError: Claude Code is not installed, the service cannot be reached, or the caller's
             own `--settings` cannot be read.
     """
-    claude = find_claude(environ)
     split = split_arguments(arguments)
+    if split.asks_for_help:
+        print(_HELP, flush=True)
+    claude = find_claude(environ)
+    if split.asks_for_help:
+        os.execve(claude, [claude, *split.rest], {**environ})  # noqa: S606 - becomes claude
     paths = find_paths(environ)
     with reach(paths, environ) as client:
         if should_ask(split, environ, is_terminal=sys.stdin.isatty() and sys.stdout.isatty()):

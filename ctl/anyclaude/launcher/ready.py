@@ -5,7 +5,7 @@ the launcher waits and says so.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from anyclaude.cli.bundle import launch_mode_of
@@ -42,8 +42,8 @@ def ensure_ready(client: ControlClient, paths: Paths, environ: Mapping[str, str]
     Raises:
         CommandError: NOT_RUNNING, DEGRADED, PRECONDITION or TIMEOUT, saying what to do.
     """
-    wanted = _launch_mode(environ)
     status, modes = client.status(), client.modes()
+    wanted = _launch_mode(environ, [mode.name for mode in modes.modes])
     if wanted and wanted != status.mode:
         _check_launch_mode(wanted, modes)
         return
@@ -69,11 +69,11 @@ def _start_service(paths: Paths, environ: Mapping[str, str], why: CommandError) 
     lifecycle.start(manager, paths)
 
 
-def _launch_mode(environ: Mapping[str, str]) -> str:
-    warning = current_name(environ.get("ANYCLAUDE_MODE", ""))[1]
-    if warning:
-        print(f"ANYCLAUDE_MODE: {warning}", file=sys.stderr)
-    return launch_mode_of(environ)
+def _launch_mode(environ: Mapping[str, str], known: Collection[str]) -> str:
+    wanted, given = launch_mode_of(environ, known), environ.get("ANYCLAUDE_MODE", "")
+    if wanted != given:
+        print(f"ANYCLAUDE_MODE: {current_name(given)[1]}", file=sys.stderr)
+    return wanted
 
 
 def _check_launch_mode(wanted: str, modes: control_pb2.GetModeResponse) -> None:

@@ -29,6 +29,11 @@ class Arguments:
     settings: str | None
     no_chooser: bool
 
+    @property
+    def asks_for_help(self) -> bool:
+        """Whether the help of `claude` itself is wanted, not that of one of its subcommands."""
+        return self.rest[:1] in (["--help"], ["-h"])
+
 
 def split_arguments(arguments: Sequence[str]) -> Arguments:
     """Takes out `--settings X`, `--settings=X` and `--no-chooser`; stops at `--`.

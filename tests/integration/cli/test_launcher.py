@@ -59,6 +59,32 @@ def test_claude_gets_arguments_and_settings(commands: Commands, control: Scripte
     assert seen["settings"]["skipWebFetchPreflight"] is True
 
 
+@pytest.mark.parametrize("word", ["--help", "-h"])
+def test_help_begins_with_our_own_options(commands: Commands, word: str) -> None:
+    """Our help comes first, then that of claude, and neither needs a running service."""
+    commands.put_program("claude", 'import sys; print("help of claude:", sys.argv[1:])')
+
+    done = commands.run("anyclaude.launcher", word)
+
+    ours, _, theirs = done.stdout.partition("help of claude:")
+    assert done.returncode == 0
+    assert "--no-chooser" in ours
+    assert "ANYCLAUDE_MODE" in ours
+    assert theirs.strip() == f"['{word}']"
+
+
+def test_a_named_server_may_be_called_local(commands: Commands, control: ScriptedControl) -> None:
+    """A mode that the configuration calls "local" is used for a launch, without a warning."""
+    model = worker_pb2.ModelInfo(id="anyclaude-mine", context_window_tokens=65_536)
+    control.answers["GetMode"] = _modes(control_pb2.Mode(name="local", ready=True, model=model))
+    commands.environ["ANYCLAUDE_MODE"] = "local"
+
+    env = _launched(commands)["settings"]["env"]
+
+    assert env["ANTHROPIC_CUSTOM_HEADERS"] == "x-anyclaude-mode: local"
+    assert env["ANTHROPIC_MODEL"] == "anyclaude-mine"
+
+
 def test_contradicting_shell_variables_are_removed(
     commands: Commands, control: ScriptedControl
 ) -> None:

@@ -59,13 +59,18 @@ def test_mode_header_replaces_an_older_one() -> None:
 @pytest.mark.parametrize(("word", "mode"), [("", ""), ("local", "mlx-lm"), ("claude", "claude")])
 def test_launch_mode_is_todays_name(word: str, mode: str) -> None:
     """A historic mode name is replaced by the current one before it becomes a header."""
-    assert launch_mode_of({"ANYCLAUDE_MODE": word}) == mode
+    assert launch_mode_of({"ANYCLAUDE_MODE": word}, ["mlx-lm", "claude"]) == mode
+
+
+def test_a_server_may_have_a_historic_name() -> None:
+    """A server that the configuration names "local" is what ANYCLAUDE_MODE=local means."""
+    assert launch_mode_of({"ANYCLAUDE_MODE": "local"}, ["mlx-lm", "local"]) == "local"
 
 
 def test_mode_that_would_smuggle_a_header_is_refused() -> None:
     """A line break in the mode word is a usage error."""
     with pytest.raises(CommandError) as caught:
-        launch_mode_of({"ANYCLAUDE_MODE": "x\nauthorization: y"})
+        launch_mode_of({"ANYCLAUDE_MODE": "x\nauthorization: y"}, [])
 
     assert caught.value.code is ExitCode.USAGE
 
