@@ -6,6 +6,7 @@ is 404.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -15,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from anyclaude.messages.errors import ApiError
 from anyclaude.proxy import endpoints
-from anyclaude.proxy.access import AccessChecks
+from anyclaude.proxy.access import AccessChecks, cors_headers, preflight_headers
 from anyclaude.proxy.context import ClientGoneError, RequestContext
 from anyclaude.proxy.messages import MessagesEndpoint
 from anyclaude.proxy.passthrough import Passthrough
@@ -29,6 +30,7 @@ Handler = Callable[[RequestContext], Awaitable[None]]
 _ANY_METHOD: Final = "*"
 # Known paths only: any other path of a client would become a label in the metrics.
 _RECORDED_PATHS: Final = frozenset({"/v1/messages", "/v1/messages/count_tokens"})
+_SLASHES: Final = re.compile(r"/{2,}")
 
 
 class App:
@@ -43,6 +45,7 @@ class App:
         self._records = records
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["path"] = _without_extra_slashes(scope["path"])
         context = RequestContext(scope, receive, send, self._settings)
         try:
             await self._respond(context, scope, receive, send)
@@ -59,7 +62,13 @@ class App:
         self, context: RequestContext, scope: Scope, receive: Receive, send: Send
     ) -> None:
         try:
+            if context.method == "OPTIONS" and (allowed := preflight_headers(context.headers)):
+                self._access.check_source(context.headers)
+                context.response.headers |= cors_headers(context.headers) | allowed
+                await context.response.send_empty(204)
+                return
             self._access.check(context.path, context.headers)
+            context.response.headers |= cors_headers(context.headers)
             await self._router(scope, receive, send)
         except ApiError as error:
             await _fail(context, error)
@@ -74,6 +83,11 @@ class App:
         if context.path in _RECORDED_PATHS:
             self._records.add(record)
             log_request(record)
+
+
+def _without_extra_slashes(path: str) -> str:
+    """The path that a client meant whose base URL ends with a slash, for example."""
+    return _SLASHES.sub("/", path).rstrip("/") or "/"
 
 
 async def _fail(context: RequestContext, error: ApiError) -> None:

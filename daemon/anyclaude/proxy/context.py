@@ -4,6 +4,7 @@ It lives in the ASGI scope from the request's head to the end of the response.
 """
 
 import asyncio
+import re
 import secrets
 from collections.abc import Coroutine, Mapping
 from typing import Any, Final
@@ -13,18 +14,22 @@ from starlette.types import Receive, Scope, Send
 
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.messages.errors import ApiError
+from anyclaude.proxy.content_coding import codings_of, decode, too_large
 from anyclaude.proxy.records import RecordBuilder
 from anyclaude.proxy.response import Response
 from anyclaude.runtime.settings import ServerSettings
 from anyclaude.runtime.timeouts import Timeout
 
 MODE_HEADER: Final = "x-anyclaude-mode"
+# The client's own id of its request, which every response repeats.
+CLIENT_ID_HEADER: Final = "x-request-id"
 
 _SCOPE_KEY: Final = "anyclaude.context"
 # How much of a refused body is read and dropped: most clients send all of it before they read the
 # response, and a connection closed before that shows as a reset instead of our error.
 _DRAIN_MAX_BYTES: Final = 256 * 1024 * 1024
 _DRAIN_SECONDS: Final = 10.0
+_CLIENT_ID: Final = re.compile(r"[\x21-\x7e]{1,200}")
 
 
 class ClientGoneError(Exception):
@@ -50,6 +55,9 @@ class RequestContext:
         self.path_params: dict[str, str] = {}
         self.body = RequestBody(self.headers, receive, settings)
         self.response = Response(send, self.request_id)
+        client_id = self.headers.get(CLIENT_ID_HEADER, "")
+        if _CLIENT_ID.fullmatch(client_id):
+            self.response.headers[CLIENT_ID_HEADER] = client_id
         self.record = RecordBuilder(self.request_id, self.path)
         scope[_SCOPE_KEY] = self
 
@@ -121,27 +129,30 @@ class RequestBody:
         self.has_unread = self._declared_bytes > 0 or "transfer-encoding" in headers
         # A client that expects 100-continue sends its body only once we read it.
         self._awaits_continue = headers.get("expect", "").lower() == "100-continue"
+        self._coding = headers.get("content-encoding", "")
 
     async def read(self) -> bytes:
-        """The whole body.
+        """The whole body, without the compression that its `content-encoding` names.
 
         Raises:
-            ApiError: 413 when it is larger than the limit, 408 when it stops arriving.
+            ApiError: 413 when it is larger than the limit, compressed or not; 415 when its coding
+                is unknown, 400 when it is not in that coding; 408 when it stops arriving.
             ClientGoneError: the client left before its end.
         """
+        codings = codings_of(self._coding)
         # Too large a declared length is refused unread. The bytes are counted in any case, since
         # the length may be missing.
         if self._declared_bytes > self._limit_bytes:
-            raise self._too_large()
+            raise too_large(self._limit_bytes)
         chunks: list[bytes] = []
         total = 0
         while self.has_unread:
             chunk = await self.next_chunk()
             total += len(chunk)
             if total > self._limit_bytes:
-                raise self._too_large()
+                raise too_large(self._limit_bytes)
             chunks.append(chunk)
-        return b"".join(chunks)
+        return decode(b"".join(chunks), codings, self._limit_bytes)
 
     async def next_chunk(self) -> bytes:
         """The next piece of the body.
@@ -182,11 +193,6 @@ class RequestBody:
         """Returns once the client has closed the connection, or the response is complete."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
-
-    def _too_large(self) -> ApiError:
-        return ApiError(
-            413, f"The request body is larger than the maximum of {self._limit_bytes} bytes."
-        )
 
 
 def new_request_id() -> str:

@@ -72,7 +72,8 @@ class _Frontend:
             Endpoints(birth.paths, routes),
             Passthrough(routes, workers, admission, token),
         )
-        app = App(server, AccessChecks(token), router, self.records)
+        access = AccessChecks(token, server.allowed_hosts, server.allowed_origins)
+        app = App(server, access, router, self.records)
         self.http = HttpServer(
             app,
             drain_timeout_seconds=server.drain_timeout_seconds,

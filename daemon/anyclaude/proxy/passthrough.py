@@ -132,9 +132,6 @@ async def _send_head(context: RequestContext, head: worker.ForwardResponseHead) 
         (header.name.lower().encode("latin-1"), header.value.encode("latin-1"))
         for header in head.headers
     ]
-    if any(name == b"request-id" for name, _ in headers):
-        # The server's own id is the one that its support will ask for.
-        del context.response.headers["request-id"]
     if context.body.has_unread:
         headers.append((b"connection", b"close"))
     if head.status >= 400:

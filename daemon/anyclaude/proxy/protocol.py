@@ -1,9 +1,12 @@
-"""One HTTP connection: uvicorn's protocol, with three cases that it leaves open.
+"""One HTTP connection: uvicorn's protocol, with five cases that it leaves open.
 
 - A request too broken to parse gets the JSON envelope and a `request-id` too.
 - A client that receives nothing for `server.client_stall_seconds` while bytes wait for it is
   disconnected; a slow one is not. A request whose head is not complete in that time is refused.
 - At shutdown a connection that has not sent its request yet gets a moment to do so.
+- A response to HTTP/1.0 is not chunked; it ends with its connection (RFC 9112, section 6.1).
+- A client may close its sending side after its request and still gets the response. One that closed
+  both sides looks the same until something is sent to it, so small pieces that clients ignore are.
 
 The parser is httptools', in C: with h11, parsing a request of Claude Code's size takes half a
 millisecond longer.
@@ -12,20 +15,34 @@ millisecond longer.
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, cast
 
 import httptools
 import structlog
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from starlette.types import Scope, Send
+from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from anyclaude.messages.errors import ApiError, invalid_request
-from anyclaude.proxy.context import new_request_id
+from anyclaude.proxy.context import RequestContext, new_request_id
 
 log = structlog.get_logger("anyclaude.proxy.protocol")
 
 _FIRST_REQUEST_GRACE_SECONDS: Final = 1.0
 _LINGER_SECONDS: Final = 1.0
+# When a client that sends no more is asked whether it still reads. Only the second write after it
+# left can fail.
+_FIRST_PROBES_SECONDS: Final = (0.0, 0.05, 0.2)
+_PROBE_INTERVAL_SECONDS: Final = 1.0
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+# A comment in an event stream, which clients skip.
+_COMMENT: Final = b":\n\n"
+_COMMENT_CHUNK: Final = b"3\r\n" + _COMMENT + b"\r\n"
 _MAX_HEAD_BYTES: Final = 64 * 1024
 _UPGRADE_HEADERS: Final = frozenset({b"upgrade", b"http2-settings"})
 # A response's status line, not that of "100 Continue".
@@ -87,6 +104,26 @@ class ClientTransport:
             self.write(b"")
 
 
+def _unchunked(cycle: RequestResponseCycle) -> Send:
+    """The cycle's `send`, which frames a body without a length by the end of the connection."""
+    send = cycle.send
+    is_unframed = False
+
+    async def send_unchunked(message: ASGISendEvent) -> None:
+        nonlocal is_unframed
+        if message["type"] == "http.response.start":
+            names = {name.lower() for name, _ in message.get("headers", ())}
+            is_unframed = b"content-length" not in names
+            if is_unframed:
+                cycle.chunked_encoding = False
+        elif is_unframed and message["type"] == "http.response.body":
+            # uvicorn checks that no more is sent than was announced.
+            cycle.expected_content_length = len(message.get("body", b""))
+        await send(message)
+
+    return cast(Send, send_unchunked)
+
+
 class _HeadError(Exception):
     """The parser accepts this head of a request, and the front end refuses it."""
 
@@ -145,6 +182,8 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self._stopping:
             self.cycle.keep_alive = False
+        if self.parser.get_http_version() == "1.0":
+            self.cycle.send = _unchunked(self.cycle)  # type: ignore[method-assign, assignment]
 
     def on_message_complete(self) -> None:
         if not self.parser.should_upgrade():
@@ -179,6 +218,37 @@ class HttpProtocol(HttpToolsProtocol):
             self._error_message = "A request needs exactly one Host header."
         if self._error_message:
             raise _HeadError
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends no more. Returns whether the connection stays open."""
+        if not self._is_responding or not self._can_probe(self.cycle):
+            return False
+        # No further request will come.
+        self.cycle.keep_alive = False
+        self._probe(iter(_FIRST_PROBES_SECONDS))
+        return True
+
+    @staticmethod
+    def _can_probe(cycle: RequestResponseCycle) -> bool:
+        """Whether something can be sent that is no part of the response."""
+        if not cycle.response_started:
+            return True
+        return RequestContext.of(cast(Scope, cycle.scope)).response.sends_events
+
+    def _probe(self, delays: Iterator[float]) -> None:
+        """Asks the client again and again whether it still reads, until the response is complete.
+
+        If it does not, its system resets the connection, and the next write finds that out.
+        """
+        cycle = self.cycle
+        if cycle.response_complete or cycle.disconnected or self.transport.is_closing():
+            return
+        if not cycle.response_started:
+            if cycle.scope["http_version"] != "1.0":
+                self.transport.write(_CONTINUE)
+        elif self._can_probe(cycle):
+            self.transport.write(_COMMENT_CHUNK if cycle.chunked_encoding else _COMMENT)
+        self.loop.call_later(next(delays, _PROBE_INTERVAL_SECONDS), self._probe, delays)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

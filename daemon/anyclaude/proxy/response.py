@@ -15,6 +15,8 @@ RawHeaders = list[tuple[bytes, bytes]]
 _EVENT_STREAM_HEADERS: Final = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
+    # A proxy such as nginx would otherwise collect events before it passes them on.
+    (b"x-accel-buffering", b"no"),
 ]
 
 
@@ -26,6 +28,8 @@ class Response:
         # 0 until the head is sent; afterwards no other status can follow.
         self.status = 0
         self.ended = False
+        # Whether it is a stream of whole events, between which clients skip comments.
+        self.sends_events = False
         # Added to the head of whatever response is sent.
         self.headers: dict[str, str] = {"request-id": request_id}
 
@@ -36,10 +40,11 @@ class Response:
     async def start(self, status: int, headers: RawHeaders) -> None:
         """Sends the head."""
         self.status = status
+        # A response that is passed through keeps the headers of its origin, the date for example.
+        own = {name for name, _ in headers}
         added = [(name.encode(), value.encode()) for name, value in self.headers.items()]
-        # A response that is passed through keeps the date of its origin.
-        if not any(name == b"date" for name, _ in headers):
-            added.append((b"date", _http_date()))
+        added.append((b"date", _http_date()))
+        added = [header for header in added if header[0] not in own]
         message = {"type": "http.response.start", "status": status, "headers": [*headers, *added]}
         await self._send(message)
 
@@ -52,6 +57,10 @@ class Response:
         # Set before sending: the server reports the end of the exchange during the call.
         self.ended = True
         await self._send({"type": "http.response.body", "body": data})
+
+    async def send_empty(self, status: int) -> None:
+        await self.start(status, [])
+        await self.end()
 
     async def send_body(
         self, status: int, body: bytes, content_type: str, headers: dict[str, str] | None = None
@@ -79,6 +88,7 @@ class EventStream:
     async def start(self) -> None:
         """Sends the head: 200."""
         await self._response.start(200, _EVENT_STREAM_HEADERS)
+        self._response.sends_events = True
         self._last_sent = asyncio.get_running_loop().time()
 
     async def send(self, events: list[Event]) -> None:

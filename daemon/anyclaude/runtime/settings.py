@@ -39,6 +39,10 @@ class ServerSettings(_Section):
     port: int = Field(49152, ge=0, le=65535)
     # A file with the token that every request must present; empty: no token is needed.
     auth_token_file: str = ""
+    # Names without a port that the Host header may have, besides those of loopback.
+    allowed_hosts: list[str] = []
+    # Origins of web pages to serve, besides those of loopback and of desktop apps.
+    allowed_origins: list[str] = []
     max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024, le=40 * 1024 * 1024)
     ping_interval_seconds: float = Field(5.0, gt=0, le=10)
     # How long the HTTP status waits for the worker to accept or refuse the request.

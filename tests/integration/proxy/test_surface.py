@@ -46,7 +46,7 @@ def test_telemetry_is_dropped(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/nope", "/v1/messages/", "/v1", "/v1/messages/batches", "//v1/messages", "/v1/complete"],
+    ["/nope", "/v1", "/v1/messages/batches", "/messages", "/v1messages", "/v1/complete"],
 )
 def test_unknown_paths(http: httpx.Client, path: str) -> None:
     """An unknown path is a 404 and is not forwarded."""

@@ -50,11 +50,72 @@ def test_host(host: str, expected: int) -> None:
         ("http://localhost.evil.example", 403),
         ("file://localhost", 403),
         ("", 403),
+        ("app://obsidian.md", 200),
+        ("tauri://localhost", 200),
+        ("vscode-webview://1a2b", 200),
+        ("capacitor://localhost", 200),
+        ("app://", 200),
+        ("app://x/evil", 403),
+        ("chrome-extension://abc", 403),
+        ("xapp://obsidian.md", 403),
     ],
 )
 def test_origin(origin: str, expected: int) -> None:
-    """Web pages of other origins are not answered."""
+    """Web pages of other origins are not answered; the pages of desktop apps are."""
     assert status(AccessChecks(None), {**LOCAL, "origin": origin}) == expected
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("host.docker.internal", 200),
+        ("host.docker.internal:49152", 200),
+        ("HOST.DOCKER.INTERNAL:1", 200),
+        ("box.lan:8080", 200),
+        ("localhost:1", 200),
+        ("x.host.docker.internal", 403),
+        ("host.docker.internal.evil.example", 403),
+        ("host.docker.internal:80:80", 403),
+    ],
+)
+def test_allowed_hosts(host: str, expected: int) -> None:
+    """A name of the settings is served with any port, and no other name that contains it is."""
+    checks = AccessChecks(None, hosts=["host.docker.internal", "Box.lan"])
+    assert status(checks, {"host": host}) == expected
+
+
+@pytest.mark.parametrize(
+    ("origin", "expected"),
+    [
+        ("https://chat.lan", 200),
+        ("https://CHAT.lan", 200),
+        ("null", 200),
+        ("chrome-extension://abc", 200),
+        ("http://localhost:3000", 200),
+        ("https://chat.lan:81", 403),
+        ("https://x.chat.lan", 403),
+        ("http://chat.lan", 403),
+        ("chrome-extension", 403),
+    ],
+)
+def test_allowed_origins(origin: str, expected: int) -> None:
+    """Origins of the settings are served as they are written there, or by their scheme."""
+    checks = AccessChecks(None, origins=["https://chat.lan", "null", "chrome-extension://*"])
+    assert status(checks, {**LOCAL, "origin": origin}) == expected
+
+
+@pytest.mark.parametrize(
+    ("headers", "setting"),
+    [
+        ({"host": "host.docker.internal"}, "server.allowed_hosts"),
+        ({**LOCAL, "origin": "null"}, "server.allowed_origins"),
+    ],
+    ids=["host", "origin"],
+)
+def test_a_refusal_names_the_setting(headers: dict[str, str], setting: str) -> None:
+    """Whoever is refused learns which setting lets them in."""
+    with pytest.raises(ApiError, match=setting):
+        AccessChecks(None).check("/v1/messages", headers)
 
 
 @pytest.mark.parametrize(
