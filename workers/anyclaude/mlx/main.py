@@ -26,6 +26,7 @@ from anyclaude.mlx.adapter import (
     prefill,
 )
 from anyclaude.mlx.cache_service import CacheService
+from anyclaude.mlx.engine.chunks import ChunkSizes, score_heads
 from anyclaude.mlx.engine.engine import Engine
 from anyclaude.mlx.exchange import Exchange
 from anyclaude.mlx.kv import layers as kinds
@@ -197,12 +198,14 @@ def _engine(
         log.info("stored prefixes are in memory", tokens=warmed)
     eos = frozenset(int(token) for token in model.new_tokenizer().eos_token_ids)
     preflight = Preflight(machine, settings.mlx.memory_reserve_bytes, weights_bytes)
+    heads = score_heads(model.config, cache.kv_bits, on_metal=mx.metal.is_available())
     return Engine(
         model.weights,
         store,
         settings.mlx,
         eos_token_ids=eos,
         preflight=preflight if settings.mlx.memory_check else None,
+        chunks=ChunkSizes(settings.mlx, score_heads=heads),
     )
 
 

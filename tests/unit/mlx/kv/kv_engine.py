@@ -10,6 +10,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from anyclaude.mlx.engine.chunks import ChunkSizes
 from anyclaude.mlx.engine.engine import Engine
 from anyclaude.mlx.engine.job import Job
 from anyclaude.mlx.kv.budget import StoreLimits
@@ -89,48 +90,43 @@ class Bench:
         agent: str = "",
         keep: bool = True,
         max_tokens: int = ANSWER_TOKENS,
+        mark_tokens: int = 40,
     ) -> "Request":
         """Submits a request.
 
         Args:
             keep: false for a utility call.
+            mark_tokens: the length of each message, at whose end there may be a checkpoint.
         """
-        lineage = LineageKey(session, agent, token_digest(token_array(prompt[:stable])))
-        name = str(next(self.counter))
-        return Request(self.engine, prompt, lineage, stable, name, keep=keep, max_tokens=max_tokens)
-
-
-class Request:
-    def __init__(
-        self,
-        engine: Engine,
-        prompt: list[int],
-        lineage: LineageKey,
-        stable: int,
-        name: str,
-        *,
-        keep: bool,
-        max_tokens: int,
-    ) -> None:
-        self.engine, self.name = engine, name
-        self.recorder, self.tokens = Recorder(), Tokens()
-        self.events: list[GenerateResponse] = []
-        marks = tuple(sorted({stable, *range(40, len(prompt), 40)} - {0}))
-        engine.submit(
-            Job(
-                request_id=name,
-                lineage=lineage,
-                token_ids=token_array(prompt),
-                marks=tuple(m for m in marks if m < len(prompt)),
-                stable_tokens=stable,
-                max_tokens=max_tokens,
-                window_limited=False,
-                sampler=self.recorder,
-                new_blocks=lambda: self.tokens,
-                emit=self.events.append,
-                keep=keep,
-            )
+        marks = tuple(sorted({stable, *range(mark_tokens, len(prompt), mark_tokens)} - {0}))
+        recorder, tokens = Recorder(), Tokens()
+        events: list[GenerateResponse] = []
+        job = Job(
+            request_id=str(next(self.counter)),
+            lineage=LineageKey(session, agent, token_digest(token_array(prompt[:stable]))),
+            token_ids=token_array(prompt),
+            marks=tuple(mark for mark in marks if mark < len(prompt)),
+            stable_tokens=stable,
+            max_tokens=max_tokens,
+            window_limited=False,
+            sampler=recorder,
+            new_blocks=lambda: tokens,
+            emit=events.append,
+            keep=keep,
         )
+        self.engine.submit(job)
+        return Request(self.engine, job.request_id, recorder, tokens, events)
+
+
+@dataclass
+class Request:
+    """A submitted request and what came of it."""
+
+    engine: Engine
+    name: str
+    recorder: Recorder
+    tokens: Tokens
+    events: list[GenerateResponse]
 
     @property
     def done(self) -> bool:
@@ -164,6 +160,7 @@ def bench(
     bytes_per_token: float = 0.0,
     model: Any = None,
     preflight: Preflight | None = None,
+    chunks: ChunkSizes | None = None,
 ) -> Bench:
     model = model or _model(family)
     limits = StoreLimits(
@@ -180,7 +177,9 @@ def bench(
         clock=clock,
         bytes_per_token=bytes_per_token,
     )
-    engine = Engine(model, store, SETTINGS, eos_token_ids=frozenset(), preflight=preflight)
+    engine = Engine(
+        model, store, SETTINGS, eos_token_ids=frozenset(), preflight=preflight, chunks=chunks
+    )
     return Bench(engine, model, disk)
 
 
@@ -190,9 +189,12 @@ def _model(family: tiny.Family) -> Any:
     return tiny.build(family, VOCABULARY)
 
 
-def fresh(family: tiny.Family, prompt: list[int], *, kv_bits: int = 0) -> Answer:
+def fresh(
+    family: tiny.Family, prompt: list[int], *, kv_bits: int = 0, mark_tokens: int = 40
+) -> Answer:
     """The reference: the same token ids in a new cache of a new engine, with the same settings."""
-    return bench(family, kv_bits=kv_bits).start(prompt, "fresh").answer()
+    it = bench(family, kv_bits=kv_bits)
+    return it.start(prompt, "fresh", mark_tokens=mark_tokens).answer()
 
 
 def same(a: Answer, b: Answer) -> bool:

@@ -21,6 +21,7 @@ import structlog
 from anyclaude.messages.errors import ApiError, overloaded
 from anyclaude.mlx import memory
 from anyclaude.mlx.adapter import LanguageModel
+from anyclaude.mlx.engine.chunks import ChunkSizes
 from anyclaude.mlx.engine.generation import DecodingError, Generation
 from anyclaude.mlx.engine.job import Job
 from anyclaude.mlx.kv.store import KVStore
@@ -73,8 +74,10 @@ class Engine:
         *,
         eos_token_ids: frozenset[int],
         preflight: Preflight | None = None,
+        chunks: ChunkSizes | None = None,
     ) -> None:
         self.store = store
+        self._chunks = chunks or ChunkSizes(settings)
         self._preflight = preflight
         self._model = model
         self._settings = settings
@@ -248,7 +251,8 @@ class Engine:
         return 0
 
     def _needed_bytes(self, job: Job) -> int:
-        return self.store.budget.needed_bytes(job.lineage, job.token_ids, keep=job.keep)
+        needed = self.store.budget.needed_bytes(job.lineage, job.token_ids, keep=job.keep)
+        return needed + self._chunks.scores_bytes(len(job.token_ids))
 
     def _refuse(self, job: Job) -> None:
         assert self._preflight is not None
@@ -271,7 +275,7 @@ class Engine:
             ),
             default=0,
         )
-        if wanted < self._settings.prefill_chunk_tokens:
+        if wanted < self._chunks.unmeasured_tokens:
             return False
         have = self.store.longest_reusable(prompt)
         return have < self.store.reusable_part(job.marks, wanted)
@@ -283,14 +287,13 @@ class Engine:
             self.store,
             eos_token_ids=self._eos,
             chunk_tokens=self._chunk_tokens,
+            timed=self._chunks.timed,
             decode_steps_per_turn=self._settings.decode_steps_per_turn,
         )
 
-    def _chunk_tokens(self) -> int:
-        """The size of a prefill chunk: smaller while others decode, so that they do not pause."""
-        if any(generation.decoding for generation in self._running):
-            return self._settings.shared_prefill_chunk_tokens
-        return self._settings.prefill_chunk_tokens
+    def _chunk_tokens(self, context_tokens: int) -> int:
+        decoding = any(generation.decoding for generation in self._running)
+        return self._chunks.tokens(context_tokens, running=len(self._running), decoding=decoding)
 
     def _turn(self) -> None:
         """Gives the next running request one turn."""

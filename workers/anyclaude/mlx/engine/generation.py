@@ -7,6 +7,7 @@ tokens in it, so what was computed is kept.
 
 import time
 from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 
 import structlog
@@ -34,15 +35,22 @@ class Generation:
         store: KVStore,
         *,
         eos_token_ids: frozenset[int],
-        chunk_tokens: Callable[[], int],
+        chunk_tokens: Callable[[int], int],
+        timed: Callable[[int], AbstractContextManager[None]],
         decode_steps_per_turn: int,
     ) -> None:
+        """
+        Args:
+            chunk_tokens: the size of the next prefill chunk, given the tokens before it.
+            timed: measures a chunk of so many tokens, which runs within its context.
+        """
         self.job = job
         self.decoding = False
         self._model = model
         self._store = store
         self._eos = eos_token_ids
         self._chunk_tokens = chunk_tokens
+        self._timed = timed
         self._decode_steps = decode_steps_per_turn
         self.usage = pb.Usage()
         self._timings = pb.Timings()
@@ -93,8 +101,9 @@ class Generation:
         live.reserve(end - len(live) + RESPONSE_TOKENS)
         for stop in _stops(self.job.marks, len(live), end) if live.needs_checkpoints else [end]:
             while len(live) < stop:
-                chunk = ids[len(live) : min(stop, len(live) + self._chunk_tokens())]
-                prefill(self._model, live.layers, chunk)
+                chunk = ids[len(live) : min(stop, len(live) + self._chunk_tokens(len(live)))]
+                with self._timed(len(chunk)):
+                    prefill(self._model, live.layers, chunk)
                 live.tokens.extend(chunk)
                 self._emit_progress(len(live))
                 yield
