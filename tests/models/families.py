@@ -16,6 +16,7 @@ from typing import Any
 from mlx_lm.tokenizer_utils import TokenizerWrapper, load
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from anyclaude.mlx.adapter import with_markup
 from anyclaude.mlx.decode import notations
 
 _TEXT = 'Hello world, a>\n<b {"name": "Bash", "arguments": {"command": "ls -la"}}\n'
@@ -128,6 +129,110 @@ FAMILIES = {
         '</atem:parameter>\n</atem:invoke>\n<atem:invoke name="Status">\n</atem:invoke>\n'
         "</atem:function_calls>",
     ),
+    # The families below are recognised by `anyclaude/mlx/markup.py`.
+    "harmony": Family(
+        "<|start|>assistant<|channel|>analysis<|message|><|call|>",
+        (
+            *("<|start|>", "<|channel|>", "<|message|>", "<|constrain|>"),
+            *("<|end|>", "<|call|>", "<|return|>"),
+        ),
+        "<|channel|>commentary to=functions.Bash <|constrain|>json<|message|>"
+        '{"command": "ls", "timeout": 5}<|call|><|start|>assistant to=functions.Status'
+        "<|channel|>commentary json<|message|>{}<|call|>",
+    ),
+    "solar": Family(
+        "<|tool_calls|><|tool_call:begin|><|think|>",
+        (
+            *("<|begin|>", "<|end|>", "<|think|>", "<|content|>", "<|tool_calls|>", "<|calls|>"),
+            *("<|tool_call:begin|>", "<|tool_call:name|>", "<|tool_call:args|>"),
+            "<|tool_call:end|>",
+        ),
+        "<|tool_calls|><|tool_call:begin|>a1<|tool_call:name|>Bash<|tool_call:args|>"
+        '{"command": "ls", "timeout": 5}<|tool_call:end|><|tool_call:begin|>a2<|tool_call:name|>'
+        "Status<|tool_call:args|>{}<|tool_call:end|><|calls|>",
+    ),
+    "deepseek_v3": Family(
+        "<｜tool▁calls▁begin｜>",
+        (
+            *("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", "<｜tool▁call▁begin｜>"),
+            *("<｜tool▁call▁end｜>", "<｜tool▁sep｜>"),
+        ),
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>Bash<｜tool▁sep｜>"
+        '{"command": "ls", "timeout": 5}<｜tool▁call▁end｜><｜tool▁call▁begin｜>Status'
+        "<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+    ),
+    "deepseek_dsml": Family(
+        "<｜DSML｜function_calls>",
+        ("｜DSML｜",),
+        '<｜DSML｜function_calls>\n<｜DSML｜invoke name="Bash">\n<｜DSML｜parameter name="command"'
+        ' string="true">ls</｜DSML｜parameter>\n<｜DSML｜parameter name="timeout" string="false">5'
+        "</｜DSML｜parameter>\n</｜DSML｜invoke>\n"
+        '<｜DSML｜invoke name="Status">\n</｜DSML｜invoke>\n'
+        "</｜DSML｜function_calls>",
+    ),
+    "minimax_m3": Family(
+        "]<]minimax[>[<invoke",
+        ("]<]minimax[>[", "<mm:think>", "</mm:think>"),
+        ']<]minimax[>[<tool_call>\n]<]minimax[>[<invoke name="Bash">]<]minimax[>[<command>ls'
+        "]<]minimax[>[</command>]<]minimax[>[<timeout>5]<]minimax[>[</timeout>]<]minimax[>["
+        '</invoke>\n]<]minimax[>[<invoke name="Status">]<]minimax[>[</invoke>\n]<]minimax[>['
+        "</tool_call>",
+    ),
+    "seed_oss": Family(
+        "<seed:tool_call>",
+        ("<seed:tool_call>", "</seed:tool_call>", "<seed:think>", "</seed:think>"),
+        "<seed:tool_call>\n<function=Bash>\n<parameter=command>ls</parameter>\n"
+        "<parameter=timeout>5</parameter>\n</function>\n</seed:tool_call>\n"
+        "<seed:tool_call>\n<function=Status>\n</function>\n</seed:tool_call>",
+    ),
+    "hunyuan": Family(
+        "<tool_calls{}>':opensource'",
+        (
+            *("<tool_calls:opensource>", "</tool_calls:opensource>", "<tool_call:opensource>"),
+            *("</tool_call:opensource>", "<tool_sep:opensource>", "<arg_key:opensource>"),
+            *("</arg_key:opensource>", "<arg_value:opensource>", "</arg_value:opensource>"),
+            *("<think:opensource>", "</think:opensource>"),
+        ),
+        "<tool_calls:opensource>\n<tool_call:opensource>Bash<tool_sep:opensource>\n"
+        "<arg_key:opensource>command</arg_key:opensource>\n<arg_value:opensource>ls"
+        "</arg_value:opensource>\n<arg_key:opensource>timeout</arg_key:opensource>\n"
+        "<arg_value:opensource>5</arg_value:opensource>\n</tool_call:opensource>\n"
+        "<tool_call:opensource>Status<tool_sep:opensource>\n</tool_call:opensource>\n"
+        "</tool_calls:opensource>",
+    ),
+    "cohere": Family(
+        "<|START_ACTION|>tool_name",
+        (
+            *("<|START_ACTION|>", "<|END_ACTION|>", "<|START_THINKING|>", "<|END_THINKING|>"),
+            *("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
+        ),
+        '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "Bash", "parameters": '
+        '{"command": "ls", "timeout": 5}},\n    {"tool_call_id": "1", "tool_name": "Status", '
+        '"parameters": {}}\n]<|END_ACTION|>',
+    ),
+    "apertus": Family(
+        "<|tools_prefix|><|tools_suffix|>",
+        ("<|tools_prefix|>", "<|tools_suffix|>", "<|inner_prefix|>", "<|inner_suffix|>"),
+        '<|tools_prefix|>[{"Bash": {"command": "ls", "timeout": 5}}, {"Status": {}}]'
+        "<|tools_suffix|>",
+    ),
+    "json_list": Family(
+        "<TOOLCALL></TOOLCALL>",
+        (),
+        '<TOOLCALL>[{"name": "Bash", "arguments": {"command": "ls", "timeout": 5}}, '
+        '{"name": "Status", "arguments": {}}]</TOOLCALL>',
+    ),
+    "functionary": Family(
+        "<function=</function>ipython",
+        (),
+        '<function=Bash>{"command": "ls", "timeout": 5}</function><function=Status>{}</function>',
+    ),
+    "llama3": Family(
+        '<|start_header_id|>ipython"parameters": ',
+        ("<|start_header_id|>", "<|python_tag|>"),
+        '{"name": "Bash", "parameters": {"command": "ls", "timeout": 5}}'
+        ' {"name": "Status", "parameters": {}}',
+    ),
     # Its template offers no tools.
     "none": Family("plain"),
 }
@@ -162,7 +267,7 @@ def tokenizer(family: str, *, thinking: bool = False, fast: bool = True) -> Toke
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "tokenizer.json").write_text(json.dumps(content))
         (Path(folder) / "tokenizer_config.json").write_text(json.dumps(config))
-        return load(Path(folder), defaults=defaults)
+        return with_markup(load(Path(folder), defaults=defaults))
 
 
 def encode(wrapper: TokenizerWrapper, text: str) -> list[int]:

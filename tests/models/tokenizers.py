@@ -17,6 +17,7 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
+from anyclaude.mlx.adapter import with_markup
 from tests.models.templates import TEMPLATES
 
 BOS: Final = "<s>"
@@ -83,7 +84,7 @@ def wrap(
         chat_template=template,
         clean_up_tokenization_spaces=False,
     )
-    return TokenizerWrapper(fast)
+    return with_markup(TokenizerWrapper(fast))
 
 
 def special_tokens(family: str) -> tuple[str, ...]:

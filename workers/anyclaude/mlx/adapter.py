@@ -31,6 +31,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import load_model, load_tokenizer
 
 import mlx.core as mx
+from anyclaude.mlx.markup import Markup, markup_of
 from anyclaude.mlx.tokens import TokenArray, token_array
 
 __all__ = [
@@ -55,7 +56,9 @@ __all__ = [
     "opens_thinking",
     "parser_family",
     "prefill",
+    "template_source",
     "tokenizer_json",
+    "with_markup",
 ]
 
 # A layer's cache; mlx-lm's classes share no typed base.
@@ -65,6 +68,8 @@ Sampler = Callable[[mx.array], mx.array]
 
 QUANTIZATION_GROUP: Final = 64
 OPENING_TOKENS: Final = 32
+# Where mlx-lm notes the name of the parser that it chose.
+_FAMILY_KEY: Final = "tool_parser_type"
 # Another version or device may compute different last bits.
 MLX_VERSIONS: Final = (
     metadata.version("mlx"),
@@ -102,12 +107,65 @@ def load_tokenizer_from(folder: Path, config: Mapping[str, Any]) -> TokenizerWra
     tokenizer: TokenizerWrapper = load_tokenizer(  # type: ignore[no-untyped-call]
         folder, eos_token_ids=config.get("eos_token_id")
     )
+    return with_markup(tokenizer)
+
+
+def with_markup(tokenizer: TokenizerWrapper) -> TokenizerWrapper:
+    """The tokenizer, with the markers of its family if mlx-lm does not know that family."""
+    markup = markup_of(template_source(tokenizer), parser_family(tokenizer))
+    if markup is not None:
+        _mark(tokenizer, markup)
     return tokenizer
 
 
+def _mark(tokenizer: Any, markup: Markup) -> None:
+    """Sets what mlx-lm sets when it knows a family; its constructor takes only a part of it."""
+    tokenizer.init_kwargs[_FAMILY_KEY] = markup.family
+    tokenizer._tool_parser = _no_parser
+    tokenizer._tool_call_start = markup.start
+    tokenizer._tool_call_start_tokens = _encoded(tokenizer, markup.start)
+    tokenizer._tool_call_end = markup.end
+    tokenizer._tool_call_end_tokens = _encoded(tokenizer, markup.end)
+    if markup.thinking is not None:
+        tokenizer._think_start, tokenizer._think_end = markup.thinking
+        tokenizer._think_start_tokens, tokenizer._think_end_tokens = (
+            _encoded(tokenizer, marker) for marker in markup.thinking
+        )
+    tokenizer._structural_markers = markup.structure
+    if markup.transitions:
+        tokenizer._response_format = {
+            "initial_state": "header",
+            "transitions": markup.transitions,
+        }
+    vocabulary = tokenizer.get_vocab()
+    for stop in markup.stops:
+        if stop in vocabulary:
+            tokenizer.add_eos_token(stop)
+
+
+def _encoded(tokenizer: TokenizerWrapper, text: str) -> tuple[int, ...]:
+    return tuple(tokenizer.encode(text, add_special_tokens=False))
+
+
+def _no_parser(text: str, tools: Any = None) -> Any:
+    """Stands in for a parser of mlx-lm in the families that it does not know."""
+    raise ValueError("mlx-lm has no parser for this family")
+
+
 def parser_family(tokenizer: TokenizerWrapper) -> str:
-    """The name of the tool parser that mlx-lm chose for the model, such as "qwen3_coder"."""
-    return str(tokenizer.tool_parser.__module__).rpartition(".")[2]
+    """The name of the model's family, such as "qwen3_coder"; empty if it is not known.
+
+    It is that of the tool parser which mlx-lm chose, or that of a `Markup`.
+    """
+    return str(tokenizer.init_kwargs.get(_FAMILY_KEY) or "")
+
+
+def template_source(tokenizer: TokenizerWrapper) -> str:
+    """The source of all templates of the tokenizer; empty if its renderer is written in Python."""
+    template = tokenizer.chat_template
+    if isinstance(template, Mapping):
+        return "".join(template.values())
+    return template or ""
 
 
 def tokenizer_json(tokenizer: TokenizerWrapper) -> str:

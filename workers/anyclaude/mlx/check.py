@@ -12,7 +12,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from anyclaude.messages.requests import MessagesRequest
-from anyclaude.mlx.adapter import LanguageModel, load_tokenizer_from, map_weights
+from anyclaude.mlx.adapter import (
+    LanguageModel,
+    load_tokenizer_from,
+    map_weights,
+    parser_family,
+)
 from anyclaude.mlx.decode.constraint import can_constrain_calls
 from anyclaude.mlx.kv import layers as kinds
 from anyclaude.mlx.kv.window import WindowKVCache
@@ -80,7 +85,7 @@ def check(path: str) -> Report:
         architecture=str(config.get("model_type", "")),
         context_window_tokens=window,
         tools=tools,
-        tool_parser=getattr(tokenizer.tool_parser, "__module__", "").rpartition(".")[2],
+        tool_parser=parser_family(tokenizer),
         tools_held=constrained,
         thinking=bool(tokenizer.has_thinking),
         layers=_layer_kinds(model),

@@ -3,10 +3,12 @@
 import pytest
 
 from tests.models.answers import answer
-from tests.models.families import encode, encode_bytes, tagged, tokenizer
+from tests.models.families import CALLS, encode, encode_bytes, tagged, tokenizer
 
 ENDS = {"qwen3_coder": "\n</tool_call>", "minimax_m2": "\n</minimax:tool_call>"}
 WORDS = "The file is there."
+# Only the end marker ends the last call of these families.
+UNCERTAIN = {"glm47", "longcat", "minicpm5"}
 COMMANDS = [
     "ls",
     "cat <<E\n</parameter>\nE",
@@ -36,6 +38,32 @@ def test_words_behind_a_call_are_words(family: str, gap: str, command: str, byte
         assert result.kinds() == ["tool_use", "text"]
         assert result.inputs == [{"command": command}]
         assert result.text.strip() == WORDS
+
+
+@pytest.mark.parametrize("bytewise", [False, True])
+@pytest.mark.parametrize("marked", [False, True])
+@pytest.mark.parametrize("family", sorted(set(CALLS) - UNCERTAIN))
+def test_words_behind_the_calls_of_every_family(family: str, marked: bool, bytewise: bool) -> None:
+    """Both calls end where the family's notation ends them, with or without the end marker."""
+    wrapper = tokenizer(family)
+    end = wrapper.tool_call_end or ""
+    if end and not marked:
+        text = CALLS[family].removesuffix(end) + f"\n\n{WORDS}"
+    else:
+        text = CALLS[family].removesuffix(end) + f"\n\n{WORDS}{end}"
+    result = answer(wrapper, (encode_bytes if bytewise else encode)(wrapper, text))
+    assert result.kinds() == ["tool_use", "tool_use", "text"]
+    assert result.inputs == [{"command": "ls", "timeout": 5}, {}]
+    assert result.text.strip() == WORDS
+
+
+@pytest.mark.parametrize("family", ["json_tools", "qwen3_coder", "glm47"])
+def test_words_behind_json_are_words(family: str) -> None:
+    """A call in JSON is closed with its last bracket, in families with tags too."""
+    text = '<tool_call>{"name": "Bash", "arguments": {"command": "a"}} and more</tool_call>'
+    result = answer(tokenizer(family), text)
+    assert result.inputs == [{"command": "a"}]
+    assert result.text == " and more"
 
 
 def test_calls_between_words_are_all_made() -> None:

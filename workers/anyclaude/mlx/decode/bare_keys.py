@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from anyclaude.mlx.decode.lenient import read_values
+from anyclaude.mlx.decode.lenient import read_values, values_end
 
 _HEAD: Final = re.compile(r"\s*call:(?P<name>[^\s{}]+)\s*(?=\{)")
 _OPENER: Final = {"}": "{", "]": "["}
@@ -30,6 +30,29 @@ def read_bare_keys(text: str, quote: str) -> Iterator[tuple[str, dict[str, Any]]
             raise ValueError("text that belongs to no call")
         arguments, text = _object(text[head.end() :], quote)
         yield head["name"], arguments
+
+
+def divided(text: str, quote: str) -> tuple[str, str]:
+    """Divides `text` into the calls at its beginning and the words behind them."""
+    at = 0
+    while head := _HEAD.match(text, at):
+        length = _object_length(text[head.end() :], quote)
+        if not length:
+            break
+        at = head.end() + length
+    return (text[:at], text[at:]) if at and not _HEAD.search(text, at) else (text, "")
+
+
+def _object_length(text: str, quote: str) -> int:
+    """The length of the object at the beginning of `text`; 0 if it is incomplete."""
+    if quote not in text:
+        return values_end(text, single=True)
+    reader = BareKeyReader(quote)
+    try:
+        _, rest = reader.read(text)
+    except ValueError:
+        return 0
+    return len(text) - len(rest) if reader.done else 0
 
 
 def ends_inside_quotes(text: str, quote: str) -> bool:

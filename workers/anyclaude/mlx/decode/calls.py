@@ -15,11 +15,10 @@ from typing import Any
 
 from anyclaude.messages.requests import Tool
 from anyclaude.mlx.adapter import TokenizerWrapper, parser_family
-from anyclaude.mlx.decode import pythonic
-from anyclaude.mlx.decode.bare_keys import ends_inside_quotes, read_bare_keys
+from anyclaude.mlx.decode import bare_keys, pythonic
 from anyclaude.mlx.decode.coercion import coerce_arguments, properties_of
-from anyclaude.mlx.decode.lenient import ends_inside_string, is_json, read_values
-from anyclaude.mlx.decode.notations import BareKeyNotation, family_of, tag_dialect_of
+from anyclaude.mlx.decode.lenient import ends_inside_string, is_json, read_values, values_end
+from anyclaude.mlx.decode.notations import BareKeyNotation, dialect_of, family_of
 
 _NAME_KEYS = ("name", "function", "tool", "tool_name")
 _ARGUMENT_KEYS = ("arguments", "parameters", "input", "args")
@@ -71,7 +70,7 @@ class CallReader:
 
     def __init__(self, tokenizer: TokenizerWrapper, tools: Sequence[Tool]) -> None:
         self._parse: Callable[[str, Any], Any] = tokenizer.tool_parser
-        family = family_of(tokenizer)
+        self._family = family = family_of(tokenizer)
         self._parser_fails_on = family.parser_fails_on
         # The quote mark of a family that writes bare keys.
         self._quote = (
@@ -86,19 +85,24 @@ class CallReader:
 
     def is_open(self, text: str) -> bool:
         """Whether `text` ends inside a value, so that an end marker would be part of it."""
-        if self._quote is not None and ends_inside_quotes(text, self._quote):
+        if self._quote is not None and bare_keys.ends_inside_quotes(text, self._quote):
             return True
         if self._is_pythonic:
             return pythonic.ends_inside_string(text)
-        dialect = tag_dialect_of(text)
+        dialect = dialect_of(text, self._family)
         return dialect.ends_inside_value(text) if dialect else ends_inside_string(text)
 
     def divided(self, text: str) -> tuple[str, str]:
         """Divides `text` into the calls at its beginning and the words behind the last of them."""
         if self._is_pythonic:
             return pythonic.divided(text)
-        dialect = tag_dialect_of(text)
-        return dialect.divided(text) if dialect else (text, "")
+        if self._quote is not None:
+            return bare_keys.divided(text, self._quote)
+        dialect = dialect_of(text, self._family)
+        if dialect is not None:
+            return dialect.divided(text)
+        end = values_end(text)
+        return (text[:end], text[end:]) if end else (text, "")
 
     def read(self, text: str) -> list[Call | Unreadable]:
         """Every call in `text`, readable or not. There is always at least one."""
@@ -135,7 +139,7 @@ class CallReader:
         return calls, offered, sum(result.name is not None for result in results)
 
     def _readings(self, text: str) -> Iterator[Callable[[str], list[_Written]]]:
-        if dialect := tag_dialect_of(text):
+        if dialect := dialect_of(text, self._family):
             yield lambda text: [
                 _Written(call.name, call.arguments, call.untyped) for call in dialect.read(text)
             ]
@@ -159,7 +163,7 @@ class CallReader:
 
     def _from_bare_keys(self, text: str) -> list[_Written]:
         assert self._quote is not None
-        return [_Written(*call) for call in read_bare_keys(text, self._quote)]
+        return [_Written(*call) for call in bare_keys.read_bare_keys(text, self._quote)]
 
     def _from_name_and_json(self, text: str) -> list[_Written]:
         """Reads `NAME{...}` with nothing but a template's markers before and between."""

@@ -11,6 +11,11 @@ import re
 from typing import Any, Final
 
 _CLOSER: Final = {"{": "}", "[": "]"}
+# Strings, quotes that begin no whole string, and brackets.
+_TOKEN: Final = re.compile(r"""\"(?:\\.|[^"\\])*"|"|[\[\]{}]""", re.DOTALL)
+_PYTHON_TOKEN: Final = re.compile(rf"{_TOKEN.pattern}|'(?:\\.|[^'\\])*'|'", re.DOTALL)
+_PYTHON_OBJECT: Final = re.compile(r"[\s\[{]*'")
+_BETWEEN: Final = ", \t\r\n"
 _FENCE: Final = re.compile(r"\A\s*```[\w-]*\s*\n(.*?)\n?\s*```\s*\Z", re.DOTALL)
 
 
@@ -36,6 +41,35 @@ def is_json(text: str) -> bool:
         return isinstance(json.loads(text), dict | list)
     except (ValueError, RecursionError):
         return False
+
+
+def values_end(text: str, *, single: bool = False) -> int:
+    """The index behind the complete objects and arrays at the beginning of `text`; 0 if none is.
+
+    A superfluous closing bracket behind a value belongs to it.
+
+    Args:
+        single: whether only the first value counts.
+    """
+    token = _PYTHON_TOKEN if _PYTHON_OBJECT.match(text) else _TOKEN
+    end = depth = 0
+    for match in token.finditer(text):
+        is_opener, is_closer = match[0] in _CLOSER, match[0] in _CLOSER.values()
+        if depth:
+            if match[0] in ('"', "'"):
+                # A string without its end.
+                break
+            depth += is_opener - is_closer
+            end = match.end() if depth == 0 else end
+        elif text[end : match.start()].strip(_BETWEEN):
+            break
+        elif is_opener and not (single and end):
+            depth = 1
+        elif is_closer and end:
+            end = match.end()
+        else:
+            break
+    return end
 
 
 def ends_inside_string(text: str) -> bool:

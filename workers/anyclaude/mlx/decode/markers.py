@@ -59,7 +59,7 @@ def markers_of(
         in_thinking: whether the prompt has already opened a thinking block.
     """
     transitions: dict[Mode, list[Transition]] = {Mode.TEXT: []}
-    if tokenizer.has_thinking:
+    if tokenizer.has_thinking and not tokenizer.response_transitions:
         transitions[Mode.TEXT].append(Transition(tokenizer.think_start, Mode.THINKING))
         transitions[Mode.THINKING] = [Transition(tokenizer.think_end, Mode.TEXT)]
     transitions[Mode.TEXT] += [
@@ -134,12 +134,12 @@ def _add_calls(
 ) -> None:
     start, end = tokenizer.tool_call_start, tokenizer.tool_call_end
     opening = [Transition(start, Mode.CALL)]
-    if unmarked := family_of(tokenizer).unmarked_opening:
-        # Only the names of tools that were offered begin a call without the start marker.
-        opening += [
-            Transition(unmarked.replace("{name}", name), Mode.CALL, kept=True)
-            for name in tool_names
-        ]
+    # Only the names of tools that were offered begin a call without the start marker.
+    opening += [
+        Transition(unmarked.replace("{name}", name), Mode.CALL, kept=True)
+        for unmarked in family_of(tokenizer).unmarked_openings
+        for name in tool_names
+    ]
     if not any(one.to is Mode.CALL for row in transitions.values() for one in row):
         transitions[Mode.TEXT] += opening
     if Mode.THINKING in transitions:

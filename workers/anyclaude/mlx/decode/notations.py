@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from anyclaude.mlx.adapter import TokenizerWrapper, parser_family
+from anyclaude.mlx.decode.marked import NAME, MarkedDialect
 from anyclaude.mlx.decode.tagged import QUOTED_NAME, TagDialect
+from anyclaude.mlx.decode.values import nested_value, without_cdata
 
 
 @dataclass(frozen=True)
@@ -88,13 +90,17 @@ class Family:
     notation: Notation | None = None
     # The notations of those models of the family whose tokenizer the first function accepts.
     variants: Sequence[tuple[Callable[[TokenizerWrapper], bool], Notation]] = ()
-    # Reads calls of this family that are written as tags, malformed ones too.
-    tags: TagDialect | None = None
+    # Reads calls of this family that no grammar constrained, malformed ones too.
+    dialect: TagDialect | MarkedDialect | None = None
+    # Whether a call in this dialect is recognised in other families' answers too.
+    shared: bool = False
     # mlx-lm's parser loses or changes values in texts that contain this ("" means in any text), so
     # only our readers read those.
     parser_fails_on: str | None = None
-    # Begins a call if the model omits the start marker; `{name}` stands for the tool's name.
-    unmarked_opening: str | None = None
+    # Each begins a call if the model omits the start marker; `{name}` stands for the tool's name.
+    unmarked_openings: tuple[str, ...] = ()
+    # Whether such a call is the whole answer, so that the same text behind words is only quoted.
+    unmarked_first: bool = False
 
 
 def _has_args_marker(tokenizer: TokenizerWrapper) -> bool:
@@ -113,6 +119,11 @@ def _writes_ids_in_list(tokenizer: TokenizerWrapper) -> bool:
     return re.search(r"""[\\]?["']id[\\]?["']: [\\]?["']""", source) is not None
 
 
+def _writes_fences(tokenizer: TokenizerWrapper) -> bool:
+    """Whether the template writes arguments in a code fence."""
+    return "```json" in str(tokenizer.chat_template)
+
+
 def _writes_lines(tokenizer: TokenizerWrapper) -> bool:
     """Whether the template starts a new line for each tag."""
     source = str(tokenizer.chat_template)
@@ -127,7 +138,7 @@ _GLM_VARIANTS: Final = ((_writes_lines, _GLM_LINES),)
 
 # Mistral's templates write ids of nine letters and digits.
 _ID: Final = Pattern("[a-zA-Z0-9]{9}")
-_MISTRAL_LIST: Final = Section("[", ", ", "]")
+_LIST: Final = Section("[", ", ", "]")
 
 _GLM_TAGS: Final = TagDialect.of(
     opener="<arg_key>",
@@ -136,22 +147,33 @@ _GLM_TAGS: Final = TagDialect.of(
     closer="</arg_value>",
 )
 
+# The line ends around a value belong to the tags.
+_FUNCTION_TAGS: Final = TagDialect.of(
+    opener="<parameter=",
+    call=r"\s*<function=(?P<name>[^\s<>]+)>?(?P<body>.*?)"
+    r"(?:</function>\s*(?=<function=|\Z)|\Z)",
+    key=r"<parameter=(?P<key>[^\s<>]+)>?\n?",
+    closer="\n?</parameter>",
+    begin="<function=",
+    end="</function>",
+)
+
 FAMILIES: Final[dict[str, Family]] = {
     # Hermes, Qwen and many others.
     "json_tools": Family(JsonNotation('\n{"name": "', ('", "arguments": ',), ("}\n",))),
     "mistral": Family(
-        JsonNotation('{"name": "', ('", "arguments": ',), ("}",), _MISTRAL_LIST),
+        JsonNotation('{"name": "', ('", "arguments": ',), ("}",), _LIST),
         variants=[
             (_writes_call_ids, JsonNotation("", ("[CALL_ID]", _ID, "[ARGS]"), ())),
             (_has_args_marker, JsonNotation("", ("[ARGS]",), ())),
             (
                 _writes_ids_in_list,
-                JsonNotation(
-                    '{"name": "', ('", "arguments": ',), (', "id": "', _ID, '"}'), _MISTRAL_LIST
-                ),
+                JsonNotation('{"name": "', ('", "arguments": ',), (', "id": "', _ID, '"}'), _LIST),
             ),
         ],
-        parser_fails_on="[CALL_ID]",
+        dialect=MarkedDialect.of(
+            rf"(?:\[TOOL_CALLS\]\s*)?{NAME}\s*(?:\[CALL_ID\]\s*\w+\s*)?\[ARGS\]"
+        ),
     ),
     "kimi_k2": Family(
         JsonNotation(
@@ -159,7 +181,12 @@ FAMILIES: Final[dict[str, Family]] = {
             (":", Pattern("[0-9]{1,2}"), "<|tool_call_argument_begin|>"),
             ("<|tool_call_end|>",),
             section=Section(),
-        )
+        ),
+        dialect=MarkedDialect.of(
+            rf"(?:<\|tool_call_begin\|>)?\s*(?:functions\.)?{NAME}(?::\d+)?\s*"
+            r"<\|tool_call_argument_begin\|>",
+            r"(?:<\|tool_call_end\|>)?",
+        ),
     ),
     "qwen3_coder": Family(
         TaggedNotation(
@@ -170,22 +197,14 @@ FAMILIES: Final[dict[str, Family]] = {
             after_value="\n</parameter>\n",
             after_arguments="</function>\n",
         ),
-        # The line ends around a value belong to the tags.
-        tags=TagDialect.of(
-            opener="<parameter=",
-            call=r"\s*<function=(?P<name>[^\s<>]+)>?(?P<body>.*?)"
-            r"(?:</function>\s*(?=<function=|\Z)|\Z)",
-            key=r"<parameter=(?P<key>[^\s<>]+)>?\n?",
-            closer="\n?</parameter>",
-            begin="<function=",
-            end="</function>",
-        ),
+        dialect=_FUNCTION_TAGS,
+        shared=True,
         parser_fails_on="",
-        unmarked_opening="<function={name}>",
+        unmarked_openings=("<function={name}>",),
     ),
     # GLM 4.5 and later.
-    "glm47": Family(_GLM, _GLM_VARIANTS, tags=_GLM_TAGS, parser_fails_on="<arg_"),
-    "laguna": Family(_GLM, _GLM_VARIANTS, tags=_GLM_TAGS),
+    "glm47": Family(_GLM, _GLM_VARIANTS, dialect=_GLM_TAGS, shared=True, parser_fails_on="<arg_"),
+    "laguna": Family(_GLM, _GLM_VARIANTS, dialect=_GLM_TAGS, shared=True),
     "longcat": Family(
         TaggedNotation(
             before_name="",
@@ -195,7 +214,8 @@ FAMILIES: Final[dict[str, Family]] = {
             after_value="</longcat_arg_value>\n",
             after_arguments="",
         ),
-        tags=TagDialect.of(
+        shared=True,
+        dialect=TagDialect.of(
             opener="<longcat_arg_key>",
             call=r"\s*(?P<name>[\w.:/-]+)\s*(?P<body><longcat_arg_key>.*)\Z",
             key=r"<longcat_arg_key>(?P<key>.*?)</longcat_arg_key>(?:\\n|\s)*<longcat_arg_value>",
@@ -213,7 +233,8 @@ FAMILIES: Final[dict[str, Family]] = {
             after_arguments="</invoke>\n",
             section=Section(before_first="\n"),
         ),
-        tags=TagDialect.of(
+        shared=True,
+        dialect=TagDialect.of(
             opener="<parameter name=",
             call=rf"\s*<invoke name={QUOTED_NAME}>(?P<body>.*?)"
             r"(?:</invoke>\s*(?=<invoke name=|\Z)|\Z)",
@@ -233,7 +254,16 @@ FAMILIES: Final[dict[str, Family]] = {
             after_value="<|close|>argument<|sep|>",
             after_arguments="<|close|>call<|sep|>",
             section=Section(),
-        )
+        ),
+        dialect=TagDialect.of(
+            opener="<|open|>argument",
+            call=r"\s*<\|open\|>call tool=" + QUOTED_NAME + r"(?:\s+\w+=\S*?)*<\|sep\|>"
+            r"(?P<body>.*?)(?:<\|close\|>call<\|sep\|>\s*(?=<\|open\|>call|\Z)|\Z)",
+            key=r"""<\|open\|>argument key="(?P<key>[^"]+)"(?:\s+type="(?P<type>\w+)")?<\|sep\|>""",
+            closer=r"<\|close\|>argument<\|sep\|>",
+            begin="<|open|>call",
+            end="<|close|>call<|sep|>",
+        ),
     ),
     # mlx-lm's parsers end a call at a brace inside a string, or do not read keys with a hyphen.
     "gemma4": Family(BareKeyNotation("call:", '<|"|>'), parser_fails_on=""),
@@ -253,9 +283,148 @@ FAMILIES: Final[dict[str, Family]] = {
         parser_fails_on="",
     ),
     # There are two ways to write a string, and no grammar for both.
-    "minicpm5": Family(),
+    "minicpm5": Family(
+        dialect=TagDialect.of(
+            opener="<param name=",
+            call=rf"\s*(?:<function\s+name\s*=\s*)?{QUOTED_NAME}>(?P<body>.*?)"
+            r"(?:</function>\s*(?=<function\s|\Z)|\Z)",
+            key=r"""<param\s+name\s*=\s*["']?(?P<key>[^"'<>]+?)["']?\s*>""",
+            closer="</param>",
+            begin="<function name=",
+            end="</function>",
+            value=without_cdata,
+        ),
+        parser_fails_on="",
+    ),
     # Message headers say which tool a call is for.
-    "muse_spark": Family(),
+    "muse_spark": Family(
+        dialect=TagDialect.of(
+            opener="<atem:parameter",
+            call=r"""\s*<atem:invoke\b[^>]*?\bname="(?P<name>[^"]+)"[^>]*>(?P<body>.*?)"""
+            r"(?:</atem:invoke>\s*(?=<atem:invoke|\Z)|\Z)",
+            key=r"""<atem:parameter\b[^>]*?\bname="(?P<key>[^"]+)"[^>]*>""",
+            closer="</atem:parameter>",
+            begin="<atem:invoke",
+            end="</atem:invoke>",
+        ),
+        parser_fails_on="",
+    ),
+    # The families below are recognised by `mlx/markup.py`.
+    #
+    # gpt-oss writes the recipient before or behind the channel, and the type of the content in
+    # several ways.
+    "harmony": Family(
+        dialect=MarkedDialect.of(
+            r"(?:functions\.)?(?P<name>[\w-]+)[^{}\n]{0,100}?<\|message\|>", r"(?:<\|call\|>)?"
+        )
+    ),
+    "solar": Family(
+        dialect=MarkedDialect.of(
+            rf"<\|tool_call:begin\|>\s*[\w-]*\s*<\|tool_call:name\|>\s*{NAME}\s*"
+            r"<\|tool_call:args\|>",
+            r"(?:<\|tool_call:end\|>)?",
+        )
+    ),
+    # R1 wrote a type before the name, and the arguments in a code fence.
+    "deepseek_v3": Family(
+        JsonNotation(
+            "<｜tool▁call▁begin｜>",
+            ("<｜tool▁sep｜>",),
+            ("<｜tool▁call▁end｜>",),
+            section=Section(),
+        ),
+        variants=[
+            (
+                _writes_fences,
+                JsonNotation(
+                    "<｜tool▁call▁begin｜>function<｜tool▁sep｜>",
+                    ("\n```json\n",),
+                    ("\n```<｜tool▁call▁end｜>",),
+                    section=Section("", "\n", ""),
+                ),
+            )
+        ],
+        dialect=MarkedDialect.of(
+            rf"(?:<｜tool▁call▁begin｜>)?\s*(?:function<｜tool▁sep｜>)?{NAME}\s*"
+            r"(?:<｜tool▁sep｜>|```json)(?:\s*```json)?",
+            r"(?:```)?\s*(?:<｜tool▁call▁end｜>)?",
+        ),
+    ),
+    "deepseek_dsml": Family(
+        dialect=TagDialect.of(
+            opener="<｜DSML｜parameter",
+            call=rf"\s*<｜DSML｜invoke name={QUOTED_NAME}>(?P<body>.*?)"
+            r"(?:</｜DSML｜invoke>\s*(?=<｜DSML｜invoke|\Z)|\Z)",
+            key=r"""<｜DSML｜parameter name=["']?(?P<key>[^"'<>]+?)["']?"""
+            r"""(?:\s+string=["'](?P<type>true|false)["'])?>""",
+            closer="</｜DSML｜parameter>",
+            begin="<｜DSML｜invoke",
+            end="</｜DSML｜invoke>",
+        )
+    ),
+    "minimax_m3": Family(
+        dialect=TagDialect.of(
+            opener="]<]minimax[>[<",
+            call=rf"\s*\]<\]minimax\[>\[<invoke name={QUOTED_NAME}>(?P<body>.*?)"
+            r"(?:\]<\]minimax\[>\[</invoke>\s*(?=\]<\]minimax\[>\[<invoke|\Z)|\Z)",
+            key=r"\]<\]minimax\[>\[<(?P<key>[^<>/]+)>",
+            closer=r"\]<\]minimax\[>\[</(?P=key)>",
+            begin="]<]minimax[>[<invoke",
+            end="]<]minimax[>[</invoke>",
+            value=nested_value,
+        )
+    ),
+    "seed_oss": Family(
+        TaggedNotation(
+            before_name="\n<function=",
+            after_name=(">\n",),
+            before_key="<parameter=",
+            after_key=">",
+            after_value="</parameter>\n",
+            after_arguments="</function>\n",
+        ),
+        dialect=_FUNCTION_TAGS,
+    ),
+    "hunyuan": Family(
+        TaggedNotation(
+            before_name="<tool_call:opensource>",
+            after_name=("<tool_sep:opensource>\n",),
+            before_key="<arg_key:opensource>",
+            after_key="</arg_key:opensource>\n<arg_value:opensource>",
+            after_value="</arg_value:opensource>\n",
+            after_arguments="</tool_call:opensource>\n",
+            section=Section(before_first="\n"),
+        ),
+        dialect=TagDialect.of(
+            opener="<arg_key:opensource>",
+            call=r"\s*<tool_call:opensource>\s*(?P<name>[\w.:/-]+)\s*<tool_sep:opensource>"
+            r"(?P<body>.*?)"
+            r"(?:</tool_call:opensource>\s*(?=<tool_call:opensource>|\Z)|\Z)",
+            key=r"<arg_key:opensource>(?P<key>.*?)</arg_key:opensource>\s*<arg_value:opensource>",
+            closer="</arg_value:opensource>",
+            begin="<tool_call:opensource>",
+            end="</tool_call:opensource>",
+        ),
+    ),
+    "cohere": Family(),
+    "apertus": Family(
+        JsonNotation('{"', ('": ',), ("}",), _LIST),
+        dialect=MarkedDialect.of(rf'[\[,]?\s*\{{\s*"{NAME}"\s*:', r"\}?\s*\]?"),
+    ),
+    # One JSON object for each call, in a list or one behind another.
+    "json_list": Family(),
+    "functionary": Family(
+        JsonNotation("", (">",), ()), dialect=MarkedDialect.of(rf"(?:<function=)?{NAME}>")
+    ),
+    "llama3": Family(
+        unmarked_openings=(
+            '{"name": "{name}"',
+            '{"name":"{name}"',
+            '{"type": "function", "name": "{name}"',
+            '{"type": "function", "function": {"name": "{name}"',
+        ),
+        unmarked_first=True,
+    ),
 }
 
 
@@ -273,7 +442,8 @@ def notation_of(tokenizer: TokenizerWrapper) -> Notation | None:
     return next(found, family.notation)
 
 
-def tag_dialect_of(text: str) -> TagDialect | None:
-    """The dialect in which `text` begins a call, whatever family wrote it."""
-    dialects = (family.tags for family in FAMILIES.values() if family.tags)
+def dialect_of(text: str, own: Family) -> TagDialect | MarkedDialect | None:
+    """The dialect in which `text` begins a call: the family's own, or one of another family."""
+    families = [own, *(family for family in FAMILIES.values() if family.shared)]
+    dialects = (family.dialect for family in families if family.dialect)
     return next((dialect for dialect in dialects if dialect.matches(text)), None)

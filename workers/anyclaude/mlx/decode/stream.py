@@ -29,6 +29,7 @@ from anyclaude.mlx.decode.constraint import (
 )
 from anyclaude.mlx.decode.markers import Mode, Transition, markers_of, silent_tokens
 from anyclaude.mlx.decode.mentions import Mentions
+from anyclaude.mlx.decode.notations import family_of
 from anyclaude.mlx.decode.sampling import ThinkingBudget
 from anyclaude.mlx.decode.scanner import Event, Scanner, Stopped, Switch, Text
 from anyclaude.worker.v1.worker_pb2 import GenerateResponse
@@ -87,6 +88,7 @@ class BlockStream:
         self._call_end = str(tokenizer.tool_call_end) if is_token else None
         self._detokenizer = tokenizer.detokenizer
         self._reader = CallReader(tokenizer, callable_tools) if callable_tools else None
+        self._unmarked_first = family_of(tokenizer).unmarked_first
         self._parallel = not tool_choice.disable_parallel_tool_use
         self._grammar = grammar
         self._budget = budget
@@ -94,6 +96,8 @@ class BlockStream:
         # The constrained call that is being written, and the buffer of any other.
         self._constrained: _ConstrainedCall | None = None
         self._buffered = _BufferedCall()
+        # Whether words for the user came.
+        self._has_said = False
         self._new_id = new_id
         self._writer = BlockWriter()
         # The stop sequence that was found. No more events follow it.
@@ -155,6 +159,7 @@ class BlockStream:
         match mode:
             case Mode.TEXT:
                 self._mentions.add_text(text)
+                self._has_said = self._has_said or bool(text.strip())
                 self._writer.text(text)
             case Mode.THINKING:
                 self._writer.thinking(text)
@@ -178,6 +183,8 @@ class BlockStream:
             self._constrained = self._begin_constrained_call()
 
     def _is_mention(self, marker: Transition, mode: Mode, before: str) -> bool:
+        if marker.kept and self._unmarked_first and (self._has_said or before.strip()):
+            return True
         # A marker that began a grammar began a call.
         constrained = self._grammar is not None and self._grammar.constraint.is_active
         return self._mentions.is_mention(marker, mode, before) and not constrained

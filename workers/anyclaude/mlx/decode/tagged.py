@@ -7,8 +7,9 @@ the end of a call are not part of it, and a call with other text that belongs to
 error.
 """
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from re import Pattern
 from typing import Any, Self
@@ -41,19 +42,32 @@ class TagDialect:
     # The texts that begin and end a call; both are empty if only the end marker ends it.
     begin: str
     end: str
+    # The value that the text between an opening and a closing tag stands for.
+    value: Callable[[str], Any]
 
     @classmethod
     def of(
-        cls, *, opener: str, call: str, key: str, closer: str, begin: str = "", end: str = ""
+        cls,
+        *,
+        opener: str,
+        call: str,
+        key: str,
+        closer: str,
+        begin: str = "",
+        end: str = "",
+        value: Callable[[str], Any] = str,
     ) -> Self:
         """A dialect.
 
         Args:
             opener: the text that begins an argument.
             call: a pattern for a whole call, with the groups `name` and `body`.
-            key: a pattern for all that stands before a value, with the group `key`.
-            closer: a pattern for the closing tag of a value.
+            key: a pattern for all that stands before a value, with the group `key`. It may have a
+                group `type` for the type that the model chose: strings have "string" or "true".
+            closer: a pattern for the closing tag of a value; `(?P=key)` stands for the key in it.
             begin, end: the texts that begin and end a call, in dialects that have both.
+            value: turns the text of a value into the value; it stays text if only the tool's schema
+                can tell its type.
         """
         following = rf"\s*(?={re.escape(opener)}|\Z)"
         tags = rf"{closer}|{re.escape(end)}" if end else closer
@@ -65,9 +79,11 @@ class TagDialect:
             unclosed=re.compile(
                 rf"\s*{key}(?P<value>(?:(?!{tags}).)*?)(?:{closer})?{following}", re.DOTALL
             ),
-            closer=closer,
+            # Where no argument is read, the closing tag of any key counts.
+            closer=closer.replace("(?P=key)", "[^<>]+"),
             begin=begin,
             end=end,
+            value=value,
         )
 
     def matches(self, text: str) -> bool:
@@ -90,8 +106,15 @@ class TagDialect:
         for match in re.finditer(re.escape(self.end), text):
             calls, words = text[: match.end()], text[match.end() :]
             if self._is_whole(calls):
-                return (text, "") if self._ends_outer_call(words) else (calls, words)
+                return (text, "") if self._ends_outer_call(words) else self._extended(calls, words)
         return text, ""
+
+    def _extended(self, calls: str, rest: str) -> tuple[str, str]:
+        """The calls, with those that follow them in `rest`, and the words behind all of them."""
+        if not self.matches(rest):
+            return calls, rest
+        more, words = self.divided(rest)
+        return calls + more, words
 
     def _ends_outer_call(self, words: str) -> bool:
         """Whether `words` end a call that they do not begin."""
@@ -107,7 +130,7 @@ class TagDialect:
         try:
             calls = list(_matches(self.call, text))
             for call in calls:
-                _read_arguments(self.argument, call["body"])
+                self._arguments(self.argument, call["body"])
         except ValueError:
             return False
         return bool(calls)
@@ -126,19 +149,28 @@ class TagDialect:
             [arguments] = read_values(body)
             return TaggedCall(name, dict(arguments), untyped=False)
         try:
-            return TaggedCall(name, _read_arguments(self.argument, body))
+            return TaggedCall(name, self._arguments(self.argument, body))
         except ValueError:
-            return TaggedCall(name, _read_arguments(self.unclosed, body))
+            return TaggedCall(name, self._arguments(self.unclosed, body))
+
+    def _arguments(self, argument: Pattern[str], body: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for match in _matches(argument, body):
+            key = match["key"].strip()
+            if key in found:
+                raise ValueError("an argument is given twice, and either could be meant")
+            chosen = match.groupdict().get("type") or "string"
+            is_text = chosen in ("string", "true")
+            found[key] = self.value(match["value"]) if is_text else _typed(match["value"])
+        return found
 
 
-def _read_arguments(argument: Pattern[str], body: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for match in _matches(argument, body):
-        key = match["key"].strip()
-        if key in found:
-            raise ValueError("an argument is given twice, and either could be meant")
-        found[key] = match["value"]
-    return found
+def _typed(text: str) -> Any:
+    """A value that the model wrote as JSON; the text if it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _matches(pattern: Pattern[str], text: str) -> Iterator[re.Match[str]]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from anyclaude.messages.errors import invalid_request
 from anyclaude.messages.requests import CountTokensRequest, Message
-from anyclaude.mlx.adapter import TokenizerWrapper
+from anyclaude.mlx.adapter import TokenizerWrapper, template_source
 from anyclaude.mlx.lru import LRUCache
 from anyclaude.mlx.prompt.canonical import (
     Conversation,
@@ -32,7 +32,7 @@ from anyclaude.mlx.prompt.probe import (
 )
 from anyclaude.mlx.prompt.render_cache import Entry, RenderCache, exact_bytes
 from anyclaude.mlx.prompt.splice import AnswerPosition, SplicedTurns
-from anyclaude.mlx.prompt.template import Template, TemplateRefused, template_source
+from anyclaude.mlx.prompt.template import Template, TemplateRefused
 from anyclaude.mlx.tokens import TokenArray, common_prefix
 
 _CACHED_STARTS: Final = 32

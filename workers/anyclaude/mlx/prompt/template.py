@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from jinja2 import TemplateError
 
-from anyclaude.mlx.adapter import TokenizerWrapper
+from anyclaude.mlx.adapter import TokenizerWrapper, template_source
 from anyclaude.mlx.prompt.canonical import TemplateMessage
 from anyclaude.mlx.prompt.control_tokens import ControlTokens
 from anyclaude.mlx.prompt.pieces import shared_characters
@@ -156,11 +156,3 @@ class Template:
     def _fields(self, function: Mapping[str, Any]) -> dict[str, Any]:
         """A function whose values are protected, but not its own keys."""
         return {key: self._control.protect(value) for key, value in function.items()}
-
-
-def template_source(tokenizer: TokenizerWrapper) -> str:
-    """The source of all templates of the tokenizer; empty if its renderer is written in Python."""
-    template = tokenizer.chat_template
-    if isinstance(template, Mapping):
-        return "".join(template.values())
-    return template or ""
