@@ -1,7 +1,8 @@
 """Writes the block events of one answer, in the worker contract's terms.
 
 Invariants: indexes count from 0, one block is open at a time, and no block is empty or holds
-nothing but whitespace, which the Messages API refuses when a client sends the block back.
+nothing but whitespace, which the Messages API refuses when a client sends the block back. Only a
+thinking block that carries state in its signature may be without text, as the API itself sends it.
 """
 
 import secrets
@@ -66,6 +67,15 @@ class BlockWriter:
         if self._open is _Kind.THINKING and signature and not self._is_signed:
             self._is_signed = True
             self._delta(BlockDelta(index=self._index, signature=signature))
+
+    def carry(self, signature: str) -> None:
+        """Gives the client a signature to send back, in the open thinking block or an own one."""
+        if self._open is not _Kind.THINKING or self._is_signed:
+            self.close()
+            thinking = ThinkingBlock()
+            self._start(_Kind.THINKING, BlockStart(index=self._index, thinking=thinking))
+        self.sign(signature)
+        self.close()
 
     def tool_use(self, call_id: str, name: str, input_json: str) -> None:
         """Writes a whole tool call; `input_json` is one JSON object."""

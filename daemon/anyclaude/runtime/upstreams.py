@@ -68,6 +68,11 @@ class UpstreamSettings(BaseModel):
     context_window_tokens: int = Field(0, ge=0)
     # A larger max_tokens of a client is reduced to this; 0: never.
     max_output_tokens: int = Field(0, ge=0)
+    # Regular expressions for this server's refusals of a prompt that is too long, beside those that
+    # the relay knows. Groups named `prompt` and `window` hold the counts.
+    overflow_patterns: list[str] = []
+    # How long the relay remembers what this server refuses; then it tries once more.
+    learned_seconds: float = Field(86400.0, gt=0)
     switch: SwitchPolicy = SwitchPolicy.START_FIRST
     # For stop-first: how long the server may take to respond after the MLX worker has stopped.
     switch_ready_seconds: float = Field(10.0, ge=0)
@@ -117,6 +122,16 @@ class UpstreamSettings(BaseModel):
         if name and not _VARIABLE.fullmatch(name):
             raise ValueError("expected the name of an environment variable, not the key itself")
         return name
+
+    @field_validator("overflow_patterns")
+    @classmethod
+    def _check_patterns(cls, patterns: list[str]) -> list[str]:
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        return patterns
 
     @field_validator("headers")
     @classmethod

@@ -11,7 +11,7 @@ from anyclaude.messages.errors import ApiError
 from anyclaude.messages.requests import parse_messages_request
 from anyclaude.relay.dialect import Target
 from anyclaude.relay.openai.dialect import build
-from anyclaude.relay.refusals import Quirk, Quirks
+from anyclaude.relay.quirks import Quirk, Quirks
 from anyclaude.runtime.upstreams import UpstreamSettings
 from tests.models.odd_blocks import BLOCKS
 
@@ -69,7 +69,7 @@ def test_system_messages_for_servers_that_refuse_them():
 
 
 def test_calls_and_results_keep_their_order():
-    """Text and results of one turn become messages in the same order."""
+    """The results of a turn keep their order, and come before its words."""
     call = {"type": "tool_use", "id": "t1", "name": "Bash", "input": {"command": "ls"}}
     other = {"type": "tool_use", "id": "t2", "name": "Bash", "input": {}}
     built = body(
@@ -104,9 +104,8 @@ def test_calls_and_results_keep_their_order():
     }
     assert built["messages"][2:] == [
         {"role": "tool", "tool_call_id": "t1", "content": "a"},
-        {"role": "user", "content": "between"},
         {"role": "tool", "tool_call_id": "t2", "content": "Error: no such file"},
-        {"role": "user", "content": "after"},
+        {"role": "user", "content": "between\n\nafter"},
     ]
 
 
@@ -245,7 +244,7 @@ def test_a_pdf_is_refused_by_name():
     [
         ("System message must be at the beginning.", Quirk.SYSTEM_AS_USER),
         ("Error rendering prompt with jinja template", Quirk.SYSTEM_AS_USER),
-        ("Conversation roles must alternate user/assistant", Quirk.SYSTEM_AS_USER),
+        ("Conversation roles must alternate user/assistant", Quirk.ALTERNATE),
         ("Invalid tool_choice type: 'object'. Supported: none, auto", Quirk.TOOL_CHOICE_WORD),
         ("Tool call id was x but must be a-z, with a length of 9.", Quirk.SHORT_TOOL_IDS),
         ("Unsupported 'max_tokens'. Use 'max_completion_tokens'", Quirk.MAX_COMPLETION_TOKENS),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from anyclaude.relay.refusals import find_overflow
+from anyclaude.relay.overflow import find_overflow
 
 TOO_LONG = "prompt is too long: 5000 tokens > 4096 maximum"
 TOO_MUCH = (

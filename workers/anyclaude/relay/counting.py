@@ -7,7 +7,7 @@ from typing import Any, Final
 import structlog
 
 from anyclaude.messages.requests import CountTokensRequest, read_json
-from anyclaude.relay.anthropic import COUNT_PATH, AnthropicDialect, count_body
+from anyclaude.relay.anthropic.dialect import COUNT_PATH, AnthropicDialect, count_body
 from anyclaude.relay.client import Response
 from anyclaude.relay.failures import UpstreamFault, explain_refusal
 from anyclaude.relay.openai.dialect import OpenAiDialect, count_messages

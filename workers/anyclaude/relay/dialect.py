@@ -1,16 +1,22 @@
 """What the relay needs of a dialect: how a request is sent, and what reads its response."""
 
+import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from pydantic_core import from_json
 
 from anyclaude.messages.requests import MessagesRequest
-from anyclaude.relay.refusals import Quirks
+from anyclaude.relay.quirks import Quirks
 from anyclaude.relay.sse import ServerEvent
 from anyclaude.runtime.upstreams import UpstreamSettings
 from anyclaude.worker.v1 import worker_pb2 as pb
+
+_HEARTBEATS: Final = frozenset({"ping", "heartbeat", "keepalive", "keep-alive", "keep_alive"})
+# Words in place of JSON, such as `ping`, `: keepalive` or `[PING]`; cut JSON is something else.
+_WORDS: Final = re.compile(r"[\[(<:\s]*[\w .:-]{1,60}[\])>\s]*")
 
 
 @dataclass(frozen=True)
@@ -124,16 +130,34 @@ class Dialect(Protocol):
         ...
 
 
-def parse_object(data: str) -> Mapping[str, Any]:
-    """Parses the JSON object that one event holds.
+def parse_event(event: ServerEvent) -> Mapping[str, Any] | None:
+    """Parses the JSON object that one event holds; None for an event that says nothing.
+
+    Servers keep a connection alive with comments, which the parser of the stream leaves out, and
+    with events that are empty, hold an empty object or null, or hold a word or two.
 
     Raises:
-        BrokenAnswerError: it is no JSON object, or not valid Unicode.
+        BrokenAnswerError: it is no JSON object.
+        RefusedInStreamError: it is an error in plain words.
     """
+    data = event.data.strip()
+    is_heartbeat = event.name.lower() in _HEARTBEATS or _WORDS.fullmatch(data)
+    if event.name == "error" and data and not data.startswith("{"):
+        raise RefusedInStreamError({"message": data})
+    if not data or (is_heartbeat and not data.startswith("{")):
+        return None
     try:
         value = from_json(data)
     except ValueError:
-        raise BrokenAnswerError("a piece of it is not JSON") from None
+        value = _with_halves(data)
     if not isinstance(value, dict):
         raise BrokenAnswerError("a piece of it is not a JSON object")
-    return value
+    return None if not value or (is_heartbeat and "error" not in value) else value
+
+
+def _with_halves(data: str) -> Any:
+    """Parses JSON that may contain half of a surrogate pair, which not every parser accepts."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        raise BrokenAnswerError("a piece of it is not JSON") from None

@@ -16,7 +16,8 @@ from typing import Final
 from httpcore2 import ProxyError
 
 from anyclaude.messages.errors import ApiError
-from anyclaude.relay.refusals import Refusal, find_overflow
+from anyclaude.relay.overflow import Overflow, find_overflow
+from anyclaude.relay.refusals import Refusal
 from anyclaude.runtime.upstreams import UpstreamKind, UpstreamSettings, without_credentials
 
 _RETRY_AFTER_SECONDS: Final = 2
@@ -33,6 +34,14 @@ _STARTS: Final[Mapping[UpstreamKind, str]] = {
 # The error messages of web frameworks for an unknown path.
 _BARE_NOT_FOUND: Final = re.compile(
     r"(404 ?:? ?)?(page )?not found\.?|file not found|no reason given|an HTML page.*", re.IGNORECASE
+)
+# Limits for a while, which mention tokens, too.
+_LATER_HELPS: Final = re.compile(r"rate limit reached|try again in|\bused \d+", re.IGNORECASE)
+_NO_SUCH_MODEL: Final = re.compile(
+    r"model\b.{0,80}(not found|not exist|not a valid|not available|no longer|decommission|"
+    r"unknown|not supported|deprecat)|(no|invalid|unknown|unsupported) (such )?model\b|"
+    r"no (endpoints|allowed providers)|not a valid model",
+    re.IGNORECASE | re.DOTALL,
 )
 _API_SENTENCES: Final = ("prompt is too long: ", "input length and `max_tokens` exceed")
 
@@ -68,10 +77,21 @@ def explain_refusal(refusal: Refusal, party: Party, *, model: str, max_tokens: i
     if is_api:
         # The client recognises errors by the API's own words.
         return _verbatim(refusal)
-    overflow = find_overflow(refusal.message, refusal.details)
-    if overflow and refusal.status not in (401, 403, 404, 429):
-        return overflow.error(party.name, max_tokens)
-    return _explain_status(refusal, party, model)
+    overflow = overflow_of(refusal, party, max_tokens)
+    return overflow.error(party.name, max_tokens) if overflow else _explain(refusal, party, model)
+
+
+def overflow_of(refusal: Refusal, party: Party, max_tokens: int) -> Overflow | None:
+    """Whether a refusal is about the length of the prompt or of the requested answer."""
+    if refusal.status in (401, 402, 403, 404) or _LATER_HELPS.search(refusal.message):
+        return None
+    patterns = party.settings.overflow_patterns
+    found = find_overflow(
+        refusal.message, refusal.details, requested_tokens=max_tokens, patterns=patterns
+    )
+    # A limit for a minute: only a request that exceeds all of it is too long.
+    is_limit = refusal.status == 429 and (not found or found.prompt_tokens is None)
+    return None if is_limit else found
 
 
 def _verbatim(refusal: Refusal) -> ApiError:
@@ -84,7 +104,7 @@ def _verbatim(refusal: Refusal) -> ApiError:
     )
 
 
-def _explain_status(refusal: Refusal, party: Party, model: str) -> ApiError:
+def _explain(refusal: Refusal, party: Party, model: str) -> ApiError:
     status, message = refusal.status, refusal.message
     lowered = message.lower()
     wait = refusal.retry_after_seconds
@@ -98,18 +118,18 @@ def _explain_status(refusal: Refusal, party: Party, model: str) -> ApiError:
         return ApiError(
             404, f"{party} has no model loaded: load one there and try again. It said: {message}"
         )
+    if status in (401, 402, 403):
+        return _not_allowed(refusal, party)
+    if status == 404 or (status == 400 and _NO_SUCH_MODEL.search(message)):
+        return _missing(message, party, model)
     match status:
-        case 401 | 403:
-            return ApiError(
-                status, f"{party} does not accept the key: {party.key_hint}. ({message})"
-            )
-        case 404:
-            return _missing(message, party, model)
+        case 405:
+            return _wrong_address(message, party)
         case 407:
             return _proxy_refuses(f"{status}", party)
         case 408 | 504:
             return UpstreamFault(504, f"{party} gave up waiting: {message}")
-        case 402 | 409 | 413:
+        case 409 | 413:
             return ApiError(status, f"{party} refused the request: {message}")
         case 429:
             return ApiError(429, f"{party} limits requests: {message}", retry_after_seconds=wait)
@@ -123,17 +143,51 @@ def _explain_status(refusal: Refusal, party: Party, model: str) -> ApiError:
     return ApiError(400, f"{party} refused the request: {message}")
 
 
+def _not_allowed(refusal: Refusal, party: Party) -> ApiError:
+    """401, 402 and 403: each has another remedy."""
+    message = refusal.message
+    match refusal.status:
+        case 401:
+            return ApiError(401, f"{party} does not accept the key: {party.key_hint}. ({message})")
+        case 402:
+            return ApiError(
+                402,
+                f"{party} wants to be paid: add credit to the account there, or use a model "
+                f"without cost (upstreams.{party.name}.model). {_way_out(party)} ({message})",
+                should_retry=False,
+            )
+    return ApiError(
+        403,
+        f"{party} does not allow this request: {message}. If the key is the reason, "
+        f"{party.key_hint}; if the model is, set upstreams.{party.name}.model to another one.",
+    )
+
+
 def _missing(message: str, party: Party, model: str) -> ApiError:
-    if _BARE_NOT_FOUND.fullmatch(message) or "endpoint" in message.lower():
+    lowered = message.lower()
+    if "no endpoints" in lowered or "no allowed providers" in lowered:
+        # OpenRouter: the model exists, but nobody serves it in the way that was requested.
         return ApiError(
             404,
-            f"{party} does not know the address ({message}). "
-            f"Check upstreams.{party.name}.base_url.",
+            f"{party} finds nobody who serves {model!r} for this request: {message}. Choose "
+            f"another model with upstreams.{party.name}.model, or change the account's settings "
+            "for providers and privacy there.",
         )
+    if _BARE_NOT_FOUND.fullmatch(message) or "endpoint" in lowered or "invalid url" in lowered:
+        return _wrong_address(message, party)
+    pull = f" `ollama pull {model}` loads it." if party.settings.kind is UpstreamKind.OLLAMA else ""
     return ApiError(
         404,
-        f"{party} has no model {model!r} ({message}). Set upstreams.{party.name}.model to one of "
-        f"those that {party.settings.root}/v1/models lists, or to nothing for the loaded one.",
+        f"{party} has no model {model!r} ({message}).{pull} Set upstreams.{party.name}.model to "
+        f"one of those that {party.settings.root}/v1/models lists, or to nothing for the loaded "
+        "one.",
+    )
+
+
+def _wrong_address(message: str, party: Party) -> ApiError:
+    return ApiError(
+        404,
+        f"{party} does not know the address ({message}). Check upstreams.{party.name}.base_url.",
     )
 
 

@@ -24,8 +24,10 @@ from anyclaude.relay.failures import (
     UpstreamFault,
     broken_answer,
     explain_refusal,
+    overflow_of,
 )
-from anyclaude.relay.refusals import Refusal, find_overflow, shown
+from anyclaude.relay.quirks import Quirks
+from anyclaude.relay.refusals import Refusal
 from anyclaude.relay.sse import ServerEvent, SseParser, StreamTooLargeError
 from anyclaude.relay.upstream import Upstream
 from anyclaude.runtime.streams import Emit
@@ -38,8 +40,11 @@ log = structlog.get_logger(__name__)
 _MAX_ATTEMPTS: Final = 6
 # If less remains for the answer, the client had better compact the conversation.
 _MIN_ANSWER_TOKENS: Final = 1024
-# Changing the request does not help against these.
+# Changing the request does not help against these, except where it is too long.
 _FINAL: Final = frozenset({401, 402, 403, 409, 413, 429, 502, 503, 504, 529})
+# The kinds of bodies, by the first byte that is not white space.
+_JSON_STARTS: Final = (b"{", b"[")
+_BLANKS: Final = b" \t\r\n\xef\xbb\xbf"
 # These accept a prompt of any length: they truncate it, or exceed what their model was made for.
 # What a server of kind OTHER does is unknown.
 _ACCEPTS_ANY_LENGTH: Final = frozenset(
@@ -101,6 +106,9 @@ class _Generation:
         # The last body that was sent.
         self._sent: Mapping[str, Any] = {}
         self._passed_on = False
+        # The last refusal, and fields without which the server refused the request all the same.
+        self._last_refusal = ""
+        self._unhelpful: frozenset[str] = frozenset()
 
     async def run(self) -> pb.Usage:
         self._check_window()
@@ -110,15 +118,18 @@ class _Generation:
             await self._emit(not_searched(estimate))
             return pb.Usage()
         target = await self._upstream.target(self._request.model)
-        for _ in range(_MAX_ATTEMPTS):
+        for attempts_left in reversed(range(_MAX_ATTEMPTS)):
             try:
-                return await self._attempt(dialect, target)
+                usage = await self._attempt(dialect, target)
             except Refusal as refusal:
                 adapted = await self._adapted(refusal, dialect, target)
-                if adapted is None:
+                if adapted is None or not attempts_left:
                     raise self._explained(refusal, target) from None
                 dialect, target = adapted
-        raise broken_answer(self._upstream.party, "it refuses every form of the request")
+            else:
+                self._upstream.learn(target.quirks.lasting())
+                return usage
+        raise AssertionError("the last attempt ends in a response or an error")
 
     def _check_window(self) -> None:
         """Refuses a prompt that its server would accept and truncate.
@@ -151,26 +162,26 @@ class _Generation:
                 raise self._refused_in_stream(error) from None
 
     async def _read(self, response: Response, reader: Reader) -> pb.Usage:
-        kind = response.headers.get("content-type", "")
-        if "json" in kind and not response.is_event_stream:
-            answered = _document(await response.read())
+        if "html" in response.headers.get("content-type", ""):
+            raise Refusal(response.status, "an HTML page instead of an answer")
+        # Some servers label a stream as JSON, and the reverse, so the first bytes decide.
+        begin = await _begin(response)
+        if begin.strip(_BLANKS).startswith(_JSON_STARTS):
             try:
-                reader.whole(answered)
+                reader.whole(_document(begin + await response.read()))
             finally:
                 await self._pass_on(reader)
-        elif "html" in kind:
-            raise Refusal(response.status, "an HTML page instead of an answer")
         else:
-            await self._read_stream(response, reader)
+            await self._read_stream(begin, response, reader)
         try:
             return reader.finish()
         finally:
             await self._pass_on(reader)
 
-    async def _read_stream(self, response: Response, reader: Reader) -> None:
+    async def _read_stream(self, chunk: bytes, response: Response, reader: Reader) -> None:
         parser = SseParser()
         try:
-            while chunk := await response.next():
+            while chunk:
                 await self._feed(reader, parser.feed(chunk))
                 if reader.has_begun and not response.begun:
                     response.begun = True
@@ -178,8 +189,8 @@ class _Generation:
                 if reader.is_done:
                     await _read_end(response)
                     return
-                if reader.is_complete:
-                    response.patience_seconds = _COUNTS_SECONDS
+                response.patience_seconds = _COUNTS_SECONDS if reader.is_complete else None
+                chunk = await response.next()
             await self._feed(reader, parser.finish())
         except UpstreamFault:
             # A server that breaks off or pauses after the last content has sent all of it.
@@ -203,32 +214,47 @@ class _Generation:
         return Refusal.of(status, body, headers, self._upstream.key.read())
 
     def _refused_in_stream(self, error: RefusedInStreamError) -> Refusal:
-        code = error.details.get("code")
-        status = code if isinstance(code, int) and 400 <= code <= 599 else 500
-        text = shown(str(error), self._upstream.key.read())
-        if "unexpected endpoint" in text.lower():
+        refusal = Refusal.in_stream(error.details, self._upstream.key.read())
+        if "unexpected endpoint" in refusal.message.lower():
             # LM Studio sends this with status 200.
-            status = 404
-        elif find_overflow(text, error.details):
-            status = 400
-        return Refusal(status, text, error.details)
+            refusal.status = 404
+        elif refusal.status >= 500 and overflow_of(refusal, self._upstream.party, 0):
+            refusal.status = 400
+        return refusal
 
     async def _adapted(
         self, refusal: Refusal, dialect: Dialect, target: Target
     ) -> tuple[Dialect, Target] | None:
         """Another form of the request that the server may accept; None if there is none."""
-        if self._passed_on or refusal.status in _FINAL:
+        if self._passed_on:
             return None
-        if overflow := find_overflow(refusal.message, refusal.details):
+        if overflow := overflow_of(refusal, self._upstream.party, self._requested_tokens):
             if overflow.answer_tokens < _MIN_ANSWER_TOKENS or target.max_tokens is not None:
                 return None
             return dialect, replace(target, max_tokens=overflow.answer_tokens)
-        learned = self._upstream.quirks.learn(refusal.message, _names(self._sent))
+        if refusal.status in _FINAL:
+            return None
+        quirks = self._without_unhelpful(refusal, target.quirks)
+        learned = quirks.learn(refusal.message, self._sent, refusal.details, self._unhelpful)
         if learned is not None:
             log.info("server does not support part of a request", upstream=self._upstream.name)
-            self._upstream.quirks = learned
             return dialect, replace(target, quirks=learned)
         return await self._rediscovered(dialect, target) if refusal.status == 404 else None
+
+    def _without_unhelpful(self, refusal: Refusal, quirks: Quirks) -> Quirks:
+        """The quirks without a field that the server did not mean: it refuses in the same words."""
+        before = self._upstream.quirks
+        is_same = refusal.message == self._last_refusal
+        self._last_refusal = refusal.message
+        if not is_same:
+            return quirks
+        self._unhelpful |= quirks.left_out - before.dropped
+        return replace(quirks, dropped=before.dropped, dropped_once=frozenset())
+
+    @property
+    def _requested_tokens(self) -> int:
+        tokens = self._sent.get("max_tokens", self._sent.get("max_completion_tokens"))
+        return tokens if isinstance(tokens, int) else self._request.max_tokens
 
     async def _rediscovered(
         self, dialect: Dialect, target: Target
@@ -246,7 +272,7 @@ class _Generation:
             refusal,
             self._upstream.party,
             model=target.model,
-            max_tokens=target.max_tokens or self._request.max_tokens,
+            max_tokens=self._requested_tokens,
         )
         if not isinstance(error, UpstreamFault):
             self._upstream.note_refusal(error)
@@ -259,9 +285,14 @@ class _Generation:
             self._upstream.note_no_counts()
 
 
-def _names(body: Mapping[str, Any]) -> set[str]:
-    """The names of all fields of a body and of its messages."""
-    return set(body).union(*(message for message in body["messages"]))
+async def _begin(response: Response) -> bytes:
+    """The body up to its first character."""
+    begin = b""
+    while chunk := await response.next():
+        begin += chunk
+        if begin.strip(_BLANKS):
+            break
+    return begin
 
 
 async def _read_end(response: Response) -> None:

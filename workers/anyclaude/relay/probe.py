@@ -27,6 +27,14 @@ _WINDOW_FIELDS: Final = (
     "max_context_length",
     "context_window",
 )
+_LOADED, _LOADING, _NOT_LOADED = "loaded", "loading", "not loaded"
+# In the order in which an entry of a list is preferred.
+_LOAD_STATES: Final = (_LOADED, _LOADING, "", _NOT_LOADED)
+_STATE_WORDS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("loaded", "running", "ready", "active", "sleeping"), _LOADED),
+    **dict.fromkeys(("loading", "starting"), _LOADING),
+    **dict.fromkeys(("unloaded", "not-loaded", "stopped", "failed", "inactive"), _NOT_LOADED),
+}
 
 
 class Evidence(Enum):
@@ -48,6 +56,8 @@ class Served:
     # None if unknown.
     has_tools: bool | None = None
     takes_images: bool | None = None
+    # The server lists models that it has not loaded, so another one may be loaded at any time.
+    is_one_of_many: bool = False
 
 
 class Prober:
@@ -91,7 +101,7 @@ class Prober:
         listed = _first_served(await self._list("/v1/models", headers), model)
         match self._kind:
             case UpstreamKind.LLAMA_CPP:
-                return await self._llama_cpp(listed.model, headers)
+                return await self._llama_cpp(listed, headers)
             case UpstreamKind.MLX_LM:
                 # It lists the models that it could load.
                 return Served(model or "default_model")
@@ -118,14 +128,17 @@ class Prober:
         able = _words(shown, "capabilities")
         return replace(loaded, has_tools=_among("tools", able), takes_images=_among("vision", able))
 
-    async def _llama_cpp(self, model: str, headers: Headers) -> Served:
+    async def _llama_cpp(self, listed: Served, headers: Headers) -> Served:
         """Adds the context window in use, which may be smaller than the model's."""
         _, props = await self._request("GET", "/props", headers)
         window = _object(props, "default_generation_settings").get("n_ctx")
         template = _object(props, "chat_template_caps")
         vision = _object(props, "modalities").get("vision")
+        if listed.is_one_of_many:
+            # The router reports nothing about the models behind it.
+            return listed
         return Served(
-            model,
+            listed.model,
             window if isinstance(window, int) else 0,
             # If the template has no tools, llama.cpp has a generic format for them.
             has_tools=True if template.get("supports_tools") is True else None,
@@ -163,14 +176,24 @@ def _first_served(entries: list[Mapping[str, Any]], model: str) -> Served:
     wanted = [(name, entry) for name, entry in named if name and model in ("", name)]
     if not wanted:
         return Served()
-    name, entry = wanted[0]
+    name, entry = min(wanted, key=lambda each: _LOAD_STATES.index(_load_state(each[1])))
+    is_one_of_many = any(_load_state(each) != "" for _, each in named)
     # The first key is OpenRouter's, the second LM Studio's.
     lists = (_words(entry, key) for key in ("supported_parameters", "capabilities"))
     able = next((words for words in lists if words is not None), None)
     inputs = _words(_object(entry, "architecture"), "input_modalities")
     images = True if entry.get("type") == "vlm" else _among("image", inputs)
     tools = None if able is None else "tools" in able or "tool_use" in able
-    return Served(name, _window(entry), has_tools=tools, takes_images=images)
+    return Served(name, _window(entry), tools, images, is_one_of_many)
+
+
+def _load_state(entry: Mapping[str, Any]) -> str:
+    """Whether the model is loaded, as llama.cpp's router, llama-swap and others report it."""
+    status = entry.get("status", entry.get("state", entry.get("loaded")))
+    word = status.get("value") if isinstance(status, Mapping) else status
+    if isinstance(word, bool):
+        return _LOADED if word else _NOT_LOADED
+    return _STATE_WORDS.get(str(word).lower().replace("_", "-"), "")
 
 
 def _object(holder: Any, key: str) -> dict[str, Any]:
@@ -194,6 +217,6 @@ def _name(entry: Mapping[str, Any]) -> str:
 
 def _window(entry: Mapping[str, Any]) -> int:
     meta = entry.get("meta")
-    trained = meta.get("n_ctx_train") if isinstance(meta, Mapping) else None
-    values = [*(entry.get(field) for field in _WINDOW_FIELDS), trained]
+    used = [meta.get(key) for key in ("n_ctx", "n_ctx_train")] if isinstance(meta, Mapping) else []
+    values = [*(entry.get(field) for field in _WINDOW_FIELDS), *used]
     return next((value for value in values if isinstance(value, int) and value > 0), 0)

@@ -1,62 +1,48 @@
-"""A server's refusal, understood from the messages of many servers.
+"""A server's refusal: its status, its words and its error object, wherever the server puts them.
 
-A prompt that is too long becomes one of the API's own two sentences, on which Claude Code acts: it
-compacts the conversation on "prompt is too long: N tokens > M maximum", and requests a shorter
-answer on "input length and `max_tokens` exceed ...".
-
-Servers differ, also by version, in what they support beyond the core of their dialect. Nothing is
-left out in advance: after the first refusal that names a field, the request is sent again without
-it, and later requests leave it out.
+Gateways wrap the words of the server behind them: in `metadata.raw` (OpenRouter), as JSON in a
+string, in a list (Google), in `detail` (FastAPI). The innermost words say what is wrong.
 """
 
 import json
 import math
 import re
 import time
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from enum import Enum
 from typing import Any, Final
 
-from anyclaude.messages.errors import (
-    ApiError,
-    invalid_request,
-    max_tokens_too_large,
-    prompt_too_long,
-)
-
 _MAX_MESSAGE_CHARACTERS: Final = 1000
-_PATTERNS: Final = tuple(
-    re.compile(pattern, re.IGNORECASE | re.DOTALL)
-    for pattern in (
-        # vLLM until 0.10, OpenRouter ("about", "of text input, K of tool input").
-        r"maximum context length is (?P<window>\d+) tokens?\b.*?requested (?:about )?\d+ tokens "
-        r"\((?P<prompt>\d+) [^,)]*(?:, (?P<tools>\d+) of tool[^,)]*)?, (?P<answer>\d+) in the",
-        # vLLM since 0.10.
-        r"maximum context length is (?P<window>\d+) tokens\b.*?your request has (?:at least )?"
-        r"(?P<prompt>\d+) input tokens",
-        r"passed (?:at least )?(?P<prompt>\d+) input tokens.*?requested (?P<answer>\d+) output "
-        r"tokens.*?context length is only (?P<window>\d+)",
-        r"prompt \((?:total )?length (?P<prompt>\d+)\) is (?:longer|too long).*?(?:maximum model "
-        r"length of|context length) (?P<window>\d+)",
-        # OpenAI.
-        r"maximum context length is (?P<window>\d+) tokens.*?resulted in (?P<prompt>\d+) tokens",
-        # llama.cpp.
-        r"request \((?P<prompt>\d+) tokens\) exceeds the available context size "
-        r"\((?P<window>\d+) tokens\)",
-        # LM Studio.
-        r"keep the first (?P<prompt>\d+) tokens when context the ?overflows.*?context length of "
-        r"(?:only )?(?P<window>\d+) tokens",
+_MAX_DEPTH: Final = 6
+# Where an error within another one is, and where its words are.
+_INNER: Final = ("error", "errors", "detail", "details", "raw", "metadata", "innererror", "body")
+_WORDS: Final = ("message", "msg", "error_message", "error_msg")
+# The status that an error's type, code or status stands for, in the words of many servers.
+_STATUSES: Final = tuple(
+    (re.compile(pattern, re.IGNORECASE), status)
+    for pattern, status in (
+        (r"rate_?limit|too_?many_?requests|throttl|resource_?exhausted|requests_limit", 429),
+        (r"insufficient_quota|billing|payment|arrearage|insufficient_(balance|credits)", 402),
+        (r"overloaded|engine_overload|unavailable|server_busy|capacity", 529),
+        (r"authentication|unauthori[sz]ed|unauthenticated|invalid_?api_?key", 401),
+        (r"permission|forbidden|access_?denied", 403),
+        (r"not_?found|does_not_exist", 404),
+        (r"request_too_large|payload_too_large", 413),
+        (r"timeout|deadline", 504),
+        (
+            r"invalid_?(request|param|argument|value|type|input)|bad_?request|unprocessable|"
+            r"validation|unsupported|context_?(length|window|size)|data_?inspection|"
+            r"content_?(policy|filter)|string_above|array_above|failed_?precondition",
+            400,
+        ),
+        (r"internal|server_?error|api_error|upstream|stream_error", 500),
     )
 )
-# Messages without numbers.
-_WORDS: Final = re.compile(
-    r"exceeds? the available context size|context size has been exceeded|"
-    r"initial prompt is greater than the context length|reached context length|"
-    r"context_length_exceeded|exceed_context_size|maximum context length|"
-    r"(prompt|input) (is )?too long|(context|prompt).{0,40}(length|window|size).{0,20}exceed|"
-    r"exceeds?.{0,30}(context|prompt).{0,20}(length|window|size)",
+# A server that fails while it renders or checks a request fails because of the request.
+_FAULT_OF_REQUEST: Final = re.compile(
+    r"jinja|chat.?template|raise_exception|roles? must alternate|system message must be|"
+    r"validation error|unexpected role|failed to parse (?:input|messages|grammar|json)",
     re.IGNORECASE,
 )
 
@@ -77,7 +63,43 @@ class Refusal(Exception):
         details = error_details(body)
         message = details.get("message")
         text = message if isinstance(message, str) else _plain(body, headers)
-        return cls(status, shown(text, key), details, retry_after(headers.get("retry-after")))
+        wait = retry_after(headers.get("retry-after"))
+        return cls(_true_status(status, text, details), shown(text, key), details, wait)
+
+    @classmethod
+    def in_stream(cls, details: Mapping[str, Any], key: str) -> "Refusal":
+        """A refusal that came in a response of status 200, with the status that it stands for."""
+        text = str(details.get("message", ""))
+        status = status_of(details) or 500
+        return cls(_true_status(status, text, details), shown(text, key), details)
+
+
+def _true_status(status: int, text: str, details: Mapping[str, Any]) -> int:
+    """400 for a server error that the request caused, so that the client does not repeat it."""
+    if status == 429 and status_of(details, words_only=True) == 402:
+        # Waiting does not help an account without credit.
+        return 402
+    if status not in (500, 503):
+        return status
+    is_invalid = status_of(details, words_only=True) == 400 or _FAULT_OF_REQUEST.search(text)
+    return 400 if is_invalid else status
+
+
+def status_of(details: Mapping[str, Any], *, words_only: bool = False) -> int:
+    """The HTTP status that an error object names by number or by word; 0 if it names none."""
+    named = [details.get(key) for key in ("code", "status", "status_code", "http_code")]
+    for value in named:
+        number = int(value) if isinstance(value, str) and value.isdigit() else value
+        if not words_only and isinstance(number, int) and 400 <= number <= 599:
+            return number
+    words = [word for word in (details.get("type"), *named) if isinstance(word, str)]
+    text = " ".join(_snake(word) for word in words)
+    return next((status for pattern, status in _STATUSES if pattern.search(text)), 0)
+
+
+def _snake(word: str) -> str:
+    """`BadRequestError` as `Bad_Request_Error`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|[ .-]+", "_", word)
 
 
 def shown(text: str, key: str) -> str:
@@ -90,8 +112,10 @@ def error_details(body: bytes | str) -> dict[str, Any]:
     """The error object of a refusal, from any of the usual places."""
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
+    if isinstance(document, list):
+        document = {"error": document}
     return details_of(document)
 
 
@@ -99,15 +123,65 @@ def details_of(document: Any) -> dict[str, Any]:
     """The same for parsed JSON; empty if it holds no error."""
     if not isinstance(document, dict):
         return {}
-    error = document.get("error")
-    if isinstance(error, dict):
-        return {**error, "message": str(error.get("message") or json.dumps(error))}
-    if isinstance(error, str) and error:
-        return {"message": error}
-    if document.get("object") == "error" or ("message" in document and "choices" not in document):
-        return {**document, "message": str(document.get("message"))}
-    detail = document.get("detail")
-    return {"message": detail if isinstance(detail, str) else json.dumps(detail)} if detail else {}
+    is_error = any(document.get(key) for key in ("error", "errors", "detail"))
+    if not is_error and document.get("object") != "error":
+        has_message = "message" in document or "msg" in document
+        if not has_message or "choices" in document or "content" in document:
+            return {}
+    found = list(_errors(document, 0))
+    # Inner fields win, since an outer error is mostly a gateway's; but it may know the status.
+    fields = {key: value for each in found for key, value in each.items() if value is not None}
+    statuses = (status_of({"code": each.get("code")}) for each in found)
+    if "http_code" not in fields and (status := next(filter(None, statuses), 0)):
+        fields["http_code"] = status
+    texts = dict.fromkeys(text for each in found if (text := _words(each)))
+    message = ": ".join(texts) or json.dumps(document)[:_MAX_MESSAGE_CHARACTERS]
+    return {**fields, "message": message}
+
+
+def _errors(value: Any, depth: int) -> Iterator[dict[str, Any]]:
+    """All error objects within `value`, each before those within it."""
+    if depth > _MAX_DEPTH:
+        return
+    if isinstance(value, str):
+        inner = _json_within(value)
+        if inner is not None:
+            yield from _errors(inner, depth + 1)
+        elif value.strip() and depth:
+            yield {"message": value}
+    elif isinstance(value, list):
+        for entry in value[:1]:
+            yield from _errors(entry, depth + 1)
+    elif isinstance(value, dict):
+        yield {k: v for k, v in value.items() if k not in _INNER}
+        for key in (*_INNER, "message"):
+            inside = value.get(key)
+            if key == "message" and not (isinstance(inside, str) and _json_within(inside)):
+                continue
+            if inside:
+                yield from _errors(inside, depth + 1)
+
+
+def _json_within(text: str) -> Any:
+    """The JSON object or list that a string holds, or ends with; None if there is none."""
+    for start in ("{", "["):
+        at = text.find(start)
+        if at < 0:
+            continue
+        try:
+            value = json.loads(text[at:])
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict) or (isinstance(value, list) and value and at == 0):
+            return value
+    return None
+
+
+def _words(error: Mapping[str, Any]) -> str:
+    texts = (error.get(key) for key in _WORDS)
+    words = (text for text in texts if isinstance(text, str) and text.strip())
+    text = next(words, "")
+    return "" if _json_within(text) else text.rstrip(": ")
 
 
 def _plain(body: bytes, headers: Mapping[str, str]) -> str:
@@ -128,116 +202,3 @@ def retry_after(value: str | None) -> int | None:
         except ValueError:
             return None
     return max(1, math.ceil(seconds)) if math.isfinite(seconds) else None
-
-
-@dataclass(frozen=True)
-class Overflow:
-    """A prompt that is too long; counts that the server did not send are None."""
-
-    prompt_tokens: int | None = None
-    window_tokens: int | None = None
-
-    @property
-    def answer_tokens(self) -> int:
-        """What the context window leaves for the answer; 0 if unknown."""
-        if self.prompt_tokens is None or self.window_tokens is None:
-            return 0
-        return max(0, self.window_tokens - self.prompt_tokens)
-
-    def error(self, name: str, max_tokens: int) -> ApiError:
-        if self.prompt_tokens is None or self.window_tokens is None:
-            return invalid_request(f"prompt is too long: it exceeds the context window of {name}.")
-        if self.answer_tokens:
-            return max_tokens_too_large(self.prompt_tokens, max_tokens, self.window_tokens)
-        return prompt_too_long(self.prompt_tokens, self.window_tokens)
-
-
-def find_overflow(message: str, details: Mapping[str, Any]) -> Overflow | None:
-    """Whether a refusal is about the prompt's length; None if it is about something else.
-
-    Args:
-        message: the server's error message.
-        details: the server's error object, in which llama.cpp sends the counts.
-    """
-    for pattern in _PATTERNS:
-        if found := pattern.search(message):
-            counts = {key: int(value) for key, value in found.groupdict().items() if value}
-            prompt = counts["prompt"] + counts.get("tools", 0)
-            return Overflow(prompt, counts["window"])
-    prompt_tokens, window = details.get("n_prompt_tokens"), details.get("n_ctx")
-    if isinstance(prompt_tokens, int) and isinstance(window, int):
-        return Overflow(prompt_tokens, window)
-    codes = f"{message} {details.get('type', '')} {details.get('code', '')}"
-    return Overflow() if _WORDS.search(codes) else None
-
-
-class Quirk(Enum):
-    # System messages inside the conversation become user turns; adjacent user turns are merged.
-    SYSTEM_AS_USER = re.compile(
-        r"system (message|role|prompt)|role.{0,20}system|roles? must alternate|jinja|"
-        r"raise_exception|unexpected role|no user query|chat.?template",
-        re.IGNORECASE,
-    )
-    # tool_choice must be a string; one tool is forced by offering no other.
-    TOOL_CHOICE_WORD = re.compile(r"tool_choice")
-    # Mistral's chat templates accept tool call ids of nine characters only.
-    SHORT_TOOL_IDS = re.compile(r"tool.?call.?id.*(length|9)", re.IGNORECASE | re.DOTALL)
-    # OpenAI's newer name of max_tokens.
-    MAX_COMPLETION_TOKENS = re.compile(r"use '?max_completion_tokens", re.IGNORECASE)
-
-
-# Fields that are left out if a refusal names them: a worse answer is better than none.
-OPTIONAL_FIELDS: Final = (
-    "chat_template_kwargs",
-    "context_management",
-    "metadata",
-    "output_config",
-    "parallel_tool_calls",
-    "reasoning",
-    "reasoning_content",
-    "response_format",
-    "stream_options",
-    "temperature",
-    "thinking",
-    "tool_choice",
-    "top_k",
-    "top_p",
-)
-# The limit of max_tokens, in the words of vllm-mlx, OpenAI and the real API.
-_LONGEST_ANSWER: Final = re.compile(
-    r"max_tokens exceeds server limit \((\d+)\)|supports at most (\d+) completion tokens|"
-    r"max_tokens: \d+ > (\d+), which is the maximum",
-    re.IGNORECASE,
-)
-
-
-@dataclass(frozen=True)
-class Quirks:
-    """What was learned about one server so far."""
-
-    known: frozenset[Quirk] = frozenset()
-    dropped: frozenset[str] = frozenset()
-    # The limit of max_tokens; 0 means unknown.
-    max_output_tokens: int = 0
-
-    def learn(self, refusal: str, sent: Collection[str]) -> "Quirks | None":
-        """The quirks including what a refusal shows; None if it shows nothing new.
-
-        Args:
-            refusal: the server's error message.
-            sent: the names of the fields in the refused request.
-        """
-        for quirk in Quirk:
-            if quirk not in self.known and quirk.value.search(refusal):
-                return replace(self, known=self.known | {quirk})
-        if (longest := _longest_answer(refusal)) and longest != self.max_output_tokens:
-            return replace(self, max_output_tokens=longest)
-        for name in OPTIONAL_FIELDS:
-            if name in sent and re.search(rf"\b{name}\b", refusal):
-                return replace(self, dropped=self.dropped | {name})
-        return None
-
-
-def _longest_answer(refusal: str) -> int:
-    found = _LONGEST_ANSWER.search(refusal)
-    return next(int(tokens) for tokens in found.groups() if tokens) if found else 0

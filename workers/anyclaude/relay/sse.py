@@ -4,8 +4,8 @@ Libraries split lines at every Unicode line separator, and the text of models co
 this parser is our own. Invariants:
 - The events do not depend on how the bytes are cut into chunks.
 - The work is linear in the number of bytes, however they are cut.
-- One deliberate difference: `finish` returns an event even if its closing blank line is missing,
-  since some servers leave that line out after their last event.
+- Two deliberate differences: `finish` returns an event even if its closing blank line is missing,
+  since some servers leave that line out after their last event; and a field `error` is an event.
 """
 
 import re
@@ -91,4 +91,9 @@ class SseParser:
             self._event_bytes += len(line)
         elif name == b"event":
             self._name = text
+        elif name == b"error" and text.startswith("{"):
+            # Older versions of llama.cpp send errors in a field of that name.
+            self._name = "error"
+            self._data.append(text)
+            self._event_bytes += len(line)
         # Comments, ids and retry times are not needed.

@@ -5,7 +5,7 @@ before it. Later ones stay in place, since moving one would change the start of 
 server could not reuse its cache of what follows.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,22 +17,39 @@ _ATTRIBUTION: Final = "x-anthropic-billing-header:"
 
 @dataclass(frozen=True)
 class Conversation:
-    system: tuple[str, ...]
+    # Text blocks, with their `cache_control`.
+    system: tuple[dict[str, Any], ...]
     # The place in the request, for error messages, and the message.
     turns: tuple[tuple[str, Message], ...]
+
+    @property
+    def system_texts(self) -> list[str]:
+        return [block["text"] for block in self.system]
 
 
 def arrange(request: CountTokensRequest) -> Conversation:
     leading, turns = _split(request.messages)
-    system = [*texts_of(request.system), *(text for turn in leading for text in turn_texts(turn))]
-    return Conversation(tuple(text for text in system if text), tuple(turns))
+    system = [
+        *system_blocks(request.system),
+        *(_text_block(block) for turn in leading for block in turn.blocks()),
+    ]
+    return Conversation(tuple(block for block in system if block["text"]), tuple(turns))
 
 
-def texts_of(system: str | list[dict[str, Any]]) -> list[str]:
+def system_blocks(system: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The texts of a system prompt, without Claude Code's attribution."""
     if isinstance(system, str):
-        return [system if not _is_attribution(system) else system.partition("\n")[2].lstrip("\n")]
-    return [text for text in _block_texts(system) if not _is_attribution(text)]
+        text = system.partition("\n")[2].lstrip("\n") if _is_attribution(system) else system
+        return [{"type": "text", "text": text}]
+    blocks = [_text_block(block) for block in system]
+    return [block for block in blocks if not _is_attribution(block["text"])]
+
+
+def _text_block(block: Mapping[str, Any]) -> dict[str, Any]:
+    text = block.get("text")
+    is_text = block.get("type") == "text" and isinstance(text, str)
+    marks = {key: block[key] for key in ("cache_control",) if block.get(key)}
+    return {"type": "text", "text": text if is_text else "", **marks}
 
 
 def turn_texts(turn: Message) -> list[str]:

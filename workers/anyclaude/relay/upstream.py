@@ -14,7 +14,7 @@ import structlog
 
 from anyclaude.messages.errors import ApiError, invalid_request
 from anyclaude.relay import breaker
-from anyclaude.relay.anthropic import COUNT_PATH, AnthropicDialect
+from anyclaude.relay.anthropic.dialect import COUNT_PATH, AnthropicDialect
 from anyclaude.relay.breaker import Breaker, BreakerOpenError
 from anyclaude.relay.client import Client, Headers
 from anyclaude.relay.dialect import Dialect, Target
@@ -22,7 +22,7 @@ from anyclaude.relay.environment import Key
 from anyclaude.relay.failures import Party, UpstreamFault
 from anyclaude.relay.openai.dialect import OpenAiDialect
 from anyclaude.relay.probe import Evidence, Prober, Served
-from anyclaude.relay.refusals import Quirks
+from anyclaude.relay.quirks import Quirks
 from anyclaude.relay.usage import Estimator
 from anyclaude.runtime.upstreams import UpstreamKind, UpstreamSettings
 from anyclaude.worker.v1 import worker_pb2 as pb
@@ -58,7 +58,8 @@ class Upstream:
         self.key = key
         self.client = Client(self.party)
         self.breaker = Breaker(settings.breaker_failures, settings.breaker_open_seconds, clock)
-        self.quirks = Quirks()
+        self._quirks = Quirks()
+        self._learned_at = 0.0
         self.estimator = Estimator()
         self.running = 0
         # Whether it can count the tokens of a prompt.
@@ -152,6 +153,8 @@ class Upstream:
     @property
     def _served_seconds(self) -> float:
         changing = self.settings.kind in _CHANGING and not self.settings.model
+        if self._served and self._served.is_one_of_many and not self.settings.model:
+            changing = True
         return _SERVED_CHANGING_SECONDS if changing else _SERVED_SECONDS
 
     async def target(self, requested_model: str) -> Target:
@@ -174,11 +177,25 @@ class Upstream:
             )
         return self.settings.model or (await self.served()).model or requested
 
+    @property
+    def quirks(self) -> Quirks:
+        """What the server was seen to refuse lately."""
+        if self._clock() - self._learned_at > self.settings.learned_seconds:
+            self._quirks = Quirks()
+        return self._quirks
+
+    def learn(self, quirks: Quirks) -> None:
+        """Remembers a form of requests that the server took after it had refused another."""
+        joined = self.quirks.joined(quirks)
+        if joined != self._quirks:
+            self._quirks, self._learned_at = joined, self._clock()
+            log.info("server takes only some requests", upstream=self.name, known=joined.describe())
+
     def forget(self) -> None:
         """Forgets what was learned, since another server may have replaced this one."""
         self._dialect = _fixed_dialect(self.settings)
         self._served = None
-        self.quirks = Quirks()
+        self._quirks = Quirks()
         self.counts = True
 
     def admit(self) -> None:

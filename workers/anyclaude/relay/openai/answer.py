@@ -1,7 +1,8 @@
 """Turns the chunks of a chat completion, or a whole one, into worker events.
 
 A response is complete when a finish reason or the closing `[DONE]` has come. A response that just
-ends is an error, however plausible its text is.
+ends is an error, however plausible its text is. Text and calls after the finish reason belong to
+the answer: some servers send a reason with every chunk.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,21 +10,25 @@ from typing import Any, Final
 
 from anyclaude.messages.blocks import BlockWriter
 from anyclaude.messages.requests import MessagesRequest
-from anyclaude.relay.dialect import BrokenAnswerError, RefusedInStreamError, parse_object
+from anyclaude.relay.dialect import BrokenAnswerError, RefusedInStreamError, parse_event
+from anyclaude.relay.endings import Ending, ending_of
+from anyclaude.relay.halves import Halves
+from anyclaude.relay.names import CallIds, ToolNames, used_ids
 from anyclaude.relay.openai.calls import BrokenCallError, CallAssembler
 from anyclaude.relay.openai.thoughts import ThoughtSplitter
 from anyclaude.relay.refusals import details_of
 from anyclaude.relay.sse import ServerEvent
+from anyclaude.relay.state import ReasoningState
 from anyclaude.relay.usage import openai_usage, prompt_tokens
 from anyclaude.worker.v1 import worker_pb2 as pb
 
 _DONE: Final = "[DONE]"
-# Every other reason is an ordinary end.
-_REASONS: Final = {
-    "length": pb.STOP_REASON_MAX_TOKENS,
-    "max_tokens": pb.STOP_REASON_MAX_TOKENS,
-    "content_filter": pb.STOP_REASON_REFUSAL,
+_STOP_REASONS: Final = {
+    Ending.CUT: pb.STOP_REASON_MAX_TOKENS,
+    Ending.WINDOW: pb.STOP_REASON_MODEL_CONTEXT_WINDOW_EXCEEDED,
+    Ending.REFUSED: pb.STOP_REASON_REFUSAL,
 }
+_CUTS: Final = (Ending.CUT, Ending.WINDOW)
 
 
 class ChatReader:
@@ -34,6 +39,7 @@ class ChatReader:
         request: MessagesRequest,
         *,
         estimated_tokens: int,
+        model: str = "",
         window_limited: bool = False,
         on_usage: Callable[[int | None], None] = lambda _: None,
     ) -> None:
@@ -41,6 +47,7 @@ class ChatReader:
         Args:
             request: the client's request.
             estimated_tokens: of the prompt, until the server reports its count.
+            model: the model that answers, to which its reasoning state will go back.
             window_limited: max_tokens was lowered to fit into the context window.
             on_usage: called at the end with the prompt's true count, or None without one.
         """
@@ -49,14 +56,31 @@ class ChatReader:
         self._window_limited = window_limited
         self._on_usage = on_usage
         self._writer = BlockWriter()
-        self._calls = CallAssembler(self._writer, _used_ids(request))
+        self._state = ReasoningState(model)
+        # The state that the client has got.
+        self._carried = ""
+        names = ToolNames(tool.name for tool in request.tools)
+        self._calls = CallAssembler(
+            self._writer,
+            CallIds(used_ids(request)),
+            names.sent,
+            names.original,
+            self._state.note_call,
+            self._carry_state,
+        )
         self._thoughts = ThoughtSplitter()
+        self._text_halves, self._thought_halves = Halves(), Halves()
         self._started = False
         self._has_content = False
-        self._reason: str | None = None
+        self._ending: Ending | None = None
+        # Content came after a finish reason, and no reason after it.
+        self._goes_on = False
         self._stop_sequence = ""
         self._done = False
         self._usage: pb.Usage | None = None
+        # The text so far, by which a repetition of all of it is recognised.
+        self._told: list[str] = []
+        self._told_characters = 0
         self._characters = 0
         # Text that came in the middle of a tool call.
         self._late: list[str] = []
@@ -73,7 +97,7 @@ class ChatReader:
 
     @property
     def is_complete(self) -> bool:
-        return self._done or self._reason is not None
+        return self._done or (self._ending is not None and not self._goes_on)
 
     def take(self) -> list[pb.GenerateResponse]:
         return self._writer.drain()
@@ -82,7 +106,9 @@ class ChatReader:
         if event.data.strip() == _DONE:
             self._done = True
             return
-        chunk = parse_object(event.data)
+        chunk = parse_event(event)
+        if chunk is None:
+            return
         choice = _first(chunk)
         self._check(event.name, chunk, choice)
         self._take(chunk, choice, "delta")
@@ -98,14 +124,20 @@ class ChatReader:
         self._done = True
 
     def finish(self) -> pb.Usage:
-        if not self._done and self._reason is None:
+        if not self._done and self._ending is None:
             raise BrokenAnswerError("it ended before it was complete")
         if not self._started:
             raise BrokenAnswerError("it was empty")
+        self._writer.thinking(self._thought_halves.finish())
+        self._text(self._thoughts.feed(self._text_halves.finish()))
         self._text(self._thoughts.finish())
-        self._settle()
-        self._writer.text("".join(self._late))
-        self._writer.close()
+        if self._ending in _CUTS and self._calls.is_cut and not self._late:
+            self._guarded(self._calls.cut)
+        else:
+            self._settle()
+            self._writer.text("".join(self._late))
+            self._carry_state()
+            self._writer.close()
         finished = self._finished()
         self._writer.add(pb.GenerateResponse(finished=finished))
         return finished.usage
@@ -113,9 +145,9 @@ class ChatReader:
     @staticmethod
     def _check(name: str, chunk: Mapping[str, Any], choice: Mapping[str, Any]) -> None:
         details = details_of(chunk)
-        if not details and "error" in choice:
+        if not details and choice.get("error"):
             details = details_of({"error": choice["error"]})
-        if details or name == "error" or choice.get("finish_reason") == "error":
+        if details or name == "error":
             raise RefusedInStreamError(details or {"message": "no reason given"})
 
     def _take(self, chunk: Mapping[str, Any], choice: Mapping[str, Any], where: str) -> None:
@@ -128,17 +160,21 @@ class ChatReader:
             started = pb.Started(usage=self._known_usage())
             self._writer.add(pb.GenerateResponse(started=started))
         delta = choice.get(where)
-        # Some servers repeat the whole message at the end of a stream.
-        if not isinstance(delta, dict) and not self._characters:
-            delta = choice.get("message")
+        if not isinstance(delta, dict):
+            delta = self._unrepeated(_object(choice.get("message")))
         reason = choice.get("finish_reason")
-        is_over = self._is_warm_up or (self._reason and not _object(delta).get("tool_calls"))
-        if isinstance(delta, dict) and not is_over:
-            self._content(delta, is_last=bool(reason))
-        if reason or "stop_reason" in choice:
-            self._note_reason(choice, reason)
+        if not self._is_warm_up:
+            self._content(delta, is_last=bool(reason) or self._ending is not None)
+        self._note_reason(choice, reason)
+
+    def _unrepeated(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A whole message at the end of a stream, without the text that was streamed before."""
+        if not self._characters:
+            return message
+        return {"tool_calls": message.get("tool_calls")}
 
     def _content(self, delta: Mapping[str, Any], *, is_last: bool) -> None:
+        self._state.note_message(delta)
         texts, thoughts = _texts(delta.get("content"))
         thought = (
             delta.get("reasoning_content")
@@ -146,22 +182,35 @@ class ChatReader:
             or delta.get("thinking")
             or thoughts
         )
+        if self._is_told(texts):
+            texts = ""
         if isinstance(thought, str) and thought:
-            self._has_content = True
-            self._characters += len(thought)
-            self._writer.thinking(thought)
+            self._note_content(thought)
+            self._writer.thinking(self._thought_halves.feed(thought))
         if texts:
-            self._has_content = True
-            self._characters += len(texts)
-            self._text(self._thoughts.feed(texts))
-        calls = delta.get("tool_calls")
-        if isinstance(calls, list) and calls:
-            self._has_content = True
+            self._note_content(texts)
+            self._told.append(texts)
+            self._told_characters += len(texts)
+            self._writer.thinking(self._thought_halves.finish())
+            self._text(self._thoughts.feed(self._text_halves.feed(texts)))
+        if calls := _calls(delta):
+            self._note_content("")
+            self._text(self._thoughts.feed(self._text_halves.finish()))
             self._text(self._thoughts.finish())
             self._guarded(lambda: self._calls.feed(calls, is_last=is_last))
         refusal = delta.get("refusal")
         if isinstance(refusal, str):
             self._text([(False, refusal)])
+
+    def _is_told(self, text: str) -> bool:
+        """Whether `text` is all that was streamed, which some servers repeat after their end."""
+        is_over = self._ending is not None and len(self._told) > 1
+        return is_over and len(text) == self._told_characters and text == "".join(self._told)
+
+    def _note_content(self, text: str) -> None:
+        self._has_content = True
+        self._goes_on = self._ending is not None
+        self._characters += len(text)
 
     def _text(self, pieces: Sequence[tuple[bool, str]]) -> None:
         for is_thought, piece in pieces:
@@ -179,7 +228,18 @@ class ChatReader:
             if not piece.strip():
                 return
             self._settle()
+        if piece.strip() and not self._state.is_empty and not self._writer.in_text:
+            self._carry_state()
         self._writer.text(piece)
+
+    def _carry_state(self) -> None:
+        """Gives the client the reasoning state that it has not got yet."""
+        if self._state.is_empty:
+            return
+        signature = self._state.signature()
+        if signature != self._carried:
+            self._carried = signature
+            self._writer.carry(signature)
 
     def _settle(self) -> None:
         self._guarded(self._calls.settle)
@@ -188,16 +248,21 @@ class ChatReader:
         try:
             work()
         except BrokenCallError as error:
-            cut = "it was cut at max_tokens: " if self._reason == "length" else ""
-            raise BrokenAnswerError(f"{cut}{error}") from None
+            raise BrokenAnswerError(str(error)) from None
 
     def _note_reason(self, choice: Mapping[str, Any], reason: object) -> None:
-        if self._reason is None and isinstance(reason, str) and reason:
-            self._reason = reason
         # vLLM reports the stop sequence that matched.
         matched = choice.get("stop_reason")
         if isinstance(matched, str) and matched in self._request.stop_sequences:
             self._stop_sequence = matched
+        if not isinstance(reason, str) or not reason:
+            return
+        ending = ending_of(reason)
+        if ending is Ending.FAILED:
+            raise RefusedInStreamError({"message": f"it ended its answer with {reason!r}"})
+        self._goes_on = False
+        if self._ending in (None, Ending.ORDINARY):
+            self._ending = ending
 
     def _note_usage(self, chunk: Mapping[str, Any]) -> None:
         usage, timings = chunk.get("usage"), chunk.get("timings")
@@ -223,23 +288,13 @@ class ChatReader:
     def _stop_reason(self) -> pb.StopReason:
         if self._is_warm_up:
             return pb.STOP_REASON_MAX_TOKENS
-        reason = _REASONS.get(self._reason or "")
-        if reason == pb.STOP_REASON_MAX_TOKENS and self._window_limited:
+        if self._ending is Ending.CUT and self._window_limited:
             return pb.STOP_REASON_MODEL_CONTEXT_WINDOW_EXCEEDED
-        if reason is not None:
-            return reason
+        if self._ending in _STOP_REASONS:
+            return _STOP_REASONS[self._ending]
         if self._writer.has_tool_use:
             return pb.STOP_REASON_TOOL_USE
         return pb.STOP_REASON_STOP_SEQUENCE if self._stop_sequence else pb.STOP_REASON_END_TURN
-
-
-def _used_ids(request: MessagesRequest) -> frozenset[str]:
-    return frozenset(
-        str(block.get("id"))
-        for message in request.messages
-        for block in message.blocks()
-        if block["type"] == "tool_use"
-    )
 
 
 def _first(chunk: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -251,6 +306,16 @@ def _first(chunk: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _object(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _calls(delta: Mapping[str, Any]) -> list[Any]:
+    """The pieces of tool calls, also in the field of the time before parallel calls."""
+    calls, one = delta.get("tool_calls"), delta.get("function_call")
+    if isinstance(calls, dict):
+        return [calls]
+    if isinstance(calls, list) and calls:
+        return calls
+    return [{"function": one}] if isinstance(one, dict) and one else []
 
 
 def _texts(content: Any) -> tuple[str, str]:

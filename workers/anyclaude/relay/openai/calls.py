@@ -1,56 +1,24 @@
 """Assembles tool calls from streamed pieces, and corrects the errors of servers.
 
-It corrects a missing or repeated index, a missing or reused id, a name in pieces or repeated,
-arguments as an object, whole calls that are repeated after they were streamed, and pieces of
-several calls in turn. It cannot correct arguments that are not a JSON object: the response fails,
-since a tool would run on half of its input.
+It corrects a missing or repeated index, a missing or reused id, a name in pieces or repeated, whole
+calls that are repeated after they were streamed, and pieces of several calls in turn. What is wrong
+with the arguments themselves, `anyclaude.relay.arguments` corrects. Arguments that are not a JSON
+object fail the response, since a tool would run on half of its input.
 
 Invariant: calls are emitted in the order in which they began, each complete before the next one.
 """
 
-import json
-import re
-import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from anyclaude.messages.blocks import BlockWriter
-
-# The form that the Messages API accepts, so that a conversation can continue in any mode.
-_ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+from anyclaude.relay.arguments import Arguments, is_whole, parsed, text_of
+from anyclaude.relay.names import CallIds
 
 
 class BrokenCallError(Exception):
     """A call that cannot be completed; the message says why."""
-
-
-class _Brackets:
-    """Whether all brackets of a JSON text are closed."""
-
-    _TELLING: Final = re.compile(r'[\[\]{}"\\]')
-
-    def __init__(self) -> None:
-        self._depth = 0
-        self._in_string = False
-        self._escaped_at = -1
-        self._length = 0
-
-    def feed(self, piece: str) -> bool:
-        for found in self._TELLING.finditer(piece):
-            self._see(found[0], self._length + found.start())
-        self._length += len(piece)
-        return self._depth <= 0 and not self._in_string
-
-    def _see(self, character: str, position: int) -> None:
-        if self._escaped_at == position:
-            return
-        if character == "\\":
-            self._escaped_at = position + 1
-        elif character == '"':
-            self._in_string = not self._in_string
-        elif not self._in_string:
-            self._depth += 1 if character in "[{" else -1
 
 
 @dataclass
@@ -58,18 +26,9 @@ class _Call:
     index: int | None
     server_id: str
     name: str = ""
-    arguments: str = ""
-    # The arguments are one whole JSON object.
-    is_complete: bool = False
-    # How many characters of the arguments were emitted; None before the call's start was.
-    sent: int | None = None
-    _brackets: _Brackets = field(default_factory=_Brackets)
-
-    def extend(self, piece: str) -> None:
-        self.arguments += piece
-        # Parsing after every piece would be quadratic.
-        if self._brackets.feed(piece):
-            self.is_complete = isinstance(_parsed(self.arguments), dict)
+    arguments: Arguments = field(default_factory=Arguments)
+    # The call's start was emitted.
+    is_begun: bool = False
 
 
 @dataclass
@@ -77,17 +36,24 @@ class CallAssembler:
     """Emits worker events for the pieces of tool calls, by the writer."""
 
     writer: BlockWriter
-    # Ids in the conversation so far: a server that counts from 0 in every response reuses them.
-    used_ids: Collection[str]
+    ids: CallIds
+    # The names that the server knows; they tell a name in pieces from the name of another call.
+    tools: Collection[str] = ()
+    # The client's name for a name of the server.
+    name_of: Callable[[str], str] = str
+    # Called with each piece of a call, whatever fields it has, and the id that the client gets.
+    on_piece: Callable[[str, Mapping[str, Any]], None] = lambda _id, _piece: None
+    # Called before a call is emitted.
+    on_begin: Callable[[], None] = lambda: None
     _calls: list[_Call] = field(default_factory=list)
     # The index of the first call that was not emitted completely.
     _current: int = 0
-    _used: set[str] = field(default_factory=set)
+    _client_ids: dict[int, str] = field(default_factory=dict)
 
     @property
     def is_open(self) -> bool:
-        """Whether the last call is incomplete: text must wait for it."""
-        return self._current < len(self._calls) and not self._calls[-1].is_complete
+        """Whether more of the last call may come: text must wait for it."""
+        return self._current < len(self._calls) and not self._is_over(self._calls[-1])
 
     def feed(self, pieces: Sequence[Any], *, is_last: bool) -> None:
         """Adds the `tool_calls` of one chunk.
@@ -111,97 +77,152 @@ class CallAssembler:
         """
         self._release(at_end=True)
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether the input of the last call is not whole, if the answer was cut here."""
+        return self._current < len(self._calls) and not self._calls[-1].arguments.is_complete
+
+    def cut(self) -> None:
+        """Emits the last call as far as it came, and leaves it open.
+
+        Raises:
+            BrokenCallError: a call before it is incomplete.
+        """
+        for call in self._calls[self._current : -1]:
+            self._advance(call, at_end=True)
+        self._current = len(self._calls)
+        last = self._calls[-1]
+        if not last.is_begun and last.name:
+            self._begin(last)
+        if last.is_begun:
+            self.writer.input_json(last.arguments.take())
+            self.writer.abandon()
+
     def _is_repetition(self, pieces: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether `pieces` are whole calls that were all streamed before."""
-        known = [(call.name, _parsed(call.arguments)) for call in self._calls if call.is_complete]
-        repeated = [(_name(piece), _parsed(_arguments(piece))) for piece in pieces]
-        return bool(repeated) and all(call in known for call in repeated)
+        """Whether `pieces` are the whole calls that were streamed before."""
+        known = [(call.name, call.arguments.value) for call in self._calls]
+        repeated = [(_name(piece), parsed(_arguments(piece))) for piece in pieces]
+        if not repeated or repeated != known or any(value is None for _, value in known):
+            return False
+        # The same call twice may be meant if the second one has an id of its own.
+        first, again = self._calls[0].server_id, str(pieces[0].get("id") or "")
+        return len(pieces) > 1 or not first or not again or first == again
 
     def _add(self, piece: Mapping[str, Any]) -> None:
-        call = self._find(piece)
         name, arguments = _name(piece), _arguments(piece)
-        if not call.arguments and name != call.name:
-            call.name += name
-        if call.is_complete:
-            if arguments.strip() and _parsed(arguments) != _parsed(call.arguments):
-                raise BrokenCallError(f"arguments of {call.name} go on after their end")
-            return
-        call.extend(arguments)
+        call = self._find(piece, name, arguments)
+        self.on_piece(self._id(call), piece)
+        if name and call.arguments.is_empty and not call.is_begun:
+            call.name = _joined(call.name, name, self.tools)
+        if call.arguments.extends(arguments):
+            call.arguments.feed(arguments)
+        elif not call.arguments.repeats(arguments):
+            raise BrokenCallError(f"arguments of {call.name} go on after their end")
 
-    def _find(self, piece: Mapping[str, Any]) -> _Call:
+    def _find(self, piece: Mapping[str, Any], name: str, arguments: str) -> _Call:
         """The call that a piece belongs to; a new one if the piece begins one."""
-        index, server_id = _index(piece), piece.get("id") or ""
-        candidates = [
-            call
-            for call in self._calls
-            if (server_id and call.server_id == server_id)
-            or (index is not None and call.index == index)
-        ]
-        if not candidates and index is None and not server_id and self._calls:
-            # Neither index nor id: it continues the last call, unless it clearly begins another.
-            candidates = self._calls[-1:]
-        if candidates and not self._begins_another(candidates[-1], piece, str(server_id)):
-            return candidates[-1]
-        call = _Call(index, str(server_id))
-        self._calls.append(call)
+        index, server_id = _index(piece), str(piece.get("id") or "")
+        call = self._candidate(index, server_id, name, arguments)
+        if call is None or (name and self._is_another(call, server_id, name, arguments)):
+            call = _Call(index, server_id)
+            self._calls.append(call)
         return call
 
-    @staticmethod
-    def _begins_another(call: _Call, piece: Mapping[str, Any], server_id: str) -> bool:
-        """Some servers give all parallel calls one index; their ids and names differ."""
-        if not _name(piece):
-            return False
-        if server_id and call.server_id:
-            return server_id != call.server_id
-        is_repeated = _parsed(_arguments(piece)) == _parsed(call.arguments)
-        return call.is_complete and not is_repeated
+    def _candidate(
+        self, index: int | None, server_id: str, name: str, arguments: str
+    ) -> _Call | None:
+        """The call that a piece may belong to, by its index, else by its id, else the last one."""
+        same_index = [call for call in self._calls if index is not None and call.index == index]
+        if same_index:
+            # One index for all calls: then ids tell the calls apart.
+            same_id = [call for call in same_index if server_id and call.server_id == server_id]
+            return (same_id or same_index)[-1]
+        if index is not None and name:
+            return None
+        same_id = [call for call in self._calls if server_id and call.server_id == server_id]
+        if same_id:
+            return same_id[-1]
+        last = self._calls[-1] if self._calls else None
+        # A name with a new id begins a call, unless the id changes with each piece of one.
+        if last and name and server_id and last.server_id:
+            is_piece = not last.arguments.is_complete and last.name == name
+            return last if is_piece and not is_whole(arguments) else None
+        return last
+
+    def _is_another(self, call: _Call, server_id: str, name: str, arguments: str) -> bool:
+        """Whether a piece with a name begins another call than the one that it seems to continue.
+
+        Some servers give all parallel calls one index, or no index and no id.
+        """
+        is_new_id = bool(server_id and call.server_id and server_id != call.server_id)
+        begun = call.arguments
+        if name != call.name and name in self.tools:
+            # While the name is still in pieces, it is not the name of a tool.
+            return call.name in self.tools or not begun.is_empty
+        if not begun.is_complete:
+            # An id that changes with each piece says nothing, unless the piece adds nothing else.
+            return is_new_id and begun.is_empty and not arguments and name == call.name
+        if begun.is_empty and not is_new_id:
+            return name != call.name
+        is_repeated = begun.repeats(arguments) or not arguments.strip()
+        return is_new_id or name != call.name or not is_repeated
 
     def _release(self, *, at_end: bool) -> None:
         while self._current < len(self._calls):
             call = self._calls[self._current]
-            self._advance(call, at_end=at_end)
             is_last = self._current == len(self._calls) - 1
-            if not call.is_complete or (is_last and not at_end):
+            is_over = at_end or (not is_last and self._is_over(call))
+            self._advance(call, at_end=is_over)
+            if not is_over:
                 return
             self._current += 1
 
+    @staticmethod
+    def _is_over(call: _Call) -> bool:
+        """Whether a call is whole; an empty input may be followed by the real one."""
+        return call.arguments.is_complete and not call.arguments.is_empty
+
     def _advance(self, call: _Call, *, at_end: bool) -> None:
-        if at_end and not call.arguments.strip():
-            call.extend("{}")
-        if at_end and not (call.name and call.is_complete):
-            raise BrokenCallError(f"the arguments of {call.name or 'a call'} are not whole")
-        if call.sent is None:
-            # A name may come in pieces; it is complete when the arguments begin.
-            if not call.arguments:
-                return
-            call.sent = 0
-            self.writer.begin_tool_use(self._id(call), call.name)
-        self.writer.input_json(call.arguments[call.sent :])
-        call.sent = len(call.arguments)
+        if at_end:
+            try:
+                piece = call.arguments.settle()
+            except ValueError:
+                name = call.name or "a call"
+                raise BrokenCallError(f"the arguments of {name} are not whole") from None
+            if not call.name:
+                raise BrokenCallError("a call has no name")
+        else:
+            piece = call.arguments.take()
+        # A name may come in pieces; it is complete when the arguments begin.
+        if not piece:
+            return
+        if not call.is_begun:
+            self._begin(call)
+        self.writer.input_json(piece)
+
+    def _begin(self, call: _Call) -> None:
+        call.is_begun = True
+        self.on_begin()
+        self.writer.begin_tool_use(self._id(call), self.name_of(call.name))
 
     def _id(self, call: _Call) -> str:
-        wanted = call.server_id
-        if not _ID.fullmatch(wanted) or wanted in self._used or wanted in self.used_ids:
-            wanted = f"toolu_{secrets.token_hex(12)}"
-        self._used.add(wanted)
-        return wanted
+        place = next(place for place, known in enumerate(self._calls) if known is call)
+        if place not in self._client_ids:
+            self._client_ids[place] = self.ids.client_id(call.server_id)
+        return self._client_ids[place]
 
 
-def _parsed(text: str) -> Any:
-    """The JSON value of `text`; None if it is not JSON."""
-    try:
-        return json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(constant)
+def _joined(known: str, piece: str, tools: Collection[str]) -> str:
+    """A name with its next piece, which may also repeat it, or be the whole name so far."""
+    if piece == known or (piece.startswith(known) and (piece in tools or not tools)):
+        return piece
+    return known + piece
 
 
 def _function(piece: Mapping[str, Any]) -> Mapping[str, Any]:
     function = piece.get("function")
-    return function if isinstance(function, dict) else {}
+    # Some servers leave out the object around name and arguments.
+    return function if isinstance(function, dict) else piece
 
 
 def _name(piece: Mapping[str, Any]) -> str:
@@ -210,10 +231,7 @@ def _name(piece: Mapping[str, Any]) -> str:
 
 
 def _arguments(piece: Mapping[str, Any]) -> str:
-    arguments = _function(piece).get("arguments")
-    if isinstance(arguments, str):
-        return arguments
-    return json.dumps(arguments, ensure_ascii=False) if isinstance(arguments, dict) else ""
+    return text_of(_function(piece).get("arguments"))
 
 
 def _index(piece: Mapping[str, Any]) -> int | None:

@@ -56,7 +56,7 @@ def merged(first: Content, second: Content) -> Content:
     """Joins two contents."""
     if isinstance(first, str) and isinstance(second, str):
         return join((first, second))
-    return [*_as_parts(first), *_as_parts(second)]
+    return [*as_parts(first), *as_parts(second)]
 
 
 def result_blocks(block: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
@@ -64,7 +64,8 @@ def result_blocks(block: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     return inner_blocks(block.get("content") or [], f"{where}.content")
 
 
-def _as_parts(content: Content) -> list[dict[str, Any]]:
+def as_parts(content: Content) -> list[dict[str, Any]]:
+    """A content as a list of parts."""
     if isinstance(content, str):
         return [_text(content)] if content else []
     return content

@@ -1,127 +1,35 @@
-"""The Anthropic dialect: `POST /v1/messages` of LM Studio, Ollama, vLLM, llama.cpp and the API.
+"""Reads a response of the Messages API and emits it as worker events.
 
-The request is sent as it came, except for the model, fields that only the real API knows, and
-system messages inside the conversation, which local servers refuse or move to the front. A response
-that violates the grammar of events, or ends before its stop reason, is an error.
+A response that violates the grammar of events, or ends before its stop reason, is an error. What
+servers get wrong without losing anything is corrected: ids of calls that are missing, repeated or
+odd, empty input before the real one, an end that is sent twice.
 """
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 import structlog
 
 from anyclaude.messages.blocks import BlockWriter
-from anyclaude.messages.requests import MessagesRequest
-from anyclaude.relay.dialect import (
-    BrokenAnswerError,
-    Reader,
-    RefusedInStreamError,
-    Target,
-    parse_object,
-)
+from anyclaude.relay.arguments import Arguments, text_of
+from anyclaude.relay.dialect import BrokenAnswerError, RefusedInStreamError, parse_event
+from anyclaude.relay.endings import Ending, ending_of
+from anyclaude.relay.halves import Halves
+from anyclaude.relay.names import CallIds
 from anyclaude.relay.refusals import details_of
 from anyclaude.relay.sse import ServerEvent
-from anyclaude.relay.turns import arrange, reminder, turn_texts
+from anyclaude.relay.state import ReasoningState
 from anyclaude.relay.usage import anthropic_usage, prompt_tokens
-from anyclaude.runtime.upstreams import UpstreamKind
 from anyclaude.worker.v1 import worker_pb2 as pb
 
 log = structlog.get_logger(__name__)
 
-VERSION: Final = b"2023-06-01"
-
-# Fields for Anthropic's own service.
-_API_ONLY: Final = frozenset(
-    {
-        "container",
-        "context_management",
-        "diagnostics",
-        "inference_geo",
-        "mcp_servers",
-        "service_tier",
-        "speed",
-    }
-)
-COUNT_PATH: Final = "/v1/messages/count_tokens"
 _REASONS: Final = {
-    "max_tokens": pb.STOP_REASON_MAX_TOKENS,
-    "refusal": pb.STOP_REASON_REFUSAL,
-    "model_context_window_exceeded": pb.STOP_REASON_MODEL_CONTEXT_WINDOW_EXCEEDED,
-    "pause_turn": pb.STOP_REASON_PAUSE_TURN,
+    Ending.CUT: pb.STOP_REASON_MAX_TOKENS,
+    Ending.WINDOW: pb.STOP_REASON_MODEL_CONTEXT_WINDOW_EXCEEDED,
+    Ending.REFUSED: pb.STOP_REASON_REFUSAL,
 }
-
-
-class AnthropicDialect:
-    name: Final = pb.DIALECT_ANTHROPIC
-    path: Final = "/v1/messages"
-    knows_server_tools: Final = True
-
-    def headers(self, key: str, *, is_api: bool) -> list[tuple[bytes, bytes]]:
-        headers = [(b"anthropic-version", VERSION)]
-        if key:
-            headers.append((b"x-api-key", key.encode()))
-        if key and not is_api:
-            # Some local servers read the key only from here.
-            headers.append((b"authorization", f"Bearer {key}".encode()))
-        return headers
-
-    def body(
-        self, request: MessagesRequest, document: Mapping[str, Any], target: Target
-    ) -> dict[str, Any]:
-        body = {**document, "model": target.model, "stream": target.settings.stream}
-        body["max_tokens"] = target.answer_tokens(request.max_tokens)
-        if target.settings.kind is UpstreamKind.CLAUDE:
-            return body
-        # 0 means to fill the cache only; local servers need at least one token for that.
-        body["max_tokens"] = max(1, body["max_tokens"])
-        body |= _conversation(request, body["messages"])
-        body |= target.settings.extra_body
-        left_out = _API_ONLY | target.quirks.dropped
-        return {key: value for key, value in body.items() if key not in left_out}
-
-    def reader(
-        self,
-        request: MessagesRequest,
-        target: Target,
-        estimated_tokens: int,
-        on_usage: Callable[[int | None], None],
-    ) -> Reader:
-        return MessageReader(
-            estimated_tokens,
-            on_usage,
-            max_tokens=target.answer_tokens(request.max_tokens),
-            window_limited=target.max_tokens is not None,
-        )
-
-
-def count_body(request: Any, document: Mapping[str, Any], target: Target) -> dict[str, Any]:
-    """The body of `POST /v1/messages/count_tokens`."""
-    body = {**document, "model": target.model}
-    if target.settings.kind is UpstreamKind.CLAUDE:
-        return body
-    body |= _conversation(request, body["messages"])
-    left_out = _API_ONLY | target.quirks.dropped | {"max_tokens", "stream"}
-    return {key: value for key, value in body.items() if key not in left_out}
-
-
-def _conversation(request: Any, messages: list[Any]) -> dict[str, Any]:
-    """System texts and turns for local servers: turns are of the user and the assistant only."""
-    conversation = arrange(request)
-    by_place = dict(_placed(messages))
-    turns: list[dict[str, Any]] = []
-    for place, turn in conversation.turns:
-        if turn.role != "system":
-            turns.append(by_place[place])
-        elif text := "\n\n".join(turn_texts(turn)):
-            turns.append({"role": "user", "content": reminder(text)})
-    system = [{"type": "text", "text": text} for text in conversation.system]
-    return {"messages": turns, "system": system}
-
-
-def _placed(messages: list[Any]) -> Iterator[tuple[str, Any]]:
-    for index, message in enumerate(messages):
-        yield f"messages.{index}", message
+_CUT_CALL: Final = "it stops in the middle of a tool call"
 
 
 class MessageReader:
@@ -132,15 +40,21 @@ class MessageReader:
         estimated_tokens: int,
         on_usage: Callable[[int | None], None] = lambda _: None,
         *,
+        model: str = "",
         max_tokens: int | None = None,
         window_limited: bool = False,
+        used_ids: Collection[str] = (),
+        name_of: Callable[[str], str] = str,
     ) -> None:
         """
         Args:
             estimated_tokens: of the prompt, until the server reports its count.
             on_usage: called at the end with the prompt's true count, or None without one.
+            model: the model that answers, to which its reasoning state will go back.
             max_tokens: as requested; with 0, to fill the cache only, no content is emitted.
             window_limited: max_tokens was lowered to fit into the context window.
+            used_ids: the ids of calls in the conversation so far.
+            name_of: the client's name for a name of the server.
         """
         self._estimated_tokens = estimated_tokens
         self._on_usage = on_usage
@@ -154,13 +68,16 @@ class MessageReader:
         # The kind of the server's open block; empty between blocks.
         self._kind = ""
         self._block_index: object = None
-        # The input that came with a tool block's start, and what came in pieces.
-        self._given_input: Any = None
-        self._pieces: list[str] = []
+        self._arguments = Arguments()
+        self._halves = Halves()
+        # The last block is a tool call without its end.
+        self._is_cut = False
         self._reason: str | None = None
         self._stop_sequence = ""
         self._usage: dict[str, Any] = {}
-        self._tool_ids: set[str] = set()
+        self._model = model
+        self._ids = CallIds(used_ids)
+        self._name_of = name_of
 
     @property
     def has_begun(self) -> bool:
@@ -180,8 +97,10 @@ class MessageReader:
     def feed(self, event: ServerEvent) -> None:
         if event.data.strip() == "[DONE]":
             return
-        data = parse_object(event.data)
-        match data.get("type") or event.name:
+        data = parse_event(event)
+        if data is None:
+            return
+        match "error" if event.name == "error" else data.get("type") or event.name:
             case "message_start":
                 self._start(_object(data.get("message")))
             case kind if self._is_warm_up and str(kind).startswith("content_block"):
@@ -222,6 +141,10 @@ class MessageReader:
     def finish(self) -> pb.Usage:
         if not self._started or self._reason is None or self._kind:
             raise BrokenAnswerError("it ended before it was complete")
+        if self._is_cut:
+            if ending_of(self._reason) not in (Ending.CUT, Ending.WINDOW):
+                raise BrokenAnswerError(_CUT_CALL)
+            self._writer.abandon()
         self._writer.close()
         usage = self._known_usage()
         if self._is_warm_up:
@@ -264,58 +187,76 @@ class MessageReader:
         self._has_content = True
         if self._kind:
             self._end()
+        if self._is_cut:
+            raise BrokenAnswerError(_CUT_CALL)
         self._kind, self._block_index = str(block.get("type") or "unknown"), index
-        self._given_input, self._pieces = block.get("input"), []
         match self._kind:
             case "text":
-                self._writer.text(str(block.get("text") or ""))
+                self._writer.text(self._halves.feed(str(block.get("text") or "")))
             case "thinking":
-                self._writer.thinking(str(block.get("thinking") or ""))
+                self._writer.thinking(self._halves.feed(str(block.get("thinking") or "")))
                 self._writer.sign(str(block.get("signature") or ""))
+            case "redacted_thinking":
+                state = ReasoningState(self._model, redacted=str(block.get("data") or ""))
+                self._writer.carry(state.signature())
             case "tool_use":
-                self._tool(block)
+                self._begin_call(block)
             case kind:
                 # The contract has no such block; mostly it is a result of the server's own tools.
                 log.warning("a block of the response is left out", kind=kind)
 
-    def _tool(self, block: Mapping[str, Any]) -> None:
-        call_id, name = str(block.get("id") or ""), str(block.get("name") or "")
-        if not name or not call_id or call_id in self._tool_ids:
-            raise BrokenAnswerError("a tool call without a name or an id of its own")
-        self._tool_ids.add(call_id)
-        self._writer.begin_tool_use(call_id, name)
+    def _begin_call(self, block: Mapping[str, Any]) -> None:
+        name = str(block.get("name") or "")
+        if not name:
+            raise BrokenAnswerError("a tool call without a name")
+        call_id = self._ids.client_id(str(block.get("id") or ""))
+        self._writer.begin_tool_use(call_id, self._name_of(name))
+        self._arguments = Arguments()
+        # An input that comes with the start is the whole input, or an empty one before the real.
+        self._extend_call(block.get("input"))
+
+    def _extend_call(self, piece: object) -> None:
+        text = text_of(piece)
+        if self._arguments.extends(text):
+            self._arguments.feed(text)
+            self._writer.input_json(self._arguments.take())
+        elif not self._arguments.repeats(text):
+            raise BrokenAnswerError("the input of a tool call goes on after its end")
 
     def _extend(self, delta: Mapping[str, Any]) -> None:
-        text = delta.get("text") or delta.get("thinking") or ""
+        text = self._halves.feed(str(delta.get("text") or delta.get("thinking") or ""))
         match self._kind:
             # Some servers send thoughts as text deltas of a thinking block.
             case "thinking":
-                self._writer.thinking(str(text))
+                self._writer.thinking(text)
                 self._writer.sign(str(delta.get("signature") or ""))
             case "text":
-                self._writer.text(str(text))
+                self._writer.text(text)
             case "tool_use":
-                piece = str(delta.get("partial_json") or "")
-                self._pieces.append(piece)
-                self._writer.input_json(piece)
+                self._extend_call(delta.get("partial_json"))
 
     def _end(self) -> None:
-        if self._kind == "tool_use":
-            self._complete_input()
-        self._writer.close()
+        rest = self._halves.finish()
+        match self._kind:
+            case "thinking":
+                self._writer.thinking(rest)
+            case "text":
+                self._writer.text(rest)
+            case "tool_use":
+                try:
+                    self._writer.input_json(self._arguments.settle())
+                except ValueError:
+                    # The stop reason will tell whether it was cut at max_tokens.
+                    self._is_cut = True
+        if not self._is_cut:
+            self._writer.close()
         self._kind = ""
-
-    def _complete_input(self) -> None:
-        given = "".join(self._pieces)
-        if not given.strip():
-            whole = self._given_input if isinstance(self._given_input, dict) else {}
-            self._writer.input_json(json.dumps(whole, ensure_ascii=False))
-        elif not isinstance(_json(given), dict):
-            raise BrokenAnswerError("it stops in the middle of a tool call")
 
     def _note_end(self, delta: Mapping[str, Any], usage: Mapping[str, Any]) -> None:
         reason = delta.get("stop_reason")
         if isinstance(reason, str):
+            if ending_of(reason) is Ending.FAILED:
+                raise RefusedInStreamError({"message": f"it ended its answer with {reason!r}"})
             self._reason = reason
         sequence = delta.get("stop_sequence")
         if isinstance(sequence, str):
@@ -332,23 +273,19 @@ class MessageReader:
     def _stop_reason(self, reason: str) -> pb.StopReason:
         if self._is_warm_up:
             return pb.STOP_REASON_MAX_TOKENS
+        if reason == "pause_turn":
+            return pb.STOP_REASON_PAUSE_TURN
+        ending = ending_of(reason)
         if reason == "end_turn" and self._is_used_up:
             # vllm-mlx reports end_turn for every stream.
-            reason = "max_tokens"
-        if reason == "max_tokens" and self._window_limited:
-            return pb.STOP_REASON_MODEL_CONTEXT_WINDOW_EXCEEDED
-        if reason in _REASONS:
-            return _REASONS[reason]
+            ending = Ending.CUT
+        if ending is Ending.CUT and self._window_limited:
+            ending = Ending.WINDOW
+        if ending in _REASONS:
+            return _REASONS[ending]
         if reason == "stop_sequence" and self._stop_sequence:
             return pb.STOP_REASON_STOP_SEQUENCE
         return pb.STOP_REASON_TOOL_USE if self._writer.has_tool_use else pb.STOP_REASON_END_TURN
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _object(value: Any) -> Mapping[str, Any]:

@@ -1,0 +1,216 @@
+"""What servers of the Anthropic dialect get wrong without losing anything."""
+
+import itertools
+import json
+import re
+
+import pytest
+
+from anyclaude.messages.requests import parse_messages_request
+from anyclaude.relay.anthropic.answer import MessageReader
+from anyclaude.relay.anthropic.dialect import AnthropicDialect
+from anyclaude.relay.dialect import BrokenAnswerError, Target
+from anyclaude.relay.names import server_id, short_name
+from anyclaude.relay.quirks import Quirk, Quirks
+from anyclaude.relay.sse import ServerEvent
+from anyclaude.runtime.upstreams import UpstreamSettings
+from tests.integration.relay_process import fold
+from tests.unit.relay.test_anthropic import START, STOP, begin, close, delta, end
+
+MARK = {"cache_control": {"type": "ephemeral"}}
+HI = {"role": "user", "content": "hi"}
+
+
+def answer(*events, **options):
+    read = MessageReader(1, **options)
+    for event in events:
+        read.feed(ServerEvent("", json.dumps(event)))
+    read.finish()
+    return fold(read.take())
+
+
+def body(*messages, known=(), dropped=(), model="served", **fields):
+    raw = {"model": "m", "max_tokens": 9, "messages": list(messages) or [HI], **fields}
+    request = parse_messages_request(json.dumps(raw).encode())
+    quirks = Quirks(frozenset(known), frozenset(dropped))
+    return AnthropicDialect().body(request, raw, Target(UpstreamSettings(), model, quirks))
+
+
+def call_events(*ids):
+    for index, call_id in enumerate(ids):
+        given = {} if call_id is None else {"id": call_id}
+        yield begin(index, type="tool_use", name="Read", input={}, **given)
+        yield delta(index, type="input_json_delta", partial_json='{"path": "a"}')
+        yield end(index)
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        ("functions.Read:0",),
+        ("call_0",),
+        (None,),
+        ("",),
+        ("call_5", "call_5"),
+        (None, None),
+        ("größe",),
+        ("x" * 200,),
+        ("functions.Read:0", "functions.Read:0"),
+    ],
+)
+def test_ids_are_valid_and_new(ids):
+    """Ids that are missing, odd, repeated or used before become ids that the API takes."""
+    message = answer(START, *call_events(*ids), close("tool_use"), STOP, used_ids={"call_0"})
+    got = [block["id"] for block in message["content"]]
+    assert len(got) == len(set(got)) == len(ids)
+    assert all(re.fullmatch("[a-zA-Z0-9_-]+", call_id) for call_id in got)
+    assert "call_0" not in got
+
+
+@pytest.mark.parametrize("own", ["functions.Read:0", "call|7", "a b", "größe", "1.2"])
+def test_a_server_gets_its_own_ids_back(own):
+    """An odd id travels inside the client's id, so that the server finds its call again."""
+    message = answer(START, *call_events(own), close("tool_use"), STOP)
+    (call,) = message["content"]
+    result = {"type": "tool_result", "tool_use_id": call["id"], "content": "x"}
+    sent = body(HI, {"role": "assistant", "content": [call]}, {"role": "user", "content": [result]})
+    assert server_id(call["id"]) == own
+    assert sent["messages"][1]["content"][0]["id"] == own
+    assert sent["messages"][2]["content"][0]["tool_use_id"] == own
+
+
+@pytest.mark.parametrize(
+    ("given", "pieces", "value"),
+    [
+        ({}, ['{"a"', ": 1}"], {"a": 1}),
+        ({"a": 1}, [], {"a": 1}),
+        ({"a": 1}, ['{"a": 1}'], {"a": 1}),
+        ({}, ["{}", '{"a": 1}'], {"a": 1}),
+        (None, [], {}),
+        ({}, ["null"], {}),
+        ({}, [""], {}),
+        ({}, [{"a": 1}], {"a": 1}),
+        ({}, ['"{\\"a\\": 1}"'], {"a": 1}),
+        ({"a": 1}, ["{}"], {"a": 1}),
+    ],
+)
+def test_inputs(given, pieces, value):
+    """The input is the real one, wherever and however often the server sends it."""
+    message = answer(
+        START,
+        begin(0, type="tool_use", id="t", name="Read", input=given),
+        *(delta(0, type="input_json_delta", partial_json=piece) for piece in pieces),
+        end(0),
+        close("tool_use"),
+        STOP,
+    )
+    assert message["content"][0]["input"] == value
+
+
+@pytest.mark.parametrize("reason", ["max_tokens", "model_context_window_exceeded", "length"])
+def test_a_call_that_was_cut(reason):
+    """A call that was cut at max_tokens is no error, and no complete call."""
+    cut = [
+        begin(0, type="tool_use", id="t", name="Read", input={}),
+        delta(0, type="input_json_delta", partial_json='{"a"'),
+        end(0),
+    ]
+    assert answer(START, *cut, close(reason), STOP)["stop_reason"] in (
+        "max_tokens",
+        "model_context_window_exceeded",
+    )
+    with pytest.raises(BrokenAnswerError):
+        answer(START, *cut, close("tool_use"), STOP)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        (["\ud83d", "\ude00"], "😀"),
+        (["a\ud83d", "\ude00b"], "a😀b"),
+        (["\ud83d"], "\ufffd"),
+        (["x\ud83d", "y"], "x\ufffdy"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["text", "thinking"])
+def test_halves_of_characters(kind, pieces, text):
+    """Two halves of a character in two deltas are joined; a half alone becomes U+FFFD."""
+    deltas = [delta(0, type=f"{kind}_delta", **{kind: piece}) for piece in pieces]
+    (block,) = answer(START, begin(0, type=kind), *deltas, end(0), close(), STOP)["content"]
+    assert block[kind] == text
+
+
+def test_redacted_thinking_comes_back():
+    """Encrypted thinking travels through the client, and goes back to the model it came from."""
+    message = answer(
+        START,
+        begin(0, type="redacted_thinking", data="c2VjcmV0"),
+        end(0),
+        begin(1, type="text", text="ok"),
+        end(1),
+        close(),
+        STOP,
+        model="served",
+    )
+    turn = {"role": "assistant", "content": message["content"]}
+    sent = body(HI, turn, HI)["messages"][1]["content"]
+    assert sent[0] == {"type": "redacted_thinking", "data": "c2VjcmV0"}
+    assert [
+        block["type"] for block in body(HI, turn, HI, model="other")["messages"][1]["content"]
+    ] == ["text"]
+
+
+@pytest.mark.parametrize("name", ["x" * 129, "a.b", "mcp__" + "long_" * 40, "größe", "a b"])
+def test_names_that_servers_refuse(name):
+    """A name that the API does not take is sent in a short form everywhere, and mapped back."""
+    call = {"type": "tool_use", "id": "t", "name": name, "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": "x"}
+    sent = body(
+        HI,
+        {"role": "assistant", "content": [call]},
+        {"role": "user", "content": [result]},
+        tools=[{"name": name, "input_schema": {"type": "object"}}],
+        tool_choice={"type": "tool", "name": name},
+    )
+    short = short_name(name, 128)
+    assert sent["tools"][0]["name"] == sent["tool_choice"]["name"] == short
+    assert sent["messages"][1]["content"][0]["name"] == short
+
+
+def test_marks_of_the_system_prompt_are_kept():
+    """A gateway to Claude gets the system prompt's cache_control, and the tools' and turns'."""
+    system = [
+        {"type": "text", "text": "You are.", **MARK},
+        {"type": "text", "text": "Rules.", **MARK},
+    ]
+    turn = {"role": "user", "content": [{"type": "text", "text": "hi", **MARK}]}
+    sent = body(turn, system=system)
+    assert sent["system"] == system
+    assert sent["messages"] == [turn]
+    assert "cache_control" not in json.dumps(body(turn, system=system, dropped={"cache_control"}))
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [HI, HI],
+        [HI, {"role": "assistant", "content": "ok"}, HI, {"role": "system", "content": "note"}],
+        [HI, {"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"}, HI],
+        [HI, {"role": "user", "content": [{"type": "text", "text": "more"}]}],
+        [HI, {"role": "assistant", "content": "a"}, {"role": "system", "content": "n"}, HI, HI],
+    ],
+)
+def test_alternating_roles(turns):
+    """For a server that insists on it, no two turns of one role are adjacent."""
+    roles = [turn["role"] for turn in body(*turns, known={Quirk.ALTERNATE})["messages"]]
+    assert all(one != other for one, other in itertools.pairwise(roles))
+
+
+@pytest.mark.parametrize("signature", ["anyclaude-0011", "theirs", ""])
+def test_foreign_thinking_is_left_out_where_it_is_refused(signature):
+    """After a refusal of a signature, thinking of other servers is left out."""
+    block = {"type": "thinking", "thinking": "hm", "signature": signature}
+    turn = {"role": "assistant", "content": [block, {"type": "text", "text": "yes"}]}
+    assert body(HI, turn, HI)["messages"][1]["content"][0] == block
+    sent = body(HI, turn, HI, known={Quirk.OWN_THOUGHTS_ONLY})["messages"][1]["content"]
+    assert [each["type"] for each in sent] == ["text"]

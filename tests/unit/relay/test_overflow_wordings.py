@@ -1,0 +1,309 @@
+"""What servers say about a prompt or an answer that is too long, one row for each wording."""
+
+import pytest
+
+from anyclaude.relay.overflow import Overflow, find_overflow, longest_answer
+
+# Name, message, error fields, tokens of the prompt and of the window.
+COUNTED = [
+    (
+        "sglang",
+        "The input (345516 tokens) is longer than the model's context length (262144 tokens).",
+        {},
+        345516,
+        262144,
+    ),
+    (
+        "sglang-total",
+        "Requested token count exceeds the model's maximum context length of 4096 tokens. "
+        "You requested a total of 7000 tokens: 5000 tokens from the "
+        "input messages and 2000 tokens for "
+        "the completion.",
+        {},
+        5000,
+        4096,
+    ),
+    (
+        "copilot",
+        "prompt token count of 74490 exceeds the limit of 72000",
+        {"code": "model_max_prompt_tokens_exceeded"},
+        74490,
+        72000,
+    ),
+    (
+        "xai",
+        "This model's maximum prompt length is 131072 but the request contains 140210 tokens.",
+        {},
+        140210,
+        131072,
+    ),
+    (
+        "kimi",
+        "Invalid request: Your request exceeded model token limit: 262144 (requested: 291234)",
+        {},
+        291234,
+        262144,
+    ),
+    (
+        "gemini",
+        "The input token count (1250034) exceeds the maximum number of tokens allowed (1048576).",
+        {},
+        1250034,
+        1048576,
+    ),
+    (
+        "vertex",
+        "Unable to submit request because the input token count is 1251952 but model only "
+        "supports up to 1048576. Reduce the input token count and try again.",
+        {},
+        1251952,
+        1048576,
+    ),
+    (
+        "tgi",
+        "Input validation error: `inputs` must have less than 32768 tokens. Given: 40123",
+        {},
+        40123,
+        32768,
+    ),
+    (
+        "tgi-total",
+        "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: "
+        "5000 `inputs` tokens and 2000 `max_new_tokens`",
+        {},
+        5000,
+        4096,
+    ),
+    (
+        "vllm",
+        "This model's maximum context length is 32768 tokens. However, your request has 40123 "
+        "input tokens. Please reduce the length of the input messages.",
+        {},
+        40123,
+        32768,
+    ),
+    (
+        "vllm-input",
+        "Input length (40123) exceeds model's maximum context length (32768).",
+        {},
+        40123,
+        32768,
+    ),
+    (
+        "deepseek",
+        "This model's maximum context length is 131072 tokens. However, you requested 141134 "
+        "tokens (132942 in the messages, 8192 in the completion).",
+        {},
+        132942,
+        131072,
+    ),
+    (
+        "openai-old",
+        "This model's maximum context length is 4097 tokens, however you requested 5116 "
+        "tokens (4860 in your prompt; 256 for  the completion).",
+        {},
+        4860,
+        4097,
+    ),
+    (
+        "azure",
+        "Input tokens exceed the configured limit of 272000 tokens. Your messages resulted in "
+        "300000 tokens. Please reduce the length of the messages.",
+        {},
+        300000,
+        272000,
+    ),
+    (
+        "separators",
+        "This model's maximum context length is 131,072 tokens. However, your messages "
+        "resulted in 140,001 tokens.",
+        {},
+        140001,
+        131072,
+    ),
+    (
+        "llama-cpp",
+        "request (24071 tokens) exceeds the available context size (8192 tokens), try "
+        "increasing it",
+        {},
+        24071,
+        8192,
+    ),
+    (
+        "llama-cpp-fields",
+        "the request exceeds the available context size. try increasing the context "
+        "size or enable context shift",
+        {"type": "exceed_context_size_error", "n_prompt_tokens": 14429, "n_ctx": 8192},
+        14429,
+        8192,
+    ),
+    ("llama-cpp-python", "Requested tokens (2285) exceed context window of 2048", {}, 2285, 2048),
+    ("lmstudio", "Cannot truncate prompt with n_keep (9000) >= n_ctx (4096)", {}, 9000, 4096),
+    (
+        "mistral",
+        "Prompt contains 40123 tokens and 0 draft tokens, too large for model with 32768 "
+        "maximum context length",
+        {},
+        40123,
+        32768,
+    ),
+    (
+        "fireworks",
+        "The prompt is too long: 140000, model maximum context length: 131071",
+        {},
+        140000,
+        131071,
+    ),
+    ("anthropic", "prompt is too long: 210000 tokens > 200000 maximum", {}, 210000, 200000),
+    (
+        "lines",
+        "This model's maximum context length is 4096\n tokens. However, your messages\n "
+        "resulted in 5000 tokens.",
+        {},
+        5000,
+        4096,
+    ),
+]
+UNCOUNTED = [
+    ("glm", "Prompt exceeds max length", {"code": "1261"}),
+    (
+        "qwen",
+        "<400> InternalError.Algo.InvalidParameter: Range of input length should be [1, 129024]",
+        {},
+    ),
+    ("ollama", "prompt too long; exceeded max context length by 812 tokens", {}),
+    ("ollama-length", "the input length exceeds the context length", {}),
+    (
+        "groq",
+        "Please reduce the length of the messages or completion.",
+        {"code": "context_length_exceeded"},
+    ),
+    ("bedrock", "Input is too long for requested model.", {}),
+    ("minimax", "invalid params, context window exceeds limit (2013)", {}),
+    (
+        "openai",
+        "Your input exceeds the context window of this model. Please adjust your input.",
+        {},
+    ),
+    ("vllm-negative", "max_tokens must be at least 1, got -904.", {}),
+    ("cohere", "too many tokens: size limit exceeded by 1000 tokens.", {}),
+    ("code-only", "Invalid request", {"code": "context_length_exceeded"}),
+    ("litellm", "litellm.ContextWindowExceededError: OpenAIException", {}),
+    ("github", "Request body too large for gpt-4.1 model. Max size: 8000 tokens.", {}),
+    ("capitals", "PROMPT IS TOO LONG", {}),
+]
+OTHERS = [
+    "Rate limit reached for gpt-4o on tokens per min (TPM): "
+    "Limit 30000, Used 20000, Requested 15000.",
+    "Invalid 'tools[0].function.name': string too long. Expected a string with maximum length 64.",
+    "The image size exceeds the limit of 5 MB.",
+    "You exceeded your current quota, please check your plan and billing details.",
+    "max_tokens is too large: 64000. This model supports at most 8192 completion tokens.",
+    "Invalid 'stop': array too long.",
+    "model `x` not found",
+]
+
+
+@pytest.mark.parametrize(
+    ("message", "details", "prompt", "window"),
+    [pytest.param(*row, id=name) for name, *row in COUNTED],
+)
+def test_counts_of_each_wording(message, details, prompt, window):
+    """The counts in a server's words become those of the API's sentence."""
+    overflow = find_overflow(message, details)
+    assert overflow == Overflow(prompt, window)
+    assert overflow.error("it", 1).message == (
+        f"prompt is too long: {prompt} tokens > {window} maximum"
+    )
+
+
+@pytest.mark.parametrize(
+    ("message", "details"), [pytest.param(*row, id=name) for name, *row in UNCOUNTED]
+)
+def test_wordings_without_counts(message, details):
+    """Without counts the client still compacts, since the sentence begins as the API's does."""
+    overflow = find_overflow(message, details)
+    assert overflow is not None
+    assert overflow.error("it", 1).message.startswith("prompt is too long")
+
+
+@pytest.mark.parametrize("message", OTHERS)
+def test_other_limits_are_no_overflow(message):
+    """A limit of something else does not make the client compact."""
+    assert find_overflow(message, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("message", "total"),
+    [
+        (
+            "Please reduce the length of the messages or completion. "
+            "Current length is 42328 while limit "
+            "is 40000",
+            42328,
+        ),
+        (
+            "Request too large for model `m` on tokens per minute (TPM): "
+            "Limit 40000, Requested 42328, "
+            "please reduce your message size and try again.",
+            42328,
+        ),
+    ],
+    ids=["cerebras", "groq"],
+)
+@pytest.mark.parametrize(("requested", "prompt"), [(32000, 10328), (1000, 41328), (50000, 42328)])
+def test_a_total_includes_the_requested_answer(message, total, requested, prompt):
+    """Where a server counts prompt and answer together, the answer is subtracted."""
+    assert find_overflow(message, {}, requested_tokens=requested) == Overflow(prompt, 40000)
+    assert total == 42328
+
+
+@pytest.mark.parametrize(
+    ("message", "limit"),
+    [
+        ("max_tokens exceeds server limit (4096)", 4096),
+        (
+            "max_tokens is too large: 64000. This model supports at most 16384 completion tokens",
+            16384,
+        ),
+        ("max_tokens: 64000 > 32000, which is the maximum allowed number of output tokens", 32000),
+        ("Invalid max_tokens value, the valid range of max_tokens is [1, 8192]", 8192),
+        (
+            "<400> InternalError.Algo.InvalidParameter: Range of max_tokens should be [1,\n 8192]",
+            8192,
+        ),
+        (
+            "`max_tokens` must be less than or equal to `32768`, the "
+            "maximum value for `max_tokens` is "
+            "less than the `context_window` for this model",
+            32768,
+        ),
+        (
+            "The parameter max_tokens specified in the request is not "
+            "valid: integer above maximum value, "
+            "expected a value <= 32768, but got 64000 instead.",
+            32768,
+        ),
+        (
+            "Unable to submit request because it has a maxOutputTokens "
+            "value of 65536 but the supported "
+            "range is from 1 (inclusive) to 8193 (exclusive).",
+            8192,
+        ),
+        ("The maximum tokens you requested exceeds the model limit of 4096.", 4096),
+        ("max_completion_tokens must be at most 16,384", 16384),
+        ("This model's maximum context length is 4096 tokens.", 0),
+        ("`max_tokens` must be greater than `thinking.budget_tokens`", 0),
+    ],
+)
+def test_the_longest_answer_in_each_wording(message, limit):
+    """A server's limit of max_tokens is read from its words; 0 if they name none."""
+    assert longest_answer(message) == limit
+
+
+def test_the_settings_extend_the_table():
+    """A pattern of the settings recognises words that the table does not know."""
+    message = "Zu lang: 5000 von 4096"
+    assert find_overflow(message, {}) is None
+    pattern = r"zu lang: (?P<prompt>\d+) von (?P<window>\d+)"
+    assert find_overflow(message, {}, patterns=[pattern]) == Overflow(5000, 4096)

@@ -1,0 +1,185 @@
+"""The input of one tool call, assembled from the pieces that a server sends.
+
+Servers begin with an empty object before the real one, send `null`, nothing or blanks for no
+input, or a string that holds the object. All of these become the text of one JSON object. Nothing
+is given out that may turn out to be such a placeholder.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from anyclaude.relay.halves import LOST, Halves
+
+# An input that stands for none, whole or begun; the real one may follow.
+_HELD: Final = re.compile(r"\s*(\{\s*\}?|\[\s*\]?|n(u(ll?)?)?)?\s*")
+_PLACEHOLDERS: Final = re.compile(r"(\s*(\{\s*\}|\[\s*\]|null)\s*)+(?=[{\"])")
+_NONE: Final[tuple[Any, ...]] = (None, "", "null", "{}", [])
+_ESCAPE: Final = re.compile(r"\\u[0-9a-fA-F]{4}|\\[^u]|[^\\]+|\\u?[0-9a-fA-F]{0,3}", re.DOTALL)
+_ESCAPED_HALF: Final = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_INVALID: Final = object()
+
+
+class _Brackets:
+    """Whether all brackets and strings of a JSON text are closed."""
+
+    _TELLING: Final = re.compile(r'[\[\]{}"\\]')
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._in_string = False
+        self._escaped_at = -1
+        self._length = 0
+
+    def feed(self, piece: str) -> bool:
+        for found in self._TELLING.finditer(piece):
+            self._see(found[0], self._length + found.start())
+        self._length += len(piece)
+        return self._depth <= 0 and not self._in_string
+
+    def _see(self, character: str, position: int) -> None:
+        if self._escaped_at == position:
+            return
+        if self._in_string and character == "\\":
+            self._escaped_at = position + 1
+        elif character == '"':
+            self._in_string = not self._in_string
+        elif not self._in_string:
+            self._depth += 1 if character in "[{" else -1
+
+
+class Arguments:
+    """Pieces in, the text of one JSON object out."""
+
+    def __init__(self) -> None:
+        # The text so far, without a placeholder before it.
+        self.text = ""
+        # `text` is one whole JSON object.
+        self.is_complete = False
+        self._sent = 0
+        self._brackets = _Brackets()
+        self._halves = Halves()
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing but what stands for no input has come."""
+        return bool(_HELD.fullmatch(self.text))
+
+    @property
+    def value(self) -> Any:
+        """The parsed input; None while it is incomplete or empty."""
+        return parsed(self.text) if self.is_complete else None
+
+    def feed(self, piece: str) -> None:
+        """Adds a piece. After the end of a whole object only blanks may follow; see `extends`."""
+        piece = self._halves.feed(piece)
+        if self.is_complete and self.repeats(piece):
+            return
+        if not self._sent and (found := _PLACEHOLDERS.match(self.text + piece)):
+            self.text, piece = "", (self.text + piece)[found.end() :]
+            self._brackets, self.is_complete = _Brackets(), False
+        self.text += piece
+        # Parsing after every piece would be quadratic.
+        if self._brackets.feed(piece):
+            self._look_for_end()
+
+    def extends(self, piece: str) -> bool:
+        """Whether `piece` can continue the input."""
+        return self.is_empty or not self.is_complete or not piece.strip()
+
+    def repeats(self, piece: str) -> bool:
+        """Whether `piece` is the whole input once more, or stands for no input."""
+        value = parsed(piece)
+        return value == self.value or value in _NONE or value == {}
+
+    def _look_for_end(self) -> None:
+        value = parsed(self.text)
+        if isinstance(value, str) and isinstance(parsed(value), dict):
+            self.text, value = value, parsed(value)
+        self.is_complete = isinstance(value, dict)
+
+    def take(self) -> str:
+        """What may be given out now."""
+        if self.is_empty or not self.text.lstrip().startswith("{"):
+            return ""
+        return self._given(is_last=False)
+
+    def settle(self) -> str:
+        """The rest, since no more pieces follow.
+
+        Raises:
+            ValueError: the pieces are not one JSON object.
+        """
+        self.text += self._halves.finish()
+        if not self._sent and (not self.text.strip() or parsed(self.text) in _NONE):
+            self.text, self.is_complete = "{}", True
+        if not self.is_complete:
+            raise ValueError("the arguments are not one JSON object")
+        return self._given(is_last=True)
+
+    def _given(self, *, is_last: bool) -> str:
+        text, length = _without_halves(self.text[self._sent :], is_last=is_last)
+        self._sent += length
+        return text
+
+
+def _without_halves(text: str, *, is_last: bool) -> tuple[str, int]:
+    """JSON text without escaped halves of surrogate pairs, and how much of `text` it stands for.
+
+    An escape at the end, whose rest may follow, is left for the next call.
+    """
+    if "\\" not in text:
+        return text, len(text)
+    given: list[str] = []
+    high, done = "", 0
+    for found in _ESCAPE.finditer(text):
+        token = found[0]
+        if token[0] == "\\" and len(token) < (6 if token[1:2] == "u" else 2):
+            break
+        half = token[3] if _ESCAPED_HALF.fullmatch(token) else ""
+        is_low = bool(half) and half in "cdefCDEF"
+        if high and not is_low:
+            given.append(LOST)
+            high, done = "", found.start()
+        if half and not is_low:
+            high = token
+            continue
+        given.append(token if high or not is_low else LOST)
+        if high:
+            given.insert(-1, high)
+        high, done = "", found.end()
+    if high and is_last:
+        given.append(LOST)
+        done = len(text)
+    return "".join(given), done
+
+
+def parsed(text: str) -> Any:
+    """The JSON value of `text`; a value of its own that equals nothing if it is not JSON."""
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return _INVALID
+
+
+def is_whole(text: str) -> bool:
+    """Whether a piece is all the input of a call, or stands for none."""
+    arguments = Arguments()
+    arguments.feed(text)
+    try:
+        arguments.settle()
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
+
+
+def text_of(arguments: object) -> str:
+    """Arguments as text, whether the server sends text or an object."""
+    if isinstance(arguments, str):
+        return arguments
+    return json.dumps(arguments, ensure_ascii=False) if isinstance(arguments, Mapping) else ""
