@@ -121,6 +121,12 @@ class ControlClient:
         )
         return response.worker
 
+    def forget_learned(self, mode: str) -> control_pb2.ForgetLearnedResponse:
+        response: control_pb2.ForgetLearnedResponse = self.call(
+            self._workers.ForgetLearned, control_pb2.ForgetLearnedRequest(mode=mode)
+        )
+        return response
+
     def list_caches(self) -> cache_pb2.ListCachesResponse:
         """Every cache, all pages put together."""
         request = cache_pb2.ListCachesRequest()

@@ -53,6 +53,8 @@ async def status(daemon: Daemon) -> control_pb2.Status:
         _add_caches(answer, seen[CACHE_WORKER])
         answer.notices.extend(_notices(seen[CACHE_WORKER]))
         answer.notices.extend(wired_notices(answer.memory))
+    if worker and mode.is_relayed:
+        answer.notices.extend(_learned_notices(mode, worker.upstream(mode.name)))
     if mode.worker == CACHE_WORKER:
         answer.problems.extend(memory_problems(answer.memory))
     return answer
@@ -148,6 +150,15 @@ def wired_notices(memory: worker_pb2.MemoryStatus) -> list[str]:
         f"the {_gigabytes(most)} that Metal recommends: if macOS compresses them, the model runs "
         "at a fraction of its speed. A smaller model or cache.kv_bits = 8 takes less; "
         "mlx.wired_limit_bytes keeps them in memory, with the risk that docs/cache.md describes."
+    ]
+
+
+def _learned_notices(mode: Mode, upstream: worker_pb2.UpstreamStatus | None) -> list[str]:
+    if upstream is None or not upstream.learned:
+        return []
+    return [
+        f"Requests to {mode.name} are adapted to what its server refused: "
+        f"{', '.join(upstream.learned)}. `anyclaudectl worker forget {mode.name}` forgets it."
     ]
 
 

@@ -83,6 +83,14 @@ class WorkerClient:
             self._changes.notify()
         return status
 
+    async def forget_learned(self, mode: str) -> list[str]:
+        """Makes the relay forget what the server of `mode` was seen to refuse; returns that."""
+        stub: Any = worker_pb2_grpc.WorkerServiceStub(await self.child.channel())  # type: ignore[no-untyped-call]
+        forgotten: worker_pb2.ForgetLearnedResponse = await stub.ForgetLearned(
+            worker_pb2.ForgetLearnedRequest(mode=mode), timeout=STATUS_SECONDS
+        )
+        return list(forgotten.learned)
+
     async def glance(self) -> worker_pb2.GetStatusResponse | None:
         """The status now; the last one known while the worker is busy; None while it is down."""
         try:

@@ -171,6 +171,17 @@ def test_workers(commands: Commands, control: ScriptedControl) -> None:
     assert json.loads(restarted.stdout)["worker"]["state"] == "ready"
 
 
+def test_worker_forget(commands: Commands, control: ScriptedControl) -> None:
+    """`worker forget MODE` prints what was learned of the mode's server."""
+    learned = control_pb2.ForgetLearnedResponse(learned=["refuses top_k"])
+    control.answers["ForgetLearned"] = learned
+    done = commands.ctl("worker", "forget", "openrouter")
+    assert done.stdout == "Forgotten of the server of openrouter: refuses top_k.\n"
+    assert control.requests("ForgetLearned")[0].mode == "openrouter"
+    printed = json.loads(commands.ctl("worker", "forget", "openrouter", "--json").stdout)
+    assert printed["learned"] == ["refuses top_k"]
+
+
 def test_metrics(commands: Commands, control: ScriptedControl) -> None:
     """`metrics` prints a table, Prometheus text, or JSON with labels."""
     control.answers["GetMetrics"] = control_pb2.GetMetricsResponse(

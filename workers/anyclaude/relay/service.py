@@ -81,6 +81,15 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
             upstreams=[upstream.status() for upstream in self._upstreams.values()],
         )
 
+    async def ForgetLearned(
+        self, request: pb.ForgetLearnedRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ForgetLearnedResponse:
+        upstream = self._upstreams.get(request.mode)
+        learned = upstream.quirks.describe() if upstream else []
+        if upstream:
+            upstream.forget()
+        return pb.ForgetLearnedResponse(learned=learned)
+
     def _find(self, mode: str) -> Upstream:
         if mode in self._upstreams:
             return self._upstreams[mode]

@@ -285,6 +285,7 @@ class Upstream:
             has_key=self.key.is_set,
             last_error=self._last_error,
             running_requests=self.running,
+            learned=self.quirks.describe(),
         )
         if self._last_error:
             status.last_error_time.FromMilliseconds(int(self._last_error_time * 1000))

@@ -1,4 +1,4 @@
-"""`anyclaudectl worker list|restart`: the processes that the daemon supervises."""
+"""`anyclaudectl worker list|restart|forget`: the processes that the daemon supervises."""
 
 from typing import Annotated
 
@@ -34,3 +34,19 @@ def restart(
         emit({"worker": to_dict(worker)})
     else:
         show_workers([worker])
+
+
+@app.command("forget")
+def forget(
+    mode: Annotated[str, typer.Argument(help="A mode that another server answers.")],
+    json: Json = False,
+) -> None:
+    """Forget what the server behind a mode was seen to refuse, so that it is asked again."""
+    with connect() as client:
+        answer = client.forget_learned(mode)
+    if json:
+        emit(to_dict(answer))
+    elif answer.learned:
+        print(f"Forgotten of the server of {mode}: {', '.join(answer.learned)}.")
+    else:
+        print(f"Nothing was learned of the server of {mode}.")

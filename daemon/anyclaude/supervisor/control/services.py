@@ -14,7 +14,7 @@ from anyclaude.control.v1 import control_pb2, control_pb2_grpc
 from anyclaude.runtime.call_errors import CallError, rpc_method
 from anyclaude.runtime.upstreams import SwitchPolicy
 from anyclaude.supervisor import modes
-from anyclaude.supervisor.child import StoppingError, UnknownChildError
+from anyclaude.supervisor.child import NotReadyError, StoppingError, UnknownChildError
 from anyclaude.supervisor.daemon import Daemon
 from anyclaude.supervisor.metrics import Scrape
 from anyclaude.supervisor.modes import CACHE_WORKER, RELAY, Mode
@@ -199,6 +199,26 @@ class WorkerControlService(_Service, control_pb2_grpc.WorkerControlServiceServic
         except StoppingError as error:
             raise CallError(grpc.StatusCode.UNAVAILABLE, "STOPPING", str(error)) from None
         return control_pb2.RestartWorkerResponse(worker=worker(child, self._daemon.clock))
+
+    @rpc_method
+    async def ForgetLearned(
+        self, request: control_pb2.ForgetLearnedRequest
+    ) -> control_pb2.ForgetLearnedResponse:
+        relay = self._daemon.workers.get(RELAY)
+        mode = self._daemon.modes.get(request.mode)
+        if relay is None or mode is None or not mode.is_relayed:
+            known = [name for name, each in self._daemon.modes.items() if each.is_relayed]
+            raise CallError(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                "UNKNOWN_MODE",
+                f"No server answers in mode {request.mode}. Modes with one: {', '.join(known)}.",
+                {"mode": request.mode},
+            )
+        try:
+            learned = await relay.forget_learned(mode.name)
+        except (NotReadyError, grpc.aio.AioRpcError) as error:
+            raise CallError(grpc.StatusCode.UNAVAILABLE, "NOT_READY", str(error)) from None
+        return control_pb2.ForgetLearnedResponse(learned=learned)
 
 
 class MetricsService(_Service, control_pb2_grpc.MetricsServiceServicer):

@@ -363,6 +363,11 @@ class WorkerControlServiceStub(object):
                 request_serializer=anyclaude_dot_control_dot_v1_dot_control__pb2.RestartWorkerRequest.SerializeToString,
                 response_deserializer=anyclaude_dot_control_dot_v1_dot_control__pb2.RestartWorkerResponse.FromString,
                 _registered_method=True)
+        self.ForgetLearned = channel.unary_unary(
+                '/anyclaude.control.v1.WorkerControlService/ForgetLearned',
+                request_serializer=anyclaude_dot_control_dot_v1_dot_control__pb2.ForgetLearnedRequest.SerializeToString,
+                response_deserializer=anyclaude_dot_control_dot_v1_dot_control__pb2.ForgetLearnedResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerControlServiceServicer(object):
@@ -381,6 +386,13 @@ class WorkerControlServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForgetLearned(self, request, context):
+        """Forgets what the server behind a relayed mode was seen to refuse.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerControlServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -393,6 +405,11 @@ def add_WorkerControlServiceServicer_to_server(servicer, server):
                     servicer.RestartWorker,
                     request_deserializer=anyclaude_dot_control_dot_v1_dot_control__pb2.RestartWorkerRequest.FromString,
                     response_serializer=anyclaude_dot_control_dot_v1_dot_control__pb2.RestartWorkerResponse.SerializeToString,
+            ),
+            'ForgetLearned': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetLearned,
+                    request_deserializer=anyclaude_dot_control_dot_v1_dot_control__pb2.ForgetLearnedRequest.FromString,
+                    response_serializer=anyclaude_dot_control_dot_v1_dot_control__pb2.ForgetLearnedResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -449,6 +466,33 @@ class WorkerControlService(object):
             '/anyclaude.control.v1.WorkerControlService/RestartWorker',
             anyclaude_dot_control_dot_v1_dot_control__pb2.RestartWorkerRequest.SerializeToString,
             anyclaude_dot_control_dot_v1_dot_control__pb2.RestartWorkerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetLearned(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anyclaude.control.v1.WorkerControlService/ForgetLearned',
+            anyclaude_dot_control_dot_v1_dot_control__pb2.ForgetLearnedRequest.SerializeToString,
+            anyclaude_dot_control_dot_v1_dot_control__pb2.ForgetLearnedResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -469,7 +469,7 @@ class DiskStatus(_message.Message):
     def __init__(self, folder: _Optional[str] = ..., state: _Optional[_Union[DiskState, str]] = ..., records: _Optional[int] = ..., bytes: _Optional[int] = ..., budget_bytes: _Optional[int] = ..., pending_bytes: _Optional[int] = ..., written_records: _Optional[int] = ..., loaded_records: _Optional[int] = ..., failed_writes: _Optional[int] = ..., skipped_writes: _Optional[int] = ..., quarantined_records: _Optional[int] = ..., last_error: _Optional[str] = ..., other_version_records: _Optional[int] = ..., pending_writes: _Optional[int] = ...) -> None: ...
 
 class UpstreamStatus(_message.Message):
-    __slots__ = ("name", "base_url", "is_loopback", "dialect", "breaker", "reachability", "model", "has_key", "last_error", "last_error_time", "running_requests")
+    __slots__ = ("name", "base_url", "is_loopback", "dialect", "breaker", "reachability", "model", "has_key", "last_error", "last_error_time", "running_requests", "learned")
     NAME_FIELD_NUMBER: _ClassVar[int]
     BASE_URL_FIELD_NUMBER: _ClassVar[int]
     IS_LOOPBACK_FIELD_NUMBER: _ClassVar[int]
@@ -481,6 +481,7 @@ class UpstreamStatus(_message.Message):
     LAST_ERROR_FIELD_NUMBER: _ClassVar[int]
     LAST_ERROR_TIME_FIELD_NUMBER: _ClassVar[int]
     RUNNING_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    LEARNED_FIELD_NUMBER: _ClassVar[int]
     name: str
     base_url: str
     is_loopback: bool
@@ -492,7 +493,20 @@ class UpstreamStatus(_message.Message):
     last_error: str
     last_error_time: _timestamp_pb2.Timestamp
     running_requests: int
-    def __init__(self, name: _Optional[str] = ..., base_url: _Optional[str] = ..., is_loopback: bool = ..., dialect: _Optional[_Union[Dialect, str]] = ..., breaker: _Optional[_Union[BreakerState, str]] = ..., reachability: _Optional[_Union[Reachability, str]] = ..., model: _Optional[_Union[ModelInfo, _Mapping]] = ..., has_key: bool = ..., last_error: _Optional[str] = ..., last_error_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., running_requests: _Optional[int] = ...) -> None: ...
+    learned: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., base_url: _Optional[str] = ..., is_loopback: bool = ..., dialect: _Optional[_Union[Dialect, str]] = ..., breaker: _Optional[_Union[BreakerState, str]] = ..., reachability: _Optional[_Union[Reachability, str]] = ..., model: _Optional[_Union[ModelInfo, _Mapping]] = ..., has_key: bool = ..., last_error: _Optional[str] = ..., last_error_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., running_requests: _Optional[int] = ..., learned: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ForgetLearnedRequest(_message.Message):
+    __slots__ = ("mode",)
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    mode: str
+    def __init__(self, mode: _Optional[str] = ...) -> None: ...
+
+class ForgetLearnedResponse(_message.Message):
+    __slots__ = ("learned",)
+    LEARNED_FIELD_NUMBER: _ClassVar[int]
+    learned: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, learned: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
     __slots__ = ("id", "display_name", "path", "fingerprint", "context_window_tokens", "is_demo", "has_tools", "has_thinking", "takes_images")

@@ -49,6 +49,11 @@ class WorkerServiceStub(object):
                 request_serializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.ForgetLearned = channel.unary_unary(
+                '/anyclaude.worker.v1.WorkerService/ForgetLearned',
+                request_serializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.ForgetLearnedRequest.SerializeToString,
+                response_deserializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.ForgetLearnedResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerServiceServicer(object):
@@ -74,6 +79,13 @@ class WorkerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForgetLearned(self, request, context):
+        """Forgets what the server of a relayed mode was seen to refuse. UNIMPLEMENTED by other workers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -91,6 +103,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.GetStatusRequest.FromString,
                     response_serializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'ForgetLearned': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetLearned,
+                    request_deserializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.ForgetLearnedRequest.FromString,
+                    response_serializer=anyclaude_dot_worker_dot_v1_dot_worker__pb2.ForgetLearnedResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -174,6 +191,33 @@ class WorkerService(object):
             '/anyclaude.worker.v1.WorkerService/GetStatus',
             anyclaude_dot_worker_dot_v1_dot_worker__pb2.GetStatusRequest.SerializeToString,
             anyclaude_dot_worker_dot_v1_dot_worker__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetLearned(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anyclaude.worker.v1.WorkerService/ForgetLearned',
+            anyclaude_dot_worker_dot_v1_dot_worker__pb2.ForgetLearnedRequest.SerializeToString,
+            anyclaude_dot_worker_dot_v1_dot_worker__pb2.ForgetLearnedResponse.FromString,
             options,
             channel_credentials,
             insecure,
