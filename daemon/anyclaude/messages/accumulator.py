@@ -15,10 +15,14 @@ class MessageAccumulator:
         self._is_open = False
 
     def add(self, event: Event) -> None:
-        """Adds the next event of an `EventMachine`, which is neither a ping nor an error."""
+        """Adds the next event of an `EventMachine`, which is neither a ping nor an error.
+
+        A second message_start begins the message anew.
+        """
         match event["type"]:
             case "message_start":
                 self._message = {**event["message"], "content": []}
+                self._is_open = False
             case "content_block_start":
                 self._message["content"].append(dict(event["content_block"]))
                 self._pieces = []

@@ -20,16 +20,22 @@ _GONE: Final = {
 }
 
 
+class WorkerGoneError(ApiError):
+    """The worker ended before its response did, or does not run."""
+
+
 def restarting() -> ApiError:
     """This process ends before the response does."""
     return overloaded("anyclaude is restarting.", _DRAIN_RETRY_AFTER_SECONDS)
 
 
-def gone(route: frontend.Route, why: str) -> ApiError:
+def gone(route: frontend.Route, why: str) -> WorkerGoneError:
     """The worker ended before its response did, or does not run."""
     log.warning("worker gone", mode=route.mode, generation=route.generation, why=why)
-    return overloaded(
-        "The model worker went away; it is being started again.", retry_after_seconds(route)
+    return WorkerGoneError(
+        529,
+        "The model worker went away; it is being started again.",
+        retry_after_seconds=retry_after_seconds(route),
     )
 
 

@@ -31,6 +31,7 @@ from anyclaude.proxy.passthrough import Passthrough
 from anyclaude.proxy.records import RecordFeed
 from anyclaude.proxy.routes import RouteTable
 from anyclaude.proxy.server import HttpServer
+from anyclaude.proxy.submission import Submissions
 from anyclaude.proxy.workers import Workers
 from anyclaude.runtime import channels, logs
 from anyclaude.runtime.child import Birth, Child, ExitCode, begin
@@ -63,12 +64,13 @@ class _Frontend:
         routes = RouteTable()
         workers = Workers(self.drained)
         self.workers = workers
+        submissions = Submissions(workers, routes, self.drained, server.worker_restart_wait_seconds)
         self.records = RecordFeed(birth.settings.log.max_records)
         self.service = FrontendService(routes, workers, self.records)
         admission = Admission(server.max_requests)
         token = read_token(server.auth_token_file)
         router = build_router(
-            MessagesEndpoint(routes, workers, admission, Policy(birth.settings)),
+            MessagesEndpoint(routes, workers, submissions, admission, Policy(birth.settings)),
             Endpoints(birth.paths, routes),
             Passthrough(routes, workers, admission, token),
         )

@@ -2,6 +2,7 @@
 
 Nothing is sent before the worker has accepted or refused the request, or the wait for that is over:
 until then an error is an HTTP status. Afterwards it is an `error` event, and nothing follows it.
+A worker that dies before any content was sent makes the generation start again.
 """
 
 import asyncio
@@ -13,8 +14,8 @@ from anyclaude.messages.accumulator import MessageAccumulator
 from anyclaude.messages.errors import ApiError
 from anyclaude.messages.events import Event, EventMachine, GrammarError
 from anyclaude.proxy.context import RequestContext
-from anyclaude.proxy.generation import Generation
 from anyclaude.proxy.response import EventStream
+from anyclaude.proxy.submission import Submission
 from anyclaude.worker.v1 import worker_pb2 as worker
 
 log = structlog.get_logger("anyclaude.proxy.message_response")
@@ -26,11 +27,16 @@ class MessageResponse:
     """Reads one generation through the grammar, and records what it reports."""
 
     def __init__(
-        self, context: RequestContext, generation: Generation, machine: EventMachine
+        self, context: RequestContext, submission: Submission, message_id: str, model: str
     ) -> None:
         self._context = context
-        self._generation = generation
-        self._machine = machine
+        self._submission = submission
+        self._message_id = message_id
+        self._model = model
+        self._machine = EventMachine(message_id, model)
+        self._attempt = submission.attempt
+        # Whether the stream has its message_start, which a second attempt must not repeat.
+        self._is_started = False
         # Raised once the events before it are sent.
         self._grammar_error: ApiError | None = None
 
@@ -80,10 +86,18 @@ class MessageResponse:
             if events is None:
                 await stream.ping()
             else:
-                await stream.send(events)
+                await self._send(stream, events)
             if self._machine.ended:
                 return
             events = await self._next(stream.seconds_to_ping())
+
+    async def _send(self, stream: EventStream, events: list[Event]) -> None:
+        if self._is_started:
+            events = [event for event in events if event["type"] != "message_start"]
+        self._is_started = self._machine.started
+        if any(event["type"] == "content_block_start" for event in events):
+            self._submission.commit()
+        await stream.send(events)
 
     async def _send_error(self, stream: EventStream, error: ApiError) -> None:
         self._context.record.set_error(error)
@@ -96,7 +110,10 @@ class MessageResponse:
         """
         if self._grammar_error is not None:
             raise self._grammar_error
-        received = await self._generation.next(timeout)
+        received = await self._submission.next(timeout)
+        if self._attempt != self._submission.attempt:
+            self._attempt = self._submission.attempt
+            self._machine = EventMachine(self._message_id, self._model)
         if not received:
             return None
         events: list[Event] = []
@@ -118,6 +135,7 @@ class MessageResponse:
         match event.WhichOneof("event"):
             case "block_delta" | "block_start":
                 record.set_first_content()
+                self._submission.begin_answer()
             case "started":
                 record.set_started(event.started)
                 cache_read = str(event.started.usage.cache_read_tokens)

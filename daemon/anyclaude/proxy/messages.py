@@ -4,7 +4,7 @@ from typing import Final
 
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.messages.errors import ApiError, overloaded
-from anyclaude.messages.events import EventMachine, new_message_id
+from anyclaude.messages.events import new_message_id
 from anyclaude.messages.identity import identify
 from anyclaude.messages.requests import (
     CountTokensRequest,
@@ -17,6 +17,7 @@ from anyclaude.proxy.auto import AUTO, Choice, Policy
 from anyclaude.proxy.context import RequestContext
 from anyclaude.proxy.message_response import MessageResponse
 from anyclaude.proxy.routes import RouteTable
+from anyclaude.proxy.submission import Submissions
 from anyclaude.proxy.workers import Workers
 from anyclaude.worker.v1 import worker_pb2 as worker
 
@@ -27,10 +28,16 @@ _SERVER_FAULT: Final = 500
 
 class MessagesEndpoint:
     def __init__(
-        self, routes: RouteTable, workers: Workers, admission: Admission, policy: Policy
+        self,
+        routes: RouteTable,
+        workers: Workers,
+        submissions: Submissions,
+        admission: Admission,
+        policy: Policy,
     ) -> None:
         self._routes = routes
         self._workers = workers
+        self._submissions = submissions
         self._admission = admission
         self._policy = policy
 
@@ -93,11 +100,12 @@ class MessagesEndpoint:
             mode=route.mode,
             message_id=new_message_id(),
         )
-        async with self._workers.generate(route, call) as generation:
+        # Mode auto tries its next mode, rather than wait for the next worker of this one.
+        may_wait = not context.record.route_reason
+        async with self._submissions.submit(route, call, may_wait=may_wait) as submission:
             request = request or _validate(context, body)
             context.record.omits_error_messages = route.relayed
-            machine = EventMachine(call.message_id, request.model)
-            response = MessageResponse(context, generation, machine)
+            response = MessageResponse(context, submission, call.message_id, request.model)
             if request.stream:
                 await response.send_stream(deadline)
             else:

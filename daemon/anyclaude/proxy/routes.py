@@ -95,6 +95,15 @@ class RouteTable:
                 if error.status != 529 or not await self._change_before(deadline):
                     raise
 
+    async def wait_next(self, dead: frontend.Route, deadline: float) -> frontend.Route:
+        """As `wait_ready` for the mode of `dead`, but waits for a later worker than that one."""
+        while True:
+            route = await self.wait_ready(dead.mode, deadline)
+            if route.generation != dead.generation:
+                return route
+            if not await self._change_before(deadline):
+                raise _not_ready(route)
+
     async def _change_before(self, deadline: float) -> bool:
         try:
             async with asyncio.timeout_at(deadline):

@@ -3,6 +3,7 @@
 import json
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -155,6 +156,16 @@ def _killed(stage: Stage) -> str:
         shown = stage.show(_whole(answer, seen))
     stage.recovered()
     return shown
+
+
+def _killed_twice(stage: Stage) -> str:
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(stage.post, max_tokens=100_000)
+        for _ in range(2):
+            stage.wait_running()
+            stage.kill_worker()
+            stage.recovered()
+        return answer.result()
 
 
 def _cut(stage: Stage) -> str:
@@ -470,6 +481,14 @@ _WITHIN = Chapter(
             "Claude Code sends the request again. The worker is restarted automatically and reads "
             "its caches from disk.",
             _killed,
+        ),
+        Example(
+            "The local worker died twice with the same request",
+            "A request of which nothing is answered yet waits for the next worker and is submitted "
+            "again. If that worker dies as well, the request may be the cause.",
+            "See why it died (`anyclaudectl worker list`). If memory is short, use a smaller model "
+            "or compact the conversation.",
+            _killed_twice,
         ),
         Example(
             "A server's connection ended",

@@ -177,6 +177,10 @@ class Stage:
     def kill_worker(self) -> None:
         os.kill(self.service.worker("mlx").pid, signal.SIGKILL)
 
+    def wait_running(self) -> None:
+        """Waits until the local model works on one request."""
+        self.service.poll(lambda status: status.running_requests == 1)
+
     def recovered(self) -> None:
         """Waits until the local model responds again."""
         self.service.ready()

@@ -13,7 +13,10 @@ from tests.integration.scripted_worker import ScriptedWorker
 
 @pytest.fixture(scope="module")
 def shared_front() -> Iterator[FrontendProcess]:
-    with FrontendProcess(accept_wait_seconds=0.3, ping_interval_seconds=0.2) as process:
+    """A scripted worker that dies is not replaced, so no request waits for the next one."""
+    with FrontendProcess(
+        accept_wait_seconds=0.3, ping_interval_seconds=0.2, worker_restart_wait_seconds=0
+    ) as process:
         yield process
 
 

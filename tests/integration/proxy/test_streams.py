@@ -211,7 +211,7 @@ def test_worker_killed_before_the_start(body: dict[str, Any]) -> None:
     for stream in (True, False):
         with (
             dying_worker(0) as path,
-            FrontendProcess(accept_wait_seconds=20) as front,
+            FrontendProcess(accept_wait_seconds=20, worker_restart_wait_seconds=0) as front,
             httpx.Client(base_url=front.base_url, timeout=30) as http,
         ):
             front.push(route(path, retry_after_seconds=4))
