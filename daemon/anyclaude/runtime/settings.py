@@ -133,6 +133,24 @@ class MlxSettings(_Section):
     stop_grace_seconds: float = Field(5.0, ge=0)
 
 
+class GrammarSettings(_Section):
+    """The grammars that keep tool calls and structured answers valid for their schemas."""
+
+    # How many compiled grammars and prepared tools are kept. A request of 1,000 tools uses 1,000.
+    cached_grammars: int = Field(16, ge=1)
+    cached_tools: int = Field(4096, ge=1)
+    # Work of llguidance after which a schema counts as too large: about 50,000 steps take a
+    # millisecond when a grammar is compiled, and about 14,000 for each token.
+    compile_steps: int = Field(1_000_000, ge=1)
+    token_steps: int = Field(200_000, ge=1)
+    # Sizes after which it counts as too large; a state takes about 2 kB.
+    max_enum_values: int = Field(2000, ge=1)
+    max_symbols: int = Field(500_000, ge=1)
+    max_states: int = Field(250_000, ge=1)
+    # Random tokens that are written to try a grammar whose cost only shows while it is used.
+    trial_tokens: int = Field(32, ge=1)
+
+
 class RelaySettings(_Section):
     """The relay worker; its servers are in `upstreams`."""
 
@@ -204,6 +222,7 @@ class Settings(_Section):
     model: ModelSettings = ModelSettings()
     cache: CacheSettings = CacheSettings()
     mlx: MlxSettings = MlxSettings()
+    grammar: GrammarSettings = GrammarSettings()
     relay: RelaySettings = RelaySettings()
     auto: AutoSettings = AutoSettings()
     chooser: ChooserSettings = ChooserSettings()

@@ -27,6 +27,7 @@ from anyclaude.mlx.prompt.canonical import wants_thinking
 from anyclaude.mlx.prompt.splice import AnswerPosition
 from anyclaude.mlx.prompt.summary import AnswerRecorder
 from anyclaude.mlx.tokens import TokenArray, token_array, token_digest
+from anyclaude.runtime.settings import GrammarSettings
 from anyclaude.worker.v1 import worker_pb2 as pb
 
 
@@ -47,13 +48,14 @@ class JobMaker:
         renderer: PromptRenderer,
         decode_tokenizer: TokenizerWrapper,
         explainer: Explainer,
+        grammar_limits: GrammarSettings,
     ) -> None:
         self._model = model
         self._renderer = renderer
         # For the MLX thread only, while the renderer's tokenizer is for the executor's thread only.
         self._decode_tokenizer = decode_tokenizer
         self._explainer = explainer
-        self._constraints = ConstraintCompiler.of(decode_tokenizer)
+        self._constraints = ConstraintCompiler.of(decode_tokenizer, grammar_limits)
 
     def job(self, request: pb.GenerateRequest, emit: Callable[[pb.GenerateResponse], None]) -> Job:
         """Renders a request.

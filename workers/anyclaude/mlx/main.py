@@ -95,6 +95,7 @@ def main() -> NoReturn:
             time.time(),
         ),
         notice_seconds=settings.cache.notice_seconds,
+        grammar_limits=settings.grammar,
     )
     pressure.start()
     exchange = Exchange(engine, model, fingerprint, disk)

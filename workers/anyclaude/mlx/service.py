@@ -25,6 +25,7 @@ from anyclaude.mlx.memory import Machine, PressureWatch
 from anyclaude.mlx.model import Model
 from anyclaude.mlx.prompt import Prompt, PromptRenderer
 from anyclaude.mlx.served import ModelChange
+from anyclaude.runtime.settings import GrammarSettings
 from anyclaude.runtime.streams import Emit
 from anyclaude.worker.v1 import worker_pb2 as pb
 from anyclaude.worker.v1 import worker_pb2_grpc
@@ -49,12 +50,13 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         pressure: PressureWatch,
         change: ModelChange | None,
         notice_seconds: float,
+        grammar_limits: GrammarSettings,
     ) -> None:
         self._model = model
         self._engine = engine
         self._weights_bytes = weights_bytes
         self._renderer = renderer
-        self._jobs = JobMaker(model, renderer, decode_tokenizer, explainer)
+        self._jobs = JobMaker(model, renderer, decode_tokenizer, explainer, grammar_limits)
         self._disk = disk
         self._machine = machine
         self._pressure = pressure

@@ -36,7 +36,7 @@ def _coerce(value: Any, schema: Any, *, untyped: bool = False) -> Any:
     types = declared_types(schema)
     if untyped and isinstance(value, str):
         return read_untyped(value, schema, types)
-    if not types or _type_of(value) in types:
+    if not types or type_of(value) in types:
         return _coerce_inside(value, schema)
     if isinstance(value, str):
         return _from_text(value, schema, types)
@@ -95,7 +95,7 @@ def _structure(text: str, types: frozenset[str]) -> dict[str, Any] | list[Any] |
     except ValueError:
         return None
     value = values[0]
-    if len(values) == 1 and isinstance(value, dict | list) and _type_of(value) in types:
+    if len(values) == 1 and isinstance(value, dict | list) and type_of(value) in types:
         return value
     return None
 
@@ -113,11 +113,12 @@ def declared_types(schema: Any) -> frozenset[str]:
             found = [declared_types(option) for option in options]
             return frozenset().union(*found) if all(found) else frozenset()
     if isinstance(values := schema.get("enum"), list):
-        return frozenset(_type_of(value) for value in values)
-    return frozenset({_type_of(schema["const"])}) if "const" in schema else frozenset()
+        return frozenset(type_of(value) for value in values)
+    return frozenset({type_of(schema["const"])}) if "const" in schema else frozenset()
 
 
-def _type_of(value: Any) -> str:
+def type_of(value: Any) -> str:
+    """The JSON Schema type of a value."""
     if value is None:
         return "null"
     if isinstance(value, bool):

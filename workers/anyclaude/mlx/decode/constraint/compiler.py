@@ -9,50 +9,28 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, Final
+from typing import Any
 
 import structlog
-from llguidance import LLMatcher, LLTokenizer
+from llguidance import LLMatcher
 
 from anyclaude.messages.requests import Tool, ToolChoice
-from anyclaude.mlx.adapter import TokenizerWrapper, parser_family, tokenizer_json
+from anyclaude.mlx.adapter import TokenizerWrapper, parser_family
+from anyclaude.mlx.decode.constraint.grammars import Grammars
 from anyclaude.mlx.decode.constraint.lark import Lark
-from anyclaude.mlx.decode.constraint.masks import (
-    Constraint,
-    Plan,
-    Trigger,
-    mask_of,
-    mask_words,
-)
-from anyclaude.mlx.decode.constraint.parameters import (
-    PLAIN_OBJECT,
-    Parameter,
-    is_ambiguous,
-    parameters,
-)
-from anyclaude.mlx.decode.constraint.reader import ConstrainedCallReader, ReadableTool
-from anyclaude.mlx.decode.constraint.rules import any_call_rule, call_rule
-from anyclaude.mlx.decode.constraint.schemas import (
-    NotExpressibleError,
-    Schema,
-    arguments_schema,
-    closed,
-    without_details,
-)
-from anyclaude.mlx.decode.notations import (
-    JsonNotation,
-    Section,
-    TaggedNotation,
-    notation_of,
-)
+from anyclaude.mlx.decode.constraint.loosening import loosened, loosened_whole
+from anyclaude.mlx.decode.constraint.masks import Constraint, Plan, Trigger, mask_of
+from anyclaude.mlx.decode.constraint.reader import ConstrainedCallReader
+from anyclaude.mlx.decode.constraint.rules import any_call_rule
+from anyclaude.mlx.decode.constraint.schemas import Schema, closed
+from anyclaude.mlx.decode.constraint.tools import CompiledTool, ToolCompiler
+from anyclaude.mlx.decode.constraint.values import JsonValues
+from anyclaude.mlx.decode.constraint.wellformed import Problem, well_formed
+from anyclaude.mlx.decode.notations import Section, notation_of
 from anyclaude.mlx.lru import LRUCache
+from anyclaude.runtime.settings import GrammarSettings
 
 _log = structlog.get_logger(__name__)
-
-# How many of each are kept.
-_CACHED_GRAMMARS: Final = 16
-_CACHED_TOOLS: Final = 512
-_FREE_OBJECT: Final[Schema] = {"type": "object"}
 
 
 class _Start(Enum):
@@ -62,17 +40,6 @@ class _Start(Enum):
     AT_CALL = auto()
     # The first token of the answer, or the first one after its thinking.
     AT_ANSWER = auto()
-
-
-@dataclass(frozen=True)
-class _CompiledTool:
-    """A tool, and a schema of its arguments that a grammar can express."""
-
-    name: str
-    schema: Schema
-    parameters: list[Parameter] | None
-    coerce: bool
-    readable: ReadableTool
 
 
 @dataclass(frozen=True)
@@ -92,27 +59,32 @@ class ConstraintCompiler:
     """Compiles grammars for one tokenizer. Used on one thread."""
 
     @classmethod
-    def of(cls, tokenizer: TokenizerWrapper) -> "ConstraintCompiler | None":
+    def of(
+        cls, tokenizer: TokenizerWrapper, limits: GrammarSettings
+    ) -> "ConstraintCompiler | None":
         """A compiler; None, with a warning in the log, if llguidance cannot read the tokenizer."""
         try:
-            return cls(tokenizer)
+            return cls(tokenizer, limits)
         except (AttributeError, ValueError, RuntimeError) as error:
             _log.warning("answers_not_constrained", reason=str(error)[:200])
             return None
 
-    def __init__(self, tokenizer: TokenizerWrapper) -> None:
+    def __init__(
+        self,
+        tokenizer: TokenizerWrapper,
+        limits: GrammarSettings = GrammarSettings(),  # noqa: B008 - frozen
+    ) -> None:
         self._tokenizer = tokenizer
-        self.eos_token_ids = frozenset(int(token) for token in tokenizer.eos_token_ids)
-        self._ll = LLTokenizer(tokenizer_json(tokenizer), eos_token=sorted(self.eos_token_ids))
-        self._words = mask_words(self._ll.vocab_size)
+        self._grammars = Grammars(tokenizer, limits)
+        self.eos_token_ids = self._grammars.eos_token_ids
         self._notation = notation_of(tokenizer)
-        self._markers = {
-            token.content: int(token_id)
-            for token_id, token in tokenizer.added_tokens_decoder.items()
-            if self._ll.is_special_token(int(token_id))
-        }
-        self._grammars: LRUCache[str, LLMatcher | None] = LRUCache(_CACHED_GRAMMARS)
-        self._tools: LRUCache[str, _CompiledTool] = LRUCache(_CACHED_TOOLS)
+        self._tool_compiler = (
+            None if self._notation is None else ToolCompiler(self._grammars, self._notation)
+        )
+        self._matchers: LRUCache[str, LLMatcher | None] = LRUCache(limits.cached_grammars)
+        self._tools: LRUCache[str, CompiledTool] = LRUCache(limits.cached_tools)
+        # The problems of each tool, by its name.
+        self._problems: LRUCache[str, tuple[Problem, ...]] = LRUCache(limits.cached_tools)
         if tokenizer.has_tool_calling and self._notation is None:
             _log.warning(
                 "tool_calls_not_constrained",
@@ -144,7 +116,7 @@ class ConstraintCompiler:
         forced = choice.type in ("any", "tool") and bool(compiled)
         if choice.type in ("any", "tool") and tools and not compiled:
             _log.warning("tool_choice_not_enforced", choice=choice.type)
-        output = None if output_schema is None or forced else closed(output_schema)
+        output = None if output_schema is None or forced else output_schema
         at_answer = None
         if forced or output is not None:
             at_answer = self._grammar(_Start.AT_ANSWER, compiled, output, single=single)
@@ -156,7 +128,7 @@ class ConstraintCompiler:
         )
         if plan is None:
             return None
-        return AnswerGrammar(Constraint(plan, self._words), self._new_reader(compiled))
+        return AnswerGrammar(Constraint(plan, self._grammars.words), self._new_reader(compiled))
 
     def _plan(
         self,
@@ -177,7 +149,7 @@ class ConstraintCompiler:
         think_end = _tokens(self._tokenizer.think_end_tokens)
         thinking = at_start
         if at_answer is not None and think_end:
-            mask = mask_of(at_answer.deep_copy(), self._words)
+            mask = mask_of(at_answer.deep_copy(), self._grammars.words)
             thinking = [*at_start, Trigger(think_end, at_answer, mask)]
         think_start = _tokens(self._tokenizer.think_start_tokens)
         return Plan(
@@ -197,10 +169,10 @@ class ConstraintCompiler:
             return
         matcher = grammar.deep_copy()
         if matcher.try_consume_tokens(list(marker)) == len(marker):
-            yield Trigger(marker, matcher, mask_of(matcher, self._words))
+            yield Trigger(marker, matcher, mask_of(matcher, self._grammars.words))
 
     def _new_reader(
-        self, tools: Sequence[_CompiledTool]
+        self, tools: Sequence[CompiledTool]
     ) -> Callable[[], ConstrainedCallReader] | None:
         notation, readable = self._notation, [tool.readable for tool in tools]
         if notation is None or not readable:
@@ -210,137 +182,129 @@ class ConstraintCompiler:
     # Grammars
 
     def _grammar(
-        self, start: _Start, tools: Sequence[_CompiledTool], output: Schema | None, *, single: bool
+        self, start: _Start, tools: list[CompiledTool], output: Schema | None, *, single: bool
     ) -> LLMatcher | None:
-        key = _digest(start.name, [(t.name, t.schema) for t in tools], output, single)
-        return self._grammars.get_or_make(
+        """The grammar of an answer; `tools` gets looser tools if the strict ones do not compile."""
+        matcher = self._cached(start, tools, output, single=single)
+        for loosen in (self._verified, self._freed):
+            if matcher is not None or not tools:
+                break
+            tools[:] = [loosen(tool) for tool in tools]
+            matcher = self._cached(start, tools, output, single=single)
+        return matcher
+
+    def _cached(
+        self, start: _Start, tools: list[CompiledTool], output: Schema | None, *, single: bool
+    ) -> LLMatcher | None:
+        key = _digest(start.name, [tool.key for tool in tools], output, single)
+        return self._matchers.get_or_make(
             key, lambda: self._compiled(start, tools, output, single=single)
         )
 
     def _compiled(
-        self, start: _Start, tools: Sequence[_CompiledTool], output: Schema | None, *, single: bool
+        self, start: _Start, tools: Sequence[CompiledTool], output: Schema | None, *, single: bool
     ) -> LLMatcher | None:
-        for coerce, schema in _ever_looser(output):
-            text = self._text(start, tools, schema, coerce=coerce, single=single)
-            matcher, error = self._matcher(text)
-            if matcher is not None:
-                return matcher
-            _log.warning("schema_not_expressible", what="the answer's format", reason=error)
+        document = None if output is None else self._document(output)
+        found = self._grammars.matcher(self._text(start, tools, document, single=single))
+        if not isinstance(found, str):
+            return found
+        _log.warning("grammar_not_compiled", tools=len(tools), reason=found)
         return None
+
+    def _document(self, output: Schema) -> Schema:
+        """The strictest form of the answer's format that a grammar can express."""
+        found, problems = well_formed(output, max_values=self._grammars.max_enum_values)
+        schema = closed(found)
+        if self._document_failure(schema):
+            schema, problems = loosened(schema, problems, self._document_failure, verify=True)
+            schema, problems = loosened_whole(schema, problems, self._document_failure)
+        _report("the answer's format", None, problems)
+        return schema
+
+    def _document_failure(self, schema: Schema) -> str:
+        lark = self._grammars.new()
+        return self._grammars.failure(lark.text(JsonValues(lark, schema).rule(schema)))
 
     def _text(
         self,
         start: _Start,
-        tools: Sequence[_CompiledTool],
-        output: Schema | None,
+        tools: Sequence[CompiledTool],
+        document: Schema | None,
         *,
-        coerce: bool,
         single: bool,
     ) -> str:
-        lark = Lark(self._markers, coerce=coerce)
+        lark = self._grammars.new()
         options = []
         if tools:
             region = self._region(lark, tools, single=single)
             at_answer = start is _Start.AT_ANSWER
             repeats = not single and (at_answer or not self._tokenizer.tool_call_end)
             options.append(f'{region} ("\\n"? {region})*' if repeats else region)
-        if output is not None:
-            options.append(lark.coercing(coerce).json(output))
+        if document is not None:
+            options.append(JsonValues(lark, document).rule(document))
         # Templates write line ends between the thinking and the answer.
         thinks = start is _Start.AT_ANSWER and self._tokenizer.has_thinking
         lead = '("\\n" | "\\n\\n")?' if thinks else ""
         return lark.text(f"{lead} ({' | '.join(options)})")
 
-    def _region(self, lark: Lark, tools: Sequence[_CompiledTool], *, single: bool) -> str:
+    def _region(self, lark: Lark, tools: Sequence[CompiledTool], *, single: bool) -> str:
         """The rule for calls from the start marker to the end marker."""
-        notation = self._notation
+        notation, compiler = self._notation, self._tool_compiler
         assert notation is not None
-        rules = [
-            call_rule(lark.coercing(tool.coerce), notation, tool.name, tool.schema, tool.parameters)
-            for tool in tools
-        ]
+        assert compiler is not None
+        rules = [compiler.rule(tool, lark) for tool in tools]
         call, section = any_call_rule(lark, notation, rules), notation.section or Section()
         more = f"({lark.literal(section.between)} {call})*" if notation.section else ""
         start = lark.literal(self._tokenizer.tool_call_start + section.before_first)
         end = lark.literal(section.after_last + (self._tokenizer.tool_call_end or ""))
         return lark.rule(f"{start} {call} {'' if single else more} {end}")
 
-    def _matcher(self, text: str) -> tuple[LLMatcher | None, str]:
-        """The compiled grammar; None and the error if llguidance refuses it."""
-        matcher = LLMatcher(self._ll, LLMatcher.grammar_from_lark(text), log_level=0)
-        error = str(matcher.get_error())
-        return (None, error[:200]) if error else (matcher, "")
-
     # Tools
 
-    def _tool(self, tool: Tool) -> _CompiledTool:
+    def _tool(self, tool: Tool) -> CompiledTool:
         key = _digest(tool.name, tool.input_schema)
-        return self._tools.get_or_make(key, lambda: self._compiled_tool(tool))
+        return self._tools.get_or_make(key, lambda: self._prepared(tool, verify=False))
 
-    def _compiled_tool(self, tool: Tool) -> _CompiledTool:
-        """The tool with the strictest form of its schema that a grammar can express."""
-        whole = arguments_schema(tool.input_schema)
-        for coerce, schema in (*_ever_looser(whole), (True, _FREE_OBJECT)):
-            schema = schema or _FREE_OBJECT
-            known = self._known_arguments(schema)
-            compiled = self._try(tool.name, schema, known, coerce=coerce)
-            if isinstance(compiled, str) and isinstance(self._notation, JsonNotation):
-                # A part of the schema may refer to another part, which only the whole contains.
-                compiled = self._try(tool.name, schema, None, coerce=coerce)
-            if isinstance(compiled, _CompiledTool):
-                return compiled
-            # The schema is text of the client and is not logged; the reason names keywords only.
-            _log.warning("schema_not_expressible", what="a tool's arguments", reason=compiled)
-        raise AssertionError("an object without properties has a grammar")
+    def _verified(self, tool: CompiledTool) -> CompiledTool:
+        return self._tools.get_or_make(
+            f"verified {tool.key}", lambda: self._prepared(tool.source, verify=True)
+        )
 
-    def _known_arguments(self, schema: Schema) -> list[Parameter] | None:
-        """The arguments one by one, if the notation and the schema let them be."""
-        match self._notation:
-            case TaggedNotation(plain_strings=plain_strings):
-                return parameters(schema, plain_strings=plain_strings, python_words=True)
-            case JsonNotation() if schema.keys() <= PLAIN_OBJECT:
-                return parameters(schema, plain_strings=False)
-        return None
+    def _freed(self, tool: CompiledTool) -> CompiledTool:
+        assert self._tool_compiler is not None
+        freed = self._tool_compiler.free(tool.source, "all tools together are too large")
+        self._note(freed)
+        return freed
 
-    def _try(
-        self, name: str, schema: Schema, known: list[Parameter] | None, *, coerce: bool
-    ) -> _CompiledTool | str:
-        """The compiled tool, or the reason why there is no grammar for the schema."""
-        notation = self._notation
-        assert notation is not None
-        lark = Lark(self._markers, coerce=coerce)
-        try:
-            text = lark.text(call_rule(lark, notation, name, schema, known))
-        except NotExpressibleError as reason:
-            return str(reason)
-        matcher, error = self._matcher(text)
-        if matcher is None:
-            return error
-        by_name = None if known is None else {parameter.name: parameter for parameter in known}
-        checks = {p.name: self._check(p.schema) for p in known or () if is_ambiguous(p)}
-        return _CompiledTool(name, schema, known, coerce, ReadableTool(name, by_name, checks))
+    def _prepared(self, tool: Tool, *, verify: bool) -> CompiledTool:
+        assert self._tool_compiler is not None
+        prepared = self._tool_compiler.compiled(tool, verify=verify)
+        self._note(prepared)
+        return prepared
 
-    def _check(self, schema: Schema) -> Callable[[str], bool]:
-        """A function that says whether a JSON text fits `schema`."""
-        lark = Lark(self._markers, coerce=True)
-        matcher, _ = self._matcher(lark.text(lark.json(schema)))
+    def _note(self, tool: CompiledTool) -> None:
+        """Reports what is not enforced of a tool, unless that was reported before."""
+        name = tool.source.name
+        if self._problems.get(name) != tool.problems:
+            self._problems.put(name, tool.problems)
+            _report("a tool's arguments", name, tool.problems)
 
-        def accepts(text: str) -> bool:
-            if matcher is None:
-                return True
-            trial = matcher.deep_copy()
-            tokens = self._ll.tokenize_str(text)
-            return trial.try_consume_tokens(tokens) == len(tokens) and bool(trial.is_accepting())
-
-        return accepts
+    @property
+    def problems(self) -> dict[str, tuple[Problem, ...]]:
+        """What is not enforced of the tools that were offered lately, by tool."""
+        return {name: problems for name, problems in self._problems.items() if problems}
 
 
-def _ever_looser(schema: Schema | None) -> Iterator[tuple[bool, Schema | None]]:
-    """A schema and its looser forms, each with whether the grammar may be looser than it."""
-    yield False, schema
-    if schema is not None:
-        yield True, schema
-        yield True, without_details(schema)
+def _report(what: str, tool: str | None, problems: Sequence[Problem]) -> None:
+    # Names of tools and properties are logged; values, patterns and descriptions are not.
+    for problem in problems:
+        _log.warning(
+            "schema_not_expressible",
+            what=what,
+            tool=tool,
+            property=problem.place,
+            reason=problem.cause,
+        )
 
 
 def _tokens(token_ids: Sequence[int] | None) -> tuple[int, ...]:

@@ -21,26 +21,15 @@ _ANY_TEXT = "(?s:.*)"
 class Lark:
     """One grammar that is being written."""
 
-    def __init__(self, markers: Mapping[str, int], *, coerce: bool = False) -> None:
+    def __init__(self, markers: Mapping[str, int]) -> None:
         """
         Args:
             markers: the id of each text that is a token of its own.
-            coerce: whether a looser grammar is allowed where a schema cannot be expressed.
         """
         self._markers = markers
         self._split = re.compile("(" + "|".join(map(re.escape, _longest_first(markers))) + ")")
-        self._coerce = coerce
         self._rules: list[str] = []
-
-    def coercing(self, coerce: bool) -> "Lark":
-        """This grammar, with `coerce` set for the rules that follow."""
-        self._coerce = coerce
-        return self
-
-    @property
-    def coerces(self) -> bool:
-        """Whether a looser grammar is allowed where a schema cannot be expressed."""
-        return self._coerce
+        self._terminals: dict[str, str] = {}
 
     def text(self, start: str) -> str:
         """The whole grammar, with `start` as the body of its first rule."""
@@ -101,30 +90,37 @@ class Lark:
             "whitespace_flexible": False,
             "item_separator": ITEM_SEPARATOR,
             "key_separator": KEY_SEPARATOR,
+            "lenient": True,
         }
-        if self._coerce:
-            options |= {"coerce_one_of": True, "lenient": True}
         return self.rule("%json " + json.dumps({**schema, "x-guidance": options}))
 
     def terminal(
-        self, constraints: Sequence[str], *, without: str = "", other_than: Sequence[str] = ()
+        self,
+        constraints: Sequence[str],
+        *,
+        without: str = "",
+        other_than: Sequence[str] = (),
+        but_not: Sequence[str] = (),
     ) -> str:
-        """Adds a terminal for text.
+        """Adds a terminal for text, or returns the one that was added for the same text.
 
         Args:
             constraints: regular expressions that must all match the whole text.
             without: a text that must not occur in it.
             other_than: texts that it must not be equal to.
+            but_not: regular expressions that must not match the whole text.
         """
-        name = f"T{len(self._rules)}"
         expressions = [f"/{regex_to_lark(text, 'dw')}/" for text in constraints or [_ANY_TEXT]]
-        if without:
-            anywhere = f"{_ANY_TEXT}{re.escape(without)}{_ANY_TEXT}"
-            expressions.append(f"~/{regex_to_lark(anywhere)}/")
+        excluded = [f"{_ANY_TEXT}{re.escape(without)}{_ANY_TEXT}"] if without else []
         if other_than:
-            expressions.append(f"~/{regex_to_lark('|'.join(map(re.escape, other_than)))}/")
-        self._rules.append(f"{name}: {' & '.join(expressions)}")
-        return name
+            excluded.append("|".join(map(re.escape, other_than)))
+        expressions += [f"~/{regex_to_lark(text)}/" for text in excluded]
+        expressions += [f"~/{regex_to_lark(text, 'dw')}/" for text in but_not]
+        body = " & ".join(expressions)
+        if body not in self._terminals:
+            self._terminals[body] = name = f"T{len(self._rules)}"
+            self._rules.append(f"{name}: {body}")
+        return self._terminals[body]
 
 
 def _longest_first(texts: Iterable[str]) -> list[str]:

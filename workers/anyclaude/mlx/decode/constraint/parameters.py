@@ -1,29 +1,31 @@
-"""The arguments of a call in a tagged notation, derived from the tool's JSON Schema.
+"""The arguments of a call one by one, derived from the tool's JSON Schema.
 
-A string is written as it is, and every other value as JSON. The schema of an argument decides both
-how the grammar allows it to be written and how it is read.
+In a notation with plain strings a string is written as it is, and every other value as JSON. The
+schema of an argument decides both how the grammar allows it to be written and how it is read.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from anyclaude.mlx.decode.coercion import declared_types
-from anyclaude.mlx.decode.constraint.schemas import CONDITIONS, Schema
+from anyclaude.mlx.decode.constraint.schemas import (
+    CONDITIONS,
+    Combiner,
+    NotExpressibleError,
+    Schema,
+    without,
+)
 
-_DEFINITIONS: Final = ("$defs", "definitions")
 # The values of each type as JSON, by the words of JSON and of Python for them.
 _WORDS: Final[Mapping[str, Mapping[str, str]]] = {
     "boolean": {"true": "true", "false": "false", "True": "true", "False": "false"},
     "null": {"null": "null", "None": "null"},
 }
 # Keywords that exclude some of these values.
-_OTHERS: Final = ("enum", "const", *CONDITIONS)
-# The keywords of an object that is no more than its listed properties.
-PLAIN_OBJECT: Final = frozenset(
-    {"type", "properties", "required", "additionalProperties", *_DEFINITIONS}
-)
+_OTHERS: Final = ("enum", *CONDITIONS)
 ITEM_SEPARATOR: Final = ", "
 KEY_SEPARATOR: Final = ": "
 
@@ -42,7 +44,7 @@ class Plain:
 
 @dataclass(frozen=True)
 class Json:
-    """A value written as JSON."""
+    """A value in the notation's form for nested values, which is JSON in most notations."""
 
     schema: Schema
 
@@ -59,7 +61,31 @@ Form = Plain | Json | Choice
 
 
 @dataclass(frozen=True)
+class Unlisted:
+    """The names of arguments that the schema does not list.
+
+    Attributes:
+        pattern: a regular expression for the whole name; "" if every name is allowed.
+        other_than: the names that the schema lists.
+        but_not: regular expressions for names that have schemas of their own.
+    """
+
+    pattern: str
+    other_than: tuple[str, ...]
+    but_not: tuple[str, ...] = ()
+
+    def fits(self, name: str) -> bool:
+        try:
+            return not self.pattern or re.fullmatch(self.pattern, name, re.ASCII) is not None
+        except re.error:
+            # The grammar knows kinds of patterns that Python does not.
+            return True
+
+
+@dataclass(frozen=True)
 class Parameter:
+    """One argument, or with `unlisted` any number of arguments that the schema does not list."""
+
     name: str
     required: bool
     # How the argument may be written; if there are several forms, reading tries all of them.
@@ -67,41 +93,54 @@ class Parameter:
     # The whole schema, by which the right reading of a text is chosen.
     schema: Schema
     type_name: str
+    unlisted: Unlisted | None = None
 
 
 def dump(value: Any) -> str:
-    """JSON with the whitespace that chat templates write."""
     separators = (ITEM_SEPARATOR, KEY_SEPARATOR)
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=separators)
 
 
 def parameters(
     schema: Schema, *, plain_strings: bool, python_words: bool = False
-) -> list[Parameter] | None:
-    """The arguments of an object schema; None if they can only be described together.
+) -> list[Parameter]:
+    """The arguments of an object schema that combines no others.
 
     Args:
         plain_strings: whether strings are written without quotes and escapes.
         python_words: whether `True` may be written for `true`, as many templates do.
     """
-    if any(key in schema for key in CONDITIONS) or schema.get("additionalProperties"):
-        return None
-    if not schema.get("properties") and "additionalProperties" not in schema:
-        # Any object is allowed.
-        return None
     required = set(schema.get("required", ()))
-    definitions = {key: schema[key] for key in _DEFINITIONS if key in schema}
-    return [
-        _parameter(
-            name,
-            inner,
-            definitions,
-            name in required,
-            plain_strings=plain_strings,
-            python_words=python_words,
-        )
-        for name, inner in schema.get("properties", {}).items()
+    definitions = {"$defs": schema["$defs"]} if "$defs" in schema else {}
+
+    def parameter(name: str, inner: Any, unlisted: Unlisted | None = None) -> Parameter:
+        resolved = _resolved(inner, definitions)
+        whole = {**resolved, **definitions}
+        types = declared_types(resolved)
+        # A definition keeps its name, since it may contain itself.
+        named = {**inner, **definitions} if isinstance(inner, Mapping) else {}
+        forms = _forms(resolved, definitions) if plain_strings else (Json(named),)
+        is_word = types and types <= _WORDS.keys() and not any(key in resolved for key in _OTHERS)
+        if python_words and is_word:
+            spellings = [pair for name in sorted(types) for pair in _WORDS[name].items()]
+            forms = (Choice(dict(spellings)),)
+        type_name = next(iter(types)) if len(types) == 1 else "string"
+        return Parameter(name, name in required, tuple(forms), whole, type_name, unlisted)
+
+    listed = dict(schema.get("properties", {}))
+    listed |= {name: {} for name in schema.get("required", ()) if name not in listed}
+    names, patterns = tuple(listed), schema.get("patternProperties", {})
+    found = [parameter(name, inner) for name, inner in listed.items()]
+    wholes = {pattern: anywhere(pattern) for pattern in patterns}
+    found += [
+        parameter(f"/{pattern}/", inner, Unlisted(wholes[pattern], names))
+        for pattern, inner in patterns.items()
     ]
+    additional = schema.get("additionalProperties", not listed and not patterns)
+    if additional is not False:
+        unlisted = Unlisted("", names, tuple(wholes.values()))
+        found.append(parameter("/any/", additional, unlisted))
+    return found
 
 
 def is_string(parameter: Parameter) -> bool:
@@ -117,43 +156,28 @@ def is_ambiguous(parameter: Parameter) -> bool:
     )
 
 
-def _parameter(
-    name: str,
-    schema: Any,
-    definitions: Schema,
-    required: bool,
-    *,
-    plain_strings: bool,
-    python_words: bool,
-) -> Parameter:
-    resolved = _resolved(schema, definitions)
-    whole = {**resolved, **definitions}
-    types = declared_types(resolved)
-    forms = _forms(resolved, definitions) if plain_strings else (Json(whole),)
-    is_word = types and types <= _WORDS.keys() and not any(key in resolved for key in _OTHERS)
-    if python_words and is_word:
-        spellings = [pair for name in sorted(types) for pair in _WORDS[name].items()]
-        forms = (Choice(dict(spellings)),)
-    type_name = next(iter(types)) if len(types) == 1 else "string"
-    return Parameter(name, required, tuple(forms), whole, type_name)
-
-
 def _resolved(schema: Any, definitions: Schema) -> dict[str, Any]:
-    """The schema, or the definition that it refers to directly."""
+    """The schema, with what it refers to or combines in its place as far as that is possible."""
     if not isinstance(schema, Mapping):
         return {}
-    parts = str(schema.get("$ref", "")).split("/")
-    if len(parts) == 3 and parts[0] == "#":
-        target = definitions.get(parts[1], {}).get(parts[2])
-        if isinstance(target, Mapping):
-            return dict(target)
-    return dict(schema)
+    found, combiner = dict(schema), Combiner(definitions)
+    try:
+        if "$ref" in found:
+            target = combiner.target(str(found["$ref"]))
+            found = combiner.merged(without(found, "$ref"), target)
+        if "allOf" in found:
+            found = next(combiner.options(found))
+    except NotExpressibleError:
+        return dict(schema)
+    return found
 
 
 def _forms(schema: Schema, definitions: Schema) -> Sequence[Form]:
-    if "enum" in schema or "const" in schema:
-        return [_choice(schema.get("enum", [schema.get("const")]))]
+    if "enum" in schema:
+        return [_choice(schema["enum"])]
     types = declared_types(schema)
+    if "anyOf" in schema and (not types or "string" in types):
+        return _union(schema, definitions, types)
     if not types:
         # Without any keyword every text is a string. If schemas are combined, only JSON is certain.
         anything = not any(key in schema for key in CONDITIONS)
@@ -166,7 +190,7 @@ def _forms(schema: Schema, definitions: Schema) -> Sequence[Form]:
 
 
 def _union(schema: Schema, definitions: Schema, types: frozenset[str]) -> Sequence[Form]:
-    options = schema.get("anyOf") or schema.get("oneOf")
+    options = schema.get("anyOf")
     if isinstance(options, list):
         resolved = [_resolved(option, definitions) for option in options]
         forms = [form for option in resolved for form in _forms(option, definitions)]
@@ -194,12 +218,36 @@ def plain_string(schema: Schema) -> Plain:
     if least or most is not None:
         constraints.append(f"(?s:.{{{least},{'' if most is None else most}}})")
     if pattern := schema.get("pattern"):
-        constraints.append(_anywhere(pattern))
-    return Plain(tuple(constraints), may_be_empty=not least and not pattern)
+        constraints.append(anywhere(pattern))
+    return Plain(tuple(constraints), may_be_empty=all(map(_fits_empty, constraints)))
 
 
-def _anywhere(pattern: str) -> str:
+def _fits_empty(constraint: str) -> bool:
+    try:
+        return re.fullmatch(constraint, "") is not None
+    except re.error:
+        return False
+
+
+def anywhere(pattern: str) -> str:
     """A pattern that must match the whole text, from one that may match anywhere in it."""
+    return "|".join(f"(?:{_whole(option)})" for option in _alternatives(pattern))
+
+
+def _whole(pattern: str) -> str:
     begins, ends = pattern.startswith("^"), pattern.endswith("$") and not pattern.endswith("\\$")
     inner = pattern[begins : len(pattern) - ends]
     return f"{'' if begins else '(?s:.*)'}(?:{inner}){'' if ends else '(?s:.*)'}"
+
+
+def _alternatives(pattern: str) -> list[str]:
+    """The alternatives of a pattern outside all parentheses, each with its own `^` and `$`."""
+    parts, depth, in_class = [""], 0, False
+    for sign in re.findall(r"\\.|.", pattern, re.DOTALL):
+        in_class = sign != "]" if in_class else sign == "["
+        depth += 0 if in_class else {"(": 1, ")": -1}.get(sign, 0)
+        if sign == "|" and not depth and not in_class:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    return parts

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from anyclaude.mlx.decode.bare_keys import BareKeyReader, escaped, partial_length
 from anyclaude.mlx.decode.coercion import declared_types, read_untyped
+from anyclaude.mlx.decode.constraint.members import TAGGED_NAME, endings
 from anyclaude.mlx.decode.constraint.parameters import (
     ITEM_SEPARATOR,
     KEY_SEPARATOR,
@@ -23,7 +24,6 @@ from anyclaude.mlx.decode.constraint.parameters import (
     dump,
     is_string,
 )
-from anyclaude.mlx.decode.constraint.rules import endings
 from anyclaude.mlx.decode.notations import (
     BareKeyNotation,
     JsonNotation,
@@ -61,10 +61,16 @@ class ReadableTool:
     """What the reader has to know of one tool."""
 
     name: str
-    # None if the arguments are written as one JSON object.
-    parameters: Mapping[str, Parameter] | None
+    parameters: Sequence[Parameter]
     # For each argument with several readings: whether the schema allows a JSON text.
     checks: Mapping[str, Callable[[str], bool]]
+
+    def parameter(self, key: str) -> Parameter:
+        """The argument of this name, or the one that stands for all names like it."""
+        named = {p.name: p for p in self.parameters if p.unlisted is None}
+        if key in named:
+            return named[key]
+        return next(p for p in self.parameters if p.unlisted is not None and p.unlisted.fits(key))
 
 
 class ConstrainedCallReader:
@@ -127,7 +133,7 @@ class ConstrainedCallReader:
     def _new_arguments(self, tool: ReadableTool) -> "_Arguments":
         if isinstance(self._notation, BareKeyNotation):
             return _BareKeyArguments(self._notation.quote)
-        if isinstance(self._notation, JsonNotation) or tool.parameters is None:
+        if isinstance(self._notation, JsonNotation):
             return _JsonArguments()
         return _TaggedArguments(self._notation, tool)
 
@@ -201,14 +207,12 @@ class _TaggedArguments:
     """Translates arguments between tags to one JSON object."""
 
     def __init__(self, notation: TaggedNotation, tool: ReadableTool) -> None:
-        assert tool.parameters is not None
         self._end = notation.after_arguments
         self._closer = notation.after_value
         self._begin_next = notation.separator + notation.before_key
         self._separator = notation.separator
         self._plain_closers = [closer for closer in endings(notation) if closer] or [self._closer]
-        self._parameters = tool.parameters
-        self._checks = tool.checks
+        self._tool = tool
         self._key = _key_pattern(notation, tool.parameters)
         self._current: Parameter | None = None
         self._first = True
@@ -239,13 +243,14 @@ class _TaggedArguments:
         match = self._key.match(text, at)
         if match is None:
             return "", text
-        return self._begin(self._parameters[match["key"]]), text[match.end() :]
+        return self._begin(match["key"]), text[match.end() :]
 
-    def _begin(self, parameter: Parameter) -> str:
+    def _begin(self, key: str) -> str:
+        parameter = self._tool.parameter(key)
         opening = "{" if self._first else ITEM_SEPARATOR
         self._current, self._first = parameter, False
         quote = '"' if is_string(parameter) else ""
-        return f"{opening}{dump(parameter.name)}{KEY_SEPARATOR}{quote}"
+        return f"{opening}{dump(key)}{KEY_SEPARATOR}{quote}"
 
     def _plain(self, text: str) -> tuple[str, str]:
         """Reads text of a string, except an end that may be the beginning of a closing tag."""
@@ -284,7 +289,7 @@ class _TaggedArguments:
                 return text if _is_json(text) else None
             case (Choice(values),):
                 return values.get(text)
-        accepts = self._checks[parameter.name]
+        accepts = self._tool.checks[parameter.name]
         types = declared_types(parameter.schema)
         readings = [read_untyped(text, parameter.schema, types), text, *_json_values(text)]
         found = next((json for value in readings if accepts(json := dump(value))), None)
@@ -304,9 +309,12 @@ def _name_pattern(notation: Notation, tools: Mapping[str, ReadableTool]) -> re.P
     )
 
 
-def _key_pattern(notation: TaggedNotation, parameters: Mapping[str, Parameter]) -> re.Pattern[str]:
+def _key_pattern(notation: TaggedNotation, parameters: Sequence[Parameter]) -> re.Pattern[str]:
     after = re.escape(notation.after_key).replace(re.escape("{type}"), r"\w+")
-    return re.compile(f"{re.escape(notation.before_key)}(?P<key>{_names(parameters)}){after}")
+    names = _names(p.name for p in parameters if p.unlisted is None)
+    if any(p.unlisted for p in parameters):
+        names = f"{names}|{TAGGED_NAME}"
+    return re.compile(f"{re.escape(notation.before_key)}(?P<key>{names}){after}")
 
 
 def _names(names: Iterable[str]) -> str:
