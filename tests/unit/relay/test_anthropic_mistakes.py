@@ -107,6 +107,23 @@ def test_inputs(given, pieces, value):
     assert message["content"][0]["input"] == value
 
 
+@pytest.mark.parametrize("index", [0, 3, None, "1"])
+def test_deltas_with_an_index_that_no_block_has(index):
+    """A delta whose index is wrong belongs to the open block, unless it is another block's."""
+    text = [begin(1, type="text"), delta(index, type="text_delta", text="fine"), end(1)]
+    assert answer(START, *text, close(), STOP)["content"] == [{"type": "text", "text": "fine"}]
+    mixed = [begin(0, type="text", text="a"), begin(1, type="text"), delta(0, text="b"), end(1)]
+    with pytest.raises(BrokenAnswerError):
+        answer(START, *mixed, close(), STOP)
+
+
+def test_an_input_in_a_block_of_another_kind():
+    """A tool call whose start is missing is an error, since the call would be lost."""
+    lost = [begin(0, type="text", text="a"), delta(0, partial_json='{"a": 1}'), end(0)]
+    with pytest.raises(BrokenAnswerError):
+        answer(START, *lost, close("tool_use"), STOP)
+
+
 @pytest.mark.parametrize("reason", ["max_tokens", "model_context_window_exceeded", "length"])
 def test_a_call_that_was_cut(reason):
     """A call that was cut at max_tokens is no error, and no complete call."""

@@ -96,6 +96,14 @@ def test_errors(event, words):
             read(reader, b"".join(pieces[:2]) + event)
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r", b" \n", b"\n: beat\n"])
+def test_events_without_blank_lines(end):
+    """Events that a server does not separate by blank lines are events of their own."""
+    for reader, pieces in readers():
+        stream = b"".join(piece.replace(b"\n\n", end) for piece in pieces)
+        assert read(reader, stream)["content"] == [{"type": "text", "text": "fine"}]
+
+
 @pytest.mark.parametrize(
     "cut",
     [

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -128,6 +128,15 @@ class Dialect(Protocol):
     ) -> Reader:
         """Reads the response. `on_usage` gets the prompt's token count, None if none was sent."""
         ...
+
+
+def events_within(event: ServerEvent) -> Iterator[ServerEvent]:
+    """The events that a server put into one, because it leaves out the blank lines between them."""
+    lines = event.data.split("\n") if "\n" in event.data else ()
+    if lines and all(line.startswith("{") and line.rstrip().endswith("}") for line in lines[:-1]):
+        yield from (ServerEvent(event.name, line) for line in lines)
+    else:
+        yield event
 
 
 def parse_event(event: ServerEvent) -> Mapping[str, Any] | None:

@@ -12,7 +12,12 @@ import structlog
 
 from anyclaude.messages.blocks import BlockWriter
 from anyclaude.relay.arguments import Arguments, text_of
-from anyclaude.relay.dialect import BrokenAnswerError, RefusedInStreamError, parse_event
+from anyclaude.relay.dialect import (
+    BrokenAnswerError,
+    RefusedInStreamError,
+    events_within,
+    parse_event,
+)
 from anyclaude.relay.endings import Ending, ending_of
 from anyclaude.relay.halves import Halves
 from anyclaude.relay.names import CallIds
@@ -68,6 +73,7 @@ class MessageReader:
         # The kind of the server's open block; empty between blocks.
         self._kind = ""
         self._block_index: object = None
+        self._begun: list[object] = []
         self._arguments = Arguments()
         self._halves = Halves()
         # The last block is a tool call without its end.
@@ -95,6 +101,10 @@ class MessageReader:
         return self._writer.drain()
 
     def feed(self, event: ServerEvent) -> None:
+        for each in events_within(event):
+            self._feed(each)
+
+    def _feed(self, event: ServerEvent) -> None:
         if event.data.strip() == "[DONE]":
             return
         data = parse_event(event)
@@ -178,7 +188,8 @@ class MessageReader:
         return usage
 
     def _expect(self, index: object) -> None:
-        if not self._kind or index != self._block_index:
+        """A delta must belong to the open block; an index that no block has says nothing."""
+        if not self._kind or (index != self._block_index and index in self._begun):
             raise BrokenAnswerError("a delta of a block that is not open")
 
     def _begin(self, index: object, block: Mapping[str, Any]) -> None:
@@ -190,6 +201,7 @@ class MessageReader:
         if self._is_cut:
             raise BrokenAnswerError(_CUT_CALL)
         self._kind, self._block_index = str(block.get("type") or "unknown"), index
+        self._begun.append(index)
         match self._kind:
             case "text":
                 self._writer.text(self._halves.feed(str(block.get("text") or "")))
@@ -224,6 +236,8 @@ class MessageReader:
             raise BrokenAnswerError("the input of a tool call goes on after its end")
 
     def _extend(self, delta: Mapping[str, Any]) -> None:
+        if delta.get("partial_json") and self._kind in ("text", "thinking"):
+            raise BrokenAnswerError("the input of a tool call in a block of another kind")
         text = self._halves.feed(str(delta.get("text") or delta.get("thinking") or ""))
         match self._kind:
             # Some servers send thoughts as text deltas of a thinking block.

@@ -10,7 +10,12 @@ from typing import Any, Final
 
 from anyclaude.messages.blocks import BlockWriter
 from anyclaude.messages.requests import MessagesRequest
-from anyclaude.relay.dialect import BrokenAnswerError, RefusedInStreamError, parse_event
+from anyclaude.relay.dialect import (
+    BrokenAnswerError,
+    RefusedInStreamError,
+    events_within,
+    parse_event,
+)
 from anyclaude.relay.endings import Ending, ending_of
 from anyclaude.relay.halves import Halves
 from anyclaude.relay.names import CallIds, ToolNames, used_ids
@@ -103,6 +108,10 @@ class ChatReader:
         return self._writer.drain()
 
     def feed(self, event: ServerEvent) -> None:
+        for each in events_within(event):
+            self._feed(each)
+
+    def _feed(self, event: ServerEvent) -> None:
         if event.data.strip() == _DONE:
             self._done = True
             return
@@ -181,6 +190,7 @@ class ChatReader:
             or delta.get("reasoning")
             or delta.get("thinking")
             or thoughts
+            or _thoughts_in_details(delta.get("reasoning_details"))
         )
         if self._is_told(texts):
             texts = ""
@@ -316,6 +326,13 @@ def _calls(delta: Mapping[str, Any]) -> list[Any]:
     if isinstance(calls, list) and calls:
         return calls
     return [{"function": one}] if isinstance(one, dict) and one else []
+
+
+def _thoughts_in_details(details: Any) -> str:
+    """The readable thoughts in `reasoning_details`, where they come in no other field."""
+    parts = details if isinstance(details, list) else []
+    texts = (part.get("text") or part.get("summary") for part in parts if isinstance(part, dict))
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def _texts(content: Any) -> tuple[str, str]:
