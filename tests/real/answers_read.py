@@ -16,6 +16,7 @@ from anyclaude.mlx.adapter import TokenizerWrapper, opens_thinking
 from anyclaude.mlx.decode import BlockStream
 from anyclaude.mlx.decode.constraint import AnswerGrammar, ConstraintCompiler
 from anyclaude.mlx.prompt import PromptRenderer
+from anyclaude.runtime.settings import GrammarSettings
 from anyclaude.worker.v1.worker_pb2 import GenerateResponse
 from tests.models import claude_tools
 from tests.models.answers import Block, read_blocks
@@ -97,7 +98,7 @@ class _Reader:
             self._fields["thinking"] = {"type": "adaptive"}
         prompt = renderer.render(request(*_ASKED, **self._fields))
         self._in_thinking = opens_thinking(self._tokenizer, prompt.token_ids)
-        self._compiler = ConstraintCompiler.of(self._tokenizer)
+        self._compiler = ConstraintCompiler.of(self._tokenizer, GrammarSettings())
         grammar = self._grammar()
         self._constrained = grammar is not None and grammar.new_reader is not None
         self._reading = Reading([], [], [])
