@@ -5,7 +5,8 @@ import json
 import pytest
 
 from anyclaude.relay.names import short_name
-from tests.unit.relay.test_openai_answer import DONE, answer, call, delta, tools
+from anyclaude.relay.sse import ServerEvent
+from tests.unit.relay.test_openai_answer import DONE, answer, call, delta, reader, tools
 
 READ, GLOB, NOW = "Read", "Glob", "Now"
 E, A, B = "{}", '{"path": "a"}', '{"path": "b"}'
@@ -262,6 +263,28 @@ def test_what_comes_after_the_first_reason(chunks, calls, text):
     message = answer(*chunks, tools=TOOLS)
     assert tools(message) == meant(calls)
     assert "".join(b["text"] for b in message["content"] if b["type"] == "text") == text
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [delta("stop", content="a"), delta("stop", content="b")],
+        [delta("stop", content="a"), delta(content="b")],
+        [delta("stop", content="a"), delta(content="b"), delta("stop")],
+        [delta("stop", reasoning="a"), delta("stop", content="b")],
+        [delta("stop"), delta("tool_calls", tool_calls=[call(0, "c", READ, A)])],
+    ],
+)
+def test_a_reason_that_was_followed_by_content_ends_nothing(chunks):
+    """After content behind a finish reason, only [DONE] or the stream's end is an end."""
+    read = reader(tools=TOOLS)
+    read.feed(ServerEvent("", json.dumps(chunks[0])))
+    assert read.is_complete
+    for chunk in chunks[1:]:
+        read.feed(ServerEvent("", json.dumps(chunk)))
+    assert not read.is_complete
+    read.feed(ServerEvent("", DONE))
+    assert read.is_complete
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,10 @@ HI = {"role": "user", "content": "hi"}
 TOOL = {"name": "Bash", "description": "Runs.", "input_schema": {"type": "object"}}
 
 
-def body(*messages, quirks=Quirks(), settings=None, max_tokens=None, **fields):  # noqa: B008
+def body(*messages, quirks=Quirks(), settings=None, max_tokens=None, model="served", **fields):  # noqa: B008
     raw = {"model": "m", "max_tokens": 100, "messages": list(messages) or [HI], **fields}
     request = parse_messages_request(json.dumps(raw).encode())
-    target = Target(UpstreamSettings(**settings or {}), "served", quirks, max_tokens)
+    target = Target(UpstreamSettings(**settings or {}), model, quirks, max_tokens)
     return build(request, target)
 
 

@@ -164,6 +164,19 @@ COUNTED = [
         4096,
     ),
 ]
+COUNTED += [
+    ("sambanova", "Requested generation length 1000 is not possible! The provided prompt is 5000 "
+     "tokens long, but the maximum supported sequence length is just 4096 tokens!", {}, 5000, 4096),
+    ("sglang-allowed", "Input length (5000 tokens) exceeds the maximum allowed length (4096 tokens)."
+     " Use a shorter input.", {}, 5000, 4096),
+    ("doubao", "Input length 131073 exceeds the maximum length 131072", {}, 131073, 131072),
+    ("vllm-engine", "The engine prompt length 5000 exceeds the max_model_len 4096. Please reduce "
+     "prompt.", {}, 5000, 4096),
+    ("unknown", "The prompt (5000 tokens) exceeds the model's context window (4096 tokens)",
+     {}, 5000, 4096),
+    ("lmstudio-keep", "The number of tokens to keep from the initial prompt is greater than the "
+     "context length (n_keep: 9000>= n_ctx: 4096).", {}, 9000, 4096),
+]  # fmt: skip
 UNCOUNTED = [
     ("glm", "Prompt exceeds max length", {"code": "1261"}),
     (
@@ -190,6 +203,17 @@ UNCOUNTED = [
     ("code-only", "Invalid request", {"code": "context_length_exceeded"}),
     ("litellm", "litellm.ContextWindowExceededError: OpenAIException", {}),
     ("github", "Request body too large for gpt-4.1 model. Max size: 8000 tokens.", {}),
+    ("moonshot", "Total tokens of image and text exceed max message tokens.", {}),
+    ("limit", "Token limit exceeded: 5000/4096", {}),
+    ("dashscope-total", "Total message token length exceed model limit (10000000 tokens).", {}),
+    ("azure-code", "Bad request", {"code": "tokens_limit_reached"}),
+    ("maximum", "The request was rejected because it exceeds the maximum number of tokens", {}),
+    (
+        "cloudflare",
+        "The estimated number of input and maximum output tokens (10000) exceeded this "
+        "model context window limit (7968).",
+        {},
+    ),
     ("capitals", "PROMPT IS TOO LONG", {}),
 ]
 OTHERS = [
@@ -200,6 +224,9 @@ OTHERS = [
     "You exceeded your current quota, please check your plan and billing details.",
     "max_tokens is too large: 64000. This model supports at most 8192 completion tokens.",
     "Invalid 'stop': array too long.",
+    "max_tokens exceeds the maximum number of tokens 4096",
+    "This model only supports single tool-calls at once!",
+    "The input image 5000 exceeds 4096 pixels",
     "model `x` not found",
 ]
 

@@ -2,7 +2,10 @@
 
 import pytest
 
+from anyclaude.relay.environment import Key
 from anyclaude.relay.quirks import Quirk, Quirks
+from anyclaude.relay.upstream import Upstream
+from anyclaude.runtime.upstreams import UpstreamSettings
 
 SENT = {
     "model": "m",
@@ -178,3 +181,17 @@ def test_lessons_are_described():
     """Status shows each lesson in a line of its own."""
     quirks = Quirks(frozenset({Quirk.ALTERNATE}), frozenset({"top_k"}), max_output_tokens=8192)
     assert quirks.describe() == ["max_tokens at most 8192", "needs alternate", "refuses top_k"]
+
+
+def test_lessons_expire():
+    """After `learned_seconds` a server is asked again what it refuses."""
+    now = 1000.0
+    settings = UpstreamSettings(base_url="http://127.0.0.1:1", learned_seconds=60)
+    upstream = Upstream("it", settings, Key("it", settings, ""), clock=lambda: now)
+    upstream.learn(Quirks(dropped=frozenset({"top_k"})))
+    upstream.learn(Quirks(dropped=frozenset({"top_p"})))
+    assert upstream.quirks.dropped == {"top_k", "top_p"}
+    now += 59
+    assert upstream.status().learned == ["refuses top_k", "refuses top_p"]
+    now += 2
+    assert upstream.quirks == Quirks()

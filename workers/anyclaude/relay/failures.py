@@ -38,10 +38,11 @@ _BARE_NOT_FOUND: Final = re.compile(
 # Limits for a while, which mention tokens, too.
 _LATER_HELPS: Final = re.compile(r"rate limit reached|try again in|\bused \d+", re.IGNORECASE)
 _NO_SUCH_MODEL: Final = re.compile(
-    r"model\b.{0,80}(not found|not exist|not a valid|not available|no longer|decommission|"
-    r"unknown|not supported|deprecat)|(no|invalid|unknown|unsupported) (such )?model\b|"
-    r"no (endpoints|allowed providers)|not a valid model",
-    re.IGNORECASE | re.DOTALL,
+    r"model\b[`'\": ]*[\w./:@-]*[`'\",]* (is |was |has been |does )?(not (found|exist|a valid|"
+    r"available|supported$|supported\.)|no longer|decommission|unknown|deprecated)|"
+    r"(no|invalid|unknown|unsupported) (such )?model\b|no (endpoints|allowed providers)|"
+    r"not a valid model",
+    re.IGNORECASE,
 )
 _API_SENTENCES: Final = ("prompt is too long: ", "input length and `max_tokens` exceed")
 

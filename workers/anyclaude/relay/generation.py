@@ -232,7 +232,9 @@ class _Generation:
             if overflow.answer_tokens < _MIN_ANSWER_TOKENS or target.max_tokens is not None:
                 return None
             return dialect, replace(target, max_tokens=overflow.answer_tokens)
-        if refusal.status in _FINAL:
+        is_api = self._upstream.settings.kind is UpstreamKind.CLAUDE
+        if is_api or refusal.status in _FINAL:
+            # The real API gets what the client sent.
             return None
         quirks = self._without_unhelpful(refusal, target.quirks)
         learned = quirks.learn(refusal.message, self._sent, refusal.details, self._unhelpful)

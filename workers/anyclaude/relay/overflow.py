@@ -127,8 +127,28 @@ WORDINGS: Final[tuple[tuple[str, str], ...]] = (
     ),
     ("GitHub Models", r"request body too large.*?max size: (?P<window>\d+) tokens"),
     ("Cohere", r"too many tokens:.*?limit exceeded by (?P<excess>\d+) tokens"),
+    (
+        "SambaNova",
+        r"prompt is (?P<prompt>\d+) tokens long.*?maximum supported sequence length is (?:just )?"
+        r"(?P<window>\d+)",
+    ),
+    (
+        "any other with counts",
+        r"(?:prompt|input|context)(?: (?:length|tokens?|count|size|is|of|has))*\W{0,3}"
+        r"(?P<prompt>\d{3,})(?: tokens?)?\)?[^.\d]{0,40}(?:exceed\w*|longer than|larger than|>)"
+        r"[^.\d]{0,60}(?P<window>\d{3,})",
+    ),
     ("DashScope", r"range of input length should be \[\d+, ?(?P<window>\d+)\]"),
     ("GLM", r"prompt exceeds max(?:imum)? length"),
+    ("DashScope", r"total message token length exceed|input or output length"),
+    ("Azure, GitHub Models", r"tokens_limit_reached|tokens in request more than max tokens"),
+    (
+        "Moonshot and others",
+        # A limit of `max_tokens` is another one.
+        r"^(?!.*max_\w*tokens).*?(?:exceed\w* (?:the )?max\w* (?:number of |message |input |"
+        r"prompt )?tokens|token limit exceeded|tokens too long|input too large|"
+        r"maximum context size)",
+    ),
     ("MiniMax", r"context window exceeds limit"),
     ("Bedrock", r"input is too long for (?:the )?requested model"),
     ("Groq, Cerebras", r"please reduce the length of (?:the|your) (?:messages|prompt|input)"),

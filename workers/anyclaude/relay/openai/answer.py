@@ -78,7 +78,7 @@ class ChatReader:
         self._started = False
         self._has_content = False
         self._ending: Ending | None = None
-        # Content came after a finish reason, and no reason after it.
+        # Content came after a finish reason, so that only the end of the stream is one.
         self._goes_on = False
         self._stop_sequence = ""
         self._done = False
@@ -219,7 +219,7 @@ class ChatReader:
 
     def _note_content(self, text: str) -> None:
         self._has_content = True
-        self._goes_on = self._ending is not None
+        self._goes_on = self._goes_on or self._ending is not None
         self._characters += len(text)
 
     def _text(self, pieces: Sequence[tuple[bool, str]]) -> None:
@@ -270,7 +270,6 @@ class ChatReader:
         ending = ending_of(reason)
         if ending is Ending.FAILED:
             raise RefusedInStreamError({"message": f"it ended its answer with {reason!r}"})
-        self._goes_on = False
         if self._ending in (None, Ending.ORDINARY):
             self._ending = ending
 
