@@ -167,8 +167,8 @@ COUNTED = [
 COUNTED += [
     ("sambanova", "Requested generation length 1000 is not possible! The provided prompt is 5000 "
      "tokens long, but the maximum supported sequence length is just 4096 tokens!", {}, 5000, 4096),
-    ("sglang-allowed", "Input length (5000 tokens) exceeds the maximum allowed length (4096 tokens)."
-     " Use a shorter input.", {}, 5000, 4096),
+    ("sglang-allowed", "Input length (5000 tokens) exceeds the maximum allowed length (4096 "
+     "tokens). Use a shorter input.", {}, 5000, 4096),
     ("doubao", "Input length 131073 exceeds the maximum length 131072", {}, 131073, 131072),
     ("vllm-engine", "The engine prompt length 5000 exceeds the max_model_len 4096. Please reduce "
      "prompt.", {}, 5000, 4096),
