@@ -62,9 +62,9 @@ class Model:
 
     def _text(self, messages: Sequence[Block], answer: bool, **fields: Any) -> str:
         conversation = canonicalise(request(*messages, **fields))
-        tools = self._start(conversation, True).tools
+        start = self._start(conversation, True)
         adapted = self.dialect.adapt(conversation)
-        return self._template.render(adapted, tools, thinking=True, answer=answer)
+        return self._template.render(adapted, start.tools, variables=start.variables, answer=answer)
 
 
 @dataclass

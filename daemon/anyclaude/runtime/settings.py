@@ -70,7 +70,7 @@ class ModelSettings(_Section):
     # Put earlier answers into later prompts with the tokens that the model generated, instead of
     # rendering them again with its template. "auto" does so where the client asks to keep all
     # thinking, as Claude Code does. `python -m benchmarks.spliced_turns` compares both.
-    # At most `spliced_bytes` of answers are remembered, in memory only.
+    # At most `spliced_bytes` of answers are remembered, in memory and again on disk.
     spliced_turns: bool | Literal["auto"] = "auto"
     spliced_bytes: int = Field(64 * 1024**2, ge=1)
     # Used when a request names none; Claude Code always names one.

@@ -208,6 +208,7 @@ def _of_disk(disk: worker_pb2.DiskStatus) -> Iterator[Metric]:
         ("skipped_writes", "Writes left out.", disk.skipped_writes),
         ("quarantined", "Corrupt records.", disk.quarantined_records),
         ("other_versions", "Records of unsupported versions.", disk.other_version_records),
+        ("damaged_answers", "Damaged files of kept answers.", disk.damaged_answers),
     ):
         yield _gauge(f"anyclaude_disk_{name}", help_, value)
 

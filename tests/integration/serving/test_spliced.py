@@ -1,5 +1,6 @@
 """Answers that the model wrote otherwise than its template does, on the whole service."""
 
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +70,44 @@ def test_an_answer_is_computed_once(model: Path) -> None:
     assert max(asked) <= _NEW_TOKENS
     assert max(rendered) > _NEW_TOKENS
     assert sum(rendered) > sum(spliced)
+
+
+def _talk(service: Service, turns: int, **fields: Any) -> list[Any]:
+    """A conversation of answers that ended by themselves; other questions are taken back."""
+    messages: list[Any] = []
+    for number in range(4 * turns):
+        if len(messages) == 2 * turns:
+            break
+        asked = [*messages, user(f"Question {number}: what now?")]
+        answer = _ask(service, "restarted", asked, **fields)
+        if answer["stop_reason"] == "end_turn" and answer["content"]:
+            messages = [*asked, assistant(*answer["content"])]
+    assert len(messages) == 2 * turns
+    return messages
+
+
+def _computed(service: Service, messages: list[Any], **fields: Any) -> int:
+    usage = _ask(service, "restarted", messages, **fields)["usage"]
+    return int(usage["input_tokens"] + usage["cache_creation_input_tokens"])
+
+
+def test_answers_survive_a_restart_until_they_are_pruned(model: Path, tmp_path: Path) -> None:
+    """After a restart a question computes its new tokens; a damaged file of answers is removed."""
+    keep = {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}
+    with Service(model=model, home=tmp_path) as service:
+        messages = _talk(service.ready(), 6, context_management=keep)
+        answers = service.paths.cache / "answers"
+        assert service.stop() == 0
+    (file,) = answers.glob("*/*.answers")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    damaged = file.with_name("00" * 16 + ".answers")
+    damaged.write_bytes(file.read_bytes()[:-1])
+
+    messages.append(user("And now?"))
+    with Service(model=model, home=tmp_path) as service:
+        assert _computed(service.ready(), messages, context_management=keep) <= _NEW_TOKENS
+        assert service.status().disk.damaged_answers == 1
+        service.poll(lambda _: not damaged.exists())
+        assert _computed(service, [*messages, user("Well?")]) > _NEW_TOKENS
+        assert service.control("cache", "prune", "--all", "--pinned", "--yes").code == 0
+        service.poll(lambda _: not list(answers.glob("*/*.answers")))

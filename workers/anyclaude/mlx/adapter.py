@@ -1,4 +1,4 @@
-"""The only module that imports mlx-lm.
+"""The only module that imports mlx-lm, and transformers.
 
 mlx-lm changes its API between patch releases, so its version is pinned exactly, and everything that
 the worker uses of it is here, typed as far as it can be.
@@ -29,6 +29,7 @@ from mlx_lm.models.cache import (
 from mlx_lm.sample_utils import make_sampler as library_sampler
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import load_model, load_tokenizer
+from transformers.utils.chat_template_utils import _compile_jinja_template
 
 import mlx.core as mx
 from anyclaude.mlx.markup import Markup, markup_of
@@ -46,6 +47,7 @@ __all__ = [
     "RotatingKVCache",
     "Sampler",
     "TokenizerWrapper",
+    "allow_list_changes",
     "decode",
     "evaluate",
     "library_sampler",
@@ -70,6 +72,7 @@ QUANTIZATION_GROUP: Final = 64
 OPENING_TOKENS: Final = 32
 # Where mlx-lm notes the name of the parser that it chose.
 _FAMILY_KEY: Final = "tool_parser_type"
+_LIST_CHANGES: Final = ("append", "extend", "insert", "pop", "remove")
 # Another version or device may compute different last bits.
 MLX_VERSIONS: Final = (
     metadata.version("mlx"),
@@ -150,6 +153,24 @@ def _encoded(tokenizer: TokenizerWrapper, text: str) -> tuple[int, ...]:
 def _no_parser(text: str, tools: Any = None) -> Any:
     """Stands in for a parser of mlx-lm in the families that it does not know."""
     raise ValueError("mlx-lm has no parser for this family")
+
+
+def allow_list_changes(template: str) -> None:
+    """Lets a chat template append to lists and take from them, as Kimi-K2-Thinking's does.
+
+    transformers compiles each template once, in a sandbox that refuses this. A template is only
+    ever given copies, so it cannot change what others use.
+    """
+    if not any(f".{name}(" in template for name in _LIST_CHANGES):
+        return
+    environment = _compile_jinja_template(template).environment
+    is_safe = environment.is_safe_attribute
+
+    def is_safe_or_changes_list(owner: object, name: str, value: object) -> bool:
+        changes_list = isinstance(owner, list) and name in _LIST_CHANGES
+        return changes_list or bool(is_safe(owner, name, value))
+
+    environment.is_safe_attribute = is_safe_or_changes_list
 
 
 def parser_family(tokenizer: TokenizerWrapper) -> str:

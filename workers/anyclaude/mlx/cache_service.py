@@ -19,6 +19,7 @@ from anyclaude.messages.errors import ApiError
 from anyclaude.mlx.caches import (
     UnknownCacheError,
     cache_tree,
+    forget_answers,
     list_caches,
     pin_cache,
     prune_caches,
@@ -33,6 +34,8 @@ from anyclaude.mlx.kv_disk import DiskTier
 from anyclaude.mlx.kv_disk.export_file import ExchangeError, Fault
 from anyclaude.mlx.kv_explain.explain import Explainer
 from anyclaude.mlx.labels import MAX_CHARACTERS, LabelError, Labels
+from anyclaude.mlx.prompt.splice import SplicedTurns
+from anyclaude.mlx.prompt.stored_folder import StoredFolder
 from anyclaude.mlx.service import WorkerService
 from anyclaude.runtime.call_errors import CallError, rpc_method
 from anyclaude.worker.v1.worker_pb2 import GenerateRequest, GenerateResponse
@@ -58,11 +61,14 @@ class CacheService(cache_pb2_grpc.CacheServiceServicer):
         exchange: Exchange,
         explainer: Explainer,
         disk: DiskTier | None,
+        spliced: SplicedTurns | None,
+        answers: StoredFolder | None,
     ) -> None:
         """
         Args:
             worker: computes prompts for `WarmCache`, and knows the memory.
             disk: None if caches are kept in memory only.
+            spliced, answers: the answers that later prompts repeat, and their files.
         """
         self._engine = engine
         self._worker = worker
@@ -70,6 +76,8 @@ class CacheService(cache_pb2_grpc.CacheServiceServicer):
         self._labels = Labels(engine.store, disk)
         self._explainer = explainer
         self._disk = disk
+        self._spliced = spliced
+        self._answers = answers
 
     @rpc_method
     async def ListCaches(self, request: pb.ListCachesRequest) -> pb.ListCachesResponse:
@@ -202,6 +210,10 @@ class CacheService(cache_pb2_grpc.CacheServiceServicer):
             cache.label = self._labels.of(cache.name)
         if request.force:
             self._labels.forget_pruned()
+            if self._spliced is not None:
+                forget_answers(store, self._spliced)
+            if self._answers is not None and self._disk is not None:
+                self._answers.remove_models(stored=self._disk.models())
         return pruned
 
     async def _on_store(self, function: Callable[[KVStore], _Result]) -> _Result:

@@ -17,6 +17,7 @@ from anyclaude.mlx.kv.operations import (
 from anyclaude.mlx.kv.store import KVStore
 from anyclaude.mlx.kv.tree import Node
 from anyclaude.mlx.kv_disk import DiskTier
+from anyclaude.mlx.prompt.splice import SplicedTurns
 
 _TIERS: Final[Mapping[int, Tier]] = {
     pb.CACHE_TIER_UNSPECIFIED: Tier.BOTH,
@@ -144,6 +145,11 @@ def _prune_model(
         nbytes = disk.remove_model(fingerprint)
     remaining = sum(stored for _, stored in models.values()) - nbytes
     return pb.PruneCachesResponse(freed_bytes=nbytes, remaining_bytes=remaining)
+
+
+def forget_answers(store: KVStore, spliced: SplicedTurns) -> None:
+    """Forgets the answers of conversations whose KV is gone, since repeating them saves nothing."""
+    spliced.forget(lambda kept: store.tree.match(kept.token_ids).length < kept.answers[0].tokens)
 
 
 def selection(wanted: pb.PruneFilter, store: KVStore) -> Selection:

@@ -40,6 +40,7 @@ from anyclaude.mlx.kv_explain.explain import Explainer, ExplainLimits
 from anyclaude.mlx.memory import Machine, Preflight, PressureWatch
 from anyclaude.mlx.model import Model, ModelMissingError, find_folder, load
 from anyclaude.mlx.prompt import PromptRenderer
+from anyclaude.mlx.prompt.stored_folder import StoredFolder
 from anyclaude.mlx.served import note_model
 from anyclaude.mlx.service import WorkerService
 from anyclaude.runtime import channels, logs
@@ -51,6 +52,9 @@ from anyclaude.worker.v1 import worker_pb2_grpc
 
 log = structlog.get_logger(__name__)
 
+# For the last answers, of less than a megabyte each.
+_CLOSE_SECONDS = 2.0
+
 
 def main() -> NoReturn:
     child = begin()
@@ -60,18 +64,22 @@ def main() -> NoReturn:
     machine = Machine()
     try:
         model = _load(settings, machine)
+        weights_bytes = memory.active_bytes()
+        fingerprint = _fingerprint(model, settings)
+        answers = _answers(fingerprint, settings, child.birth.paths)
         renderer = PromptRenderer(
             model.new_tokenizer(),
             spliced_bytes=settings.model.spliced_bytes if settings.model.spliced_turns else 0,
             spliced_on_request=settings.model.spliced_turns == "auto",
+            stored=answers,
         )
     except memory.ShortOfMemoryError as error:
         child.leave(ExitCode.SHORT_OF_MEMORY, str(error))
     except (ModelMissingError, memory.TooLargeError, ValueError) as error:
         child.leave(ExitCode.UNAVAILABLE, str(error))
-    weights_bytes = memory.active_bytes()
-    fingerprint = _fingerprint(model, settings)
     disk = _disk(fingerprint, settings, child.birth.paths)
+    if answers is not None and disk is not None:
+        answers.remove_models(stored=disk.models())
     # Used on the MLX thread only.
     tokenizer = model.new_tokenizer()
     explainer = _explainer(model, settings, child.birth.paths, tokenizer)
@@ -85,6 +93,7 @@ def main() -> NoReturn:
         renderer=renderer,
         explainer=explainer,
         disk=disk,
+        answers=answers,
         machine=machine,
         pressure=pressure,
         change=note_model(
@@ -99,7 +108,9 @@ def main() -> NoReturn:
     )
     pressure.start()
     exchange = Exchange(engine, model, fingerprint, disk)
-    caches = CacheService(engine, service, exchange, explainer, disk)
+    caches = CacheService(
+        engine, service, exchange, explainer, disk, spliced=renderer.spliced, answers=answers
+    )
     serving = Serving(service, caches, child)
     serving.start()
 
@@ -111,6 +122,8 @@ def main() -> NoReturn:
     log.info("worker ready", model=model.info.id, window=model.info.context_window_tokens)
     code = _serve(engine)
     serving.stop()
+    if answers is not None:
+        answers.close(_CLOSE_SECONDS)
     if disk is not None:
         disk.close()
     sys.stderr.flush()
@@ -148,6 +161,13 @@ def _disk(fingerprint: str, settings: Settings, paths: Paths) -> DiskTier | None
     bounds = Bounds(close_seconds=settings.supervisor.stop_timeout_seconds / 2)
     limit = settings.cache.disk_limit_bytes
     return DiskTier(paths.cache / "kv", fingerprint, limit, bounds=bounds)
+
+
+def _answers(fingerprint: str, settings: Settings, paths: Paths) -> StoredFolder | None:
+    """Where answers in the model's own tokens survive a restart, as caches do."""
+    if not settings.cache.disk_limit_bytes:
+        return None
+    return StoredFolder(paths.cache / "answers", fingerprint, settings.model.spliced_bytes)
 
 
 def _explainer(

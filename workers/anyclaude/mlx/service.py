@@ -24,6 +24,7 @@ from anyclaude.mlx.kv_explain.explain import Explainer
 from anyclaude.mlx.memory import Machine, PressureWatch
 from anyclaude.mlx.model import Model
 from anyclaude.mlx.prompt import Prompt, PromptRenderer
+from anyclaude.mlx.prompt.stored_folder import StoredFolder
 from anyclaude.mlx.served import ModelChange
 from anyclaude.runtime.settings import GrammarSettings
 from anyclaude.runtime.streams import Emit
@@ -46,6 +47,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         renderer: PromptRenderer,
         explainer: Explainer,
         disk: DiskTier | None,
+        answers: StoredFolder | None,
         machine: Machine,
         pressure: PressureWatch,
         change: ModelChange | None,
@@ -58,6 +60,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         self._renderer = renderer
         self._jobs = JobMaker(model, renderer, decode_tokenizer, explainer, grammar_limits)
         self._disk = disk
+        self._answers = answers
         self._machine = machine
         self._pressure = pressure
         # The latest change of model, however long ago.
@@ -128,7 +131,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
                 generated_tokens=engine.generated_tokens,
                 evictions=engine.evictions,
             ),
-            disk=_disk_status(self._disk.status()) if self._disk else None,
+            disk=self._disk_status(),
             model_change=self._model_change(),
             caches=engine.caches,
         )
@@ -163,10 +166,16 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         return answer
 
     def _counted(self, body: bytes) -> Prompt:
-        return self._renderer.render(parse_count_tokens_request(body))
+        return self._renderer.render(parse_count_tokens_request(body), counting=True)
+
+    def _disk_status(self) -> pb.DiskStatus | None:
+        if self._disk is None:
+            return None
+        damaged_answers = self._answers.damaged if self._answers is not None else 0
+        return _disk_status(self._disk.status(), damaged_answers)
 
 
-def _disk_status(status: DiskStatus) -> pb.DiskStatus:
+def _disk_status(status: DiskStatus, damaged_answers: int) -> pb.DiskStatus:
     return pb.DiskStatus(
         folder=str(status.folder),
         state=f"DISK_STATE_{status.state.name}",
@@ -182,4 +191,5 @@ def _disk_status(status: DiskStatus) -> pb.DiskStatus:
         quarantined_records=status.quarantined,
         last_error=status.last_error,
         other_version_records=status.other_versions,
+        damaged_answers=damaged_answers,
     )

@@ -437,7 +437,7 @@ class ModelChange(_message.Message):
     def __init__(self, previous_model: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., disk_records: _Optional[int] = ..., disk_bytes: _Optional[int] = ...) -> None: ...
 
 class DiskStatus(_message.Message):
-    __slots__ = ("folder", "state", "records", "bytes", "budget_bytes", "pending_bytes", "written_records", "loaded_records", "failed_writes", "skipped_writes", "quarantined_records", "last_error", "other_version_records", "pending_writes")
+    __slots__ = ("folder", "state", "records", "bytes", "budget_bytes", "pending_bytes", "written_records", "loaded_records", "failed_writes", "skipped_writes", "quarantined_records", "last_error", "other_version_records", "pending_writes", "damaged_answers")
     FOLDER_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
@@ -452,6 +452,7 @@ class DiskStatus(_message.Message):
     LAST_ERROR_FIELD_NUMBER: _ClassVar[int]
     OTHER_VERSION_RECORDS_FIELD_NUMBER: _ClassVar[int]
     PENDING_WRITES_FIELD_NUMBER: _ClassVar[int]
+    DAMAGED_ANSWERS_FIELD_NUMBER: _ClassVar[int]
     folder: str
     state: DiskState
     records: int
@@ -466,7 +467,8 @@ class DiskStatus(_message.Message):
     last_error: str
     other_version_records: int
     pending_writes: int
-    def __init__(self, folder: _Optional[str] = ..., state: _Optional[_Union[DiskState, str]] = ..., records: _Optional[int] = ..., bytes: _Optional[int] = ..., budget_bytes: _Optional[int] = ..., pending_bytes: _Optional[int] = ..., written_records: _Optional[int] = ..., loaded_records: _Optional[int] = ..., failed_writes: _Optional[int] = ..., skipped_writes: _Optional[int] = ..., quarantined_records: _Optional[int] = ..., last_error: _Optional[str] = ..., other_version_records: _Optional[int] = ..., pending_writes: _Optional[int] = ...) -> None: ...
+    damaged_answers: int
+    def __init__(self, folder: _Optional[str] = ..., state: _Optional[_Union[DiskState, str]] = ..., records: _Optional[int] = ..., bytes: _Optional[int] = ..., budget_bytes: _Optional[int] = ..., pending_bytes: _Optional[int] = ..., written_records: _Optional[int] = ..., loaded_records: _Optional[int] = ..., failed_writes: _Optional[int] = ..., skipped_writes: _Optional[int] = ..., quarantined_records: _Optional[int] = ..., last_error: _Optional[str] = ..., other_version_records: _Optional[int] = ..., pending_writes: _Optional[int] = ..., damaged_answers: _Optional[int] = ...) -> None: ...
 
 class UpstreamStatus(_message.Message):
     __slots__ = ("name", "base_url", "is_loopback", "dialect", "breaker", "reachability", "model", "has_key", "last_error", "last_error_time", "running_requests", "learned")

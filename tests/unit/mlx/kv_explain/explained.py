@@ -30,6 +30,7 @@ from anyclaude.mlx.kv_explain.diagnose import Detokenizer
 from anyclaude.mlx.kv_explain.explain import Explainer, ExplainLimits
 from anyclaude.mlx.kv_explain.remembered import RequestFacts
 from anyclaude.mlx.prompt import Prompt, PromptRenderer
+from anyclaude.mlx.prompt.stored_folder import StoredFolder
 from anyclaude.mlx.tokens import token_digest
 from anyclaude.runtime.settings import MlxSettings
 from anyclaude.worker.v1 import worker_pb2 as pb
@@ -125,8 +126,9 @@ class Talk:
             self.tokens.think_start if self.tokens.has_thinking else "",
         )
         notes = self.folder / "notes" if self.folder else None
+        self.answers = self._answers()
         self.renderer = (
-            PromptRenderer(self.tokens, spliced_bytes=1 << 26)
+            PromptRenderer(self.tokens, spliced_bytes=1 << 26, stored=self.answers)
             if self.spliced
             else _renderer(self.tokens)
         )
@@ -159,10 +161,17 @@ class Talk:
         bounds = Bounds(min_free_bytes=0)
         return DiskTier(self.folder / "kv", self.model, 1 << 30, bounds=bounds)
 
+    def _answers(self) -> StoredFolder | None:
+        if self.folder is None:
+            return None
+        return StoredFolder(self.folder / "answers", self.model, 1 << 26)
+
     def restarted(self, **changes: Any) -> "Talk":
         assert self.disk is not None
+        assert self.answers is not None
         self.disk.flush()
         self.disk.close()
+        self.answers.close(60.0)
         return replace(self, **changes)
 
     def close(self) -> None:

@@ -2,7 +2,6 @@
 
 import functools
 import random
-from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -24,7 +23,7 @@ from tests.models.requests import (
     thinking,
     user,
 )
-from tests.models.templates import CHATML, TEMPLATES
+from tests.models.templates import TEMPLATES
 from tests.models.tokenizers import byte_level, control_texts, tokenizer, wrap
 
 _WITH_TOOLS = sorted(TEMPLATES.keys() - {"bare", "gemma2"})
@@ -297,29 +296,6 @@ def test_the_stable_prefix_stays(family: str) -> None:
 def test_no_stable_prefix_without_instructions() -> None:
     """Without tools and instructions there is no stable prefix."""
     assert _render("qwen3", user("hi")).stable_tokens == 0
-
-
-class _Dated(TokenizerWrapper):
-    """Gives the template a date."""
-
-    _day = "Monday"
-
-    def apply_chat_template(self, *args: object, **kwargs: object) -> str:
-        apply: Callable[..., str] = super().apply_chat_template
-        return apply(*args, today=self._day, **kwargs)
-
-
-def test_a_stable_prefix_that_changes_with_the_day() -> None:
-    """If the date in a template changes, the stable prefix changes with it."""
-    dated = "{{- '<|im_start|>' ~ today ~ '<|im_end|>' -}}" + CHATML
-    wrapper = wrap(byte_level(), dated, ("<s>", "</s>", "<|im_start|>", "<|im_end|>"))
-    tokens = _Dated(wrapper._tokenizer)
-    renderer = PromptRenderer(tokens)
-    for day in ("Monday", "Tuesday", "Monday"):
-        tokens._day = day
-        prompt = renderer.render(request(user("hi"), system="S"))
-        shared = tokens.decode(prompt.token_ids[: prompt.stable_tokens])
-        assert shared == f"<|im_start|>{day}<|im_end|><|im_start|>system\nS<|im_end|>\n"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import functools
 import json
 import random
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -34,8 +35,8 @@ def _words(template: str) -> TokenizerWrapper:
         return load_tokenizer_from(Path(folder), {})
 
 
-def talking(template: str = "chatml", *, spliced: bool = False) -> Talk:
-    return Talk(words=_words(template), spliced=spliced)
+def talking(template: str = "chatml", *, spliced: bool = False, folder: Path | None = None) -> Talk:
+    return Talk(words=_words(template), spliced=spliced, folder=folder)
 
 
 def body(rng: random.Random, *, thinking: bool) -> Block:
@@ -139,3 +140,36 @@ def test_counting_sees_the_prompt_that_is_computed() -> None:
     total = usage.input_tokens + usage.cache_creation_tokens + usage.cache_read_tokens
 
     assert len(talk.renderer.render(_request(third.request)).token_ids) == total
+
+
+@pytest.mark.parametrize("template", ["qwen3", "qwen3_5"])
+def test_a_restart_costs_no_more_than_no_restart(template: str, tmp_path: Path) -> None:
+    """After ten steps and a restart, a new question computes its own words and some markup."""
+    talk = talking(template, spliced=True, folder=tmp_path)
+    asked = body(random.Random(1), thinking=True)
+    for step in range(10):
+        outcome = talk.send(asked, _THOUGHTS + _CALL)
+        use = next(block for block in outcome.content if block["type"] == "tool_use")
+        asked = outcome.next(user(result(use["id"], f"two files in {step}")))
+    question = "And what do the tests say about it? " * 5
+    asked = talk.send(asked, _THOUGHTS + "Two   files.").next(user(question))
+    own = len(talk.tokens.encode(question, add_special_tokens=False))
+
+    again = talk.restarted()
+    assert computed(again.send(asked, _THOUGHTS + "Nothing.")) <= own + 64
+    again.close()
+
+
+def test_a_restart_without_the_stored_answers_costs_the_loop(tmp_path: Path) -> None:
+    """Without the files of its answers, the prompt is as the template renders it."""
+    talk = talking("qwen3", spliced=True, folder=tmp_path)
+    *_, third = loop(talk, "qwen3")
+    asked = third.next(user("And then?"))
+    assert talk.answers is not None
+    talk.answers.close(60.0)
+    shutil.rmtree(tmp_path / "answers")
+
+    again = talk.restarted()
+    plain = talking("qwen3").renderer.render(_request(asked))
+    assert again.renderer.render(_request(asked)).token_ids.tolist() == plain.token_ids.tolist()
+    again.close()

@@ -21,7 +21,7 @@ from anyclaude.mlx.prompt.control_tokens import ControlTokens
 from anyclaude.mlx.prompt.cuts import TurnTokens
 from anyclaude.mlx.prompt.dialect import AdaptedMessages
 from anyclaude.mlx.prompt.pieces import shared_characters
-from anyclaude.mlx.prompt.template import Template, TemplateRefused
+from anyclaude.mlx.prompt.template import Template, TemplateRefused, Variables
 
 DIGEST_MESSAGES: Final = 32
 # Digest and whole text must be equal from this many message ends before their end.
@@ -62,24 +62,24 @@ class Continuation:
         self._turns = turns
         self._digest_messages = digest_messages
 
-    def whole(self, adapted: AdaptedMessages, tools: Tools, thinking: bool) -> Rendering:
+    def whole(self, adapted: AdaptedMessages, tools: Tools, variables: Variables) -> Rendering:
         """Renders all messages; errors as for `Template.render`."""
         protected = [self._template.protected(message) for message in adapted.messages]
-        text = self._template.apply(protected, tools, thinking)
+        text = self._template.apply(protected, tools, variables)
         rendering = Rendering(adapted.exact, text, protected, text)
-        return self._digested(rendering, adapted.messages, tools, thinking)
+        return self._digested(rendering, adapted.messages, tools, variables)
 
     def continued(
         self,
         before: Rendering,
         adapted: AdaptedMessages,
         tools: Tools,
-        thinking: bool,
+        variables: Variables,
     ) -> Rendering | None:
         """Continues a rendering.
 
         Args:
-            before: the rendering of the first messages, with the same tools and thinking.
+            before: the rendering of the first messages, with the same tools and variables.
             adapted: all messages.
 
         Returns:
@@ -91,7 +91,7 @@ class Continuation:
         new = [self._template.protected(message) for message in adapted.messages[known:]]
         digest = [*before.digest, *new]
         try:
-            digest_text = self._template.apply(digest, tools, thinking)
+            digest_text = self._template.apply(digest, tools, variables)
         except TemplateRefused:
             return None
         shared = shared_characters(before.digest_text, digest_text)
@@ -101,14 +101,14 @@ class Continuation:
         replaced = len(before.digest_text) - shared
         text = before.text[: len(before.text) - replaced] + digest_text[shared:]
         rendering = Rendering(adapted.exact, text, digest, digest_text)
-        return self._digested(rendering, adapted.messages, tools, thinking)
+        return self._digested(rendering, adapted.messages, tools, variables)
 
     def _digested(
         self,
         rendering: Rendering,
         messages: Sequence[TemplateMessage],
         tools: Tools,
-        thinking: bool,
+        variables: Variables,
     ) -> Rendering:
         """The rendering with a short digest, or with none if no digest represents it."""
         if len(rendering.digest) <= self._digest_messages:
@@ -116,7 +116,7 @@ class Continuation:
         without = replace(rendering, digest=[], digest_text="")
         digest = [self._template.protected(message) for message in _digest(messages)]
         try:
-            digest_text = self._template.apply(digest, tools, thinking)
+            digest_text = self._template.apply(digest, tools, variables)
         except TemplateRefused:
             return without
         ends = self._ends(digest_text)[-_EQUAL_ENDS:]

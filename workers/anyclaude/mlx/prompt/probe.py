@@ -18,7 +18,7 @@ from typing import Final
 from anyclaude.mlx.prompt.canonical import Conversation, TemplateMessage
 from anyclaude.mlx.prompt.continuation import Continuation, Rendering
 from anyclaude.mlx.prompt.dialect import AdaptedMessages, Dialect
-from anyclaude.mlx.prompt.template import Template, TemplateRefused
+from anyclaude.mlx.prompt.template import Template, TemplateRefused, Variables
 
 _TOLD: Final = "Looks a word up."
 _TOOL: Final = {
@@ -186,13 +186,13 @@ def _in_order(text: str, words: Iterator[str]) -> bool:
 def can_continue(continuation: Continuation, dialect: Dialect) -> bool:
     """Whether every continued text equals that of a whole rendering."""
     return all(
-        _is_exact(continuation, dialect, random.Random(seed), thinking=bool(seed % 2))  # noqa: S311 - not a secret
+        _is_exact(continuation, dialect, random.Random(seed), Variables(thinking=bool(seed % 2)))  # noqa: S311 - not a secret
         for seed in range(_TRIALS)
     )
 
 
 def _is_exact(
-    continuation: Continuation, dialect: Dialect, rng: random.Random, thinking: bool
+    continuation: Continuation, dialect: Dialect, rng: random.Random, variables: Variables
 ) -> bool:
     messages: list[TemplateMessage] = [_message("user", "trial-ask")]
     before: Rendering | None = None
@@ -200,10 +200,10 @@ def _is_exact(
         conversation = Conversation(("trial-system",), tuple(messages), ())
         adapted = AdaptedMessages.of(dialect.adapt(conversation))
         try:
-            whole = continuation.whole(adapted, [_TOOL], thinking)
+            whole = continuation.whole(adapted, [_TOOL], variables)
         except TemplateRefused:
             return True
-        continued = before and continuation.continued(before, adapted, [_TOOL], thinking)
+        continued = before and continuation.continued(before, adapted, [_TOOL], variables)
         if continued and continued.text != whole.text:
             return False
         before = continued or whole

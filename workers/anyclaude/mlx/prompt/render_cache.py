@@ -8,7 +8,7 @@ computed.
 import marshal
 import operator
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Final, Generic, TypeVar
@@ -34,8 +34,9 @@ class Entry(Generic[Value]):
 class RenderCache(Generic[Value]):
     """The latest entries, limited in number and bytes. Safe to share between threads."""
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, max_entries: int = _MAX_ENTRIES) -> None:
         self._limit_bytes = limit_bytes
+        self._max_entries = max_entries
         # The latest entry is the last.
         self._entries: list[Entry[Value]] = []
         self._lock = threading.Lock()
@@ -59,14 +60,24 @@ class RenderCache(Generic[Value]):
         common, best = max(counted, key=operator.itemgetter(0), default=(0, None))
         return common, best if common else None
 
-    def add(self, entry: Entry[Value]) -> None:
-        """Adds an entry, and removes those whose lists it continues."""
+    def add(self, entry: Entry[Value]) -> list[Value]:
+        """Adds an entry, and removes those whose lists it continues; returns what was removed."""
         with self._lock:
+            before = [*self._entries, entry]
             entries = [one for one in self._entries if not _continues(entry, one)]
-            entries = [*entries, entry][-_MAX_ENTRIES:]
-            while entries and sum(one.nbytes for one in entries) > self._limit_bytes:
-                entries.pop(0)
+            entries = [*entries, entry][-self._max_entries :]
+            total = sum(one.nbytes for one in entries)
+            while entries and total > self._limit_bytes:
+                total -= entries.pop(0).nbytes
             self._entries = entries
+        return [one.value for one in before if one not in entries]
+
+    def remove(self, is_unwanted: Callable[[Value], bool]) -> list[Value]:
+        """Removes and returns values."""
+        with self._lock:
+            removed = [one for one in self._entries if is_unwanted(one.value)]
+            self._entries = [one for one in self._entries if one not in removed]
+        return [one.value for one in removed]
 
 
 def _continues(entry: Entry[Any], before: Entry[Any]) -> bool:

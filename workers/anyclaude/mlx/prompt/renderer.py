@@ -1,8 +1,9 @@
 """Turns a Messages request into token ids, with the points where the prompt may be cut."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Any, Final
 
 from anyclaude.messages.errors import invalid_request
@@ -21,7 +22,9 @@ from anyclaude.mlx.prompt.cleared import ALL_TURNS, kept_thinking_turns, without
 from anyclaude.mlx.prompt.continuation import DIGEST_MESSAGES, Continuation, Rendering
 from anyclaude.mlx.prompt.control_tokens import ControlTokens
 from anyclaude.mlx.prompt.cuts import Cut, last_cut, learn_turns
+from anyclaude.mlx.prompt.dates import DATES_FILE, PinnedDates
 from anyclaude.mlx.prompt.dialect import AdaptedMessages, ConversationAdapter
+from anyclaude.mlx.prompt.kept_answers import digest
 from anyclaude.mlx.prompt.pieces import Encoded, PieceEncoder, shared_characters
 from anyclaude.mlx.prompt.probe import (
     TRIAL_DIGEST_MESSAGES,
@@ -32,7 +35,8 @@ from anyclaude.mlx.prompt.probe import (
 )
 from anyclaude.mlx.prompt.render_cache import Entry, RenderCache, exact_bytes
 from anyclaude.mlx.prompt.splice import AnswerPosition, SplicedTurns
-from anyclaude.mlx.prompt.template import Template, TemplateRefused
+from anyclaude.mlx.prompt.stored_folder import StoredFolder
+from anyclaude.mlx.prompt.template import Template, TemplateRefused, Variables
 from anyclaude.mlx.tokens import TokenArray, common_prefix
 
 _CACHED_STARTS: Final = 32
@@ -59,6 +63,9 @@ class Prompt:
 class _Start:
     """The part that all conversations with the same tools and instructions share."""
 
+    # Stands for it where conversations are compared.
+    digest: bytes
+    variables: Variables
     tools: list[dict[str, Any]]
     # The rendered text up to the text of the first user message.
     text: str
@@ -93,6 +100,8 @@ class PromptRenderer:
         digest_messages: int = DIGEST_MESSAGES,
         spliced_bytes: int = 0,
         spliced_on_request: bool = False,
+        stored: StoredFolder | None = None,
+        clock: Callable[[], date] = date.today,
     ) -> None:
         """
         Args:
@@ -100,6 +109,8 @@ class PromptRenderer:
             spliced_bytes: memory for the answers that later prompts repeat in the model's own
                 tokens; 0 keeps none.
             spliced_on_request: whether only requests that ask to keep all thinking repeat them.
+            stored: where answers and dates survive a restart; None keeps them in memory only.
+            clock: the current date, for templates that write it.
 
         Raises:
             ValueError: the model has no chat template.
@@ -123,21 +134,44 @@ class PromptRenderer:
         # Entries are grouped by the start of the conversation.
         self._cache: RenderCache[_Rendered] = RenderCache(_CACHE_BYTES)
         openers = self._encoder.control_ids(self._turns.openers - self._turns.closers)
-        self._spliced = SplicedTurns(spliced_bytes, openers) if spliced_bytes else None
+        self._spliced = SplicedTurns(spliced_bytes, openers, stored) if spliced_bytes else None
         self._spliced_on_request = spliced_on_request
+        self._dates = PinnedDates(stored, clock) if self._template.reads_clock else None
         self._starts: LRUCache[bytes, _Start] = LRUCache(_CACHED_STARTS)
+        if stored is not None:
+            self._restore(stored)
+
+    def _restore(self, stored: StoredFolder) -> None:
+        for name, content in stored.load():
+            try:
+                if name == DATES_FILE and self._dates is not None:
+                    self._dates.restore(content)
+                elif name != DATES_FILE and self._spliced is not None:
+                    self._spliced.restore(name, content)
+            except (ValueError, TypeError, AttributeError) as error:
+                stored.reject(name, str(error))
+
+    @property
+    def spliced(self) -> SplicedTurns | None:
+        """The answers that later prompts repeat; None if there are none."""
+        return self._spliced
 
     def _new_continuation(self, digest_messages: int) -> Continuation:
         return Continuation(self._template, self._control, self._turns, digest_messages)
 
-    def render(self, request: CountTokensRequest) -> Prompt:
+    def render(self, request: CountTokensRequest, *, counting: bool = False) -> Prompt:
         """The prompt of a request.
+
+        Args:
+            counting: whether the prompt is only counted. Claude Code asks for less when it counts
+                than when it sends, so kept answers are then repeated unless the request clears
+                thinking.
 
         Raises:
             ApiError: 400 that names what the model or its template cannot accept.
         """
         conversation = self._conversation(request)
-        thinking, spliced = self._thinks(request), self._spliced_for(request)
+        thinking, spliced = self._thinks(request), self._spliced_for(request, counting=counting)
         try:
             return self._render(conversation, thinking, spliced)
         except TemplateRefused as refusal:
@@ -191,8 +225,11 @@ class PromptRenderer:
     def _thinks(self, request: CountTokensRequest) -> bool:
         return self._can_think and wants_thinking(request)
 
-    def _spliced_for(self, request: CountTokensRequest) -> SplicedTurns | None:
-        keeps_all = kept_thinking_turns(request) == ALL_TURNS
+    def _spliced_for(
+        self, request: CountTokensRequest, *, counting: bool = False
+    ) -> SplicedTurns | None:
+        turns = kept_thinking_turns(request)
+        keeps_all = turns == ALL_TURNS or (counting and turns is None)
         return self._spliced if keeps_all or not self._spliced_on_request else None
 
     def _render(
@@ -207,7 +244,7 @@ class PromptRenderer:
         start = self._start(conversation, thinking)
         _, known = self._cache.find(start, adapted.exact)
         before = known.value if known else None
-        rendering = self._rendering(before, adapted, start, thinking)
+        rendering = self._rendering(before, adapted, start)
         encoded = self._encoder.encode(rendering.text, before.encoded if before else None)
         cuts = self._turns.cuts(encoded, before.cuts if before else ())
         if remember:
@@ -217,12 +254,13 @@ class PromptRenderer:
         inner = cuts[:-1] if cuts and cuts[-1].tokens == total else cuts
         stable_tokens = 0
         if conversation.leading or conversation.tools:
-            shared = self._shared_characters(conversation, thinking, start, rendering.text)
+            shared = shared_characters(start.text, rendering.text)
             stable_tokens = last_cut(inner, encoded, shared)
         cut_points = tuple(sorted({stable_tokens, *(cut.tokens for cut in inner)} - {0}))
         if spliced is None or _is_unfinished(adapted.messages):
             return Prompt(encoded.token_ids, cut_points, stable_tokens)
-        position = spliced.position(start, adapted.exact, encoded, cuts, cut_points, stable_tokens)
+        items = [digest(message) for message in adapted.exact]
+        position = spliced.position(start.digest, items, encoded, cuts, cut_points, stable_tokens)
         return Prompt(position.token_ids, position.cut_points, stable_tokens, position)
 
     def keep_answer(self, position: AnswerPosition, generated: TokenArray, answer: Message) -> None:
@@ -236,63 +274,46 @@ class PromptRenderer:
         messages = self._dialect.adapt(Conversation((), translated(answer), ()))
         # In some dialects the calls of one answer become several turns; such answers are not kept.
         if self._spliced is not None and len(messages) == 1:
-            self._spliced.keep(position, generated, exact_bytes(messages[0]))
+            self._spliced.keep(position, generated, digest(exact_bytes(messages[0])))
 
     def _rendering(
-        self,
-        before: _Rendered | None,
-        adapted: AdaptedMessages,
-        start: _Start,
-        thinking: bool,
+        self, before: _Rendered | None, adapted: AdaptedMessages, start: _Start
     ) -> Rendering:
         if _is_unfinished(adapted.messages):
             text = self._template.render(
-                adapted.messages, start.tools, thinking=thinking, unfinished=True
+                adapted.messages, start.tools, variables=start.variables, unfinished=True
             )
             return Rendering(adapted.exact, text, [], "")
         if before is not None and self._can_continue:
             continued = self._continuation.continued(
-                before.rendering, adapted, start.tools, thinking
+                before.rendering, adapted, start.tools, start.variables
             )
             if continued is not None:
                 return continued
-        return self._continuation.whole(adapted, start.tools, thinking)
-
-    def _shared_characters(
-        self, conversation: Conversation, thinking: bool, start: _Start, text: str
-    ) -> int:
-        """The length of the part of `text` that all conversations with the same start share."""
-        if text.startswith(start.text):
-            return len(start.text)
-        # The template wrote a different text than last time, such as another date.
-        start = self._make_start(conversation, thinking)
-        self._starts.put(_start_key(conversation, thinking), start)
-        return shared_characters(start.text, text)
+        return self._continuation.whole(adapted, start.tools, start.variables)
 
     def _start(self, conversation: Conversation, thinking: bool) -> _Start:
-        key = _start_key(conversation, thinking)
-        return self._starts.get_or_make(key, lambda: self._make_start(conversation, thinking))
+        key = digest(exact_bytes((thinking, conversation.leading, conversation.tools)))
+        if self._dates is None:
+            variables = Variables(thinking)
+        else:
+            variables = Variables(thinking, self._dates.of(key, conversation.messages))
+            key = digest(key + str(variables.today).encode())
+        return self._starts.get_or_make(key, lambda: self._make_start(key, conversation, variables))
 
-    def _make_start(self, conversation: Conversation, thinking: bool) -> _Start:
-        tools = self._template.protected_tools(conversation.tools)
-        first, second = (
-            self._template.render(
-                self._dialect.adapt(replace(conversation, messages=(_user(text),))),
-                tools,
-                thinking=thinking,
-            )
+    def _make_start(self, key: bytes, conversation: Conversation, variables: Variables) -> _Start:
+        turns = [
+            self._dialect.adapt(replace(conversation, messages=(_user(text),)))
             for text in _FIRST_TEXTS
-        )
-        return _Start(tools, first[: shared_characters(first, second)])
+        ]
+        tools = self._template.printable_tools(conversation.tools, turns[0], variables)
+        first, second = (self._template.render(turn, tools, variables=variables) for turn in turns)
+        return _Start(key, variables, tools, first[: shared_characters(first, second)])
 
 
 def _is_unfinished(messages: Sequence[TemplateMessage]) -> bool:
     """Whether the client wrote the beginning of the answer; a call waits for its result instead."""
     return messages[-1]["role"] == "assistant" and "tool_calls" not in messages[-1]
-
-
-def _start_key(conversation: Conversation, thinking: bool) -> bytes:
-    return exact_bytes((thinking, conversation.leading, conversation.tools))
 
 
 def _user(text: str) -> TemplateMessage:

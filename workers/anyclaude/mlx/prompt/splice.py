@@ -6,45 +6,26 @@ the answer. With splicing, a prompt begins with the tokens of the previous promp
 and continues after that answer with the tokens that the template renders.
 
 Invariants:
-- An answer is spliced only if all messages up to it are equal, as exact bytes in the template's
-  dialect, to the messages that were answered, and the answer itself is equal to what was sent.
+- An answer is spliced only if all messages up to it are equal, by digests of their exact bytes in
+  the template's dialect, to those that were answered, and the answer is equal to what was sent.
 - The tokens after the last spliced answer are exactly those that the template renders.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 
 from anyclaude.mlx.prompt.cuts import Cut
+from anyclaude.mlx.prompt.kept_answers import AnswerEnd, KeptAnswers
 from anyclaude.mlx.prompt.pieces import Encoded
 from anyclaude.mlx.prompt.render_cache import Entry, RenderCache
+from anyclaude.mlx.prompt.stored_folder import StoredFolder
 from anyclaude.mlx.tokens import TokenArray
 
-
-@dataclass(frozen=True)
-class _AnswerEnd:
-    """The end of a kept answer."""
-
-    # The number of messages up to it.
-    messages: int
-    # The number of message ends before it in the template's rendering.
-    ends: int
-    # The text with which the template opens the answer.
-    header: str
-    # The number of tokens up to it.
-    tokens: int
-    # Whether its last token ends it. Otherwise the next turn's first token does.
-    is_closed: bool
-
-
-@dataclass(frozen=True, eq=False)
-class _Computed:
-    """The tokens of a conversation as they were computed, up to the end of its latest answer."""
-
-    token_ids: TokenArray
-    cut_points: tuple[int, ...]
-    answers: tuple[_AnswerEnd, ...]
+# The bytes limit the answers before their number does.
+_MAX_CONVERSATIONS: Final = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,13 +34,13 @@ class AnswerPosition:
 
     token_ids: TokenArray
     cut_points: tuple[int, ...]
-    # The part shared with all conversations that have the same tools and instructions.
-    start: object
-    # The messages as `exact_bytes`.
+    # The digest of what all conversations with the same tools and instructions share.
+    start: bytes
+    # The digests of the messages.
     items: list[bytes]
     # The spliced answers that the prompt contains.
-    answers: tuple[_AnswerEnd, ...]
-    # As in `_AnswerEnd`, for the answer to come.
+    answers: tuple[AnswerEnd, ...]
+    # As in `AnswerEnd`, for the answer to come.
     ends: int
     header: str
 
@@ -67,18 +48,49 @@ class AnswerPosition:
 class SplicedTurns:
     """The kept answers of all conversations. Safe to share between threads."""
 
-    def __init__(self, limit_bytes: int, openers: Collection[int] = ()) -> None:
+    def __init__(
+        self,
+        limit_bytes: int,
+        openers: Collection[int] = (),
+        stored: StoredFolder | None = None,
+    ) -> None:
         """
         Args:
-            limit_bytes: for the answers that are kept.
+            limit_bytes: for the answers that are kept, in memory and again on disk.
             openers: the tokens that begin a turn and end none.
+            stored: where they survive a restart; None keeps them in memory only.
         """
         self._openers = openers
-        self._cache: RenderCache[_Computed] = RenderCache(limit_bytes)
+        self._stored = stored
+        self._cache: RenderCache[KeptAnswers] = RenderCache(limit_bytes, _MAX_CONVERSATIONS)
+
+    def restore(self, name: str, content: bytes) -> None:
+        """Keeps what an earlier process stored.
+
+        Raises:
+            ValueError: it is not what this class writes, or has another name.
+        """
+        kept = KeptAnswers.from_bytes(content)
+        if name != kept.name:
+            raise ValueError("it has the name of another conversation")
+        if self._stored is not None:
+            self._stored.adopt(name, kept)
+        self._add(kept)
+
+    def forget(self, is_unwanted: Callable[[KeptAnswers], bool]) -> None:
+        """Removes conversations, from disk too."""
+        removed = self._cache.remove(is_unwanted)
+        if self._stored is not None:
+            self._stored.update({}, drop=[kept.name for kept in removed])
+
+    def _add(self, kept: KeptAnswers) -> list[str]:
+        """Keeps a conversation; returns the names of those that it continues or displaces."""
+        entry = Entry(kept.start, kept.items, kept, kept.nbytes)
+        return [removed.name for removed in self._cache.add(entry)]
 
     def position(
         self,
-        start: object,
+        start: bytes,
         items: list[bytes],
         encoded: Encoded,
         cuts: Sequence[Cut],
@@ -88,8 +100,8 @@ class SplicedTurns:
         """The prompt, spliced as far as its answers were kept.
 
         Args:
-            start: the part that the conversation shares with others.
-            items: its messages as `exact_bytes`.
+            start: the digest of what the conversation shares with others.
+            items: the digests of its messages.
             encoded: the prompt as the template renders it.
             cuts: all ends of messages in `encoded`.
             cut_points, stable_tokens: those of the prompt without splicing.
@@ -128,7 +140,7 @@ class SplicedTurns:
         Args:
             position: its position.
             generated: its tokens, of which the last one ends it.
-            answer: the message that the client will send back, as `exact_bytes`.
+            answer: the digest of the message that the client will send back.
         """
         if not position.ends:
             # The answer could not be found in a later rendering.
@@ -138,13 +150,16 @@ class SplicedTurns:
             generated = generated[:-1]
         token_ids = np.concatenate([position.token_ids, generated])
         items = [*position.items, answer]
-        end = _AnswerEnd(len(items), position.ends, position.header, len(token_ids), is_closed)
-        computed = _Computed(token_ids, position.cut_points, (*position.answers, end))
-        nbytes = token_ids.nbytes + sum(map(len, items))
-        self._cache.add(Entry(position.start, items, computed, nbytes))
+        end = AnswerEnd(len(items), position.ends, position.header, len(token_ids), is_closed)
+        kept = KeptAnswers(
+            position.start, items, token_ids, position.cut_points, (*position.answers, end)
+        )
+        displaced = self._add(kept)
+        if self._stored is not None:
+            self._stored.update({kept.name: kept}, drop=displaced)
 
     def _rendered_end(
-        self, answer: _AnswerEnd, computed: _Computed, encoded: Encoded, cuts: Sequence[Cut]
+        self, answer: AnswerEnd, computed: KeptAnswers, encoded: Encoded, cuts: Sequence[Cut]
     ) -> int | None:
         """The token offset at which the answer ends in `encoded`; None if it is not found."""
         if not 0 < answer.ends < len(cuts):

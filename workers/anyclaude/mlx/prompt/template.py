@@ -6,14 +6,18 @@ which text is only appended is computed only once.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
 from typing import Any, Final
 
 from jinja2 import TemplateError
 
-from anyclaude.mlx.adapter import TokenizerWrapper, template_source
+from anyclaude.mlx.adapter import TokenizerWrapper
 from anyclaude.mlx.prompt.canonical import TemplateMessage
 from anyclaude.mlx.prompt.control_tokens import ControlTokens
 from anyclaude.mlx.prompt.pieces import shared_characters
+from anyclaude.mlx.prompt.template_source import TemplateSource
+from anyclaude.mlx.prompt.tool_schemas import describable
 
 # What templates raise on a conversation that they do not accept: Jinja's errors, and errors of
 # wrong types and missing keys from expressions in templates and from renderers written in Python.
@@ -35,6 +39,16 @@ class TemplateRefused(Exception):
     """The chat template does not accept the conversation; the message is the template's own."""
 
 
+@dataclass(frozen=True)
+class Variables:
+    """What a template reads besides messages and tools."""
+
+    # The value of `enable_thinking`.
+    thinking: bool = False
+    # The date that it writes; None for the date of the clock.
+    today: date | None = None
+
+
 class Template:
     """The chat template of one tokenizer."""
 
@@ -50,12 +64,18 @@ class Template:
             )
         self._apply_template: Callable[..., str] = tokenizer.apply_chat_template
         self._control = control
-        source = template_source(tokenizer)
+        self._source = TemplateSource(tokenizer)
+        source = self._source.text
         self._switches = {key: on for key, on in _KEEP_THINKING.items() if key in source}
         reads_thinking = "message.thinking" in source and "reasoning_content" not in source
         # Set once, when the model is loaded.
         self._pins_tools = False
         self._reasoning_key = "thinking" if reads_thinking else "reasoning_content"
+
+    @property
+    def reads_clock(self) -> bool:
+        """Whether the template writes the current date."""
+        return self._source.reads_clock
 
     def pin_tools(self) -> None:
         """From now on, describes tools before the first user message, wherever the template does.
@@ -70,7 +90,7 @@ class Template:
         messages: Sequence[TemplateMessage],
         tools: Sequence[Mapping[str, Any]] = (),
         *,
-        thinking: bool = False,
+        variables: Variables = Variables(),
         answer: bool = True,
         unfinished: bool = False,
     ) -> str:
@@ -79,7 +99,7 @@ class Template:
         Args:
             messages: as `Dialect.adapt` returns them.
             tools: as `protected_tools` returns them; they hardly ever change.
-            thinking: the value of `enable_thinking`, for templates that read it.
+            variables: what the template reads besides messages and tools.
             answer: whether to end with the header of an assistant turn.
             unfinished: whether to end inside the last message's content, which the model then
                 continues. If the template does not print the content unchanged, the whole turn is
@@ -91,36 +111,36 @@ class Template:
         protected = [self.protected(message) for message in messages]
         if unfinished:
             protected[-1]["content"] += self._control.end
-        text = self.apply(protected, tools, thinking, answer=answer and not unfinished)
+        text = self.apply(protected, tools, variables, answer=answer and not unfinished)
         return text.rpartition(self._control.end)[0] or text if unfinished else text
 
     def apply(
         self,
         messages: Sequence[TemplateMessage],
         tools: Sequence[Mapping[str, Any]],
-        thinking: bool,
+        variables: Variables,
         answer: bool = True,
     ) -> str:
         """The same as `render`, for messages that are protected already."""
         if not (self._pins_tools and tools):
-            return self._apply(messages, tools, thinking, answer)
+            return self._apply(messages, tools, variables, answer)
         roles = [message["role"] for message in messages]
         first = messages[: roles.index("user") + 1] if "user" in roles else messages
-        plain = self._apply(first, (), thinking, answer=True)
-        shown = self._apply(first, tools, thinking, answer=True)
+        plain = self._apply(first, (), variables, answer=True)
+        shown = self._apply(first, tools, variables, answer=True)
         place = shared_characters(plain, shown)
         added = shown[place : place + len(shown) - len(plain)]
-        text = self._apply(messages, (), thinking, answer)
+        text = self._apply(messages, (), variables, answer)
         if plain[:place] + added + plain[place:] != shown or text[:place] != plain[:place]:
             # More than the description of the tools depends on them.
-            return self._apply(messages, tools, thinking, answer)
+            return self._apply(messages, tools, variables, answer)
         return text[:place] + added + text[place:]
 
     def _apply(
         self,
         messages: Sequence[TemplateMessage],
         tools: Sequence[Mapping[str, Any]],
-        thinking: bool,
+        variables: Variables,
         answer: bool,
     ) -> str:
         try:
@@ -129,8 +149,9 @@ class Template:
                 tools=list(tools) or None,
                 tokenize=False,
                 add_generation_prompt=answer,
-                enable_thinking=thinking,
+                enable_thinking=variables.thinking,
                 **self._switches,
+                **self._source.variables(variables.today, tools=bool(tools)),
             )
         except _REFUSALS as error:
             raise TemplateRefused(str(error) or type(error).__name__) from error
@@ -149,6 +170,26 @@ class Template:
         return result | {
             key: protect(message[key]) for key in ("tool_call_id", "name") if key in message
         }
+
+    def printable_tools(
+        self,
+        tools: Sequence[Mapping[str, Any]],
+        messages: Sequence[TemplateMessage],
+        variables: Variables,
+    ) -> list[dict[str, Any]]:
+        """The tools as `protected_tools` returns them, simplified where the template fails.
+
+        Args:
+            messages: a conversation that the template accepts.
+        """
+
+        def prints(some: Sequence[Mapping[str, Any]]) -> bool:
+            try:
+                return bool(self.render(messages, self.protected_tools(some), variables=variables))
+            except TemplateRefused:
+                return False
+
+        return self.protected_tools(describable(tools, prints))
 
     def protected_tools(self, tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         return [{**tool, "function": self._fields(tool["function"])} for tool in tools]
