@@ -212,7 +212,7 @@ class CacheService(cache_pb2_grpc.CacheServiceServicer):
             self._labels.forget_pruned()
             if self._spliced is not None:
                 forget_answers(store, self._spliced)
-            if self._answers is not None and self._disk is not None:
+            if self._answers is not None and self._disk is not None and request.filter.model:
                 self._answers.remove_models(stored=self._disk.models())
         return pruned
 

@@ -32,7 +32,7 @@ from anyclaude.mlx.exchange import Exchange
 from anyclaude.mlx.kv import layers as kinds
 from anyclaude.mlx.kv.budget import StoreLimits
 from anyclaude.mlx.kv.store import KVStore
-from anyclaude.mlx.kv_disk import Bounds, DiskTier
+from anyclaude.mlx.kv_disk import Bounds, DiskState, DiskTier
 from anyclaude.mlx.kv_disk.archive import Archive
 from anyclaude.mlx.kv_disk.records import RECORD_LAYOUT
 from anyclaude.mlx.kv_explain.diagnose import Detokenizer
@@ -78,7 +78,8 @@ def main() -> NoReturn:
     except (ModelMissingError, memory.TooLargeError, ValueError) as error:
         child.leave(ExitCode.UNAVAILABLE, str(error))
     disk = _disk(fingerprint, settings, child.birth.paths)
-    if answers is not None and disk is not None:
+    # A disk tier that could not open its folder knows no other models.
+    if answers is not None and disk is not None and disk.status().state is DiskState.SERVING:
         answers.remove_models(stored=disk.models())
     # Used on the MLX thread only.
     tokenizer = model.new_tokenizer()
