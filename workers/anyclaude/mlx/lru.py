@@ -57,6 +57,12 @@ class LRUCache(Generic[Key, Value]):
         with self._lock:
             return list(self._values.items())
 
+    def discard(self, key: Key) -> None:
+        """Forgets an entry, if there is one."""
+        with self._lock:
+            if key in self._values:
+                self._size -= self._size_of(key, self._values.pop(key))
+
     def put(self, key: Key, value: Value) -> list[Key]:
         """Caches a value in place of any that the key had; returns the keys that were evicted."""
         evicted: list[Key] = []

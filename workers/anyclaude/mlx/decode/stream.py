@@ -18,7 +18,7 @@ import structlog
 from anyclaude.messages.blocks import BlockWriter
 from anyclaude.messages.requests import Tool, ToolChoice
 from anyclaude.mlx.adapter import TokenizerWrapper
-from anyclaude.mlx.decode.calls import Call, CallReader, Unreadable
+from anyclaude.mlx.decode.calls import MALFORMED, Call, CallReader, Unreadable
 from anyclaude.mlx.decode.constraint import (
     AnswerGrammar,
     ArgumentsPiece,
@@ -26,6 +26,7 @@ from anyclaude.mlx.decode.constraint import (
     CallEnd,
     CallEvent,
     ConstrainedCallReader,
+    ReadingError,
 )
 from anyclaude.mlx.decode.markers import Mode, Transition, markers_of, silent_tokens
 from anyclaude.mlx.decode.mentions import Mentions
@@ -212,7 +213,14 @@ class BlockStream:
         """Ends a call whose end marker did not come."""
         self._constrained = None
         if not cut:
-            self._send(call, call.reader.finish())
+            try:
+                self._send(call, call.reader.finish())
+            except ReadingError:
+                # Without its grammar the model wrote something else than a call. What was sent of
+                # it cannot be taken back: the answer fails, and the client asks again.
+                if call.streamed and call.name is not None:
+                    raise
+                self._report(Unreadable(call.name, MALFORMED))
         elif call.streamed and call.name is not None:
             self._writer.abandon()
 

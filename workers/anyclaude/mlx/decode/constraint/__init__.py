@@ -17,6 +17,7 @@ from anyclaude.mlx.decode.constraint.reader import (
     CallEnd,
     CallEvent,
     ConstrainedCallReader,
+    ReadingError,
 )
 
 __all__ = [
@@ -28,5 +29,6 @@ __all__ = [
     "ConstrainedCallReader",
     "Constraint",
     "ConstraintCompiler",
+    "ReadingError",
     "can_constrain_calls",
 ]

@@ -161,7 +161,14 @@ class ConstraintCompiler:
             single=single,
             banned=banned,
             ends=sorted(self.eos_token_ids),
+            on_failure=lambda: self._forget(grammar),
         )
+
+    def _forget(self, failed: LLMatcher | None) -> None:
+        """Compiles a grammar again for the next answer, after llguidance gave up on it in one."""
+        for key, matcher in self._matchers.items():
+            if matcher is failed:
+                self._matchers.discard(key)
 
     def _triggers(self, grammar: LLMatcher | None, marker: tuple[int, ...]) -> Iterator[Trigger]:
         """The start marker of a call as a trigger, if the grammar begins with it."""

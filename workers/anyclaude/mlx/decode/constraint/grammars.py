@@ -13,6 +13,7 @@ import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from anyclaude.mlx.adapter import TokenizerWrapper, tokenizer_json
+from anyclaude.mlx.decode.constraint.failures import reason_of
 from anyclaude.mlx.decode.constraint.lark import Lark
 from anyclaude.mlx.decode.constraint.masks import mask_of, mask_words
 from anyclaude.runtime.settings import GrammarSettings
@@ -90,32 +91,6 @@ class Grammars:
 
     def _mask(self, matcher: LLMatcher) -> Any:
         return mask_of(matcher, self.words)
-
-
-def reason_of(matcher: LLMatcher) -> str:
-    """Why a matcher failed, in words that contain nothing of the schema or of the answer."""
-    error = str(matcher.get_error())
-    for sign, reason in _REASONS.items():
-        if sign in error:
-            return reason
-    return "llguidance refuses it"
-
-
-# What llguidance's messages say, by a part of them.
-_REASONS: Final = {
-    "look-around": "a pattern with look-around",
-    "backreferences": "a pattern with back-references",
-    "regex parse error": "a pattern that is not valid here",
-    "too many": "too large to be enforced",
-    "too big": "too large to be enforced",
-    "too large": "too large to be enforced",
-    "oo many items": "too large to be enforced",
-    "too complex": "too large to be enforced",
-    "recursion limit": "nested too deeply",
-    "nsatisfiable": "no value fits",
-    "NoExtension": "no value fits",
-    "Unimplemented keys": "a keyword that cannot be enforced",
-}
 
 
 def _without_unicode_forms(tokenizer: str) -> str:

@@ -10,10 +10,12 @@ apply it.
 Invariants:
 - Every token is processed once and in order, whether it was read here or came by `observe`.
 - While a grammar is active, no token that it forbids is sampled.
+- llguidance does not raise when it reaches a limit. So its error is asked for after every step, and
+  the rest of the call is then decoded freely.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
@@ -25,6 +27,7 @@ from llguidance import LLMatcher
 
 import mlx.core as mx
 from anyclaude.mlx.adapter import Sampler
+from anyclaude.mlx.decode.constraint.failures import reason_of
 from anyclaude.mlx.decode.sampling import read_token
 from anyclaude.mlx.lru import LRUCache
 
@@ -75,6 +78,8 @@ class Plan:
         single: whether one call ends the answer.
         banned: tokens that are forbidden while no grammar is active.
         ends: the tokens that end an answer; if tokens are banned, none of these may come first.
+        on_failure: is called if llguidance gives up on a grammar. Copies of a matcher share their
+            lexer, so then none of them can be used again.
     """
 
     start: LLMatcher | None
@@ -85,6 +90,7 @@ class Plan:
     single: bool
     banned: Sequence[int] = ()
     ends: Sequence[int] = ()
+    on_failure: Callable[[], None] = lambda: None
 
 
 def mask_of(matcher: LLMatcher, words: int) -> Mask:
@@ -113,6 +119,7 @@ class Constraint:
         self._words = words
         self._phase = Phase.THINKING if plan.in_thinking else Phase.FREE
         self._matcher: LLMatcher | None = None
+        self._is_lost = False
         # The latest tokens outside a grammar, in which triggers are searched for.
         self._tail: deque[int] = deque(maxlen=_LONGEST_TRIGGER)
         if plan.start is not None and not plan.in_thinking:
@@ -129,6 +136,11 @@ class Constraint:
     def is_active(self) -> bool:
         """Whether the tokens processed so far end inside a grammar."""
         return self._phase is Phase.CONSTRAINED
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the latest grammar failed, so that what followed was decoded freely."""
+        return self._is_lost
 
     def sampler(self, inner: Sampler, *, needs_probabilities: bool = True) -> Sampler:
         """A sampler that gives only the allowed tokens to `inner`.
@@ -196,6 +208,9 @@ class Constraint:
 
     def _choose(self, inner: Sampler, logprobs: mx.array) -> mx.array:
         mask = self.mask()
+        if self._has_failed() or not mask.any():
+            self._lose()
+            return inner(logprobs)
         self._only = only_token(mask)
         if self._only is not None:
             return mx.array([self._only])
@@ -224,6 +239,7 @@ class Constraint:
 
     def _activate(self, matcher: LLMatcher) -> None:
         self._matcher = matcher.deep_copy()
+        self._is_lost = False
         self._phase = Phase.CONSTRAINED
         self._tail.clear()
 
@@ -232,11 +248,20 @@ class Constraint:
         if self._processed == 1 and token_id == self._plan.start_thinking:
             self._matcher, self._phase = None, Phase.THINKING
             return
-        if not self._matcher.consume_token(token_id):
-            _log.error("grammar_lost", reason=self._matcher.get_error()[:200])
-            self._matcher, self._phase = None, Phase.FREE
+        if not self._matcher.consume_token(token_id) or self._has_failed():
+            self._lose()
         elif self._matcher.is_stopped() and self._plan.start is None and not self._plan.single:
             self._matcher, self._phase = None, Phase.FREE
+
+    def _has_failed(self) -> bool:
+        return self._matcher is not None and bool(self._matcher.is_error())
+
+    def _lose(self) -> None:
+        """Goes on without the grammar, up to the start of the next call."""
+        assert self._matcher is not None
+        _log.warning("grammar_lost", reason=reason_of(self._matcher) or "no token fits")
+        self._matcher, self._phase, self._is_lost = None, Phase.FREE, True
+        self._plan.on_failure()
 
 
 def only_token(mask: Mask) -> int | None:
