@@ -22,6 +22,7 @@ from anyclaude.launcher.settings import (
     split_arguments,
     write_settings,
 )
+from anyclaude.messages.windows import window_problem
 from anyclaude.runtime.paths import find_paths
 
 # Homebrew on Apple Silicon, and npm or Homebrew elsewhere.
@@ -71,6 +72,8 @@ def launch(arguments: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
         ensure_ready(client, paths, environ)
     with ControlClient(paths.control_socket) as client:
         endpoint = Endpoint.of(client, environ)
+    if problem := window_problem(endpoint.context_window_tokens):
+        print(f"anyclaude: {problem}", file=sys.stderr)
     unwanted = contradicting(endpoint)
     below = environments_of_files(environ, Path.cwd())
     settings = combine(split.settings, _bundle(endpoint, environ), endpoint, unwanted, below)

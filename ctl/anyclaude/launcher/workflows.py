@@ -11,6 +11,7 @@ from typing import Final
 
 from anyclaude.cli.units import format_bytes, format_seconds
 from anyclaude.control.v1 import control_pb2
+from anyclaude.messages.windows import window_problem
 from anyclaude.worker.v1 import worker_pb2
 
 NOT_MEASURED: Final = "not measured yet"
@@ -85,6 +86,8 @@ def _model(model: worker_pb2.ModelInfo) -> str:
         return "what the client asks for, or not known yet"
     window = model.context_window_tokens
     facts = [model.id, f"window {window:,} tokens" if window else "window not known"]
+    if window_problem(window):
+        facts.append("too small for Claude Code")
     if model.HasField("has_tools"):
         facts.append("calls tools" if model.has_tools else "cannot call tools")
     return ", ".join(facts)
@@ -146,7 +149,9 @@ def lacking(mode: control_pb2.Mode, needs: control_pb2.Needs) -> tuple[str, ...]
     if needs.tools and model.HasField("has_tools") and not model.has_tools:
         reasons.append("Recent answers called tools, which its model cannot.")
     window, longest = model.context_window_tokens, needs.longest_prompt_tokens
-    if 0 < window < longest:
+    if problem := window_problem(window):
+        reasons.append(problem)
+    elif 0 < window < longest:
         reasons.append(
             f"Recent prompts were up to {longest:,} tokens long; its window holds {window:,}."
         )

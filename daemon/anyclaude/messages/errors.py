@@ -96,9 +96,10 @@ def invalid_request(message: str) -> ApiError:
     return ApiError(400, message)
 
 
-def prompt_too_long(prompt_tokens: int, window_tokens: int) -> ApiError:
-    """The prompt alone fills the context window."""
-    return ApiError(400, f"prompt is too long: {prompt_tokens} tokens > {window_tokens} maximum")
+def prompt_too_long(prompt_tokens: int, window_tokens: int, advice: str = "") -> ApiError:
+    """The prompt alone fills the context window; `advice` is a sentence on what to do."""
+    message = f"prompt is too long: {prompt_tokens} tokens > {window_tokens} maximum"
+    return ApiError(400, f"{message}. {advice}" if advice else message)
 
 
 def max_tokens_too_large(prompt_tokens: int, max_tokens: int, window_tokens: int) -> ApiError:

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from anyclaude.control.v1 import control_pb2
+from anyclaude.messages.windows import window_problem
 from tests.integration.conversation import body
 from tests.integration.service import WAIT_SECONDS, Service
 from tests.models import saved
@@ -88,7 +89,9 @@ def test_a_prompt_over_the_window(http: httpx.Client, stream: bool) -> None:
     message = refusal(answer, 400, "invalid_request_error")
     tokens = counted.json()["input_tokens"]
     assert tokens > _WINDOW_TOKENS
-    assert message == f"prompt is too long: {tokens} tokens > {_WINDOW_TOKENS} maximum"
+    sentence, _, advice = message.partition(". ")
+    assert sentence == f"prompt is too long: {tokens} tokens > {_WINDOW_TOKENS} maximum"
+    assert advice == window_problem(_WINDOW_TOKENS)
 
 
 def test_an_answer_that_fills_the_window(http: httpx.Client) -> None:

@@ -106,6 +106,7 @@ def test_unknown_abilities_are_not_called_missing():
         (model(has_tools=False), {"tools": True}, "called tools, which its model cannot"),
         (model(), {"longest_prompt_tokens": 40_000}, "40,000 tokens long; its window holds 32,768"),
         (model(), {"images": True}, "contained images, which its model does not accept"),
+        (model(8_192), {}, "8,192 tokens is too small for Claude Code"),
     ],
 )
 def test_another_mode_is_suggested_for_what_is_lacking(own, needs, said):

@@ -36,7 +36,60 @@ def test_a_template_without_tools_and_a_small_window_are_pointed_out(tmp_path: P
     path = saved.save(tmp_path / "m", template="chatml", max_position_embeddings=8192)
     advice = " ".join(check(str(path)).advice)
     assert "No tool calls" in advice
-    assert "8192 tokens leaves little" in advice
+    assert "8,192 tokens is too small for Claude Code" in advice
+
+
+def test_a_window_with_little_room_is_pointed_out(tmp_path: Path) -> None:
+    """A window that holds Claude Code's prompt and little else is named too."""
+    path = saved.save(tmp_path / "m", template="qwen3", max_position_embeddings=20_000)
+    assert "20,000 tokens leaves little" in " ".join(check(str(path)).advice)
+
+
+@pytest.mark.parametrize(
+    ("template", "offers"),
+    [("gemma2", False), ("bare", False), ("mistral", True), ("glm", True)],
+)
+def test_a_template_that_offers_no_tools_is_told_apart(
+    template: str, offers: bool, tmp_path: Path
+) -> None:
+    """The check ends with a report, whatever the template refuses, and says what it lacks."""
+    advice = " ".join(check(str(saved.save(tmp_path / "m", template=template))).advice)
+    assert ("does not describe tools" in advice) == (not offers)
+
+
+def test_a_refusal_of_tool_turns_is_quoted(tmp_path: Path) -> None:
+    """The advice has the template's own words, and nothing is measured."""
+    path = saved.save(tmp_path / "m", template="qwen3")
+    (path / "chat_template.jinja").write_text(
+        "{%- for m in messages -%}{%- if m.role == 'tool' or m.tool_calls -%}"
+        "{{- raise_exception('tools are not for me') -}}{%- endif -%}"
+        "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{%- endfor -%}"
+        "{%- if add_generation_prompt -%}<|im_start|>assistant\n{%- endif -%}"
+    )
+    report = check(str(path))
+    assert not report.tool_loop.stable
+    assert "tools are not for me" in report.tool_loop.refusal
+    assert any("tools are not for me" in words for words in report.advice)
+
+
+def test_a_template_whose_calls_are_unknown_is_pointed_out(tmp_path: Path) -> None:
+    """Tools in the template are not enough, if nobody here knows how the model calls them."""
+    path = saved.save(tmp_path / "m", template="chatml")
+    source = (path / "chat_template.jinja").read_text()
+    (path / "chat_template.jinja").write_text("{{- tools | tojson if tools else '' -}}" + source)
+    report = check(str(path))
+    assert not report.tools
+    assert any("is not known here" in words for words in report.advice)
+
+
+def test_weights_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    """The error says by which method the weights are quantised, and what to do."""
+    path = saved.save(tmp_path / "m", template="qwen3")
+    config = json.loads((path / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 3, "group_size": 128}
+    (path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelMissingError, match=r"the method gptq.*mlx_lm\.convert"):
+        check(str(path))
 
 
 def test_calls_without_a_grammar_are_pointed_out(tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ exits with code 1.
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from anyclaude.messages.errors import ApiError
 from anyclaude.messages.requests import MessagesRequest
+from anyclaude.messages.windows import CLAUDE_CODE_PROMPT_TOKENS, window_problem
 from anyclaude.mlx.adapter import (
     LanguageModel,
     load_tokenizer_from,
@@ -21,8 +23,13 @@ from anyclaude.mlx.adapter import (
 from anyclaude.mlx.decode.constraint import can_constrain_calls
 from anyclaude.mlx.kv import layers as kinds
 from anyclaude.mlx.kv.window import WindowKVCache
-from anyclaude.mlx.memory import PROMPT_TOKENS
-from anyclaude.mlx.model import ModelMissingError, find_folder, window_tokens
+from anyclaude.mlx.model import (
+    LOAD_ERRORS,
+    ModelMissingError,
+    cannot_load,
+    find_folder,
+    window_tokens,
+)
 from anyclaude.mlx.prompt import PromptRenderer
 from anyclaude.mlx.tokens import common_prefix, token_array
 from anyclaude.runtime.settings import ModelSettings
@@ -40,6 +47,8 @@ class Stability:
     kept_tokens: int
     prompt_tokens: int
     why: str
+    # The template's own words, if it refuses such a conversation.
+    refusal: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,12 +83,19 @@ def check(path: str) -> Report:
         model, config = map_weights(folder)
         tokenizer = load_tokenizer_from(folder, config)
         renderer = PromptRenderer(tokenizer)
-    except (FileNotFoundError, ValueError, KeyError) as error:
-        raise ModelMissingError(f"{folder}: {type(error).__name__}: {error}") from error
+    except LOAD_ERRORS as error:
+        raise cannot_load(folder, error) from error
     per_token = _kv_bytes_per_token(model, config)
     window = window_tokens(ModelSettings(), config)
     tools, constrained = bool(tokenizer.has_tool_calling), can_constrain_calls(tokenizer)
     loop = _stability(renderer, _tool_loop())
+    facts = _Facts(
+        offers_tools=_offers_tools(renderer),
+        reads_calls=tools,
+        constrained=constrained,
+        window=window,
+        loop=loop,
+    )
     return Report(
         folder=str(folder),
         architecture=str(config.get("model_type", "")),
@@ -91,29 +107,72 @@ def check(path: str) -> Report:
         layers=_layer_kinds(model),
         weights_bytes=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
         kv_bytes_per_token=per_token,
-        kv_bytes_at_claude_code_prompt=per_token * PROMPT_TOKENS,
+        kv_bytes_at_claude_code_prompt=per_token * CLAUDE_CODE_PROMPT_TOKENS,
         tool_loop=loop,
         new_question=_stability(renderer, _questions()),
-        advice=list(_advice(tools=tools, constrained=constrained, window=window, loop=loop)),
+        advice=list(_advice(facts)),
     )
 
 
-def _advice(*, tools: bool, constrained: bool, window: int, loop: Stability) -> Iterator[str]:
-    if not tools:
-        yield "No tool calls: Claude Code can talk to it but not let it read or change anything."
-    elif not constrained:
+@dataclass(frozen=True)
+class _Facts:
+    """What advice is given about."""
+
+    offers_tools: bool
+    reads_calls: bool
+    constrained: bool
+    window: int
+    loop: Stability
+
+
+def _advice(facts: _Facts) -> Iterator[str]:
+    if not facts.offers_tools:
+        yield (
+            "No tool calls: its chat template does not describe tools, so Claude Code can talk to "
+            "it but not let it read or change anything. Choose a model whose template does."
+        )
+    elif not facts.reads_calls:
+        yield (
+            "No tool calls: its chat template describes tools, but how the model writes calls is "
+            "not known here, so its calls would be answered as text. Choose another model."
+        )
+    elif not facts.constrained:
         yield (
             "Tool calls are read and repaired, but not constrained to their schemas: a malformed "
             "call becomes a sentence in the answer, and a call that the client demands may be "
             "missing."
         )
-    if window < MIN_WINDOW_TOKENS:
+    if problem := window_problem(facts.window):
+        yield problem
+    elif facts.window < MIN_WINDOW_TOKENS:
         yield (
-            f"The window of {window} tokens leaves little beside Claude Code's "
-            f"{PROMPT_TOKENS}; choose a model with at least {MIN_WINDOW_TOKENS}."
+            f"The window of {facts.window:,} tokens leaves little beside Claude Code's "
+            f"{CLAUDE_CODE_PROMPT_TOKENS:,}; choose a model with at least {MIN_WINDOW_TOKENS:,}."
         )
-    if not loop.stable:
-        yield "Its template rewrites history inside a tool loop, so turns are computed again."
+    yield from _advice_on_history(facts)
+
+
+def _advice_on_history(facts: _Facts) -> Iterator[str]:
+    if facts.loop.refusal:
+        yield (
+            "Its chat template refuses a conversation with tool calls, so Claude Code cannot work "
+            f"with it: {facts.loop.refusal}. Choose another model, or a newer build of this one."
+        )
+        return
+    if not facts.loop.stable:
+        yield (
+            "Its template rewrites history inside a tool loop, so turns are computed again with "
+            "each step. Choose another model if its steps are slow."
+        )
+
+
+def _offers_tools(renderer: PromptRenderer) -> bool:
+    """Whether the description of a tool is part of a prompt."""
+    ask = [{"role": "user", "content": "list the files"}]
+    try:
+        return len(_render(renderer, ask)) > len(_render(renderer, ask, tools=[]))
+    except ApiError:
+        return False
 
 
 def _layer_kinds(model: LanguageModel) -> dict[str, int]:
@@ -140,7 +199,11 @@ def _kv_bytes_per_token(model: LanguageModel, config: dict[str, Any]) -> int:
 
 
 def _stability(renderer: PromptRenderer, turns: tuple[list[Any], list[Any]]) -> Stability:
-    before, after = (token_array(_render(renderer, messages)) for messages in turns)
+    try:
+        before, after = (token_array(_render(renderer, messages)) for messages in turns)
+    except ApiError as error:
+        refusal = error.message.removeprefix("messages: ")
+        return Stability(False, 0, 0, "the template refuses the conversation", refusal)
     kept = common_prefix(before, after)
     # Only the header of the next answer, at the end of the earlier prompt, may differ.
     stable = kept >= len(before) - 8
@@ -148,14 +211,16 @@ def _stability(renderer: PromptRenderer, turns: tuple[list[Any], list[Any]]) -> 
     return Stability(stable, kept, len(before), why)
 
 
-def _render(renderer: PromptRenderer, messages: list[Any]) -> Any:
+def _render(
+    renderer: PromptRenderer, messages: list[Any], tools: Sequence[Mapping[str, Any]] = (_TOOL,)
+) -> Any:
     return renderer.render(
         MessagesRequest(
             model="",
             max_tokens=1,
             messages=messages,
             system="You help with code.",
-            tools=[_TOOL],
+            tools=list(tools),
             thinking={"type": "adaptive"},
         )
     ).token_ids

@@ -14,6 +14,7 @@ from anyclaude.messages.diagnostics import asks_for_diagnostics
 from anyclaude.messages.errors import invalid_request, prompt_too_long
 from anyclaude.messages.requests import MessagesRequest, Tool, parse_messages_request
 from anyclaude.messages.websearch import only_searches
+from anyclaude.messages.windows import window_problem
 from anyclaude.mlx.adapter import TokenizerWrapper, opens_thinking
 from anyclaude.mlx.decode import BlockStream, ThinkingBudget, make_sampler
 from anyclaude.mlx.decode.constraint import AnswerGrammar, ConstraintCompiler
@@ -74,7 +75,7 @@ class JobMaker:
         window = self._model.info.context_window_tokens
         left = window - len(prompt.token_ids)
         if left < 1:
-            raise prompt_too_long(len(prompt.token_ids), window)
+            raise prompt_too_long(len(prompt.token_ids), window, window_problem(window))
         if only_searches(body):
             raise NothingToGenerate(len(prompt.token_ids))
         max_tokens = min(body.max_tokens, left)

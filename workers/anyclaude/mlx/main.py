@@ -18,6 +18,7 @@ import structlog
 
 import mlx.core as mx
 from anyclaude.cache.v1 import cache_pb2_grpc
+from anyclaude.messages.windows import window_problem
 from anyclaude.mlx import memory
 from anyclaude.mlx.adapter import (
     MLX_VERSIONS,
@@ -121,6 +122,8 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, on_sigterm)
     child.ready({"model": model.info.id})
     log.info("worker ready", model=model.info.id, window=model.info.context_window_tokens)
+    if problem := window_problem(model.info.context_window_tokens):
+        log.warning("window too small", problem=problem)
     code = _serve(engine)
     serving.stop()
     if answers is not None:

@@ -27,8 +27,6 @@ from anyclaude.messages.errors import ApiError, overloaded
 log = structlog.get_logger(__name__)
 
 MIN_LIMIT_BYTES: Final = 512 * 1024**2
-# The tokens that Claude Code sends with every request.
-PROMPT_TOKENS: Final = 18_490
 # Shares of memory that model and caches may use: on Linux they share it with everything else; on
 # macOS the working set that Metal recommends already leaves the system its part.
 _LINUX_SHARE: Final = 0.5

@@ -41,6 +41,10 @@ _TEXT_FILES: Final = (
 )
 
 
+# What mlx-lm raises for a folder that it cannot load.
+LOAD_ERRORS: Final = (FileNotFoundError, ValueError, KeyError, RuntimeError)
+
+
 class ModelMissingError(Exception):
     """The configured model does not exist or cannot be loaded. The message says what to do."""
 
@@ -148,17 +152,31 @@ def load(settings: ModelSettings) -> Model:
         tokenizer = load_tokenizer_from(folder, config)
     except PermissionError as error:
         raise _unreadable(error) from error
-    except (FileNotFoundError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelMissingError(
-            f"The model in {folder} cannot be loaded: {type(error).__name__}: {error}. "
-            "Choose another with model.path (or ANYCLAUDE_MODEL)."
-        ) from error
+    except LOAD_ERRORS as error:
+        raise cannot_load(folder, error) from error
     return Model(
         folder,
         weights,
         config,
         _info(settings, folder, config, tokenizer),
         _sampling(settings, folder),
+    )
+
+
+def cannot_load(folder: Path, error: Exception) -> ModelMissingError:
+    """What to tell the user if mlx-lm could not load the model, for one of `LOAD_ERRORS`."""
+    config = json.loads((folder / "config.json").read_text())
+    text = config.get("text_config") or {}
+    settings = config.get("quantization_config") or text.get("quantization_config") or {}
+    advice = "Choose another with model.path (or ANYCLAUDE_MODEL)."
+    if method := settings.get("quant_method"):
+        advice = (
+            f"Its weights are quantised by the method {method}, which mlx-lm does not read in "
+            "every form: choose a build of the model for MLX, or convert the original weights with "
+            "`mlx_lm.convert --quantize`."
+        )
+    return ModelMissingError(
+        f"The model in {folder} cannot be loaded: {type(error).__name__}: {error}. {advice}"
     )
 
 

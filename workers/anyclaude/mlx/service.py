@@ -15,6 +15,7 @@ import structlog
 from anyclaude.messages.errors import ApiError
 from anyclaude.messages.requests import parse_count_tokens_request
 from anyclaude.messages.websearch import not_searched
+from anyclaude.messages.windows import CLAUDE_CODE_PROMPT_TOKENS
 from anyclaude.mlx import memory
 from anyclaude.mlx.adapter import TokenizerWrapper
 from anyclaude.mlx.engine.engine import Engine
@@ -146,7 +147,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
             cache_bytes=engine.cache_bytes,
             cache_limit_bytes=engine.cache_limit_bytes,
             available_bytes=self._machine.available_bytes(),
-            prompt_bytes=int(memory.PROMPT_TOKENS * engine.bytes_per_token),
+            prompt_bytes=int(CLAUDE_CODE_PROMPT_TOKENS * engine.bytes_per_token),
             footprint_bytes=self._machine.footprint_bytes(),
             pressure=f"MEMORY_PRESSURE_{self._pressure.level.name}",
             refused_requests=engine.refused_requests,

@@ -8,6 +8,7 @@ from anyclaude.cli.command import ExitCode, connect
 from anyclaude.cli.convert import seconds_since, to_dict, word_of
 from anyclaude.cli.output import Cell, Json, Row, Tone, emit, facts, table
 from anyclaude.cli.units import format_bytes, format_seconds
+from anyclaude.messages.windows import window_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -107,6 +108,8 @@ def _model(model: "ModelInfo") -> str | Cell:
     window = f"window {model.context_window_tokens} tokens"
     if model.is_demo:
         return Cell(f"{model.id}, {window} ({HOW_TO_CONFIGURE})", Tone.WARN)
+    if problem := window_problem(model.context_window_tokens):
+        return Cell(f"{model.id}. {problem}", Tone.WARN)
     return f"{model.id}, {window}"
 
 
