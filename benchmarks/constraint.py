@@ -2,8 +2,9 @@
 
     python -m benchmarks.constraint
 
-A tokenizer of 150,000 tokens is made up here, in the shape of a real one: bytes, then words with
-and without a space before them, then control tokens. Grammars are those of 25 tools. The cost per
+With `ANYCLAUDE_TEST_MATERIAL` (tests/real/material.py) the vocabulary is Qwen3's. Otherwise one of
+150,000 tokens is made up here, in the shape of a real one: bytes, then words with and without a
+space before them, then control tokens. Grammars are those of 25 tools. The cost per
 token is everything that the constraint does besides waiting for the model: reading the last token,
 advancing the grammar, computing the mask, and giving it to MLX. For the speed, constrained and free
 answers of one length alternate in one run.
@@ -26,6 +27,7 @@ from anyclaude.mlx.adapter import decode, make_prompt_cache
 from anyclaude.mlx.decode import make_sampler
 from anyclaude.mlx.decode.constraint import ConstraintCompiler
 from anyclaude.mlx.decode.constraint.masks import expanded, only_token
+from benchmarks.vocabulary import real_qwen3
 from tests.models import tiny
 from tests.models.claude_tools import tools
 
@@ -42,7 +44,7 @@ _CHOICE = ToolChoice(type="any")
 
 def main() -> None:
     began = time.perf_counter()
-    tokenizer = made_up()
+    tokenizer = real_qwen3() or made_up()
     print(f"tokenizer of {len(tokenizer)} tokens made in {time.perf_counter() - began:.1f} s")
     began = time.perf_counter()
     compiler = ConstraintCompiler(tokenizer)

@@ -5,7 +5,8 @@
 A conversation in the shape of Claude Code's (tools, instructions, a long tool loop over the
 standard library's sources) grows by about 50 tokens a turn, at 10,000 and at 100,000 tokens. Both
 sizes, and whole and warm, alternate in one run. The cache is filled without a model, since lookup
-compares token ids only. Times are this thread's CPU time, so other load on the machine does not
+compares token ids only. With `ANYCLAUDE_TEST_MATERIAL` (tests/real/material.py) vocabulary and chat
+template are Qwen3's. Times are this thread's CPU time, so other load on the machine does not
 blur ratios of milliseconds.
 """
 
@@ -34,6 +35,7 @@ from anyclaude.mlx.kv.store import KVStore
 from anyclaude.mlx.prompt import Prompt, PromptRenderer
 from anyclaude.mlx.tokens import TokenArray, token_digest
 from benchmarks.prompts import WORDS, tools
+from benchmarks.vocabulary import real_qwen3
 from tests.models import tiny
 from tests.models.templates import TEMPLATES
 from tests.models.tokenizers import markup_tokens, special_tokens, wrap
@@ -163,7 +165,9 @@ def _fill(lease: Lease, ids: TokenArray) -> None:
 
 
 def tokenizer() -> TokenizerWrapper:
-    """Byte-level BPE of realistic size, trained on the standard library once per machine."""
+    """Qwen3's; else byte-level BPE, trained on the standard library once per machine."""
+    if real := real_qwen3():
+        return real
     files = sorted(map(str, Path(sysconfig.get_path("stdlib")).glob("*.py")))
     name = hashlib.sha256(f"{VOCABULARY} {files}".encode()).hexdigest()[:16]
     kept = Path(tempfile.gettempdir()) / f"anyclaude-benchmark-{os.getuid()}-{name}.json"

@@ -288,14 +288,17 @@ _BOS: Final = {
 }
 
 
-def load(folder: Path, family: Family, *, pieces: int | None = None) -> TokenizerWrapper:
+def load(
+    folder: Path, family: Family, *, pieces: int | None = None, streams: bool = False
+) -> TokenizerWrapper:
     """The family's template on the nearest real vocabulary, with the control tokens it needs.
 
     Args:
         folder: the material of `python -m tests.real.material`.
         pieces: how many pieces of the vocabulary to keep, from the first on; None for all. The
-            grammars of a small vocabulary are compiled in a tenth of the time. Answers cannot be
-            read with a whole one, since its detokenizer takes long to make.
+            grammars of a small vocabulary are compiled in a tenth of the time.
+        streams: whether answers will be read, for which a detokenizer is made; that of a whole
+            vocabulary takes half a second.
     """
     template = (folder / "templates" / f"{family.template}.jinja").read_text()
     base = _base(folder / "tokenizers" / family.tokenizer / "tokenizer.json", pieces)
@@ -303,7 +306,7 @@ def load(folder: Path, family: Family, *, pieces: int | None = None) -> Tokenize
     special = [bos, *family.ends, *family.control, *_IN_TEMPLATE.findall(template)]
     markup = _THINK if family.thinks and "<think>" in template else ()
     built = _extended(base, template, special, markup)
-    return _wrapped(built, template, bos, family.ends, streams=pieces is not None)
+    return _wrapped(built, template, bos, family.ends, streams=streams)
 
 
 @functools.cache

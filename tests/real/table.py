@@ -74,7 +74,7 @@ class Row:
 def examine(folder: Path, family: Family) -> Row:
     """Runs all checks of one family."""
     row = Row(family)
-    tokenizer = load(folder, family, pieces=_PIECES)
+    tokenizer = load(folder, family, pieces=_PIECES, streams=True)
     renderer = new_renderer(tokenizer)
     _render(renderer, tokenizer, row)
     if not row.offers_tools:
