@@ -1,16 +1,20 @@
 """A corpus of tool schemas from the field: a request never fails, and no argument is lost."""
 
 import functools
+import json
 from typing import Any
 
 import pytest
+from tokenizers import normalizers
 
 from anyclaude.messages.requests import Tool, ToolChoice
+from anyclaude.mlx.adapter import TokenizerWrapper
 from anyclaude.mlx.decode.constraint import AnswerGrammar, ConstraintCompiler
 from anyclaude.mlx.decode.constraint.values import is_bare
 from anyclaude.mlx.decode.notations import BareKeyNotation, TaggedNotation, notation_of
-from tests.models.families import tokenizer
-from tests.models.odd_schemas import INTEGER, OddSchema, corpus, obj
+from tests.models.constrained_answers import tokens_in
+from tests.models.families import encode, encode_bytes, tokenizer
+from tests.models.odd_schemas import DECOMPOSED, INTEGER, OddSchema, corpus, obj
 from tests.models.written_calls import reading, written_call
 
 # One family for each kind of notation.
@@ -89,3 +93,44 @@ def test_no_argument_is_lost_and_no_constraint(family: str, kind: str) -> None:
 def test_the_corpus_is_large() -> None:
     """The corpus has at least three hundred different schemas."""
     assert len({str(case.schema) for case in CORPUS}) >= 300
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_answer_in_an_odd_format(kind: str) -> None:
+    """A structured answer in any of these formats begins constrained, and fits if it is valid."""
+    wrapper = tokenizer("json_tools")
+    for case in [case for case in CORPUS if case.kind == kind][::2]:
+        made = compiler("json_tools").compile(
+            [], ToolChoice(), case.schema, in_thinking=False, may_think=False
+        )
+        assert made is not None, case.schema
+        for token in encode(wrapper, json.dumps(case.arguments, ensure_ascii=False)):
+            assert token in tokens_in(made.constraint.mask()), (case.schema, case.arguments)
+            made.constraint.observe(token)
+        assert wrapper.eos_token_id in tokens_in(made.constraint.mask()), case.schema
+
+
+@pytest.mark.parametrize(
+    "word", [DECOMPOSED, "n\u0303", "\u212b", "\u2126", "\u1112\u1161\u11ab", "\u0958"]
+)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_normalizing_tokenizer_keeps_the_form_of_letters(family: str, word: str) -> None:
+    """A value comes as the schema writes it, although the tokenizer composes letters."""
+    wrapper = tokenizer.__wrapped__(family)
+    wrapper.backend_tokenizer.normalizer = normalizers.NFC()
+    tool = Tool(name="T", input_schema=obj("f", f={"enum": [word]}))
+    made = ConstraintCompiler(wrapper).compile(
+        [tool], ToolChoice(type="any"), None, in_thinking=False, may_think=False
+    )
+    assert made is not None
+    text = written_call(wrapper, "T", {"f": word})
+    for token in encode_exactly(wrapper, text, word):
+        assert token in tokens_in(made.constraint.mask())
+        made.constraint.observe(token)
+    assert not made.constraint.is_lost
+
+
+def encode_exactly(wrapper: TokenizerWrapper, text: str, word: str) -> list[int]:
+    """The tokens of a text, in which `word` is not normalized."""
+    before, after = text.split(word)
+    return encode(wrapper, before) + encode_bytes(wrapper, word) + encode(wrapper, after)

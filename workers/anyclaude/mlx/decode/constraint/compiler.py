@@ -280,7 +280,8 @@ class ConstraintCompiler:
     def _freed(self, tool: CompiledTool) -> CompiledTool:
         assert self._tool_compiler is not None
         freed = self._tool_compiler.free(tool.source, "all tools together are too large")
-        self._note(freed)
+        # The log says so once, with the number of tools.
+        self._problems.put(tool.source.name, freed.problems)
         return freed
 
     def _prepared(self, tool: Tool, *, verify: bool) -> CompiledTool:
