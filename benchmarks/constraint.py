@@ -38,6 +38,7 @@ ROUNDS = 8
 MAX_MEDIAN_SECONDS = 0.0001
 MAX_MEAN_SECONDS = 0.0005
 MIN_SPEED = 0.8
+_SHAPE = {"hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 128, "head_dim": 16}
 _EOS = "<|im_end|>"
 _CHOICE = ToolChoice(type="any")
 
@@ -102,7 +103,7 @@ def costs(compiler: ConstraintCompiler, offered: list[Tool]) -> Iterator[float]:
 
 def speed(compiler: ConstraintCompiler, tokenizer: TokenizerWrapper) -> None:
     """Alternates constrained and free generation on one model."""
-    model = tiny.build(tiny.Family.DENSE, len(tokenizer))
+    model = tiny.build(tiny.Family.DENSE, len(tokenizer), **_SHAPE)
     rates: dict[bool, list[float]] = {True: [], False: []}
     for number in range(ROUNDS):
         for is_constrained in (True, False):

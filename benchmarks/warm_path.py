@@ -47,7 +47,13 @@ WHOLE_EVERY = 4
 NEW_TOKENS = range(40, 61)
 MIN_SPEEDUP = 20
 MAX_GROWTH = 4
-_SHAPE: dict[str, Any] = {"num_hidden_layers": 1, "num_key_value_heads": 1}
+_SHAPE: dict[str, Any] = {
+    "hidden_size": 64,
+    "num_hidden_layers": 1,
+    "intermediate_size": 128,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+}
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 _POLL_SECONDS = 0.01
 _STILL_SECONDS = 0.2
 

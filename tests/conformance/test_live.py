@@ -20,7 +20,7 @@ ANSWER_SECONDS = 120
 # For a request behind clients that left, whose unfinished work would take minutes.
 LEFT_SECONDS = 30
 # For a request that waits for nothing.
-SHORT_SECONDS = 5
+SHORT_SECONDS = 30
 MANY = 24
 
 

@@ -159,7 +159,7 @@ def route(
     return made
 
 
-def wait_until(condition: Any, seconds: float = 10.0) -> None:
+def wait_until(condition: Any, seconds: float = 60.0) -> None:
     """Returns once the condition is true; fails after so many seconds."""
     end = time.monotonic() + seconds
     while not condition():

@@ -10,6 +10,9 @@ from mlx.utils import tree_flatten
 from tests.models import tiny
 from tests.models.tokenizers import tokenizer
 
+# A service answers more slowly than the models that tests run themselves, so that requests overlap.
+_SERVED = {"num_hidden_layers": 3, "hidden_size": 64, "intermediate_size": 128, "head_dim": 16}
+
 
 def save(
     folder: Path,
@@ -31,7 +34,8 @@ def save(
     words = tokenizer(template)
     words.save_pretrained(folder)
     end = words.convert_tokens_to_ids("<|im_end|>")
-    values = {"eos_token_id": end, **changes}
+    size = _SERVED if family is tiny.Family.DENSE else {}
+    values = {"eos_token_id": end, **size, **changes}
     model = tiny.build(family, len(words), seed=seed, **values)
     if endless:
         _never_end(model, words.eos_token_ids | {end})

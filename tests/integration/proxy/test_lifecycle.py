@@ -25,7 +25,7 @@ from tests.integration.frontend_process import FrontendProcess, listen, post, ro
 from tests.integration.scripted_worker import ScriptedWorker
 
 STARTING = frontend.ROUTE_STATE_STARTING
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 60
 
 
 def test_before_the_first_route(body: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from tests import worker_events as say
 from tests.integration.frontend_process import FrontendProcess, route, wait_until
 from tests.integration.scripted_worker import ScriptedWorker
 
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 60
 
 
 class Gate:
@@ -113,7 +113,7 @@ def test_pings_by_the_wall_clock_while_decoding(
         events = events_of(answer)
         until(events, "content_block_delta")
         assert [next(events)["type"] for _ in range(3)] == ["ping"] * 3
-        assert 0.55 < time.monotonic() - begun < 5
+        assert 0.55 < time.monotonic() - begun < 30
         gate.open()
         assert until(events, "message_stop")
 
@@ -268,7 +268,7 @@ def test_client_that_leaves_cancels_the_work(
         assert scripted.called.wait(PATIENCE_SECONDS)
     begun = time.monotonic()
     assert scripted.over.wait(PATIENCE_SECONDS)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 10
 
 
 def test_client_that_leaves_before_its_route_is_ready(

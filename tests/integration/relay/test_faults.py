@@ -105,7 +105,7 @@ def test_an_address_that_does_not_answer():
             begin = time.monotonic()
             with pytest.raises(ApiError) as error:
                 relay.message("it", ASK)
-            assert 1.9 < time.monotonic() - begin < 4
+            assert 1.9 < time.monotonic() - begin < 30
             assert error.value.status == 529
             assert "2 s" in error.value.message
 
@@ -283,10 +283,10 @@ def test_a_long_prompt_is_no_silence():
     """Before the first content the longer limit applies, even after an empty first event."""
     go_on = threading.Event()
     steps = [STREAM, chunk(role="assistant", content=""), Pause(go_on), *HELLO[1:]]
-    with served(*steps, idle_timeout_seconds=0.2, first_byte_timeout_seconds=30) as it:
+    with served(*steps, idle_timeout_seconds=2, first_byte_timeout_seconds=60) as it:
         call = it.relay.call("it", ASK)
         assert next(call).HasField("started")
-        time.sleep(0.5)
+        time.sleep(2.5)
         go_on.set()
         assert list(call)[-1].HasField("finished")
 

@@ -26,9 +26,9 @@ def test_layers_are_reported_by_kind(tmp_path: Path) -> None:
     sliding = check(str(saved.save(tmp_path / "s", tiny.Family.SLIDING, template="qwen3")))
     hybrid = check(str(saved.save(tmp_path / "h", tiny.Family.HYBRID, template="qwen3")))
     assert sliding.layers == {"sliding_window": 2, "full_attention": 2}
-    assert hybrid.layers == {"recurrent": 3, "full_attention": 1}
-    # One layer, keys and values, 2 heads of 16, 2 bytes each.
-    assert hybrid.kv_bytes_per_token == 2 * 2 * 16 * 2
+    assert hybrid.layers == {"recurrent": 2, "full_attention": 2}
+    # Two layers, keys and values, 2 heads of 8, 2 bytes each.
+    assert hybrid.kv_bytes_per_token == 2 * 2 * 2 * 8 * 2
 
 
 def test_a_template_without_tools_and_a_small_window_are_pointed_out(tmp_path: Path) -> None:

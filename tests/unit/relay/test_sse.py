@@ -91,10 +91,10 @@ def test_a_mark_at_the_start_is_no_text():
 def test_a_long_line_takes_linear_time():
     """Five megabytes in small pieces are parsed in linear time."""
     line = b"data: " + b"x" * 5_000_000 + b"\n\n"
-    begin = time.monotonic()
+    begin = time.process_time()
     events = parse(*(line[i : i + 1000] for i in range(0, len(line), 1000)))
     assert len(events[0].data) == 5_000_000
-    assert time.monotonic() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 def test_an_endless_event_is_refused(monkeypatch):

@@ -13,6 +13,7 @@ import numpy as np
 from anyclaude.mlx.engine.chunks import ChunkSizes
 from anyclaude.mlx.engine.engine import Engine
 from anyclaude.mlx.engine.job import Job
+from anyclaude.mlx.kv import layers as kinds
 from anyclaude.mlx.kv.budget import StoreLimits
 from anyclaude.mlx.kv.lineage import LineageKey
 from anyclaude.mlx.kv.store import KVStore
@@ -199,6 +200,24 @@ def fresh(
 
 def same(a: Answer, b: Answer) -> bool:
     return bool(np.array_equal(a.logprobs, b.logprobs)) and a.tokens == b.tokens
+
+
+def one_pass(model: Any, prompt: list[int], said: list[int], *, kv_bits: int = 0) -> Answer:
+    """What the bare model computes from a prompt and an answer in one pass, without our engine.
+
+    The tokens are the most likely ones at each step. If they are those of `said`, then greedy
+    decoding in a new cache gives `said`.
+    """
+    ids = mx.array([prompt + said[:-1]])
+    logits = model(ids, cache=kinds.new_layers(model, kv_bits))[0, len(prompt) - 1 :]
+    logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+    tokens: list[int] = mx.argmax(logprobs, axis=-1).tolist()
+    return Answer(np.array(logprobs[0].astype(mx.float32)), tokens)
+
+
+def is_fresh(answer: Answer, family: tiny.Family, prompt: list[int], *, kv_bits: int = 0) -> bool:
+    """Whether an answer equals, bit by bit, what the bare model computes without any cache."""
+    return same(answer, one_pass(_model(family), prompt, answer.tokens, kv_bits=kv_bits))
 
 
 def words(rng: random.Random, count: int) -> list[int]:

@@ -43,7 +43,7 @@ def test_eviction_takes_pinned_segments_last() -> None:
 
 def test_pinning_too_much_changes_nothing() -> None:
     """A pin beyond the limit is refused with both numbers and changes nothing."""
-    engine = bench(tiny.Family.DENSE, 300_000, live_idle_seconds=-1)
+    engine = bench(tiny.Family.DENSE, 100_000, live_idle_seconds=-1)
     store = engine.engine.store
     engine.start(words(random.Random(2), 250), "a").answer()
     (lineage,) = store.lineages()

@@ -231,7 +231,7 @@ def test_segments_beyond_the_budget_are_counted(tmp_path: Path) -> None:
     """An import stays within the budget and counts the segments that do not fit."""
     engine, prompts = spoken(tiny.Family.DENSE)
     export(engine, tmp_path / "caches")
-    limit = 170 * 3 * 2 * 2 * 16 * 4
+    limit = int(170 * engine.engine.store.budget.bytes_per_token)
     small = bench(tiny.Family.DENSE, limit)
     imported = import_all(small, tmp_path / "caches")
     assert imported.left_out > 0
