@@ -8,9 +8,9 @@ PACKAGE = "anyclaude.relay"
 # From the bottom up.
 # fmt: off
 ROWS = (
-    ("breaker", "endings", "environment", "halves", "names", "overflow", "refusals", "sse", "state",
+    ("breaker", "endings", "environment", "halves", "names", "overflow", "sse", "state",
      "transport", "turns", "usage"),
-    ("arguments", "quirks"),
+    ("arguments", "quirks", "refusals"),
     ("dialect", "failures"),
     ("anthropic", "client", "openai"),
     ("probe",),

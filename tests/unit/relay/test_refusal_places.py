@@ -5,6 +5,7 @@ import json
 import pytest
 
 from anyclaude.relay.failures import UpstreamFault, explain_refusal
+from anyclaude.relay.quirks import Quirks
 from anyclaude.relay.refusals import Refusal, details_of, error_details
 from tests.unit.relay.test_failures import party
 
@@ -133,6 +134,17 @@ def test_an_account_without_credit_is_not_asked_to_wait():
     refusal = Refusal.of(429, json.dumps(body).encode(), {}, "")
     error = explain_refusal(refusal, party("openrouter"), model="m", max_tokens=1)
     assert (error.status, error.should_retry) == (402, False)
+
+
+@pytest.mark.parametrize("place", [[{}], [["top_k"]], 7, None, "top_k", {"a": 1}, ["body", None]])
+def test_odd_places_of_a_field(place):
+    """Whatever an error object says about the place of a fault, the refusal can be read."""
+    document = {"detail": [{"loc": place, "msg": "top_k is not supported \ud83d"}]}
+    refusal = Refusal.of(422, json.dumps(document).encode(), {}, "")
+    learned = Quirks().learn(refusal.message, {"top_k": 1}, refusal.details)
+    assert learned is not None
+    assert learned.dropped == {"top_k"}
+    explain_refusal(refusal, party("vllm"), model="m", max_tokens=1).to_failed()
 
 
 def test_a_body_that_is_no_error_has_no_details():

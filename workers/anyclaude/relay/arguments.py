@@ -80,6 +80,7 @@ class Arguments:
             self.text, piece = "", (self.text + piece)[found.end() :]
             self._brackets, self.is_complete = _Brackets(), False
         self.text += piece
+        self.is_complete = self.is_complete and not piece.strip()
         # Parsing after every piece would be quadratic.
         if self._brackets.feed(piece):
             self._look_for_end()
@@ -111,7 +112,9 @@ class Arguments:
         Raises:
             ValueError: the pieces are not one JSON object.
         """
-        self.text += self._halves.finish()
+        if lost := self._halves.finish():
+            self.text += lost
+            self.is_complete = False
         if not self._sent and (not self.text.strip() or parsed(self.text) in _NONE):
             self.text, self.is_complete = "{}", True
         if not self.is_complete:

@@ -12,6 +12,12 @@ _HIGH: Final = re.compile("[\ud800-\udbff]$")
 LOST: Final = "\ufffd"
 
 
+def without_halves(text: str) -> str:
+    """A whole text, with U+FFFD in place of each half of a character."""
+    halves = Halves()
+    return halves.feed(text) + halves.finish()
+
+
 class Halves:
     """Text in pieces, in and out."""
 

@@ -256,4 +256,5 @@ def _pointed_at(details: Mapping[str, Any], names: frozenset[str]) -> str:
     """The field that the error object names: OpenAI's `param`, FastAPI's `loc`."""
     place = details.get("loc")
     parts = place if isinstance(place, list) else re.split(r"[.\[\]]+", str(details.get("param")))
-    return next((str(part) for part in reversed(parts) if part in names), "")
+    words = (part for part in reversed(parts) if isinstance(part, str))
+    return next((word for word in words if word in names), "")

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
+from anyclaude.relay.halves import without_halves
+
 _MAX_MESSAGE_CHARACTERS: Final = 1000
 _MAX_DEPTH: Final = 6
 # Where an error within another one is, and where its words are.
@@ -104,6 +106,7 @@ def _snake(word: str) -> str:
 
 def shown(text: str, key: str) -> str:
     """`text` as it may be shown: without the key, and not too long."""
+    text = without_halves(text)
     safe = text.replace(key, "[key]") if key else text
     return safe if len(safe) <= _MAX_MESSAGE_CHARACTERS else safe[:_MAX_MESSAGE_CHARACTERS] + "..."
 

@@ -97,4 +97,6 @@ def prompt_tokens(usage: Usage) -> int:
 
 def _count(counts: Mapping[str, Any], key: str) -> int | None:
     value = counts.get(key)
-    return value if isinstance(value, int) and 0 <= value < 2**32 else None
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if 0 <= value < 2**32 else None

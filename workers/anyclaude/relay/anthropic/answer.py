@@ -19,7 +19,7 @@ from anyclaude.relay.dialect import (
     parse_event,
 )
 from anyclaude.relay.endings import Ending, ending_of
-from anyclaude.relay.halves import Halves
+from anyclaude.relay.halves import Halves, without_halves
 from anyclaude.relay.names import CallIds
 from anyclaude.relay.refusals import details_of
 from anyclaude.relay.sse import ServerEvent
@@ -200,14 +200,15 @@ class MessageReader:
             self._end()
         if self._is_cut:
             raise BrokenAnswerError(_CUT_CALL)
-        self._kind, self._block_index = str(block.get("type") or "unknown"), index
+        kind = without_halves(str(block.get("type") or "unknown"))
+        self._kind, self._block_index = kind, index
         self._begun.append(index)
         match self._kind:
             case "text":
                 self._writer.text(self._halves.feed(str(block.get("text") or "")))
             case "thinking":
                 self._writer.thinking(self._halves.feed(str(block.get("thinking") or "")))
-                self._writer.sign(str(block.get("signature") or ""))
+                self._sign(block)
             case "redacted_thinking":
                 state = ReasoningState(self._model, redacted=str(block.get("data") or ""))
                 self._writer.carry(state.signature())
@@ -217,8 +218,11 @@ class MessageReader:
                 # The contract has no such block; mostly it is a result of the server's own tools.
                 log.warning("a block of the response is left out", kind=kind)
 
+    def _sign(self, holder: Mapping[str, Any]) -> None:
+        self._writer.sign(without_halves(str(holder.get("signature") or "")))
+
     def _begin_call(self, block: Mapping[str, Any]) -> None:
-        name = str(block.get("name") or "")
+        name = without_halves(str(block.get("name") or ""))
         if not name:
             raise BrokenAnswerError("a tool call without a name")
         call_id = self._ids.client_id(str(block.get("id") or ""))
@@ -243,7 +247,7 @@ class MessageReader:
             # Some servers send thoughts as text deltas of a thinking block.
             case "thinking":
                 self._writer.thinking(text)
-                self._writer.sign(str(delta.get("signature") or ""))
+                self._sign(delta)
             case "text":
                 self._writer.text(text)
             case "tool_use":

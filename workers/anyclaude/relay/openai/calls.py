@@ -14,6 +14,7 @@ from typing import Any
 
 from anyclaude.messages.blocks import BlockWriter
 from anyclaude.relay.arguments import Arguments, is_whole, parsed, text_of
+from anyclaude.relay.halves import without_halves
 from anyclaude.relay.names import CallIds
 
 
@@ -97,6 +98,8 @@ class CallAssembler:
         if last.is_begun:
             self.writer.input_json(last.arguments.take())
             self.writer.abandon()
+        else:
+            self.writer.close()
 
     def _is_repetition(self, pieces: Sequence[Mapping[str, Any]]) -> bool:
         """Whether `pieces` are the whole calls that were streamed before."""
@@ -203,7 +206,8 @@ class CallAssembler:
     def _begin(self, call: _Call) -> None:
         call.is_begun = True
         self.on_begin()
-        self.writer.begin_tool_use(self._id(call), self.name_of(call.name))
+        name = without_halves(self.name_of(call.name))
+        self.writer.begin_tool_use(self._id(call), name)
 
     def _id(self, call: _Call) -> str:
         place = next(place for place, known in enumerate(self._calls) if known is call)
