@@ -77,6 +77,21 @@ class ModelSettings(_Section):
     temperature: float = Field(0.7, ge=0, le=2)
 
 
+class AnswerSettings(_Section):
+    """The answers of the local model."""
+
+    # End an answer that repeats itself, with what was written and the reason.
+    end_loops: bool = True
+    # So many tokens at the end of an answer that are one sequence, ten times or more, are a loop:
+    # in prose and thinking, and in calls and code blocks, where files have equal lines.
+    loop_prose_tokens: int = Field(1_500, ge=100)
+    loop_code_tokens: int = Field(12_000, ge=100)
+    # So many equal calls in a row are a loop.
+    loop_equal_calls: int = Field(4, ge=2)
+    # After so many turns in a row whose calls could not be read, the answer is ended.
+    unreadable_turns: int = Field(3, ge=0)
+
+
 class CacheSettings(_Section):
     """The KV caches."""
 
@@ -220,6 +235,7 @@ class Settings(_Section):
     mode: str = "mlx-lm"
     server: ServerSettings = ServerSettings()
     model: ModelSettings = ModelSettings()
+    answers: AnswerSettings = AnswerSettings()
     cache: CacheSettings = CacheSettings()
     mlx: MlxSettings = MlxSettings()
     grammar: GrammarSettings = GrammarSettings()

@@ -196,6 +196,12 @@ def _of_worker(status: worker_pb2.GetStatusResponse) -> Iterator[Metric]:
         ("memory_refused_requests", "Requests too large for it.", memory.refused_requests),
     ):
         yield _gauge(f"anyclaude_{name}", help_, value)
+    repairs = CounterMetricFamily(
+        "anyclaude_answer_repairs", "Repaired, failed or ended in answers.", labels=("kind",)
+    )
+    for kind, count in sorted(status.answer_repairs.items()):
+        repairs.add_metric((kind,), count)
+    yield repairs
     if status.HasField("disk"):
         yield from _of_disk(status.disk)
 

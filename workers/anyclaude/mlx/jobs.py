@@ -18,6 +18,8 @@ from anyclaude.messages.windows import window_problem
 from anyclaude.mlx.adapter import TokenizerWrapper, opens_thinking
 from anyclaude.mlx.decode import BlockStream, ThinkingBudget, make_sampler
 from anyclaude.mlx.decode.constraint import AnswerGrammar, ConstraintCompiler
+from anyclaude.mlx.decode.loops import LoopLimits
+from anyclaude.mlx.decode.repairs import RepairCounts
 from anyclaude.mlx.engine.job import Job
 from anyclaude.mlx.kv.lineage import LineageKey
 from anyclaude.mlx.kv_explain.explain import Explainer
@@ -28,7 +30,7 @@ from anyclaude.mlx.prompt.canonical import wants_thinking
 from anyclaude.mlx.prompt.splice import AnswerPosition
 from anyclaude.mlx.prompt.summary import AnswerRecorder
 from anyclaude.mlx.tokens import TokenArray, token_array, token_digest
-from anyclaude.runtime.settings import GrammarSettings
+from anyclaude.runtime.settings import AnswerSettings, GrammarSettings
 from anyclaude.worker.v1 import worker_pb2 as pb
 
 
@@ -50,6 +52,7 @@ class JobMaker:
         decode_tokenizer: TokenizerWrapper,
         explainer: Explainer,
         grammar_limits: GrammarSettings,
+        answers: AnswerSettings,
     ) -> None:
         self._model = model
         self._renderer = renderer
@@ -57,6 +60,10 @@ class JobMaker:
         self._decode_tokenizer = decode_tokenizer
         self._explainer = explainer
         self._constraints = ConstraintCompiler.of(decode_tokenizer, grammar_limits)
+        self._answers = answers
+        self._loops = _loop_limits(answers)
+        # Counted on the MLX thread, read on any.
+        self.repairs = RepairCounts()
 
     def job(self, request: pb.GenerateRequest, emit: Callable[[pb.GenerateResponse], None]) -> Job:
         """Renders a request.
@@ -83,6 +90,7 @@ class JobMaker:
         grammar = self._grammar(body, in_thinking=in_thinking)
         budget = self._budget(body, in_thinking=in_thinking)
         sampler = self._sampler(body, grammar, budget)
+        retries = failed_turns(body) < self._answers.unreadable_turns
         facts = _facts(request, body, prompt)
         return Job(
             request_id=request.request_id,
@@ -102,6 +110,9 @@ class JobMaker:
                 grammar=grammar,
                 budget=budget,
                 max_tokens=max_tokens,
+                loops=self._loops,
+                retries=retries,
+                repairs=self.repairs,
             ),
             emit=emit,
             keep=request.identity.request_class != pb.REQUEST_CLASS_UTILITY,
@@ -154,6 +165,29 @@ class JobMaker:
             in_thinking=in_thinking,
             may_think=wants_thinking(body),
         )
+
+
+def _loop_limits(answers: AnswerSettings) -> LoopLimits | None:
+    if not answers.end_loops:
+        return None
+    return LoopLimits(answers.loop_prose_tokens, answers.loop_code_tokens, answers.loop_equal_calls)
+
+
+def failed_turns(body: MessagesRequest) -> int:
+    """The number of latest assistant turns that only called tools which were not offered.
+
+    Calls that cannot be read are sent as calls of such a tool (`decode/stream.py`).
+    """
+    offered = {tool.name for tool in body.tools}
+    count = 0
+    for message in reversed(body.messages):
+        if message.role != "assistant":
+            continue
+        names = [block.get("name") for block in message.blocks() if block["type"] == "tool_use"]
+        if not names or offered.intersection(names):
+            break
+        count += 1
+    return count
 
 
 def _client_tools(body: MessagesRequest) -> list[Tool]:

@@ -107,6 +107,7 @@ def main() -> NoReturn:
         ),
         notice_seconds=settings.cache.notice_seconds,
         grammar_limits=settings.grammar,
+        answer_settings=settings.answers,
     )
     pressure.start()
     exchange = Exchange(engine, model, fingerprint, disk)

@@ -27,7 +27,7 @@ from anyclaude.mlx.model import Model
 from anyclaude.mlx.prompt import Prompt, PromptRenderer
 from anyclaude.mlx.prompt.stored_folder import StoredFolder
 from anyclaude.mlx.served import ModelChange
-from anyclaude.runtime.settings import GrammarSettings
+from anyclaude.runtime.settings import AnswerSettings, GrammarSettings
 from anyclaude.runtime.streams import Emit
 from anyclaude.worker.v1 import worker_pb2 as pb
 from anyclaude.worker.v1 import worker_pb2_grpc
@@ -54,12 +54,15 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         change: ModelChange | None,
         notice_seconds: float,
         grammar_limits: GrammarSettings,
+        answer_settings: AnswerSettings,
     ) -> None:
         self._model = model
         self._engine = engine
         self._weights_bytes = weights_bytes
         self._renderer = renderer
-        self._jobs = JobMaker(model, renderer, decode_tokenizer, explainer, grammar_limits)
+        self._jobs = JobMaker(
+            model, renderer, decode_tokenizer, explainer, grammar_limits, answer_settings
+        )
         self._disk = disk
         self._answers = answers
         self._machine = machine
@@ -134,6 +137,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
             ),
             disk=self._disk_status(),
             model_change=self._model_change(),
+            answer_repairs={kind.value: count for kind, count in self._jobs.repairs.copy().items()},
             caches=engine.caches,
         )
 

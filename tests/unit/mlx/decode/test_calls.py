@@ -10,7 +10,7 @@ from anyclaude.messages.requests import Tool, ToolChoice
 from anyclaude.mlx.adapter import parser_family
 from anyclaude.mlx.decode import BlockStream, notations
 from anyclaude.mlx.markup import MARKUPS
-from tests.models.answers import BASH, TOOLS, Answer, answer, read_blocks
+from tests.models.answers import BASH, TOOLS, Answer, Block, answer, read_blocks
 from tests.models.families import (
     CALLS,
     FAMILIES,
@@ -37,12 +37,12 @@ def hermes(text: str, *, cut: bool = False) -> Answer:
     return answer(tokenizer("json_tools"), text, cut=cut)
 
 
-def report_of(result: Answer) -> str:
-    """The only text block of an answer, which reports a failed call."""
-    assert result.kinds() == ["text"]
-    assert not result.stream.has_tool_use
-    assert "<" not in result.text
-    return result.text
+def failed_call(result: Answer) -> Block:
+    """The only block of an answer: a call that failed, as a call of a tool that does not exist."""
+    [block] = result.blocks
+    assert block.name.startswith("unreadable_call")
+    assert "could not be read" in block.input["error"]
+    return block
 
 
 @pytest.mark.parametrize("family", CALLS)
@@ -249,11 +249,10 @@ def test_bare_function_of_an_offered_tool_is_a_call() -> None:
 )
 @pytest.mark.parametrize("family", ["json_tools", "qwen3_coder", "glm47"])
 def test_unreadable_calls_are_reported_and_never_guessed(family: str, body: str) -> None:
-    """A call that cannot be read completely becomes a sentence, never half a call or markup."""
-    result = answer(tokenizer(family), f"<tool_call>{body}</tool_call>")
-    sentence = report_of(result)
-    assert "call to" in sentence
-    assert sentence.startswith("[The model's call to `Bash`") == ("Bash" in body)
+    """A call that cannot be read completely fails as a whole, and nothing of it is lost."""
+    call = failed_call(answer(tokenizer(family), f"<tool_call>{body}</tool_call>"))
+    assert (call.name == "unreadable_call_of_Bash") == ("Bash" in body)
+    assert call.input["written"] == body
 
 
 @pytest.mark.parametrize(
@@ -270,32 +269,42 @@ def test_unreadable_calls_are_reported_and_never_guessed(family: str, body: str)
         ("minicpm5", '<function name="Bash"><param>ls</param></function>'),
     ],
 )
-def test_what_a_parser_would_drop_is_report_of(family: str, text: str) -> None:
+def test_what_a_parser_would_drop_fails(family: str, text: str) -> None:
     """A parser's result without arguments, or with invented ones, does not become a call."""
-    assert "could not be read" in report_of(answer(tokenizer(family), text))
+    failed_call(answer(tokenizer(family), text))
 
 
-def test_unknown_tools_are_reported_by_name() -> None:
-    """The report of a call names a tool that was not offered, unless its name is markup."""
-    assert report_of(hermes(json_call({"a": 1}, name="Nope"))) == (
-        "[The model's call to `Nope` was not made: no tool of that name was offered.]"
-    )
-    assert "call to a tool could" in report_of(hermes(json_call({}, name="<b>x</b>")))
+def test_a_call_of_an_unknown_tool_reaches_the_client() -> None:
+    """The client answers that there is no such tool; a name that the API forbids is not sent."""
+    assert hermes(json_call({"a": 1}, name="Nope")).brief() == [("tool_use", "Nope", '{"a":1}')]
+    assert failed_call(hermes(json_call({}, name="<b>x</b>"))).name == "unreadable_call"
 
 
 def test_server_tools_are_not_callable() -> None:
-    """A tool that only Anthropic's servers run is not offered to the model."""
+    """A tool that only Anthropic's servers run is not offered, so its call is one of no tool."""
     search = Tool(name="web_search", type="web_search_20250305")
-    result = answer(tokenizer("json_tools"), json_call({}, "web_search"), tools=[search, BASH])
-    assert "web_search" in report_of(result)
+    with structlog.testing.capture_logs() as logs:
+        answer(tokenizer("json_tools"), json_call({}, "web_search"), tools=[search, BASH])
+    assert [log["reason"] for log in logs] == ["no tool of that name was offered"]
+
+
+def test_the_model_may_not_fail_for_ever() -> None:
+    """Where the model may not try again, a sentence with its call ends the turn."""
+    wrapper = tokenizer("json_tools")
+    for text in ('<tool_call>{"name": "Bash", "arg</tool_call>', json_call({"a": 1}, name="Nope")):
+        stream = BlockStream(wrapper, TOOLS, [], retries=False)
+        events = [event for token in encode(wrapper, text) for event in stream.push(token)]
+        [block] = read_blocks([*events, *stream.finish(cut=False)])
+        assert block.text.startswith("[A call failed several times in a row")
+        assert not stream.has_tool_use
 
 
 def test_a_failed_call_does_not_touch_its_neighbours() -> None:
     """Text and calls before and after a failed call are not affected by it."""
     good = json_call({"command": "ls"})
     result = hermes(f"one{good}<tool_call>?</tool_call>{good}two")
-    assert result.kinds() == ["text", "tool_use", "text", "tool_use", "text"]
-    assert result.stream.has_tool_use
+    assert result.kinds() == ["text", "tool_use", "tool_use", "tool_use", "text"]
+    assert [block.name for block in result.of("tool_use")] == ["Bash", "unreadable_call", "Bash"]
 
 
 def test_failed_calls_are_logged_without_content() -> None:
@@ -338,10 +347,10 @@ def test_a_value_left_open_does_not_swallow_the_answer(ending: str) -> None:
     result = hermes(
         '<tool_call>{"name": "Bash", "arguments": {"command": "a</tool_call>\nMore' + ending
     )
-    assert "could not be read" in result.blocks[0].text
+    assert "could not be read" in result.blocks[0].input["error"]
     assert result.blocks[1].text.startswith("More")
     if ending == CALLS["json_tools"]:
-        assert len(result.inputs) == 2
+        assert len(result.inputs) == 3
 
 
 def test_stop_sequence_after_a_value_left_open() -> None:

@@ -51,6 +51,8 @@ class Tokens:
     stop_sequence = None
     has_tool_use = False
     is_verbatim = True
+    loop = None
+    is_in_call = False
 
     def __init__(self) -> None:
         self.ids: list[int] = []

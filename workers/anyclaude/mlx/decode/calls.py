@@ -2,8 +2,8 @@
 
 Several readers are tried in order: tags and bare keys, whose values only our own readers keep
 whole; JSON; the parser that mlx-lm chose for the model; at last, more tolerant ways to read JSON.
-Nothing is guessed. A call that cannot be read, or whose tool was not offered, becomes an
-`Unreadable` with a reason, and a call never has fewer arguments than were written.
+Nothing is guessed. A call that cannot be read becomes an `Unreadable` with a reason, one of a tool
+that was not offered an `UnknownTool`, and a call never has fewer arguments than were written.
 """
 
 import json
@@ -19,10 +19,12 @@ from anyclaude.mlx.decode import bare_keys, pythonic
 from anyclaude.mlx.decode.coercion import coerce_arguments, properties_of
 from anyclaude.mlx.decode.lenient import ends_inside_string, is_json, read_values, values_end
 from anyclaude.mlx.decode.notations import BareKeyNotation, dialect_of, family_of
+from anyclaude.mlx.decode.repairs import Repair, RepairCounts
 
 _NAME_KEYS = ("name", "function", "tool", "tool_name")
 _ARGUMENT_KEYS = ("arguments", "parameters", "input", "args")
-_PLAIN_NAME = re.compile(r"[\w.:/-]{1,128}")
+# The names that the API allows for tools.
+_TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 # A marker, with the id of the call where one follows it.
 _MARK = r"\[CALL_ID\]\w+|<\|\w+\|>|\[\w+\]"
 _NAME_BEFORE_JSON = re.compile(
@@ -31,9 +33,8 @@ _NAME_BEFORE_JSON = re.compile(
 # Text that may follow the name in a call without arguments.
 _EMPTY_CALL = re.compile(rf'{_MARK}|</[^<>]*>|:\d+|"(?:{"|".join(_ARGUMENT_KEYS)})"')
 
-MALFORMED = "could not be read: it is malformed"
-LOST = "could not be read: its arguments are missing or malformed"
-UNKNOWN = "was not made: no tool of that name was offered"
+MALFORMED = "it is malformed"
+LOST = "its arguments are missing or malformed"
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,23 @@ class Call:
 
 
 @dataclass(frozen=True)
+class UnknownTool:
+    """A readable call of a tool that was not offered."""
+
+    # The API allows such a name.
+    name: str
+    input_json: str
+
+
+@dataclass(frozen=True)
 class Unreadable:
     # As the model wrote it; None if no name was found.
     name: str | None
-    # The predicate of the sentence "The call to NAME ...".
+    # Ends the sentence "The call could not be read: ...".
     reason: str
+
+
+Result = Call | UnknownTool | Unreadable
 
 
 class _ReadError(ValueError):
@@ -66,9 +79,12 @@ class _Written:
 
 
 class CallReader:
-    """Reads the calls of one answer."""
+    """Reads the calls of one answer, and counts what it repairs."""
 
-    def __init__(self, tokenizer: TokenizerWrapper, tools: Sequence[Tool]) -> None:
+    def __init__(
+        self, tokenizer: TokenizerWrapper, tools: Sequence[Tool], repairs: RepairCounts
+    ) -> None:
+        self._repairs = repairs
         self._parse: Callable[[str, Any], Any] = tokenizer.tool_parser
         self._family = family = family_of(tokenizer)
         self._parser_fails_on = family.parser_fails_on
@@ -104,18 +120,19 @@ class CallReader:
         end = values_end(text)
         return (text[:end], text[end:]) if end else (text, "")
 
-    def read(self, text: str) -> list[Call | Unreadable]:
+    def read(self, text: str) -> list[Result]:
         """Every call in `text`, readable or not. There is always at least one."""
         with warnings.catch_warnings():
             # Python warns about wrong escapes when it evaluates what a model wrote.
             warnings.simplefilter("ignore")
             return self._read(text)
 
-    def _read(self, text: str) -> list[Call | Unreadable]:
-        best: list[Call | Unreadable] = []
+    def _read(self, text: str) -> list[Result]:
+        best: list[Result] = []
         for read in self._readings(text):
             results = self._try(read, text)
             if results and all(isinstance(result, Call) for result in results):
+                self._count(read, text)
                 return results
             best = max(best, results, key=self._worth)
         # Several calls under one end marker.
@@ -126,13 +143,20 @@ class CallReader:
             return best
         return [Unreadable(self._name_in(text), MALFORMED)]
 
-    def _try(self, read: Callable[[str], list[_Written]], text: str) -> list[Call | Unreadable]:
+    def _try(self, read: Callable[[str], list[_Written]], text: str) -> list[Result]:
         try:
             return [self._check(call, text) for call in read(text)]
         except Exception:  # noqa: BLE001 - mlx-lm's parsers raise any error on malformed calls
             return []
 
-    def _worth(self, results: Sequence[Call | Unreadable]) -> tuple[int, int, int]:
+    def _count(self, read: Callable[[str], list[_Written]], text: str) -> None:
+        dialect = dialect_of(text, self._family)
+        if dialect is not None and dialect is not self._family.dialect:
+            self._repairs[Repair.OTHER_NOTATION] += 1
+        if read == _from_json and not is_json(text):
+            self._repairs[Repair.MALFORMED_JSON] += 1
+
+    def _worth(self, results: Sequence[Result]) -> tuple[int, int, int]:
         """A sort key that says how much a reading found; used if every reading fails."""
         calls = sum(isinstance(result, Call) for result in results)
         offered = sum(result.name in self._schemas for result in results)
@@ -182,12 +206,12 @@ class CallReader:
         ]
         return min(found)[2] if found else None
 
-    def _check(self, call: _Written, text: str) -> Call | Unreadable:
+    def _check(self, call: _Written, text: str) -> Result:
         if not isinstance(call.name, str):
             raise _ReadError
         name = call.name.strip()
         if name not in self._schemas:
-            return Unreadable(name if _PLAIN_NAME.fullmatch(name) else None, UNKNOWN)
+            return self._unknown(name, call.arguments, text)
         schema = self._schemas[name]
         arguments = call.arguments
         if arguments is None and not schema.get("required"):
@@ -196,9 +220,20 @@ class CallReader:
             return Unreadable(name, LOST)
         try:
             coerced = coerce_arguments(arguments, schema, untyped=call.untyped)
-            return Call(name, _compact(coerced))
+            made = Call(name, _compact(coerced))
         except (ValueError, TypeError, RecursionError):
             return Unreadable(name, LOST)
+        self._repairs[Repair.WRONG_TYPE] += not call.untyped and coerced != arguments
+        return made
+
+    def _unknown(self, name: str, arguments: Any, text: str) -> Result:
+        if not isinstance(arguments, Mapping):
+            raise _ReadError
+        # mlx-lm's parser for GLM takes any text for a name, and calls what it cannot divide "raw".
+        is_call = is_json(text) or set(arguments) - {"raw"}
+        if not is_call or not _TOOL_NAME.fullmatch(name):
+            return Unreadable(None, "it names no tool that was offered")
+        return UnknownTool(name, _compact(arguments))
 
 
 def _is_loss(arguments: Mapping[str, Any], schema: Mapping[str, Any], name: str, text: str) -> bool:

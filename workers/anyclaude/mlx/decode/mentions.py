@@ -21,7 +21,8 @@ class Mentions:
         self._start_token = start_token
         # Whether the start token came, and its text was not found yet.
         self._token_came = False
-        self._in_fence = False
+        # Whether the text so far ends inside a code block.
+        self.in_fence = False
         self._line = ""
 
     def observe(self, token_id: int) -> None:
@@ -32,7 +33,7 @@ class Mentions:
         """Processes text of the answer."""
         *lines, rest = (self._line + text).split("\n")
         for line in lines:
-            self._in_fence ^= line.lstrip().startswith(_FENCE)
+            self.in_fence ^= line.lstrip().startswith(_FENCE)
         self._line = rest
 
     def is_mention(self, transition: Transition, mode: Mode, before: str) -> bool:
@@ -48,6 +49,6 @@ class Mentions:
 
     def _is_inside_code(self, before: str) -> bool:
         seen = Mentions(None)
-        seen._in_fence, seen._line = self._in_fence, self._line
+        seen.in_fence, seen._line = self.in_fence, self._line
         seen.add_text(before)
-        return seen._in_fence or seen._line.count("`") % 2 == 1
+        return seen.in_fence or seen._line.count("`") % 2 == 1

@@ -34,6 +34,8 @@ class Switch:
     left: Mode
     entered: Mode
     marker: str
+    # Whether the marker is also the beginning of the text that follows.
+    kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ class Scanner:
         self._at_border = True
         if Mode.THINKING in (left, transition.to) or transition.marker == self._markers.think_end:
             self.owes_think_end = left is Mode.THINKING and transition.to is Mode.CALL
-        return Switch(left, transition.to, transition.marker)
+        return Switch(left, transition.to, transition.marker, transition.kept)
 
     def _safe_length(self) -> int:
         safe = len(self._pending) - self._search().partial_length(self._pending)

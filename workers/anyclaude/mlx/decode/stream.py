@@ -6,37 +6,48 @@ out malformed must not begin.
 
 A call that `max_tokens` cuts off never gets an end: if parts of it were sent, its block stays open.
 Because half a call is of no use, a call that begins when few tokens are left is buffered as well.
+
+A call that cannot be read is sent as a call of `unreadable_call_of_NAME`, a tool that does not
+exist, with the reason and what the model wrote. The client runs nothing and answers "No such tool",
+so the model sees its mistake and tries again. A call of the real tool with made-up arguments might
+be run, and a sentence in the answer would end the turn. If the model failed several times in a row,
+a sentence does end it.
 """
 
+import json
 import secrets
 import string
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 
 import structlog
 
 from anyclaude.messages.blocks import BlockWriter
 from anyclaude.messages.requests import Tool, ToolChoice
 from anyclaude.mlx.adapter import TokenizerWrapper
-from anyclaude.mlx.decode.calls import MALFORMED, Call, CallReader, Unreadable
+from anyclaude.mlx.decode.calls import MALFORMED, Call, CallReader, Result, UnknownTool, Unreadable
 from anyclaude.mlx.decode.constraint import (
     AnswerGrammar,
     ArgumentsPiece,
     CallBegin,
     CallEnd,
     CallEvent,
-    ConstrainedCallReader,
     ReadingError,
 )
+from anyclaude.mlx.decode.loops import LoopLimits, LoopWatch
 from anyclaude.mlx.decode.markers import Mode, Transition, markers_of, silent_tokens
 from anyclaude.mlx.decode.mentions import Mentions
 from anyclaude.mlx.decode.notations import family_of
+from anyclaude.mlx.decode.open_calls import BufferedCall, ConstrainedCall
+from anyclaude.mlx.decode.repairs import Repair, RepairCounts
 from anyclaude.mlx.decode.sampling import ThinkingBudget
 from anyclaude.mlx.decode.scanner import Event, Scanner, Stopped, Switch, Text
 from anyclaude.worker.v1.worker_pb2 import GenerateResponse
 
 _ID_CHARACTERS = string.ascii_letters + string.digits
-_NOT_PARALLEL = "was not made: one call at a time was asked for"
+_UNREADABLE = "unreadable_call"
+# The reasons that are shown where an answer is ended.
+_REPEATED_TEXT = "it repeated the same text again and again"
+_REPEATED_CALL = "it repeated the same call again and again"
 # A detokenizer writes this for a character whose bytes are incomplete.
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -44,6 +55,11 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 MIN_STREAMED_CALL_TOKENS = 512
 
 _log = structlog.get_logger(__name__)
+
+
+def unreadable_name(tool: str | None) -> str:
+    """The name of the tool that does not exist, for a call of `tool` that cannot be read."""
+    return f"{_UNREADABLE}_of_{tool}"[:128] if tool else _UNREADABLE
 
 
 def new_tool_use_id() -> str:
@@ -61,6 +77,9 @@ class BlockStream:
         grammar: what constrains the answer's tokens.
         budget: ends the thinking after so many tokens.
         max_tokens: the number of tokens after which the answer is cut off, if it is known.
+        loops: when the answer counts as a loop; None if it never does.
+        retries: whether the model may try again after a call that cannot be read.
+        repairs: counts what is repaired.
         new_id: makes the id of a tool_use block.
     """
 
@@ -75,6 +94,9 @@ class BlockStream:
         grammar: AnswerGrammar | None = None,
         budget: ThinkingBudget | None = None,
         max_tokens: int | None = None,
+        loops: LoopLimits | None = None,
+        retries: bool = True,
+        repairs: RepairCounts | None = None,
         new_id: Callable[[], str] = new_tool_use_id,
     ) -> None:
         callable_tools = _callable_tools(tools, tool_choice, tokenizer)
@@ -86,23 +108,33 @@ class BlockStream:
         self._think_end = _only_token(tokenizer.think_end_tokens)
         # Set if the end marker is one token; its text is then never what the model meant to say.
         is_token = _only_token(tokenizer.tool_call_end_tokens) is not None
+        self._has_end_marker = bool(tokenizer.tool_call_end)
         self._call_end = str(tokenizer.tool_call_end) if is_token else None
         self._detokenizer = tokenizer.detokenizer
-        self._reader = CallReader(tokenizer, callable_tools) if callable_tools else None
+        self._repairs = RepairCounts() if repairs is None else repairs
+        self._reader = (
+            CallReader(tokenizer, callable_tools, self._repairs) if callable_tools else None
+        )
+        self._loops = None if loops is None else LoopWatch(loops)
+        self._retries = retries
         self._unmarked_first = family_of(tokenizer).unmarked_first
         self._parallel = not tool_choice.disable_parallel_tool_use
         self._grammar = grammar
         self._budget = budget
         self._tokens_left = max_tokens
+        # The text of the calls that were read last.
+        self._written = ""
         # The constrained call that is being written, and the buffer of any other.
-        self._constrained: _ConstrainedCall | None = None
-        self._buffered = _BufferedCall()
+        self._constrained: ConstrainedCall | None = None
+        self._buffered = BufferedCall()
         # Whether words for the user came.
         self._has_said = False
         self._new_id = new_id
         self._writer = BlockWriter()
         # The stop sequence that was found. No more events follow it.
         self.stop_sequence: str | None = None
+        # Why the answer is a loop and must end; None if it is none. No more tokens may follow.
+        self.loop: str | None = None
         # Whether a complete tool_use block was sent.
         self.has_tool_use = False
         # Whether the client received exactly what the model wrote.
@@ -122,6 +154,8 @@ class BlockStream:
             self._feed(self._detokenizer.last_segment)
         if self._budget is not None:
             self._budget.observe(token_id, thinking=self._scanner.mode is Mode.THINKING)
+        if self._loops is not None and self._loops.is_loop(token_id, is_code=self._is_code()):
+            self._end_as_loop(Repair.REPEATED_TEXT, _REPEATED_TEXT)
         return self._writer.drain()
 
     def finish(self, *, cut: bool) -> list[GenerateResponse]:
@@ -136,7 +170,24 @@ class BlockStream:
             self._end_open_call(cut=cut)
         self._handle(self._scanner.flush())
         self._writer.close()
+        if self.loop is not None and not cut:
+            self._say(f"The answer was ended, since {self.loop}.")
         return self._writer.drain()
+
+    @property
+    def is_in_call(self) -> bool:
+        """Whether a call has begun that has no end yet."""
+        return self._scanner.mode is Mode.CALL
+
+    def _is_code(self) -> bool:
+        return self.is_in_call or self._mentions.in_fence
+
+    def _end_as_loop(self, kind: Repair, reason: str) -> None:
+        if self.loop is None:
+            _log.warning("answer_repeats_itself", kind=kind.value, reason=reason)
+            self._repairs[kind] += 1
+            self.loop = reason
+            self.is_verbatim = False
 
     def _is_silent(self, token_id: int) -> bool:
         if self._scanner.owes_think_end and token_id == self._think_end:
@@ -181,6 +232,7 @@ class BlockStream:
         if switch.left is not switch.entered:
             self._writer.close()
         if switch.entered is Mode.CALL:
+            self._repairs[Repair.MISSING_START_MARKER] += switch.kept
             self._constrained = self._begin_constrained_call()
 
     def _is_mention(self, marker: Transition, mode: Mode, before: str) -> bool:
@@ -188,19 +240,21 @@ class BlockStream:
             return True
         # A marker that began a grammar began a call.
         constrained = self._grammar is not None and self._grammar.constraint.is_active
-        return self._mentions.is_mention(marker, mode, before) and not constrained
+        mentioned = self._mentions.is_mention(marker, mode, before) and not constrained
+        self._repairs[Repair.MENTIONED_MARKER] += mentioned
+        return mentioned
 
     # Calls that a grammar constrains
 
-    def _begin_constrained_call(self) -> "_ConstrainedCall | None":
+    def _begin_constrained_call(self) -> ConstrainedCall | None:
         grammar = self._grammar
         if grammar is None or grammar.new_reader is None or not grammar.constraint.is_active:
             return None
         left = self._tokens_left
         streamed = left is None or left >= MIN_STREAMED_CALL_TOKENS
-        return _ConstrainedCall(grammar.new_reader(), streamed=streamed)
+        return ConstrainedCall(grammar.new_reader(), streamed=streamed)
 
-    def _leave_constrained_call(self, call: "_ConstrainedCall", switch: Switch) -> None:
+    def _leave_constrained_call(self, call: ConstrainedCall, switch: Switch) -> None:
         if not call.reader.may_end:
             # The end marker is part of a value.
             self._send(call, call.reader.feed(switch.marker))
@@ -209,7 +263,7 @@ class BlockStream:
         self._send(call, call.reader.finish())
         self._constrained = None
 
-    def _end_constrained_call(self, call: "_ConstrainedCall", *, cut: bool) -> None:
+    def _end_constrained_call(self, call: ConstrainedCall, *, cut: bool) -> None:
         """Ends a call whose end marker did not come."""
         self._constrained = None
         if not cut:
@@ -220,34 +274,35 @@ class BlockStream:
                 # it cannot be taken back: the answer fails, and the client asks again.
                 if call.streamed and call.name is not None:
                     raise
-                self._report(Unreadable(call.name, MALFORMED))
+                self._written = "".join(call.pieces)
+                self._send_results([Unreadable(call.name, MALFORMED)])
         elif call.streamed and call.name is not None:
             self._writer.abandon()
 
-    def _send(self, call: "_ConstrainedCall", events: Iterable[CallEvent]) -> None:
+    def _send(self, call: ConstrainedCall, events: Iterable[CallEvent]) -> None:
         for event in events:
             match event:
                 case CallBegin(name):
                     call.name = name
                     if call.streamed:
                         self._writer.begin_tool_use(self._new_id(), name)
-                case ArgumentsPiece(json):
+                case ArgumentsPiece(piece):
+                    call.pieces.append(piece)
                     if call.streamed:
-                        self._writer.input_json(json)
-                    else:
-                        call.pieces.append(json)
+                        self._writer.input_json(piece)
                 case CallEnd():
                     self._send_end(call)
 
-    def _send_end(self, call: "_ConstrainedCall") -> None:
+    def _send_end(self, call: ConstrainedCall) -> None:
         assert call.name is not None
+        input_json = "".join(call.pieces)
         if call.streamed:
             self._writer.close()
         else:
-            self._writer.tool_use(self._new_id(), call.name, "".join(call.pieces))
+            self._writer.tool_use(self._new_id(), call.name, input_json)
+        self._note_call(call.name, input_json)
         call.name = None
         call.pieces.clear()
-        self.has_tool_use = True
 
     # Calls that are buffered
 
@@ -260,6 +315,7 @@ class BlockStream:
         if not self._end_buffered_call(calls):
             self._end_at_first_marker(switch.marker)
         elif words:
+            self._repairs[Repair.MISSING_END_MARKER] += 1
             self._scanner.rescan(words)
 
     def _end_open_call(self, *, cut: bool) -> None:
@@ -270,9 +326,10 @@ class BlockStream:
             return
         calls, words = self._divided()
         if cut and not words:
-            self._buffered = _BufferedCall()
+            self._buffered = BufferedCall()
             self._scanner.discard()
         elif self._end_buffered_call(calls):
+            self._repairs[Repair.MISSING_END_MARKER] += self._has_end_marker
             self._scanner.discard()
             self._scanner.rescan(words)
             self._feed("")
@@ -288,13 +345,13 @@ class BlockStream:
         ):
             return False
         self._send_results(results)
-        self._buffered = _BufferedCall(may_continue=self._buffered.may_continue)
+        self._buffered = BufferedCall(may_continue=self._buffered.may_continue)
         return True
 
     def _end_at_first_marker(self, marker: str) -> None:
         """Sends the call up to its first end marker; what follows that marker is text again."""
         call, rest = self._buffered.divided()
-        self._buffered = _BufferedCall(may_continue=False)
+        self._buffered = BufferedCall(may_continue=False)
         self._send_results(self._calls_in(call))
         text = rest + marker
         self._scanner.rescan(text.replace(self._call_end, "") if self._call_end else text)
@@ -307,77 +364,60 @@ class BlockStream:
         text = self._buffered.text
         return self._reader.divided(text) if self._reader is not None else (text, "")
 
-    def _calls_in(self, text: str) -> Sequence[Call | Unreadable]:
+    def _calls_in(self, text: str) -> Sequence[Result]:
+        """The calls in `text`; one that cannot be read if there are none."""
+        self._written = text
         return self._reader.read(text) if self._reader is not None else []
 
-    def _send_results(self, results: Sequence[Call | Unreadable]) -> None:
+    def _send_results(self, results: Sequence[Result]) -> None:
         for result in results:
-            if isinstance(result, Unreadable):
-                self._report(result)
-            elif self.has_tool_use and not self._parallel:
-                self._report(Unreadable(result.name, _NOT_PARALLEL))
-            else:
-                self._writer.tool_use(self._new_id(), result.name, result.input_json)
-                self.has_tool_use = True
+            if self.loop is not None:
+                return
+            if self.has_tool_use and not self._parallel:
+                self._repairs[Repair.SECOND_CALL] += 1
+                self.is_verbatim = False
+                self._say(f"A call to `{result.name}` was not made: the client allows one.")
+                continue
+            match result:
+                case Call(name, input_json):
+                    self._make_call(name, input_json)
+                case UnknownTool(name, input_json):
+                    self._report(Repair.UNKNOWN_TOOL, None, "no tool of that name was offered")
+                    self._make_failed_call(name, input_json)
+                case Unreadable(name, reason):
+                    self._report(Repair.UNREADABLE_CALL, name, reason)
+                    problem = {
+                        "error": f"The call could not be read: {reason}. Write it again.",
+                        "written": self._written,
+                    }
+                    self._make_failed_call(unreadable_name(name), json.dumps(problem))
 
-    def _report(self, call: Unreadable) -> None:
-        """Says in the answer that a call was not made, so that model and user both know."""
-        # A name that was not offered is text of the model, and text is never logged.
-        offered = call.name if call.name in self._names else None
-        _log.warning("tool_call_not_made", tool=offered, reason=call.reason)
+    def _make_call(self, name: str, input_json: str) -> None:
+        self._writer.tool_use(self._new_id(), name, input_json)
+        self._note_call(name, input_json)
+
+    def _note_call(self, name: str, input_json: str) -> None:
+        self.has_tool_use = True
+        if self._loops is not None and self._loops.is_repeated(name, input_json):
+            self._end_as_loop(Repair.REPEATED_CALL, _REPEATED_CALL)
+
+    def _make_failed_call(self, name: str, input_json: str) -> None:
+        """Sends a call whose error tells the model what was wrong, unless it failed too often."""
         self.is_verbatim = False
-        target = f"`{call.name}`" if call.name else "a tool"
+        if self._retries:
+            self._make_call(name, input_json)
+        else:
+            self._say(f"A call failed several times in a row; the last was `{name}`: {input_json}")
+
+    def _report(self, kind: Repair, offered: str | None, reason: str) -> None:
+        # A name that was not offered is text of the model, and text is never logged.
+        self._repairs[kind] += 1
+        _log.warning("tool_call_not_made", tool=offered, reason=reason)
+
+    def _say(self, sentence: str) -> None:
         self._writer.close()
-        self._writer.text(f"[The model's call to {target} {call.reason}.]")
+        self._writer.text(f"[{sentence}]")
         self._writer.close()
-
-
-@dataclass
-class _ConstrainedCall:
-    """The state of the calls between a start and an end marker that a grammar constrains."""
-
-    reader: ConstrainedCallReader
-    # Whether the arguments are sent as they arrive.
-    streamed: bool
-    # The tool whose arguments are being written; None between calls.
-    name: str | None = None
-    pieces: list[str] = field(default_factory=list)
-
-
-@dataclass
-class _BufferedCall:
-    """The text of a call that is being written."""
-
-    # Whether an end marker inside a value lets the call continue.
-    may_continue: bool = True
-    _parts: list[str] = field(default_factory=list)
-    _length: int = 0
-    # Start and end of the first end marker that did not end the call.
-    _first_marker: tuple[int, int] | None = None
-
-    @property
-    def text(self) -> str:
-        return "".join(self._parts)
-
-    @property
-    def was_continued(self) -> bool:
-        return self._first_marker is not None
-
-    def add(self, text: str) -> None:
-        self._parts.append(text)
-        self._length += len(text)
-
-    def add_marker(self, marker: str) -> None:
-        """Adds an end marker that is part of a value."""
-        if self._first_marker is None:
-            self._first_marker = (self._length, self._length + len(marker))
-        self.add(marker)
-
-    def divided(self) -> tuple[str, str]:
-        """The text before and after the first end marker."""
-        assert self._first_marker is not None
-        start, end = self._first_marker
-        return self.text[:start], self.text[end:]
 
 
 def _only_token(token_ids: Sequence[int] | None) -> int | None:

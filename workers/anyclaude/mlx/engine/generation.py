@@ -131,6 +131,11 @@ class Generation:
                 if blocks.stop_sequence is not None:
                     reason = pb.STOP_REASON_STOP_SEQUENCE
                     break
+                if blocks.loop is not None:
+                    # Half a call is of no use, so it ends like one that `max_tokens` cuts off.
+                    if not blocks.is_in_call:
+                        reason = pb.STOP_REASON_END_TURN
+                    break
                 if self.usage.output_tokens % self._decode_steps == 0:
                     yield
         finally:
@@ -143,7 +148,7 @@ class Generation:
         self._timings.decode.FromMilliseconds(_ms(time.monotonic() - started))
         if blocks.has_tool_use and not cut:
             reason = pb.STOP_REASON_TOOL_USE
-        elif cut and job.window_limited:
+        elif cut and job.window_limited and blocks.loop is None:
             reason = pb.STOP_REASON_MODEL_CONTEXT_WINDOW_EXCEEDED
         self._finish(reason, blocks.stop_sequence or "")
 
