@@ -124,6 +124,13 @@ MARKUPS: Final = (
         "<|tools_suffix|>",
         thinking=("<|inner_prefix|>", "<|inner_suffix|>"),
     ),
+    # Ministral and Magistral. Without these tokens, mlx-lm's choice for Mistral is right.
+    Markup(
+        "mistral",
+        ("[THINK]", "[TOOL_CALLS]", "[ARGS]"),
+        "[TOOL_CALLS]",
+        thinking=("[THINK]", "[/THINK]"),
+    ),
     Markup("json_list", ("<TOOLCALL>", "</TOOLCALL>"), "<TOOLCALL>", "</TOOLCALL>"),
     Markup("json_list", ("<tool_calls>", "</tool_calls>", "name"), "<tool_calls>", "</tool_calls>"),
     Markup("json_list", ("<|tool_call|>", "JSON list of tools"), "<|tool_call|>"),
