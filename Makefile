@@ -2,7 +2,7 @@
 PYTEST = .venv/bin/python -m pytest
 MATERIAL = .real
 
-.PHONY: help setup setup-dev run test coverage lint format proto demo bench conformance fuzz models calls upstreams
+.PHONY: help setup setup-dev run test coverage lint format proto demo bench conformance fuzz models real calls upstreams
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,12 @@ fuzz: setup-dev ## Send malformed requests (COUNT=..., BASE_URL=..., SEED=...)
 models: setup-dev ## Write docs/models.md from the chat templates of real models (MATERIAL=...)
 	.venv/bin/python -m tests.real.material $(MATERIAL) templates tokenizers
 	.venv/bin/python -m tests.real.table $(MATERIAL) --write docs/models.md
+
+real: setup-dev ## Compare answers of real models with and without their caches (MATERIAL=...)
+	.venv/bin/python -m tests.real.material $(MATERIAL) smollm2 gemma3 tokenizers
+	.venv/bin/python -m pip install --quiet --no-deps gguf==0.19.0
+	ANYCLAUDE_TEST_MATERIAL="$(abspath $(MATERIAL))" \
+		$(PYTEST) -v tests/real/test_smollm2.py tests/real/test_gemma3.py
 
 calls: setup-dev ## Have a model that writes at random call tools (COUNT=...)
 	.venv/bin/python -m benchmarks.constrained_calls $(COUNT)

@@ -22,7 +22,6 @@ RED: Final = frozenset(
         "deepseek-ai-DeepSeek-V3.1",
         "deepseek-ai-DeepSeek-V3.2",
         "google-gemma-4-31B-it",
-        "mistralai-Ministral-3-14B-Reasoning-2512",
         "openai-gpt-oss-120b",
     }
 )
