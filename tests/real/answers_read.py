@@ -119,9 +119,9 @@ class _Reader:
     def _is_written_apart(self, shape: Shape) -> bool:
         """Whether the template writes the parts of an answer as parts of one turn."""
         dialect = self._model.dialect
-        return (len(shape.calls) == 1 or dialect.parallel_calls) and (
-            not (shape.words and shape.thought) or dialect.thinking_and_text_with_call
-        )
+        has_words = not shape.words or dialect.text_with_call
+        has_both = not (shape.words and shape.thought) or dialect.thinking_and_text_with_call
+        return (len(shape.calls) == 1 or dialect.parallel_calls) and has_words and has_both
 
     def _documented(self, notation: Notation, shape: Shape) -> str:
         protect = self._model.control.protect

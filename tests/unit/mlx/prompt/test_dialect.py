@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from anyclaude.mlx.prompt import PromptRenderer
 from anyclaude.mlx.prompt.canonical import Conversation, TemplateMessage
 from anyclaude.mlx.prompt.dialect import ConversationAdapter, Dialect
-from tests.models.requests import assistant, request, system, user
+from tests.models.requests import (
+    BASH,
+    assistant,
+    call,
+    request,
+    result,
+    system,
+    thinking,
+    user,
+)
 from tests.models.tokenizers import byte_level, wrap
 
 _DIALECTS = [
@@ -105,3 +114,51 @@ def test_a_template_that_moves_the_system_text_keeps_later_ones(late: str) -> No
     text = wrapper.decode(PromptRenderer(wrapper).render(asked).token_ids.tolist())
     assert "Be brief." in text
     assert "Mind this." in text
+
+
+_TURN = "{%- for m in messages -%}<|im_start|>{{ m.role }}\n"
+_CALLS = "{%- for c in m.tool_calls or [] -%}[CALL]{{ c.function | tojson }}{%- endfor -%}"
+_THOUGHT = "{%- if m.reasoning_content -%}[THINK]{{ m.reasoning_content }}[/THINK]{%- endif -%}"
+_END = "<|im_end|>\n{%- endfor -%}<|im_start|>assistant\n"
+# What templates make of a text beside a call.
+_BESIDE = {
+    "dropped": (
+        f"{_TURN}{{%- if m.tool_calls -%}}{_CALLS}{{%- else -%}}{{{{ m.content }}}}{{%- endif -%}}"
+    ),
+    "dropped beside thinking": (
+        f"{_TURN}{_THOUGHT}{{%- if not (m.reasoning_content and m.tool_calls) -%}}"
+        f"{{{{ m.content }}}}{{%- endif -%}}{_CALLS}"
+    ),
+    "printed behind the results": (
+        f"{_TURN}{_THOUGHT}{_CALLS}{{%- if m.tool_calls -%}}"
+        "{%- for r in messages[loop.index0 + 1:] if r.role == 'tool' -%}"
+        "[R]{{ r.content }}{%- endfor -%}"
+        "{%- endif -%}{%- if m.role != 'tool' -%}{{ m.content }}{%- endif -%}"
+    ),
+    "refused": (
+        f"{_TURN}{{%- if m.tool_calls and m.content -%}}{{{{ raise_exception('text') }}}}"
+        f"{{%- endif -%}}{{{{ m.content }}}}{_CALLS}"
+    ),
+    "refused, as if it were null": (
+        f"{_TURN}{{%- if m.tool_calls -%}}{{{{ raise_exception('text') if m.content else '' }}}}"
+        f"{_CALLS}{{%- else -%}}{{{{ m.content }}}}{{%- endif -%}}"
+    ),
+}
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["in the loop", "after the next question"])
+@pytest.mark.parametrize("beside", _BESIDE)
+def test_text_beside_a_call_stays_text(beside: str, later: bool) -> None:
+    """The text is printed once, before the call, and stays when thinking may be dropped."""
+    wrapper = wrap(byte_level(), _BESIDE[beside] + _END, ["<|im_start|>", "<|im_end|>"])
+    messages = [
+        user("a"),
+        assistant(thinking("hm"), "I look around.", call("t1")),
+        user(result("t1", "x")),
+        *([assistant("done"), user("b")] if later else []),
+    ]
+    asked = request(*messages, tools=[BASH], thinking={"type": "adaptive"})
+    text = wrapper.decode(PromptRenderer(wrapper).render(asked).token_ids.tolist())
+    assert text.count("I look around.") == 1
+    assert text.index("I look around.") < text.index("[CALL]")
+    assert "I look around.[/THINK]" not in text

@@ -57,6 +57,8 @@ class Dialect:
     any_tool_id: bool = True
     # Both text and thinking beside a call. Otherwise the text is added to the thinking.
     thinking_and_text_with_call: bool = True
+    # Text beside a call, printed before it. Otherwise the text becomes a turn before the call.
+    text_with_call: bool = True
 
     def adapt(self, conversation: Conversation) -> list[TemplateMessage]:
         """The conversation's messages in a form that the template accepts."""
@@ -75,6 +77,10 @@ class Dialect:
     def add(self, messages: list[TemplateMessage], message: TemplateMessage) -> None:
         """Appends a message to those before it, or merges it into the last of them."""
         message = self._rewritten(message)
+        if not self.text_with_call and message.get("tool_calls") and message["content"]:
+            # Many templates print thinking only beside a call.
+            self.add(messages, {"role": "assistant", "content": message["content"]})
+            message = {**message, "content": ""}
         before = messages[-1]["role"] if messages else ""
         reminds = message["role"] == "system" and not self.late_system
         if reminds:

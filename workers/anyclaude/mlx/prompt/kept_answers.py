@@ -39,6 +39,8 @@ class AnswerEnd:
     tokens: int
     # Whether its last token ends it. Otherwise the next turn's first token does.
     is_closed: bool
+    # The number of messages that the dialect makes of it.
+    parts: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +115,7 @@ class _Head:
     start: str
     items: str
     cut_points: tuple[int, ...]
-    answers: tuple[tuple[int, int, str, int, bool], ...]
+    answers: tuple[tuple[int, int, str, int, bool, int], ...]
 
 
 _HEAD: Final[TypeAdapter[Any]] = TypeAdapter(_Head)

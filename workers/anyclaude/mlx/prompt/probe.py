@@ -70,6 +70,11 @@ _CALLED: Final = _conversation(
     _ASK, _calls(1), _result(1, "probe-result", **_KNOWN), _ANSWER, _MORE
 )
 _TALKED: Final = _conversation(_ASK, _ANSWER, _MORE, leading=("probe-system",))
+_SAID_AND_CALLED: Final = _conversation(
+    _ASK,
+    _calls(1, content="probe-words", reasoning_content="probe-thought"),
+    _result(1, "probe-result", **_KNOWN),
+)
 # In this order, since each conversation needs only what the ones before it have settled.
 _NEEDS: Final = {
     "repeated_roles": _conversation(_ASK, _MORE, _ANSWER, _message("assistant", "probe-again")),
@@ -85,11 +90,8 @@ _NEEDS: Final = {
         _result(1, "probe-first", **_KNOWN),
         _result(2, "probe-second", **_KNOWN),
     ),
-    "thinking_and_text_with_call": _conversation(
-        _ASK,
-        _calls(1, content="probe-words", reasoning_content="probe-thought"),
-        _result(1, "probe-result", **_KNOWN),
-    ),
+    "thinking_and_text_with_call": _SAID_AND_CALLED,
+    "text_with_call": _SAID_AND_CALLED,
     "late_system": _conversation(
         _ASK,
         _message("system", "probe-late"),
@@ -113,7 +115,11 @@ def find_dialect(template: Template) -> Dialect:
     dialect = next((one for one in variants if _accepts(template, one, _CALLED)), Dialect())
     for need, conversation in _NEEDS.items():
         without = replace(dialect, **{need: False})
-        if _support(template, without, conversation) > _support(template, dialect, conversation):
+        now, then = (_support(template, one, conversation) for one in (dialect, without))
+        # Thinking may be dropped later, and text that was added to it would be lost.
+        is_last_resort = need == "thinking_and_text_with_call"
+        settles_it = (now, then) == (_Support.REFUSED, _Support.IN_ORDER)
+        if then > now and (settles_it or not is_last_resort):
             dialect = without
     return dialect
 

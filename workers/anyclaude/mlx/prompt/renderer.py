@@ -272,9 +272,10 @@ class PromptRenderer:
             answer: the message that the client will send back.
         """
         messages = self._dialect.adapt(Conversation((), translated(answer), ()))
-        # In some dialects the calls of one answer become several turns; such answers are not kept.
-        if self._spliced is not None and len(messages) == 1:
-            self._spliced.keep(position, generated, digest(exact_bytes(messages[0])))
+        # In some dialects the place of several calls depends on their results.
+        calls = [message for message in messages if "tool_calls" in message]
+        if self._spliced is not None and len(calls) < 2:
+            self._spliced.keep(position, generated, [digest(exact_bytes(m)) for m in messages])
 
     def _rendering(
         self, before: _Rendered | None, adapted: AdaptedMessages, start: _Start

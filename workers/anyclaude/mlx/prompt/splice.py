@@ -134,13 +134,14 @@ class SplicedTurns:
             answers=answers,
         )
 
-    def keep(self, position: AnswerPosition, generated: TokenArray, answer: bytes) -> None:
+    def keep(self, position: AnswerPosition, generated: TokenArray, answer: list[bytes]) -> None:
         """Keeps an answer.
 
         Args:
             position: its position.
             generated: its tokens, of which the last one ends it.
-            answer: the digest of the message that the client will send back.
+            answer: the digests of the messages that the dialect makes of it, as the client will
+                send it back.
         """
         if not position.ends:
             # The answer could not be found in a later rendering.
@@ -149,8 +150,10 @@ class SplicedTurns:
         if not is_closed:
             generated = generated[:-1]
         token_ids = np.concatenate([position.token_ids, generated])
-        items = [*position.items, answer]
-        end = AnswerEnd(len(items), position.ends, position.header, len(token_ids), is_closed)
+        items = [*position.items, *answer]
+        end = AnswerEnd(
+            len(items), position.ends, position.header, len(token_ids), is_closed, len(answer)
+        )
         kept = KeptAnswers(
             position.start, items, token_ids, position.cut_points, (*position.answers, end)
         )
@@ -162,9 +165,10 @@ class SplicedTurns:
         self, answer: AnswerEnd, computed: KeptAnswers, encoded: Encoded, cuts: Sequence[Cut]
     ) -> int | None:
         """The token offset at which the answer ends in `encoded`; None if it is not found."""
-        if not 0 < answer.ends < len(cuts):
+        end = answer.ends - 1 + answer.parts
+        if not 0 < answer.ends <= end < len(cuts):
             return None
-        first, last = cuts[answer.ends - 1], cuts[answer.ends]
+        first, last = cuts[answer.ends - 1], cuts[end]
         if not encoded.text.startswith(answer.header, first.characters):
             return None
         if not answer.is_closed:
