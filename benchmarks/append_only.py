@@ -5,19 +5,23 @@
 FOLDER holds `templates/*.jinja` and `tokenizers/NAME`, as `python -m tests.real.material FOLDER`
 puts them there. For each family a tool loop of ten steps with thinking is rendered; the model's
 answers are simulated by what its template writes for the newest answer. A cell counts the tokens of
-the next prompt that the cache does not hold, beyond those of the new messages themselves.
+the next prompt that the cache does not hold, beyond those of the new messages themselves; "restart"
+is the question after a restart of the worker.
 """
 
 import argparse
 import json
 import random
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from anyclaude.messages.errors import ApiError
 from anyclaude.mlx.adapter import TokenizerWrapper
 from anyclaude.mlx.prompt import Prompt, PromptRenderer
+from anyclaude.mlx.prompt.stored_folder import StoredFolder
 from anyclaude.mlx.prompt.template import TemplateRefused
 from benchmarks.prompts import WORDS
 from tests.models import claude_tools
@@ -36,6 +40,7 @@ from tests.real.talk import Model, Talk
 
 _SPLICED_BYTES: Final = 1 << 26
 _STEPS: Final = 10
+_CLOSE_SECONDS: Final = 60.0
 
 
 def _words(rng: random.Random, count: int) -> str:
@@ -47,17 +52,33 @@ def _step(rng: random.Random, number: int, words: bool) -> Block:
     return assistant(thinking(_words(rng, 200)), *said, call(f"toolu_{number:09}", _words(rng, 10)))
 
 
-def new_renderer(tokenizer: TokenizerWrapper, *, spliced: bool = True) -> PromptRenderer:
-    """A renderer that keeps answers for requests that ask to keep all thinking."""
+def new_renderer(
+    tokenizer: TokenizerWrapper, *, spliced: bool = True, stored: StoredFolder | None = None
+) -> PromptRenderer:
+    """A renderer that keeps answers for requests that ask to keep all thinking.
+
+    Args:
+        stored: where the answers survive the renderer.
+    """
     return PromptRenderer(
-        tokenizer, spliced_bytes=_SPLICED_BYTES if spliced else 0, spliced_on_request=True
+        tokenizer,
+        spliced_bytes=_SPLICED_BYTES if spliced else 0,
+        spliced_on_request=True,
+        stored=stored,
     )
 
 
 def measure(
-    renderer: PromptRenderer, tokenizer: TokenizerWrapper, family: Family
+    renderer: PromptRenderer,
+    tokenizer: TokenizerWrapper,
+    family: Family,
+    restarted: Callable[[], PromptRenderer] | None = None,
 ) -> dict[str, int]:
-    """The tokens computed beyond the new messages, for each kind of next request."""
+    """The tokens computed beyond the new messages, for each kind of next request.
+
+    Args:
+        restarted: makes the renderer of the next process; without it, no restart is measured.
+    """
     rng = random.Random(7)
     fields: dict[str, Any] = {
         "system": _words(rng, 1000),
@@ -84,6 +105,9 @@ def measure(
         forked = fork.ask(*messages)
         own = sum(size(_said(block)) for block in new)
         figures[name] = fork.computed(forked) - own
+        if name == "question" and restarted is not None:
+            again = replace(talk.fork(), renderer=restarted())
+            figures["restart"] = again.computed(again.ask(*messages)) - own
     return figures
 
 
@@ -105,6 +129,20 @@ def _said(block: Block) -> str:
     return str(block.get("content", block.get("text", "")))
 
 
+def _with_restart(
+    tokenizer: TokenizerWrapper, family: Family, folder: Path, *, spliced: bool
+) -> dict[str, int]:
+    stored = StoredFolder(folder, "model", _SPLICED_BYTES)
+
+    def restarted() -> PromptRenderer:
+        stored.close(_CLOSE_SECONDS)
+        again = StoredFolder(folder, "model", _SPLICED_BYTES)
+        return new_renderer(tokenizer, spliced=spliced, stored=again)
+
+    renderer = new_renderer(tokenizer, spliced=spliced, stored=stored)
+    return measure(renderer, tokenizer, family, restarted)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
@@ -116,8 +154,10 @@ def main() -> None:
             continue
         try:
             tokenizer = load(arguments.folder, family)
-            renderer = new_renderer(tokenizer, spliced=arguments.spliced == "auto")
-            figures = measure(renderer, tokenizer, family)
+            with tempfile.TemporaryDirectory() as name:
+                figures = _with_restart(
+                    tokenizer, family, Path(name), spliced=arguments.spliced == "auto"
+                )
         except (ApiError, TemplateRefused) as refusal:
             print(f"{family.template:42} refused: {refusal}")
             continue

@@ -16,10 +16,8 @@ RED: Final = frozenset(
     {
         "LFM2-8B-A1B",
         "Mistral-Small-3.2-24B-Instruct-2506",
-        "NousResearch-Hermes-3-Llama-3.1-8B-tool_use",
         "deepseek-ai-DeepSeek-V3.1",
         "deepseek-ai-DeepSeek-V3.2",
-        "google-gemma-4-31B-it",
         "openai-gpt-oss-120b",
     }
 )
