@@ -1,7 +1,8 @@
 """Calls written in the notation of a family, and whether a grammar allows and reads them."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,8 @@ from anyclaude.mlx.decode.constraint import AnswerGrammar, ArgumentsPiece, CallB
 from anyclaude.mlx.decode.notations import (
     BareKeyNotation,
     JsonNotation,
+    Notation,
     Pattern,
-    Section,
     TaggedNotation,
     notation_of,
 )
@@ -21,22 +22,33 @@ from tests.models.families import encode
 
 def written_call(wrapper: TokenizerWrapper, name: str, arguments: Mapping[str, Any]) -> str:
     """A call between its markers."""
+    return written_calls(wrapper, [(name, arguments)])
+
+
+def written_calls(wrapper: TokenizerWrapper, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """Parallel calls: between one pair of markers if the notation has sections of several calls."""
     notation = notation_of(wrapper)
-    section = (notation.section if notation else None) or Section()
+    section = notation.section if notation else None
+    bodies = [_body(notation, name, arguments) for name, arguments in calls]
+    if section is not None:
+        bodies = [section.before_first + section.between.join(bodies) + section.after_last]
+    start, end = wrapper.tool_call_start, wrapper.tool_call_end or ""
+    return "\n".join(f"{start}{body}{end}" for body in bodies)
+
+
+def _body(notation: Notation | None, name: str, arguments: Mapping[str, Any]) -> str:
     match notation:
         case JsonNotation():
             between = _parts(notation.before_arguments)
-            body = (
-                f"{_json_name(name)}{between}{_json(arguments)}{_parts(notation.after_arguments)}"
-            )
+            body = f"{_json_name(name)}{between}{_json(arguments)}"
+            body += _parts(notation.after_arguments)
         case BareKeyNotation(quote=quote):
             body = f"{name}{_bare(arguments, quote)}"
         case TaggedNotation():
             body = name + _parts(notation.after_name) + _tagged(notation, arguments)
         case _:
             raise ValueError("a family without a notation")
-    call = section.before_first + notation.before_name + body + section.after_last
-    return f"{wrapper.tool_call_start}{call}{wrapper.tool_call_end or ''}"
+    return notation.before_name + body
 
 
 @dataclass(frozen=True)
@@ -52,13 +64,17 @@ class Reading:
     calls: list[tuple[str, Any]]
 
 
-def reading(made: AnswerGrammar, wrapper: TokenizerWrapper, text: str) -> Reading:
-    """Writes `text` token by token."""
+def reading(
+    made: AnswerGrammar, wrapper: TokenizerWrapper, text: str, *, read: bool = True
+) -> Reading:
+    """Writes `text` token by token, and reads the calls between its markers unless told not to."""
     tokens = encode(wrapper, text)
     for at, token in enumerate(tokens):
         if made.constraint.is_active and token not in tokens_in(made.constraint.mask()):
             return Reading(wrapper.decode(tokens[: at + 1]), [])
         made.constraint.observe(token)
+    if not read:
+        return Reading(None, [])
     assert made.new_reader is not None
     reader = made.new_reader()
     body = text.removeprefix(wrapper.tool_call_start).removesuffix(wrapper.tool_call_end or "")
@@ -107,4 +123,9 @@ def _bare(value: Any, quote: str) -> str:
 
 
 def _parts(parts: Any) -> str:
-    return "".join("0" if isinstance(part, Pattern) else part for part in parts)
+    return "".join(_example(part) if isinstance(part, Pattern) else part for part in parts)
+
+
+def _example(part: Pattern) -> str:
+    """A text that fits the pattern of a call's number or id."""
+    return next(text for text in ("0", "abcdefgh1", "") if re.fullmatch(part.regex, text))
