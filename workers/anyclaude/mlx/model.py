@@ -247,6 +247,10 @@ def _sampling(settings: ModelSettings, folder: Path) -> SamplingDefaults:
     own: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
     if own.get("do_sample") is False:
         return SamplingDefaults(0.0, None, None)
+    # Some models write null for "not set".
+    temperature = own.get("temperature")
     return SamplingDefaults(
-        own.get("temperature", settings.temperature), own.get("top_p"), own.get("top_k")
+        settings.temperature if temperature is None else temperature,
+        own.get("top_p"),
+        own.get("top_k"),
     )
