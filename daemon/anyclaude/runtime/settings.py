@@ -135,6 +135,10 @@ class MlxSettings(_Section):
     # Smaller chunks where attention without a fused kernel would use more memory for its scores.
     attention_scores_bytes: int = Field(1024**3, ge=1)
     decode_steps_per_turn: int = Field(8, ge=1)
+    # Whether to compute what a next question will begin with while nobody waits: never, on mains
+    # power, or always; and after how long without a request.
+    compute_ahead: Literal["never", "mains", "always"] = "mains"
+    compute_ahead_after_seconds: float = Field(2.0, ge=0)
     max_running_requests: int = Field(8, ge=1)
     max_queued_requests: int = Field(64, ge=0)
     # The pool of freed buffers that MLX keeps.

@@ -179,7 +179,7 @@ class _Live(Collector):
 
 
 def _of_worker(status: worker_pb2.GetStatusResponse) -> Iterator[Metric]:
-    memory = status.memory
+    memory, totals = status.memory, status.totals
     pressure = max(0, memory.pressure - worker_pb2.MEMORY_PRESSURE_NORMAL)
     for name, help_, value in (
         ("requests_running", "Being generated now.", status.running_requests),
@@ -187,6 +187,9 @@ def _of_worker(status: worker_pb2.GetStatusResponse) -> Iterator[Metric]:
         ("cache_bytes", "Bytes of all KV caches.", memory.cache_bytes),
         ("cache_limit_bytes", "Their limit.", memory.cache_limit_bytes),
         ("cache_entries", "Number of KV caches.", status.caches),
+        ("ahead_computed_tokens", "Computed while nobody waited.", totals.ahead_computed_tokens),
+        ("ahead_used_tokens", "Of these, reused by requests.", totals.ahead_used_tokens),
+        ("ahead_given_up", "Times that something else came.", totals.ahead_given_up),
         ("memory_active_bytes", "MLX arrays alive.", memory.active_bytes),
         ("memory_peak_bytes", "Highest so far.", memory.peak_bytes),
         ("memory_weights_bytes", "The model's weights.", memory.weights_bytes),

@@ -216,6 +216,7 @@ def test_cache_explain(commands: Commands, control: ScriptedControl) -> None:
         prompt_tokens=100,
         reused_memory_tokens=20,
         reused_disk_tokens=10,
+        reused_ahead_tokens=15,
         computed_tokens=70,
         divergence=cache_pb2.Divergence(offset=30, before="Runs", kept=" one\n", came=" two\n"),
         tools=[
@@ -232,6 +233,7 @@ def test_cache_explain(commands: Commands, control: ScriptedControl) -> None:
     assert control.requests("ExplainCache")[0].request_id == "req_1"
     assert "tools_changed: the tools changed" in for_people
     assert "30 of 100 tokens (20 memory, 10 disk)" in for_people
+    assert "15 of them computed while nobody waited" in for_people
     assert "Bash changed: description" in for_people
     assert "' one\\n'" in for_people
     assert document["cause"] == "tools_changed"

@@ -8,6 +8,7 @@ executor's thread only.
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from anyclaude.messages.diagnostics import asks_for_diagnostics
@@ -42,6 +43,15 @@ class NothingToGenerate(Exception):
         self.prompt_tokens = prompt_tokens
 
 
+@dataclass(frozen=True)
+class Answering:
+    """A request that the engine answers."""
+
+    job: Job
+    # With the answer, as far as it was generated.
+    facts: RequestFacts
+
+
 class JobMaker:
     """Makes jobs for one model."""
 
@@ -65,7 +75,9 @@ class JobMaker:
         # Counted on the MLX thread, read on any.
         self.repairs = RepairCounts()
 
-    def job(self, request: pb.GenerateRequest, emit: Callable[[pb.GenerateResponse], None]) -> Job:
+    def job(
+        self, request: pb.GenerateRequest, emit: Callable[[pb.GenerateResponse], None]
+    ) -> Answering:
         """Renders a request.
 
         Args:
@@ -92,7 +104,7 @@ class JobMaker:
         sampler = self._sampler(body, grammar, budget)
         retries = failed_turns(body) < self._answers.unreadable_turns
         facts = _facts(request, body, prompt)
-        return Job(
+        job = Job(
             request_id=request.request_id,
             lineage=_lineage(request.identity, prompt),
             token_ids=prompt.token_ids,
@@ -120,6 +132,37 @@ class JobMaker:
             answered=self._on_answered(prompt.answer_position, facts.answer),
             render_seconds=time.monotonic() - began,
             created=began,
+        )
+        return Answering(job, facts)
+
+    def job_ahead(
+        self, answered: Answering, emit: Callable[[pb.GenerateResponse], None]
+    ) -> Job | None:
+        """Renders what the next question will begin with.
+
+        Args:
+            answered: the request that was answered last in its conversation.
+            emit: as for `job`.
+
+        Returns:
+            A job that computes it; None if there is nothing to compute.
+        """
+        facts, job = answered.facts, answered.job
+        body = parse_messages_request(facts.body)
+        prompt = self._renderer.before_next_question(body, facts.answer.echo())
+        if prompt is None or len(prompt.token_ids) >= self._model.info.context_window_tokens:
+            return None
+        return replace(
+            job,
+            request_id=f"ahead_{job.request_id}",
+            token_ids=prompt.token_ids,
+            marks=prompt.cut_points,
+            stable_tokens=prompt.stable_tokens,
+            max_tokens=0,
+            emit=emit,
+            listener=None,
+            answered=None,
+            ahead=True,
         )
 
     def _on_answered(

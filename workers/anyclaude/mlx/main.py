@@ -105,9 +105,7 @@ def main() -> NoReturn:
             disk.models() if disk else {},
             time.time(),
         ),
-        notice_seconds=settings.cache.notice_seconds,
-        grammar_limits=settings.grammar,
-        answer_settings=settings.answers,
+        settings=settings,
     )
     pressure.start()
     exchange = Exchange(engine, model, fingerprint, disk)

@@ -6,6 +6,7 @@ Failed event. The cache verbs are in `cache_service`.
 
 import asyncio
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,16 +19,19 @@ from anyclaude.messages.websearch import not_searched
 from anyclaude.messages.windows import CLAUDE_CODE_PROMPT_TOKENS
 from anyclaude.mlx import memory
 from anyclaude.mlx.adapter import TokenizerWrapper
+from anyclaude.mlx.ahead import ComputingAhead
 from anyclaude.mlx.engine.engine import Engine
-from anyclaude.mlx.jobs import JobMaker, NothingToGenerate
+from anyclaude.mlx.engine.job import Job
+from anyclaude.mlx.jobs import Answering, JobMaker, NothingToGenerate
 from anyclaude.mlx.kv_disk import DiskStatus, DiskTier
 from anyclaude.mlx.kv_explain.explain import Explainer
-from anyclaude.mlx.memory import Machine, PressureWatch
+from anyclaude.mlx.memory import Machine, Pressure, PressureWatch
 from anyclaude.mlx.model import Model
+from anyclaude.mlx.power import on_battery
 from anyclaude.mlx.prompt import Prompt, PromptRenderer
 from anyclaude.mlx.prompt.stored_folder import StoredFolder
 from anyclaude.mlx.served import ModelChange
-from anyclaude.runtime.settings import AnswerSettings, GrammarSettings
+from anyclaude.runtime.settings import Settings
 from anyclaude.runtime.streams import Emit
 from anyclaude.worker.v1 import worker_pb2 as pb
 from anyclaude.worker.v1 import worker_pb2_grpc
@@ -52,16 +56,14 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         machine: Machine,
         pressure: PressureWatch,
         change: ModelChange | None,
-        notice_seconds: float,
-        grammar_limits: GrammarSettings,
-        answer_settings: AnswerSettings,
+        settings: Settings,
     ) -> None:
         self._model = model
         self._engine = engine
         self._weights_bytes = weights_bytes
         self._renderer = renderer
         self._jobs = JobMaker(
-            model, renderer, decode_tokenizer, explainer, grammar_limits, answer_settings
+            model, renderer, decode_tokenizer, explainer, settings.grammar, settings.answers
         )
         self._disk = disk
         self._answers = answers
@@ -69,18 +71,29 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         self._pressure = pressure
         # The latest change of model, however long ago.
         self._change = change
-        self._notice_seconds = notice_seconds
+        self._notice_seconds = settings.cache.notice_seconds
         self._rendering = ThreadPoolExecutor(1, thread_name_prefix="render")
         # Running calls of `generate`, including those whose prompt is still being rendered.
         self._calls = 0
+        self._compute_ahead = settings.mlx.compute_ahead
+        self._ahead = ComputingAhead(
+            engine,
+            self._job_ahead,
+            is_allowed=self._may_compute_ahead,
+            after_seconds=settings.mlx.compute_ahead_after_seconds,
+            max_conversations=settings.mlx.max_running_requests,
+        )
 
     async def generate(self, request: pb.GenerateRequest, send: Emit) -> None:
         """Answers one Messages request with events."""
         self._calls += 1
+        self._ahead.pause()
         try:
             await self._generate(request, send)
         finally:
             self._calls -= 1
+            if not self._calls:
+                self._ahead.resume()
 
     async def _generate(self, request: pb.GenerateRequest, send: Emit) -> None:
         events: asyncio.Queue[pb.GenerateResponse] = asyncio.Queue()
@@ -90,14 +103,15 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
             loop.call_soon_threadsafe(events.put_nowait, event)
 
         try:
-            job = await loop.run_in_executor(self._rendering, self._jobs.job, request, emit)
+            answering = await loop.run_in_executor(self._rendering, self._jobs.job, request, emit)
         except ApiError as error:
             await send([pb.GenerateResponse(failed=error.to_failed())])
             return
         except NothingToGenerate as answer:
             await send(not_searched(answer.prompt_tokens))
             return
-        self._engine.submit(job)
+        self._ahead.asked(answering.job.lineage)
+        self._engine.submit(answering.job)
         try:
             is_over = False
             while not is_over:
@@ -105,10 +119,29 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
                 while not events.empty():
                     ready.append(events.get_nowait())
                 is_over = ready[-1].HasField("finished") or ready[-1].HasField("failed")
+                if self._expects_question(answering.job, ready[-1]):
+                    self._ahead.answered(answering)
                 await send(ready)
         finally:
             # Has no effect on a request that has ended.
             self._engine.cancel(request.request_id)
+
+    def _expects_question(self, job: Job, event: pb.GenerateResponse) -> bool:
+        """Whether a question may follow: after a complete answer of a main conversation."""
+        ends = event.finished.stop_reason == pb.STOP_REASON_END_TURN
+        is_main = job.keep and not job.lineage.agent_id
+        return ends and is_main and self._compute_ahead != "never"
+
+    async def _job_ahead(
+        self, answered: Answering, emit: Callable[[pb.GenerateResponse], None]
+    ) -> Job | None:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._rendering, self._jobs.job_ahead, answered, emit)
+
+    async def _may_compute_ahead(self) -> bool:
+        if self._pressure.level is not Pressure.NORMAL:
+            return False
+        return self._compute_ahead == "always" or not await asyncio.to_thread(on_battery)
 
     async def CountTokens(
         self, request: pb.CountTokensRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -134,6 +167,9 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
                 computed_tokens=engine.computed_tokens,
                 generated_tokens=engine.generated_tokens,
                 evictions=engine.evictions,
+                ahead_computed_tokens=engine.ahead_computed_tokens,
+                ahead_used_tokens=engine.ahead_used_tokens,
+                ahead_given_up=engine.ahead_given_up,
             ),
             disk=self._disk_status(),
             model_change=self._model_change(),

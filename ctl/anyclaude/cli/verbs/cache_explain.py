@@ -34,6 +34,7 @@ SENTENCES: Final = {
     ),
     "template_varied": "the chat template wrote the same in another way",
     "forgotten": "it differs from what is kept, and the earlier messages are not remembered",
+    "computed_ahead": "the prompt was written anew, and computed before the question came",
     "unknown": "no remembered fact explains it",
 }
 
@@ -59,6 +60,8 @@ def _lines(explanation: "Explanation") -> Iterator[tuple[str, str | Cell]]:
     word = word_of(explanation, "cause")
     yield "cause", f"{word}: {SENTENCES.get(word, 'see a newer anyclaudectl')}"
     yield "reused", _reused(explanation)
+    if explanation.reused_ahead_tokens:
+        yield "ahead", f"{explanation.reused_ahead_tokens} of them computed while nobody waited"
     yield "computed", f"{explanation.computed_tokens} tokens"
     if explanation.HasField("lost_time"):
         yield "lost", explanation.lost_time.ToJsonString()

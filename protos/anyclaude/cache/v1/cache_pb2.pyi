@@ -176,7 +176,7 @@ class ExplainCacheResponse(_message.Message):
     def __init__(self, explanation: _Optional[_Union[Explanation, _Mapping]] = ...) -> None: ...
 
 class Explanation(_message.Message):
-    __slots__ = ("request_id", "time", "session_id", "agent_id", "cause", "prompt_tokens", "reused_live_tokens", "reused_memory_tokens", "reused_disk_tokens", "computed_tokens", "divergence", "tools", "instructions", "lost_time")
+    __slots__ = ("request_id", "time", "session_id", "agent_id", "cause", "prompt_tokens", "reused_live_tokens", "reused_memory_tokens", "reused_disk_tokens", "computed_tokens", "divergence", "tools", "instructions", "lost_time", "reused_ahead_tokens")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
@@ -191,6 +191,7 @@ class Explanation(_message.Message):
     TOOLS_FIELD_NUMBER: _ClassVar[int]
     INSTRUCTIONS_FIELD_NUMBER: _ClassVar[int]
     LOST_TIME_FIELD_NUMBER: _ClassVar[int]
+    REUSED_AHEAD_TOKENS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     time: _timestamp_pb2.Timestamp
     session_id: str
@@ -205,7 +206,8 @@ class Explanation(_message.Message):
     tools: _containers.RepeatedCompositeFieldContainer[ToolChange]
     instructions: _containers.RepeatedScalarFieldContainer[int]
     lost_time: _timestamp_pb2.Timestamp
-    def __init__(self, request_id: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., session_id: _Optional[str] = ..., agent_id: _Optional[str] = ..., cause: _Optional[_Union[_worker_pb2.ReuseCause, str]] = ..., prompt_tokens: _Optional[int] = ..., reused_live_tokens: _Optional[int] = ..., reused_memory_tokens: _Optional[int] = ..., reused_disk_tokens: _Optional[int] = ..., computed_tokens: _Optional[int] = ..., divergence: _Optional[_Union[Divergence, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[ToolChange, _Mapping]]] = ..., instructions: _Optional[_Iterable[int]] = ..., lost_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    reused_ahead_tokens: int
+    def __init__(self, request_id: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., session_id: _Optional[str] = ..., agent_id: _Optional[str] = ..., cause: _Optional[_Union[_worker_pb2.ReuseCause, str]] = ..., prompt_tokens: _Optional[int] = ..., reused_live_tokens: _Optional[int] = ..., reused_memory_tokens: _Optional[int] = ..., reused_disk_tokens: _Optional[int] = ..., computed_tokens: _Optional[int] = ..., divergence: _Optional[_Union[Divergence, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[ToolChange, _Mapping]]] = ..., instructions: _Optional[_Iterable[int]] = ..., lost_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reused_ahead_tokens: _Optional[int] = ...) -> None: ...
 
 class Divergence(_message.Message):
     __slots__ = ("offset", "message", "before", "kept", "came")

@@ -62,6 +62,7 @@ class ReuseCause(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REUSE_CAUSE_TEMPLATE_VARIED: _ClassVar[ReuseCause]
     REUSE_CAUSE_FORGOTTEN: _ClassVar[ReuseCause]
     REUSE_CAUSE_UNKNOWN: _ClassVar[ReuseCause]
+    REUSE_CAUSE_COMPUTED_AHEAD: _ClassVar[ReuseCause]
 
 class DiskState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -136,6 +137,7 @@ REUSE_CAUSE_ANSWER_RENDERED_DIFFERENTLY: ReuseCause
 REUSE_CAUSE_TEMPLATE_VARIED: ReuseCause
 REUSE_CAUSE_FORGOTTEN: ReuseCause
 REUSE_CAUSE_UNKNOWN: ReuseCause
+REUSE_CAUSE_COMPUTED_AHEAD: ReuseCause
 DISK_STATE_UNSPECIFIED: DiskState
 DISK_STATE_SERVING: DiskState
 DISK_STATE_FAILING: DiskState
@@ -568,13 +570,19 @@ class MemoryStatus(_message.Message):
     def __init__(self, active_bytes: _Optional[int] = ..., peak_bytes: _Optional[int] = ..., weights_bytes: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., cache_limit_bytes: _Optional[int] = ..., available_bytes: _Optional[int] = ..., prompt_bytes: _Optional[int] = ..., footprint_bytes: _Optional[int] = ..., pressure: _Optional[_Union[MemoryPressure, str]] = ..., refused_requests: _Optional[int] = ..., working_set_bytes: _Optional[int] = ...) -> None: ...
 
 class TokenTotals(_message.Message):
-    __slots__ = ("reused_tokens", "computed_tokens", "generated_tokens", "evictions")
+    __slots__ = ("reused_tokens", "computed_tokens", "generated_tokens", "evictions", "ahead_computed_tokens", "ahead_used_tokens", "ahead_given_up")
     REUSED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     COMPUTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     GENERATED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     EVICTIONS_FIELD_NUMBER: _ClassVar[int]
+    AHEAD_COMPUTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    AHEAD_USED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    AHEAD_GIVEN_UP_FIELD_NUMBER: _ClassVar[int]
     reused_tokens: int
     computed_tokens: int
     generated_tokens: int
     evictions: int
-    def __init__(self, reused_tokens: _Optional[int] = ..., computed_tokens: _Optional[int] = ..., generated_tokens: _Optional[int] = ..., evictions: _Optional[int] = ...) -> None: ...
+    ahead_computed_tokens: int
+    ahead_used_tokens: int
+    ahead_given_up: int
+    def __init__(self, reused_tokens: _Optional[int] = ..., computed_tokens: _Optional[int] = ..., generated_tokens: _Optional[int] = ..., evictions: _Optional[int] = ..., ahead_computed_tokens: _Optional[int] = ..., ahead_used_tokens: _Optional[int] = ..., ahead_given_up: _Optional[int] = ...) -> None: ...

@@ -94,11 +94,13 @@ class Bench:
         keep: bool = True,
         max_tokens: int = ANSWER_TOKENS,
         mark_tokens: int = 40,
+        ahead: bool = False,
     ) -> "Request":
         """Submits a request.
 
         Args:
             keep: false for a utility call.
+            ahead: true to compute a prompt while nobody waits, without its last token.
             mark_tokens: the length of each message, at whose end there may be a checkpoint.
         """
         marks = tuple(sorted({stable, *range(mark_tokens, len(prompt), mark_tokens)} - {0}))
@@ -110,12 +112,13 @@ class Bench:
             token_ids=token_array(prompt),
             marks=tuple(mark for mark in marks if mark < len(prompt)),
             stable_tokens=stable,
-            max_tokens=max_tokens,
+            max_tokens=0 if ahead else max_tokens,
             window_limited=False,
             sampler=recorder,
             new_blocks=lambda: tokens,
             emit=events.append,
             keep=keep,
+            ahead=ahead,
         )
         self.engine.submit(job)
         return Request(self.engine, job.request_id, recorder, tokens, events)

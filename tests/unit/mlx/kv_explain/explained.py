@@ -16,7 +16,7 @@ import mlx.core as mx
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from anyclaude.cache.v1.cache_pb2 import Explanation
-from anyclaude.messages.requests import MessagesRequest, parse_messages_request
+from anyclaude.messages.requests import Message, MessagesRequest, parse_messages_request
 from anyclaude.mlx.adapter import opens_thinking
 from anyclaude.mlx.decode import BlockStream
 from anyclaude.mlx.engine.engine import Engine
@@ -194,6 +194,33 @@ class Talk:
         return Outcome(
             body, events[-1].finished, events[0].started, explanation, list(_content(events))
         )
+
+    def compute_ahead(self, outcome: Outcome, *, session: str = "main") -> None:
+        """Computes what the next question after an answer will begin with."""
+        request = parse_messages_request(json.dumps(outcome.request).encode())
+        prompt = self.renderer.before_next_question(request, Message(**assistant(*outcome.content)))
+        assert prompt is not None
+        events: list[pb.GenerateResponse] = []
+        self.engine.submit(
+            Job(
+                request_id="ahead",
+                lineage=LineageKey(
+                    session, "", token_digest(prompt.token_ids[: prompt.stable_tokens])
+                ),
+                token_ids=prompt.token_ids,
+                marks=prompt.cut_points,
+                stable_tokens=prompt.stable_tokens,
+                max_tokens=0,
+                window_limited=False,
+                sampler=self._script(""),
+                new_blocks=lambda: self._blocks(request, opened=False),
+                emit=events.append,
+                ahead=True,
+            )
+        )
+        while not events or not events[-1].HasField("finished"):
+            assert not (events and events[-1].HasField("failed")), events[-1]
+            self.engine.step()
 
     def finish(self, body: Block) -> pb.Finished:
         """Runs one request to its end, with or without an explanation."""

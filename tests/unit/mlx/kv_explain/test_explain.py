@@ -250,6 +250,21 @@ def thinking_dropped(rng: random.Random) -> Outcome:
     return outcome
 
 
+def computed_ahead(rng: random.Random) -> Outcome:
+    talk = Talk(template="qwen3")
+    thought = f"<think>\n{sentence(rng, 90)}\n</think>\n\n{sentence(rng, 90)}"
+    first = talk.send(start(rng, thinking=_THINKING_ON, max_tokens=2000), thought)
+    talk.compute_ahead(first)
+    question = sentence(rng)
+    outcome = talk.send(first.next(user(question)), sentence(rng))
+    told = outcome.explanation
+    assert told.divergence.message == 1
+    assert told.computed_tokens <= len(talk.tokens.encode(question)) + 64
+    assert 64 < told.reused_ahead_tokens < told.reused_live_tokens
+    assert talk.engine.status.ahead_used_tokens == told.reused_ahead_tokens
+    return outcome
+
+
 def answer_rendered_differently(rng: random.Random) -> Outcome:
     # By this name mlx-lm knows how the model writes calls.
     talk = Talk(words=words(CHATML + "{#- tool_call.name #}"))
@@ -307,6 +322,7 @@ PLANTS: tuple[Callable[[random.Random], Outcome], ...] = (
     thinking_changed,
     model_changed,
     thinking_dropped,
+    computed_ahead,
     answer_rendered_differently,
     template_varied,
     forgotten,

@@ -1,8 +1,10 @@
 """The loop of the MLX thread.
 
 Requests arrive through a thread-safe queue of commands and run interleaved: in order of arrival,
-each gets a turn, which is a prefill chunk or a few decode steps. All MLX work happens on this
-thread, which is the process's main one: a process with MLX on another thread aborts when it exits.
+each gets a turn, which is a prefill chunk or a few decode steps. While there is nothing else to do,
+one job may compute ahead what a next prompt will begin with; any command ends it (`ahead`). All MLX
+work happens on this thread, which is the process's main one: a process with MLX on another thread
+aborts when it exits.
 
 An error that no request caused fails all running requests and ends the loop: the supervisor starts
 a fresh process.
@@ -21,6 +23,7 @@ import structlog
 from anyclaude.messages.errors import ApiError, overloaded
 from anyclaude.mlx import memory
 from anyclaude.mlx.adapter import LanguageModel
+from anyclaude.mlx.engine.ahead import given_up, not_done, why_not
 from anyclaude.mlx.engine.chunks import ChunkSizes
 from anyclaude.mlx.engine.generation import DecodingError, Generation
 from anyclaude.mlx.engine.job import Job
@@ -51,6 +54,11 @@ class EngineStatus:
     reused_tokens: int = 0
     computed_tokens: int = 0
     generated_tokens: int = 0
+    # Prompt tokens that were computed ahead, those of them that a request reused, and how often
+    # computing ahead was given up.
+    ahead_computed_tokens: int = 0
+    ahead_used_tokens: int = 0
+    ahead_given_up: int = 0
     evictions: int = 0
     # Conversations and stable prefixes.
     caches: int = 0
@@ -85,6 +93,8 @@ class Engine:
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._waiting: deque[Job] = deque()
         self._running: deque[Generation] = deque()
+        # Runs only while nothing runs or waits.
+        self._ahead: Generation | None = None
         self._stop_at: float | None = None
         self.status = EngineStatus()
         self._counted = 0.0
@@ -185,15 +195,20 @@ class Engine:
 
     def _take_commands(self) -> None:
         """Runs every waiting command; with nothing else to do, waits for one."""
-        idle = not self._running and not self._waiting and self._stop_at is None
+        idle = not (self._running or self._waiting or self._ahead) and self._stop_at is None
         try:
             while True:
-                self._commands.get(block=idle)()
+                command = self._commands.get(block=idle)
+                self._give_up_ahead()
+                command()
                 idle = False
         except queue.Empty:
             return
 
     def _accept(self, job: Job) -> None:
+        if job.ahead:
+            self._start_ahead(job)
+            return
         full = len(self._waiting) >= self._settings.max_queued_requests
         if self._stop_at is not None or (full and not self._has_free_slot()):
             why = "stopping" if self._stop_at is not None else "busy: its queue is full"
@@ -231,6 +246,32 @@ class Engine:
         self._publish()
         # It starts at once, so that it claims its memory before the next job is admitted.
         self._advance(generation)
+
+    def _start_ahead(self, job: Job) -> None:
+        """Starts a job that computes ahead, unless it is not worth it or has no room."""
+        if self._running or self._waiting or self._stop_at is not None:
+            job.emit(given_up("Requests are running."))
+        elif why := why_not(job, self.store):
+            job.emit(not_done(why))
+        elif self._preflight and self._preflight.missing_bytes(self._needed_bytes(job)):
+            job.emit(not_done("The machine is short of memory."))
+        else:
+            self._ahead = self._generation(job)
+
+    def _give_up_ahead(self) -> None:
+        """Ends computing ahead; what was computed is kept."""
+        if self._ahead is not None:
+            generation = self._ahead
+            generation.cancel()
+            self._end_ahead(generation)
+            self._publish(ahead_given_up=self.status.ahead_given_up + 1)
+            generation.job.emit(given_up("Something else came."))
+
+    def _end_ahead(self, generation: Generation) -> None:
+        self._ahead = None
+        self.store.budget.fit(0)
+        computed = self.status.ahead_computed_tokens + generation.prefilled_tokens
+        self._publish(ahead_computed_tokens=computed)
 
     def _missing_bytes(self, job: Job) -> int:
         """Bytes that the machine lacks for the job after idle caches were evicted for it.
@@ -293,11 +334,14 @@ class Engine:
 
     def _chunk_tokens(self, context_tokens: int) -> int:
         decoding = any(generation.decoding for generation in self._running)
-        return self._chunks.tokens(context_tokens, running=len(self._running), decoding=decoding)
+        running = max(1, len(self._running))
+        return self._chunks.tokens(context_tokens, running=running, decoding=decoding)
 
     def _turn(self) -> None:
         """Gives the next running request one turn."""
         if not self._running:
+            if self._ahead is not None and not self._ahead.turn():
+                self._end_ahead(self._ahead)
             return
         generation = self._running[0]
         self._running.rotate(-1)
@@ -323,6 +367,7 @@ class Engine:
             reused_tokens=status.reused_tokens + usage.cache_read_tokens,
             computed_tokens=status.computed_tokens + computed,
             generated_tokens=status.generated_tokens + usage.output_tokens,
+            ahead_used_tokens=status.ahead_used_tokens + generation.ahead_tokens,
         )
 
     def _cancel(self, request_id: str) -> None:

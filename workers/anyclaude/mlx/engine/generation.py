@@ -53,12 +53,23 @@ class Generation:
         self._timed = timed
         self._decode_steps = decode_steps_per_turn
         self.usage = pb.Usage()
+        self._lease: Lease | None = None
         self._timings = pb.Timings()
         self._turns = self._run()
 
     def turn(self) -> bool:
         """Runs one turn; False once the request is done."""
         return next(self._turns, _DONE) is not _DONE
+
+    @property
+    def ahead_tokens(self) -> int:
+        """The reused tokens that were computed before this request came."""
+        return self._lease.lookup.ahead_tokens if self._lease else 0
+
+    @property
+    def prefilled_tokens(self) -> int:
+        """The tokens of the prompt that were computed so far."""
+        return len(self._lease.live) - self._lease.lookup.reused if self._lease else 0
 
     def cancel(self) -> None:
         """Ends the lease at once; nothing more is emitted."""
@@ -67,7 +78,10 @@ class Generation:
     def _run(self) -> Generator[None]:
         job = self.job
         started = time.monotonic()
-        lease = self._store.acquire(job.lineage, job.token_ids, job.stable_tokens, keep=job.keep)
+        lease = self._store.acquire(
+            job.lineage, job.token_ids, job.stable_tokens, keep=job.keep, ahead=job.ahead
+        )
+        self._lease = lease
         try:
             if job.listener is not None:
                 job.listener.started(lease.lookup)

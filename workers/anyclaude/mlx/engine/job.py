@@ -73,6 +73,9 @@ class Job:
     emit: Callable[[GenerateResponse], None]
     # Utility calls leave no cache behind.
     keep: bool = True
+    # Whether it is no request, but computes what the conversation's next prompt will begin with.
+    # It runs only while there is nothing else to do, and ends as soon as there is.
+    ahead: bool = False
     listener: RequestListener | None = None
     # Called on the MLX thread, before Finished, with the tokens of a response that ended by itself
     # and was sent as the model wrote it.

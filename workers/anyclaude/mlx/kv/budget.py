@@ -8,6 +8,7 @@ it. It stays in the tree if the storage has a record of it.
 """
 
 import heapq
+import math
 from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 
@@ -101,14 +102,45 @@ class MemoryBudget:
 
     def fit_request(self, key: LineageKey, prompt: TokenArray, *, keep: bool = True) -> bool:
         """Evicts until the request fits; False if it cannot. What it will reuse is evicted last."""
-        match = self._tree.match(prompt)
-        now = self._clock()
-        for node in match.nodes:
-            node.last_use = now
+        match, now = self._matched(prompt), self._clock()
         lineage = self._lineages.get(key) if keep else None
         if lineage is not None and lineage.live is not None:
             lineage.last_use = now
         return self.fit(self._added_bytes(match, prompt, lineage))
+
+    def fit_ahead(self, key: LineageKey, prompt: TokenArray) -> bool:
+        """Makes room for computing the beginning of a conversation's next prompt, if possible.
+
+        Evicts no more than is needed, nothing that is pinned, and nothing that was used after the
+        conversation's latest answer. Where that is not enough, and where the prompt would have to
+        be read from the storage first, it evicts nothing and returns False.
+        """
+        lineage, match = self._lineages.get(key), self._matched(prompt)
+        if lineage is None or not all(node.in_memory for node in match.nodes):
+            return False
+        added = self._added_bytes(match, prompt, lineage)
+        target = self._limits.memory_limit_bytes - added - self._claimed_bytes()
+        answered = lineage.last_use
+
+        def may_evict(node: Node) -> bool:
+            return node.last_use < answered and not node.pinned
+
+        evictable = sum(node.nbytes for node in self._tree.nodes() if may_evict(node))
+        evictable += sum(
+            other.live.nbytes
+            for other in self._lineages.values()
+            if other.live is not None and other.last_use < answered
+        )
+        if self.nbytes - evictable > target:
+            return False
+        return self._drop_live_caches(target, before=answered) or self._evict_to(target, may_evict)
+
+    def _matched(self, prompt: TokenArray) -> Match:
+        """What of a prompt is in the tree, marked as used now."""
+        match, now = self._tree.match(prompt), self._clock()
+        for node in match.nodes:
+            node.last_use = now
+        return match
 
     def needed_bytes(self, key: LineageKey, prompt: TokenArray, *, keep: bool = True) -> int:
         """Bytes that this request and all running ones have still to allocate."""
@@ -153,12 +185,15 @@ class MemoryBudget:
         if not self._drop_live_caches(target):
             self._evict_to(target)
 
-    def _drop_live_caches(self, target_bytes: int) -> bool:
-        """Drops those of idle conversations, the oldest first, until `target_bytes` remain."""
+    def _drop_live_caches(self, target_bytes: int, *, before: float = math.inf) -> bool:
+        """Drops those of conversations last used before a time, the oldest first.
+
+        Returns whether only `target_bytes` remain.
+        """
         if self.nbytes <= target_bytes:
             return True
         for lineage in sorted(self._lineages.values(), key=lambda lineage: lineage.last_use):
-            if lineage.live is not None:
+            if lineage.live is not None and lineage.last_use < before:
                 lineage.live = None
                 if self.nbytes <= target_bytes:
                     return True
@@ -172,20 +207,26 @@ class MemoryBudget:
             if lineage.last_use < oldest:
                 lineage.live = None
 
-    def _evict_to(self, target_bytes: int) -> None:
-        """Evicts segments, least valuable first, until `target_bytes` remain."""
+    def _evict_to(
+        self, target_bytes: int, may_evict: Callable[[Node], bool] = lambda _: True
+    ) -> bool:
+        """Evicts segments, least valuable first; returns whether only `target_bytes` remain."""
         self._storage.flush()
-        used = self.nbytes
+        used, spared = self.nbytes, set[Node | None]()
         for node in list(_leaves_first(self._tree)):
             if used <= target_bytes:
                 # A state that was shared with an evicted segment now counts for the live cache.
                 used = self.nbytes
             if used <= target_bytes:
-                return
+                return True
+            if node in spared or not may_evict(node):
+                spared.add(node.parent)
+                continue
             # Counting all bytes for each segment would take longer than the waiting request.
             used -= node.nbytes
             self.evictions += 1
             self.evict(node)
+        return self.nbytes <= target_bytes
 
     def evict(self, node: Node, loss: Loss = Loss.EVICTED) -> None:
         """Drops a segment from memory, and from the tree unless the storage has it."""

@@ -6,7 +6,7 @@ from typing import Final
 
 from anyclaude.mlx.kv.live import LiveCache
 from anyclaude.mlx.kv.tree import Match, Node
-from anyclaude.mlx.tokens import TokenArray
+from anyclaude.mlx.tokens import TokenArray, common_prefix
 
 # Buffer space behind a prompt, so that a response of usual length grows no buffer.
 RESPONSE_TOKENS: Final = 512
@@ -22,6 +22,20 @@ class LineageKey:
     stable_digest: str
 
 
+@dataclass(frozen=True, eq=False)
+class Ahead:
+    """The part of a conversation's next prompt that was computed before its question came."""
+
+    # Where it ends in the tree, and the length of the prompt before it.
+    node: Node
+    start: int
+
+    def used_tokens(self, prompt: TokenArray, reused: int) -> int:
+        """How many of its tokens a request reuses that reuses so many of its prompt."""
+        shared = common_prefix(self.node.token_ids(), prompt)
+        return max(0, min(shared, reused) - self.start)
+
+
 @dataclass(eq=False)
 class Lineage:
     """The state of a conversation between its requests."""
@@ -34,6 +48,8 @@ class Lineage:
     # The cache of its latest request, kept while the next is likely to continue it in place.
     # Everything in it is in the tree as well.
     live: LiveCache | None = None
+    # Until its next request.
+    ahead: Ahead | None = None
     hits: int = 0
     running: int = 0
 
@@ -45,6 +61,13 @@ class Lineage:
     @property
     def tokens(self) -> int:
         return self.tip.end if self.tip else 0
+
+    @property
+    def ends(self) -> tuple[Node, ...]:
+        """The segments at which what was computed for it ends."""
+        return tuple(
+            node for node in (self.tip, self.ahead.node if self.ahead else None) if node is not None
+        )
 
 
 @dataclass(frozen=True)
@@ -62,6 +85,10 @@ class Lookup:
     # False for a utility call, which reuses caches and leaves none.
     keep: bool
     lineages: Collection[Lineage]
+    # Whether it is no request, but computes what the next one will begin with.
+    ahead: bool = False
+    # The reused tokens that were computed ahead.
+    ahead_tokens: int = 0
 
 
 @dataclass(eq=False)

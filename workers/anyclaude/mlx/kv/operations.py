@@ -214,6 +214,8 @@ class _Planner:
     def _lineage(self, lineage: Lineage) -> Removal:
         self.gone_lineages.add(lineage)
         nodes = self._release(lineage.tip, keep_stable=True)
+        if lineage.ahead is not None:
+            nodes += self._release(lineage.ahead.node, keep_stable=True)
         in_memory = self.selection.tier is not Tier.DISK
         live = lineage.live.nbytes if lineage.live and in_memory else 0
         return Removal(nodes, live + self._size(nodes), lineage=lineage)
@@ -244,7 +246,8 @@ class _Planner:
 
     def _release(self, tip: Node | None, *, keep_stable: bool) -> tuple[Node, ...]:
         """The nodes from `tip` upward that no remaining node or conversation needs."""
-        ends = {other.tip for other in self.lineages if other not in self.gone_lineages}
+        others = (other for other in self.lineages if other not in self.gone_lineages)
+        ends = {end for other in others for end in other.ends}
         released: list[Node] = []
         node = tip
         while node is not None and not node.is_root and node not in self.gone_nodes:

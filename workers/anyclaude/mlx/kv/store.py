@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from anyclaude.mlx.adapter import LanguageModel
 from anyclaude.mlx.kv.budget import MemoryBudget, StoreLimits
-from anyclaude.mlx.kv.lineage import RESPONSE_TOKENS, Lease, Lineage, LineageKey, Lookup
+from anyclaude.mlx.kv.lineage import RESPONSE_TOKENS, Ahead, Lease, Lineage, LineageKey, Lookup
 from anyclaude.mlx.kv.live import LiveCache, assemble, extract
 from anyclaude.mlx.kv.protocols import Listener, Loss, Storage
 from anyclaude.mlx.kv.tree import Match, Node, PrefixTree
@@ -90,9 +90,23 @@ class KVStore:
     # One request
 
     def acquire(
-        self, key: LineageKey, prompt: TokenArray, stable_tokens: int, *, keep: bool = True
+        self,
+        key: LineageKey,
+        prompt: TokenArray,
+        stable_tokens: int,
+        *,
+        keep: bool = True,
+        ahead: bool = False,
     ) -> Lease:
-        """Lends a cache that holds the longest usable part of `prompt`."""
+        """Lends a cache that holds the longest usable part of `prompt`.
+
+        Args:
+            key: the conversation.
+            prompt: all tokens that will be computed or reused.
+            stable_tokens: the length of its stable prefix.
+            keep: whether what is computed is added to the tree.
+            ahead: whether this is no request, but the beginning of the conversation's next prompt.
+        """
         limit = len(prompt) - 1
         lineage = self._lineages.get(key) if keep else None
         own = lineage.live if lineage else None
@@ -101,9 +115,13 @@ class KVStore:
         running, in_running = self._longest_running(prompt, limit)
         reused = max(in_own, in_tree, in_running)
         self._use(match, reused)
+        ahead_tokens = 0
         if lineage is not None:
             lineage.live = None
-            lineage.hits += 1
+            if not ahead:
+                lineage.hits += 1
+                if lineage.ahead is not None:
+                    ahead_tokens = lineage.ahead.used_tokens(prompt, reused)
         spare_tokens = len(prompt) - reused + RESPONSE_TOKENS
         if own is not None and 0 < reused == in_own:
             own.cut(reused)
@@ -124,6 +142,8 @@ class KVStore:
             disk_tokens=disk_tokens,
             keep=keep,
             lineages=self._lineages.values(),
+            ahead=ahead,
+            ahead_tokens=ahead_tokens,
         )
         lease = Lease(lookup, live, self.budget.cost_bytes(prompt, match))
         self._leases.add(lease)
@@ -181,13 +201,27 @@ class KVStore:
             return None
         lineage = self._lineage(lookup.key)
         lineage.running -= 1
-        lineage.last_use = self._clock()
+        if lookup.ahead:
+            self._release_ahead(lineage, live, lookup)
+            return None
+        lineage.last_use, lineage.ahead = self._clock(), None
         if not len(live):
             self._drop_empty_lineages()
             return None
         lineage.tip = self._insert(live, len(live), lookup)
         lineage.live = live
         return lineage.tip
+
+    def _release_ahead(self, lineage: Lineage, live: LiveCache, lookup: Lookup) -> None:
+        """Keeps what was computed ahead beside the conversation, whose end and use stay."""
+        if not len(live):
+            return
+        start = min(lookup.reused, lineage.ahead.start) if lineage.ahead else lookup.reused
+        lineage.ahead = Ahead(self._insert(live, len(live), lookup), start)
+        lineage.live = live
+
+    def has_lineage(self, key: LineageKey) -> bool:
+        return key in self._lineages
 
     def longest_reusable(self, prompt: TokenArray) -> int:
         """How many tokens of `prompt` any cache could give now."""
@@ -229,6 +263,8 @@ class KVStore:
         for lineage in self._lineages.values():
             if lineage.tip in gone:
                 lineage.tip = above
+            if lineage.ahead is not None and lineage.ahead.node in gone:
+                lineage.ahead = None
         for listener in self._listeners:
             listener.lost(gone, loss)
         self.tree.remove(node)

@@ -12,7 +12,7 @@ Not thread-safe: the MLX thread owns it.
 import time
 import traceback
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -164,9 +164,12 @@ class Explainer:
         if ended:
             cause = Cause.EXTENDED if lookup.reused >= goal else Cause.CHECKPOINT
             return _Finding(Verdict(cause))
-        if _rejoins(lookup, shared, request):
+        if not lookup.ahead_tokens and _rejoins(lookup, shared, request):
             return _Finding(Verdict(Cause.REJOINED), shared, kept.tokens)
-        return _Finding(self._diverged(kept, lookup, request, shared), shared, kept.tokens)
+        verdict = self._diverged(kept, lookup, request, shared)
+        if lookup.ahead_tokens and verdict.cause is not Cause.EDITED_HISTORY:
+            verdict = replace(verdict, cause=Cause.COMPUTED_AHEAD)
+        return _Finding(verdict, shared, kept.tokens)
 
     def _new_conversation(self, lookup: Lookup, request: RequestFacts) -> _Finding:
         trail = self._memories.prefix(lookup.key.stable_digest)
@@ -230,6 +233,7 @@ class Explainer:
             reused_memory_tokens=reused - live - disk,
             reused_disk_tokens=disk,
             computed_tokens=len(lookup.prompt) - reused,
+            reused_ahead_tokens=lookup.ahead_tokens,
             tools=[
                 cache_pb2.ToolChange(name=change.name, kind=change.kind.value, fields=change.fields)
                 for change in verdict.tools

@@ -1,0 +1,166 @@
+"""Computing ahead on the whole service: the next question, an interruption, a prune, a stop."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import pytest
+
+from tests.integration.prompts import session
+from tests.integration.service import WAIT_SECONDS, Service
+from tests.models import saved
+from tests.models.requests import BASH, Block, assistant, call, result, text, thinking, user
+from tests.models.tokenizers import tokenizer
+
+_QUESTION = "And what is in the second one, please?"
+_THOUGHT = "I had better look into the folder and read what is there. " * 8
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service whose model drops earlier thinking at each question, and writes short answers.
+
+    Chunks are small, so that computing ahead takes long enough to be interrupted.
+    """
+    folder = saved.save(Path(tmp_path_factory.mktemp("model")), template="qwen3")
+    end = tokenizer("qwen3").convert_tokens_to_ids("<|im_end|>")
+    file = str(folder / "model.safetensors")
+    weights: Any = mx.load(file)
+    # A longer row is the greatest logit wherever it is positive.
+    weights["model.embed_tokens.weight"][end] *= 20
+    mx.save_safetensors(file, weights, metadata={"format": "mlx"})
+    with Service(
+        model=folder,
+        ANYCLAUDE__MLX__COMPUTE_AHEAD="always",
+        ANYCLAUDE__MLX__COMPUTE_AHEAD_AFTER_SECONDS="0.05",
+        ANYCLAUDE__MLX__PREFILL_CHUNK_TOKENS="16",
+    ) as running:
+        yield running.ready()
+
+
+def _loop(steps: int, question: str) -> list[Block]:
+    """A question and a tool loop with long thinking, which the template drops later."""
+    messages = [user(question)]
+    for step in range(steps):
+        name = f"toolu_{step}"
+        messages += [
+            assistant(thinking(_THOUGHT), text("Looking."), call(name)),
+            user(result(name, f"file {step} " * 20)),
+        ]
+    return messages
+
+
+def _ask(service: Service, name: str, messages: list[Block]) -> Any:
+    asked = {
+        "model": "any",
+        "max_tokens": 100,
+        # Greedily, a random model may repeat itself for ever.
+        "temperature": 1,
+        "system": "Be brief. " * 40,
+        "tools": [BASH],
+        "messages": messages,
+    }
+    with service.http() as client:
+        answer = client.post("/v1/messages", json=asked, headers=session(name))
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def _answered(service: Service, name: str, messages: list[Block]) -> tuple[str, Any]:
+    """A session with this answer: the first that ends by itself and is not empty."""
+    for number in range(50):
+        answer = _ask(service, f"{name}-{number}", messages)
+        if answer["stop_reason"] == "end_turn" and answer["content"]:
+            return f"{name}-{number}", answer
+    raise AssertionError("no answer ended by itself")
+
+
+def _metric(service: Service, name: str) -> float:
+    with service.http() as client:
+        lines = client.get("/metrics").text.splitlines()
+    (value,) = (line.split()[1] for line in lines if line.startswith(f"anyclaude_{name} "))
+    return float(value)
+
+
+def _wait_for(service: Service, name: str, more_than: float) -> float:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while (value := _metric(service, name)) <= more_than:
+        assert time.monotonic() < deadline, service.output
+        time.sleep(0.05)
+    return value
+
+
+def _computed(answer: Any) -> int:
+    usage = answer["usage"]
+    return int(usage["input_tokens"] + usage["cache_creation_input_tokens"])
+
+
+def _explained(service: Service) -> Any:
+    newest = service.control("requests", "-n", "1", "--json").json["requests"][0]
+    told = service.control("cache", "explain", newest["request_id"], "--json")
+    return told.json["explanation"]
+
+
+def test_a_next_question_computes_its_own_words(service: Service) -> None:
+    """A question after a pause computes its words and at most 64 tokens; the saving is shown."""
+    before = _metric(service, "ahead_computed_tokens")
+    used = _metric(service, "ahead_used_tokens")
+    messages = _loop(2, "What is there?")
+    name, answer = _answered(service, "calm", messages)
+    ahead = _wait_for(service, "ahead_computed_tokens", before) - before
+
+    messages += [assistant(*answer["content"]), user(_QUESTION)]
+    asked = _ask(service, name, messages)
+    words = len(tokenizer("qwen3").encode(_QUESTION, add_special_tokens=False))
+    assert _computed(asked) <= words + 64
+    told = _explained(service)
+    assert told["cause"] == "computed_ahead"
+    assert told["reused_ahead_tokens"] == ahead > 64
+    assert _metric(service, "ahead_used_tokens") - used == ahead
+
+
+def test_a_request_in_the_middle_is_answered_first(service: Service) -> None:
+    """Requests of another session interrupt it, and it goes on afterwards where it was."""
+    messages = _loop(6, "Look around.")
+    name, answer = _interrupted(service, messages)
+    computed = _metric(service, "ahead_computed_tokens")
+    _wait_for(service, "ahead_computed_tokens", computed)
+
+    messages += [assistant(*answer["content"]), user(_QUESTION)]
+    words = len(tokenizer("qwen3").encode(_QUESTION, add_special_tokens=False))
+    assert _computed(_ask(service, name, messages)) <= words + 64
+
+
+def _interrupted(service: Service, messages: list[Block]) -> tuple[str, Any]:
+    """A session whose next question was being computed when another request came."""
+    given_up, deadline = _metric(service, "ahead_given_up"), time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline:
+        name, answer = _answered(service, f"busy-{time.monotonic()}", messages)
+        for _ in range(4):
+            time.sleep(0.1)
+            _ask(service, "other", [user("Hello.")])
+            if _metric(service, "ahead_given_up") > given_up:
+                return name, answer
+    raise AssertionError(service.output)
+
+
+def test_a_pruned_session_is_not_computed_again(service: Service) -> None:
+    """After `cache prune --session`, no cache of the session comes back."""
+    before = _metric(service, "ahead_computed_tokens")
+    name, _ = _answered(service, "gone", _loop(2, "Anything else?"))
+    _wait_for(service, "ahead_computed_tokens", before)
+    assert service.control("cache", "prune", "--session", name, "--yes").code == 0
+    time.sleep(0.3)
+    caches = service.control("cache", "list", "--json").json["caches"]
+    assert not [cache for cache in caches if f"/{name}/" in cache["name"]]
+
+
+def test_stopping_does_not_wait(service: Service) -> None:
+    """A stop in the middle of computing ahead ends the service at once."""
+    _answered(service, "last", _loop(6, "Once more."))
+    time.sleep(0.2)
+    began = time.monotonic()
+    assert service.stop() == 0
+    assert time.monotonic() - began < WAIT_SECONDS / 4
