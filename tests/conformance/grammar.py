@@ -23,6 +23,7 @@ STOP_REASONS: Final = frozenset(
         "model_context_window_exceeded",
     }
 )
+_CUTS: Final = frozenset({"max_tokens", "model_context_window_exceeded"})
 _EVENTS: Final[TypeAdapter[Any]] = TypeAdapter(RawMessageStreamEvent)
 _DELTAS: Final = {
     "text": {"text_delta", "citations_delta"},
@@ -142,7 +143,11 @@ class _Checker:
         return self._open
 
     def _message_delta(self, event: Event) -> None:
-        assert self._open is None, "message_delta inside a block"
+        # A call that was cut has no end, in the API's own streams too.
+        cut = event["delta"]["stop_reason"] in _CUTS
+        is_call = self._open is not None and self._open["type"] == "tool_use"
+        assert self._open is None or (is_call and cut), "message_delta inside a block"
+        self._open = None
         self.message.stop_reason = event["delta"]["stop_reason"] or self.message.stop_reason
         self.message.stop_sequence = event["delta"].get("stop_sequence")
         told = {name: value for name, value in event["usage"].items() if value is not None}

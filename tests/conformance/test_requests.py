@@ -142,6 +142,22 @@ def test_later_system_message_keeps_the_prefix(endpoint: Endpoint) -> None:
 
 
 @row(Row.MID_SYSTEM)
+def test_tool_defined_in_the_conversation(endpoint: Endpoint) -> None:
+    """A tool that a system message defines can be called, and is held to its schema."""
+    schema = {"type": "object", "properties": {"to": {"enum": ["prod"]}}, "required": ["to"]}
+    definition = {"name": "Deploy", "description": "Deploys.", "input_schema": schema}
+    added = {"type": "tool_addition", "tool": {"type": "tool_definition", "definition": definition}}
+    choice = {"type": "tool", "name": "Deploy"}
+    turns = [b.user("Hi."), b.assistant("Hello."), b.user("Deploy it."), b.system([added])]
+    response = endpoint.post(messages=turns, tools=[b.BASH], tool_choice=choice, max_tokens=100)
+    if response.status_code != 200:
+        check_refusal(response, *INVALID)
+        return
+    calls = [block for block in accepted(response)["content"] if block["type"] == "tool_use"]
+    assert [(call["name"], call["input"]) for call in calls] == [("Deploy", {"to": "prod"})]
+
+
+@row(Row.MID_SYSTEM)
 def test_tool_changes(endpoint: Endpoint) -> None:
     """Announcements of added and removed tools are accepted."""
     reference = {"type": "tool_reference", "tool_name": "Bash"}
@@ -318,7 +334,7 @@ def test_many_tools(endpoint: Endpoint) -> None:
     "kind",
     [
         *("web_search_20250305", "web_fetch_20250910", "code_execution_20250825"),
-        *("advisor_20260301", "memory_20250818", "invented_20310101"),
+        *("advisor_20260301", "invented_20310101"),
     ],
 )
 def test_server_tool(endpoint: Endpoint, kind: str) -> None:
@@ -326,6 +342,44 @@ def test_server_tool(endpoint: Endpoint, kind: str) -> None:
     tool = {"type": kind, "name": kind.rpartition("_")[0], "max_uses": 5}
     endpoint.create(tools=[tool, b.BASH], max_tokens=1)
     endpoint.create(tools=[tool], max_tokens=1)
+
+
+@row(Row.SERVER_TOOLS)
+def test_mcp_toolset(endpoint: Endpoint) -> None:
+    """The tools of an MCP server, which are declared without a name, are not refused."""
+    server = {"type": "url", "url": "https://mcp.example/", "name": "docs"}
+    toolset = {"type": "mcp_toolset", "mcp_server_name": "docs"}
+    endpoint.create(tools=[toolset, b.BASH], mcp_servers=[server], max_tokens=1)
+    endpoint.count(tools=[toolset, b.BASH])
+
+
+@row(Row.SERVER_TOOLS)
+@pytest.mark.parametrize(
+    ("kind", "name", "argument"),
+    [
+        ("bash_20250124", "bash", None),
+        ("text_editor_20250124", "str_replace_editor", "command"),
+        ("text_editor_20250728", "str_replace_based_edit_tool", "command"),
+        ("memory_20250818", "memory", "command"),
+        ("computer_20250124", "computer", "action"),
+    ],
+)
+def test_client_tool_of_anthropic(
+    endpoint: Endpoint, kind: str, name: str, argument: str | None
+) -> None:
+    """A client tool that is named by its type alone can be called, or is refused by name."""
+    tool = {"type": kind, "name": name, "display_width_px": 800, "display_height_px": 600}
+    response = endpoint.post(
+        tools=[tool], tool_choice={"type": "tool", "name": name}, max_tokens=300
+    )
+    if response.status_code != 200:
+        assert kind in check_refusal(response, *INVALID)
+        return
+    message = accepted(response)
+    call = next(block for block in message["content"] if block["type"] == "tool_use")
+    assert call["name"] == name
+    was_cut = message["stop_reason"] == "max_tokens"
+    assert was_cut or argument is None or argument in call["input"]
 
 
 @row(Row.SERVER_TOOLS)

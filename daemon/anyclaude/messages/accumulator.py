@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from pydantic_core import from_json
+
 from anyclaude.messages.events import Event
 
 
@@ -34,10 +36,11 @@ class MessageAccumulator:
                 self._is_open = False
             case "message_delta":
                 if self._is_open:
-                    # The call was cut, so its input is not a JSON object.
-                    self._message["content"].pop()
+                    self._cut(self._message["content"][-1])
                 self._message |= event["delta"]
                 self._message["usage"] = event["usage"]
+                if "context_management" in event:
+                    self._message["context_management"] = event["context_management"]
 
     def message(self) -> dict[str, Any]:
         return self._message
@@ -52,6 +55,12 @@ class MessageAccumulator:
                 self._pieces.append(delta["partial_json"])
             case "signature_delta":
                 self._message["content"][-1]["signature"] = delta["signature"]
+
+    def _cut(self, block: dict[str, Any]) -> None:
+        """Ends a call that was cut: its input is what had arrived, as clients read a stream."""
+        partial = "".join(self._pieces)
+        given = from_json(partial, allow_partial=True) if partial.strip() else {}
+        block["input"] = given if isinstance(given, dict) else {}
 
     def _close(self, block: dict[str, Any]) -> None:
         whole = "".join(self._pieces)

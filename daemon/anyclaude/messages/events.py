@@ -4,7 +4,7 @@
     message_stop, or an `error` event in place of anything after message_start
 
 A tool_use block that `max_tokens` cut has no content_block_stop: clients run a call when its block
-stops, and half a call must not run.
+stops, and half a call must not run. In a whole message it has the part of its input that arrived.
 
 Invariants:
 - `EventMachine` emits nothing but that grammar: an event that does not fit raises `GrammarError`.
@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from anyclaude.messages.diagnostics import diagnostics_json
 from anyclaude.messages.errors import ApiError
+from anyclaude.messages.hidden_thinking import hidden
 from anyclaude.worker.v1 import worker_pb2 as worker
 
 Event = dict[str, Any]
@@ -51,6 +52,10 @@ _DELTAS: Final = {
 }
 
 
+# How many pieces of hidden thinking come between two signs of life; a piece is a token or more.
+_PIECES_PER_SIGN: Final = 100
+
+
 class GrammarError(Exception):
     """The worker sent an event that the grammar does not allow there."""
 
@@ -70,9 +75,16 @@ def new_message_id() -> str:
 class EventMachine:
     """Turns the worker events of one request into the events of one message."""
 
-    def __init__(self, message_id: str, model: str) -> None:
+    def __init__(self, message_id: str, model: str, *, hides_thinking: bool = False) -> None:
+        """
+        Args:
+            message_id: the id of the message.
+            model: the name that the client gave the model.
+            hides_thinking: blocks of thinking carry it in their signature alone.
+        """
         self._message_id = message_id
         self._model = model
+        self._hides_thinking = hides_thinking
         self._state = _State.NEW
         self._blocks_begun = 0
         self._blocks_announced = 0
@@ -187,7 +199,24 @@ class EventMachine:
         if not text:
             return []
         block.accept(kind, text)
+        if self._hides_thinking and block.kind == "thinking":
+            return self._hide(block, kind, text)
         return [*self._announce(block), self._delta(block, kind, text)]
+
+    def _hide(self, block: "_Block", kind: str, text: str) -> list[Event]:
+        """The events for a piece of hidden thinking: mostly none, so that pings are sent."""
+        if kind == "thinking":
+            block.hidden.append(text)
+            return self._announce(block) or self._sign_of_life(block)
+        thinking = "".join(block.hidden)
+        signature = hidden(thinking, text) if thinking else text
+        return [*self._announce(block), self._delta(block, "signature", signature)]
+
+    def _sign_of_life(self, block: "_Block") -> list[Event]:
+        """An empty delta now and then: clients give a stream up that sends pings alone."""
+        if len(block.hidden) % _PIECES_PER_SIGN:
+            return []
+        return [self._delta(block, "thinking", "")]
 
     @staticmethod
     def _delta(block: "_Block", kind: str, text: str) -> Event:
@@ -252,6 +281,7 @@ class _Block:
         # Position among the announced blocks; None until announced.
         self.index: int | None = None
         self.input_json: list[str] = []
+        self.hidden: list[str] = []
         self._signed = False
 
     @classmethod

@@ -30,6 +30,8 @@ _SAFE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}")
 # Up to Claude Code 2.1.77: user_<hex>_account_<uuid>_session_<uuid>.
 _LEGACY_SESSION: Final = re.compile(r"_session_([0-9A-Za-z-]+)$")
 _CLASSIFIER_STOP: Final = "</block>"
+# Within its user agent. A session id alone is no sign of it: others send one as well.
+_CLAUDE_CODE: Final = "claude-cli/"
 # Claude Code's title and probe calls are much shorter; its main prompts are ten times as long.
 _SHORT_CHARACTERS: Final = 4000
 
@@ -46,7 +48,10 @@ def identify(headers: Mapping[str, str], request: MessagesRequest | None) -> wor
     if request is not None:
         session = session or _session_of(request.metadata)
         if request_class is None:
-            request_class = _class_of(request, from_claude_code=bool(session), agent=bool(agent))
+            agents = headers.get("user-agent", "")
+            request_class = _class_of(
+                request, from_claude_code=_CLAUDE_CODE in agents, agent=bool(agent)
+            )
     return worker.Identity(
         session_id=_safe(session),
         agent_id=_safe(agent),
@@ -88,8 +93,8 @@ def _class_of(
 
 
 def _is_utility(request: MessagesRequest, *, from_claude_code: bool) -> bool:
-    # Utility prompts are not cached, so a warm-up or another client's short prompt must not be
-    # classed as one.
+    # Utility prompts are not cached, so a warm-up or the short beginning of a conversation must not
+    # be classed as one.
     if request.max_tokens == 0:
         return False
     if _CLASSIFIER_STOP in request.stop_sequences:

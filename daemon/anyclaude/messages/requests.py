@@ -4,7 +4,11 @@ The types are open: unknown fields, block types and betas are kept and never ref
 Code adds some with every release. Only fields that a response needs are checked.
 """
 
-from collections.abc import Mapping
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
@@ -13,11 +17,15 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_core import from_json
 
 from anyclaude.messages.errors import ApiError, invalid_request
+from anyclaude.messages.hidden_thinking import revealed
+from anyclaude.messages.published_tools import is_published, with_schema
+from anyclaude.messages.schemas import MalformedError, check_schema
 
 # They replace pydantic's messages, which name Python types.
 _IN_JSON: Final = {
@@ -25,6 +33,12 @@ _IN_JSON: Final = {
     "dict_type": "Input should be an object",
     "list_type": "Input should be an array",
 }
+# The API allows 128 letters of ASCII, digits, "_" and "-". These other names are not changed by any
+# notation in which models write calls.
+_TOOL_NAME: Final = re.compile(r"\w(?:[\w ./:@+-]{0,254}[\w./:@+-])?")
+_NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9_-]")
+# Numbers that may be too large for a float.
+_LARGE_NUMBER: Final = re.compile(rb"[0-9.][eE]\+?[0-9]{3}|[0-9]{300}")
 
 
 def _has_type(block: dict[str, Any]) -> dict[str, Any]:
@@ -68,6 +82,11 @@ class Message(_Open):
     role: Literal["user", "assistant", "system"]
     content: str | list[Block]
 
+    @field_validator("content")
+    @classmethod
+    def _reveal_thinking(cls, content: str | list[Block]) -> str | list[Block]:
+        return content if isinstance(content, str) else [revealed(block) for block in content]
+
     def blocks(self) -> list[dict[str, Any]]:
         """The content as blocks, whichever form it came in."""
         if isinstance(self.content, str):
@@ -76,16 +95,48 @@ class Message(_Open):
 
 
 class Tool(_Open):
-    """A client tool, or a server tool (whose `type` is neither absent nor "custom")."""
+    """A client tool, or a server tool, which Anthropic's service runs.
+
+    A client tool's `type` is absent, "custom", or one that Anthropic publishes, which then gets its
+    published schema. Toolsets have no name in a request, and get one here.
+    """
 
     name: str
     type: str | None = None
     description: str = ""
     input_schema: dict[str, Any] | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, tool: Any) -> Any:
+        if not isinstance(tool, dict):
+            return tool
+        if tool.get("description", "") is None:
+            tool = {**tool, "description": ""}
+        kind = tool.get("type")
+        if not isinstance(kind, str) or kind == "custom":
+            return tool
+        if is_published(kind):
+            return with_schema(tool)
+        name = tool.get("name") or tool.get("mcp_server_name") or kind
+        return {**tool, "name": _NOT_IN_A_NAME.sub("_", name) if isinstance(name, str) else name}
+
+    @field_validator("name")
+    @classmethod
+    def _can_be_called(cls, name: str) -> str:
+        if not _TOOL_NAME.fullmatch(name) or not unicodedata.is_normalized("NFC", name):
+            raise ValueError("String should match pattern '^[a-zA-Z0-9_-]{1,128}$'")
+        return name
+
+    @field_validator("input_schema")
+    @classmethod
+    def _has_a_sound_schema(cls, schema: dict[str, Any] | None) -> dict[str, Any] | None:
+        check_schema(schema or {})
+        return schema
+
     @property
     def is_client_tool(self) -> bool:
-        return self.type in (None, "custom")
+        return self.type in (None, "custom") or is_published(self.type or "")
 
 
 class ToolChoice(_Open):
@@ -110,6 +161,17 @@ class CountTokensRequest(_Open):
     tool_choice: ToolChoice = ToolChoice()
     thinking: dict[str, Any] | None = None
     output_config: dict[str, Any] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_names(cls, document: Any) -> Any:
+        """`output_format`, the beta's name of `output_config.format`, which the API still reads."""
+        if not isinstance(document, dict) or document.get("output_format") is None:
+            return document
+        config = document.get("output_config") or {}
+        if not isinstance(config, dict) or config.get("format") is not None:
+            return document
+        return {**document, "output_config": {**config, "format": document["output_format"]}}
 
     @classmethod
     def of(cls, document: Any) -> Self:
@@ -140,9 +202,52 @@ class CountTokensRequest(_Open):
     @model_validator(mode="after")
     def _offers_the_chosen_tool(self) -> Self:
         chosen = self.tool_choice
-        if chosen.type == "tool" and chosen.name not in {tool.name for tool in self.tools}:
+        if chosen.type not in ("any", "tool"):
+            return self
+        names = {tool.name for tool in self.tools} | set(self._defined_names())
+        if not names:
+            raise ValueError("tool_choice: it may only be specified while providing `tools`")
+        if chosen.type == "tool" and chosen.name not in names:
             raise ValueError(f"tool_choice.name: no tool {chosen.name!r} is offered")
         return self
+
+    @model_validator(mode="after")
+    def _names_each_tool_once(self) -> Self:
+        twice = [name for name, times in Counter(t.name for t in self.tools).items() if times > 1]
+        if twice:
+            raise ValueError(f"tools: Tool names must be unique, and {twice[0]!r} is not")
+        return self
+
+    @model_validator(mode="after")
+    def _ends_with_content(self) -> Self:
+        # An empty turn in the history is read as one: refusing it would refuse every later turn.
+        last = self.messages[-1]
+        if last.role == "user" and not last.content:
+            place = len(self.messages) - 1
+            raise ValueError(f"messages.{place}: user messages must have non-empty content")
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_sound_format(self) -> Self:
+        wanted = (self.output_config or {}).get("format")
+        if wanted is None:
+            return self
+        where = "output_config.format"
+        if not isinstance(wanted, dict) or wanted.get("type") != "json_schema":
+            raise ValueError(f"{where}: Input should be an object whose type is 'json_schema'")
+        if not isinstance(wanted.get("schema"), dict):
+            raise ValueError(f"{where}.schema: Input should be an object")
+        check_schema(wanted["schema"], f"{where}.schema")
+        return self
+
+    def _defined_names(self) -> Iterator[str]:
+        """The names of tools that system messages define."""
+        for message in self.messages:
+            for block in message.content if message.role == "system" else ():
+                change = block.get("tool") if isinstance(block, dict) else None
+                definition = change.get("definition") if isinstance(change, dict) else None
+                if isinstance(definition, dict) and isinstance(definition.get("name"), str):
+                    yield definition["name"]
 
 
 class MessagesRequest(CountTokensRequest):
@@ -154,6 +259,14 @@ class MessagesRequest(CountTokensRequest):
     top_p: float | None = Field(None, ge=0, le=1)
     top_k: int | None = Field(None, ge=0)
     metadata: dict[str, Any] | None = None
+
+    @field_validator("stop_sequences")
+    @classmethod
+    def _stops_at_something(cls, sequences: list[str]) -> list[str]:
+        for index, sequence in enumerate(sequences):
+            if not sequence.strip():
+                raise MalformedError(str(index), "each stop sequence must contain non-whitespace")
+        return sequences
 
 
 def parse_messages_request(body: bytes) -> MessagesRequest:
@@ -173,13 +286,30 @@ def parse_count_tokens_request(body: bytes) -> CountTokensRequest:
 def read_json(body: bytes) -> Any:
     """The JSON document in a body, of any shape; errors as above."""
     try:
-        return from_json(body)
+        document = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise invalid_request(f"The request body is not valid JSON: {error}.") from None
+    if _LARGE_NUMBER.search(body):
+        _check_finite(document)
+    return document
+
+
+def _check_finite(value: Any) -> None:
+    """Refuses numbers that became infinite: no other server would read them from us."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise invalid_request("The request body holds a number that is too large.")
+    if isinstance(value, dict):
+        value = list(value.values())
+    for part in value if isinstance(value, list) else ():
+        _check_finite(part)
 
 
 def _explain(error: ValidationError) -> ApiError:
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
+    places = [str(part) for part in first["loc"]]
     message = _IN_JSON.get(first["type"]) or first["msg"].removeprefix("Value error, ")
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, MalformedError) and cause.path:
+        places, message = [*places, cause.path], cause.expected
+    where = ".".join(places)
     return invalid_request(f"{where}: {message}" if where else message)

@@ -13,6 +13,8 @@ import structlog
 from anyclaude.messages.accumulator import MessageAccumulator
 from anyclaude.messages.errors import ApiError
 from anyclaude.messages.events import Event, EventMachine, GrammarError
+from anyclaude.messages.hidden_thinking import is_omitted
+from anyclaude.messages.requests import MessagesRequest
 from anyclaude.proxy.context import RequestContext
 from anyclaude.proxy.response import EventStream
 from anyclaude.proxy.submission import Submission
@@ -27,18 +29,29 @@ class MessageResponse:
     """Reads one generation through the grammar, and records what it reports."""
 
     def __init__(
-        self, context: RequestContext, submission: Submission, message_id: str, model: str
+        self,
+        context: RequestContext,
+        submission: Submission,
+        message_id: str,
+        request: MessagesRequest,
     ) -> None:
         self._context = context
         self._submission = submission
         self._message_id = message_id
-        self._model = model
-        self._machine = EventMachine(message_id, model)
+        self._request = request
+        self._machine = self._new_machine()
         self._attempt = submission.attempt
         # Whether the stream has its message_start, which a second attempt must not repeat.
         self._is_started = False
         # Raised once the events before it are sent.
         self._grammar_error: ApiError | None = None
+
+    def _new_machine(self) -> EventMachine:
+        return EventMachine(
+            self._message_id,
+            self._request.model,
+            hides_thinking=is_omitted(self._request.thinking),
+        )
 
     async def send_whole(self) -> None:
         """Sends one Message, once it is complete.
@@ -113,7 +126,7 @@ class MessageResponse:
         received = await self._submission.next(timeout)
         if self._attempt != self._submission.attempt:
             self._attempt = self._submission.attempt
-            self._machine = EventMachine(self._message_id, self._model)
+            self._machine = self._new_machine()
         if not received:
             return None
         events: list[Event] = []

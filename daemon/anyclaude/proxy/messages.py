@@ -6,6 +6,7 @@ from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.messages.errors import ApiError, overloaded
 from anyclaude.messages.events import new_message_id
 from anyclaude.messages.identity import identify
+from anyclaude.messages.offered import not_served
 from anyclaude.messages.requests import (
     CountTokensRequest,
     MessagesRequest,
@@ -21,6 +22,9 @@ from anyclaude.proxy.submission import Submissions
 from anyclaude.proxy.workers import Workers
 from anyclaude.worker.v1 import worker_pb2 as worker
 
+# What a request asks for that only Anthropic's service runs, and nothing here did.
+NOT_SERVED_HEADER: Final = "x-anyclaude-not-served"
+_MAX_NOT_SERVED_CHARACTERS: Final = 500
 _SWITCHED_RETRY_AFTER_SECONDS: Final = 1
 # From this status on the server is at fault, not the request: another server may succeed.
 _SERVER_FAULT: Final = 500
@@ -105,7 +109,9 @@ class MessagesEndpoint:
         async with self._submissions.submit(route, call, may_wait=may_wait) as submission:
             request = request or _validate(context, body)
             context.record.omits_error_messages = route.relayed
-            response = MessageResponse(context, submission, call.message_id, request.model)
+            if not route.relayed and (ignored := not_served(request)):
+                context.response.headers[NOT_SERVED_HEADER] = _header_text(ignored)
+            response = MessageResponse(context, submission, call.message_id, request)
             if request.stream:
                 await response.send_stream(deadline)
             else:
@@ -158,6 +164,11 @@ class MessagesEndpoint:
             # The mode was switched while the body arrived, which is read and validated by now.
             raise overloaded(f"The mode is {route.mode} now.", _SWITCHED_RETRY_AFTER_SECONDS)
         return route
+
+
+def _header_text(names: list[str]) -> str:
+    text = ", ".join(names)[:_MAX_NOT_SERVED_CHARACTERS]
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
 
 
 def _validate(context: RequestContext, body: bytes) -> MessagesRequest:

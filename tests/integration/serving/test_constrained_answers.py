@@ -96,8 +96,8 @@ def test_no_call_is_made_when_none_may_be(demo: Service) -> None:
 
 
 @pytest.mark.parametrize("limit", [200, 700])
-def test_a_cut_call_is_no_call(tiny: Service, limit: int) -> None:
-    """A call that `max_tokens` cuts off is reported as such, and the client gets no call to run."""
+def test_a_cut_call_is_reported(tiny: Service, limit: int) -> None:
+    """A call that `max_tokens` cuts off is reported as such, with the input that arrived."""
     message = ask(
         tiny,
         tools=[{"name": "Write", "input_schema": _LONG}],
@@ -106,7 +106,7 @@ def test_a_cut_call_is_no_call(tiny: Service, limit: int) -> None:
         max_tokens=limit,
     )
     assert message.stop_reason == "max_tokens"
-    assert not message.content
+    assert [block.type for block in message.content] == ["tool_use"]
 
 
 def test_arguments_come_as_they_are_written(tiny: Service) -> None:

@@ -12,6 +12,8 @@ from pydantic import TypeAdapter
 from anyclaude.messages.accumulator import MessageAccumulator
 from anyclaude.messages.errors import ApiError
 from anyclaude.messages.events import Event, EventMachine, GrammarError, new_message_id
+from anyclaude.messages.hidden_thinking import hidden, revealed
+from anyclaude.messages.requests import MessagesRequest
 from anyclaude.worker.v1 import worker_pb2 as worker
 from tests import worker_events as say
 
@@ -318,3 +320,84 @@ def check_sentence(events: list[Event], *, complete: bool) -> None:
     assert len(ids) == len(set(ids))
     if complete:
         assert opened is None
+
+
+@pytest.mark.parametrize(
+    ("pieces", "arrived"),
+    [
+        ((), {}),
+        (('{"comm',), {}),
+        (('{"command": "ls', " -l"), {}),
+        (('{"command": "ls", "path": "/t',), {"command": "ls"}),
+        (('{"lines": [1, 2, ', "3"), {"lines": [1, 2, 3]}),
+        (('{"a": {"b": 1, "c',), {"a": {"b": 1}}),
+    ],
+    ids=["nothing", "in a name", "in the first argument", "in the second", "in a list", "nested"],
+)
+def test_a_cut_call_shows_what_arrived(pieces: tuple[str, ...], arrived: dict[str, Any]) -> None:
+    """A call that max_tokens cut keeps the text before it; whole and streamed it is the same."""
+    text = (say.text_start(0), say.delta(0, text="I look."), say.stop(0))
+    call = (say.tool_start(1), *(say.delta(1, partial_json=piece) for piece in pieces))
+    events = run(say.started(), *text, *call, say.finished(worker.STOP_REASON_MAX_TOKENS))
+    streamed = [e["delta"]["partial_json"] for e in events if "partial_json" in e.get("delta", {})]
+    assert tuple(streamed) == pieces
+    assert kinds(events).count("content_block_stop") == 1
+    message = whole(events)
+    MESSAGE.validate_python(message)
+    assert message["stop_reason"] == "max_tokens"
+    assert message["content"][0]["text"] == "I look."
+    assert message["content"][1]["name"] == "Bash"
+    assert message["content"][1]["input"] == arrived
+
+
+@pytest.mark.parametrize("signature", ["", "theirs"], ids=["unsigned", "signed"])
+@pytest.mark.parametrize("thinking", ["Hm.", "é\u2028 " * 1000, ""], ids=["short", "long", "none"])
+def test_omitted_thinking_comes_back(thinking: str, signature: str) -> None:
+    """Thinking that the client does not want is not sent, and is there again in the next turn."""
+    made = EventMachine("msg_1", "claude-x", hides_thinking=True)
+    signed = signature or "ours"
+    script = [say.started(), say.thinking_start(0)]
+    script += [say.delta(0, thinking=piece) for piece in (thinking[:7], thinking[7:]) if piece]
+    script += [say.delta(0, signature=signed), say.stop(0), say.finished()]
+    events = [message for event in script for message in made.feed(event)]
+    deltas = [e["delta"] for e in events if e["type"] == "content_block_delta"]
+    assert [delta["type"] for delta in deltas] == ["signature_delta"]
+    for event in events:
+        STREAM_EVENT.validate_python(event)
+    [block] = whole(events)["content"]
+    assert block["thinking"] == ""
+    turns = [("user", "hi"), ("assistant", [block]), ("user", "on")]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    again = MessagesRequest.of({"model": "m", "max_tokens": 1, "messages": messages})
+    assert again.messages[1].blocks() == [
+        {"type": "thinking", "thinking": thinking, "signature": signed}
+    ]
+
+
+def test_long_omitted_thinking_shows_that_it_goes_on() -> None:
+    """A client that watches for events gets one now and then, without a word of the thinking."""
+    made = EventMachine("msg_1", "claude-x", hides_thinking=True)
+    script = [say.started(), say.thinking_start(0), *[say.delta(0, thinking="hm ")] * 1000]
+    deltas = [
+        event["delta"]
+        for given in script
+        for event in made.feed(given)
+        if event["type"] == "content_block_delta"
+    ]
+    assert deltas == [{"type": "thinking_delta", "thinking": ""}] * 10
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        "anyclaude-hidden-",
+        "anyclaude-hidden-!!!",
+        "anyclaude-hidden-AAAA",
+        hidden("thought", "own")[:-8],
+        "EqQBCgIYAhIM",
+    ],
+)
+def test_signatures_that_carry_nothing_stay(signature: str) -> None:
+    """A signature that a client changed, or another server made, changes no block."""
+    block = {"type": "thinking", "thinking": "", "signature": signature}
+    assert revealed(block) == block

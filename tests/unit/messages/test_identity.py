@@ -118,9 +118,29 @@ def test_utility_calls_are_recognised(fields: dict[str, Any]) -> None:
 
 def test_short_call_of_claude_code_is_utility() -> None:
     """A short request of Claude Code without tools is a utility call."""
-    headers = {"x-claude-code-session-id": "s"}
+    headers = {"x-claude-code-session-id": "s", "user-agent": "claude-cli/2.1.329 (external, cli)"}
     assert class_of(headers, tools=[]) == worker.REQUEST_CLASS_UTILITY
-    assert class_of({}, tools=[]) == worker.REQUEST_CLASS_MAIN
+
+
+SESSION = {"user_id": json.dumps({"session_id": UUID})}
+
+
+@pytest.mark.parametrize(
+    ("headers", "fields"),
+    [
+        ({}, {}),
+        ({"x-claude-code-session-id": "s"}, {}),
+        ({"user-agent": "Anthropic/Python 2.11.0"}, {"metadata": SESSION}),
+        ({}, {"metadata": {"user_id": f"user_a_account__session_{UUID}"}}),
+        ({"x-claude-code-session-id": "s", "user-agent": "my-agent/1"}, {"max_tokens": 0}),
+    ],
+    ids=["no session", "header", "metadata", "old metadata", "warm-up"],
+)
+def test_a_short_beginning_is_a_conversation(
+    headers: dict[str, str], fields: dict[str, Any]
+) -> None:
+    """A short first request is cached, although it has a session id and no tools."""
+    assert class_of(headers, tools=[], **fields) == worker.REQUEST_CLASS_MAIN
 
 
 @pytest.mark.parametrize(

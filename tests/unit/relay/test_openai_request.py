@@ -229,14 +229,22 @@ def test_short_ids_agree():
     assert built["messages"][2]["tool_call_id"] == short
 
 
-def test_a_pdf_is_refused_by_name():
-    """Content that the dialect cannot express is refused by name, not dropped."""
-    source = {"type": "base64", "media_type": "application/pdf", "data": ""}
-    with pytest.raises(ApiError) as error:
-        body({"role": "user", "content": [{"type": "document", "source": source}]})
-    assert error.value.status == 400
-    assert "application/pdf document" in error.value.message
-    assert "messages.0" in error.value.message
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "document", "source": {"type": "base64", "media_type": "application/pdf"}},
+        {"type": "document", "source": {"type": "url", "url": "https://x/a.pdf"}},
+        {"type": "container_upload", "file_id": "file_1"},
+        {"type": "image", "source": {"type": "file", "file_id": "file_1"}},
+        {"type": "bash_code_execution_tool_result", "tool_use_id": "s", "content": {}},
+        {"type": "hologram", "data": "AAAA"},
+    ],
+    ids=lambda block: block["type"],
+)
+def test_no_block_refuses_the_conversation(block):
+    """Content that the dialect cannot express becomes a sentence, and never a refusal."""
+    sent = body({"role": "user", "content": [{"type": "text", "text": "look"}, block]})
+    assert sent["messages"][-1]["content"].startswith("look\n\n[")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing import Any
 
 from anyclaude.messages.diagnostics import asks_for_diagnostics
 from anyclaude.messages.errors import invalid_request, prompt_too_long
+from anyclaude.messages.offered import offered_tools
 from anyclaude.messages.requests import MessagesRequest, Tool, parse_messages_request
 from anyclaude.messages.websearch import only_searches
 from anyclaude.messages.windows import window_problem
@@ -234,7 +235,7 @@ def failed_turns(body: MessagesRequest) -> int:
 
 
 def _client_tools(body: MessagesRequest) -> list[Tool]:
-    return [tool for tool in body.tools if tool.is_client_tool]
+    return offered_tools(body)
 
 
 def _facts(request: pb.GenerateRequest, body: MessagesRequest, prompt: Prompt) -> RequestFacts:

@@ -221,38 +221,92 @@ def test_tools_in_received_order_with_their_schema() -> None:
     assert {tool["type"] for tool in conversation.tools} == {"function"}
 
 
-@pytest.mark.parametrize("kind", ["image", "document"])
-def test_images_and_documents_are_refused_by_name_and_place(kind: str) -> None:
-    """Images and documents are refused with an error that names block, place and remedy."""
+@pytest.mark.parametrize("kind", ["image", "document", "hologram", "container_upload"])
+@pytest.mark.parametrize("place", ["turn", "result", "system"])
+def test_no_block_refuses_the_conversation(kind: str, place: str) -> None:
+    """What a text model cannot read becomes a sentence, wherever it is, and never a refusal."""
     block = {"type": kind, "source": {"type": "base64", "data": "AAAA"}}
-    message = _refusal(user("a"), assistant("b"), user("look", block))
-    assert message.startswith(f"messages.2.content.1: {kind} blocks")
-    assert "reads text only" in message
-    assert f"use a mode whose backend takes {kind}s" in message
-    nested = _refusal(user("a"), assistant(call("t1")), user(result("t1", [text("x"), block])))
-    assert nested.startswith(f"messages.2.content.0.content.1: {kind} blocks")
+    turns = {
+        "turn": [user("look", block)],
+        "result": [assistant(call("t1")), user(result("t1", [text("look"), block]))],
+        "system": [user("on"), system("look", block)],
+    }[place]
+    said = [content for _, content in _roles(_canonical(user("a"), assistant("b"), *turns))]
+    assert any(content.startswith("look\n\n[") for content in said)
 
 
 def test_place_counts_messages_as_sent() -> None:
     """A message moved by the position rule is still named by its place in the request."""
-    message = _refusal(user("a"), system("b"), user({"type": "image"}))
-    assert message.startswith("messages.2.content.0: ")
-    message = _refusal(user("a"), system({"type": "image"}))
-    assert message.startswith("messages.1.content.0: ")
-
-
-def test_unknown_blocks_are_refused_by_name() -> None:
-    """A block of an unknown type is refused, never dropped silently."""
-    message = _refusal(user({"type": "hologram", "data": 1}))
-    assert message.startswith("messages.0.content.0: `hologram` blocks")
+    message = _refusal(user("a"), system("b"), user({"type": "text", "text": 7}))
+    assert message.startswith("messages.2.content.0.text: ")
+    message = _refusal(user("a"), system({"type": "text", "text": 7}))
+    assert message.startswith("messages.1.content.0.text: ")
 
 
 def test_blocks_without_words_are_ignored() -> None:
     """Blocks that hold settings of the API are left out."""
-    late = system("note", {"type": "tool_addition", "tool": BASH}, {"type": "tool_removal"})
+    late = system("note", {"type": "tool_addition", "tool": {}}, {"type": "tool_removal"})
     answer = assistant({"type": "fallback"}, {"type": "server_tool_use", "name": "s"}, "found")
     conversation = _canonical(user("q"), answer, user("on"), late)
     assert [content for _, content in _roles(conversation)] == ["q", "found", "on", "note"]
+
+
+DEFERRED = {**BASH, "name": "Grep", "defer_loading": True}
+INLINE = {"type": "tool_definition", "definition": {**BASH, "name": "Deploy"}}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"type": "tool_addition", "tool": INLINE}, '"name": "Deploy"'),
+        ({"type": "tool_addition", "tool": {"type": "tool_reference", "name": "Grep"}}, "Runs a"),
+        ({"type": "tool_addition", "tool": {"tool_name": "Grep"}}, '"name": "Grep"'),
+        ({"type": "tool_addition", "tool": {"name": "Bash"}}, "Bash is available from now on."),
+        ({"type": "tool_removal", "tool": {"name": "Bash"}}, "Bash is not available any more."),
+    ],
+    ids=["inline", "deferred", "old key", "listed", "removal"],
+)
+def test_tool_changes_reach_the_model_in_place(change: Block, told: str) -> None:
+    """A tool that is announced in the conversation is described there; nothing before changes."""
+    fields = {"tools": [BASH, DEFERRED]}
+    turns = [user("a"), assistant("b"), user("c")]
+    before = _canonical(*turns, **fields)
+    after = _canonical(*turns, system(change), **fields)
+    assert (after.leading, after.tools) == (before.leading, before.tools)
+    assert after.messages[: len(before.messages)] == before.messages
+    assert told in after.messages[-1]["content"]
+
+
+def test_a_described_tool_keeps_its_description() -> None:
+    """A later definition of the same name changes no message before it."""
+    turns = [
+        user("a"),
+        assistant("b"),
+        user("c"),
+        system({"type": "tool_addition", "tool": INLINE}),
+    ]
+    named = {"type": "tool_addition", "tool": {"name": "Deploy"}}
+    turns += [user("d"), system(named)]
+    other = {
+        "type": "tool_definition",
+        "definition": {**BASH, "name": "Deploy", "description": "N"},
+    }
+    before = _canonical(*turns)
+    after = _canonical(*turns, user("e"), system({"type": "tool_addition", "tool": other}))
+    assert after.messages[: len(before.messages)] == before.messages
+
+
+def test_the_placeholder_of_deferred_tools_is_no_tool() -> None:
+    """The tool that Claude Code declares only to have a deferred one is not shown."""
+    placeholder = {"name": "DeferredToolPlaceholder", "input_schema": {"type": "object"}}
+    assert not _canonical(user("a"), tools=[placeholder]).tools
+
+
+def test_tools_for_the_apis_own_search_are_listed() -> None:
+    """Deferred tools are listed if only the API could search them: nothing else would find them."""
+    search = {"type": "tool_search_tool_regex_20251119", "name": "tool_search_tool_regex"}
+    assert len(_canonical(user("a"), tools=[DEFERRED, search]).tools) == 1
+    assert not _canonical(user("a"), tools=[DEFERRED]).tools
 
 
 def test_words_of_other_servers_are_kept() -> None:

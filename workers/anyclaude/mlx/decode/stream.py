@@ -51,7 +51,7 @@ _REPEATED_CALL = "it repeated the same call again and again"
 # A detokenizer writes this for a character whose bytes are incomplete.
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
-# A call that begins with fewer tokens left may well be cut off, so it is not streamed.
+# A call that begins with fewer tokens left may well be cut off, so it is sent at its end.
 MIN_STREAMED_CALL_TOKENS = 512
 
 _log = structlog.get_logger(__name__)
@@ -276,7 +276,10 @@ class BlockStream:
                     raise
                 self._written = "".join(call.pieces)
                 self._send_results([Unreadable(call.name, MALFORMED)])
-        elif call.streamed and call.name is not None:
+        elif call.name is not None:
+            if not call.streamed:
+                self._writer.begin_tool_use(self._new_id(), call.name)
+                self._writer.input_json("".join(call.pieces))
             self._writer.abandon()
 
     def _send(self, call: ConstrainedCall, events: Iterable[CallEvent]) -> None:

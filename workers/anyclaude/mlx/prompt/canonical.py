@@ -15,11 +15,20 @@ from itertools import chain
 from typing import Any, Final
 
 from anyclaude.messages.errors import invalid_request
+from anyclaude.messages.offered import (
+    declared_tools,
+    defers_tools,
+    defined_tools,
+    definition_in,
+    name_in,
+)
+from anyclaude.messages.readable import block_text, blocks_text, join
 from anyclaude.messages.requests import CountTokensRequest, Message, Tool, inner_blocks
-from anyclaude.mlx.prompt.content import block_text, content_text, join, system_text
+from anyclaude.mlx.prompt.content import system_text
 from anyclaude.mlx.prompt.render_cache import Entry, RenderCache, exact_bytes
 
 _TURN_BYTES: Final = 1024
+_ADDED: Final = "This tool is available from now on, and is called like the others:"
 
 # A message as chat templates read it, in OpenAI's form. Keys without a value are absent.
 TemplateMessage = dict[str, Any]
@@ -52,13 +61,18 @@ def canonicalise(request: CountTokensRequest, cache: TurnCache | None = None) ->
     """
     leading, turns = _split_leading(request.messages)
     texts = [system_text(request.system)]
-    texts += [content_text(turn.content, where) for where, turn in leading]
-    offered = [tool for tool in request.tools if tool.is_client_tool]
-    deferred = {tool.name: _function(tool) for tool in offered if _is_deferred(tool)}
-    messages = tuple(chain.from_iterable(_translated(turns, deferred, cache)))
+    declared, defined = declared_tools(request), defined_tools(request)
+    deferring = defers_tools(request)
+    listed = [tool for tool in declared if not (deferring and _is_deferred(tool))]
+    names = {tool.name for tool in listed}
+    # The list comes first: a description that is rendered already never changes.
+    unlisted = [tool for tool in (*declared, *defined.values()) if tool.name not in names]
+    later = {tool.name: _function(tool) for tool in reversed(unlisted)}
+    texts += [_Walk(later).system_text(turn, where) for where, turn in leading]
+    messages = tuple(chain.from_iterable(_translated(turns, later, cache)))
     if not messages:
         raise invalid_request("messages: at least one message needs content")
-    tools = tuple(_function(tool) for tool in offered if not _is_deferred(tool))
+    tools = tuple(map(_function, listed))
     return Conversation(tuple(text for text in texts if text), messages, tools)
 
 
@@ -120,18 +134,38 @@ def _function(tool: Tool) -> dict[str, Any]:
 class _Walk:
     """Translates turns in order, and remembers calls so that results can name their tool."""
 
-    # Tools that are described where a result refers to them, by name.
+    # Tools that are described where a result or a system message refers to them, by name.
     deferred: Mapping[str, dict[str, Any]]
     names: dict[str, str] = field(default_factory=dict)
 
     def messages(self, turn: Message, where: str) -> tuple[TemplateMessage, ...]:
         match turn.role:
             case "system":
-                return tuple(_message("system", content_text(turn.content, where)))
+                return tuple(_message("system", self.system_text(turn, where)))
             case "assistant":
                 return tuple(self._assistant(turn, where))
             case "user":
                 return tuple(self._user(turn, where))
+
+    def system_text(self, turn: Message, where: str) -> str:
+        """The text of a system message, with what it says about tools."""
+        places = enumerate(turn.blocks())
+        return join(self._system_block(block, f"{where}.{index}") for index, block in places)
+
+    def _system_block(self, block: dict[str, Any], where: str) -> str:
+        match block["type"]:
+            case "tool_addition":
+                tool = definition_in(block, where)
+                name = tool.name if tool is not None else name_in(block)
+                described = self.deferred.get(name) if tool is None else _function(tool)
+                if described is not None:
+                    return f"{_ADDED}\n{json.dumps(described, ensure_ascii=False)}"
+                return f"The tool {name} is available from now on." if name else ""
+            case "tool_removal":
+                name = name_in(block)
+                return f"The tool {name} is not available any more." if name else ""
+            case _:
+                return block_text(block, where)
 
     def learn_names(self, message: TemplateMessage) -> None:
         for call in message.get("tool_calls", ()):
@@ -186,7 +220,7 @@ class _Walk:
         if not isinstance(call_id, str):
             raise invalid_request(f"{where}.tool_use_id: Input should be a valid string")
         content = self._resolved(_result_content(block, where))
-        text = content_text(content, f"{where}.content")
+        text = blocks_text(content, f"{where}.content")
         if block.get("is_error"):
             text = f"Error: {text}"
         message = {"role": "tool", "tool_call_id": call_id, "content": text}

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
+from anyclaude.messages.readable import join
 from anyclaude.mlx.prompt.canonical import Conversation, TemplateMessage
-from anyclaude.mlx.prompt.content import join
 from anyclaude.mlx.prompt.render_cache import Entry, RenderCache, exact_bytes
 
 _TOOL_ID_CHARACTERS: Final = 9

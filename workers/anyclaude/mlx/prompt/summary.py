@@ -13,9 +13,9 @@ from enum import Enum
 from typing import Any, Self
 
 from anyclaude.cache.v1 import cache_pb2
+from anyclaude.messages.readable import join
 from anyclaude.messages.requests import CountTokensRequest, Message
 from anyclaude.mlx.prompt.canonical import canonicalise, wants_thinking
-from anyclaude.mlx.prompt.content import join
 from anyclaude.worker.v1 import worker_pb2 as pb
 
 _DIGEST_CHARACTERS = 16

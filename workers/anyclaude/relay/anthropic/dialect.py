@@ -8,6 +8,7 @@ local servers refuse or move to the front.
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
+from anyclaude.messages.readable import plain_blocks
 from anyclaude.messages.requests import CountTokensRequest, MessagesRequest
 from anyclaude.relay.anthropic.answer import MessageReader
 from anyclaude.relay.dialect import Reader, Target
@@ -33,6 +34,13 @@ _API_ONLY: Final = frozenset(
     }
 )
 _MAX_NAME_CHARACTERS: Final = 128
+# These refuse a request with a block of any other type than the ones below.
+_KNOW_FEW_BLOCKS: Final = frozenset(
+    {UpstreamKind.LMSTUDIO, UpstreamKind.LLAMA_CPP, UpstreamKind.VLLM, UpstreamKind.OLLAMA}
+)
+_KNOWN_BLOCKS: Final = frozenset(
+    {"text", "image", "tool_use", "tool_result", "thinking", "redacted_thinking"}
+)
 
 
 class AnthropicDialect:
@@ -115,7 +123,8 @@ def _conversation(
     turns: list[dict[str, Any]] = []
     for place, turn in conversation.turns:
         if turn.role != "system":
-            turns.append(_turn(by_place[place], target))
+            # Not as it came: `turn` has the thinking that a signature hides.
+            turns.append(_turn({**by_place[place], "content": turn.content}, target))
         elif text := "\n\n".join(turn_texts(turn)):
             turns.append({"role": "user", "content": reminder(text)})
     if Quirk.ALTERNATE in target.quirks.known:
@@ -127,6 +136,8 @@ def _turn(message: Mapping[str, Any], target: Target) -> dict[str, Any]:
     content = message.get("content")
     if not isinstance(content, list):
         return dict(message)
+    if target.settings.kind in _KNOW_FEW_BLOCKS:
+        content = plain_blocks(content, _KNOWN_BLOCKS)
     blocks = [sent for block in content if (sent := _block(block, target)) is not None]
     return {**message, "content": blocks}
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from anyclaude.messages.offered import offered_tools
 from anyclaude.messages.requests import CountTokensRequest, MessagesRequest, Tool
 from anyclaude.relay.dialect import Reader, Target
 from anyclaude.relay.names import short_name
@@ -121,7 +122,7 @@ def _format(request: MessagesRequest) -> dict[str, Any]:
 
 def _tools(request: CountTokensRequest, quirks: Quirks) -> dict[str, Any]:
     choice = request.tool_choice
-    tools = [tool for tool in request.tools if tool.is_client_tool]
+    tools = offered_tools(request)
     by_word = Quirk.TOOL_CHOICE_WORD in quirks.known
     if by_word and choice.type == "tool":
         tools = [tool for tool in tools if tool.name == choice.name]

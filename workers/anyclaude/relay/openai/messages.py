@@ -12,6 +12,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from anyclaude.messages.errors import invalid_request
+from anyclaude.messages.readable import join
 from anyclaude.messages.requests import CountTokensRequest, Message
 from anyclaude.relay.dialect import Target
 from anyclaude.relay.names import server_id, short_name
@@ -19,7 +20,6 @@ from anyclaude.relay.openai.content import (
     Content,
     as_parts,
     content_of,
-    join,
     merged,
     result_blocks,
     split_images,

@@ -1,0 +1,110 @@
+"""The text of a document block: plain text, blocks, and PDF files.
+
+A document that has no text, or is not here, becomes a sentence that says so. It never refuses a
+request: the document stays in the history, so every later turn would be refused as well.
+Source: "PDF support" and "Citations" in Anthropic's documentation.
+"""
+
+import base64
+import binascii
+import functools
+import io
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import pypdf
+from pypdf.errors import PyPdfError
+
+# The API reads at most this many pages of a PDF.
+_MAX_PAGES: Final = 600
+# Reading a page takes time in proportion to its content: a second for each megabyte.
+_MAX_CONTENT_BYTES: Final = 8 * 1024 * 1024
+# More than fits into a context window of a million tokens.
+_MAX_CHARACTERS: Final = 4_000_000
+# Documents whose text is kept, since a conversation sends its documents again with each turn.
+_KEPT_PDFS: Final = 4
+_PDF: Final = b"%PDF"
+
+
+def document_text(block: Mapping[str, Any], inner_text: Callable[[Any], str]) -> str:
+    """The title, the context and the text of a document.
+
+    Args:
+        block: the document block.
+        inner_text: the text of a list of blocks, for a document that consists of such.
+    """
+    parts = [block.get("title"), block.get("context")]
+    parts.append(_source_text(block.get("source"), inner_text))
+    return "\n\n".join(part for part in parts if isinstance(part, str) and part)
+
+
+def _source_text(source: Any, inner_text: Callable[[Any], str]) -> str:
+    source = source if isinstance(source, Mapping) else {}
+    data = source.get("data")
+    match source.get("type"):
+        case "text" if isinstance(data, str):
+            return data
+        case "content":
+            return inner_text(source.get("content"))
+        case "base64" if isinstance(data, str):
+            return _file_text(data, str(source.get("media_type") or "unknown type"))
+        case "url":
+            where = source.get("url")
+            return f"[A document at {where}. It was not fetched: send its content instead.]"
+        case "file":
+            name = source.get("file_id")
+            return f"[The uploaded file {name}. It is not stored on this server.]"
+        case _:
+            return "[A document whose content is missing.]"
+
+
+def _file_text(data: str, media_type: str) -> str:
+    try:
+        content = base64.b64decode(data, validate=False)
+    except (binascii.Error, ValueError):
+        return f"[A document ({media_type}) that cannot be read: it is not valid base64.]"
+    if content.lstrip()[: len(_PDF)] == _PDF or media_type == "application/pdf":
+        return _pdf_text(content)
+    if media_type.startswith("text/"):
+        return content.decode(errors="replace")
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        text = ""
+    # A file of bytes may be valid UTF-8 by chance.
+    is_text = bool(text) and "\0" not in text
+    return text if is_text else f"[A document ({media_type}) that cannot be read as text.]"
+
+
+@functools.lru_cache(maxsize=_KEPT_PDFS)
+def _pdf_text(content: bytes) -> str:
+    # pypdf logs each irregularity of a file, and few files have none.
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)
+    try:
+        reader = pypdf.PdfReader(io.BytesIO(content))
+        if reader.is_encrypted and not reader.decrypt(""):
+            return "[A PDF document that cannot be read: it needs a password.]"
+        return _pages_text(reader) or "[A PDF document without text. Its pages may be images.]"
+    # Malformed files make it raise whatever the code that reads them happens to raise.
+    except (PyPdfError, Exception) as error:  # noqa: BLE001
+        return f"[A PDF document that cannot be read: {type(error).__name__}.]"
+
+
+def _pages_text(reader: pypdf.PdfReader) -> str:
+    texts: list[str] = []
+    content_bytes = characters = 0
+    for number, page in enumerate(reader.pages, 1):
+        contents = page.get_contents()
+        content_bytes += len(contents.get_data()) if contents is not None else 0
+        if number > _MAX_PAGES or content_bytes > _MAX_CONTENT_BYTES:
+            texts.append(f"[The pages from {number} on are left out: the document is too long.]")
+            break
+        text = page.extract_text().strip()
+        characters += len(text)
+        if characters > _MAX_CHARACTERS:
+            texts.append(f"[The pages from {number} on are left out: the document is too long.]")
+            break
+        if text:
+            texts.append(f"[Page {number}]\n{text}")
+    return "\n\n".join(texts)

@@ -1,0 +1,44 @@
+"""Checks the form of a JSON Schema, so that one that nothing can read is refused where it is wrong.
+
+Only what names the arguments has to be an object. The worker leaves free what else it cannot read,
+and what it cannot read within the schema of one argument.
+"""
+
+from typing import Any, Final
+
+_BY_NAME: Final = ("properties", "patternProperties", "$defs", "definitions")
+
+
+class MalformedError(ValueError):
+    """Something within a field is of the wrong kind.
+
+    Args:
+        path: where it is within the field.
+        expected: what it should be, as a sentence.
+    """
+
+    def __init__(self, path: str, expected: str) -> None:
+        super().__init__(f"{path}: {expected}" if path else expected)
+        self.path = path
+        self.expected = expected
+
+
+def check_schema(schema: Any, path: str = "") -> None:
+    """Returns when the schema names its properties in a form that can be read.
+
+    Args:
+        schema: a value that a client sent.
+        path: where it is, for the error.
+
+    Raises:
+        MalformedError: it is not.
+    """
+    if not isinstance(schema, dict):
+        return
+    for keyword in _BY_NAME:
+        named = schema.get(keyword)
+        if named is None:
+            continue
+        place = f"{path}.{keyword}" if path else keyword
+        if not isinstance(named, dict):
+            raise MalformedError(place, "Input should be an object")
