@@ -39,6 +39,8 @@ class Generation(StreamProtocol):
         self._events: list[worker.GenerateResponse] = []
         self._events_bytes = 0
         self._is_connected = False
+        # This side is done with the connection, so its end says nothing about the worker.
+        self._is_closed = False
         # Why the connection ended; empty until it did.
         self._lost = ""
         # Raised once the events before it are read.
@@ -93,6 +95,7 @@ class Generation(StreamProtocol):
         return []
 
     async def close(self) -> None:
+        self._is_closed = True
         if self._is_connected:
             self.transport.abort()
         self._stopping.cancel()
@@ -117,7 +120,7 @@ class Generation(StreamProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = str(exc or "it closed the connection")
-        if self._route.worker_socket:
+        if self._route.worker_socket and not self._is_closed:
             self._finish(gone(self._route, self._lost))
 
     def _receive(self, payload: bytes) -> None:

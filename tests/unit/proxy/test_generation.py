@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
+import structlog
 
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.messages.errors import ApiError
@@ -72,6 +73,18 @@ def emitting(*events: worker.GenerateResponse, then_silent: bool = False) -> Han
             await asyncio.Event().wait()
 
     return handler
+
+
+async def test_a_complete_answer_leaves_no_warning() -> None:
+    """Only a worker that died is logged as gone, not the end of a call that this side closed."""
+    with structlog.testing.capture_logs() as logs:
+        async with staged(emitting(say.delta(0, text="a"))) as stage:
+            async with stage.generate() as generation:
+                assert await generation.next(None)
+            async with stage.generate() as again:
+                assert await again.next(None)
+
+    assert [entry for entry in logs if entry["event"] == "worker gone"] == []
 
 
 async def test_events_come_before_the_failure_after_them() -> None:
