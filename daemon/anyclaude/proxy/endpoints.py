@@ -8,6 +8,7 @@ from anyclaude.control.v1 import control_pb2 as control
 from anyclaude.control.v1.control_pb2_grpc import MetricsServiceStub
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.messages.errors import ApiError
+from anyclaude.proxy.auto import AUTO
 from anyclaude.proxy.context import RequestContext
 from anyclaude.proxy.routes import RouteTable
 from anyclaude.runtime.channels import aio_channel
@@ -25,7 +26,7 @@ class Endpoints:
 
     async def list_models(self, context: RequestContext) -> None:
         await self._routes.wait_pushed(context.accept_deadline())
-        models = list(models_by_id(self._routes).values())
+        models = list(self._models(context).values())
         document = {
             "data": models,
             "has_more": False,
@@ -36,12 +37,23 @@ class Endpoints:
 
     async def get_model(self, context: RequestContext) -> None:
         await self._routes.wait_pushed(context.accept_deadline())
-        models = models_by_id(self._routes)
+        models = self._models(context)
         model_id = context.path_params["model_id"]
         if model_id not in models:
             known = ", ".join(models) or "none yet"
             raise ApiError(404, f"There is no model {model_id!r}. Known models: {known}.")
         await context.response.send_json(200, models[model_id])
+
+    def _models(self, context: RequestContext) -> dict[str, dict[str, Any]]:
+        """The models by id that a message of this client may be answered by.
+
+        Clients offer them to their users, and the mode decides which one answers, so a model of
+        another mode would be a choice without effect.
+        """
+        mode = context.mode or self._routes.default_mode
+        routes = (route for route in self._routes.routes if mode in (route.mode, AUTO))
+        models = (route for route in routes if route.model.id)
+        return {route.model.id: _model(route) for route in models}
 
     async def ready(self, context: RequestContext) -> None:
         try:
@@ -85,15 +97,6 @@ async def accept_telemetry(context: RequestContext) -> None:
     """Reads the client's telemetry and drops it, so that it does not leave this machine."""
     await context.body.drain()
     await context.response.send_json(200, {})
-
-
-def models_by_id(routes: RouteTable) -> dict[str, dict[str, Any]]:
-    """The models behind the routes, in the shape of the Models API, the default mode's first."""
-    models: dict[str, dict[str, Any]] = {}
-    for route in routes.routes:
-        if route.model.id:
-            models.setdefault(route.model.id, _model(route))
-    return models
 
 
 def _model(route: frontend.Route) -> dict[str, Any]:

@@ -131,6 +131,23 @@ def test_count_tokens_refused(client: anthropic.Anthropic, scripted: ScriptedWor
         client.messages.count_tokens(model="m", messages=HELLO)
 
 
+def test_models_of_other_modes_are_not_offered(front: FrontendProcess, http: httpx.Client) -> None:
+    """Only models that may answer are listed: those of the mode, or of all modes in mode auto."""
+    routes = {mode: route(mode=mode) for mode in ("mlx-lm", "lmstudio", "auto")}
+    routes["lmstudio"].model.id = "claude-theirs"
+    routes["auto"].ClearField("model")
+    front.push(*routes.values())
+
+    def listed(**headers: str) -> list[str]:
+        models = http.get("/v1/models", headers=headers).json()["data"]
+        return [model["id"] for model in models]
+
+    assert listed() == ["anyclaude-scripted"]
+    assert listed(**{"x-anyclaude-mode": "lmstudio"}) == ["claude-theirs"]
+    assert listed(**{"x-anyclaude-mode": "auto"}) == ["anyclaude-scripted", "claude-theirs"]
+    assert http.get("/v1/models/claude-theirs").status_code == 404
+
+
 def test_models(client: anthropic.Anthropic) -> None:
     """The official client reads the models behind the routes."""
     page = client.models.list()

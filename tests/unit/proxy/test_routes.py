@@ -6,7 +6,6 @@ import pytest
 
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.messages.errors import ApiError
-from anyclaude.proxy.endpoints import models_by_id
 from anyclaude.proxy.routes import RouteTable
 from anyclaude.worker.v1 import worker_pb2 as worker
 
@@ -124,14 +123,3 @@ async def test_final_refusals_do_not_wait() -> None:
     """An unknown mode is refused at once, whatever the deadline is."""
     with pytest.raises(ApiError, match="400"):
         await table(route()).wait_ready("nope", after(3600))
-
-
-def test_models_are_listed_once_with_the_default_first() -> None:
-    """Two modes with one model are one entry; routes without a model have none."""
-    made = table(
-        route("a", model="other"),
-        route("mlx-lm", model="mine"),
-        route("b", model="mine"),
-        route("c"),
-    )
-    assert list(models_by_id(made)) == ["mine", "other"]
