@@ -150,10 +150,13 @@ def test_content_types(endpoint: Endpoint) -> None:
 
 
 @row(Row.HEADERS)
-def test_no_cors(endpoint: Endpoint) -> None:
-    """No CORS header is sent."""
-    headers = {"origin": "http://localhost:3000"}
-    assert "access-control-allow-origin" not in endpoint.post(headers=headers).headers
+def test_cors(endpoint: Endpoint) -> None:
+    """Only a page of this machine may read responses, and no other page may use its permission."""
+    origin = "http://localhost:3000"
+    assert "access-control-allow-origin" not in endpoint.post().headers
+    assert (
+        endpoint.post(headers={"origin": origin}).headers["access-control-allow-origin"] == origin
+    )
 
 
 @row(Row.PRIVACY)
