@@ -33,6 +33,7 @@ class RelayProcess:
         upstreams: Mapping[str, Mapping[str, Any]],
         environ: Mapping[str, str] | None = None,
         log_level: str = "debug",
+        documents: Mapping[str, int] | None = None,
     ) -> None:
         self.modes = list(upstreams)
         self._calls: list[Call] = []
@@ -45,7 +46,13 @@ class RelayProcess:
             generation=1,
             socket_path=paths.worker_socket("relay", 1),
             paths=paths,
-            settings=Settings.model_validate({"upstreams": upstreams, "log": {"level": log_level}}),
+            settings=Settings.model_validate(
+                {
+                    "upstreams": upstreams,
+                    "log": {"level": log_level},
+                    "documents": documents or {},
+                }
+            ),
         )
         self.socket_path = birth.socket_path
         self.process = subprocess.Popen(

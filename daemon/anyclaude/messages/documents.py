@@ -2,6 +2,8 @@
 
 A document that has no text, or is not here, becomes a sentence that says so. It never refuses a
 request: the document stays in the history, so every later turn would be refused as well.
+`[documents]` of the settings bounds how much of a PDF is read. `limit_documents` sets the bounds of
+the process, once, before its first request.
 Source: "PDF support" and "Citations" in Anthropic's documentation.
 """
 
@@ -10,20 +12,14 @@ import binascii
 import functools
 import io
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import pypdf
 from pypdf.errors import PyPdfError
 
-# The API reads at most this many pages of a PDF.
-_MAX_PAGES: Final = 600
-# Reading a page takes time in proportion to its content: a second for each megabyte.
-_MAX_CONTENT_BYTES: Final = 8 * 1024 * 1024
-# More than fits into a context window of a million tokens.
-_MAX_CHARACTERS: Final = 4_000_000
-# Documents whose text is kept, since a conversation sends its documents again with each turn.
-_KEPT_PDFS: Final = 4
+from anyclaude.runtime.settings import DocumentSettings
+
 _PDF: Final = b"%PDF"
 
 
@@ -65,7 +61,7 @@ def _file_text(data: str, media_type: str) -> str:
     except (binascii.Error, ValueError):
         return f"[A document ({media_type}) that cannot be read: it is not valid base64.]"
     if content.lstrip()[: len(_PDF)] == _PDF or media_type == "application/pdf":
-        return _pdf_text(content)
+        return _Process.reader.text(content)
     if media_type.startswith("text/"):
         return content.decode(errors="replace")
     try:
@@ -77,34 +73,48 @@ def _file_text(data: str, media_type: str) -> str:
     return text if is_text else f"[A document ({media_type}) that cannot be read as text.]"
 
 
-@functools.lru_cache(maxsize=_KEPT_PDFS)
-def _pdf_text(content: bytes) -> str:
-    # pypdf logs each irregularity of a file, and few files have none.
-    logging.getLogger("pypdf").setLevel(logging.CRITICAL)
-    try:
-        reader = pypdf.PdfReader(io.BytesIO(content))
-        if reader.is_encrypted and not reader.decrypt(""):
-            return "[A PDF document that cannot be read: it needs a password.]"
-        return _pages_text(reader) or "[A PDF document without text. Its pages may be images.]"
-    # Malformed files make it raise whatever the code that reads them happens to raise.
-    except (PyPdfError, Exception) as error:  # noqa: BLE001
-        return f"[A PDF document that cannot be read: {type(error).__name__}.]"
+class _PdfReader:
+    """Reads PDFs within the bounds of the settings, and keeps the text of the last ones."""
+
+    def __init__(self, limits: DocumentSettings) -> None:
+        self._limits = limits
+        self.text = functools.lru_cache(maxsize=limits.cached_pdfs)(self._text)
+
+    def _text(self, content: bytes) -> str:
+        # pypdf logs each irregularity of a file, and few files have none.
+        logging.getLogger("pypdf").setLevel(logging.CRITICAL)
+        try:
+            reader = pypdf.PdfReader(io.BytesIO(content))
+            if reader.is_encrypted and not reader.decrypt(""):
+                return "[A PDF document that cannot be read: it needs a password.]"
+            text = "\n\n".join(self._pages(reader))
+            return text or "[A PDF document without text. Its pages may be images.]"
+        # Malformed files make it raise whatever the code that reads them happens to raise.
+        except (PyPdfError, Exception) as error:  # noqa: BLE001
+            return f"[A PDF document that cannot be read: {type(error).__name__}.]"
+
+    def _pages(self, reader: pypdf.PdfReader) -> Iterator[str]:
+        left_bytes = self._limits.pdf_max_content_bytes
+        left_characters = self._limits.pdf_max_characters
+        for number, page in enumerate(reader.pages, 1):
+            contents = page.get_contents()
+            left_bytes -= len(contents.get_data()) if contents is not None else 0
+            is_read = number <= self._limits.pdf_max_pages and left_bytes >= 0
+            text = page.extract_text().strip() if is_read else ""
+            left_characters -= len(text)
+            if not is_read or left_characters < 0:
+                yield f"[The pages from {number} on are left out: the document is too long.]"
+                return
+            if text:
+                yield f"[Page {number}]\n{text}"
 
 
-def _pages_text(reader: pypdf.PdfReader) -> str:
-    texts: list[str] = []
-    content_bytes = characters = 0
-    for number, page in enumerate(reader.pages, 1):
-        contents = page.get_contents()
-        content_bytes += len(contents.get_data()) if contents is not None else 0
-        if number > _MAX_PAGES or content_bytes > _MAX_CONTENT_BYTES:
-            texts.append(f"[The pages from {number} on are left out: the document is too long.]")
-            break
-        text = page.extract_text().strip()
-        characters += len(text)
-        if characters > _MAX_CHARACTERS:
-            texts.append(f"[The pages from {number} on are left out: the document is too long.]")
-            break
-        if text:
-            texts.append(f"[Page {number}]\n{text}")
-    return "\n\n".join(texts)
+class _Process:
+    """What reads the PDFs of this process."""
+
+    reader = _PdfReader(DocumentSettings())
+
+
+def limit_documents(limits: DocumentSettings) -> None:
+    """Sets the bounds of this process. Texts that were read within other bounds are forgotten."""
+    _Process.reader = _PdfReader(limits)

@@ -92,6 +92,18 @@ class AnswerSettings(_Section):
     unreadable_turns: int = Field(3, ge=0)
 
 
+class DocumentSettings(_Section):
+    """How much of a PDF document is read for a model that reads text only."""
+
+    pdf_max_pages: int = Field(600, ge=1)
+    # Of the pages' content, expanded; reading takes about a second for each megabyte.
+    pdf_max_content_bytes: int = Field(8 * 1024**2, ge=1)
+    # Of the text; the default is more than fits into a window of a million tokens.
+    pdf_max_characters: int = Field(4_000_000, ge=1)
+    # PDFs whose text is kept, since a conversation sends its documents again with each turn.
+    cached_pdfs: int = Field(4, ge=0)
+
+
 class CacheSettings(_Section):
     """The KV caches."""
 
@@ -240,6 +252,7 @@ class Settings(_Section):
     server: ServerSettings = ServerSettings()
     model: ModelSettings = ModelSettings()
     answers: AnswerSettings = AnswerSettings()
+    documents: DocumentSettings = DocumentSettings()
     cache: CacheSettings = CacheSettings()
     mlx: MlxSettings = MlxSettings()
     grammar: GrammarSettings = GrammarSettings()

@@ -1,5 +1,6 @@
 """The relay with servers of the Anthropic dialect, and bytes passed through to one."""
 
+import base64
 import json
 import threading
 
@@ -16,6 +17,8 @@ from tests.integration.scripted_upstream import (
     event,
     response,
 )
+from tests.models.pdf import pdf_file
+from tests.models.requests import user
 
 KEY = "sk-ant-secret-0123456789"
 ASK = {"model": "claude-x", "max_tokens": 20, "messages": [{"role": "user", "content": "hi"}]}
@@ -73,6 +76,20 @@ def test_the_dialect_is_found_and_spoken():
         assert [request.body == b"{}" for request in sent] == [True, False, False]
         assert sent[1].json["model"] == "served"
         assert sent[1].header("anthropic-version") == "2023-06-01"
+
+
+def test_the_settings_bound_documents():
+    """The relay reads the pages of a PDF that the settings allow."""
+    data = base64.b64encode(pdf_file(("first", "second"))).decode()
+    source = {"type": "base64", "media_type": "application/pdf", "data": data}
+    ask = {**ASK, "messages": [user({"type": "document", "source": source})]}
+    with ScriptedUpstream(anthropic_server) as upstream:
+        table = {"base_url": upstream.base_url, "kind": "lmstudio", "dialect": "anthropic"}
+        with RelayProcess({"it": table}, documents={"pdf_max_pages": 1}) as process:
+            process.message("it", ask)
+        [block] = upstream.requests[-1].json["messages"][-1]["content"]
+    assert "first" in block["text"]
+    assert "pages from 2 on are left out" in block["text"]
 
 
 @pytest.mark.parametrize(

@@ -1,41 +1,23 @@
 """What a model that reads text only is shown of each block."""
 
 import base64
-import io
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import pypdf
 import pytest
-from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
+from anyclaude.messages.documents import limit_documents
 from anyclaude.messages.errors import ApiError
 from anyclaude.messages.readable import block_text, plain_blocks
+from anyclaude.runtime.settings import DocumentSettings
+from tests.models.pdf import pdf_file
 
 Block = dict[str, Any]
 
 
 def pdf(*pages: str, password: str = "") -> str:
     """A PDF file with one line of text on each page, in base64."""
-    writer = pypdf.PdfWriter()
-    font = DictionaryObject(
-        {
-            NameObject("/Type"): NameObject("/Font"),
-            NameObject("/Subtype"): NameObject("/Type1"),
-            NameObject("/BaseFont"): NameObject("/Helvetica"),
-        }
-    )
-    for text in pages:
-        page = writer.add_blank_page(200, 200)
-        fonts = DictionaryObject({NameObject("/F1"): writer._add_object(font)})
-        page[NameObject("/Resources")] = DictionaryObject({NameObject("/Font"): fonts})
-        content = DecodedStreamObject()
-        content.set_data(f"BT /F1 12 Tf 10 100 Td ({text}) Tj ET".encode())
-        page[NameObject("/Contents")] = writer._add_object(content)
-    if password:
-        writer.encrypt(password, algorithm="RC4-128")
-    file = io.BytesIO()
-    writer.write(file)
-    return base64.b64encode(file.getvalue()).decode()
+    return encoded(pdf_file(pages, password=password))
 
 
 def encoded(data: bytes) -> str:
@@ -97,6 +79,40 @@ def test_a_long_pdf_is_read_in_part() -> None:
     large = block_text(in_base64(pdf("first", "x" * 9_000_000)), "here")
     assert large.startswith("[Page 1]\nfirst")
     assert large.endswith("[The pages from 2 on are left out: the document is too long.]")
+
+
+@pytest.fixture
+def limited() -> Iterator[Callable[..., None]]:
+    """Sets bounds other than the defaults, which hold again afterwards."""
+    yield lambda **fields: limit_documents(DocumentSettings(**fields))
+    limit_documents(DocumentSettings())
+
+
+@pytest.mark.parametrize(
+    ("bounds", "read"),
+    [
+        ({}, 3),
+        ({"pdf_max_pages": 2}, 2),
+        ({"pdf_max_pages": 3}, 3),
+        ({"pdf_max_content_bytes": 80}, 2),
+        ({"pdf_max_content_bytes": 1}, 0),
+        ({"pdf_max_characters": 8}, 1),
+        ({"pdf_max_characters": 15}, 3),
+        ({"cached_pdfs": 0}, 3),
+    ],
+    ids=str,
+)
+def test_the_settings_bound_a_pdf(
+    limited: Callable[..., None], bounds: dict[str, int], read: int
+) -> None:
+    """Each bound of the settings ends a document, and the text says at which page."""
+    block = in_base64(pdf("first", "later", "third"))
+    whole = block_text(block, "here")
+    limited(**bounds)
+    text = block_text(block, "here")
+    kept = whole.split("\n\n")[:read]
+    rest = [f"[The pages from {read + 1} on are left out: the document is too long.]"]
+    assert text == "\n\n".join(kept if read == 3 else kept + rest)
 
 
 def result(kind: str, content: Any, **fields: Any) -> Block:

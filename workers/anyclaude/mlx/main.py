@@ -18,6 +18,7 @@ import structlog
 
 import mlx.core as mx
 from anyclaude.cache.v1 import cache_pb2_grpc
+from anyclaude.messages.documents import limit_documents
 from anyclaude.messages.windows import window_problem
 from anyclaude.mlx import memory
 from anyclaude.mlx.adapter import (
@@ -61,6 +62,7 @@ def main() -> NoReturn:
     child = begin()
     settings = child.birth.settings
     logs.configure(settings.log.level, console=False)
+    limit_documents(settings.documents)
     mx.set_cache_limit(settings.mlx.buffer_cache_limit_bytes)
     machine = Machine()
     try:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, MutableMapping
 import structlog
 import uvloop
 
+from anyclaude.messages.documents import limit_documents
 from anyclaude.relay.environment import Key, find_proxy
 from anyclaude.relay.service import WorkerService
 from anyclaude.relay.upstream import Upstream
@@ -27,6 +28,7 @@ log = structlog.get_logger(__name__)
 def main() -> None:
     child = begin()
     logs.configure(child.birth.settings.log.level, console=False)
+    limit_documents(child.birth.settings.documents)
     try:
         uvloop.run(_serve(child))
     except Exception as error:
