@@ -253,6 +253,57 @@ def test_local_servers_get_only_what_they_know():
     assert sent["unknown_field"] == 1
 
 
+_LETTER = {"type": "document", "source": {"type": "text", "data": "a letter"}}
+_BEFORE = {"type": "text", "text": "before"}
+_CALL = {"type": "tool_use", "id": "toolu_1", "name": "Bash", "input": {}}
+
+
+def _text(words: str) -> dict[str, str]:
+    return {"type": "text", "text": words}
+
+
+_FOR_FEW = {
+    "document": (_LETTER, _text("a letter")),
+    "server tool's call": ({"type": "server_tool_use", "id": "s", "name": "web_search"}, None),
+    "server tool's result": (
+        {
+            "type": "web_search_tool_result",
+            "tool_use_id": "s",
+            "content": [{"type": "web_search_result", "title": "T", "url": "https://x"}],
+        },
+        _text("T https://x"),
+    ),
+    "words of next year": ({"type": "poem", "text": "roses"}, _text("roses")),
+    "a shape of next year": (
+        {"type": "poem", "lines": 7},
+        _text("[A block of type poem, which has no text.]"),
+    ),
+    "document in a result": (
+        {"type": "tool_result", "tool_use_id": "toolu_1", "content": [_LETTER]},
+        {"type": "tool_result", "tool_use_id": "toolu_1", "content": [_text("a letter")]},
+    ),
+    "image": (
+        {"type": "image", "source": {"type": "url", "url": "https://x/a.png"}},
+        {"type": "image", "source": {"type": "url", "url": "https://x/a.png"}},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["lmstudio", "llama-cpp", "vllm", "ollama", "other", "claude"])
+@pytest.mark.parametrize(("block", "sent"), _FOR_FEW.values(), ids=_FOR_FEW)
+def test_blocks_for_servers_that_know_few(kind, block, sent):
+    """Servers known to refuse other blocks get text in their place; the others get them as sent."""
+    told = body(
+        kind,
+        messages=[
+            {"role": "assistant", "content": [_CALL]},
+            {"role": "user", "content": [_BEFORE, block]},
+        ],
+    )
+    expected = block if kind in ("other", "claude") else sent
+    assert told["messages"][-1]["content"] == [_BEFORE, *([expected] if expected else [])]
+
+
 def test_system_messages_stay_in_place_as_reminders():
     """System messages become user turns in place, which every server accepts."""
     turns = [
