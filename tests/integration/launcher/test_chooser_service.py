@@ -1,6 +1,7 @@
 """`anyclaude` on a terminal with a whole service: the menu shows what the daemon measured."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -46,19 +47,19 @@ def test_the_page_shows_what_was_measured() -> None:
             remembered = json.loads(service.paths.chooser_file.read_text())
         own = service.control("mode", "--json").json["modes"][0]
 
-    assert (told.status_code, seen.status_code) == (200, 400)
+    assert (told.status_code, seen.status_code) == (200, 200)
     assert "Speed:   not measured yet" in before.split("2. Edit")[0]
     assert "lmstudio: not ready. " in before
     analysis = after.split("2. Edit")[0]
     assert "mlx-lm: ready" in analysis
     assert "anyclaude-demo, window" in analysis
     assert "Speed:   first token after" in analysis
-    assert "(1 request)" in analysis
-    assert "ours: 1 conversations" in analysis or "ours: 0 conversations" in analysis
+    assert "(median of 2 requests)" in analysis
+    assert re.search("ours: [0-2] conversations", analysis)
     assert "contained images, which its model does not accept" in advice
     assert (code, "CLAUDE anyclaude-demo" in rest) == (0, True), rest
     assert remembered == {"workflow": "analysis"}
-    assert own["speed"]["requests"] == 1
+    assert own["speed"]["requests"] == 2
     assert own["speed"]["time_to_first_token"] > 0
 
 
