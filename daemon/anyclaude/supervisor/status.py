@@ -55,6 +55,7 @@ async def status(daemon: Daemon) -> control_pb2.Status:
         answer.notices.extend(wired_notices(answer.memory))
     if worker and mode.is_relayed:
         answer.notices.extend(_learned_notices(mode, worker.upstream(mode.name)))
+    answer.notices.extend(tool_notices(answer.model))
     if mode.worker == CACHE_WORKER:
         answer.problems.extend(memory_problems(answer.memory))
     return answer
@@ -150,6 +151,17 @@ def wired_notices(memory: worker_pb2.MemoryStatus) -> list[str]:
         f"the {_gigabytes(most)} that Metal recommends: if macOS compresses them, the model runs "
         "at a fraction of its speed. A smaller model or cache.kv_bits = 8 takes less; "
         "mlx.wired_limit_bytes keeps them in memory, with the risk that docs/cache.md describes."
+    ]
+
+
+def tool_notices(model: worker_pb2.ModelInfo) -> list[str]:
+    """A notice if tools that a client offers are of no use."""
+    if not model.HasField("has_tools") or model.has_tools:
+        return []
+    why = "`anyclaudectl model check` says why." if model.path else ""
+    return [
+        f"{model.display_name or model.id} makes no tool calls here: Claude Code can talk to it, "
+        f"but not let it read or change anything. {why}".rstrip()
     ]
 
 

@@ -125,6 +125,12 @@ def main() -> NoReturn:
     log.info("worker ready", model=model.info.id, window=model.info.context_window_tokens)
     if problem := window_problem(model.info.context_window_tokens):
         log.warning("window too small", problem=problem)
+    if not model.info.has_tools:
+        log.warning(
+            "model makes no tool calls",
+            problem="its chat template offers no tools, or how it writes calls is not known here; "
+            "tools that a client offers are not used. `anyclaudectl model check` says which.",
+        )
     code = _serve(engine)
     serving.stop()
     if answers is not None:

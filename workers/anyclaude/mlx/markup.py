@@ -131,7 +131,16 @@ MARKUPS: Final = (
         "[TOOL_CALLS]",
         thinking=("[THINK]", "[/THINK]"),
     ),
-    Markup("json_list", ("<TOOLCALL>", "</TOOLCALL>"), "<TOOLCALL>", "</TOOLCALL>"),
+    # Nemotron Nano v2 begins a new message for the calls behind its words.
+    Markup(
+        "json_list",
+        ("<TOOLCALL>", "</TOOLCALL>"),
+        "<TOOLCALL>",
+        "</TOOLCALL>",
+        structure=("<SPECIAL_11>Assistant",),
+    ),
+    # Command R and Command R+ write their calls in a code block.
+    Markup("json_list", ("Action:\\n```json\\n[", "tool_name"), "Action:\n```json\n", "```"),
     Markup("json_list", ("<tool_calls>", "</tool_calls>", "name"), "<tool_calls>", "</tool_calls>"),
     Markup("json_list", ("<|tool_call|>", "JSON list of tools"), "<|tool_call|>"),
     Markup("json_list", ("<|function_call|>",), "<|function_call|>"),

@@ -145,3 +145,16 @@ def test_python_lists_keep_their_values(
         made = answer(tokenizer("pythonic"), text, tools=TOOLS)
         assert [(block.name, block.input) for block in made.of("tool_use")] == calls
         assert made.text == ("Done." if "Done" in body else "")
+
+
+@pytest.mark.parametrize("encoding", [encode, encode_bytes])
+def test_calls_in_a_code_block_behind_their_heading(
+    encoding: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Command R+ writes its calls in a code block; strings in them may contain its end."""
+    wrapper = wrapper_of(Family("Action:\\n```json\\n[ tool_name"), monkeypatch)
+    calls = [{"tool_name": "Bash", "parameters": {"command": "echo '```'"}}]
+    text = f"I look first.\nAction:\n```json\n{json.dumps(calls, indent=4)}\n```"
+    made = answer(wrapper, encoding(wrapper, text), tools=TOOLS)
+    assert made.text == "I look first."
+    assert made.inputs == [{"command": "echo '```'"}]

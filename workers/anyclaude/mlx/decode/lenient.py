@@ -27,7 +27,7 @@ def read_values(text: str) -> list[Any]:
     """
     if fenced := _FENCE.match(text):
         text = fenced[1]
-    for read in (_strict, _literal, _sequence, _repaired):
+    for read in (_strict, _literal, _sequence, _repaired, _each_repaired):
         try:
             return read(text.strip())
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
@@ -113,6 +113,17 @@ def _repaired(text: str) -> list[Any]:
         return [json.loads(repaired, strict=False)]
     except ValueError:
         return _literal(repaired)
+
+
+def _each_repaired(text: str) -> list[Any]:
+    values: list[Any] = []
+    while text:
+        end = values_end(text, single=True)
+        if not end or (end == len(text) and not values):
+            raise ValueError("not several values")
+        values += read_values(text[:end])
+        text = text[end:].lstrip(_BETWEEN)
+    return values
 
 
 class _Repair:

@@ -105,6 +105,12 @@ def silent_tokens(
     return {mode: silent(mode) for mode in used if mode is not Mode.CALL}
 
 
+def marker_tokens(tokenizer: TokenizerWrapper, markers: Markers) -> Mapping[str, int]:
+    """The markers that are tokens of their own, with their token ids."""
+    texts = {one.marker for row in markers.transitions.values() for one in row}
+    return {token.text: token.id for token in _control_tokens(tokenizer) if token.text in texts}
+
+
 @dataclass(frozen=True)
 class _ControlToken:
     id: int

@@ -172,7 +172,8 @@ FAMILIES: Final[dict[str, Family]] = {
             ),
         ],
         dialect=MarkedDialect.of(
-            rf"(?:\[TOOL_CALLS\]\s*)?{NAME}\s*(?:\[CALL_ID\]\s*\w+\s*)?\[ARGS\]"
+            rf"(?:\[TOOL_CALLS\]\s*)?{NAME}\s*(?:\[CALL_ID\]\s*\w+\s*)?\[ARGS\]",
+            start="[TOOL_CALLS]",
         ),
     ),
     "kimi_k2": Family(

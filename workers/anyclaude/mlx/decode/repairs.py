@@ -13,7 +13,7 @@ class Repair(Enum):
     OTHER_NOTATION = "other_notation"
     MALFORMED_JSON = "malformed_json"
     WRONG_TYPE = "wrong_type"
-    # A marker of a call that the model only mentioned: it stayed text.
+    # A marker that the model only mentioned: it stayed text.
     MENTIONED_MARKER = "mentioned_marker"
     # Not repairable: the model gets an error for the call.
     UNREADABLE_CALL = "unreadable_call"

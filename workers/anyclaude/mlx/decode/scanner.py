@@ -36,6 +36,8 @@ class Switch:
     marker: str
     # Whether the marker is also the beginning of the text that follows.
     kept: bool = False
+    # The line ends before the marker, which are not sent as text.
+    line_ends: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,11 @@ class Scanner:
         self.mode = Mode.TEXT
         self._at_border = True
 
+    def resume_text(self) -> None:
+        """Goes on with the text before a call that turned out to be text itself."""
+        self.mode = Mode.TEXT
+        self._at_border = False
+
     def discard(self) -> None:
         """Drops what was delayed, as if the end marker that it began were complete."""
         self._pending = ""
@@ -177,17 +184,18 @@ class Scanner:
             yield from self._text(before)
             yield Stopped(hit.marker)
             return
-        yield from self._text(before.rstrip(_LINE_ENDS) if self.mode in _TRIMMED else before)
-        yield self._enter(hit.transition)
+        text = before.rstrip(_LINE_ENDS) if self.mode in _TRIMMED else before
+        yield from self._text(text)
+        yield self._enter(hit.transition, before[len(text) :])
         if hit.transition.kept:
             yield Text(self.mode, hit.marker)
 
-    def _enter(self, transition: Transition) -> Switch:
+    def _enter(self, transition: Transition, line_ends: str) -> Switch:
         left, self.mode = self.mode, transition.to
         self._at_border = True
         if Mode.THINKING in (left, transition.to) or transition.marker == self._markers.think_end:
             self.owes_think_end = left is Mode.THINKING and transition.to is Mode.CALL
-        return Switch(left, transition.to, transition.marker, transition.kept)
+        return Switch(left, transition.to, transition.marker, transition.kept, line_ends)
 
     def _safe_length(self) -> int:
         safe = len(self._pending) - self._search().partial_length(self._pending)

@@ -15,6 +15,7 @@ a sentence does end it.
 """
 
 import json
+import re
 import secrets
 import string
 from collections.abc import Callable, Iterable, Sequence
@@ -34,7 +35,7 @@ from anyclaude.mlx.decode.constraint import (
     ReadingError,
 )
 from anyclaude.mlx.decode.loops import LoopLimits, LoopWatch
-from anyclaude.mlx.decode.markers import Mode, Transition, markers_of, silent_tokens
+from anyclaude.mlx.decode.markers import Mode, Transition, marker_tokens, markers_of, silent_tokens
 from anyclaude.mlx.decode.mentions import Mentions
 from anyclaude.mlx.decode.notations import family_of
 from anyclaude.mlx.decode.open_calls import BufferedCall, ConstrainedCall
@@ -48,6 +49,8 @@ _UNREADABLE = "unreadable_call"
 # The reasons that are shown where an answer is ended.
 _REPEATED_TEXT = "it repeated the same text again and again"
 _REPEATED_CALL = "it repeated the same call again and again"
+# The beginning of a call, behind another one.
+_MARKUP = re.compile(r"\s*[\[\]{}<,]")
 # A detokenizer writes this for a character whose bytes are incomplete.
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -102,7 +105,7 @@ class BlockStream:
         callable_tools = _callable_tools(tools, tool_choice, tokenizer)
         self._names = [tool.name for tool in callable_tools]
         markers = markers_of(tokenizer, self._names, in_thinking=in_thinking)
-        self._mentions = Mentions(_only_token(tokenizer.tool_call_start_tokens))
+        self._mentions = Mentions(marker_tokens(tokenizer, markers))
         self._scanner = Scanner(markers, stop_sequences, self._is_mention)
         self._silent = silent_tokens(tokenizer, markers, stop_sequences)
         self._think_end = _only_token(tokenizer.think_end_tokens)
@@ -127,6 +130,8 @@ class BlockStream:
         # The constrained call that is being written, and the buffer of any other.
         self._constrained: ConstrainedCall | None = None
         self._buffered = BufferedCall()
+        # The marker of the call that is being written, if the model may only have named it.
+        self._named: str | None = None
         # Whether words for the user came.
         self._has_said = False
         self._new_id = new_id
@@ -210,10 +215,11 @@ class BlockStream:
     def _handle_text(self, mode: Mode, text: str) -> None:
         match mode:
             case Mode.TEXT:
-                self._mentions.add_text(text)
+                self._mentions.add_text(mode, text)
                 self._has_said = self._has_said or bool(text.strip())
                 self._writer.text(text)
             case Mode.THINKING:
+                self._mentions.add_text(mode, text)
                 self._writer.thinking(text)
             case Mode.CALL if self._constrained is not None:
                 self._send(self._constrained, self._constrained.reader.feed(text))
@@ -229,17 +235,29 @@ class BlockStream:
             else:
                 self._leave_buffered_call(switch)
             return
-        if switch.left is not switch.entered:
-            self._writer.close()
+        self._mentions.enter(switch.entered)
         if switch.entered is Mode.CALL:
             self._repairs[Repair.MISSING_START_MARKER] += switch.kept
             self._constrained = self._begin_constrained_call()
+        # The text before a marker that turns out to be only named goes on behind it.
+        self._named = self._named_by(switch)
+        if switch.left is not switch.entered and self._named is None:
+            self._writer.close()
+
+    def _named_by(self, switch: Switch) -> str | None:
+        """The marker that began a call, if it may be only named: it came in ordinary tokens."""
+        is_spelled = switch.left is Mode.TEXT and not self._mentions.was_token
+        if switch.entered is not Mode.CALL or not is_spelled or self._constrained is not None:
+            return None
+        return switch.line_ends + ("" if switch.kept else switch.marker)
 
     def _is_mention(self, marker: Transition, mode: Mode, before: str) -> bool:
-        if marker.kept and self._unmarked_first and (self._has_said or before.strip()):
-            return True
         # A marker that began a grammar began a call.
         constrained = self._grammar is not None and self._grammar.constraint.is_active
+        if marker.kept and mode is Mode.THINKING and not constrained:
+            return True
+        if marker.kept and self._unmarked_first and (self._has_said or before.strip()):
+            return True
         mentioned = self._mentions.is_mention(marker, mode, before) and not constrained
         self._repairs[Repair.MENTIONED_MARKER] += mentioned
         return mentioned
@@ -314,6 +332,9 @@ class BlockStream:
             self._buffered.add_marker(switch.marker)
             self._scanner.undo_switch(switch)
             return
+        if self._is_only_named():
+            self._take_as_text(switch.marker)
+            return
         calls, words = self._divided()
         if not self._end_buffered_call(calls):
             self._end_at_first_marker(switch.marker)
@@ -331,10 +352,13 @@ class BlockStream:
         if cut and not words:
             self._buffered = BufferedCall()
             self._scanner.discard()
+        elif self._is_only_named():
+            self._take_as_text("")
         elif self._end_buffered_call(calls):
             self._repairs[Repair.MISSING_END_MARKER] += self._has_end_marker
             self._scanner.discard()
-            self._scanner.rescan(words)
+            # What looks like markup is half of the next call.
+            self._scanner.rescan("" if cut and _MARKUP.match(words) else words)
             self._feed("")
         else:
             self._end_at_first_marker("")
@@ -350,6 +374,20 @@ class BlockStream:
         self._send_results(results)
         self._buffered = BufferedCall(may_continue=self._buffered.may_continue)
         return True
+
+    def _is_only_named(self) -> bool:
+        """Whether what follows the start marker is no call of any tool, but words."""
+        if self._named is None:
+            return False
+        return all(_names_no_tool(result) for result in self._calls_in(self._buffered.text))
+
+    def _take_as_text(self, end: str) -> None:
+        """Sends the markers, and the text between them, as text."""
+        text = f"{self._named}{self._buffered.text}{end}"
+        self._repairs[Repair.MENTIONED_MARKER] += 1
+        self._buffered = BufferedCall()
+        self._scanner.resume_text()
+        self._handle_text(Mode.TEXT, text)
 
     def _end_at_first_marker(self, marker: str) -> None:
         """Sends the call up to its first end marker; what follows that marker is text again."""
@@ -421,6 +459,10 @@ class BlockStream:
         self._writer.close()
         self._writer.text(f"[{sentence}]")
         self._writer.close()
+
+
+def _names_no_tool(result: Result) -> bool:
+    return isinstance(result, Unreadable) and result.name is None
 
 
 def _only_token(token_ids: Sequence[int] | None) -> int | None:

@@ -75,14 +75,15 @@ def test_the_rest_of_the_call_is_free(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_no_call_any_more_is_not_made(family: str) -> None:
-    """If the model then stops in the middle, no call is made: the answer says so, or it fails.
+    """If the model then stops in the middle, no call is made: the model is told, or it fails.
 
     It fails if parts of the call were sent, so that the client asks again.
     """
     whole = written_call(tokenizer(family), "Large", ARGUMENTS)
     cut = whole[: whole.index("more")]
     (block,) = answer(family, grammar(compiler(family)), cut, max_tokens=300)
-    assert "call to `Large` could not be read" in block.text
+    assert block.name == "unreadable_call_of_Large"
+    assert "could not be read" in block.input["error"]
     with pytest.raises(ReadingError):
         answer(family, grammar(compiler(family)), cut)
 
