@@ -103,7 +103,9 @@ def _tagged(notation: TaggedNotation, arguments: Mapping[str, Any]) -> str:
     written = notation.separator.join(
         notation.before_key
         + key
-        + notation.after_key.replace("{type}", "string")
+        + notation.after_key.replace("{type}", "string").replace(
+            "{string}", "true" if isinstance(value, str) else "false"
+        )
         + (value if notation.plain_strings and isinstance(value, str) else _json(value))
         + notation.after_value
         for key, value in arguments.items()

@@ -56,7 +56,7 @@ class TaggedNotation:
     before_name: str
     after_name: Parts
     before_key: str
-    # `{type}` stands for the argument's JSON type.
+    # `{type}` stands for the argument's JSON type, and `{string}` for whether it is a string.
     after_key: str
     after_value: str
     after_arguments: str
@@ -64,6 +64,11 @@ class TaggedNotation:
     # Whether strings are written without quotes and escapes.
     plain_strings: bool = True
     section: Section | None = None
+
+    @property
+    def marks_strings(self) -> bool:
+        """Whether each argument says of itself whether it is a string."""
+        return "{string}" in self.after_key
 
 
 @dataclass(frozen=True)
@@ -352,6 +357,15 @@ FAMILIES: Final[dict[str, Family]] = {
         ),
     ),
     "deepseek_dsml": Family(
+        TaggedNotation(
+            before_name='<｜DSML｜invoke name="',
+            after_name=('">\n',),
+            before_key='<｜DSML｜parameter name="',
+            after_key='" string="{string}">',
+            after_value="</｜DSML｜parameter>\n",
+            after_arguments="</｜DSML｜invoke>\n",
+            section=Section(before_first="\n"),
+        ),
         dialect=TagDialect.of(
             opener="<｜DSML｜parameter",
             call=rf"\s*<｜DSML｜invoke name={QUOTED_NAME}>(?P<body>.*?)"
@@ -361,7 +375,7 @@ FAMILIES: Final[dict[str, Family]] = {
             closer="</｜DSML｜parameter>",
             begin="<｜DSML｜invoke",
             end="</｜DSML｜invoke>",
-        )
+        ),
     ),
     "minimax_m3": Family(
         dialect=TagDialect.of(

@@ -145,7 +145,7 @@ class ConstraintCompiler:
         grammar = at_answer or at_call
         if grammar is None and not banned:
             return None
-        at_start = list(self._triggers(grammar, start))
+        at_start = list(self._triggers(grammar, self._own_token(start)))
         think_end = _tokens(self._tokenizer.think_end_tokens)
         thinking = at_start
         if at_answer is not None and think_end:
@@ -169,6 +169,15 @@ class ConstraintCompiler:
         for key, matcher in self._matchers.items():
             if matcher is failed:
                 self._matchers.discard(key)
+
+    def _own_token(self, marker: tuple[int, ...]) -> tuple[int, ...]:
+        """The tokens of a start marker that show its beginning.
+
+        If the marker has a token of its own behind other characters, it is that token, since those
+        characters may be part of another token.
+        """
+        own = next((token for token in marker if self._grammars.is_marker(token)), None)
+        return marker if own in (None, marker[0]) else (own,)
 
     def _triggers(self, grammar: LLMatcher | None, marker: tuple[int, ...]) -> Iterator[Trigger]:
         """The start marker of a call as a trigger, if the grammar begins with it."""
@@ -243,8 +252,8 @@ class ConstraintCompiler:
         lark = self._grammars.new()
         options = []
         if tools:
-            region = self._region(lark, tools, single=single)
             at_answer = start is _Start.AT_ANSWER
+            region = self._region(lark, tools, single=single, at_call=not at_answer)
             repeats = not single and (at_answer or not self._tokenizer.tool_call_end)
             options.append(f'{region} ("\\n"? {region})*' if repeats else region)
         if document is not None:
@@ -254,7 +263,9 @@ class ConstraintCompiler:
         lead = '("\\n" | "\\n\\n")?' if thinks else ""
         return lark.text(f"{lead} ({' | '.join(options)})")
 
-    def _region(self, lark: Lark, tools: Sequence[CompiledTool], *, single: bool) -> str:
+    def _region(
+        self, lark: Lark, tools: Sequence[CompiledTool], *, single: bool, at_call: bool
+    ) -> str:
         """The rule for calls from the start marker to the end marker."""
         notation, compiler = self._notation, self._tool_compiler
         assert notation is not None
@@ -262,7 +273,10 @@ class ConstraintCompiler:
         rules = [compiler.rule(tool, lark) for tool in tools]
         call, section = any_call_rule(lark, notation, rules), notation.section or Section()
         more = f"({lark.literal(section.between)} {call})*" if notation.section else ""
-        start = lark.literal(self._tokenizer.tool_call_start + section.before_first)
+        marker = self._tokenizer.tool_call_start
+        if at_call:
+            marker = marker[marker.find(lark.first_marker(marker)) :]
+        start = lark.literal(marker + section.before_first)
         end = lark.literal(section.after_last + (self._tokenizer.tool_call_end or ""))
         return lark.rule(f"{start} {call} {'' if single else more} {end}")
 

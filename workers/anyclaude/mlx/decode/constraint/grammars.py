@@ -50,6 +50,10 @@ class Grammars:
         """A grammar to be written."""
         return Lark(self._markers)
 
+    def is_marker(self, token_id: int) -> bool:
+        """Whether a token is a marker, which is never part of a text."""
+        return token_id in self._markers.values()
+
     def matcher(self, text: str) -> LLMatcher | str:
         """The compiled grammar, or why there is none."""
         grammar = LLMatcher.grammar_from_lark(text)

@@ -15,7 +15,7 @@ from anyclaude.mlx.decode.constraint.parameters import ITEM_SEPARATOR, KEY_SEPAR
 from anyclaude.mlx.decode.constraint.schemas import Schema
 from anyclaude.mlx.decode.notations import Parts, Pattern
 
-_ANY_TEXT = "(?s:.*)"
+ANY_TEXT = "(?s:.*)"
 
 
 class Lark:
@@ -110,8 +110,8 @@ class Lark:
             other_than: texts that it must not be equal to.
             but_not: regular expressions that must not match the whole text.
         """
-        expressions = [f"/{regex_to_lark(text, 'dw')}/" for text in constraints or [_ANY_TEXT]]
-        excluded = [f"{_ANY_TEXT}{re.escape(without)}{_ANY_TEXT}"] if without else []
+        expressions = [f"/{regex_to_lark(text, 'dw')}/" for text in constraints or [ANY_TEXT]]
+        excluded = [f"{ANY_TEXT}{re.escape(without)}{ANY_TEXT}"] if without else []
         if other_than:
             excluded.append("|".join(map(re.escape, other_than)))
         expressions += [f"~/{regex_to_lark(text)}/" for text in excluded]

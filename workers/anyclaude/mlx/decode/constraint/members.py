@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Final
 
 from anyclaude.mlx.decode.bare_keys import escaped
-from anyclaude.mlx.decode.constraint.lark import Lark, quoted
+from anyclaude.mlx.decode.constraint.lark import ANY_TEXT, Lark, quoted
 from anyclaude.mlx.decode.constraint.parameters import (
     ITEM_SEPARATOR,
     KEY_SEPARATOR,
@@ -24,6 +24,7 @@ from anyclaude.mlx.decode.constraint.parameters import (
     Json,
     Parameter,
     Plain,
+    for_strings,
 )
 from anyclaude.mlx.decode.constraint.schemas import Schema
 from anyclaude.mlx.decode.notations import TaggedNotation
@@ -128,24 +129,30 @@ class _Group:
         required = sum(parameter.required for parameter in parameters)
         self._is_complete = f"is_ones([0:{required}])" if required else ""
         self._plain: dict[Plain, str] = {}
+        self._closed_in_tag: str | None = None
         # The rule for the key of one argument that is still open, and all that follows it.
         self.keys = lark.declare()
         self._closed = lark.declare()
-        self._define_closed()
+        self._define_closed(self._closed, notation.after_value)
         options = [
-            (f"{self._head(parameter)} {self._value(form, f'set_bit({bit})')}", f"bit_clear({bit})")
+            (
+                f"{self._head(parameter, form)} {self._value(form, f'set_bit({bit})')}",
+                f"bit_clear({bit})",
+            )
             for bit, parameter in enumerate(parameters)
             for form in parameter.forms
         ]
         options += [
-            (f"{self._head(parameter)} {self._value(form, '_')}", "")
+            (f"{self._head(parameter, form)} {self._value(form, '_')}", "")
             for parameter in others
             for form in parameter.forms
         ]
         lark.define_with_bits(self.keys, options)
 
-    def _head(self, parameter: Parameter) -> str:
+    def _head(self, parameter: Parameter, form: Form) -> str:
+        is_string = "true" if for_strings(form) else "false"
         after_key = self._notation.after_key.replace("{type}", parameter.type_name)
+        after_key = after_key.replace("{string}", is_string)
         return f"{self._key(parameter)} {self._lark.literal(after_key)}"
 
     def _key(self, parameter: Parameter) -> str:
@@ -170,14 +177,14 @@ class _Group:
                 )
                 return f"{options} {self._closed}::{bits}"
 
-    def _define_closed(self) -> None:
+    def _define_closed(self, name: str, after_value: str) -> None:
         """Defines the rule for the closing tag of a value, and all that follows it."""
         lark, notation = self._lark, self._notation
-        after = lark.literal(notation.after_value)
+        after = lark.literal(after_value)
         begin = lark.literal(notation.separator + notation.before_key)
         end = lark.literal(notation.after_arguments)
         options = self._continued(f"{after} {begin}", f"{after} {end}")
-        lark.define_with_bits(self._closed, options)
+        lark.define_with_bits(name, options)
 
     def _continued(self, begin: str, end: str) -> list[tuple[str, str]]:
         """What may follow a value, each with its condition.
@@ -198,12 +205,31 @@ class _Group:
         if marker := lark.first_marker(after):
             # A token ends the text, so its characters must not occur in the text: the reader could
             # not tell them from the token.
+            before, _, _ = after.partition(marker)
+            if before:
+                return f"{self._text_and(before, form)} {self._closed_at(before)}::{bits}"
             text = lark.terminal(form.constraints, without=marker)
             return f"{text}{'?' * form.may_be_empty} {self._closed}::{bits}"
         if form not in self._plain:
             self._plain[form] = lark.declare()
             self._define_plain(self._plain[form], lark.terminal(form.constraints))
         return f"{self._plain[form]}::{bits}"
+
+    def _text_and(self, before: str, form: Plain) -> str:
+        """The terminal for a text and the part of its closing tag before the tag's own token.
+
+        That part alone may occur in the text too, so it does not end the terminal.
+        """
+        constraints = [f"(?:{one}){before}" for one in form.constraints or [ANY_TEXT]]
+        return self._lark.terminal(constraints, without=self._notation.after_value)
+
+    def _closed_at(self, before: str) -> str:
+        """The rule for what follows such a terminal."""
+        if self._closed_in_tag is None:
+            self._closed_in_tag = self._lark.declare()
+            rest = self._notation.after_value.removeprefix(before)
+            self._define_closed(self._closed_in_tag, rest)
+        return self._closed_in_tag
 
     def _define_plain(self, name: str, text: str) -> None:
         """Defines the rule for a text and what ends it.

@@ -6,7 +6,7 @@ schema of an argument decides both how the grammar allows it to be written and h
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -102,13 +102,18 @@ def dump(value: Any) -> str:
 
 
 def parameters(
-    schema: Schema, *, plain_strings: bool, python_words: bool = False
+    schema: Schema,
+    *,
+    plain_strings: bool,
+    python_words: bool = False,
+    marked_strings: bool = False,
 ) -> list[Parameter]:
     """The arguments of an object schema that combines no others.
 
     Args:
         plain_strings: whether strings are written without quotes and escapes.
         python_words: whether `True` may be written for `true`, as many templates do.
+        marked_strings: whether each argument says of itself whether it is a string.
     """
     required = set(schema.get("required", ()))
     definitions = {"$defs": schema["$defs"]} if "$defs" in schema else {}
@@ -124,6 +129,8 @@ def parameters(
         if python_words and is_word:
             spellings = [pair for name in sorted(types) for pair in _WORDS[name].items()]
             forms = (Choice(dict(spellings)),)
+        if marked_strings:
+            forms = tuple(_apart(forms, resolved, definitions, types))
         type_name = next(iter(types)) if len(types) == 1 else "string"
         return Parameter(name, name in required, tuple(forms), whole, type_name, unlisted)
 
@@ -202,6 +209,33 @@ def _union(schema: Schema, definitions: Schema, types: frozenset[str]) -> Sequen
         ]
     # An unrestricted string includes all other forms.
     return [Plain()] if Plain() in forms else forms
+
+
+def _apart(
+    forms: Sequence[Form], schema: Schema, definitions: Schema, types: frozenset[str]
+) -> Iterator[Form]:
+    """The forms, each of which is either for strings only or for other values only."""
+    for form in forms:
+        if isinstance(form, Choice):
+            for wanted in (True, False):
+                values = {
+                    text: json for text, json in form.values.items() if wanted is (json[0] == '"')
+                }
+                if values:
+                    yield Choice(values)
+        else:
+            yield form
+    if Plain() in forms and types != {"string"}:
+        rest = {"type": sorted(types - {"string"})} if types and "type" in schema else {}
+        yield Json({**schema, **definitions, **rest})
+
+
+def for_strings(form: Form) -> bool:
+    """Whether a form that is not for both is for strings."""
+    match form:
+        case Choice(values):
+            return all(json[0] == '"' for json in values.values())
+    return isinstance(form, Plain)
 
 
 def _choice(values: Sequence[Any]) -> Choice:

@@ -212,9 +212,12 @@ class _TaggedArguments:
         self._begin_next = notation.separator + notation.before_key
         self._separator = notation.separator
         self._plain_closers = [closer for closer in endings(notation) if closer] or [self._closer]
+        self._marks_strings = notation.marks_strings
         self._tool = tool
         self._key = _key_pattern(notation, tool.parameters)
         self._current: Parameter | None = None
+        # Whether the current argument is a string, whose text can be sent as it arrives.
+        self._is_string = False
         self._first = True
         self.done = False
 
@@ -226,7 +229,7 @@ class _TaggedArguments:
     def read(self, text: str) -> tuple[str, str]:
         if self._current is None:
             return self._between(text)
-        if is_string(self._current):
+        if self._is_string:
             return self._plain(text)
         return self._whole(text, self._current)
 
@@ -243,13 +246,14 @@ class _TaggedArguments:
         match = self._key.match(text, at)
         if match is None:
             return "", text
-        return self._begin(match["key"]), text[match.end() :]
+        return self._begin(match["key"], match.groupdict().get("string")), text[match.end() :]
 
-    def _begin(self, key: str) -> str:
+    def _begin(self, key: str, marked: str | None) -> str:
         parameter = self._tool.parameter(key)
+        self._is_string = is_string(parameter) if marked is None else marked == "true"
         opening = "{" if self._first else ITEM_SEPARATOR
         self._current, self._first = parameter, False
-        quote = '"' if is_string(parameter) else ""
+        quote = '"' if self._is_string else ""
         return f"{opening}{dump(key)}{KEY_SEPARATOR}{quote}"
 
     def _plain(self, text: str) -> tuple[str, str]:
@@ -284,6 +288,10 @@ class _TaggedArguments:
                 at = text.find(closer, at + 1)
 
     def _value(self, parameter: Parameter, text: str) -> str | None:
+        if self._marks_strings:
+            choices = [form.values for form in parameter.forms if isinstance(form, Choice)]
+            found = next((values[text] for values in choices if text in values), None)
+            return found or (text if _is_json(text) else None)
         match parameter.forms:
             case (Json(),):
                 return text if _is_json(text) else None
@@ -311,6 +319,7 @@ def _name_pattern(notation: Notation, tools: Mapping[str, ReadableTool]) -> re.P
 
 def _key_pattern(notation: TaggedNotation, parameters: Sequence[Parameter]) -> re.Pattern[str]:
     after = re.escape(notation.after_key).replace(re.escape("{type}"), r"\w+")
+    after = after.replace(re.escape("{string}"), "(?P<string>true|false)")
     names = _names(p.name for p in parameters if p.unlisted is None)
     if any(p.unlisted for p in parameters):
         names = f"{names}|{TAGGED_NAME}"

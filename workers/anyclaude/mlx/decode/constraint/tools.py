@@ -122,8 +122,13 @@ class ToolCompiler:
 
     def _parameters(self, schema: Schema) -> list[Parameter]:
         match self._notation:
-            case TaggedNotation(plain_strings=plain_strings):
-                return parameters(schema, plain_strings=plain_strings, python_words=True)
+            case TaggedNotation(plain_strings=plain_strings, marks_strings=marks_strings):
+                return parameters(
+                    schema,
+                    plain_strings=plain_strings,
+                    python_words=True,
+                    marked_strings=marks_strings,
+                )
         # The other notations are read without knowing the arguments.
         return []
 
