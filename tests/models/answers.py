@@ -9,6 +9,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from anyclaude.messages.requests import Tool, ToolChoice
 from anyclaude.mlx.decode import BlockStream
+from anyclaude.mlx.decode.constraint import AnswerGrammar
 from anyclaude.worker.v1.worker_pb2 import BlockDelta, BlockStart, GenerateResponse
 from tests.models.families import encode
 
@@ -80,10 +81,16 @@ def answer(
     tool_choice: ToolChoice = ToolChoice(),  # noqa: B008 - frozen
     in_thinking: bool = False,
     cut: bool = False,
+    grammar: AnswerGrammar | None = None,
 ) -> Answer:
     """The answer whose text or tokens are `text`; stops where an engine would."""
     stream = BlockStream(
-        wrapper, tools, stop_sequences, tool_choice=tool_choice, in_thinking=in_thinking
+        wrapper,
+        tools,
+        stop_sequences,
+        tool_choice=tool_choice,
+        in_thinking=in_thinking,
+        grammar=grammar,
     )
     tokens = encode(wrapper, text) if isinstance(text, str) else text
     events: list[GenerateResponse] = []

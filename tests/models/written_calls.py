@@ -125,7 +125,8 @@ def _bare(value: Any, quote: str) -> str:
 
 
 def _parts(parts: Any) -> str:
-    return "".join(_example(part) if isinstance(part, Pattern) else part for part in parts)
+    texts = (_example(part) if isinstance(part, Pattern) else part for part in parts)
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def _example(part: Pattern) -> str:

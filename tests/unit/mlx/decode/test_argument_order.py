@@ -64,12 +64,15 @@ def written(wrapper: TokenizerWrapper, arguments: Mapping[str, Any]) -> str:
         body = notation.separator.join(
             notation.before_key
             + name
-            + notation.after_key.replace("{type}", TYPES.get(name, "string"))
+            + notation.after_key.replace("{type}", TYPES.get(name, "string")).replace(
+                "{string}", "true" if isinstance(value, str) else "false"
+            )
             + (value if plain and isinstance(value, str) else json.dumps(value, ensure_ascii=False))
             + notation.after_value
             for name, value in arguments.items()
         )
-    between = "".join("0" if isinstance(part, Pattern) else part for part in parts)
+    texts = ("0" if isinstance(part, Pattern) else part for part in parts)
+    between = "".join(text for text in texts if isinstance(text, str))
     after = notation.after_arguments
     after = after if isinstance(after, str) else "".join(map(str, after))
     call = f"{notation.before_name}Bash{between}{body}{after}"

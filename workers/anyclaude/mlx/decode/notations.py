@@ -26,7 +26,14 @@ class Pattern:
     regex: str
 
 
-Parts = tuple[str | Pattern, ...]
+@dataclass(frozen=True)
+class Perhaps:
+    """A part of a call that may be missing."""
+
+    text: str
+
+
+Parts = tuple[str | Pattern | Perhaps, ...]
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,10 @@ class JsonNotation:
     after_arguments: Parts
     # None if one call stands between a start marker and an end marker.
     section: Section | None = None
+    # Whether a space behind a comma or a colon may be missing.
+    compact: bool = False
+    # Whether a call is a message with a header, which ends the answer (`constraint/messages.py`).
+    is_message: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,8 @@ class TaggedNotation:
     separator: str = ""
     # Whether strings are written without quotes and escapes.
     plain_strings: bool = True
+    # Whether a closing tag ends a string whatever follows the tag.
+    ends_at_first_tag: bool = False
     section: Section | None = None
 
     @property
@@ -143,6 +156,8 @@ _GLM_VARIANTS: Final = ((_writes_lines, _GLM_LINES),)
 
 # Mistral's templates write ids of nine letters and digits.
 _ID: Final = Pattern("[a-zA-Z0-9]{9}")
+# The type of a message's content, in gpt-oss's headers.
+CONTENT_TYPE: Final = (Perhaps(" "), Perhaps("<|constrain|>"), Perhaps("json"))
 _LIST: Final = Section("[", ", ", "]")
 
 _GLM_TAGS: Final = TagDialect.of(
@@ -320,9 +335,16 @@ FAMILIES: Final[dict[str, Family]] = {
     # gpt-oss writes the recipient before or behind the channel, and the type of the content in
     # several ways.
     "harmony": Family(
+        JsonNotation(
+            "functions.",
+            (Perhaps("<|channel|>commentary"), *CONTENT_TYPE, "<|message|>"),
+            (),
+            compact=True,
+            is_message=True,
+        ),
         dialect=MarkedDialect.of(
             r"(?:functions\.)?(?P<name>[\w-]+)[^{}\n]{0,100}?<\|message\|>", r"(?:<\|call\|>)?"
-        )
+        ),
     ),
     "solar": Family(
         dialect=MarkedDialect.of(
@@ -364,6 +386,7 @@ FAMILIES: Final[dict[str, Family]] = {
             after_key='" string="{string}">',
             after_value="</｜DSML｜parameter>\n",
             after_arguments="</｜DSML｜invoke>\n",
+            ends_at_first_tag=True,
             section=Section(before_first="\n"),
         ),
         dialect=TagDialect.of(

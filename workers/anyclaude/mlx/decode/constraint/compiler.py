@@ -20,13 +20,14 @@ from anyclaude.mlx.decode.constraint.grammars import Grammars
 from anyclaude.mlx.decode.constraint.lark import Lark
 from anyclaude.mlx.decode.constraint.loosening import loosened, loosened_whole
 from anyclaude.mlx.decode.constraint.masks import Constraint, Plan, Trigger, mask_of
+from anyclaude.mlx.decode.constraint.messages import HEADER_END, HEADER_STARTS, message_rules
 from anyclaude.mlx.decode.constraint.reader import ConstrainedCallReader
 from anyclaude.mlx.decode.constraint.rules import any_call_rule
 from anyclaude.mlx.decode.constraint.schemas import Schema, closed
 from anyclaude.mlx.decode.constraint.tools import CompiledTool, ToolCompiler
 from anyclaude.mlx.decode.constraint.values import JsonValues
 from anyclaude.mlx.decode.constraint.wellformed import Problem, well_formed
-from anyclaude.mlx.decode.notations import Section, notation_of
+from anyclaude.mlx.decode.notations import CONTENT_TYPE, JsonNotation, Section, notation_of
 from anyclaude.mlx.lru import LRUCache
 from anyclaude.runtime.settings import GrammarSettings
 
@@ -40,6 +41,8 @@ class _Start(Enum):
     AT_CALL = auto()
     # The first token of the answer, or the first one after its thinking.
     AT_ANSWER = auto()
+    # The first token of the answer, whose messages of thinking are part of the grammar.
+    AT_THINKING = auto()
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,11 @@ class ConstraintCompiler:
         self._grammars = Grammars(tokenizer, limits)
         self.eos_token_ids = self._grammars.eos_token_ids
         self._notation = notation_of(tokenizer)
+        # Whether a grammar is active in the header of each message.
+        self._has_messages = isinstance(self._notation, JsonNotation) and self._notation.is_message
+        if self._has_messages and self._grammars.marker(HEADER_END) is None:
+            # The end of a header could not be told from text.
+            self._notation, self._has_messages = None, False
         self._tool_compiler = (
             None if self._notation is None else ToolCompiler(self._grammars, self._notation)
         )
@@ -119,7 +127,8 @@ class ConstraintCompiler:
         output = None if output_schema is None or forced else output_schema
         at_answer = None
         if forced or output is not None:
-            at_answer = self._grammar(_Start.AT_ANSWER, compiled, output, single=single)
+            start = _Start.AT_THINKING if may_think and self._has_messages else _Start.AT_ANSWER
+            at_answer = self._grammar(start, compiled, output, single=single)
         at_call = None
         if compiled and at_answer is None:
             at_call = self._grammar(_Start.AT_CALL, compiled, None, single=single)
@@ -145,7 +154,12 @@ class ConstraintCompiler:
         grammar = at_answer or at_call
         if grammar is None and not banned:
             return None
-        at_start = list(self._triggers(grammar, self._own_token(start)))
+        markers = [self._call_start()[1]]
+        if self._has_messages:
+            markers = [(token,) for token in self._header_starts()]
+        at_start = [one for marker in markers for one in self._triggers(grammar, marker)]
+        if self._has_messages and grammar is not None:
+            return self._message_plan(grammar, at_start, in_thinking=in_thinking)
         think_end = _tokens(self._tokenizer.think_end_tokens)
         thinking = at_start
         if at_answer is not None and think_end:
@@ -164,20 +178,47 @@ class ConstraintCompiler:
             on_failure=lambda: self._forget(grammar),
         )
 
+    def _message_plan(
+        self, grammar: LLMatcher, triggers: Sequence[Trigger], *, in_thinking: bool
+    ) -> Plan:
+        """The plan of an answer that is made of messages: a call always ends it."""
+        return Plan(
+            start=grammar,
+            start_thinking=None,
+            in_thinking=in_thinking,
+            free=triggers,
+            thinking=triggers,
+            single=True,
+            header_end=self._grammars.marker(HEADER_END),
+            on_failure=lambda: self._forget(grammar),
+        )
+
+    def _header_starts(self) -> Iterator[int]:
+        for text in HEADER_STARTS:
+            if (token := self._grammars.marker(text)) is not None:
+                yield token
+
     def _forget(self, failed: LLMatcher | None) -> None:
         """Compiles a grammar again for the next answer, after llguidance gave up on it in one."""
         for key, matcher in self._matchers.items():
             if matcher is failed:
                 self._matchers.discard(key)
 
-    def _own_token(self, marker: tuple[int, ...]) -> tuple[int, ...]:
-        """The tokens of a start marker that show its beginning.
+    def _call_start(self) -> tuple[str, tuple[int, ...]]:
+        """The start marker of calls as the grammar has it, and the tokens that show it.
 
-        If the marker has a token of its own behind other characters, it is that token, since those
-        characters may be part of another token.
+        If the marker has a token of its own behind other characters, the grammar begins at that
+        token, since the other characters may be part of a token before it or behind it.
         """
-        own = next((token for token in marker if self._grammars.is_marker(token)), None)
-        return marker if own in (None, marker[0]) else (own,)
+        text, tokens = (
+            self._tokenizer.tool_call_start,
+            _tokens(self._tokenizer.tool_call_start_tokens),
+        )
+        added = self._tokenizer.added_tokens_decoder
+        own = next((token for token in tokens if token in added), None)
+        if own is None or own == tokens[0]:
+            return text, tokens
+        return text[text.index(added[own].content) :], (own,)
 
     def _triggers(self, grammar: LLMatcher | None, marker: tuple[int, ...]) -> Iterator[Trigger]:
         """The start marker of a call as a trigger, if the grammar begins with it."""
@@ -250,6 +291,8 @@ class ConstraintCompiler:
         single: bool,
     ) -> str:
         lark = self._grammars.new()
+        if self._has_messages:
+            return lark.text(self._messages(lark, start, tools, document))
         options = []
         if tools:
             at_answer = start is _Start.AT_ANSWER
@@ -263,19 +306,38 @@ class ConstraintCompiler:
         lead = '("\\n" | "\\n\\n")?' if thinks else ""
         return lark.text(f"{lead} ({' | '.join(options)})")
 
+    def _messages(
+        self, lark: Lark, start: _Start, tools: Sequence[CompiledTool], document: Schema | None
+    ) -> str:
+        """The rule for a message's header, and for the call or the document behind it."""
+        channels = {
+            _Start.AT_CALL: ("analysis", "commentary", "final"),
+            _Start.AT_THINKING: ("analysis",),
+            _Start.AT_ANSWER: (),
+        }
+        return message_rules(
+            lark,
+            self._any_call(lark, tools) if tools else "",
+            "" if document is None else JsonValues(lark, document).rule(document),
+            channels=channels[start],
+            content_type=lark.parts(CONTENT_TYPE),
+        )
+
+    def _any_call(self, lark: Lark, tools: Sequence[CompiledTool]) -> str:
+        notation, compiler = self._notation, self._tool_compiler
+        assert notation is not None
+        assert compiler is not None
+        return any_call_rule(lark, notation, [compiler.rule(tool, lark) for tool in tools])
+
     def _region(
         self, lark: Lark, tools: Sequence[CompiledTool], *, single: bool, at_call: bool
     ) -> str:
         """The rule for calls from the start marker to the end marker."""
-        notation, compiler = self._notation, self._tool_compiler
+        notation = self._notation
         assert notation is not None
-        assert compiler is not None
-        rules = [compiler.rule(tool, lark) for tool in tools]
-        call, section = any_call_rule(lark, notation, rules), notation.section or Section()
+        call, section = self._any_call(lark, tools), notation.section or Section()
         more = f"({lark.literal(section.between)} {call})*" if notation.section else ""
-        marker = self._tokenizer.tool_call_start
-        if at_call:
-            marker = marker[marker.find(lark.first_marker(marker)) :]
+        marker = self._call_start()[0] if at_call else self._tokenizer.tool_call_start
         start = lark.literal(marker + section.before_first)
         end = lark.literal(section.after_last + (self._tokenizer.tool_call_end or ""))
         return lark.rule(f"{start} {call} {'' if single else more} {end}")

@@ -16,6 +16,7 @@ from anyclaude.mlx.adapter import TokenizerWrapper, tokenizer_json
 from anyclaude.mlx.decode.constraint.failures import reason_of
 from anyclaude.mlx.decode.constraint.lark import Lark
 from anyclaude.mlx.decode.constraint.masks import mask_of, mask_words
+from anyclaude.mlx.decode.notations import JsonNotation, notation_of
 from anyclaude.runtime.settings import GrammarSettings
 
 # Normalizers that change how a character is encoded.
@@ -27,6 +28,8 @@ class Grammars:
 
     def __init__(self, tokenizer: TokenizerWrapper, limits: GrammarSettings) -> None:
         self._limits = limits
+        notation = notation_of(tokenizer)
+        self._compact = isinstance(notation, JsonNotation) and notation.compact
         self.max_enum_values = limits.max_enum_values
         self.eos_token_ids = frozenset(int(token) for token in tokenizer.eos_token_ids)
         self._tokenizer = LLTokenizer(
@@ -48,11 +51,11 @@ class Grammars:
 
     def new(self) -> Lark:
         """A grammar to be written."""
-        return Lark(self._markers)
+        return Lark(self._markers, compact=self._compact)
 
-    def is_marker(self, token_id: int) -> bool:
-        """Whether a token is a marker, which is never part of a text."""
-        return token_id in self._markers.values()
+    def marker(self, text: str) -> int | None:
+        """The token of a marker; None if it has none of its own."""
+        return self._markers.get(text)
 
     def matcher(self, text: str) -> LLMatcher | str:
         """The compiled grammar, or why there is none."""

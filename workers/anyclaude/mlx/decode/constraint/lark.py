@@ -13,7 +13,7 @@ from llguidance import regex_to_lark
 
 from anyclaude.mlx.decode.constraint.parameters import ITEM_SEPARATOR, KEY_SEPARATOR
 from anyclaude.mlx.decode.constraint.schemas import Schema
-from anyclaude.mlx.decode.notations import Parts, Pattern
+from anyclaude.mlx.decode.notations import Parts, Pattern, Perhaps
 
 ANY_TEXT = "(?s:.*)"
 
@@ -21,11 +21,13 @@ ANY_TEXT = "(?s:.*)"
 class Lark:
     """One grammar that is being written."""
 
-    def __init__(self, markers: Mapping[str, int]) -> None:
+    def __init__(self, markers: Mapping[str, int], *, compact: bool = False) -> None:
         """
         Args:
             markers: the id of each text that is a token of its own.
+            compact: whether a space behind a comma or a colon of JSON may be missing.
         """
+        self._compact = compact
         self._markers = markers
         self._split = re.compile("(" + "|".join(map(re.escape, _longest_first(markers))) + ")")
         self._rules: list[str] = []
@@ -50,10 +52,19 @@ class Lark:
         return match[0] if match else ""
 
     def parts(self, parts: Parts) -> str:
-        return " ".join(
-            f"/{regex_to_lark(part.regex)}/" if isinstance(part, Pattern) else self.literal(part)
-            for part in parts
-        )
+        return " ".join(map(self._part, parts))
+
+    def _part(self, part: str | Pattern | Perhaps) -> str:
+        match part:
+            case Pattern(regex):
+                return f"/{regex_to_lark(regex)}/"
+            case Perhaps(text):
+                return f"({self.literal(text)})?"
+        return self.literal(part)
+
+    def separator(self, text: str) -> str:
+        """The grammar items for a comma or a colon of JSON."""
+        return f"/{text}?/" if self._compact else self.literal(text)
 
     def rule(self, body: str, attributes: str = "") -> str:
         """Adds a rule and returns its name."""
@@ -88,8 +99,9 @@ class Lark:
         """Adds a rule for JSON that fits `schema`."""
         options: dict[str, Any] = {
             "whitespace_flexible": False,
-            "item_separator": ITEM_SEPARATOR,
-            "key_separator": KEY_SEPARATOR,
+            # Both are regular expressions.
+            "item_separator": ITEM_SEPARATOR + "?" * self._compact,
+            "key_separator": KEY_SEPARATOR + "?" * self._compact,
             "lenient": True,
         }
         return self.rule("%json " + json.dumps({**schema, "x-guidance": options}))

@@ -76,6 +76,8 @@ class Plan:
         in_thinking: whether the prompt has already opened a thinking block.
         free, thinking: the triggers in these phases.
         single: whether one call ends the answer.
+        header_end: the token that ends a message's header; if the grammar ends with it, the
+            message's text is free.
         banned: tokens that are forbidden while no grammar is active.
         ends: the tokens that end an answer; if tokens are banned, none of these may come first.
         on_failure: is called if llguidance gives up on a grammar. Copies of a matcher share their
@@ -88,6 +90,7 @@ class Plan:
     free: Sequence[Trigger]
     thinking: Sequence[Trigger]
     single: bool
+    header_end: int | None = None
     banned: Sequence[int] = ()
     ends: Sequence[int] = ()
     on_failure: Callable[[], None] = lambda: None
@@ -250,8 +253,14 @@ class Constraint:
             return
         if not self._matcher.consume_token(token_id) or self._has_failed():
             self._lose()
-        elif self._matcher.is_stopped() and self._plan.start is None and not self._plan.single:
+        elif self._matcher.is_stopped() and self._is_free_after(token_id):
             self._matcher, self._phase = None, Phase.FREE
+
+    def _is_free_after(self, token_id: int) -> bool:
+        """Whether the answer goes on without a grammar after one that ended with this token."""
+        if self._plan.header_end is not None:
+            return token_id == self._plan.header_end
+        return self._plan.start is None and not self._plan.single
 
     def _has_failed(self) -> bool:
         return self._matcher is not None and bool(self._matcher.is_error())

@@ -153,6 +153,9 @@ class _Group:
         is_string = "true" if for_strings(form) else "false"
         after_key = self._notation.after_key.replace("{type}", parameter.type_name)
         after_key = after_key.replace("{string}", is_string)
+        if self._notation is JSON_MEMBERS:
+            quote, colon = quoted('"'), self._lark.separator(KEY_SEPARATOR)
+            return f"{self._key(parameter)} {quote} {colon}"
         return f"{self._key(parameter)} {self._lark.literal(after_key)}"
 
     def _key(self, parameter: Parameter) -> str:
@@ -182,6 +185,8 @@ class _Group:
         lark, notation = self._lark, self._notation
         after = lark.literal(after_value)
         begin = lark.literal(notation.separator + notation.before_key)
+        if notation is JSON_MEMBERS:
+            begin = f"{lark.separator(notation.separator)} {lark.literal(notation.before_key)}"
         end = lark.literal(notation.after_arguments)
         options = self._continued(f"{after} {begin}", f"{after} {end}")
         lark.define_with_bits(name, options)
@@ -255,10 +260,11 @@ class _Group:
 def endings(notation: TaggedNotation) -> tuple[str, str]:
     """The texts that end a plain value: as the last argument, and with an argument after it.
 
-    Both are empty if one of them begins with the other, so that they cannot be told apart.
+    Both are empty if the closing tag alone ends a value, or if one of them begins with the other,
+    so that they cannot be told apart.
     """
     end = notation.after_value + notation.after_arguments
     begin = notation.after_value + notation.separator + notation.before_key
-    if end.startswith(begin) or begin.startswith(end):
+    if notation.ends_at_first_tag or end.startswith(begin) or begin.startswith(end):
         return "", ""
     return end, begin

@@ -30,6 +30,7 @@ from anyclaude.mlx.decode.notations import (
     Notation,
     Parts,
     Pattern,
+    Perhaps,
     TaggedNotation,
 )
 
@@ -331,7 +332,16 @@ def _names(names: Iterable[str]) -> str:
 
 
 def _pattern(parts: Parts) -> str:
-    return "".join(p.regex if isinstance(p, Pattern) else re.escape(p) for p in parts)
+    return "".join(map(_part_pattern, parts))
+
+
+def _part_pattern(part: str | Pattern | Perhaps) -> str:
+    match part:
+        case Pattern(regex):
+            return regex
+        case Perhaps(text):
+            return f"(?:{re.escape(text)})?"
+    return re.escape(part)
 
 
 def _is_json(text: str) -> bool:

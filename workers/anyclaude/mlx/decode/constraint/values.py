@@ -117,6 +117,9 @@ class _Values:
             self._lark.define(name, " | ".join(map(self.rule, alternatives)))
         return self._named[key]
 
+    def _comma(self) -> str:
+        return quoted(self.separator)
+
     def _array(self, schema: Schema) -> str:
         first, items = schema.get("prefixItems", []), schema.get("items", True)
         least, most = schema.get("minItems") or 0, schema.get("maxItems")
@@ -127,7 +130,7 @@ class _Values:
         if most is None or most > len(first):
             tail = self._items(items, len(first), least, most)
         for at in reversed(range(len(first))):
-            comma = f"{quoted(self.separator)} " if at else ""
+            comma = f"{self._comma()} " if at else ""
             tail = f"{comma}{self.rule(first[at])} {tail}"
             tail = f"({tail})?" if at >= least else tail
         return self._lark.rule(f'"[" {tail} "]"')
@@ -137,7 +140,7 @@ class _Values:
         item, alone = self.rule(items), not before
         fewest = max(least - before - alone, 0)
         limit = "" if most is None else str(most - before - alone)
-        comma = quoted(self.separator)
+        comma = self._comma()
         more = "" if limit == "0" else f"({comma} {item}){{{fewest},{limit}}}"
         if not alone:
             return more
@@ -256,6 +259,9 @@ class JsonValues(_Values):
 
     def _object(self, members: list[Parameter]) -> str:
         return json_object(self._lark, members, self.rule)
+
+    def _comma(self) -> str:
+        return self._lark.separator(self.separator)
 
     def _any_value(self) -> str:
         return self._lark.json({})
