@@ -17,7 +17,6 @@ RED: Final = frozenset(
         "LFM2-8B-A1B",
         "Mistral-Small-3.2-24B-Instruct-2506",
         "deepseek-ai-DeepSeek-V3.1",
-        "deepseek-ai-DeepSeek-V3.2",
         "openai-gpt-oss-120b",
     }
 )
