@@ -162,3 +162,20 @@ def test_text_beside_a_call_stays_text(beside: str, later: bool) -> None:
     assert text.count("I look around.") == 1
     assert text.index("I look around.") < text.index("[CALL]")
     assert "I look around.[/THINK]" not in text
+
+
+def test_a_template_that_prints_one_call_of_a_turn_gets_one_in_each() -> None:
+    """Where a template silently drops all calls but the first, each gets a turn of its own."""
+    first = _CALLS.replace("m.tool_calls or []", "(m.tool_calls or [])[:1]")
+    template = f"{_TURN}{{{{ m.content }}}}{first}{_END}"
+    wrapper = wrap(byte_level(), template, ["<|im_start|>", "<|im_end|>"])
+    asked = request(
+        user("a"),
+        assistant("Both.", call("t1", "first-call"), call("t2", "second-call")),
+        user(result("t1", "first-result"), result("t2", "second-result")),
+        tools=[BASH],
+    )
+    text = wrapper.decode(PromptRenderer(wrapper).render(asked).token_ids.tolist())
+    parts = ["Both.", "first-call", "first-result", "second-call", "second-result"]
+    assert [text.count(part) for part in parts] == [1] * 5
+    assert parts == sorted(parts, key=text.index)

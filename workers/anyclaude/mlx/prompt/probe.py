@@ -1,11 +1,11 @@
 """Finds out by rendering what a chat template supports, once, when the model is loaded.
 
 For each field of the dialect there is a short conversation that needs it. The template accepts it
-if it raises nothing and prints every text in order: some templates silently drop what they do not
-know. `can_continue` tests whether a rendering can be continued (`continuation.py`): random
-conversations with every kind of turn grow by one turn at a time, with the shortest possible digest,
-and each continued text must equal the text of a whole rendering. If one differs, this model's
-conversations are always rendered whole.
+if it raises nothing and prints every text in order, and as many calls as it can: some templates
+silently drop what they do not know. `can_continue` tests whether a rendering can be continued
+(`continuation.py`): random conversations with every kind of turn grow by one turn at a time, with
+the shortest possible digest, and each continued text must equal the text of a whole rendering. If
+one differs, this model's conversations are always rendered whole.
 """
 
 import random
@@ -45,7 +45,10 @@ def _calls(*numbers: int, **also: str) -> TemplateMessage:
         {
             "id": f"toolu_probe{number}",
             "type": "function",
-            "function": {"name": "lookup", "arguments": {"word": "apple", "exact": True}},
+            "function": {
+                "name": "lookup",
+                "arguments": {"word": f"probe-word-{number}", "exact": True},
+            },
         }
         for number in numbers
     ]
@@ -112,13 +115,13 @@ def find_dialect(template: Template) -> Dialect:
         Dialect(object_arguments=arguments, any_tool_id=any_id)
         for arguments, any_id in product((True, False), repeat=2)
     ]
-    dialect = next((one for one in variants if _accepts(template, one, _CALLED)), Dialect())
+    dialect = max(variants, key=lambda one: _support(template, one, _CALLED))
     for need, conversation in _NEEDS.items():
         without = replace(dialect, **{need: False})
         now, then = (_support(template, one, conversation) for one in (dialect, without))
         # Thinking may be dropped later, and text that was added to it would be lost.
         is_last_resort = need == "thinking_and_text_with_call"
-        settles_it = (now, then) == (_Support.REFUSED, _Support.IN_ORDER)
+        settles_it = (now[0], then[0]) == (_Support.REFUSED, _Support.IN_ORDER)
         if then > now and (settles_it or not is_last_resort):
             dialect = without
     return dialect
@@ -152,19 +155,19 @@ class _Support(IntEnum):
     IN_ORDER = 3
 
 
-def _support(template: Template, dialect: Dialect, conversation: Conversation) -> _Support:
+def _support(
+    template: Template, dialect: Dialect, conversation: Conversation
+) -> tuple[_Support, int]:
+    """What the template makes of the texts, and how many of the calls it prints."""
     text = _try(template, dialect.adapt(conversation), answer=True)
     if text is None:
-        return _Support.REFUSED
+        return _Support.REFUSED, 0
+    calls = sum(word in text for word in _words(conversation))
     if _in_order(text, _texts(conversation)):
-        return _Support.IN_ORDER
+        return _Support.IN_ORDER, calls
     if all(words in text for words in _texts(conversation)):
-        return _Support.TEXTS_MOVED
-    return _Support.TEXTS_LOST
-
-
-def _accepts(template: Template, dialect: Dialect, conversation: Conversation) -> bool:
-    return _support(template, dialect, conversation) is _Support.IN_ORDER
+        return _Support.TEXTS_MOVED, calls
+    return _Support.TEXTS_LOST, calls
 
 
 def _try(template: Template, messages: list[TemplateMessage], answer: bool) -> str | None:
@@ -177,6 +180,13 @@ def _try(template: Template, messages: list[TemplateMessage], answer: bool) -> s
 def _texts(conversation: Conversation) -> Iterator[str]:
     yield from conversation.leading
     yield from (message["content"] for message in conversation.messages)
+
+
+def _words(conversation: Conversation) -> Iterator[str]:
+    """The texts in the arguments of calls."""
+    for message in conversation.messages:
+        for call in message.get("tool_calls", ()):
+            yield call["function"]["arguments"]["word"]
 
 
 def _in_order(text: str, words: Iterator[str]) -> bool:
