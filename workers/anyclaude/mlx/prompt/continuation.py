@@ -103,47 +103,6 @@ class Continuation:
         rendering = Rendering(adapted.exact, text, digest, digest_text)
         return self._digested(rendering, adapted.messages, tools, variables)
 
-    def content_offset(
-        self,
-        rendering: Rendering,
-        adapted: AdaptedMessages,
-        index: int,
-        tools: Tools,
-        variables: Variables,
-    ) -> int | None:
-        """The offset in characters at which the content of a message stands in a rendering.
-
-        The messages, or the digest if it ends with the same ones, are rendered with a mark in
-        that content. What a template prints for a message may depend on later ones, so no count of
-        messages shows the place.
-
-        Args:
-            rendering: that of all messages.
-            index: the place of the message among them.
-
-        Returns:
-            None if the mark changes what the template prints.
-        """
-        after = [self._template.protected(message) for message in adapted.messages[index:]]
-        if not after:
-            return None
-        messages, text = rendering.digest, rendering.digest_text
-        if messages[-len(after) :] != after:
-            before = [self._template.protected(message) for message in adapted.messages[:index]]
-            messages, text = [*before, *after], rendering.text
-        content = after[0]["content"]
-        blank = len(content) - len(content.lstrip())
-        marked = f"{content[:blank]}{self._control.end}{content[blank:]}"
-        messages = [*messages[: -len(after)], {**after[0], "content": marked}, *after[1:]]
-        try:
-            shown = self._template.apply(messages, tools, variables)
-        except TemplateRefused:
-            return None
-        head, _, tail = shown.partition(self._control.end)
-        if head + tail != text or not rendering.text.endswith(tail):
-            return None
-        return len(rendering.text) - len(tail)
-
     def _digested(
         self,
         rendering: Rendering,

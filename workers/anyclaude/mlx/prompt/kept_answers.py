@@ -31,10 +31,16 @@ class AnswerEnd:
 
     # The number of messages up to it.
     messages: int
+    # The number of message ends before it in the template's rendering.
+    ends: int
+    # The text with which the template opens the answer.
+    header: str
     # The number of tokens up to it.
     tokens: int
     # Whether its last token ends it. Otherwise the next turn's first token does.
     is_closed: bool
+    # The number of messages that the dialect makes of it.
+    parts: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +115,7 @@ class _Head:
     start: str
     items: str
     cut_points: tuple[int, ...]
-    answers: tuple[tuple[int, int, bool], ...]
+    answers: tuple[tuple[int, int, str, int, bool, int], ...]
 
 
 _HEAD: Final[TypeAdapter[Any]] = TypeAdapter(_Head)

@@ -134,10 +134,7 @@ class PromptRenderer:
         # Entries are grouped by the start of the conversation.
         self._cache: RenderCache[_Rendered] = RenderCache(_CACHE_BYTES)
         openers = self._encoder.control_ids(self._turns.openers - self._turns.closers)
-        closers = self._encoder.control_ids(self._turns.closers)
-        self._spliced = (
-            SplicedTurns(spliced_bytes, openers, closers, stored) if spliced_bytes else None
-        )
+        self._spliced = SplicedTurns(spliced_bytes, openers, stored) if spliced_bytes else None
         self._spliced_on_request = spliced_on_request
         self._dates = PinnedDates(stored, clock) if self._template.reads_clock else None
         self._starts: LRUCache[bytes, _Start] = LRUCache(_CACHED_STARTS)
@@ -263,15 +260,7 @@ class PromptRenderer:
         if spliced is None or _is_unfinished(adapted.messages):
             return Prompt(encoded.token_ids, cut_points, stable_tokens)
         items = [digest(message) for message in adapted.exact]
-
-        def content_offset(index: int) -> int | None:
-            return self._continuation.content_offset(
-                rendering, adapted, index, start.tools, start.variables
-            )
-
-        position = spliced.position(
-            start.digest, items, encoded, content_offset, cut_points, stable_tokens
-        )
+        position = spliced.position(start.digest, items, encoded, cuts, cut_points, stable_tokens)
         return Prompt(position.token_ids, position.cut_points, stable_tokens, position)
 
     def keep_answer(self, position: AnswerPosition, generated: TokenArray, answer: Message) -> None:

@@ -11,13 +11,13 @@ Invariants:
 - The tokens after the last spliced answer are exactly those that the template renders.
 """
 
-from bisect import bisect_right
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
+from anyclaude.mlx.prompt.cuts import Cut
 from anyclaude.mlx.prompt.kept_answers import AnswerEnd, KeptAnswers
 from anyclaude.mlx.prompt.pieces import Encoded
 from anyclaude.mlx.prompt.render_cache import Entry, RenderCache
@@ -40,6 +40,9 @@ class AnswerPosition:
     items: list[bytes]
     # The spliced answers that the prompt contains.
     answers: tuple[AnswerEnd, ...]
+    # As in `AnswerEnd`, for the answer to come.
+    ends: int
+    header: str
 
 
 class SplicedTurns:
@@ -49,18 +52,15 @@ class SplicedTurns:
         self,
         limit_bytes: int,
         openers: Collection[int] = (),
-        closers: Collection[int] = (),
         stored: StoredFolder | None = None,
     ) -> None:
         """
         Args:
             limit_bytes: for the answers that are kept, in memory and again on disk.
             openers: the tokens that begin a turn and end none.
-            closers: the tokens with which the template ends a turn.
             stored: where they survive a restart; None keeps them in memory only.
         """
         self._openers = openers
-        self._closers = closers
         self._stored = stored
         self._cache: RenderCache[KeptAnswers] = RenderCache(limit_bytes, _MAX_CONVERSATIONS)
 
@@ -93,7 +93,7 @@ class SplicedTurns:
         start: bytes,
         items: list[bytes],
         encoded: Encoded,
-        content_offset: Callable[[int], int | None],
+        cuts: Sequence[Cut],
         cut_points: tuple[int, ...],
         stable_tokens: int,
     ) -> AnswerPosition:
@@ -103,11 +103,13 @@ class SplicedTurns:
             start: the digest of what the conversation shares with others.
             items: the digests of its messages.
             encoded: the prompt as the template renders it.
-            content_offset: the offset in `encoded.text` at which the content of a message
-                stands, by the message's index; None if it is not known.
+            cuts: all ends of messages in `encoded`.
             cut_points, stable_tokens: those of the prompt without splicing.
         """
-        rendered = AnswerPosition(encoded.token_ids, cut_points, start, items, answers=())
+        header = _first_line(encoded.text[cuts[-1].characters :]) if cuts else ""
+        rendered = AnswerPosition(
+            encoded.token_ids, cut_points, start, items, answers=(), ends=len(cuts), header=header
+        )
         common, entry = self._cache.find(start, items)
         if entry is None:
             return rendered
@@ -118,20 +120,16 @@ class SplicedTurns:
         if not answers or not np.array_equal(computed.token_ids[:stable_tokens], stable):
             return rendered
         last = answers[-1]
-        own_end = int(computed.token_ids[last.tokens - 1]) if last.is_closed else None
-        offset = content_offset(last.messages)
-        rendered_end = None if offset is None else self._rendered_end(own_end, encoded, offset)
+        rendered_end = self._rendered_end(last, computed, encoded, cuts)
         if rendered_end is None:
             return rendered
         shift = last.tokens - rendered_end
         kept = (cut for cut in computed.cut_points if cut <= last.tokens)
         moved = (cut + shift for cut in cut_points if cut > rendered_end)
-        # The template may close an answer with another token than the model.
-        closed = int(last.is_closed)
-        own = computed.token_ids[: last.tokens - closed]
+        rest = encoded.token_ids[rendered_end:]
         return replace(
             rendered,
-            token_ids=np.concatenate([own, encoded.token_ids[rendered_end - closed :]]),
+            token_ids=np.concatenate([computed.token_ids[: last.tokens], rest]),
             cut_points=(*kept, *moved),
             answers=answers,
         )
@@ -145,12 +143,17 @@ class SplicedTurns:
             answer: the digests of the messages that the dialect makes of it, as the client will
                 send it back.
         """
+        if not position.ends:
+            # The answer could not be found in a later rendering.
+            return
         is_closed = int(generated[-1]) not in self._openers
         if not is_closed:
             generated = generated[:-1]
         token_ids = np.concatenate([position.token_ids, generated])
         items = [*position.items, *answer]
-        end = AnswerEnd(len(items), len(token_ids), is_closed)
+        end = AnswerEnd(
+            len(items), position.ends, position.header, len(token_ids), is_closed, len(answer)
+        )
         kept = KeptAnswers(
             position.start, items, token_ids, position.cut_points, (*position.answers, end)
         )
@@ -158,20 +161,25 @@ class SplicedTurns:
         if self._stored is not None:
             self._stored.update({kept.name: kept}, drop=displaced)
 
-    def _rendered_end(self, own_end: int | None, encoded: Encoded, offset: int) -> int | None:
-        """The token offset at which an answer ends in `encoded`; None if it is not found.
-
-        Args:
-            own_end: the token with which the model ended it; None if the next turn's first token
-                does.
-            offset: the offset in characters of the content of the message after it.
-        """
-        last = bisect_right(encoded.offsets, offset) - 1
-        before = encoded.token_ids[: encoded.starts[last]]
-        openers = np.flatnonzero(np.isin(before, list(self._openers)))
-        if own_end is None:
-            return int(openers[-1]) if len(openers) else None
-        ends = np.flatnonzero(np.isin(before, [own_end, *self._closers]))
-        if not len(ends) or np.count_nonzero(openers > ends[-1]) > 1:
+    def _rendered_end(
+        self, answer: AnswerEnd, computed: KeptAnswers, encoded: Encoded, cuts: Sequence[Cut]
+    ) -> int | None:
+        """The token offset at which the answer ends in `encoded`; None if it is not found."""
+        end = answer.ends - 1 + answer.parts
+        if not 0 < answer.ends <= end < len(cuts):
             return None
-        return int(ends[-1]) + 1
+        first, last = cuts[answer.ends - 1], cuts[end]
+        if not encoded.text.startswith(answer.header, first.characters):
+            return None
+        if not answer.is_closed:
+            return last.tokens if self._opens_at(encoded, last.tokens) else None
+        rendered = encoded.token_ids[first.tokens : last.tokens]
+        ends = np.flatnonzero(rendered == computed.token_ids[answer.tokens - 1])
+        return first.tokens + int(ends[-1]) + 1 if len(ends) else None
+
+    def _opens_at(self, encoded: Encoded, token: int) -> bool:
+        return token < len(encoded.token_ids) and int(encoded.token_ids[token]) in self._openers
+
+
+def _first_line(text: str) -> str:
+    return text[: text.find("\n") + 1] or text
