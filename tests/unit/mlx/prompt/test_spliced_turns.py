@@ -112,8 +112,10 @@ def test_an_answer_that_was_changed_on_its_way_is_not_put_back() -> None:
     """An answer that reports a failed call is rendered, so that the model reads the report."""
     talk = talking(spliced=True)
     first = talk.send(body(random.Random(1), thinking=False), "<tool_call>\nnonsense\n</tool_call>")
-    assert "call" in first.content[0]["text"]
-    reported = first.next(user("Try again."))
+    failed = first.content[-1]
+    assert failed["name"].startswith("unreadable_call")
+    result = {"type": "tool_result", "tool_use_id": failed["id"], "is_error": True}
+    reported = first.next({"role": "user", "content": [{**result, "content": "No such tool."}]})
     plain = talking().renderer.render(_request(reported))
 
     assert talk.renderer.render(_request(reported)).token_ids.tolist() == plain.token_ids.tolist()
