@@ -16,7 +16,6 @@ from tests.models.requests import user
 
 _MEGABYTE: Final = 1024 * 1024
 _BASH_CALL: Final = {"type": "tool_use", "id": 7, "name": "Bash", "input": {}}
-_IMAGE: Final = {"type": "image", "source": {"type": "url", "url": "http://127.0.0.1/a.png"}}
 _TOO_LONG: Final = "This model's maximum context length is 4096 tokens. However, you requested "
 
 
@@ -161,11 +160,11 @@ def _killed(stage: Stage) -> str:
 def _killed_twice(stage: Stage) -> str:
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(stage.post, max_tokens=100_000)
-        for _ in range(2):
-            stage.wait_running()
-            stage.kill_worker()
-            stage.recovered()
-        return answer.result()
+        first = stage.kill_at_work(other_than=0)
+        stage.kill_at_work(other_than=first)
+        shown = answer.result()
+    stage.recovered()
+    return shown
 
 
 def _cut(stage: Stage) -> str:
@@ -217,10 +216,15 @@ _WRONG = Chapter(
             ),
         ),
         Example(
-            "A block that the local model cannot read",
-            "The request contains an image or a document, which mlx-lm's text models cannot read.",
-            "Remove the block, or choose a mode whose server reads it: `anyclaudectl mode`.",
-            lambda stage: stage.ask("POST", "/v1/messages", json=body(user(_IMAGE))),
+            "A coding of the body that is unknown",
+            "`content-encoding` names another coding than gzip, deflate, br and zstd.",
+            "Send the body without it.",
+            lambda stage: stage.ask(
+                "POST",
+                "/v1/messages",
+                content=b"{}",
+                headers={"content-encoding": "compress"},
+            ),
         ),
         Example(
             "The prompt is too long",

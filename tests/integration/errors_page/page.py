@@ -29,7 +29,7 @@ test checks that it is up to date. Ids, addresses and paths are replaced by fixe
 - After a stream has started with 200, an error is an event, and it is the last one.
 - In mode `claude`, and from any server that speaks the Messages API, errors arrive exactly as that
   server wrote them.
-- There is no 415: a body is read as JSON whatever its `content-type` is.
+- A body is read as JSON whatever its `content-type` is.
 
 | Status | `error.type` |
 |---|---|
@@ -38,6 +38,7 @@ test checks that it is up to date. Ids, addresses and paths are replaced by fixe
 _BESIDE: Final = {
     405: "invalid_request_error",
     408: "timeout_error",
+    415: "invalid_request_error",
     503: "overloaded_error` or `api_error",
 }
 

@@ -175,11 +175,23 @@ class Stage:
             yield
 
     def kill_worker(self) -> None:
-        os.kill(self.service.worker("mlx").pid, signal.SIGKILL)
+        """Kills the MLX worker."""
+        pid = self.service.worker("mlx").pid
+        # A worker that does not run has the pid 0, which means our own process group.
+        assert pid
+        os.kill(pid, signal.SIGKILL)
 
-    def wait_running(self) -> None:
-        """Waits until the local model works on one request."""
-        self.service.poll(lambda status: status.running_requests == 1)
+    def kill_at_work(self, other_than: int) -> int:
+        """Kills the MLX worker once it works on one request, and returns its pid."""
+
+        def pid_of(status: control_pb2.Status) -> int:
+            return next(int(worker.pid) for worker in status.workers if worker.name == "mlx")
+
+        status = self.service.poll(
+            lambda status: status.running_requests == 1 and pid_of(status) not in (0, other_than)
+        )
+        os.kill(pid_of(status), signal.SIGKILL)
+        return pid_of(status)
 
     def recovered(self) -> None:
         """Waits until the local model responds again."""

@@ -67,7 +67,7 @@ def refusal(answer: httpx.Response, status: int, kind: str) -> str:
         (json.dumps(body()).encode(), "messages"),
         (json.dumps(body({"role": "robot", "content": "hi"})).encode(), "messages.0.role"),
         (json.dumps(body(user("hi"), temperature=9)).encode(), "temperature"),
-        (json.dumps(body(user({"type": "image", "source": {}}))).encode(), "messages.0.content.0"),
+        (json.dumps(body(user({"text": "hi"}))).encode(), "messages.0.content"),
     ],
 )
 def test_a_malformed_request_is_named(http: httpx.Client, content: bytes, named: str) -> None:

@@ -40,7 +40,7 @@ def test_the_page_is_the_generated_one(answered: Mapping[str, str], written: str
 def test_every_status_has_an_example(written: str) -> None:
     """Each status of the API in our table is on the page."""
     shown = {int(status) for status in re.findall(r"^HTTP/1.1 (\d+)$", written, re.MULTILINE)}
-    assert shown == {200, 405, 408, 503, *TYPE_BY_STATUS}
+    assert shown == {200, 405, 408, 415, 503, *TYPE_BY_STATUS}
 
 
 def _waits(written: str) -> Iterator[str]:
