@@ -5,11 +5,8 @@ import functools
 import random
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from datetime import datetime
+from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
-from unittest.mock import patch
 
 import pytest
 from mlx_lm.tokenizer_utils import TokenizerWrapper
@@ -282,17 +279,9 @@ def answer_rendered_differently(rng: random.Random) -> Outcome:
 
 
 def template_varied(rng: random.Random) -> Outcome:
-    with today(19):
-        talk = headed("strftime_now('%d')")
-        last = conversation(talk, rng, 1)
-    with today(20 + rng.randrange(9)):
-        return talk.send(last.next(user(sentence(rng))))
-
-
-def today(day: int) -> AbstractContextManager[object]:
-    """Sets the date that templates print."""
-    clock = SimpleNamespace(now=lambda: datetime(2026, 11, day))
-    return patch("transformers.utils.chat_template_utils.datetime", clock)
+    # A date would not differ: it is pinned for the life of a conversation.
+    talk = headed("messages | length")
+    return talk.send(conversation(talk, rng, 1).next(user(sentence(rng))))
 
 
 def forgotten(rng: random.Random) -> Outcome:
