@@ -8,14 +8,14 @@ from typing import Any
 
 from anyclaude.mlx.adapter import TokenizerWrapper
 from anyclaude.mlx.decode.constraint import AnswerGrammar, ArgumentsPiece, CallBegin
-from anyclaude.mlx.decode.notations import (
+from anyclaude.mlx.decode.notation import (
     BareKeyNotation,
     JsonNotation,
     Notation,
     Pattern,
     TaggedNotation,
-    notation_of,
 )
+from anyclaude.mlx.decode.notations import notation_of
 from tests.models.constrained_answers import tokens_in
 from tests.models.families import encode
 

@@ -14,7 +14,8 @@ from typing import Any, Final
 from anyclaude.messages.requests import Tool, ToolChoice
 from anyclaude.mlx.adapter import TokenizerWrapper
 from anyclaude.mlx.decode.constraint import ConstraintCompiler
-from anyclaude.mlx.decode.notations import JsonNotation, notation_of
+from anyclaude.mlx.decode.notation import JsonNotation
+from anyclaude.mlx.decode.notations import notation_of
 from tests.models.odd_schemas import INTEGER, STRING, obj
 from tests.models.written_calls import reading, written_calls
 from tests.real.families import FAMILIES, load

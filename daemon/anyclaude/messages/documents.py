@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import pypdf
-from pypdf.errors import PyPdfError
 
 from anyclaude.runtime.settings import DocumentSettings
 
@@ -89,8 +88,7 @@ class _PdfReader:
                 return "[A PDF document that cannot be read: it needs a password.]"
             text = "\n\n".join(self._pages(reader))
             return text or "[A PDF document without text. Its pages may be images.]"
-        # Malformed files make it raise whatever the code that reads them happens to raise.
-        except (PyPdfError, Exception) as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 - pypdf raises any error on malformed files
             return f"[A PDF document that cannot be read: {type(error).__name__}.]"
 
     def _pages(self, reader: pypdf.PdfReader) -> Iterator[str]:

@@ -183,6 +183,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._stopping:
             self.cycle.keep_alive = False
         if self.parser.get_http_version() == "1.0":
+            # uvicorn has no setting for this, so its method is replaced.
             self.cycle.send = _unchunked(self.cycle)  # type: ignore[method-assign, assignment]
 
     def on_message_complete(self) -> None:
@@ -219,6 +220,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._error_message:
             raise _HeadError
 
+    # uvicorn declares that it returns nothing; asyncio asks for a truth value.
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client sends no more. Returns whether the connection stays open."""
         if not self._is_responding or not self._can_probe(self.cycle):

@@ -2,12 +2,14 @@
 
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from pydantic_core import from_json
 
+from anyclaude.messages.blocks import BlockWriter
 from anyclaude.messages.requests import MessagesRequest
 from anyclaude.relay.quirks import Quirks
 from anyclaude.relay.sse import ServerEvent
@@ -50,40 +52,42 @@ class RefusedInStreamError(Exception):
         self.details = details
 
 
-class Reader(Protocol):
+class Reader(ABC):
     """Turns one response of a server into worker events.
 
     All methods but `take` raise `BrokenAnswerError` and `RefusedInStreamError`.
     """
 
-    @property
-    def has_begun(self) -> bool:
-        """Content has arrived, so the prompt is computed and `idle_timeout_seconds` applies."""
-        ...
+    def __init__(self) -> None:
+        self._writer = BlockWriter()
+        # Content has arrived, so the prompt is computed and `idle_timeout_seconds` applies.
+        self.has_begun = False
+        # The end of the response has arrived; later bytes on the connection are ignored.
+        self.is_done = False
 
     @property
-    def is_done(self) -> bool:
-        """The end of the response has arrived; later bytes on the connection are ignored."""
-        ...
-
-    @property
+    @abstractmethod
     def is_complete(self) -> bool:
         """All content has arrived; only token counts may follow."""
-        ...
 
-    def feed(self, event: ServerEvent) -> None: ...
+    def feed(self, event: ServerEvent) -> None:
+        for each in events_within(event):
+            self._feed(each)
 
+    @abstractmethod
+    def _feed(self, event: ServerEvent) -> None: ...
+
+    @abstractmethod
     def whole(self, document: Any) -> None:
         """Reads a response that is not streamed."""
-        ...
 
+    @abstractmethod
     def finish(self) -> pb.Usage:
         """Emits the delayed events, then Finished; returns its usage. Call it once, at the end."""
-        ...
 
     def take(self) -> list[pb.GenerateResponse]:
         """The worker events since the last call, including those before an error."""
-        ...
+        return self._writer.drain()
 
 
 class Dialect(Protocol):

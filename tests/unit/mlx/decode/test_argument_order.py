@@ -11,14 +11,14 @@ from anyclaude.messages.requests import Tool, ToolChoice
 from anyclaude.mlx.adapter import TokenizerWrapper
 from anyclaude.mlx.decode.constraint import AnswerGrammar, CallBegin, CallEnd, ConstraintCompiler
 from anyclaude.mlx.decode.constraint.reader import ArgumentsPiece
-from anyclaude.mlx.decode.notations import (
+from anyclaude.mlx.decode.notation import (
     BareKeyNotation,
     JsonNotation,
     Pattern,
     Section,
     TaggedNotation,
-    notation_of,
 )
+from anyclaude.mlx.decode.notations import notation_of
 from tests.models.constrained_answers import tokens_in
 from tests.models.families import CONSTRAINED, encode, tokenizer
 

@@ -10,7 +10,8 @@ import structlog
 from anyclaude.messages.requests import Tool, ToolChoice
 from anyclaude.mlx.decode import BlockStream
 from anyclaude.mlx.decode.constraint import ConstraintCompiler
-from anyclaude.mlx.decode.notations import FAMILIES, BareKeyNotation
+from anyclaude.mlx.decode.notation import BareKeyNotation
+from anyclaude.mlx.decode.notations import FAMILIES
 from tests.models.answers import Block, answer, read_blocks
 from tests.models.claude_tools import thing, tools
 from tests.models.constrained_answers import tokens_in

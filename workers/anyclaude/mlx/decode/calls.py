@@ -18,7 +18,8 @@ from anyclaude.mlx.adapter import TokenizerWrapper, parser_family
 from anyclaude.mlx.decode import bare_keys, pythonic
 from anyclaude.mlx.decode.coercion import coerce_arguments, properties_of
 from anyclaude.mlx.decode.lenient import ends_inside_string, is_json, read_values, values_end
-from anyclaude.mlx.decode.notations import BareKeyNotation, dialect_of, family_of
+from anyclaude.mlx.decode.notation import BareKeyNotation
+from anyclaude.mlx.decode.notations import dialect_of, family_of
 from anyclaude.mlx.decode.repairs import Repair, RepairCounts
 
 _NAME_KEYS = ("name", "function", "tool", "tool_name")

@@ -10,12 +10,11 @@ from typing import Any, Final
 
 import structlog
 
-from anyclaude.messages.blocks import BlockWriter
 from anyclaude.relay.arguments import Arguments, text_of
 from anyclaude.relay.dialect import (
     BrokenAnswerError,
+    Reader,
     RefusedInStreamError,
-    events_within,
     parse_event,
 )
 from anyclaude.relay.endings import Ending, ending_of
@@ -37,7 +36,7 @@ _REASONS: Final = {
 _CUT_CALL: Final = "it stops in the middle of a tool call"
 
 
-class MessageReader:
+class MessageReader(Reader):
     """Reads one response; see `anyclaude.relay.dialect.Reader`."""
 
     def __init__(
@@ -66,10 +65,8 @@ class MessageReader:
         self._window_limited = window_limited
         self._max_tokens = max_tokens
         self._is_warm_up = max_tokens == 0
-        self._writer = BlockWriter()
+        super().__init__()
         self._started = False
-        self._has_content = False
-        self._done = False
         # The kind of the server's open block; empty between blocks.
         self._kind = ""
         self._block_index: object = None
@@ -86,23 +83,8 @@ class MessageReader:
         self._name_of = name_of
 
     @property
-    def has_begun(self) -> bool:
-        return self._has_content
-
-    @property
-    def is_done(self) -> bool:
-        return self._done
-
-    @property
     def is_complete(self) -> bool:
-        return self._done or (self._reason is not None and not self._kind)
-
-    def take(self) -> list[pb.GenerateResponse]:
-        return self._writer.drain()
-
-    def feed(self, event: ServerEvent) -> None:
-        for each in events_within(event):
-            self._feed(each)
+        return self.is_done or (self._reason is not None and not self._kind)
 
     def _feed(self, event: ServerEvent) -> None:
         if event.data.strip() == "[DONE]":
@@ -127,7 +109,7 @@ class MessageReader:
             case "message_delta":
                 self._note_end(_object(data.get("delta")), _object(data.get("usage")))
             case "message_stop":
-                self._done = True
+                self.is_done = True
             case "error":
                 raise RefusedInStreamError(details_of(data) or {"message": "no reason given"})
             case _:
@@ -146,7 +128,7 @@ class MessageReader:
             self._begin(index, _object(block))
             self._end()
         self._note_end(message, {})
-        self._done = True
+        self.is_done = True
 
     def finish(self) -> pb.Usage:
         if not self._started or self._reason is None or self._kind:
@@ -195,7 +177,7 @@ class MessageReader:
     def _begin(self, index: object, block: Mapping[str, Any]) -> None:
         if not self._started:
             raise BrokenAnswerError("a block before the message")
-        self._has_content = True
+        self.has_begun = True
         if self._kind:
             self._end()
         if self._is_cut:

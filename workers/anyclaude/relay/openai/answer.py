@@ -8,12 +8,11 @@ the answer: some servers send a reason with every chunk.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from anyclaude.messages.blocks import BlockWriter
 from anyclaude.messages.requests import MessagesRequest
 from anyclaude.relay.dialect import (
     BrokenAnswerError,
+    Reader,
     RefusedInStreamError,
-    events_within,
     parse_event,
 )
 from anyclaude.relay.endings import Ending, ending_of
@@ -36,7 +35,7 @@ _STOP_REASONS: Final = {
 _CUTS: Final = (Ending.CUT, Ending.WINDOW)
 
 
-class ChatReader:
+class ChatReader(Reader):
     """Reads one response; see `anyclaude.relay.dialect.Reader`."""
 
     def __init__(
@@ -60,7 +59,7 @@ class ChatReader:
         self._estimated_tokens = estimated_tokens
         self._window_limited = window_limited
         self._on_usage = on_usage
-        self._writer = BlockWriter()
+        super().__init__()
         self._state = ReasoningState(model)
         # The state that the client has got.
         self._carried = ""
@@ -76,12 +75,10 @@ class ChatReader:
         self._thoughts = ThoughtSplitter()
         self._text_halves, self._thought_halves = Halves(), Halves()
         self._started = False
-        self._has_content = False
         self._ending: Ending | None = None
         # Content came after a finish reason, so that only the end of the stream is one.
         self._goes_on = False
         self._stop_sequence = ""
-        self._done = False
         self._usage: pb.Usage | None = None
         # The text so far, by which a repetition of all of it is recognised.
         self._told: list[str] = []
@@ -93,27 +90,12 @@ class ChatReader:
         self._is_warm_up = request.max_tokens == 0
 
     @property
-    def has_begun(self) -> bool:
-        return self._has_content
-
-    @property
-    def is_done(self) -> bool:
-        return self._done
-
-    @property
     def is_complete(self) -> bool:
-        return self._done or (self._ending is not None and not self._goes_on)
-
-    def take(self) -> list[pb.GenerateResponse]:
-        return self._writer.drain()
-
-    def feed(self, event: ServerEvent) -> None:
-        for each in events_within(event):
-            self._feed(each)
+        return self.is_done or (self._ending is not None and not self._goes_on)
 
     def _feed(self, event: ServerEvent) -> None:
         if event.data.strip() == _DONE:
-            self._done = True
+            self.is_done = True
             return
         chunk = parse_event(event)
         if chunk is None:
@@ -130,10 +112,10 @@ class ChatReader:
         if not document.get("choices"):
             raise BrokenAnswerError("it has no choices")
         self._take(document, choice, "message")
-        self._done = True
+        self.is_done = True
 
     def finish(self) -> pb.Usage:
-        if not self._done and self._ending is None:
+        if not self.is_done and self._ending is None:
             raise BrokenAnswerError("it ended before it was complete")
         if not self._started:
             raise BrokenAnswerError("it was empty")
@@ -218,7 +200,7 @@ class ChatReader:
         return is_over and len(text) == self._told_characters and text == "".join(self._told)
 
     def _note_content(self, text: str) -> None:
-        self._has_content = True
+        self.has_begun = True
         self._goes_on = self._goes_on or self._ending is not None
         self._characters += len(text)
 

@@ -11,7 +11,8 @@ from anyclaude.messages.requests import Tool, ToolChoice
 from anyclaude.mlx.adapter import TokenizerWrapper
 from anyclaude.mlx.decode.constraint import AnswerGrammar, ConstraintCompiler
 from anyclaude.mlx.decode.constraint.values import is_bare
-from anyclaude.mlx.decode.notations import BareKeyNotation, TaggedNotation, notation_of
+from anyclaude.mlx.decode.notation import BareKeyNotation, TaggedNotation
+from anyclaude.mlx.decode.notations import notation_of
 from tests.models.constrained_answers import tokens_in
 from tests.models.families import encode, encode_bytes, tokenizer
 from tests.models.odd_schemas import DECOMPOSED, INTEGER, OddSchema, corpus, obj

@@ -27,7 +27,8 @@ from anyclaude.mlx.decode.constraint.schemas import Schema, closed
 from anyclaude.mlx.decode.constraint.tools import CompiledTool, ToolCompiler
 from anyclaude.mlx.decode.constraint.values import JsonValues
 from anyclaude.mlx.decode.constraint.wellformed import Problem, well_formed
-from anyclaude.mlx.decode.notations import CONTENT_TYPE, JsonNotation, Section, notation_of
+from anyclaude.mlx.decode.notation import JsonNotation, Section
+from anyclaude.mlx.decode.notations import CONTENT_TYPE, notation_of
 from anyclaude.mlx.lru import LRUCache
 from anyclaude.runtime.settings import GrammarSettings
 

@@ -16,7 +16,8 @@ from anyclaude.mlx.adapter import TokenizerWrapper, tokenizer_json
 from anyclaude.mlx.decode.constraint.failures import reason_of
 from anyclaude.mlx.decode.constraint.lark import Lark
 from anyclaude.mlx.decode.constraint.masks import mask_of, mask_words
-from anyclaude.mlx.decode.notations import JsonNotation, notation_of
+from anyclaude.mlx.decode.notation import JsonNotation
+from anyclaude.mlx.decode.notations import notation_of
 from anyclaude.runtime.settings import GrammarSettings
 
 # Normalizers that change how a character is encoded.

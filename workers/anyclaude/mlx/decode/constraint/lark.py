@@ -13,7 +13,7 @@ from llguidance import regex_to_lark
 
 from anyclaude.mlx.decode.constraint.parameters import ITEM_SEPARATOR, KEY_SEPARATOR
 from anyclaude.mlx.decode.constraint.schemas import Schema
-from anyclaude.mlx.decode.notations import Parts, Pattern, Perhaps
+from anyclaude.mlx.decode.notation import Parts, Pattern, Perhaps
 
 ANY_TEXT = "(?s:.*)"
 

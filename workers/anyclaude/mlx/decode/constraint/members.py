@@ -27,7 +27,7 @@ from anyclaude.mlx.decode.constraint.parameters import (
     for_strings,
 )
 from anyclaude.mlx.decode.constraint.schemas import Schema
-from anyclaude.mlx.decode.notations import TaggedNotation
+from anyclaude.mlx.decode.notation import TaggedNotation
 
 # A set has 64 bits, but its conditions cannot count to 64.
 _BITS: Final = 63

@@ -24,7 +24,7 @@ from anyclaude.mlx.decode.constraint.parameters import (
     dump,
     is_string,
 )
-from anyclaude.mlx.decode.notations import (
+from anyclaude.mlx.decode.notation import (
     BareKeyNotation,
     JsonNotation,
     Notation,

@@ -8,7 +8,7 @@ from anyclaude.mlx.decode.constraint.members import MemberRules
 from anyclaude.mlx.decode.constraint.parameters import Parameter
 from anyclaude.mlx.decode.constraint.schemas import Schema
 from anyclaude.mlx.decode.constraint.values import BareValues, JsonValues
-from anyclaude.mlx.decode.notations import BareKeyNotation, JsonNotation, Notation
+from anyclaude.mlx.decode.notation import BareKeyNotation, JsonNotation, Notation
 
 
 def call_rule(

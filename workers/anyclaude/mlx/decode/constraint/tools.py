@@ -29,7 +29,7 @@ from anyclaude.mlx.decode.constraint.schemas import (
 )
 from anyclaude.mlx.decode.constraint.values import JsonValues, is_bare
 from anyclaude.mlx.decode.constraint.wellformed import Problem, well_formed
-from anyclaude.mlx.decode.notations import BareKeyNotation, Notation, TaggedNotation
+from anyclaude.mlx.decode.notation import BareKeyNotation, Notation, TaggedNotation
 
 FREE_OBJECT: Final[Schema] = {"type": "object"}
 

@@ -27,7 +27,7 @@ from anyclaude.mlx.decode.constraint.schemas import (
     types_of,
     without,
 )
-from anyclaude.mlx.decode.notations import TaggedNotation
+from anyclaude.mlx.decode.notation import TaggedNotation
 
 _NAME: Final = r'[^\s:,{}\[\]<"]+'
 _NUMERIC: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
