@@ -20,19 +20,12 @@ _THOUGHT = "I had better look into the folder and read what is there. " * 8
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service whose model drops earlier thinking at each question, and writes short answers.
+    """A service whose model drops earlier thinking at each question.
 
     Chunks are small, so that computing ahead takes long enough to be interrupted.
     """
-    folder = saved.save(Path(tmp_path_factory.mktemp("model")), template="qwen3")
-    end = tokenizer("qwen3").convert_tokens_to_ids("<|im_end|>")
-    file = str(folder / "model.safetensors")
-    weights: Any = mx.load(file)
-    # A longer row is the greatest logit wherever it is positive.
-    weights["model.embed_tokens.weight"][end] *= 20
-    mx.save_safetensors(file, weights, metadata={"format": "mlx"})
     with Service(
-        model=folder,
+        model=saved.save(Path(tmp_path_factory.mktemp("model")), template="qwen3"),
         ANYCLAUDE__MLX__COMPUTE_AHEAD="always",
         ANYCLAUDE__MLX__COMPUTE_AHEAD_AFTER_SECONDS="0.05",
         ANYCLAUDE__MLX__PREFILL_CHUNK_TOKENS="16",
@@ -56,8 +49,9 @@ def _ask(service: Service, name: str, messages: list[Block]) -> Any:
     asked = {
         "model": "any",
         "max_tokens": 100,
-        # Greedily, a random model may repeat itself for ever.
-        "temperature": 1,
+        # A random model may repeat itself for ever; an answer with one possible text ends.
+        "tool_choice": {"type": "none"},
+        "output_config": {"format": {"type": "json_schema", "schema": {"enum": ["done"]}}},
         "system": "Be brief. " * 40,
         "tools": [BASH],
         "messages": messages,
@@ -65,16 +59,10 @@ def _ask(service: Service, name: str, messages: list[Block]) -> Any:
     with service.http() as client:
         answer = client.post("/v1/messages", json=asked, headers=session(name))
     assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
-def _answered(service: Service, name: str, messages: list[Block]) -> tuple[str, Any]:
-    """A session with this answer: the first that ends by itself and is not empty."""
-    for number in range(50):
-        answer = _ask(service, f"{name}-{number}", messages)
-        if answer["stop_reason"] == "end_turn" and answer["content"]:
-            return f"{name}-{number}", answer
-    raise AssertionError("no answer ended by itself")
+    answered = answer.json()
+    # Only after an answer that ended by itself a next question is expected.
+    assert answered["stop_reason"] == "end_turn"
+    return answered
 
 
 def _metric(service: Service, name: str) -> float:
@@ -108,11 +96,11 @@ def test_a_next_question_computes_its_own_words(service: Service) -> None:
     before = _metric(service, "ahead_computed_tokens")
     used = _metric(service, "ahead_used_tokens")
     messages = _loop(2, "What is there?")
-    name, answer = _answered(service, "calm", messages)
+    answer = _ask(service, "calm", messages)
     ahead = _wait_for(service, "ahead_computed_tokens", before) - before
 
     messages += [assistant(*answer["content"]), user(_QUESTION)]
-    asked = _ask(service, name, messages)
+    asked = _ask(service, "calm", messages)
     words = len(tokenizer("qwen3").encode(_QUESTION, add_special_tokens=False))
     assert _computed(asked) <= words + 64
     told = _explained(service)
@@ -137,7 +125,8 @@ def _interrupted(service: Service, messages: list[Block]) -> tuple[str, Any]:
     """A session whose next question was being computed when another request came."""
     given_up, deadline = _metric(service, "ahead_given_up"), time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
-        name, answer = _answered(service, f"busy-{time.monotonic()}", messages)
+        name = f"busy-{time.monotonic()}"
+        answer = _ask(service, name, messages)
         for _ in range(4):
             time.sleep(0.1)
             _ask(service, "other", [user("Hello.")])
@@ -149,17 +138,17 @@ def _interrupted(service: Service, messages: list[Block]) -> tuple[str, Any]:
 def test_a_pruned_session_is_not_computed_again(service: Service) -> None:
     """After `cache prune --session`, no cache of the session comes back."""
     before = _metric(service, "ahead_computed_tokens")
-    name, _ = _answered(service, "gone", _loop(2, "Anything else?"))
+    _ask(service, "gone", _loop(2, "Anything else?"))
     _wait_for(service, "ahead_computed_tokens", before)
-    assert service.control("cache", "prune", "--session", name, "--yes").code == 0
+    assert service.control("cache", "prune", "--session", "gone", "--yes").code == 0
     time.sleep(0.3)
     caches = service.control("cache", "list", "--json").json["caches"]
-    assert not [cache for cache in caches if f"/{name}/" in cache["name"]]
+    assert not [cache for cache in caches if "/gone/" in cache["name"]]
 
 
 def test_stopping_does_not_wait(service: Service) -> None:
     """A stop in the middle of computing ahead ends the service at once."""
-    _answered(service, "last", _loop(6, "Once more."))
+    _ask(service, "last", _loop(6, "Once more."))
     time.sleep(0.2)
     began = time.monotonic()
     assert service.stop() == 0
