@@ -116,6 +116,7 @@ async def _serve(child: Child, frontend: _Frontend) -> None:
     if not frontend.http.listening.is_set():
         # The server ended before it listened: this raises the reason.
         await serving
+    child.pulse.keep_beating()
     child.ready()
     log.info("front end ready", generation=birth.generation)
     await serving

@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 from pydantic import TypeAdapter
 
 from anyclaude.runtime.paths import Paths
+from anyclaude.runtime.pulse import Pulse
 from anyclaude.runtime.settings import Settings
 
 
@@ -53,6 +54,8 @@ class Birth:
     settings: Settings
     # Descriptor of the bound HTTP socket; None for children that serve no HTTP.
     listen_fd: int | None = None
+    # Descriptor of the pulse that the daemon reads; -1: no daemon reads it.
+    pulse_fd: int = -1
 
     def to_json(self) -> str:
         return TypeAdapter(Birth).dump_json(self).decode()
@@ -67,7 +70,10 @@ class Child:
 
     def __init__(self, birth: Birth, notices_fd: int) -> None:
         self.birth = birth
+        self.pulse = Pulse(birth.pulse_fd)
         self._notices_fd = notices_fd
+        if birth.pulse_fd >= 0:
+            os.close(birth.pulse_fd)
 
     def ready(self, facts: Mapping[str, Any] | None = None) -> None:
         """Reports that this child serves from now on."""
@@ -96,7 +102,7 @@ def begin() -> Child:
     _die_with_parent()
     # Ctrl-C in a terminal reaches the whole process group, but only the daemon stops children.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Prints the stack of a native crash, or of the SIGABRT that ends a start that takes too long.
+    # Prints the stack of a native crash, or of the SIGABRT that ends a child without progress.
     faulthandler.enable()
     notices_fd = os.dup(1)
     os.dup2(2, 1)

@@ -224,6 +224,14 @@ class SupervisorSettings(_Section):
 
     start_timeout_seconds: float = Field(600.0, gt=0)
     stop_timeout_seconds: float = Field(15.0, gt=0)
+    # A child that makes no progress for so long is ended, with its stack in the log, and started
+    # again: its event loop, a prefill chunk, a turn of decode steps, and a command between turns.
+    loop_timeout_seconds: float = Field(15.0, ge=5)
+    prefill_chunk_timeout_seconds: float = Field(120.0, ge=5)
+    decode_turn_timeout_seconds: float = Field(60.0, ge=5)
+    command_timeout_seconds: float = Field(600.0, ge=5)
+    # How long a child that is ended so may take to write its stack before it is killed.
+    abort_timeout_seconds: float = Field(5.0, gt=0)
     # How long running requests and pending writes may take before a stop-first mode starts.
     make_room_timeout_seconds: float = Field(300.0, gt=0)
     backoff_initial_seconds: float = Field(0.5, gt=0)

@@ -6,6 +6,7 @@ channel to an earlier process can never reach a later one.
 """
 
 import asyncio
+import os
 import random
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,9 +19,11 @@ import structlog
 from anyclaude.runtime.channels import aio_channel
 from anyclaude.runtime.child import Birth
 from anyclaude.runtime.paths import Paths
+from anyclaude.runtime.pulse import Pulse
 from anyclaude.runtime.settings import Settings
 from anyclaude.runtime.streams import stream_socket
 from anyclaude.supervisor.children import ChildSpec, Role, environment
+from anyclaude.supervisor.liveness import CHECK_SECONDS, Liveness, is_debugged
 from anyclaude.supervisor.process import ChildProcess, Launch
 from anyclaude.supervisor.supervisor import Event, Exit, State, Supervisor
 
@@ -71,6 +74,9 @@ class SupervisedChild:
         self.spec = spec
         self._context = context
         self._process: ChildProcess | None = None
+        # Of the latest process.
+        self._pulse = Pulse()
+        self._liveness = Liveness(context.settings.supervisor)
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = asyncio.Event()
         self._is_last_run = False
@@ -150,20 +156,44 @@ class SupervisedChild:
 
     def spawn(self, generation: int) -> None:
         try:
-            self._process = ChildProcess(
-                self._context.loop, self._launch(generation), self._ready, self._exited
-            )
+            self._process = self._start_process(generation)
         except OSError as error:
             exit_ = Exit(None, "", f"could not be started: {error}")
             self._context.loop.call_soon(self._exited, exit_)
             return
         _log.info("child started", worker=self.name, pid=self.pid, generation=generation)
 
+    def _start_process(self, generation: int) -> ChildProcess:
+        self._pulse, fd = Pulse.create()
+        try:
+            launch = self._launch(generation, fd)
+            return ChildProcess(self._context.loop, launch, self._ready, self._exited)
+        finally:
+            os.close(fd)
+
+    def check_progress(self) -> None:
+        """Ends the process if it makes no progress."""
+        if self.state is not State.READY or self.pid is None:
+            return
+        why = self._liveness.judge(self._pulse.read())
+        if not why:
+            return
+        if is_debugged(self.pid):
+            self._liveness.begin()
+            return
+        _log.error("child makes no progress", worker=self.name, pid=self.pid, why=why)
+        self.supervisor.handle(Event.STALLED, why=why)
+
     def terminate(self) -> None:
-        self.signal(signal.SIGTERM)
+        self._end_by(signal.SIGTERM)
 
     def abort(self) -> None:
-        self.signal(signal.SIGABRT)
+        self._end_by(signal.SIGABRT)
+
+    def _end_by(self, number: signal.Signals) -> None:
+        """Also continues a stopped process, which would not act on the signal until then."""
+        self.signal(number)
+        self.signal(signal.SIGCONT)
 
     def kill(self) -> None:
         self.signal(signal.SIGKILL)
@@ -186,7 +216,7 @@ class SupervisedChild:
         if self._process:
             self._process.signal(number)
 
-    def _launch(self, generation: int) -> Launch:
+    def _launch(self, generation: int, pulse_fd: int) -> Launch:
         context = self._context
         birth = Birth(
             name=self.name,
@@ -195,6 +225,7 @@ class SupervisedChild:
             paths=context.paths,
             settings=context.settings,
             listen_fd=context.listen_fd if self.spec.role is Role.FRONTEND else None,
+            pulse_fd=pulse_fd,
         )
         inherited = environment(
             self.spec, context.environ, context.paths, context.settings.upstreams
@@ -203,6 +234,7 @@ class SupervisedChild:
 
     def _ready(self) -> None:
         _log.info("child ready", worker=self.name, pid=self.pid)
+        self._liveness.begin()
         self.supervisor.handle(Event.READY)
 
     def _exited(self, exit_: Exit) -> None:
@@ -251,6 +283,13 @@ class Children:
         for child in self:
             if child.pause is None:
                 child.supervisor.handle(Event.SPAWN)
+
+    async def watch_progress(self) -> None:
+        """Ends children that make no progress; runs until cancelled."""
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            for child in self:
+                child.check_progress()
 
     def restart(self, name: str) -> SupervisedChild:
         """Stops the child if it runs and starts it again; its earlier deaths no longer count.

@@ -97,6 +97,7 @@ class Server:
         self._begin(refuse_without_frontend(self._start.listener, frontend, self._daemon.changes))
         pause_worker_at_start(self._daemon)
         self._daemon.children.start()
+        self._begin(self._daemon.children.watch_progress())
         _log.info("anyclauded started", pid=os.getpid(), url=self._daemon.base_url)
 
     async def _shutdown(self) -> None:

@@ -117,7 +117,7 @@ class ChildProcess:
 
 
 def _spawn(launch: Launch) -> subprocess.Popen[bytes]:
-    listen_fd = launch.birth.listen_fd
+    inherited = (launch.birth.listen_fd, launch.birth.pulse_fd)
     # Ctrl-C in a terminal must not end the child before it ignores SIGINT itself. A blocked signal
     # stays blocked across exec.
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -129,7 +129,7 @@ def _spawn(launch: Launch) -> subprocess.Popen[bytes]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
-            pass_fds=() if listen_fd is None else (listen_fd,),
+            pass_fds=[fd for fd in inherited if fd is not None and fd >= 0],
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)

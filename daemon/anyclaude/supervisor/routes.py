@@ -77,6 +77,8 @@ def why_not_ready(child: SupervisedChild, now: float) -> str:
             f"The {name} worker gave up: {ended.removesuffix('.')}. "
             f"Mend that, then run `anyclaudectl worker restart {name}`."
         )
+    if child.state is State.ABORTING:
+        return f"The {name} worker is being ended ({supervisor.verdict}) and then starts again."
     if child.state is State.BACKOFF:
         seconds = math.ceil(max(0.0, (supervisor.retry_at or now) - now))
         if supervisor.is_short_of_memory:

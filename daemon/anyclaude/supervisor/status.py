@@ -21,12 +21,13 @@ _STATES: Final = {
     State.STARTING: control_pb2.WORKER_STATE_STARTING,
     State.READY: control_pb2.WORKER_STATE_READY,
     State.STOPPING: control_pb2.WORKER_STATE_STOPPING,
+    State.ABORTING: control_pb2.WORKER_STATE_ABORTING,
     State.BACKOFF: control_pb2.WORKER_STATE_BACKOFF,
     State.FATAL: control_pb2.WORKER_STATE_FATAL,
 }
 # The share of Metal's working set from which on a model is near the limit.
 NEAR_WORKING_SET: Final = 0.9
-_BROKEN: Final = frozenset({State.BACKOFF, State.FATAL})
+_BROKEN: Final = frozenset({State.ABORTING, State.BACKOFF, State.FATAL})
 
 
 async def status(daemon: Daemon) -> control_pb2.Status:

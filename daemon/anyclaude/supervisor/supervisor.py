@@ -3,6 +3,8 @@
 Promises:
 - At most one process exists; a new one is spawned only after the exit of the last was seen.
 - Each state owns at most one timer, and leaving the state ends it.
+- A child that makes no progress is aborted, so that its stack is in the log, and killed after
+  `abort_timeout_seconds`; this is a death.
 - A death counts when nobody requested it, whatever its exit code; `crash_limit` deaths within
   `crash_window_seconds` end in FATAL, and exit codes 69 and 78 end there at once.
 - Exit code 71 (short of memory) never counts: the child starts again with growing pauses.
@@ -30,6 +32,8 @@ class State(Enum):
     STARTING = "starting"
     READY = "ready"
     STOPPING = "stopping"
+    # Made no progress; is being ended, and then starts again by itself.
+    ABORTING = "aborting"
     # Died; starts again by itself.
     BACKOFF = "backoff"
     # Gave up; a restart request tries again.
@@ -41,6 +45,8 @@ class Event(Enum):
     READY = "ready"
     EXITED = "exited"
     START_TIMEOUT = "start timeout"
+    STALLED = "stalled"
+    ABORT_TIMEOUT = "abort timeout"
     BACKOFF_ELAPSED = "backoff elapsed"
     STOP = "stop requested"
     STOP_TIMEOUT = "stop timeout"
@@ -52,7 +58,6 @@ class _AfterStop(Enum):
 
     REST = "rest"
     SPAWN = "spawn"
-    COUNT_AS_DEATH = "count as death"
 
 
 @dataclass(frozen=True)
@@ -115,8 +120,8 @@ class Supervisor:
         self._failures = 0
         self._deaths: deque[float] = deque()
         self._after_stop = _AfterStop.REST
-        # Why we ended the process ourselves; shown in place of its own reason.
-        self._verdict = ""
+        # Why we end the process ourselves; shown in place of its own reason.
+        self.verdict = ""
         self.state = State.STOPPED
         self.last_exit: Exit | None = None
         self.last_exit_at: float | None = None
@@ -139,20 +144,22 @@ class Supervisor:
         """Whether the last process ended because other programs use the memory."""
         return self.last_exit is not None and self.last_exit.code == ExitCode.SHORT_OF_MEMORY
 
-    def handle(self, event: Event, exit_: Exit | None = None) -> None:
-        """Handles one event; `exit_` is given with EXITED only."""
+    def handle(self, event: Event, exit_: Exit | None = None, *, why: str = "") -> None:
+        """Handles one event; `exit_` is given with EXITED only, `why` with STALLED only."""
         assert (event is Event.EXITED) == (exit_ is not None)
+        assert (event is Event.STALLED) == bool(why)
         handler = _TABLE.get((self.state, event))
         assert handler is not None, f"{event.value} in state {self.state.value}"
         if exit_ is not None:
             self._note(exit_)
+        self.verdict = why or self.verdict
         handler(self)
 
     def _note(self, exit_: Exit) -> None:
-        reason = self._verdict or exit_.reason
+        reason = self.verdict or exit_.reason
         self.last_exit = Exit(exit_.code, exit_.signal, reason, exit_.stderr_tail)
         self.last_exit_at = self._clock()
-        self._verdict = ""
+        self.verdict = ""
 
     def _enter(self, state: State) -> None:
         self._actions.stop_timer()
@@ -189,8 +196,22 @@ class Supervisor:
         self._enter(State.READY)
 
     def _abort_start(self) -> None:
-        self._verdict = f"not ready within {self._settings.start_timeout_seconds:g} s"
-        self._end(_AfterStop.COUNT_AS_DEATH, self._actions.abort)
+        self.verdict = f"not ready within {self._settings.start_timeout_seconds:g} s"
+        self._abort()
+
+    def _abort(self) -> None:
+        self._enter(State.ABORTING)
+        self._actions.start_timer(self._settings.abort_timeout_seconds, Event.ABORT_TIMEOUT)
+        self._actions.abort()
+
+    def _kill_aborted(self) -> None:
+        self._actions.kill()
+
+    def _kill_and_rest(self) -> None:
+        self._end(_AfterStop.REST, self._actions.kill)
+
+    def _kill_and_spawn(self) -> None:
+        self._end(_AfterStop.SPAWN, self._actions.kill)
 
     def _stop(self) -> None:
         self._end(_AfterStop.REST, self._actions.terminate)
@@ -205,9 +226,8 @@ class Supervisor:
         action()
 
     def _kill(self) -> None:
-        self._verdict = (
-            self._verdict
-            or f"killed: did not stop within {self._settings.stop_timeout_seconds:g} s"
+        self.verdict = (
+            self.verdict or f"killed: did not stop within {self._settings.stop_timeout_seconds:g} s"
         )
         self._actions.kill()
 
@@ -220,10 +240,8 @@ class Supervisor:
     def _finish_stop(self) -> None:
         if self._after_stop is _AfterStop.REST:
             self._rest()
-        elif self._after_stop is _AfterStop.SPAWN:
-            self._spawn_afresh()
         else:
-            self._die()
+            self._spawn_afresh()
 
     def _rest(self) -> None:
         self._enter(State.STOPPED)
@@ -273,6 +291,7 @@ _TABLE: Final[Mapping[tuple[State, Event], Callable[[Supervisor], None]]] = {
     (State.STARTING, Event.RESTART): Supervisor._stop_and_spawn,
     (State.STARTING, Event.STOP): Supervisor._stop,
     (State.READY, Event.EXITED): Supervisor._die,
+    (State.READY, Event.STALLED): Supervisor._abort,
     (State.READY, Event.RESTART): Supervisor._stop_and_spawn,
     (State.READY, Event.STOP): Supervisor._stop,
     # The notice was sent before the stop began.
@@ -281,6 +300,12 @@ _TABLE: Final[Mapping[tuple[State, Event], Callable[[Supervisor], None]]] = {
     (State.STOPPING, Event.STOP_TIMEOUT): Supervisor._kill,
     (State.STOPPING, Event.RESTART): Supervisor._spawn_after_stop,
     (State.STOPPING, Event.STOP): Supervisor._stay_stopped,
+    # The notice was sent before the start took too long.
+    (State.ABORTING, Event.READY): Supervisor._nothing,
+    (State.ABORTING, Event.EXITED): Supervisor._die,
+    (State.ABORTING, Event.ABORT_TIMEOUT): Supervisor._kill_aborted,
+    (State.ABORTING, Event.RESTART): Supervisor._kill_and_spawn,
+    (State.ABORTING, Event.STOP): Supervisor._kill_and_rest,
     (State.BACKOFF, Event.BACKOFF_ELAPSED): Supervisor._spawn,
     (State.BACKOFF, Event.RESTART): Supervisor._spawn_afresh,
     (State.BACKOFF, Event.STOP): Supervisor._rest,

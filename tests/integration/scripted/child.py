@@ -6,7 +6,7 @@
 The front end writes each routing table it is given to STATE_FILE as JSON, and gives one request
 record to whoever follows; with a file `no-frontend` beside STATE_FILE it leaves with 78.
 Behaviours of the worker: `ready`; `exit CODE` at its start; `hang` before it is ready; `deaf` to
-SIGTERM once it is ready.
+SIGTERM once it is ready; `stuck` in a decode step in its first generation.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from anyclaude.frontend.v1 import frontend_pb2, frontend_pb2_grpc
 from anyclaude.runtime import channels, logs
 from anyclaude.runtime.call_errors import CallError, rpc_method
 from anyclaude.runtime.child import Child, ExitCode, begin
+from anyclaude.runtime.pulse import Phase
 from anyclaude.worker.v1 import worker_pb2, worker_pb2_grpc
 
 
@@ -128,6 +129,7 @@ async def serve(child: Child, adds, service, deaf: bool = False) -> None:
         add(service, server)
     channels.bind(server, child.birth.socket_path)
     await server.start()
+    child.pulse.keep_beating()
     child.ready()
     await service.stopping.wait()
     await server.stop(1)
@@ -146,6 +148,8 @@ def worker(child: Child, behaviour: str, argument: str = "") -> None:
         child.leave(ExitCode(int(argument)), f"scripted to leave with {argument}")
     if behaviour == "hang":
         threading.Event().wait()
+    if behaviour == "stuck" and child.birth.generation == 1:
+        child.pulse.step(Phase.DECODE)
     adds = [
         worker_pb2_grpc.add_WorkerServiceServicer_to_server,
         cache_pb2_grpc.add_CacheServiceServicer_to_server,

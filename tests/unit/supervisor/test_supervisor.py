@@ -11,6 +11,7 @@ from anyclaude.supervisor.supervisor import Event, Exit, State, Supervisor
 SETTINGS = SupervisorSettings(
     start_timeout_seconds=100,
     stop_timeout_seconds=10,
+    abort_timeout_seconds=5,
     backoff_initial_seconds=1,
     backoff_max_seconds=8,
     stable_seconds=60,
@@ -65,6 +66,9 @@ class World:
     def send(self, *events):
         for event in events:
             self.supervisor.handle(event)
+
+    def stall(self):
+        self.supervisor.handle(Event.STALLED, why="no progress")
 
     def exit(self, exit_=CRASH):
         self.alive = False
@@ -219,11 +223,40 @@ def test_a_start_that_takes_too_long_counts_as_a_death(world):
     assert world.now == 1100
     assert world.calls[-1] == "abort"
     world.send(Event.READY)
-    assert world.state is State.STOPPING
+    assert world.state is State.ABORTING
     world.exit(Exit(None, "SIGABRT", "ended by SIGABRT"))
     assert world.state is State.BACKOFF
     assert world.supervisor.last_exit.reason == "not ready within 100 s"
     assert world.supervisor.last_exit.signal == "SIGABRT"
+
+
+def test_a_child_without_progress_is_aborted_and_starts_again(world):
+    """It writes its stack, is killed if that takes too long, and the reason names the stall."""
+    world.send(Event.SPAWN, Event.READY)
+    world.stall()
+    assert world.state is State.ABORTING
+    assert world.calls[-1] == "abort"
+    world.ring()
+    assert world.now == 1005
+    assert world.calls[-1] == "kill"
+    world.exit(KILLED)
+    assert world.state is State.BACKOFF
+    assert world.supervisor.last_exit.reason == "no progress"
+    world.ring()
+    assert world.state is State.STARTING
+
+
+@pytest.mark.parametrize(
+    ("event", "state"), [(Event.STOP, State.STOPPED), (Event.RESTART, State.STARTING)]
+)
+def test_a_request_during_an_abort_wins(world, event, state):
+    """A stop or restart kills the child that is being aborted at once, and decides what follows."""
+    world.send(Event.SPAWN, Event.READY)
+    world.stall()
+    world.send(event)
+    assert world.calls[-1] == "kill"
+    world.exit(KILLED)
+    assert world.state is state
 
 
 def test_a_stop_during_backoff_rests(world):
@@ -288,10 +321,16 @@ class AnyOrder(RuleBasedStateMachine):
         self.world.send(Event.STOP)
         assert self.state in (State.STOPPED, State.STOPPING)
 
-    @precondition(lambda self: self.state in (State.STARTING, State.STOPPING))
+    @precondition(lambda self: self.state in (State.STARTING, State.STOPPING, State.ABORTING))
     @rule()
     def ready(self):
         self.world.send(Event.READY)
+
+    @precondition(lambda self: self.state is State.READY)
+    @rule()
+    def stall(self):
+        self.world.stall()
+        assert self.state is State.ABORTING
 
     @precondition(lambda self: self.world.alive)
     @rule(code=st.sampled_from([0, 1, 69, 71, 75, 78]))
@@ -308,7 +347,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def a_process_lives_exactly_in_the_states_that_have_one(self):
-        running = self.state in (State.STARTING, State.READY, State.STOPPING)
+        running = self.state not in (State.STOPPED, State.BACKOFF, State.FATAL)
         assert self.world.alive == running
 
     @invariant()
@@ -317,6 +356,7 @@ class AnyOrder(RuleBasedStateMachine):
         allowed = {
             State.STARTING: {Event.START_TIMEOUT},
             State.STOPPING: {Event.STOP_TIMEOUT, None},
+            State.ABORTING: {Event.ABORT_TIMEOUT, None},
             State.BACKOFF: {Event.BACKOFF_ELAPSED},
         }
         assert timer in allowed.get(self.state, {None})

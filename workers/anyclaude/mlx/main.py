@@ -48,6 +48,7 @@ from anyclaude.mlx.service import WorkerService
 from anyclaude.runtime import channels, logs
 from anyclaude.runtime.child import Child, ExitCode, begin
 from anyclaude.runtime.paths import Paths
+from anyclaude.runtime.pulse import Pulse
 from anyclaude.runtime.settings import Settings
 from anyclaude.runtime.streams import StreamServer, stream_socket
 from anyclaude.worker.v1 import worker_pb2_grpc
@@ -87,7 +88,7 @@ def main() -> NoReturn:
     # Used on the MLX thread only.
     tokenizer = model.new_tokenizer()
     explainer = _explainer(model, settings, child.birth.paths, tokenizer)
-    engine = _engine(model, settings, weights_bytes, disk, explainer, machine)
+    engine = _engine(model, settings, weights_bytes, disk, explainer, machine, child.pulse)
     pressure = PressureWatch(machine, settings.cache.pressure_check_seconds, engine.relieve)
     service = WorkerService(
         model,
@@ -207,6 +208,7 @@ def _engine(
     disk: DiskTier | None,
     explainer: Explainer,
     machine: Machine,
+    pulse: Pulse,
 ) -> Engine:
     cache = settings.cache
     limits = StoreLimits(
@@ -238,6 +240,7 @@ def _engine(
         eos_token_ids=eos,
         preflight=preflight if settings.mlx.memory_check else None,
         chunks=ChunkSizes(settings.mlx, score_heads=heads),
+        pulse=pulse,
     )
 
 
@@ -256,6 +259,7 @@ class Serving:
         self._service = service
         self._caches = caches
         self._socket = child.birth.socket_path
+        self._pulse = child.pulse
         self._listening = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
@@ -281,6 +285,7 @@ class Serving:
         await server.start()
         streams = StreamServer(stream_socket(self._socket), self._service.generate)
         await streams.start()
+        self._pulse.keep_beating()
         self._listening.set()
         await self._stop.wait()
         await asyncio.gather(server.stop(grace=1.0), streams.stop(1.0))

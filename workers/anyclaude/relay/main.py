@@ -48,6 +48,7 @@ async def _serve(child: Child) -> None:
     await server.start()
     streams = StreamServer(stream_socket(birth.socket_path), service.generate)
     await streams.start()
+    child.pulse.keep_beating()
     child.ready({"upstreams": list(upstreams)})
     log.info("relay ready", upstreams=list(upstreams), generation=birth.generation)
     await stop.wait()

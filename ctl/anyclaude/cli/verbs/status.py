@@ -20,6 +20,7 @@ TONES: Final = {
     "ready": Tone.GOOD,
     "starting": Tone.WARN,
     "stopping": Tone.WARN,
+    "aborting": Tone.BAD,
     "backoff": Tone.BAD,
     "degraded": Tone.BAD,
     "fatal": Tone.BAD,

@@ -22,6 +22,7 @@ class WorkerState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     WORKER_STATE_STOPPING: _ClassVar[WorkerState]
     WORKER_STATE_BACKOFF: _ClassVar[WorkerState]
     WORKER_STATE_FATAL: _ClassVar[WorkerState]
+    WORKER_STATE_ABORTING: _ClassVar[WorkerState]
 
 class Readiness(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -42,6 +43,7 @@ WORKER_STATE_READY: WorkerState
 WORKER_STATE_STOPPING: WorkerState
 WORKER_STATE_BACKOFF: WorkerState
 WORKER_STATE_FATAL: WorkerState
+WORKER_STATE_ABORTING: WorkerState
 READINESS_UNSPECIFIED: Readiness
 READINESS_READY: Readiness
 READINESS_STARTING: Readiness

@@ -31,6 +31,7 @@ from anyclaude.mlx.kv.store import KVStore
 from anyclaude.mlx.kv.verify import Verification
 from anyclaude.mlx.memory import Preflight, Pressure
 from anyclaude.mlx.tokens import common_prefix
+from anyclaude.runtime.pulse import Phase, Pulse
 from anyclaude.runtime.settings import MlxSettings
 from anyclaude.worker.v1 import worker_pb2 as pb
 
@@ -83,10 +84,12 @@ class Engine:
         eos_token_ids: frozenset[int],
         preflight: Preflight | None = None,
         chunks: ChunkSizes | None = None,
+        pulse: Pulse | None = None,
     ) -> None:
         self.store = store
         self._chunks = chunks or ChunkSizes(settings)
         self._preflight = preflight
+        self._pulse = pulse or Pulse()
         self._model = model
         self._settings = settings
         self._eos = eos_token_ids
@@ -198,7 +201,10 @@ class Engine:
         idle = not (self._running or self._waiting or self._ahead) and self._stop_at is None
         try:
             while True:
+                if idle:
+                    self._pulse.step(Phase.IDLE)
                 command = self._commands.get(block=idle)
+                self._pulse.step(Phase.COMMAND)
                 self._give_up_ahead()
                 command()
                 idle = False
@@ -340,14 +346,20 @@ class Engine:
     def _turn(self) -> None:
         """Gives the next running request one turn."""
         if not self._running:
-            if self._ahead is not None and not self._ahead.turn():
-                self._end_ahead(self._ahead)
+            if self._ahead is not None:
+                self._turn_ahead(self._ahead)
             return
         generation = self._running[0]
         self._running.rotate(-1)
         self._advance(generation)
 
+    def _turn_ahead(self, generation: Generation) -> None:
+        self._pulse.step(Phase.PREFILL)
+        if not generation.turn():
+            self._end_ahead(generation)
+
     def _advance(self, generation: Generation) -> None:
+        self._pulse.step(Phase.DECODE if generation.decoding else Phase.PREFILL)
         try:
             goes_on = generation.turn()
         except DecodingError as error:
