@@ -1,16 +1,16 @@
 """The command: chooses sections, runs them one after another, prints the report."""
 
 import argparse
-import getpass
-import platform
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from anyclaude.cli.masking import Masking
 from anyclaude.mlx.demo import MODEL_PATH
 from tools.mac_check import launchd, machine, measures
-from tools.mac_check.report import Finished, Outcome, Section, mask, run_section, table
+from tools.mac_check.report import Finished, Outcome, Section, run_section, table
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
     for section in chosen:
         print(f"mac-check: {section.title} ...", file=sys.stderr)
         finished.append(run_section(section))
-    print(masked(render(finished, options.model)))
+    print(Masking.of_this_machine(os.environ).apply(render(finished, options.model)))
     return int(any(one.outcome is Outcome.FAILED for one in finished))
 
 
@@ -62,10 +62,6 @@ def render(finished: Sequence[Finished], model: Path | None) -> str:
     name = model.name if model else "the embedded demo model"
     head = ["# anyclaude: report of tools/mac-check", "", f"Model: {name}", ""]
     return "\n".join([*head, *(one.markdown() for one in finished)])
-
-
-def masked(report: str) -> str:
-    return mask(report, home=str(Path.home()), user=getpass.getuser(), host=platform.node())
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""The report: sections that run one by one, tables, and the masking of personal names.
+"""The report: sections that run one by one, and tables.
 
 A section that fails is reported with its error, and the next one runs.
 """
 
-import re
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from enum import StrEnum
 # A table row: what was measured, and the figure.
 Row = tuple[str, object]
 _ERROR_LINES = 12
-_SHORTEST_NAME = 3
 
 
 class Outcome(StrEnum):
@@ -95,16 +93,6 @@ def scalars(document: Mapping[str, object], prefix: str = "") -> list[Row]:
         elif isinstance(value, bool | int | float):
             rows.append((name, value))
     return rows
-
-
-def mask(text: str, *, home: str, user: str, host: str) -> str:
-    """Replaces the home folder, the user's name and the machine's name."""
-    text = text.replace(home, "~") if len(home) > 1 else text
-    # The host comes first, since its name often has the user's in it.
-    for name, word in ((host, "HOST"), (host.partition(".")[0], "HOST"), (user, "USER")):
-        if len(name) >= _SHORTEST_NAME:
-            text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", word, text, flags=re.IGNORECASE)
-    return text
 
 
 def gigabytes(count: float) -> str:

@@ -11,8 +11,10 @@ import typer
 from anyclaude.cli.command import CommandError, leave_on_interrupt
 from anyclaude.cli.output import note
 from anyclaude.cli.verbs import (
+    bugreport,
     cache,
     config,
+    doctor,
     env,
     logs,
     metrics,
@@ -46,6 +48,8 @@ app.add_typer(model.app, name="model")
 app.command("logs")(logs.logs)
 app.command("wait")(wait.wait)
 app.add_typer(config.app, name="config")
+app.command("doctor")(doctor.doctor)
+app.command("bugreport")(bugreport.bugreport)
 app.command("env")(env.env)
 app.add_typer(service.app, name="service")
 app.command("version")(version.version)

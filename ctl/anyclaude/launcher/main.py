@@ -5,15 +5,15 @@ signals, terminal and exit code itself.
 """
 
 import os
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
 from anyclaude.cli.bundle import ADVICE, Endpoint, contradicting, environment_for
+from anyclaude.cli.claude_code import find_claude
 from anyclaude.cli.client import ControlClient
-from anyclaude.cli.command import CommandError, ExitCode, leave_on_interrupt
+from anyclaude.cli.command import CommandError, leave_on_interrupt
 from anyclaude.launcher.chooser import choose, should_ask
 from anyclaude.launcher.ready import ensure_ready, reach
 from anyclaude.launcher.settings import (
@@ -24,9 +24,6 @@ from anyclaude.launcher.settings import (
 )
 from anyclaude.messages.windows import window_problem
 from anyclaude.runtime.paths import find_paths
-
-# Homebrew on Apple Silicon, and npm or Homebrew elsewhere.
-_PACKAGE_MANAGERS: Final = ("/opt/homebrew/bin", "/usr/local/bin")
 
 _HELP: Final = """\
 anyclaude starts Claude Code on this machine's anyclaude service.
@@ -89,25 +86,3 @@ def _bundle(endpoint: Endpoint, environ: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value for name, value in bundle.items() if not (name in ADVICE and environ.get(name))
     }
-
-
-def find_claude(environ: Mapping[str, str]) -> str:
-    """The path of Claude Code: on PATH, or where its installers put it.
-
-    A program that the macOS desktop starts has a PATH of system folders only.
-
-    Raises:
-        CommandError: Claude Code is not installed.
-    """
-    home = Path(environ.get("HOME") or Path.home())
-    installed = (home / ".local/bin", home / ".claude/local", *_PACKAGE_MANAGERS)
-    path = os.pathsep.join([environ.get("PATH") or os.defpath, *map(str, installed)])
-    found = shutil.which("claude", path=path)
-    if found:
-        return found
-    raise CommandError(
-        ExitCode.FAILED,
-        "Claude Code is not installed: there is no `claude` on PATH. "
-        "Install it: `npm install -g @anthropic-ai/claude-code`, "
-        "or see https://code.claude.com/docs/en/setup.",
-    )

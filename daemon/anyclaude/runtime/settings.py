@@ -11,7 +11,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -364,6 +364,11 @@ def load(
     except ValidationError as error:
         raise SettingsError(_explain(error, sources)) from None
     return LoadedSettings(settings, origins, file)
+
+
+def from_entries(entries: Iterable[tuple[str, Any]]) -> Settings:
+    """The settings whose effective values `LoadedSettings.entries` listed."""
+    return Settings.model_validate(_nest(dict(entries)))
 
 
 def known_keys() -> list[str]:

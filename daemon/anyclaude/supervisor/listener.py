@@ -11,12 +11,10 @@ import errno
 import json
 import secrets
 import socket
-from dataclasses import dataclass
 from typing import Final
 
-import psutil
-
 from anyclaude.messages.errors import ApiError
+from anyclaude.runtime.ports import explain_owner
 from anyclaude.runtime.settings import ServerSettings
 from anyclaude.supervisor.changes import Changes
 from anyclaude.supervisor.child import SupervisedChild
@@ -24,8 +22,6 @@ from anyclaude.supervisor.routes import why_not_ready
 from anyclaude.supervisor.supervisor import State
 
 BACKLOG: Final = 512
-# A daemon of macOS that listens on a port from 49152 on, where our default is.
-_RAPPORTD: Final = "rapportd"
 # A request is read until it pauses this long: closing on unread bytes would lose the response.
 _PAUSE_SECONDS: Final = 0.2
 _LONGEST_SECONDS: Final = 10.0
@@ -70,46 +66,7 @@ def _explain(settings: ServerSettings, error: OSError) -> str:
 def _reason(port: int, error: OSError) -> str:
     if error.errno != errno.EADDRINUSE:
         return f"{error.strerror or error}."
-    owner = _owner_of(port)
-    if owner is None:
-        return (
-            "it is taken by a process of another user, which "
-            f"`sudo lsof -nP -iTCP:{port} -sTCP:LISTEN` names."
-        )
-    if owner.name == _RAPPORTD:
-        return f"it is taken by {owner}, which belongs to macOS (Handoff, AirDrop): do not stop it."
-    return f"it is taken by {owner}, which you can stop."
-
-
-@dataclass(frozen=True)
-class _Owner:
-    """The process that listens on a port."""
-
-    pid: int
-    name: str
-    command: str
-
-    def __str__(self) -> str:
-        return f"pid {self.pid} ({self.command[:200]})"
-
-
-def _owner_of(port: int) -> _Owner | None:
-    """The process that listens on `port`; None when it is hidden from us."""
-    for process in psutil.process_iter():
-        try:
-            if _listens(process, port):
-                return _Owner(process.pid, process.name(), " ".join(process.cmdline()))
-        except psutil.Error:
-            # Another user's process, or one that just ended.
-            continue
-    return None
-
-
-def _listens(process: psutil.Process, port: int) -> bool:
-    return any(
-        connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
-        for connection in process.net_connections("tcp")
-    )
+    return explain_owner(port)
 
 
 async def refuse_without_frontend(

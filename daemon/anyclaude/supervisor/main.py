@@ -1,7 +1,8 @@
 """`anyclauded`: the daemon, in the foreground.
 
-Exit codes: 0 stopped on request; 1 another daemon runs, the port is in use, a folder is not ours,
-or a stop was forced; 2 usage; 78 the settings cannot be used.
+Exit codes: 0 stopped on request, or with --check the settings can be used; 1 another daemon runs,
+the port is in use, a folder is not ours, or a stop was forced; 2 usage; 78 the settings cannot be
+used.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import anyclaude.runtime.channels  # noqa: F401
 from anyclaude.runtime import logs
 from anyclaude.runtime.child import ExitCode
 from anyclaude.runtime.paths import Paths, UnsafeFolderError, find_paths
-from anyclaude.runtime.settings import SettingsError, load
+from anyclaude.runtime.settings import LoadedSettings, SettingsError, load
 from anyclaude.supervisor import lifecycle, listener, modes
 from anyclaude.supervisor.children import DEFAULT_CHILDREN, ChildSpec
 from anyclaude.supervisor.daemon import VERSION
@@ -34,7 +36,10 @@ def main(
     arguments = _parse(argv)
     with ExitStack() as resources:
         try:
-            start = _prepare(arguments, children, os.environ, resources)
+            settled = _settle(arguments, os.environ)
+            if arguments.check:
+                return ExitCode.OK
+            start = _prepare(settled, children, os.environ, resources)
         except _BAD_CONFIG as error:
             print(error, file=sys.stderr)
             return ExitCode.CONFIG
@@ -44,22 +49,36 @@ def main(
         return lifecycle.run(start)
 
 
+@dataclass(frozen=True)
+class _Settled:
+    """What settings, flags and files say."""
+
+    paths: Paths
+    loaded: LoadedSettings
+    mode: modes.Mode
+
+
+def _settle(arguments: argparse.Namespace, environ: Mapping[str, str]) -> _Settled:
+    """Reads the settings and the mode; changes nothing."""
+    paths = find_paths(environ)
+    loaded = load(_config_file(arguments, paths), environ, _flags(arguments))
+    logs.configure(loaded.settings.log.level)
+    return _Settled(paths, loaded, modes.initial(loaded, paths.mode_file))
+
+
 def _prepare(
-    arguments: argparse.Namespace,
+    settled: _Settled,
     children: Sequence[ChildSpec],
     environ: Mapping[str, str],
     resources: ExitStack,
 ) -> lifecycle.Start:
-    """Reads the settings, then opens the lock, the socket and the log; `resources` closes them."""
-    paths = find_paths(environ)
-    loaded = load(_config_file(arguments, paths), environ, _flags(arguments))
-    logs.configure(loaded.settings.log.level)
-    mode = modes.initial(loaded, paths.mode_file)
+    """Opens the lock, the socket and the log; `resources` closes them."""
+    paths, loaded = settled.paths, settled.loaded
     paths.create()
     resources.enter_context(daemon_lock(paths.lock_file))
     http = resources.enter_context(listener.listen(loaded.settings.server))
     resources.enter_context(logs.to_file(paths.log_file, loaded.settings.log))
-    return lifecycle.Start(loaded, paths, mode, http, children, environ)
+    return lifecycle.Start(loaded, paths, settled.mode, http, children, environ)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -71,6 +90,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", help="a model folder, or a hub id in the local hub cache")
     parser.add_argument("--mode", help="the mode to start in, e.g. mlx-lm")
     parser.add_argument("--config", type=Path, metavar="FILE", help="instead of the usual file")
+    parser.add_argument("--check", action="store_true", help="check the settings and end")
     parser.add_argument("--log-level", help="debug, info, warning or error")
     parser.add_argument("--version", action="version", version=f"anyclauded {VERSION}")
     return parser.parse_args(argv)

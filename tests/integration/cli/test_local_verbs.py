@@ -2,6 +2,7 @@
 
 import json
 import signal
+import tomllib
 from pathlib import Path
 
 from anyclaude.control.v1 import control_pb2
@@ -81,6 +82,30 @@ def test_config_check(commands: Commands) -> None:
     assert len(document["problems"]) == 2
     assert shown.returncode == 1
     assert "Traceback" not in shown.stderr
+
+
+def test_config_set(commands: Commands) -> None:
+    """One value changes in its own type; comments stay, and a value that does not fit is refused."""
+    commands.config_file.parent.mkdir(parents=True)
+    commands.config_file.write_text("# Mine.\n[server]\nport = 1 # free\n")
+
+    changed = commands.ctl("config", "set", "server.port", "50123")
+    again = json.loads(commands.ctl("config", "set", "server.port", "50123", "--json").stdout)
+    commands.ctl("config", "set", "server.allowed_hosts", '["a", "b"]')
+    commands.ctl("config", "set", "model.path", "~/models/a b")
+    wrong = commands.ctl("config", "set", "server.port", "many")
+    unknown = commands.ctl("config", "set", "server.prot", "1")
+
+    text = commands.config_file.read_text()
+    assert text.startswith("# Mine.\n[server]\nport = 50123 # free\n")
+    assert tomllib.loads(text) == {
+        "server": {"port": 50123, "allowed_hosts": ["a", "b"]},
+        "model": {"path": "~/models/a b"},
+    }
+    assert "server.port = 50123" in changed.stdout
+    assert again["changed"] is False
+    assert wrong.returncode == unknown.returncode == 2
+    assert "Did you mean server.port?" in unknown.stderr
 
 
 def test_logs_without_a_log_exit_4(commands: Commands) -> None:

@@ -16,7 +16,6 @@ from tools.mac_check.report import (
     Outcome,
     Section,
     SkippedError,
-    mask,
     run_section,
     scalars,
     table,
@@ -70,13 +69,6 @@ def test_a_failing_section_does_not_end_the_others():
     assert "what went wrong" in ran[0].markdown()
     assert "It needs a Mac." in ran[1].markdown()
     assert "## Name (done)\n\nfine" in ran[2].markdown()
-
-
-def test_names_of_person_and_machine_are_masked():
-    """The home folder, the user and the host do not appear in a report, in any case of letters."""
-    text = "/Users/ada/models owned by Ada on ada-mac.local, ada-mac and 'adaptive' stay apart"
-    masked = mask(text, home="/Users/ada", user="ada", host="ada-mac.local")
-    assert masked == "~/models owned by USER on HOST, HOST and 'adaptive' stay apart"
 
 
 def test_texts_of_a_document_stay_out_of_the_report():

@@ -23,6 +23,7 @@ from anyclaude.mlx.adapter import (
 from anyclaude.mlx.decode.constraint import can_constrain_calls
 from anyclaude.mlx.kv import layers as kinds
 from anyclaude.mlx.kv.window import WindowKVCache
+from anyclaude.mlx.memory import working_set_bytes
 from anyclaude.mlx.model import (
     LOAD_ERRORS,
     ModelMissingError,
@@ -67,6 +68,8 @@ class Report:
     weights_bytes: int
     kv_bytes_per_token: int
     kv_bytes_at_claude_code_prompt: int
+    # The most that Metal recommends for one process; 0 without Metal.
+    working_set_bytes: int
     tool_loop: Stability
     new_question: Stability
     advice: list[str]
@@ -108,6 +111,7 @@ def check(path: str) -> Report:
         weights_bytes=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
         kv_bytes_per_token=per_token,
         kv_bytes_at_claude_code_prompt=per_token * CLAUDE_CODE_PROMPT_TOKENS,
+        working_set_bytes=working_set_bytes(),
         tool_loop=loop,
         new_question=_stability(renderer, _questions()),
         advice=list(_advice(facts)),

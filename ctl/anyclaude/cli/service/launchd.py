@@ -68,6 +68,12 @@ class Launchd:
             }
         )
 
+    def installed_program(self) -> Path | None:
+        try:
+            return Path(plistlib.loads(self.file.read_bytes())["ProgramArguments"][0])
+        except (OSError, KeyError, IndexError, plistlib.InvalidFileException):
+            return None
+
     def state(self) -> ServiceState:
         done = self._launchctl("print", self._target)
         if done.returncode != 0:

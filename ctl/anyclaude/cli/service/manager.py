@@ -47,6 +47,9 @@ class ServiceManager(Protocol):
     def render(self, program: Program) -> bytes:
         """The content of `file`."""
 
+    def installed_program(self) -> Path | None:
+        """The program that `file` starts; None if it names none."""
+
     def state(self) -> ServiceState: ...
 
     def activate(self) -> None:

@@ -1,21 +1,13 @@
-"""Writes settings of the shell into config.toml, because a service does not see the shell.
+"""Writes settings of the shell into config.toml, because a service does not see the shell."""
 
-The edit keeps comments, order and every other value. The result is parsed again before it is
-written: unless it contains exactly the old and the new settings, the file stays as it is.
-"""
-
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import tomlkit
-from tomlkit.exceptions import TOMLKitError
-
+from anyclaude.cli import config_file
 from anyclaude.cli.command import CommandError, ExitCode
 from anyclaude.runtime import settings
-from anyclaude.runtime.paths import write_atomically
 
 # Keys and credentials must not be written to a file unless their owner does it.
 _SECRET_ENDINGS: Final = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
@@ -58,42 +50,10 @@ def record(file: Path, wanted: Sequence[Recorded]) -> list[Recorded]:
     """Writes the settings into `file`; returns those that it did not contain.
 
     Raises:
-        CommandError: PRECONDITION when the file cannot contain them, for example because `server`
-            is a number in it, not a table.
+        CommandError: PRECONDITION when the file cannot contain them.
     """
-    old = file.read_text(encoding="utf-8") if file.exists() else ""
-    before = settings.flatten(tomllib.loads(old))
-    changes = [setting for setting in wanted if before.get(setting.key) != setting.value]
-    if not changes:
-        return []
-    expected = before | {change.key: change.value for change in changes}
-    try:
-        new = _edited(old, changes)
-        is_right = settings.flatten(tomllib.loads(new)) == expected
-    except (TOMLKitError, tomllib.TOMLDecodeError, TypeError):
-        is_right = False
-    if not is_right:
-        lines = ", ".join(f"{c.key} = {tomlkit.item(c.value).as_string()}" for c in changes)
-        raise CommandError(
-            ExitCode.PRECONDITION,
-            f"{file} cannot be edited without changing the rest of it. "
-            f"Write {lines} into it yourself, then run `anyclaudectl service install` again.",
-        )
-    write_atomically(file, new.encode(), 0o600)
-    return changes
-
-
-def _edited(text: str, changes: Sequence[Recorded]) -> str:
-    document = tomlkit.parse(text)
-    for change in changes:
-        *parents, name = change.key.split(".")
-        table: Any = document
-        for parent in parents:
-            if parent not in table:
-                table[parent] = tomlkit.table()
-            table = table[parent]
-        table[name] = change.value
-    return tomlkit.dumps(document)
+    changed = config_file.change(file, {setting.key: setting.value for setting in wanted})
+    return [setting for setting in wanted if setting.key in changed]
 
 
 def _is_secret(variable: str, value: str) -> bool:

@@ -1,5 +1,6 @@
 """The service under systemd: a unit of the user's manager (systemd.service(5), systemctl(1))."""
 
+import re
 from pathlib import Path
 from typing import Final
 
@@ -55,6 +56,10 @@ class Systemd:
         executable = _quoted(str(program.executable)).replace("$", "$$")
         return _TEMPLATE.format(executable=executable, environment=environment).encode()
 
+    def installed_program(self) -> Path | None:
+        found = re.search(r'^ExecStart="(.+)"$', self.file.read_text(), re.MULTILINE)
+        return Path(_unquoted(found[1])) if found else None
+
     def state(self) -> ServiceState:
         output = self._systemctl("show", UNIT, "--property=LoadState,ActiveState,MainPID")
         known = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
@@ -102,3 +107,10 @@ def _quoted(text: str) -> str:
     """Quotes one word of a unit file so that systemd takes it literally."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{escaped}"'
+
+
+def _unquoted(text: str) -> str:
+    """The path that `render` quoted as the executable."""
+    for written, meant in (("$$", "$"), ("%%", "%"), ('\\"', '"'), ("\\\\", "\\")):
+        text = text.replace(written, meant)
+    return text

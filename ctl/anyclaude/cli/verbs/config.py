@@ -1,20 +1,20 @@
-"""`anyclaudectl config show|path|check`: the effective settings and where each comes from."""
+"""`anyclaudectl config show|path|check|set`: the effective settings and where each comes from."""
 
 import json as json_module
 import os
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from anyclaude.cli.command import CommandError, ExitCode, ask_if_running, own_paths
 from anyclaude.cli.output import Cell, Json, Tone, emit, note, report, table
 
-app = typer.Typer(help="Show, find and check the settings.")
+app = typer.Typer(help="Show, check and change the settings.")
 
 
 @app.callback(invoke_without_command=True)
 def config(context: typer.Context, json: Json = False) -> None:
-    """Show, find and check the settings. Without a verb: show."""
+    """Show, check and change the settings. Without a verb: show."""
     if context.invoked_subcommand is None:
         show(json=json)
 
@@ -51,24 +51,53 @@ def path(json: Json = False) -> None:
 
 @app.command("check")
 def check(json: Json = False) -> None:
-    """Check the file and this environment. Lists every problem; then the exit code is 1."""
-    from anyclaude.runtime.settings import SettingsError, load
+    """Find what the daemon would refuse, and what of this shell has no effect. Exit 1: a problem.
 
-    file = own_paths().config_file
-    problems: list[str] = []
-    try:
-        load(file, os.environ)
-    except SettingsError as error:
-        problems = str(error).splitlines()
+    `doctor` checks more: the model, the port, the files.
+    """
+    from anyclaude.cli.doctor import settings
+    from anyclaude.cli.doctor.checks import examine
+    from anyclaude.cli.doctor.finding import Level
+
+    examined = examine()
+    checks = (settings.settings, settings.variables, settings.hidden, settings.folders)
+    found = [each for one in checks for each in one(examined)]
+    problems = [each.what for each in found if each.level is Level.PROBLEM]
+    warnings = [f"{each.what} {each.why}".rstrip() for each in found if each.level is Level.WARNING]
+    file = examined.paths.config_file
     if json:
-        emit({"file": str(file), "valid": not problems, "problems": problems})
+        emit(
+            {
+                "file": str(file),
+                "valid": not problems,
+                "problems": problems,
+                "warnings": warnings,
+            }
+        )
     else:
-        for problem in problems:
-            note(problem)
+        for sentence in [*problems, *warnings]:
+            note(sentence)
         if not problems:
             print(f"{file}: ok" if file.exists() else f"{file}: does not exist, defaults apply")
     if problems:
         raise typer.Exit(ExitCode.FAILED)
+
+
+@app.command("set")
+def set_value(
+    key: Annotated[str, typer.Argument(help="As `config show` prints it.")],
+    value: Annotated[str, typer.Argument(help="A TOML value, or plain text.")],
+    json: Json = False,
+) -> None:
+    """Write one setting into the configuration file; its comments and order stay."""
+    from anyclaude.cli import config_file
+
+    file = own_paths().config_file
+    new = config_file.typed(file, key, value)
+    changed = bool(config_file.change(file, {key: new}))
+    words = f"{key} = {config_file.as_toml(new)}"
+    sentence = f"{file}: {words}" if changed else f"{file} has {words} already."
+    report({"file": str(file), "key": key, "value": new, "changed": changed}, sentence, json=json)
 
 
 def _from_daemon() -> dict[str, Any] | None:

@@ -1,12 +1,12 @@
-"""Where the launcher looks for Claude Code."""
+"""Where commands look for Claude Code."""
 
 from pathlib import Path
 
 import pytest
 
+from anyclaude.cli import claude_code
+from anyclaude.cli.claude_code import find_claude
 from anyclaude.cli.command import CommandError
-from anyclaude.launcher import main
-from anyclaude.launcher.main import find_claude
 
 # What launchd gives to a program that the desktop starts.
 _DESKTOP_PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
@@ -15,7 +15,7 @@ _DESKTOP_PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
 @pytest.fixture(autouse=True)
 def _no_package_managers(monkeypatch: pytest.MonkeyPatch) -> None:
     """What this machine has installed must not decide."""
-    monkeypatch.setattr(main, "_PACKAGE_MANAGERS", ())
+    monkeypatch.setattr(claude_code, "_PACKAGE_MANAGERS", ())
 
 
 def _claude(folder: Path) -> Path:

@@ -1,0 +1,1 @@
+"""`anyclaudectl doctor`: checks of this machine and installation; `checks.py` lists them."""
