@@ -85,7 +85,7 @@ def test_config_check(commands: Commands) -> None:
 
 
 def test_config_set(commands: Commands) -> None:
-    """One value changes in its own type; comments stay, and a value that does not fit is refused."""
+    """A value changes in its own type; comments stay, and one that does not fit is refused."""
     commands.config_file.parent.mkdir(parents=True)
     commands.config_file.write_text("# Mine.\n[server]\nport = 1 # free\n")
 
