@@ -21,6 +21,7 @@ import secrets
 from enum import Enum, auto
 from typing import Any, Final
 
+from anyclaude.messages.context_edits import edits_json
 from anyclaude.messages.diagnostics import diagnostics_json
 from anyclaude.messages.errors import ApiError
 from anyclaude.messages.hidden_thinking import hidden
@@ -75,16 +76,25 @@ def new_message_id() -> str:
 class EventMachine:
     """Turns the worker events of one request into the events of one message."""
 
-    def __init__(self, message_id: str, model: str, *, hides_thinking: bool = False) -> None:
+    def __init__(
+        self,
+        message_id: str,
+        model: str,
+        *,
+        hides_thinking: bool = False,
+        tells_edits: bool = False,
+    ) -> None:
         """
         Args:
             message_id: the id of the message.
             model: the name that the client gave the model.
             hides_thinking: blocks of thinking carry it in their signature alone.
+            tells_edits: the message ends with the context edits that were applied, if any.
         """
         self._message_id = message_id
         self._model = model
         self._hides_thinking = hides_thinking
+        self._tells_edits = tells_edits
         self._state = _State.NEW
         self._blocks_begun = 0
         self._blocks_announced = 0
@@ -247,14 +257,14 @@ class EventMachine:
         reason = self._stop_reason(finished)
         self._state = _State.ENDED
         sequence = finished.stop_sequence if reason == "stop_sequence" else None
-        return [
-            {
-                "type": "message_delta",
-                "delta": {"stop_reason": reason, "stop_sequence": sequence},
-                "usage": usage_json(finished.usage),
-            },
-            {"type": "message_stop"},
-        ]
+        delta: Event = {
+            "type": "message_delta",
+            "delta": {"stop_reason": reason, "stop_sequence": sequence},
+            "usage": usage_json(finished.usage),
+        }
+        if self._tells_edits:
+            delta["context_management"] = {"applied_edits": edits_json(finished.applied_edits)}
+        return [delta, {"type": "message_stop"}]
 
     def _is_cut_call(self, finished: worker.Finished) -> bool:
         is_call = self._block is not None and self._block.kind == "tool_use"

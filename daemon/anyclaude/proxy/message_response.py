@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 
 from anyclaude.messages.accumulator import MessageAccumulator
+from anyclaude.messages.context_edits import asks_for_edits
 from anyclaude.messages.errors import ApiError
 from anyclaude.messages.events import Event, EventMachine, GrammarError
 from anyclaude.messages.hidden_thinking import is_omitted
@@ -51,6 +52,7 @@ class MessageResponse:
             self._message_id,
             self._request.model,
             hides_thinking=is_omitted(self._request.thinking),
+            tells_edits=asks_for_edits(self._request),
         )
 
     async def send_whole(self) -> None:

@@ -1,8 +1,9 @@
 """`POST /v1/messages` and `POST /v1/messages/count_tokens`."""
 
-from typing import Final
+from typing import Any, Final
 
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
+from anyclaude.messages.context_edits import asks_for_edits
 from anyclaude.messages.errors import ApiError, overloaded
 from anyclaude.messages.events import new_message_id
 from anyclaude.messages.identity import identify
@@ -127,8 +128,12 @@ class MessagesEndpoint:
         call = worker.CountTokensRequest(
             request_id=context.request_id, body_json=body, mode=route.mode
         )
-        tokens = await self._workers.count_tokens(route, call)
-        await context.response.send_json(200, {"input_tokens": tokens})
+        counted = await self._workers.count_tokens(route, call)
+        answer: dict[str, Any] = {"input_tokens": counted.input_tokens}
+        if asks_for_edits(request):
+            original = counted.input_tokens + counted.cleared_input_tokens
+            answer["context_management"] = {"original_input_tokens": original}
+        await context.response.send_json(200, answer)
 
     def _ready_relay(self, context: RequestContext) -> frontend.Route | None:
         """The route of the request if a relay serves its mode now."""

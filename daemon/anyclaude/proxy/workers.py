@@ -66,7 +66,9 @@ class Workers:
             finally:
                 await forwarding.close()
 
-    async def count_tokens(self, route: frontend.Route, request: worker.CountTokensRequest) -> int:
+    async def count_tokens(
+        self, route: frontend.Route, request: worker.CountTokensRequest
+    ) -> worker.CountTokensResponse:
         """Counts a prompt's tokens.
 
         Raises:
@@ -79,7 +81,8 @@ class Workers:
                 raise lost(error, route) from None
         if response.WhichOneof("result") != "input_tokens":
             raise ApiError.from_failed(response.failed)
-        return int(response.input_tokens)
+        assert isinstance(response, worker.CountTokensResponse)
+        return response
 
     @contextmanager
     def _stub(self, route: frontend.Route) -> Iterator[Any]:

@@ -15,6 +15,7 @@ from tests.integration.scripted_upstream import (
     Reset,
     chunk,
     event,
+    messages_server,
     openai_server,
     response,
 )
@@ -112,3 +113,44 @@ def test_counts():
         body = json.dumps({"model": "m", "messages": messages}).encode()
         call = pb.CountTokensRequest(body_json=body, mode="it")
         assert chain.relay.stub.CountTokens(call).is_estimate
+
+
+@pytest.mark.parametrize("dialect", ["openai", "anthropic"])
+def test_context_edits_are_applied_and_named(dialect):
+    """The server gets what the edits leave, and the client is told which were applied."""
+    message = {
+        "type": "message",
+        "content": [{"type": "text", "text": "Fine."}],
+        "stop_reason": "end_turn",
+        "usage": {"input_tokens": 9, "output_tokens": 1},
+    }
+    completion = [STREAM, chunk(content="Fine."), chunk("stop"), event("[DONE]")]
+    servers = {
+        "openai": openai_server(lambda _: completion),
+        "anthropic": messages_server(lambda _: [response(200, message)]),
+    }
+    turns = [{"role": "user", "content": "Look."}]
+    for number in range(3):
+        use = {"type": "tool_use", "id": f"toolu_{number}", "name": "Bash", "input": {}}
+        output = f"output-{number} " * 50
+        done = {"type": "tool_result", "tool_use_id": use["id"], "content": output}
+        turns += [{"role": "assistant", "content": [use]}, {"role": "user", "content": [done]}]
+    edit = {
+        "type": "clear_tool_uses_20250919",
+        "trigger": {"type": "tool_uses", "value": 2},
+        "keep": {"type": "tool_uses", "value": 1},
+    }
+    asked = {"model": "m", "messages": turns, "context_management": {"edits": [edit]}}
+    with Chain(servers[dialect], dialect=dialect) as chain:
+        post = chain.client.with_options(timeout=60).post
+        answer = post("/v1/messages", body={**asked, "max_tokens": 50}, cast_to=object)
+        counted = post("/v1/messages/count_tokens", body=asked, cast_to=object)
+        path = "/v1/messages" if dialect == "anthropic" else "/v1/chat/completions"
+        sent = json.dumps(chain.upstream.posts(path)[0].json)
+
+    assert ["output-0" in sent, "output-1" in sent, "output-2" in sent] == [False, False, True]
+    (told,) = answer["context_management"]["applied_edits"]
+    assert (told["type"], told["cleared_tool_uses"]) == (edit["type"], 2)
+    assert told["cleared_input_tokens"] > 100
+    original = counted["context_management"]["original_input_tokens"]
+    assert original - counted["input_tokens"] > 100

@@ -51,6 +51,7 @@ class Answering:
     job: Job
     # With the answer, as far as it was generated.
     facts: RequestFacts
+    applied_edits: tuple[pb.AppliedEdit, ...] = ()
 
 
 class JobMaker:
@@ -134,7 +135,7 @@ class JobMaker:
             render_seconds=time.monotonic() - began,
             created=began,
         )
-        return Answering(job, facts)
+        return Answering(job, facts, prompt.applied_edits)
 
     def job_ahead(
         self, answered: Answering, emit: Callable[[pb.GenerateResponse], None]

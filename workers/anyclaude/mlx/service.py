@@ -118,6 +118,8 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
                 ready = [await events.get()]
                 while not events.empty():
                     ready.append(events.get_nowait())
+                if ready[-1].HasField("finished"):
+                    ready[-1].finished.applied_edits.extend(answering.applied_edits)
                 is_over = ready[-1].HasField("finished") or ready[-1].HasField("failed")
                 if self._expects_question(answering.job, ready[-1]):
                     self._ahead.answered(answering)
@@ -151,7 +153,10 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
             prompt = await loop.run_in_executor(self._rendering, self._counted, request.body_json)
         except ApiError as error:
             return pb.CountTokensResponse(failed=error.to_failed())
-        return pb.CountTokensResponse(input_tokens=len(prompt.token_ids))
+        cleared = sum(edit.cleared_input_tokens for edit in prompt.applied_edits)
+        return pb.CountTokensResponse(
+            input_tokens=len(prompt.token_ids), cleared_input_tokens=cleared
+        )
 
     async def GetStatus(
         self, request: pb.GetStatusRequest, context: grpc.aio.ServicerContext[Any, Any]

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import structlog
+from pydantic_core import to_json
 
 from anyclaude.messages.requests import CountTokensRequest, read_json
 from anyclaude.relay.anthropic.dialect import COUNT_PATH, AnthropicDialect, count_body
@@ -30,7 +31,10 @@ async def count_tokens(upstream: Upstream, raw: bytes) -> pb.CountTokensResponse
         ApiError: the request is invalid, or the real API refuses it.
     """
     document = read_json(raw)
-    request = CountTokensRequest.of(document)
+    edited = upstream.edited(CountTokensRequest.of(document))
+    request, cleared = edited.request, edited.cleared_tokens
+    if edited.applied:
+        raw = to_json(request)
     try:
         counted = await _count(upstream, request, document)
     except UpstreamFault as fault:
@@ -38,9 +42,11 @@ async def count_tokens(upstream: Upstream, raw: bytes) -> pb.CountTokensResponse
         log.debug("no count", upstream=upstream.name, status=fault.status)
     else:
         if counted is not None:
-            return pb.CountTokensResponse(input_tokens=counted)
+            return pb.CountTokensResponse(input_tokens=counted, cleared_input_tokens=cleared)
     return pb.CountTokensResponse(
-        input_tokens=upstream.estimator.estimate(request, raw), is_estimate=True
+        input_tokens=upstream.estimator.estimate(request, raw),
+        is_estimate=True,
+        cleared_input_tokens=cleared,
     )
 
 

@@ -99,9 +99,11 @@ class _Generation:
         emit: Emit,
     ) -> None:
         self._upstream = upstream
-        self._request = request
+        edited = upstream.edited(request)
+        self._applied_edits = edited.applied
+        self._request = edited.request
         self._document = document
-        self._raw = raw
+        self._raw = to_json(edited.request) if edited.applied else raw
         self._emit = emit
         # The last body that was sent.
         self._sent: Mapping[str, Any] = {}
@@ -208,6 +210,8 @@ class _Generation:
     async def _pass_on(self, reader: Reader) -> None:
         if events := reader.take():
             self._passed_on = True
+            if events[-1].HasField("finished"):
+                events[-1].finished.applied_edits.extend(self._applied_edits)
             await self._emit(events)
 
     def _refusal(self, status: int, body: bytes, headers: Mapping[str, str]) -> Refusal:

@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from anyclaude.messages.context_edits import Edited, Request, apply_edits
 from anyclaude.messages.errors import ApiError, invalid_request
 from anyclaude.relay import breaker
 from anyclaude.relay.anthropic.dialect import COUNT_PATH, AnthropicDialect
@@ -93,6 +94,12 @@ class Upstream:
         used = dialect or self._dialect or OpenAiDialect()
         own = [(name.encode(), value.encode()) for name, value in self.settings.headers.items()]
         return [*used.headers(self.key.read(), is_api=is_api), *own]
+
+    def edited(self, request: Request) -> Edited[Request]:
+        """The request after its context edits, which only the real API applies itself."""
+        if self.settings.kind is UpstreamKind.CLAUDE:
+            return Edited(request)
+        return apply_edits(request, self.estimator.estimate_edited)
 
     async def dialect(self) -> Dialect:
         """The server's dialect; probed once.

@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from pydantic_core import to_json
+
 from anyclaude.messages.requests import CountTokensRequest
 from anyclaude.worker.v1.worker_pb2 import Usage
 
@@ -25,6 +27,10 @@ class Estimator:
     def estimate(self, request: CountTokensRequest, body: bytes) -> int:
         """An estimate, until the server reports its own count."""
         return _tokens(request, body, self._learned or _CHARACTERS_PER_TOKEN)
+
+    def estimate_edited(self, request: CountTokensRequest) -> int:
+        """As `estimate`, for a request that is not as the client sent it."""
+        return self.estimate(request, to_json(request))
 
     def at_least(self, request: CountTokensRequest, body: bytes) -> int:
         """A low estimate, by which no prompt is refused in error."""

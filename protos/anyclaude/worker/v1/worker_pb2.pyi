@@ -275,18 +275,32 @@ class BlockStop(_message.Message):
     def __init__(self, index: _Optional[int] = ...) -> None: ...
 
 class Finished(_message.Message):
-    __slots__ = ("stop_reason", "stop_sequence", "usage", "timings", "reuse_cause")
+    __slots__ = ("stop_reason", "stop_sequence", "usage", "timings", "reuse_cause", "applied_edits")
     STOP_REASON_FIELD_NUMBER: _ClassVar[int]
     STOP_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     REUSE_CAUSE_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_EDITS_FIELD_NUMBER: _ClassVar[int]
     stop_reason: StopReason
     stop_sequence: str
     usage: Usage
     timings: Timings
     reuse_cause: ReuseCause
-    def __init__(self, stop_reason: _Optional[_Union[StopReason, str]] = ..., stop_sequence: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., reuse_cause: _Optional[_Union[ReuseCause, str]] = ...) -> None: ...
+    applied_edits: _containers.RepeatedCompositeFieldContainer[AppliedEdit]
+    def __init__(self, stop_reason: _Optional[_Union[StopReason, str]] = ..., stop_sequence: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., reuse_cause: _Optional[_Union[ReuseCause, str]] = ..., applied_edits: _Optional[_Iterable[_Union[AppliedEdit, _Mapping]]] = ...) -> None: ...
+
+class AppliedEdit(_message.Message):
+    __slots__ = ("type", "cleared_input_tokens", "cleared_tool_uses", "cleared_thinking_turns")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    CLEARED_INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CLEARED_TOOL_USES_FIELD_NUMBER: _ClassVar[int]
+    CLEARED_THINKING_TURNS_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    cleared_input_tokens: int
+    cleared_tool_uses: int
+    cleared_thinking_turns: int
+    def __init__(self, type: _Optional[str] = ..., cleared_input_tokens: _Optional[int] = ..., cleared_tool_uses: _Optional[int] = ..., cleared_thinking_turns: _Optional[int] = ...) -> None: ...
 
 class Usage(_message.Message):
     __slots__ = ("input_tokens", "cache_read_tokens", "cache_creation_tokens", "output_tokens")
@@ -389,14 +403,16 @@ class CountTokensRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., body_json: _Optional[bytes] = ..., mode: _Optional[str] = ...) -> None: ...
 
 class CountTokensResponse(_message.Message):
-    __slots__ = ("input_tokens", "failed", "is_estimate")
+    __slots__ = ("input_tokens", "failed", "is_estimate", "cleared_input_tokens")
     INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
     IS_ESTIMATE_FIELD_NUMBER: _ClassVar[int]
+    CLEARED_INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     input_tokens: int
     failed: Failed
     is_estimate: bool
-    def __init__(self, input_tokens: _Optional[int] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., is_estimate: bool = ...) -> None: ...
+    cleared_input_tokens: int
+    def __init__(self, input_tokens: _Optional[int] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., is_estimate: bool = ..., cleared_input_tokens: _Optional[int] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ("check_mode",)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Final
 
+from anyclaude.messages.context_edits import ALL_TURNS, apply_edits, kept_thinking_turns
 from anyclaude.messages.errors import invalid_request
 from anyclaude.messages.requests import CountTokensRequest, Message
 from anyclaude.mlx.adapter import TokenizerWrapper, template_source
@@ -18,7 +19,6 @@ from anyclaude.mlx.prompt.canonical import (
     translated,
     wants_thinking,
 )
-from anyclaude.mlx.prompt.cleared import ALL_TURNS, kept_thinking_turns, without_thinking
 from anyclaude.mlx.prompt.continuation import DIGEST_MESSAGES, Continuation, Rendering
 from anyclaude.mlx.prompt.control_tokens import ControlTokens
 from anyclaude.mlx.prompt.cuts import Cut, last_cut, learn_turns
@@ -38,6 +38,7 @@ from anyclaude.mlx.prompt.splice import AnswerPosition, SplicedTurns
 from anyclaude.mlx.prompt.stored_folder import StoredFolder
 from anyclaude.mlx.prompt.template import Template, TemplateRefused, Variables
 from anyclaude.mlx.tokens import TokenArray, common_prefix
+from anyclaude.worker.v1.worker_pb2 import AppliedEdit
 
 _CACHED_STARTS: Final = 32
 _CACHE_BYTES: Final = 64 * 1024 * 1024
@@ -57,6 +58,8 @@ class Prompt:
     stable_tokens: int
     # The position of the answer in later prompts; None if answers are not spliced.
     answer_position: AnswerPosition | None = None
+    # The context edits of the request that were applied.
+    applied_edits: tuple[AppliedEdit, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,10 +173,14 @@ class PromptRenderer:
         Raises:
             ApiError: 400 that names what the model or its template cannot accept.
         """
-        conversation = self._conversation(request)
         thinking, spliced = self._thinks(request), self._spliced_for(request, counting=counting)
+
+        def prompt(edited: CountTokensRequest) -> Prompt:
+            return self._render(canonicalise(edited, self._turn_cache), thinking, spliced)
+
         try:
-            return self._render(conversation, thinking, spliced)
+            edited = apply_edits(request, lambda each: len(prompt(each).token_ids))
+            return replace(prompt(edited.request), applied_edits=edited.applied)
         except TemplateRefused as refusal:
             raise invalid_request(
                 f"messages: the model's chat template refuses the conversation: {refusal} "
@@ -195,16 +202,18 @@ class PromptRenderer:
         """
         question = Message(role="user", content=_FIRST_TEXTS[0])
         asked = request.model_copy(update={"messages": [*request.messages, answer, question]})
-        conversation = self._conversation(asked)
         thinking, spliced = self._thinks(request), self._spliced_for(request)
+
+        def prompt(conversation: Conversation) -> Prompt:
+            return self._render(conversation, thinking, spliced, remember=False)
+
         try:
+            edited = apply_edits(
+                asked, lambda each: len(prompt(canonicalise(each, self._turn_cache)).token_ids)
+            )
+            conversation = canonicalise(edited.request, self._turn_cache)
             first, second = (
-                self._render(
-                    replace(conversation, messages=(*conversation.messages[:-1], _user(text))),
-                    thinking,
-                    spliced,
-                    remember=False,
-                )
+                prompt(replace(conversation, messages=(*conversation.messages[:-1], _user(text))))
                 for text in _FIRST_TEXTS
             )
         except TemplateRefused:
@@ -212,15 +221,6 @@ class PromptRenderer:
         shared = common_prefix(first.token_ids, second.token_ids)
         cut_points = tuple(cut for cut in first.cut_points if cut < shared)
         return Prompt(first.token_ids[:shared], cut_points, min(first.stable_tokens, shared))
-
-    def _conversation(self, request: CountTokensRequest) -> Conversation:
-        """The request's conversation without the thinking that the client asks to clear."""
-        conversation = canonicalise(request, self._turn_cache)
-        turns = kept_thinking_turns(request)
-        if turns is None or turns == ALL_TURNS:
-            return conversation
-        messages = without_thinking(conversation.messages, turns)
-        return replace(conversation, messages=messages)
 
     def _thinks(self, request: CountTokensRequest) -> bool:
         return self._can_think and wants_thinking(request)

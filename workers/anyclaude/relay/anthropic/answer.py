@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import structlog
 
+from anyclaude.messages.context_edits import edits_in
 from anyclaude.relay.arguments import Arguments, text_of
 from anyclaude.relay.dialect import (
     BrokenAnswerError,
@@ -78,6 +79,7 @@ class MessageReader(Reader):
         self._reason: str | None = None
         self._stop_sequence = ""
         self._usage: dict[str, Any] = {}
+        self._applied_edits: list[pb.AppliedEdit] = []
         self._model = model
         self._ids = CallIds(used_ids)
         self._name_of = name_of
@@ -108,6 +110,7 @@ class MessageReader(Reader):
                     self._end()
             case "message_delta":
                 self._note_end(_object(data.get("delta")), _object(data.get("usage")))
+                self._applied_edits += edits_in(data)
             case "message_stop":
                 self.is_done = True
             case "error":
@@ -128,6 +131,7 @@ class MessageReader(Reader):
             self._begin(index, _object(block))
             self._end()
         self._note_end(message, {})
+        self._applied_edits += edits_in(message)
         self.is_done = True
 
     def finish(self) -> pb.Usage:
@@ -147,6 +151,7 @@ class MessageReader(Reader):
             stop_reason=self._stop_reason(self._reason),
             stop_sequence=self._stop_sequence,
             usage=usage,
+            applied_edits=self._applied_edits,
         )
         self._writer.add(pb.GenerateResponse(finished=finished))
         return usage
