@@ -150,20 +150,20 @@ def _killed(stage: Stage) -> str:
         seen = ""
         while "content_block_delta" not in seen:
             seen += next(lines)
-        stage.kill_worker()
+        killed = stage.kill_worker()
         seen += "".join(lines)
         shown = stage.show(_whole(answer, seen))
-    stage.recovered()
+    stage.recovered(killed)
     return shown
 
 
 def _killed_twice(stage: Stage) -> str:
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(stage.post, max_tokens=100_000)
-        first = stage.kill_at_work(other_than=0)
-        stage.kill_at_work(other_than=first)
+        first = stage.kill_at_work()
+        second = stage.kill_at_work(other_than=first.pid)
         shown = answer.result()
-    stage.recovered()
+    stage.recovered(second)
     return shown
 
 

@@ -31,7 +31,7 @@ from tests.integration.scripted_upstream import (
     openai_server,
     response,
 )
-from tests.integration.service import WAIT_SECONDS, Service
+from tests.integration.service import WAIT_SECONDS, Service, worker_of
 from tests.models import saved
 from tests.models.requests import user
 
@@ -174,27 +174,30 @@ class Stage:
                 stack.enter_context(self.streaming())
             yield
 
-    def kill_worker(self) -> None:
-        """Kills the MLX worker."""
-        pid = self.service.worker("mlx").pid
+    def kill_worker(self) -> control_pb2.Worker:
+        """Kills the MLX worker, and returns what it was."""
+        worker = self.service.worker("mlx")
         # A worker that does not run has the pid 0, which means our own process group.
-        assert pid
-        os.kill(pid, signal.SIGKILL)
+        assert worker.pid
+        os.kill(worker.pid, signal.SIGKILL)
+        return worker
 
-    def kill_at_work(self, other_than: int) -> int:
-        """Kills the MLX worker once it works on one request, and returns its pid."""
-
-        def pid_of(status: control_pb2.Status) -> int:
-            return next(int(worker.pid) for worker in status.workers if worker.name == "mlx")
-
-        status = self.service.poll(
-            lambda status: status.running_requests == 1 and pid_of(status) not in (0, other_than)
+    def kill_at_work(self, other_than: int = 0) -> control_pb2.Worker:
+        """Kills the MLX worker, of another pid, once it works on one request."""
+        self.service.poll(
+            lambda status: (
+                status.running_requests == 1 and worker_of(status, "mlx").pid not in (0, other_than)
+            )
         )
-        os.kill(pid_of(status), signal.SIGKILL)
-        return pid_of(status)
+        return self.kill_worker()
 
-    def recovered(self) -> None:
-        """Waits until the local model responds again."""
+    def recovered(self, killed: control_pb2.Worker) -> None:
+        """Waits until the successor of a killed worker is ready.
+
+        The status may call a killed worker ready until the daemon learns of its end.
+        """
+        ready = control_pb2.WORKER_STATE_READY
+        self.service.wait_worker(ready, generation=killed.generation + 1)
         self.service.ready()
 
     def show(self, answer: httpx.Response) -> str:
