@@ -12,13 +12,11 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from anyclaude.messages.requests import parse_messages_request
-from anyclaude.relay.anthropic.answer import MessageReader
 from anyclaude.relay.dialect import BrokenAnswerError, Reader, RefusedInStreamError
-from anyclaude.relay.names import ToolNames, short_name
-from anyclaude.relay.openai.answer import ChatReader
+from anyclaude.relay.names import short_name
 from anyclaude.relay.sse import SseParser
 from tests.integration.relay_process import fold
+from tests.unit.relay.readers import chat_reader, message_reader
 
 NAMES = ("Read", "Glob", "Bash", "mcp__" + "server_with_a_long_name_" * 3 + "read", "odd.name/x")
 INPUTS: tuple[dict[str, Any], ...] = (
@@ -344,7 +342,7 @@ class Generator:
 
     def _call_block(self, call: Call, kinds: set[str]) -> list[dict[str, Any]]:
         name, value = call
-        block: dict[str, Any] = {"type": "tool_use", "name": short_name(name), "input": {}}
+        block: dict[str, Any] = {"type": "tool_use", "name": short_name(name, 128), "input": {}}
         call_id = self._random.choice(["functions.X:0", "call_0", "toolu_1", None])
         if call_id is not None:
             block["id"] = call_id
@@ -361,11 +359,7 @@ class Generator:
 
 
 def reader_of(stream: Stream) -> Reader:
-    request = parse_messages_request(json.dumps(REQUEST).encode())
-    if stream.dialect == "chat":
-        return ChatReader(request, estimated_tokens=1)
-    names = ToolNames(NAMES)
-    return MessageReader(1, used_ids={"call_0"}, name_of=names.original)
+    return chat_reader(**REQUEST) if stream.dialect == "chat" else message_reader(**REQUEST)
 
 
 def read(stream: Stream, chunks: list[bytes]) -> Meaning | None:

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anyclaude.messages.requests import parse_messages_request
-from anyclaude.relay.anthropic.answer import MessageReader
 from anyclaude.relay.anthropic.dialect import AnthropicDialect
 from anyclaude.relay.dialect import BrokenAnswerError, RefusedInStreamError, Target
 from anyclaude.relay.quirks import Quirks
 from anyclaude.relay.sse import ServerEvent, SseParser
 from anyclaude.runtime.upstreams import UpstreamSettings
 from tests.integration.relay_process import fold
+from tests.unit.relay.readers import message_reader
 
 USAGE = {"input_tokens": 10, "cache_read_input_tokens": 90, "output_tokens": 1}
 START = {"type": "message_start", "message": {"type": "message", "content": [], "usage": USAGE}}
@@ -42,7 +42,7 @@ TEXT = [begin(0, type="text", text=""), delta(0, type="text_delta", text="Hello"
 
 
 def answer(*events: Any) -> dict[str, Any]:
-    read = MessageReader(42)
+    read = message_reader()
     for event in events:
         data = event if isinstance(event, str) else json.dumps(event)
         read.feed(ServerEvent("", data))
@@ -143,7 +143,7 @@ def test_input_that_comes_with_the_start():
 @pytest.mark.parametrize(("max_tokens", "reason"), [(7, "max_tokens"), (8, "end_turn")])
 def test_an_end_where_the_tokens_are_used_up_is_a_cut(max_tokens, reason):
     """end_turn after max_tokens tokens is reported as max_tokens."""
-    read = MessageReader(42, max_tokens=max_tokens)
+    read = message_reader(max_tokens=max_tokens)
     events = [START, *TEXT, close("end_turn"), STOP]
     for event in events:
         read.feed(ServerEvent("", json.dumps(event)))
@@ -194,7 +194,7 @@ def test_an_error_event():
 
 def test_a_whole_answer():
     """A response that is not streamed is read like a stream."""
-    read = MessageReader(42)
+    read = message_reader()
     call = {"type": "tool_use", "id": "t1", "name": "Bash", "input": {"a": 1}}
     document = {
         "type": "message",
@@ -224,7 +224,7 @@ def test_chunks_of_bytes_do_not_matter(data):
         for written in [json.dumps(event, ensure_ascii=False)]
     )
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
-    parser, read = SseParser(), MessageReader(42)
+    parser, read = SseParser(), message_reader()
     for i, j in zip([0, *cuts], [*cuts, len(stream)], strict=True):
         for event in parser.feed(stream[i:j]):
             read.feed(event)

@@ -7,7 +7,6 @@ import re
 import pytest
 
 from anyclaude.messages.requests import parse_messages_request
-from anyclaude.relay.anthropic.answer import MessageReader
 from anyclaude.relay.anthropic.dialect import AnthropicDialect
 from anyclaude.relay.dialect import BrokenAnswerError, Target
 from anyclaude.relay.names import server_id, short_name
@@ -15,14 +14,16 @@ from anyclaude.relay.quirks import Quirk, Quirks
 from anyclaude.relay.sse import ServerEvent
 from anyclaude.runtime.upstreams import UpstreamSettings
 from tests.integration.relay_process import fold
+from tests.unit.relay.readers import message_reader
 from tests.unit.relay.test_anthropic import START, STOP, begin, close, delta, end
 
 MARK = {"cache_control": {"type": "ephemeral"}}
 HI = {"role": "user", "content": "hi"}
+CALL = {"type": "tool_use", "id": "call_0", "name": "Read", "input": {}}
 
 
-def answer(*events, **options):
-    read = MessageReader(1, **options)
+def answer(*events, **fields):
+    read = message_reader(**fields)
     for event in events:
         read.feed(ServerEvent("", json.dumps(event)))
     read.finish()
@@ -60,7 +61,8 @@ def call_events(*ids):
 )
 def test_ids_are_valid_and_new(ids):
     """Ids that are missing, odd, repeated or used before become ids that the API takes."""
-    message = answer(START, *call_events(*ids), close("tool_use"), STOP, used_ids={"call_0"})
+    earlier = [HI, {"role": "assistant", "content": [CALL]}, HI]
+    message = answer(START, *call_events(*ids), close("tool_use"), STOP, messages=earlier)
     got = [block["id"] for block in message["content"]]
     assert len(got) == len(set(got)) == len(ids)
     assert all(re.fullmatch("[a-zA-Z0-9_-]+", call_id) for call_id in got)

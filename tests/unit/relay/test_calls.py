@@ -6,7 +6,8 @@ import pytest
 
 from anyclaude.relay.names import short_name
 from anyclaude.relay.sse import ServerEvent
-from tests.unit.relay.test_openai_answer import DONE, answer, call, delta, reader, tools
+from tests.unit.relay.readers import chat_reader
+from tests.unit.relay.test_openai_answer import DONE, answer, call, delta, tools
 
 READ, GLOB, NOW = "Read", "Glob", "Now"
 E, A, B = "{}", '{"path": "a"}', '{"path": "b"}'
@@ -277,7 +278,7 @@ def test_what_comes_after_the_first_reason(chunks, calls, text):
 )
 def test_a_reason_that_was_followed_by_content_ends_nothing(chunks):
     """After content behind a finish reason, only [DONE] or the stream's end is an end."""
-    read = reader(tools=TOOLS)
+    read = chat_reader(tools=TOOLS)
     read.feed(ServerEvent("", json.dumps(chunks[0])))
     assert read.is_complete
     for chunk in chunks[1:]:

@@ -4,13 +4,11 @@ import json
 
 import pytest
 
-from anyclaude.messages.requests import parse_messages_request
-from anyclaude.relay.anthropic.answer import MessageReader
 from anyclaude.relay.dialect import RefusedInStreamError
 from anyclaude.relay.endings import Ending, ending_of
-from anyclaude.relay.openai.answer import ChatReader
 from anyclaude.relay.sse import ServerEvent
 from tests.integration.relay_process import fold
+from tests.unit.relay.readers import chat_reader, message_reader
 
 REASONS = {
     Ending.ORDINARY: "stop eos eos_token end_turn STOP stop_sequence tool_calls "
@@ -36,10 +34,7 @@ STOP_REASONS = {
 
 
 def chat_answer(reason):
-    request = parse_messages_request(
-        b'{"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "q"}]}'
-    )
-    read = ChatReader(request, estimated_tokens=1)
+    read = chat_reader()
     choice = {"delta": {"content": "half"}, "finish_reason": reason}
     read.feed(ServerEvent("", json.dumps({"choices": [choice]})))
     read.finish()
@@ -47,7 +42,7 @@ def chat_answer(reason):
 
 
 def message_answer(reason):
-    read = MessageReader(1)
+    read = message_reader()
     for event in (
         {"type": "message_start", "message": {"usage": {"input_tokens": 1}}},
         {

@@ -2,14 +2,11 @@
 
 import pytest
 
-from anyclaude.messages.requests import parse_messages_request
-from anyclaude.relay.anthropic.answer import MessageReader
 from anyclaude.relay.dialect import BrokenAnswerError, RefusedInStreamError
-from anyclaude.relay.openai.answer import ChatReader
 from anyclaude.relay.sse import SseParser
 from tests.integration.relay_process import fold
+from tests.unit.relay.readers import chat_reader, message_reader
 
-REQUEST = b'{"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "q"}]}'
 CHAT = [
     b'data: {"choices": [{"delta": {"role": "assistant", "content": "fi"}}]}\n\n',
     b'data: {"choices": [{"delta": {"content": "ne"}}]}\n\n',
@@ -50,8 +47,8 @@ BEATS = [
 
 def readers():
     return [
-        (ChatReader(parse_messages_request(REQUEST), estimated_tokens=1), CHAT),
-        (MessageReader(1), MESSAGE),
+        (chat_reader(), CHAT),
+        (message_reader(), MESSAGE),
     ]
 
 

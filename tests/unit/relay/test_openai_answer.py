@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyclaude.messages.requests import parse_messages_request
 from anyclaude.relay.dialect import BrokenAnswerError, RefusedInStreamError
-from anyclaude.relay.openai.answer import ChatReader
 from anyclaude.relay.sse import ServerEvent, SseParser
 from tests.integration.relay_process import fold
+from tests.unit.relay.readers import chat_reader
 
 DONE = "[DONE]"
 USAGE = {
@@ -25,13 +24,8 @@ USAGE = {
 }
 
 
-def reader(**fields) -> ChatReader:
-    raw = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "q"}], **fields}
-    return ChatReader(parse_messages_request(json.dumps(raw).encode()), estimated_tokens=42)
-
-
 def answer(*chunks: Any, **fields) -> dict[str, Any]:
-    read = reader(**fields)
+    read = chat_reader(**fields)
     for chunk in chunks:
         data = chunk if isinstance(chunk, str) else json.dumps(chunk)
         read.feed(ServerEvent("", data))
@@ -81,7 +75,7 @@ def test_words_and_counts():
 
 def test_started_comes_with_the_first_chunk_and_an_estimate():
     """The prompt's count is an estimate at the first chunk and exact at the end."""
-    read = reader()
+    read = chat_reader()
     read.feed(ServerEvent("", json.dumps(delta(role="assistant"))))
     (first,) = read.take()
     assert first.started.usage.input_tokens == 42
@@ -119,7 +113,7 @@ def test_white_space_alone_is_no_block():
 
 def test_arguments_stream_as_they_come():
     """Each piece of the arguments is emitted before the next one arrives."""
-    read = reader()
+    read = chat_reader()
     read.feed(ServerEvent("", json.dumps(delta(tool_calls=[call(0, "a", "Bash", '{"c')]))))
     read.take()
     read.feed(ServerEvent("", json.dumps(delta(tool_calls=[call(0, None, None, '":')]))))
@@ -331,7 +325,7 @@ def test_errors_within_a_stream(chunk):
 @pytest.mark.parametrize("content", [[{"type": "text", "text": "yes"}], "yes"])
 def test_a_whole_answer(content):
     """A response that is not streamed is read like a stream, including content in parts."""
-    read = reader()
+    read = chat_reader()
     choice = {
         "message": {"content": content, "tool_calls": [call(None, "a", "Bash", LS_TEXT)]},
         "finish_reason": "tool_calls",
@@ -351,7 +345,7 @@ def test_the_message_does_not_depend_on_chunks_of_bytes(data):
     told = [delta(content="é"), delta(tool_calls=[call(0, "a", "Bash", LS_TEXT)]), delta("stop")]
     stream = b"".join(f"data: {json.dumps(chunk)}\r\n\r\n".encode() for chunk in [*told, USAGE])
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
-    parser, read = SseParser(), reader()
+    parser, read = SseParser(), chat_reader()
     for i, j in zip([0, *cuts], [*cuts, len(stream)], strict=True):
         for told_event in parser.feed(stream[i:j]):
             read.feed(told_event)

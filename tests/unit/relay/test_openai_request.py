@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from anyclaude.messages.errors import ApiError
 from anyclaude.messages.requests import parse_messages_request
 from anyclaude.relay.dialect import Target
-from anyclaude.relay.openai.dialect import build
+from anyclaude.relay.openai.dialect import OpenAiDialect
 from anyclaude.relay.quirks import Quirk, Quirks
 from anyclaude.runtime.upstreams import UpstreamSettings
 from tests.models.odd_blocks import BLOCKS
@@ -23,7 +23,7 @@ def body(*messages, quirks=Quirks(), settings=None, max_tokens=None, model="serv
     raw = {"model": "m", "max_tokens": 100, "messages": list(messages) or [HI], **fields}
     request = parse_messages_request(json.dumps(raw).encode())
     target = Target(UpstreamSettings(**settings or {}), model, quirks, max_tokens)
-    return build(request, target)
+    return OpenAiDialect().body(request, raw, target)
 
 
 def roles(built):

@@ -8,10 +8,8 @@ import structlog
 from pydantic_core import to_json
 
 from anyclaude.messages.requests import CountTokensRequest, read_json
-from anyclaude.relay.anthropic.dialect import COUNT_PATH, AnthropicDialect, count_body
 from anyclaude.relay.client import Response
 from anyclaude.relay.failures import UpstreamFault, explain_refusal
-from anyclaude.relay.openai.dialect import OpenAiDialect, count_messages
 from anyclaude.relay.refusals import Refusal
 from anyclaude.relay.upstream import Upstream
 from anyclaude.runtime.upstreams import UpstreamKind
@@ -21,8 +19,6 @@ log = structlog.get_logger(__name__)
 
 _NO_ENDPOINT: Final = frozenset({404, 405, 501})
 _COUNT_SECONDS: Final = 30.0
-# vLLM's own endpoint, which applies the chat template.
-_VLLM_PATH: Final = "/tokenize"
 
 
 async def count_tokens(upstream: Upstream, raw: bytes) -> pb.CountTokensResponse:
@@ -58,13 +54,11 @@ async def _count(
         return None
     target = await upstream.target(request.model)
     dialect = await upstream.dialect()
-    if isinstance(dialect, AnthropicDialect):
-        path, body = COUNT_PATH, count_body(request, document, target)
-    elif isinstance(dialect, OpenAiDialect) and upstream.settings.kind is UpstreamKind.VLLM:
-        path, body = _VLLM_PATH, count_messages(request, target)
-    else:
+    counting = dialect.count_request(request, document, target)
+    if counting is None:
         upstream.note_no_count_endpoint()
         return None
+    path, body = counting
     return await _post(upstream, path, body, target.model)
 
 

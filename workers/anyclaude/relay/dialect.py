@@ -3,22 +3,29 @@
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final
 
 from pydantic_core import from_json
 
 from anyclaude.messages.blocks import BlockWriter
-from anyclaude.messages.requests import MessagesRequest
+from anyclaude.messages.requests import CountTokensRequest, MessagesRequest
+from anyclaude.relay.endings import Ending
 from anyclaude.relay.quirks import Quirks
 from anyclaude.relay.sse import ServerEvent
+from anyclaude.relay.usage import prompt_tokens
 from anyclaude.runtime.upstreams import UpstreamSettings
 from anyclaude.worker.v1 import worker_pb2 as pb
 
 _HEARTBEATS: Final = frozenset({"ping", "heartbeat", "keepalive", "keep-alive", "keep_alive"})
 # Words in place of JSON, such as `ping`, `: keepalive` or `[PING]`; cut JSON is something else.
 _WORDS: Final = re.compile(r"[\[(<:\s]*[\w .:-]{1,60}[\])>\s]*")
+_STOP_REASONS: Final[Mapping[Ending | None, pb.StopReason]] = {
+    Ending.CUT: pb.STOP_REASON_MAX_TOKENS,
+    Ending.WINDOW: pb.STOP_REASON_MODEL_CONTEXT_WINDOW_EXCEEDED,
+    Ending.REFUSED: pb.STOP_REASON_REFUSAL,
+}
 
 
 @dataclass(frozen=True)
@@ -58,8 +65,29 @@ class Reader(ABC):
     All methods but `take` raise `BrokenAnswerError` and `RefusedInStreamError`.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        request: MessagesRequest,
+        target: Target,
+        estimated_tokens: int,
+        on_usage: Callable[[int | None], None] = lambda _: None,
+    ) -> None:
+        """
+        Args:
+            request: the client's request.
+            target: what the request was adapted to.
+            estimated_tokens: of the prompt, until the server reports its count.
+            on_usage: called at the end with the prompt's true count, or None without one.
+        """
+        self._request = request
+        self._target = target
+        self._estimated_tokens = estimated_tokens
+        self._on_usage = on_usage
         self._writer = BlockWriter()
+        self._started = False
+        self._stop_sequence = ""
+        # max_tokens 0 only fills the cache; the token that was generated for it is not emitted.
+        self._is_warm_up = request.max_tokens == 0
         # Content has arrived, so the prompt is computed and `idle_timeout_seconds` applies.
         self.has_begun = False
         # The end of the response has arrived; later bytes on the connection are ignored.
@@ -89,30 +117,54 @@ class Reader(ABC):
         """The worker events since the last call, including those before an error."""
         return self._writer.drain()
 
+    def _emit_started(self, usage: pb.Usage) -> None:
+        self._started = True
+        self._writer.add(pb.GenerateResponse(started=pb.Started(usage=usage)))
 
-class Dialect(Protocol):
-    @property
-    def name(self) -> pb.Dialect: ...
+    def _emit_finished(
+        self,
+        usage: pb.Usage,
+        reason: pb.StopReason,
+        *,
+        is_counted: bool,
+        applied_edits: Sequence[pb.AppliedEdit] = (),
+    ) -> pb.Usage:
+        """`is_counted` tells whether the server itself counted the tokens of the prompt."""
+        self._on_usage(prompt_tokens(usage) if is_counted else None)
+        if self._is_warm_up:
+            usage.output_tokens = 0
+            reason = pb.STOP_REASON_MAX_TOKENS
+        finished = pb.Finished(
+            stop_reason=reason,
+            stop_sequence=self._stop_sequence,
+            usage=usage,
+            applied_edits=applied_edits,
+        )
+        self._writer.add(pb.GenerateResponse(finished=finished))
+        return usage
 
-    @property
-    def path(self) -> str:
-        """The path for generations, below the server's root."""
-        ...
+    def _stop_reason(self, ending: Ending | None) -> pb.StopReason:
+        if ending is Ending.CUT and self._target.max_tokens is not None:
+            # max_tokens was lowered to fit into the context window.
+            return pb.STOP_REASON_MODEL_CONTEXT_WINDOW_EXCEEDED
+        if ending in _STOP_REASONS:
+            return _STOP_REASONS[ending]
+        return pb.STOP_REASON_TOOL_USE if self._writer.has_tool_use else pb.STOP_REASON_END_TURN
 
-    @property
-    def knows_server_tools(self) -> bool:
-        """Whether tools that the server runs itself, such as a web search, are passed on to it."""
-        ...
 
+class Dialect(ABC):
+    name: ClassVar[pb.Dialect]
+    # The path for generations, below the server's root.
+    path: ClassVar[str]
+    # Whether tools that the server runs itself, such as a web search, are passed on to it.
+    knows_server_tools: ClassVar[bool]
+    reader: ClassVar[type[Reader]]
+
+    @abstractmethod
     def headers(self, key: str, *, is_api: bool) -> list[tuple[bytes, bytes]]:
-        """What every request carries.
+        """What every request carries: with the server's `key`, or to the real Claude API."""
 
-        Args:
-            key: the server's key; empty for none.
-            is_api: the server is the real Claude API.
-        """
-        ...
-
+    @abstractmethod
     def body(
         self, request: MessagesRequest, document: Mapping[str, Any], target: Target
     ) -> dict[str, Any]:
@@ -121,17 +173,17 @@ class Dialect(Protocol):
         Raises:
             ApiError: 400 for content that the dialect cannot express.
         """
-        ...
 
-    def reader(
-        self,
-        request: MessagesRequest,
-        target: Target,
-        estimated_tokens: int,
-        on_usage: Callable[[int | None], None],
-    ) -> Reader:
-        """Reads the response. `on_usage` gets the prompt's token count, None if none was sent."""
-        ...
+    @abstractmethod
+    def count_request(
+        self, request: CountTokensRequest, document: Mapping[str, Any], target: Target
+    ) -> tuple[str, dict[str, Any]] | None:
+        """Path and body of a request to count tokens; None if the server has no endpoint for it."""
+
+
+def as_object(value: Any) -> Mapping[str, Any]:
+    """`value` if it is a JSON object, otherwise an empty one."""
+    return value if isinstance(value, dict) else {}
 
 
 def events_within(event: ServerEvent) -> Iterator[ServerEvent]:
@@ -162,15 +214,11 @@ def parse_event(event: ServerEvent) -> Mapping[str, Any] | None:
     try:
         value = from_json(data)
     except ValueError:
-        value = _with_halves(data)
+        try:
+            # It may contain half of a surrogate pair, which only this parser accepts.
+            value = json.loads(data)
+        except (ValueError, RecursionError):
+            raise BrokenAnswerError("a piece of it is not JSON") from None
     if not isinstance(value, dict):
         raise BrokenAnswerError("a piece of it is not a JSON object")
     return None if not value or (is_heartbeat and "error" not in value) else value
-
-
-def _with_halves(data: str) -> Any:
-    """Parses JSON that may contain half of a surrogate pair, which not every parser accepts."""
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        raise BrokenAnswerError("a piece of it is not JSON") from None

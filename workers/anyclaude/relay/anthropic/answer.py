@@ -5,35 +5,36 @@ servers get wrong without losing anything is corrected: ids of calls that are mi
 odd, empty input before the real one, an end that is sent twice.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import structlog
 
 from anyclaude.messages.context_edits import edits_in
+from anyclaude.messages.requests import MessagesRequest
 from anyclaude.relay.arguments import Arguments, text_of
 from anyclaude.relay.dialect import (
     BrokenAnswerError,
     Reader,
     RefusedInStreamError,
+    Target,
+    as_object,
     parse_event,
 )
 from anyclaude.relay.endings import Ending, ending_of
 from anyclaude.relay.halves import Halves, without_halves
-from anyclaude.relay.names import CallIds
+from anyclaude.relay.names import CallIds, ToolNames, used_ids
 from anyclaude.relay.refusals import details_of
 from anyclaude.relay.sse import ServerEvent
 from anyclaude.relay.state import ReasoningState
 from anyclaude.relay.usage import anthropic_usage, prompt_tokens
+from anyclaude.runtime.upstreams import UpstreamKind
 from anyclaude.worker.v1 import worker_pb2 as pb
 
 log = structlog.get_logger(__name__)
 
-_REASONS: Final = {
-    Ending.CUT: pb.STOP_REASON_MAX_TOKENS,
-    Ending.WINDOW: pb.STOP_REASON_MODEL_CONTEXT_WINDOW_EXCEEDED,
-    Ending.REFUSED: pb.STOP_REASON_REFUSAL,
-}
+# The Messages API takes longer names of tools than chat completions do.
+MAX_NAME_CHARACTERS: Final = 128
 _CUT_CALL: Final = "it stops in the middle of a tool call"
 
 
@@ -42,32 +43,15 @@ class MessageReader(Reader):
 
     def __init__(
         self,
+        request: MessagesRequest,
+        target: Target,
         estimated_tokens: int,
         on_usage: Callable[[int | None], None] = lambda _: None,
-        *,
-        model: str = "",
-        max_tokens: int | None = None,
-        window_limited: bool = False,
-        used_ids: Collection[str] = (),
-        name_of: Callable[[str], str] = str,
     ) -> None:
-        """
-        Args:
-            estimated_tokens: of the prompt, until the server reports its count.
-            on_usage: called at the end with the prompt's true count, or None without one.
-            model: the model that answers, to which its reasoning state will go back.
-            max_tokens: as requested; with 0, to fill the cache only, no content is emitted.
-            window_limited: max_tokens was lowered to fit into the context window.
-            used_ids: the ids of calls in the conversation so far.
-            name_of: the client's name for a name of the server.
-        """
-        self._estimated_tokens = estimated_tokens
-        self._on_usage = on_usage
-        self._window_limited = window_limited
-        self._max_tokens = max_tokens
-        self._is_warm_up = max_tokens == 0
-        super().__init__()
-        self._started = False
+        super().__init__(request, target, estimated_tokens, on_usage)
+        is_api = target.settings.kind is UpstreamKind.CLAUDE
+        self._ids = CallIds(() if is_api else used_ids(request))
+        self._names = ToolNames((tool.name for tool in request.tools), MAX_NAME_CHARACTERS)
         # The kind of the server's open block; empty between blocks.
         self._kind = ""
         self._block_index: object = None
@@ -77,12 +61,8 @@ class MessageReader(Reader):
         # The last block is a tool call without its end.
         self._is_cut = False
         self._reason: str | None = None
-        self._stop_sequence = ""
         self._usage: dict[str, Any] = {}
         self._applied_edits: list[pb.AppliedEdit] = []
-        self._model = model
-        self._ids = CallIds(used_ids)
-        self._name_of = name_of
 
     @property
     def is_complete(self) -> bool:
@@ -96,20 +76,20 @@ class MessageReader(Reader):
             return
         match "error" if event.name == "error" else data.get("type") or event.name:
             case "message_start":
-                self._start(_object(data.get("message")))
+                self._start(as_object(data.get("message")))
             case kind if self._is_warm_up and str(kind).startswith("content_block"):
                 return
             case "content_block_start":
-                self._begin(data.get("index"), _object(data.get("content_block")))
+                self._begin(data.get("index"), as_object(data.get("content_block")))
             case "content_block_delta":
                 self._expect(data.get("index"))
-                self._extend(_object(data.get("delta")))
+                self._extend(as_object(data.get("delta")))
             case "content_block_stop":
                 # Some servers send this twice.
                 if self._kind:
                     self._end()
             case "message_delta":
-                self._note_end(_object(data.get("delta")), _object(data.get("usage")))
+                self._note_end(as_object(data.get("delta")), as_object(data.get("usage")))
                 self._applied_edits += edits_in(data)
             case "message_stop":
                 self.is_done = True
@@ -117,10 +97,11 @@ class MessageReader(Reader):
                 raise RefusedInStreamError(details_of(data) or {"message": "no reason given"})
             case _:
                 # Pings, and events that a later version of the API may add.
-                self._check_unknown(data)
+                if data.get("type") is None and (details := details_of(data)):
+                    raise RefusedInStreamError(details)
 
     def whole(self, document: Any) -> None:
-        message = _object(document)
+        message = as_object(document)
         if message.get("type") == "error" or not isinstance(message.get("content"), list):
             details = details_of(message)
             if details:
@@ -128,7 +109,7 @@ class MessageReader(Reader):
             raise BrokenAnswerError("it is no message")
         self._start(message)
         for index, block in enumerate([] if self._is_warm_up else message["content"]):
-            self._begin(index, _object(block))
+            self._begin(index, as_object(block))
             self._end()
         self._note_end(message, {})
         self._applied_edits += edits_in(message)
@@ -142,31 +123,18 @@ class MessageReader(Reader):
                 raise BrokenAnswerError(_CUT_CALL)
             self._writer.abandon()
         self._writer.close()
-        usage = self._known_usage()
-        if self._is_warm_up:
-            usage.output_tokens = 0
-        has_counts = prompt_tokens(anthropic_usage(self._usage)) > 0
-        self._on_usage(prompt_tokens(usage) if has_counts else None)
-        finished = pb.Finished(
-            stop_reason=self._stop_reason(self._reason),
-            stop_sequence=self._stop_sequence,
-            usage=usage,
+        is_counted = prompt_tokens(anthropic_usage(self._usage)) > 0
+        return self._emit_finished(
+            self._known_usage(),
+            self._reason_for(self._reason),
+            is_counted=is_counted,
             applied_edits=self._applied_edits,
         )
-        self._writer.add(pb.GenerateResponse(finished=finished))
-        return usage
-
-    @staticmethod
-    def _check_unknown(data: Mapping[str, Any]) -> None:
-        if data.get("type") is None and (details := details_of(data)):
-            raise RefusedInStreamError(details)
 
     def _start(self, message: Mapping[str, Any]) -> None:
-        if self._started:
-            return
-        self._started = True
-        self._usage = dict(_object(message.get("usage")))
-        self._writer.add(pb.GenerateResponse(started=pb.Started(usage=self._known_usage())))
+        if not self._started:
+            self._usage = dict(as_object(message.get("usage")))
+            self._emit_started(self._known_usage())
 
     def _known_usage(self) -> pb.Usage:
         usage = anthropic_usage(self._usage)
@@ -197,7 +165,7 @@ class MessageReader(Reader):
                 self._writer.thinking(self._halves.feed(str(block.get("thinking") or "")))
                 self._sign(block)
             case "redacted_thinking":
-                state = ReasoningState(self._model, redacted=str(block.get("data") or ""))
+                state = ReasoningState(self._target.model, redacted=str(block.get("data") or ""))
                 self._writer.carry(state.signature())
             case "tool_use":
                 self._begin_call(block)
@@ -213,7 +181,7 @@ class MessageReader(Reader):
         if not name:
             raise BrokenAnswerError("a tool call without a name")
         call_id = self._ids.client_id(str(block.get("id") or ""))
-        self._writer.begin_tool_use(call_id, self._name_of(name))
+        self._writer.begin_tool_use(call_id, self._names.original(name))
         self._arguments = Arguments()
         # An input that comes with the start is the whole input, or an empty one before the real.
         self._extend_call(block.get("input"))
@@ -268,30 +236,13 @@ class MessageReader(Reader):
             self._stop_sequence = sequence
         self._usage |= {key: value for key, value in usage.items() if value is not None}
 
-    @property
-    def _is_used_up(self) -> bool:
-        """Whether the response used all tokens that were requested."""
-        if self._max_tokens is None:
-            return False
-        return anthropic_usage(self._usage).output_tokens >= self._max_tokens
-
-    def _stop_reason(self, reason: str) -> pb.StopReason:
-        if self._is_warm_up:
-            return pb.STOP_REASON_MAX_TOKENS
+    def _reason_for(self, reason: str) -> pb.StopReason:
         if reason == "pause_turn":
             return pb.STOP_REASON_PAUSE_TURN
-        ending = ending_of(reason)
-        if reason == "end_turn" and self._is_used_up:
-            # vllm-mlx reports end_turn for every stream.
-            ending = Ending.CUT
-        if ending is Ending.CUT and self._window_limited:
-            ending = Ending.WINDOW
-        if ending in _REASONS:
-            return _REASONS[ending]
         if reason == "stop_sequence" and self._stop_sequence:
             return pb.STOP_REASON_STOP_SEQUENCE
-        return pb.STOP_REASON_TOOL_USE if self._writer.has_tool_use else pb.STOP_REASON_END_TURN
-
-
-def _object(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
+        limit = self._target.answer_tokens(self._request.max_tokens)
+        if reason == "end_turn" and anthropic_usage(self._usage).output_tokens >= limit:
+            # vllm-mlx reports end_turn for every stream.
+            return self._stop_reason(Ending.CUT)
+        return self._stop_reason(ending_of(reason))

@@ -5,14 +5,14 @@ names that the server knows in another form, and system messages inside the conv
 local servers refuse or move to the front.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from anyclaude.messages.readable import plain_blocks
 from anyclaude.messages.requests import CountTokensRequest, MessagesRequest
-from anyclaude.relay.anthropic.answer import MessageReader
-from anyclaude.relay.dialect import Reader, Target
-from anyclaude.relay.names import ToolNames, server_id, short_name, used_ids
+from anyclaude.relay.anthropic.answer import MAX_NAME_CHARACTERS, MessageReader
+from anyclaude.relay.dialect import Dialect, Target
+from anyclaude.relay.names import server_id, short_name
 from anyclaude.relay.quirks import Quirk
 from anyclaude.relay.state import read_state
 from anyclaude.relay.turns import arrange, reminder, turn_texts
@@ -33,7 +33,6 @@ _API_ONLY: Final = frozenset(
         "speed",
     }
 )
-_MAX_NAME_CHARACTERS: Final = 128
 # These refuse a request with a block of any other type than the ones below.
 _KNOW_FEW_BLOCKS: Final = frozenset(
     {UpstreamKind.LMSTUDIO, UpstreamKind.LLAMA_CPP, UpstreamKind.VLLM, UpstreamKind.OLLAMA}
@@ -43,10 +42,11 @@ _KNOWN_BLOCKS: Final = frozenset(
 )
 
 
-class AnthropicDialect:
-    name: Final = pb.DIALECT_ANTHROPIC
-    path: Final = "/v1/messages"
-    knows_server_tools: Final = True
+class AnthropicDialect(Dialect):
+    name = pb.DIALECT_ANTHROPIC
+    path = "/v1/messages"
+    knows_server_tools = True
+    reader = MessageReader
 
     def headers(self, key: str, *, is_api: bool) -> list[tuple[bytes, bytes]]:
         headers = [(b"anthropic-version", VERSION)]
@@ -71,35 +71,14 @@ class AnthropicDialect:
             body["stop_sequences"] = body["stop_sequences"][:limit]
         return body | target.settings.extra_body
 
-    def reader(
-        self,
-        request: MessagesRequest,
-        target: Target,
-        estimated_tokens: int,
-        on_usage: Callable[[int | None], None],
-    ) -> Reader:
-        is_api = target.settings.kind is UpstreamKind.CLAUDE
-        names = ToolNames((tool.name for tool in request.tools), _MAX_NAME_CHARACTERS)
-        return MessageReader(
-            estimated_tokens,
-            on_usage,
-            model=target.model,
-            max_tokens=target.answer_tokens(request.max_tokens),
-            window_limited=target.max_tokens is not None,
-            used_ids=() if is_api else used_ids(request),
-            name_of=names.original,
-        )
-
-
-def count_body(
-    request: CountTokensRequest, document: Mapping[str, Any], target: Target
-) -> dict[str, Any]:
-    """The body of `POST /v1/messages/count_tokens`."""
-    body = {**document, "model": target.model}
-    if target.settings.kind is UpstreamKind.CLAUDE:
-        return body
-    body = _adapted(request, body, target)
-    return {key: value for key, value in body.items() if key not in ("max_tokens", "stream")}
+    def count_request(
+        self, request: CountTokensRequest, document: Mapping[str, Any], target: Target
+    ) -> tuple[str, dict[str, Any]]:
+        body = {**document, "model": target.model}
+        if target.settings.kind is not UpstreamKind.CLAUDE:
+            body = _adapted(request, body, target)
+            body = {name: body[name] for name in body if name not in ("max_tokens", "stream")}
+        return COUNT_PATH, body
 
 
 def _adapted(request: CountTokensRequest, body: dict[str, Any], target: Target) -> dict[str, Any]:
@@ -176,7 +155,7 @@ def _with_short_name(holder: Any) -> Any:
 
 
 def _short(name: Any) -> Any:
-    return short_name(name, _MAX_NAME_CHARACTERS) if isinstance(name, str) else name
+    return short_name(name, MAX_NAME_CHARACTERS) if isinstance(name, str) else name
 
 
 def _alternating(turns: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -13,6 +13,8 @@ from anyclaude.relay.dialect import (
     BrokenAnswerError,
     Reader,
     RefusedInStreamError,
+    Target,
+    as_object,
     parse_event,
 )
 from anyclaude.relay.endings import Ending, ending_of
@@ -23,15 +25,10 @@ from anyclaude.relay.openai.thoughts import ThoughtSplitter
 from anyclaude.relay.refusals import details_of
 from anyclaude.relay.sse import ServerEvent
 from anyclaude.relay.state import ReasoningState
-from anyclaude.relay.usage import openai_usage, prompt_tokens
+from anyclaude.relay.usage import openai_usage
 from anyclaude.worker.v1 import worker_pb2 as pb
 
 _DONE: Final = "[DONE]"
-_STOP_REASONS: Final = {
-    Ending.CUT: pb.STOP_REASON_MAX_TOKENS,
-    Ending.WINDOW: pb.STOP_REASON_MODEL_CONTEXT_WINDOW_EXCEEDED,
-    Ending.REFUSED: pb.STOP_REASON_REFUSAL,
-}
 _CUTS: Final = (Ending.CUT, Ending.WINDOW)
 
 
@@ -41,26 +38,12 @@ class ChatReader(Reader):
     def __init__(
         self,
         request: MessagesRequest,
-        *,
+        target: Target,
         estimated_tokens: int,
-        model: str = "",
-        window_limited: bool = False,
         on_usage: Callable[[int | None], None] = lambda _: None,
     ) -> None:
-        """
-        Args:
-            request: the client's request.
-            estimated_tokens: of the prompt, until the server reports its count.
-            model: the model that answers, to which its reasoning state will go back.
-            window_limited: max_tokens was lowered to fit into the context window.
-            on_usage: called at the end with the prompt's true count, or None without one.
-        """
-        self._request = request
-        self._estimated_tokens = estimated_tokens
-        self._window_limited = window_limited
-        self._on_usage = on_usage
-        super().__init__()
-        self._state = ReasoningState(model)
+        super().__init__(request, target, estimated_tokens, on_usage)
+        self._state = ReasoningState(target.model)
         # The state that the client has got.
         self._carried = ""
         names = ToolNames(tool.name for tool in request.tools)
@@ -74,11 +57,9 @@ class ChatReader(Reader):
         )
         self._thoughts = ThoughtSplitter()
         self._text_halves, self._thought_halves = Halves(), Halves()
-        self._started = False
         self._ending: Ending | None = None
         # Content came after a finish reason, so that only the end of the stream is one.
         self._goes_on = False
-        self._stop_sequence = ""
         self._usage: pb.Usage | None = None
         # The text so far, by which a repetition of all of it is recognised.
         self._told: list[str] = []
@@ -86,8 +67,6 @@ class ChatReader(Reader):
         self._characters = 0
         # Text that came in the middle of a tool call.
         self._late: list[str] = []
-        # max_tokens 0 only fills the cache; the token that was generated for it is not emitted.
-        self._is_warm_up = request.max_tokens == 0
 
     @property
     def is_complete(self) -> bool:
@@ -125,13 +104,18 @@ class ChatReader(Reader):
         if self._ending in _CUTS and self._calls.is_cut and not self._late:
             self._guarded(self._calls.cut)
         else:
-            self._settle()
+            self._guarded(self._calls.settle)
             self._writer.text("".join(self._late))
             self._carry_state()
             self._writer.close()
-        finished = self._finished()
-        self._writer.add(pb.GenerateResponse(finished=finished))
-        return finished.usage
+        usage = pb.Usage()
+        usage.CopyFrom(self._known_usage())
+        if self._usage is None:
+            usage.output_tokens = max(1, self._characters // 4)
+        reason = self._stop_reason(self._ending)
+        if reason == pb.STOP_REASON_END_TURN and self._stop_sequence:
+            reason = pb.STOP_REASON_STOP_SEQUENCE
+        return self._emit_finished(usage, reason, is_counted=self._usage is not None)
 
     @staticmethod
     def _check(name: str, chunk: Mapping[str, Any], choice: Mapping[str, Any]) -> None:
@@ -142,27 +126,22 @@ class ChatReader(Reader):
             raise RefusedInStreamError(details or {"message": "no reason given"})
 
     def _take(self, chunk: Mapping[str, Any], choice: Mapping[str, Any], where: str) -> None:
-        if "usage" in chunk or "timings" in chunk:
-            self._note_usage(chunk)
+        usage, timings = as_object(chunk.get("usage")), as_object(chunk.get("timings"))
+        self._usage = openai_usage(usage, timings) or self._usage
         if not choice:
             return
         if not self._started:
-            self._started = True
-            started = pb.Started(usage=self._known_usage())
-            self._writer.add(pb.GenerateResponse(started=started))
+            self._emit_started(self._known_usage())
         delta = choice.get(where)
         if not isinstance(delta, dict):
-            delta = self._unrepeated(_object(choice.get("message")))
+            delta = as_object(choice.get("message"))
+            if self._characters:
+                # A whole message at the end of a stream repeats the text that was streamed before.
+                delta = {"tool_calls": delta.get("tool_calls")}
         reason = choice.get("finish_reason")
         if not self._is_warm_up:
             self._content(delta, is_last=bool(reason) or self._ending is not None)
         self._note_reason(choice, reason)
-
-    def _unrepeated(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A whole message at the end of a stream, without the text that was streamed before."""
-        if not self._characters:
-            return message
-        return {"tool_calls": message.get("tool_calls")}
 
     def _content(self, delta: Mapping[str, Any], *, is_last: bool) -> None:
         self._state.note_message(delta)
@@ -208,8 +187,8 @@ class ChatReader(Reader):
         for is_thought, piece in pieces:
             if is_thought:
                 self._writer.thinking(piece)
-                continue
-            self._words(piece)
+            else:
+                self._words(piece)
 
     def _words(self, piece: str) -> None:
         if self._calls.is_open:
@@ -219,7 +198,7 @@ class ChatReader(Reader):
             # Line ends around the markup of a tool call are not text.
             if not piece.strip():
                 return
-            self._settle()
+            self._guarded(self._calls.settle)
         if piece.strip() and not self._state.is_empty and not self._writer.in_text:
             self._carry_state()
         self._writer.text(piece)
@@ -232,9 +211,6 @@ class ChatReader(Reader):
         if signature != self._carried:
             self._carried = signature
             self._writer.carry(signature)
-
-    def _settle(self) -> None:
-        self._guarded(self._calls.settle)
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
@@ -255,37 +231,8 @@ class ChatReader(Reader):
         if self._ending in (None, Ending.ORDINARY):
             self._ending = ending
 
-    def _note_usage(self, chunk: Mapping[str, Any]) -> None:
-        usage, timings = chunk.get("usage"), chunk.get("timings")
-        counts = openai_usage(_object(usage), _object(timings))
-        if counts is not None:
-            self._usage = counts
-
     def _known_usage(self) -> pb.Usage:
         return self._usage or pb.Usage(input_tokens=self._estimated_tokens)
-
-    def _finished(self) -> pb.Finished:
-        usage = pb.Usage()
-        usage.CopyFrom(self._known_usage())
-        if self._usage is None:
-            usage.output_tokens = max(1, self._characters // 4)
-        self._on_usage(prompt_tokens(usage) if self._usage else None)
-        if self._is_warm_up:
-            usage.output_tokens = 0
-        return pb.Finished(
-            stop_reason=self._stop_reason(), stop_sequence=self._stop_sequence, usage=usage
-        )
-
-    def _stop_reason(self) -> pb.StopReason:
-        if self._is_warm_up:
-            return pb.STOP_REASON_MAX_TOKENS
-        if self._ending is Ending.CUT and self._window_limited:
-            return pb.STOP_REASON_MODEL_CONTEXT_WINDOW_EXCEEDED
-        if self._ending in _STOP_REASONS:
-            return _STOP_REASONS[self._ending]
-        if self._writer.has_tool_use:
-            return pb.STOP_REASON_TOOL_USE
-        return pb.STOP_REASON_STOP_SEQUENCE if self._stop_sequence else pb.STOP_REASON_END_TURN
 
 
 def _first(chunk: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -293,10 +240,6 @@ def _first(chunk: Mapping[str, Any]) -> Mapping[str, Any]:
     choices = chunk.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     return first if isinstance(first, dict) and not first.get("index") else {}
-
-
-def _object(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _calls(delta: Mapping[str, Any]) -> list[Any]:

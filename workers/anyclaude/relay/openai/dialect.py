@@ -1,11 +1,11 @@
 """Chat completions (`POST /v1/chat/completions`): a Messages request as the body of one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from anyclaude.messages.offered import offered_tools
 from anyclaude.messages.requests import CountTokensRequest, MessagesRequest, Tool
-from anyclaude.relay.dialect import Reader, Target
+from anyclaude.relay.dialect import Dialect, Target
 from anyclaude.relay.names import short_name
 from anyclaude.relay.openai.answer import ChatReader
 from anyclaude.relay.openai.messages import chat_messages
@@ -15,12 +15,15 @@ from anyclaude.worker.v1 import worker_pb2 as pb
 
 # Their chat templates have a setting that turns thinking off.
 _TEMPLATE_KINDS: Final = frozenset({UpstreamKind.VLLM, UpstreamKind.LLAMA_CPP, UpstreamKind.MLX_LM})
+# vLLM's own endpoint, which applies the chat template.
+_VLLM_COUNT_PATH: Final = "/tokenize"
 
 
-class OpenAiDialect:
-    name: Final = pb.DIALECT_OPENAI
-    path: Final = "/v1/chat/completions"
-    knows_server_tools: Final = False
+class OpenAiDialect(Dialect):
+    name = pb.DIALECT_OPENAI
+    path = "/v1/chat/completions"
+    knows_server_tools = False
+    reader = ChatReader
 
     def headers(self, key: str, *, is_api: bool) -> list[tuple[bytes, bytes]]:
         return [(b"authorization", f"Bearer {key}".encode())] if key else []
@@ -28,64 +31,37 @@ class OpenAiDialect:
     def body(
         self, request: MessagesRequest, document: Mapping[str, Any], target: Target
     ) -> dict[str, Any]:
-        return build(request, target)
+        quirks, settings = target.quirks, target.settings
+        renamed = Quirk.MAX_COMPLETION_TOKENS in quirks.known
+        # 0 means to fill the cache only; servers of this dialect need at least one token for that.
+        limit = max(1, target.answer_tokens(request.max_tokens))
+        body: dict[str, Any] = {
+            "model": target.model,
+            "messages": chat_messages(request, target),
+            "max_completion_tokens" if renamed else "max_tokens": limit,
+            "stream": settings.stream,
+        }
+        if settings.stream:
+            body["stream_options"] = {"include_usage": True}
+        body |= _tools(request, quirks)
+        body |= _sampling(request, quirks.max_stop_sequences)
+        body |= _thinking(request, settings.kind, quirks)
+        body |= _format(request)
+        body |= settings.extra_body
+        return {key: value for key, value in body.items() if key not in quirks.left_out}
 
-    def reader(
-        self,
-        request: MessagesRequest,
-        target: Target,
-        estimated_tokens: int,
-        on_usage: Callable[[int | None], None],
-    ) -> Reader:
-        return ChatReader(
-            request,
-            estimated_tokens=estimated_tokens,
-            model=target.model,
-            window_limited=target.max_tokens is not None,
-            on_usage=on_usage,
-        )
-
-
-def build(request: MessagesRequest, target: Target) -> dict[str, Any]:
-    """The body to send.
-
-    Raises:
-        ApiError: 400 for content that the dialect cannot express.
-    """
-    body: dict[str, Any] = {
-        "model": target.model,
-        "messages": chat_messages(request, target),
-        _limit_name(target): _max_tokens(request, target),
-        "stream": target.settings.stream,
-    }
-    if target.settings.stream:
-        body["stream_options"] = {"include_usage": True}
-    body |= _tools(request, target.quirks)
-    body |= _sampling(request, target.quirks.max_stop_sequences)
-    body |= _thinking(request, target.settings.kind, target.quirks)
-    body |= _format(request)
-    body |= target.settings.extra_body
-    return {key: value for key, value in body.items() if key not in target.quirks.left_out}
-
-
-def count_messages(request: CountTokensRequest, target: Target) -> dict[str, Any]:
-    """The body of vLLM's `POST /tokenize`."""
-    return {
-        "model": target.model,
-        "messages": chat_messages(request, target),
-        "add_generation_prompt": True,
-        **{key: value for key, value in _tools(request, target.quirks).items() if key == "tools"},
-    }
-
-
-def _limit_name(target: Target) -> str:
-    renamed = Quirk.MAX_COMPLETION_TOKENS in target.quirks.known
-    return "max_completion_tokens" if renamed else "max_tokens"
-
-
-def _max_tokens(request: MessagesRequest, target: Target) -> int:
-    # 0 means to fill the cache only; servers of this dialect need at least one token for that.
-    return max(1, target.answer_tokens(request.max_tokens))
+    def count_request(
+        self, request: CountTokensRequest, document: Mapping[str, Any], target: Target
+    ) -> tuple[str, dict[str, Any]] | None:
+        if target.settings.kind is not UpstreamKind.VLLM:
+            return None
+        tools = _tools(request, target.quirks).get("tools")
+        return _VLLM_COUNT_PATH, {
+            "model": target.model,
+            "messages": chat_messages(request, target),
+            "add_generation_prompt": True,
+            **({"tools": tools} if tools else {}),
+        }
 
 
 def _sampling(request: MessagesRequest, max_stops: int) -> dict[str, Any]:
