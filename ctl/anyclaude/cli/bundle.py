@@ -128,8 +128,7 @@ def _mode_names(client: "ControlClient", environ: Mapping[str, str]) -> list[str
 def launch_mode_of(environ: Mapping[str, str], known: Collection[str]) -> str:
     """The current name of the mode in ANYCLAUDE_MODE; empty when it is not set.
 
-    Args:
-        known: the names of the modes; a server of the configuration may have a historic name.
+    A server of the configuration may have a historic name, and then `known` contains it.
 
     Raises:
         CommandError: USAGE when the value cannot be sent in a header.

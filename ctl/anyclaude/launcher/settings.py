@@ -73,9 +73,7 @@ def combine(
 ) -> dict[str, Any]:
     """The settings document: the user's, with our environment on top.
 
-    Args:
-        below: environments of settings files that this document overrides; the hosts that they
-            exempt from a proxy stay exempt.
+    The hosts that the settings files `below` exempt from a proxy stay exempt.
 
     Raises:
         CommandError: USAGE when the user's settings cannot be read.

@@ -23,12 +23,7 @@ _PDF: Final = b"%PDF"
 
 
 def document_text(block: Mapping[str, Any], inner_text: Callable[[Any], str]) -> str:
-    """The title, the context and the text of a document.
-
-    Args:
-        block: the document block.
-        inner_text: the text of a list of blocks, for a document that consists of such.
-    """
+    """The title, the context and the text of a document; `inner_text` gives that of its blocks."""
     parts = [block.get("title"), block.get("context")]
     parts.append(_source_text(block.get("source"), inner_text))
     return "\n\n".join(part for part in parts if isinstance(part, str) and part)

@@ -37,11 +37,9 @@ _SHORT_CHARACTERS: Final = 4000
 
 
 def identify(headers: Mapping[str, str], request: MessagesRequest | None) -> worker.Identity:
-    """The identity of one Messages request.
+    """The identity of one Messages request; `request` is None in a passthrough mode.
 
-    Args:
-        headers: looked up with lower-case names.
-        request: the body; None when it is not read, as in a passthrough mode.
+    `headers` are looked up with lower-case names.
     """
     session, agent = headers.get(SESSION_HEADER, ""), headers.get(AGENT_HEADER, "")
     request_class = _CLASSES.get(headers.get(CLASS_HEADER, "").strip().lower())

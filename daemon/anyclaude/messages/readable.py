@@ -8,14 +8,15 @@ Only a block that the API itself defines by a string or a list is checked, and n
 malformed: no client that works with the API sends such a block.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from anyclaude.messages.documents import document_text
 from anyclaude.messages.errors import invalid_request
-from anyclaude.messages.requests import inner_blocks
+from anyclaude.messages.requests import Message, inner_blocks
 
 _BOUNDARY: Final = "\n\n"
+_ATTRIBUTION: Final = "x-anthropic-billing-header:"
 # Settings of other servers, calls of server tools, whose results are blocks of their own, and what
 # is no text for the model. `tool_addition` and `tool_removal` change what is offered.
 _WITHOUT_TEXT: Final = frozenset(
@@ -35,6 +36,41 @@ _ENCRYPTED: Final = "[Its output is encrypted for the server that ran it.]"
 # Where a block of an unknown type may hold words.
 _WORDS: Final = ("title", "text", "content")
 
+# The place of a message's content in the request, for errors, and the message.
+Placed = tuple[str, Message]
+
+
+def split_leading(messages: Sequence[Message]) -> tuple[list[Placed], list[Placed]]:
+    """The messages that belong to the system prompt, and the turns after it.
+
+    The position rule: a system message directly after the first user message is put before it.
+    Later ones stay in place, since moving one would change the start of the prompt.
+    """
+    placed = [(f"messages.{index}.content", turn) for index, turn in enumerate(messages)]
+    first = next((i for i, turn in enumerate(messages) if turn.role != "system"), len(messages))
+    leading, turns = placed[:first], placed[first:]
+    if [turn.role for _, turn in turns[:2]] == ["user", "system"]:
+        leading.append(turns.pop(1))
+    return leading, turns
+
+
+def without_attribution(system: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The blocks of a system prompt; Claude Code's attribution becomes an empty text.
+
+    It differs between conversations and means nothing to a model.
+    """
+    if isinstance(system, str):
+        is_attributed = system.startswith(_ATTRIBUTION)
+        text = system.partition("\n")[2].lstrip("\n") if is_attributed else system
+        return [{"type": "text", "text": text}]
+    empty = {"type": "text", "text": ""}
+    return [empty if str(block.get("text")).startswith(_ATTRIBUTION) else block for block in system]
+
+
+def reminder(text: str) -> str:
+    """A system text as a user message, in the form that Claude Code uses for reminders."""
+    return f"<system-reminder>\n{text}\n</system-reminder>"
+
 
 def join(texts: Iterable[str]) -> str:
     """One text from several, with a blank line between them; empty ones are left out."""
@@ -42,10 +78,7 @@ def join(texts: Iterable[str]) -> str:
 
 
 def blocks_text(content: Any, where: str) -> str:
-    """The text of a content: a string or a list of blocks.
-
-    Args:
-        where: the place of the content in the request, for errors.
+    """The text of a content: a string or a list of blocks; `where` is its place in the request.
 
     Raises:
         ApiError: 400 that names a malformed block and its place.

@@ -10,12 +10,7 @@ _BY_NAME: Final = ("properties", "patternProperties", "$defs", "definitions")
 
 
 class MalformedError(ValueError):
-    """Something within a field is of the wrong kind.
-
-    Args:
-        path: where it is within the field.
-        expected: what it should be, as a sentence.
-    """
+    """Something at `path` within a field is of the wrong kind; `expected` is a sentence."""
 
     def __init__(self, path: str, expected: str) -> None:
         super().__init__(f"{path}: {expected}" if path else expected)
@@ -24,14 +19,10 @@ class MalformedError(ValueError):
 
 
 def check_schema(schema: Any, path: str = "") -> None:
-    """Returns when the schema names its properties in a form that can be read.
-
-    Args:
-        schema: a value that a client sent.
-        path: where it is, for the error.
+    """Returns when the schema of a client names its properties in a form that can be read.
 
     Raises:
-        MalformedError: it is not.
+        MalformedError: it does not; `path` is its place.
     """
     if not isinstance(schema, dict):
         return

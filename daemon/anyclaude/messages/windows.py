@@ -7,11 +7,8 @@ CLAUDE_CODE_PROMPT_TOKENS: Final = 18_490
 
 
 def window_problem(window_tokens: int) -> str:
-    """A sentence that says why Claude Code does not fit into a window; empty if it does.
-
-    Args:
-        window_tokens: the size of the window; 0 if it is not known.
-    """
+    """A sentence that says why Claude Code does not fit into a window; empty if it does, or if
+    the window is not known (0)."""
     if not 0 < window_tokens < CLAUDE_CODE_PROMPT_TOKENS:
         return ""
     return (

@@ -41,11 +41,9 @@ class Policy:
     ) -> Choice:
         """The modes of the first rule that matches, else the servers of this machine.
 
-        Modes whose window is known to be shorter than the prompt come last: the estimate may be
-        wrong, and the last server's own refusal makes the client shorten its conversation.
-
-        Args:
-            windows: the context window of each mode in tokens; 0, or nothing, where unknown.
+        Modes whose window (in tokens, if it is known) is shorter than the prompt come last: the
+        estimate may be wrong, and the last server's own refusal makes the client shorten its
+        conversation.
         """
         facts = _facts(request, identity, body_bytes)
         numbered = (n for n, rule in enumerate(self._rules, 1) if _fits(rule, facts))

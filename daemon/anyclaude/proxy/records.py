@@ -68,11 +68,7 @@ class RecordBuilder:
             self._record.outcome = frontend.OUTCOME_CANCELLED
 
     def build(self, status: int) -> frontend.RequestRecord:
-        """The record of the finished request.
-
-        Args:
-            status: the response's status; 0 when none was sent.
-        """
+        """The record of the finished request; `status` is 0 when no response was sent."""
         record = self._record
         record.status = status
         record.mode = self.mode

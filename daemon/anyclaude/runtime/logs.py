@@ -36,12 +36,10 @@ def redact(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMappin
 
 
 def configure(level: str, *, console: bool | None = None, stream: TextIO = sys.stderr) -> None:
-    """Sets up structlog and the standard library's logging.
+    """Sets up structlog and the standard library's logging at `level`, such as "info".
 
-    Args:
-        level: "debug", "info", "warning" or "error".
-        console: readable lines instead of JSON; None: if `stream` is a terminal.
-        stream: where lines go.
+    Lines are JSON, or readable with `console`; without it that depends on whether `stream` is a
+    terminal.
     """
     shared = _shared_processors()
     pretty = stream.isatty() if console is None else console

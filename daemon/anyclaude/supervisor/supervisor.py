@@ -102,15 +102,7 @@ class Supervisor:
         random: Callable[[], float],
         first_generation: int = 1,
     ) -> None:
-        """Starts STOPPED.
-
-        Args:
-            settings: limits and times.
-            actions: effects.
-            clock: monotonic seconds.
-            random: uniform in [0, 1).
-            first_generation: number of the first process.
-        """
+        """Starts STOPPED; `clock` gives monotonic seconds, `random` is uniform in [0, 1)."""
         self._settings = settings
         self._actions = actions
         self._clock = clock

@@ -42,13 +42,9 @@ class ComputingAhead:
         after_seconds: float,
         max_conversations: int,
     ) -> None:
-        """
-        Args:
-            engine: computes.
-            make_job: renders; it may take a tenth of a second.
-            is_allowed: whether the machine may work now though nobody waits.
-            after_seconds: how long no request may have run before it begins.
-            max_conversations: remembered at a time; the ones answered last.
+        """It begins when no request has run for `after_seconds`, if `is_allowed`.
+
+        `make_job` may take a tenth of a second. The conversations answered last are remembered.
         """
         self._engine = engine
         self._make_job = make_job

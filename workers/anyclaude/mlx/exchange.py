@@ -35,11 +35,7 @@ class Exchange:
     def __init__(
         self, engine: Engine, model: Model, fingerprint: str, tier: DiskTier | None
     ) -> None:
-        """
-        Args:
-            fingerprint: the caches' fingerprint.
-            tier: None if caches are kept in memory only.
-        """
+        """`tier` is None if caches are kept in memory only."""
         self._engine = engine
         self._store = engine.store
         self._fingerprint = fingerprint

@@ -80,11 +80,7 @@ class JobMaker:
     def job(
         self, request: pb.GenerateRequest, emit: Callable[[pb.GenerateResponse], None]
     ) -> Answering:
-        """Renders a request.
-
-        Args:
-            request: the request that the front end sent.
-            emit: is called with each event of the answer, on the MLX thread.
+        """Renders a request; the MLX thread calls `emit` with each event of the answer.
 
         Raises:
             ApiError: the request cannot be answered.
@@ -140,14 +136,9 @@ class JobMaker:
     def job_ahead(
         self, answered: Answering, emit: Callable[[pb.GenerateResponse], None]
     ) -> Job | None:
-        """Renders what the next question will begin with.
+        """A job that computes what the conversation's next question will begin with.
 
-        Args:
-            answered: the request that was answered last in its conversation.
-            emit: as for `job`.
-
-        Returns:
-            A job that computes it; None if there is nothing to compute.
+        None if there is nothing to compute.
         """
         facts, job = answered.facts, answered.job
         body = parse_messages_request(facts.body)
@@ -268,8 +259,7 @@ def _lineage(identity: pb.Identity, prompt: Prompt) -> LineageKey:
 def warm_up_body(given: bytes) -> bytes:
     """The body of a request that computes a prompt and generates nothing, for `cache warm`.
 
-    Args:
-        given: a Messages request, in which messages may be missing.
+    Messages may be missing in `given`.
 
     Raises:
         ApiError: it is not a JSON object.

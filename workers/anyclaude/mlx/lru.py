@@ -20,11 +20,7 @@ class LRUCache(Generic[Key, Value]):
         *,
         max_entries: int = sys.maxsize,
     ) -> None:
-        """
-        Args:
-            limit: the maximum number of values, or with `size_of` the maximum sum of their sizes.
-            max_entries: limits the number as well.
-        """
+        """`limit` is for the number of values, or with `size_of` for the sum of their sizes."""
         self._limit = limit
         self._max_entries = max_entries
         self._size_of = size_of or (lambda _key, _value: 1)

@@ -174,13 +174,7 @@ class Preflight:
     """
 
     def __init__(self, machine: Machine, reserve_bytes: int, weights_bytes: int = 0) -> None:
-        """
-        Args:
-            machine: this machine.
-            reserve_bytes: kept free for everything else, including a prefill's intermediate
-                results.
-            weights_bytes: used by the model.
-        """
+        """Keeps `reserve_bytes` free for everything else, and a prefill's intermediate results."""
         self._machine = machine
         self._reserve_bytes = reserve_bytes
         self._weights_bytes = weights_bytes
@@ -233,12 +227,7 @@ class PressureWatch:
     def __init__(
         self, machine: Machine, interval_seconds: float, relieve: Callable[[Pressure], None]
     ) -> None:
-        """
-        Args:
-            machine: this machine.
-            interval_seconds: between two checks.
-            relieve: called when the level rises, on the watch's thread.
-        """
+        """`relieve` is called when the level rises, on the watch's thread."""
         self.level = Pressure.NORMAL
         self._machine = machine
         self._interval_seconds = interval_seconds

@@ -11,11 +11,7 @@ def _battery() -> Any:
 
 
 def on_battery(read: Callable[[], Any] = _battery) -> bool:
-    """False on mains power, without a battery, and where the platform does not say.
-
-    Args:
-        read: the battery as psutil describes it; None without one.
-    """
+    """False on mains power, without a battery, and where the platform does not say."""
     try:
         battery = read()
     except (OSError, RuntimeError):

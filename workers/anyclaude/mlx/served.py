@@ -39,17 +39,11 @@ class _Served:
 def note_model(
     file: Path, model: str, fingerprint: str, stored: Mapping[str, tuple[int, int]], now: float
 ) -> ModelChange | None:
-    """Records that `model` serves from now on.
+    """Records in `file` that `model` serves from now on.
 
-    Args:
-        file: where this is stored; only its owner can read it.
-        model: the name that users know.
-        fingerprint: of its KV caches.
-        stored: the number of records and bytes on disk, by fingerprint.
-        now: Unix time.
-
-    Returns:
-        The latest change of model, however long ago it was; None if there was none.
+    `fingerprint` is that of its KV caches, and `stored` has the number of records and bytes on
+    disk by fingerprint. Returns the latest change of model, however long ago it was; None if there
+    was none.
     """
     last = _read(file)
     if last is not None and last.fingerprint == fingerprint:

@@ -32,7 +32,8 @@ class Breaker:
         self._limit = failures
         self._open_seconds = open_seconds
         self._clock = clock
-        self._failures = 0
+        # Failures in a row.
+        self.failures = 0
         # When it opened last; None while closed.
         self._opened_at: float | None = None
         self._trying = False
@@ -61,27 +62,22 @@ class Breaker:
 
     def succeeded(self) -> None:
         """The server responded, even if it refused the request."""
-        self._failures, self._opened_at, self._trying = 0, None, False
+        self.failures, self._opened_at, self._trying = 0, None, False
 
     def answering(self) -> None:
         """The server has begun to respond: others may try, but one failure opens it again."""
         if self._opened_at is not None:
-            self._failures, self._opened_at, self._trying = self._limit - 1, None, False
+            self.failures, self._opened_at, self._trying = self._limit - 1, None, False
 
     def failed(self) -> None:
-        self._failures += 1
+        self.failures += 1
         self._trying = False
-        if self._opened_at is not None or self._failures >= self._limit:
+        if self._opened_at is not None or self.failures >= self._limit:
             self._opened_at = self._clock()
 
     def undecided(self) -> None:
         """The request ended before it was clear whether the server works."""
         self._trying = False
-
-    @property
-    def failures(self) -> int:
-        """Failures in a row."""
-        return self._failures
 
     def _wait_seconds(self, opened_at: float) -> float:
         return opened_at + self._open_seconds - self._clock()

@@ -88,10 +88,6 @@ class Response:
         )
 
     @property
-    def is_event_stream(self) -> bool:
-        return "text/event-stream" in self.headers.get("content-type", "")
-
-    @property
     def is_ok(self) -> bool:
         return self.status == 200
 
@@ -140,12 +136,8 @@ class Client:
     def __init__(
         self, party: Party, connect: Callable[[], httpx2.AsyncBaseTransport] | None = None
     ) -> None:
-        """
-        Args:
-            party: the server.
-            connect: makes a transport; a test passes its own.
-        """
         self._party = party
+        # Makes a transport; a test passes its own.
         self._connect = connect
         # Idle transports with the timers that close them; the one used last is at the end.
         self._idle: dict[Transport, asyncio.TimerHandle] = {}
@@ -172,10 +164,8 @@ class Client:
         """Sends a request and waits until its response begins.
 
         Args:
-            method: the HTTP method.
-            path: below the server's root, with its query.
+            method, path: `path` is below the server's root, with its query.
             headers: all headers except Host and the length of `body`.
-            body: whole, or in pieces.
             patience_seconds: the longest silence, in place of the one in the settings.
             decompress: whether a compressed body is decoded; otherwise it is returned as it came.
 

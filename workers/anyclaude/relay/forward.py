@@ -6,11 +6,10 @@ without one they are passed on. Neither is logged.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
-from contextlib import aclosing
+from functools import partial
 from typing import Final
 
 from anyclaude.relay.client import Headers, Response
-from anyclaude.relay.failures import UpstreamFault
 from anyclaude.relay.upstream import Upstream
 from anyclaude.worker.v1 import worker_pb2 as pb
 
@@ -43,33 +42,16 @@ async def forward(
     Raises:
         ApiError: no response began, or it broke off.
     """
-    upstream.admit()
-    upstream.running += 1
-    try:
-        async with aclosing(_exchange(upstream, head, rest)) as parts:
-            async for part in parts:
-                yield part
-        upstream.note_success()
-    except UpstreamFault as fault:
-        upstream.note_fault(fault)
-        raise
-    finally:
-        upstream.running -= 1
-        upstream.breaker.undecided()
-
-
-async def _exchange(
-    upstream: Upstream, head: pb.ForwardRequestHead, rest: AsyncIterator[pb.ForwardRequest]
-) -> Parts:
     headers = _request_headers(upstream, head.headers)
     path = f"{head.path}?{head.query}" if head.query else head.path
-    body = _body(head, rest)
-    async with upstream.client.send(head.method, path, headers, body, decompress=False) as response:
-        upstream.note_answering()
-        yield pb.ForwardResponse(head=_response_head(response))
-        response.begun = True
-        while chunk := await response.next():
-            yield pb.ForwardResponse(body=chunk)
+    send = partial(upstream.client.send, head.method, path, headers, _body(head, rest))
+    with upstream.exchange():
+        async with send(decompress=False) as response:
+            upstream.note_answering()
+            yield pb.ForwardResponse(head=_response_head(response))
+            response.begun = True
+            while chunk := await response.next():
+                yield pb.ForwardResponse(body=chunk)
 
 
 def _request_headers(upstream: Upstream, headers: Iterable[pb.HttpHeader]) -> Headers:
@@ -101,13 +83,7 @@ def _body(
     names = {header.name.lower() for header in head.headers}
     if not names & {"content-length", "transfer-encoding"}:
         return None
-    return _pieces(rest)
-
-
-async def _pieces(rest: AsyncIterator[pb.ForwardRequest]) -> AsyncIterator[bytes]:
-    async for part in rest:
-        if part.body:
-            yield part.body
+    return (part.body async for part in rest if part.body)
 
 
 def _response_head(response: Response) -> pb.ForwardResponseHead:

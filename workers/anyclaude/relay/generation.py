@@ -57,34 +57,15 @@ _COUNTS_SECONDS: Final = 2.0
 
 
 async def generate(upstream: Upstream, raw: bytes, emit: Emit) -> pb.Usage:
-    """Generates one answer and sends its events, from Started to Finished.
-
-    Args:
-        upstream: the server.
-        raw: the Messages request as the client sent it.
-        emit: sends events.
-
-    Returns:
-        The tokens that were used.
+    """Generates one answer and emits its events, from Started to Finished; returns its usage.
 
     Raises:
         ApiError: the request failed, before or after content was sent.
     """
     document = read_json(raw)
     request = MessagesRequest.of(document)
-    upstream.admit()
-    upstream.running += 1
-    try:
-        usage = await _Generation(upstream, request, document, raw, emit).run()
-        upstream.note_success()
-        return usage
-    except UpstreamFault as fault:
-        log.warning("server failed", upstream=upstream.name, status=fault.status)
-        upstream.note_fault(fault)
-        raise
-    finally:
-        upstream.running -= 1
-        upstream.breaker.undecided()
+    with upstream.exchange():
+        return await _Generation(upstream, request, document, raw, emit).run()
 
 
 class _Generation:

@@ -19,135 +19,100 @@ from anyclaude.messages.errors import (
     prompt_too_long,
 )
 
-# Groups of the patterns, all optional: `prompt` and `tools` are tokens of the prompt, `total`
-# includes the requested answer, `excess` is what the prompt has too many, `window` is the limit.
+# Patterns in which `<prompt>` stands for a group of digits. The groups, all optional: `prompt` and
+# `tools` are tokens of the prompt, `total` includes the requested answer, `excess` is what the
+# prompt has too many, `window` is the limit.
 WORDINGS: Final[tuple[tuple[str, str], ...]] = (
     (
         "vLLM until 0.10, DeepSeek, OpenRouter",
-        r"maximum context length is (?P<window>\d+) tokens?\b.*?requested (?:about )?\d+ tokens "
-        r"\((?P<prompt>\d+) [^,);]*(?:, (?P<tools>\d+) of tool[^,)]*)?[,;] (?P<answer>\d+) +"
-        r"(?:in|for) the",
+        r"maximum context length is <window> tokens?\b.*?requested (?:about )?\d+ tokens "
+        r"\(<prompt> [^,);]*(?:, <tools> of tool[^,)]*)?[,;] <answer> +(?:in|for) the",
     ),
     (
         "vLLM since 0.10",
-        r"maximum context length is (?P<window>\d+) tokens\b.*?your request has (?:at least )?"
-        r"(?P<prompt>\d+) input tokens",
+        r"maximum context length is <window> tokens\b.*?your request has (?:at least )?<prompt> "
+        r"input tokens",
     ),
     (
         "vLLM",
-        r"passed (?:at least )?(?P<prompt>\d+) input tokens.*?requested (?P<answer>\d+) output "
-        r"tokens.*?context length is only (?P<window>\d+)",
+        r"passed (?:at least )?<prompt> input tokens.*?requested <answer> output tokens.*?context "
+        r"length is only <window>",
     ),
     (
         "vLLM",
-        r"prompt \((?:total )?length (?P<prompt>\d+)\) is (?:longer|too long).*?(?:maximum model "
-        r"length of|context length) (?P<window>\d+)",
+        r"prompt \((?:total )?length <prompt>\) is (?:longer|too long).*?(?:maximum model length "
+        r"of|context length) <window>",
     ),
     ("vLLM", r"max_(?:completion_)?tokens must be at least 1, got -"),
-    ("vLLM", r"input length \((?P<prompt>\d+)\) exceeds.{0,40}length \((?P<window>\d+)\)"),
+    ("vLLM", r"input length \(<prompt>\) exceeds.{0,40}length \(<window>\)"),
     (
         "SGLang",
-        r"input \((?P<prompt>\d+) tokens\) is longer than the model's context length "
-        r"\((?P<window>\d+) tokens\)",
+        r"input \(<prompt> tokens\) is longer than the model's context length \(<window> tokens\)",
     ),
     (
         "SGLang",
-        r"maximum context length of (?P<window>\d+) tokens\b.*?(?P<prompt>\d+) tokens from the "
-        r"input messages and (?P<answer>\d+) tokens for the completion",
+        r"maximum context length of <window> tokens\b.*?<prompt> tokens from the input messages "
+        r"and <answer> tokens for the completion",
     ),
-    (
-        "OpenAI, Azure",
-        r"(?:context length is|limit of) (?P<window>\d+) tokens.*?resulted in (?P<prompt>\d+) tok",
-    ),
+    ("OpenAI, Azure", r"(?:context length is|limit of) <window> tokens.*?resulted in <prompt> tok"),
     (
         "TGI, Together",
-        r"`inputs` tokens \+ `max_new_tokens` must be <= (?P<window>\d+)\. Given: (?P<prompt>\d+) "
-        r"`inputs` tokens and (?P<answer>\d+)",
+        r"`inputs` tokens \+ `max_new_tokens` must be <= <window>\. Given: <prompt> `inputs` "
+        r"tokens and <answer>",
     ),
-    ("TGI", r"`inputs` must have less than (?P<window>\d+) tokens\. Given: (?P<prompt>\d+)"),
+    ("TGI", r"`inputs` must have less than <window> tokens\. Given: <prompt>"),
     (
         "llama.cpp",
-        r"request \((?P<prompt>\d+) tokens\) exceeds the available context size "
-        r"\((?P<window>\d+) tokens\)",
+        r"request \(<prompt> tokens\) exceeds the available context size \(<window> tokens\)",
     ),
-    (
-        "llama-cpp-python",
-        r"requested tokens \((?P<prompt>\d+)\) exceed context window of "
-        r"(?P<window>\d+)",
-    ),
+    ("llama-cpp-python", r"requested tokens \(<prompt>\) exceed context window of <window>"),
     (
         "LM Studio",
-        r"keep the first (?P<prompt>\d+) tokens when context the ?overflows.*?context length of "
-        r"(?:only )?(?P<window>\d+) tokens",
+        r"keep the first <prompt> tokens when context the ?overflows.*?context length of (?:only "
+        r")?<window> tokens",
     ),
-    ("LM Studio", r"n_keep[^\d]{0,12}(?P<prompt>\d+)[^\d]{0,12}n_ctx[^\d]{0,12}(?P<window>\d+)"),
-    ("Ollama", r"exceeded max context length by (?P<excess>\d+) tokens"),
-    (
-        "Mistral",
-        r"prompt contains (?P<prompt>\d+) tokens.*?too large for model with (?P<window>\d+) max",
-    ),
-    (
-        "Copilot",
-        r"prompt token count of (?P<prompt>\d+) exceeds the limit of (?P<window>\d+)",
-    ),
-    (
-        "xAI",
-        r"maximum prompt length is (?P<window>\d+) but the request contains (?P<prompt>\d+) tok",
-    ),
-    (
-        "Kimi",
-        r"exceeded model token limit: (?P<window>\d+) \(requested: (?P<prompt>\d+)\)",
-    ),
+    ("LM Studio", r"n_keep[^\d]{0,12}<prompt>[^\d]{0,12}n_ctx[^\d]{0,12}<window>"),
+    ("Ollama", r"exceeded max context length by <excess> tokens"),
+    ("Mistral", r"prompt contains <prompt> tokens.*?too large for model with <window> max"),
+    ("Copilot", r"prompt token count of <prompt> exceeds the limit of <window>"),
+    ("xAI", r"maximum prompt length is <window> but the request contains <prompt> tok"),
+    ("Kimi", r"exceeded model token limit: <window> \(requested: <prompt>\)"),
     (
         "Gemini",
-        r"input token count \((?P<prompt>\d+)\) exceeds the maximum number of tokens allowed "
-        r"\((?P<window>\d+)\)",
+        r"input token count \(<prompt>\) exceeds the maximum number of tokens allowed \(<window>\)",
     ),
-    (
-        "Vertex",
-        r"input token count is (?P<prompt>\d+) but (?:the )?model only supports up to "
-        r"(?P<window>\d+)",
-    ),
-    (
-        "Anthropic",
-        r"prompt is too long: (?P<prompt>\d+) tokens > (?P<window>\d+) maximum",
-    ),
-    (
-        "Anthropic",
-        r"exceed context limit: (?P<prompt>\d+) \+ (?P<answer>\d+) > (?P<window>\d+)",
-    ),
-    (
-        "Fireworks",
-        r"prompt is too long: (?P<prompt>\d+), model maximum context length: (?P<window>\d+)",
-    ),
-    ("Cerebras", r"current length is (?P<total>\d+) while limit is (?P<window>\d+)"),
+    ("Vertex", r"input token count is <prompt> but (?:the )?model only supports up to <window>"),
+    ("Anthropic", r"prompt is too long: <prompt> tokens > <window> maximum"),
+    ("Anthropic", r"exceed context limit: <prompt> \+ <answer> > <window>"),
+    ("Fireworks", r"prompt is too long: <prompt>, model maximum context length: <window>"),
+    ("Cerebras", r"current length is <total> while limit is <window>"),
     (
         "Groq, OpenAI: more than a minute's tokens, which no later minute allows either",
-        r"request too large.*?limit (?P<window>\d+), requested (?P<total>\d+)",
+        r"request too large.*?limit <window>, requested <total>",
     ),
-    ("GitHub Models", r"request body too large.*?max size: (?P<window>\d+) tokens"),
-    ("Cohere", r"too many tokens:.*?limit exceeded by (?P<excess>\d+) tokens"),
+    ("GitHub Models", r"request body too large.*?max size: <window> tokens"),
+    ("Cohere", r"too many tokens:.*?limit exceeded by <excess> tokens"),
     (
         "SambaNova",
-        r"prompt is (?P<prompt>\d+) tokens long.*?maximum supported sequence length is (?:just )?"
-        r"(?P<window>\d+)",
+        r"prompt is <prompt> tokens long.*?maximum supported sequence length is (?:just )?<window>",
     ),
     (
         "any other with counts",
-        r"(?:prompt|input|context)(?: (?:length|tokens?|count|size|is|of|has))*\W{0,3}"
-        r"(?P<prompt>\d{3,})(?: tokens?)?\)?[^.\d]{0,40}(?:exceed\w*|longer than|larger than|>)"
-        r"[^.\d]{0,60}(?P<window>\d{3,})",
+        r"(?:prompt|input|context)(?: "
+        r"(?:length|tokens?|count|size|is|of|has))*\W{0,3}(?P<prompt>\d{3,})(?: "
+        r"tokens?)?\)?[^.\d]{0,40}(?:exceed\w*|longer than|larger "
+        r"than|>)[^.\d]{0,60}(?P<window>\d{3,})",
     ),
-    ("DashScope", r"range of input length should be \[\d+, ?(?P<window>\d+)\]"),
+    ("DashScope", r"range of input length should be \[\d+, ?<window>\]"),
     ("GLM", r"prompt exceeds max(?:imum)? length"),
     ("DashScope", r"total message token length exceed|input or output length"),
     ("Azure, GitHub Models", r"tokens_limit_reached|tokens in request more than max tokens"),
     (
         "Moonshot and others",
         # A limit of `max_tokens` is another one.
-        r"^(?!.*max_\w*tokens).*?(?:exceed\w* (?:the )?max\w* (?:number of |message |input |"
-        r"prompt )?tokens|token limit exceeded|tokens too long|input too large|"
-        r"maximum context size)",
+        r"^(?!.*max_\w*tokens).*?(?:exceed\w* (?:the )?max\w* (?:number of |message |input "
+        r"|prompt )?tokens|token limit exceeded|tokens too long|input too large|maximum context "
+        r"size)",
     ),
     ("MiniMax", r"context window exceeds limit"),
     ("Bedrock", r"input is too long for (?:the )?requested model"),
@@ -155,8 +120,8 @@ WORDINGS: Final[tuple[tuple[str, str], ...]] = (
     ("LM Studio", r"reached context length|initial prompt is greater than the context length"),
     (
         "llama.cpp",
-        r"exceeds? the available context size|context size has been exceeded|"
-        r"input (?:prompt )?is (?:too big|larger than the max context size)",
+        r"exceeds? the available context size|context size has been exceeded|input (?:prompt )?is "
+        r"(?:too big|larger than the max context size)",
     ),
     (
         "codes and types of errors",
@@ -166,34 +131,41 @@ WORDINGS: Final[tuple[tuple[str, str], ...]] = (
     ),
     (
         "any other",
-        r"maximum context length|(?:prompt|input) (?:is )?too long|"
-        r"(?:context|prompt|number of (?:input )?tokens).{0,40}(?:length|window|size|limit)\b"
-        r".{0,20}exceed|input (?:token|length).{0,40}exceed|"
-        r"exceed(?:s|ed|ing)?\b.{0,40}(?:context|prompt).{0,20}(?:length|window|size|limit)|"
-        r"longer than.{0,30}context (?:length|window)|"
-        r"(?:messages|prompt|conversation|input) (?:is|are) too (?:long|large) for",
+        r"maximum context length|(?:prompt|input) (?:is )?too long|(?:context|prompt|number of "
+        r"(?:input )?tokens).{0,40}(?:length|window|size|limit)\b.{0,20}exceed|input "
+        r"(?:token|length).{0,40}exceed|exceed(?:s|ed|ing)?\b.{0,40}(?:context|"
+        r"prompt).{0,20}(?:length|window|size|limit)|longer than.{0,30}context "
+        r"(?:length|window)|(?:messages|prompt|conversation|input) (?:is|are) too (?:long|large) "
+        r"for",
     ),
 )
 _FLAGS: Final = re.IGNORECASE | re.DOTALL
-_PATTERNS: Final = tuple(re.compile(pattern, _FLAGS) for _, pattern in WORDINGS)
+_COUNT: Final = re.compile(r"(?<!\?P)<([a-z]+)>")
+
+
+def _pattern(wording: str) -> re.Pattern[str]:
+    return re.compile(_COUNT.sub(r"(?P<\1>\\d+)", wording), _FLAGS)
+
+
+_PATTERNS: Final = tuple(_pattern(wording) for _, wording in WORDINGS)
 # A thousands separator within a number.
 _SEPARATOR: Final = re.compile(r"(?<=\d)[,_](?=\d{3}(?!\d))")
 _SPACE: Final = re.compile(r"\s+")
 # The limit of max_tokens in the words of vllm-mlx, OpenAI, the real API, DeepSeek and DashScope,
 # Volcengine, Groq, Vertex (whose limit is exclusive), and others.
 _LONGEST_ANSWER: Final = tuple(
-    re.compile(pattern, _FLAGS)
-    for pattern in (
-        r"max_tokens exceeds server limit \((?P<limit>\d+)\)",
-        r"supports at most (?P<limit>\d+) completion tokens",
-        r"max_tokens: \d+ > (?P<limit>\d+), which is the maximum",
-        r"range of max_(?:completion_|output_)?tokens (?:is|should be) \[\d+, ?(?P<limit>\d+)\]",
-        r"maxOutputTokens.*?supported range is from \d+ \(inclusive\) to (?P<above>\d+) \(excl",
-        r"maximum tokens you requested exceeds the model limit of (?P<limit>\d+)",
+    _pattern(wording)
+    for wording in (
+        r"max_tokens exceeds server limit \(<limit>\)",
+        r"supports at most <limit> completion tokens",
+        r"max_tokens: \d+ > <limit>, which is the maximum",
+        r"range of max_(?:completion_|output_)?tokens (?:is|should be) \[\d+, ?<limit>\]",
+        r"maxOutputTokens.*?supported range is from \d+ \(inclusive\) to <above> \(excl",
+        r"maximum tokens you requested exceeds the model limit of <limit>",
         r"max_(?:completion_|output_|new_)?tokens?\b[`'\"]?.{0,120}?(?:less than or equal to|<=|"
         r"at most|no more than|cannot exceed|not exceed|up to|maximum (?:value )?(?:is|of)|"
         r"limit (?:is|of)|larger than|greater than|exceeds?(?: the)?(?: model)?(?: limit)?"
-        r"(?: of)?) ?[`'\"(]*(?P<limit>\d+)",
+        r"(?: of)?) ?[`'\"(]*<limit>",
     )
 )
 
@@ -229,11 +201,9 @@ def find_overflow(
 ) -> Overflow | None:
     """Whether a refusal is about the prompt's length; None if it is about something else.
 
-    Args:
-        message: the server's error message.
-        details: the server's error object, in which llama.cpp sends the counts.
-        requested_tokens: the `max_tokens` of the request, which some servers add to the prompt.
-        patterns: of the settings, tried before the table.
+    In `details`, the server's error object, llama.cpp sends the counts. Some servers add the
+    `max_tokens` of the request, `requested_tokens`, to the prompt. `patterns` of the settings are
+    tried before the table.
     """
     prompt_tokens, window = details.get("n_prompt_tokens"), details.get("n_ctx")
     if isinstance(prompt_tokens, int) and isinstance(window, int):

@@ -172,13 +172,9 @@ class Quirks:
         details: Mapping[str, Any] | None = None,
         unhelpful: frozenset[str] = frozenset(),
     ) -> "Quirks | None":
-        """The quirks including what a refusal shows; None if it shows nothing new.
+        """The quirks including what a refusal of the body `sent` shows; None if nothing is new.
 
-        Args:
-            refusal: the server's error message.
-            sent: the body that was refused.
-            details: the server's error object.
-            unhelpful: fields whose absence did not help against this refusal.
+        `details` is the server's error object. Leaving out `unhelpful` fields did not help.
         """
         if (longest := longest_answer(refusal)) and longest != self.max_output_tokens:
             return replace(self, max_output_tokens=longest)

@@ -107,7 +107,9 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         if mode in self._upstreams:
             await self._upstreams[mode].check(anew=True)
             return
-        local = [name for name, upstream in self._upstreams.items() if upstream.is_loopback]
+        local = [
+            name for name, upstream in self._upstreams.items() if upstream.settings.is_loopback
+        ]
         if tasks := [self._checking(name) for name in local]:
             await asyncio.wait(tasks, timeout=_STATUS_SECONDS)
 

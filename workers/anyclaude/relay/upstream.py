@@ -6,7 +6,8 @@ so after a 404 it is forgotten and the server is probed again.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Final
 
@@ -77,10 +78,6 @@ class Upstream:
         self._last_error_time = 0.0
 
     @property
-    def is_loopback(self) -> bool:
-        return self.settings.is_loopback
-
-    @property
     def name(self) -> str:
         return self.party.name
 
@@ -122,22 +119,16 @@ class Upstream:
         other: Dialect = OpenAiDialect()
         if self.settings.kind is UpstreamKind.VLLM:
             wanted, other = other, wanted
-        first = await self._evidence(wanted)
+        first = await self._prober.evidence(wanted.path, self.headers(wanted))
         if first is not Evidence.UNCLEAR:
             return wanted if first is Evidence.PRESENT else other
-        second = await self._evidence(other)
-        if second is Evidence.ABSENT:
+        if await self._prober.evidence(other.path, self.headers(other)) is Evidence.ABSENT:
             return wanted
-        # The server fails at empty requests, so they do not show which endpoints it has.
-        return AnthropicDialect() if await self._counts() else OpenAiDialect()
-
-    async def _evidence(self, dialect: Dialect) -> Evidence:
-        return await self._prober.evidence(dialect.path, self.headers(dialect))
-
-    async def _counts(self) -> bool:
-        """Whether the server counts tokens as the Messages API does."""
+        # The server fails at empty requests, so they do not show which endpoints it has. Only the
+        # Messages API counts tokens.
         headers = self.headers(AnthropicDialect())
-        return await self._prober.counts(COUNT_PATH, headers, self.settings.model)
+        counts = await self._prober.counts(COUNT_PATH, headers, self.settings.model)
+        return AnthropicDialect() if counts else OpenAiDialect()
 
     async def served(self) -> Served:
         """The model that the server serves, as of a moment ago.
@@ -155,14 +146,10 @@ class Upstream:
 
     @property
     def _is_stale(self) -> bool:
-        return self._clock() - self._served_at > self._served_seconds
-
-    @property
-    def _served_seconds(self) -> float:
-        changing = self.settings.kind in _CHANGING and not self.settings.model
-        if self._served and self._served.is_one_of_many and not self.settings.model:
-            changing = True
-        return _SERVED_CHANGING_SECONDS if changing else _SERVED_SECONDS
+        is_many = self._served is not None and self._served.is_one_of_many
+        changes = not self.settings.model and (self.settings.kind in _CHANGING or is_many)
+        seconds = _SERVED_CHANGING_SECONDS if changes else _SERVED_SECONDS
+        return self._clock() - self._served_at > seconds
 
     async def target(self, requested_model: str) -> Target:
         """What a request for `requested_model` is adapted to.
@@ -205,12 +192,32 @@ class Upstream:
         self._quirks = Quirks()
         self.counts = True
 
-    def admit(self) -> None:
-        """Call before each request.
+    @contextmanager
+    def exchange(self) -> Iterator[None]:
+        """Surrounds each request; its outcome decides whether more requests are sent.
 
         Raises:
             ApiError: 529, the server failed too often; no request is sent for a while.
         """
+        self._admit()
+        self.running += 1
+        try:
+            yield
+            self._reachability = pb.REACHABILITY_REACHABLE
+            self._last_error = ""
+            self.breaker.succeeded()
+        except UpstreamFault as fault:
+            log.warning("server failed", upstream=self.name, status=fault.status)
+            if fault.status == 529 or fault.should_retry is False:
+                self._reachability = pb.REACHABILITY_UNREACHABLE
+            self._note_error(fault)
+            self.breaker.failed()
+            raise
+        finally:
+            self.running -= 1
+            self.breaker.undecided()
+
+    def _admit(self) -> None:
         try:
             self.breaker.enter()
         except BreakerOpenError as refused:
@@ -226,22 +233,11 @@ class Upstream:
         self._reachability = pb.REACHABILITY_REACHABLE
         self.breaker.answering()
 
-    def note_success(self) -> None:
-        self._reachability = pb.REACHABILITY_REACHABLE
-        self._last_error = ""
-        self.breaker.succeeded()
-
     def note_refusal(self, error: ApiError) -> None:
         """The server responded with an error that the request, or the settings, caused."""
         self._reachability = pb.REACHABILITY_REACHABLE
         self._note_error(error)
         self.breaker.succeeded()
-
-    def note_fault(self, fault: UpstreamFault) -> None:
-        if fault.status == 529 or fault.should_retry is False:
-            self._reachability = pb.REACHABILITY_UNREACHABLE
-        self._note_error(fault)
-        self.breaker.failed()
 
     def note_no_counts(self) -> None:
         """The server responded without reporting token counts."""
@@ -260,8 +256,7 @@ class Upstream:
     async def check(self, *, anew: bool) -> None:
         """Probes the server for `status`; errors are recorded, not raised.
 
-        Args:
-            anew: probe the server even if it was probed a moment ago.
+        With `anew`, it is probed even if it was probed a moment ago.
         """
         if anew:
             self._served = None

@@ -69,9 +69,7 @@ def _block_images(block: Mapping[str, Any]) -> Iterator[int]:
 def openai_usage(usage: Mapping[str, Any], timings: Mapping[str, Any]) -> Usage | None:
     """The counts of a chat completion; None if there are none.
 
-    Args:
-        usage: the `usage` object.
-        timings: llama.cpp's, which in older versions is the only source for reused tokens.
+    In older versions of llama.cpp, its `timings` are the only source for reused tokens.
     """
     prompt, answer = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
     if prompt is None:

@@ -37,12 +37,7 @@ class Place:
 def read_by(
     program: Program, paths: Paths, model: str, environ: Mapping[str, str], folder: Path
 ) -> list[Place]:
-    """What the service reads.
-
-    Args:
-        model: the setting `model.path`.
-        folder: the folder that a relative model path starts from.
-    """
+    """What the service reads; a relative path of the `model` starts from `folder`."""
     installation = [program.executable.parent, Path(__file__).parent]
     places = [Place("The installation", path) for path in installation]
     places.append(Place("The folder for state and caches", paths.state))

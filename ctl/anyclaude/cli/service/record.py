@@ -25,10 +25,7 @@ class Recorded:
 def found_in(environ: Mapping[str, str], file: Path, folder: Path) -> list[Recorded]:
     """Returns the settings that the shell gives, checked and typed as the daemon does it.
 
-    Args:
-        environ: the shell's environment.
-        file: config.toml, which must be valid too.
-        folder: the folder that a relative model path starts from.
+    A relative model path starts from `folder`; config.toml must be valid too.
 
     Raises:
         CommandError: FAILED, naming each value that does not fit.

@@ -44,12 +44,7 @@ class ChunkSizes:
         score_heads: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """
-        Args:
-            settings: fixed sizes, and the bytes that scores may take.
-            score_heads: as `score_heads` returns it.
-            clock: seconds.
-        """
+        """`score_heads` is what the function of that name returns."""
         self._settings = settings
         self._score_heads = score_heads
         self._clock = clock
@@ -61,12 +56,10 @@ class ChunkSizes:
         return self._settings.prefill_chunk_tokens or _FIRST_TOKENS
 
     def tokens(self, context_tokens: int, *, running: int, decoding: bool) -> int:
-        """The size of the next step.
+        """The size of the next step, after `context_tokens` in the cache.
 
-        Args:
-            context_tokens: the tokens in the cache that the step continues.
-            running: requests that take turns, this one included.
-            decoding: whether one of them decodes.
+        `running` counts the requests that take turns, this one included; `decoding` tells whether
+        one of them decodes.
         """
         size = self._settings.shared_prefill_chunk_tokens if decoding else self._alone(running)
         limit = self._settings.attention_scores_bytes
@@ -106,13 +99,7 @@ class ChunkSizes:
 
 
 def score_heads(config: Mapping[str, Any], kv_bits: int, *, on_metal: bool) -> int:
-    """The heads whose attention scores a prefill step keeps in memory; 0 with a fused kernel.
-
-    Args:
-        config: the model's config.json.
-        kv_bits: as in the settings.
-        on_metal: whether the model runs on a Metal GPU.
-    """
+    """The heads whose attention scores a prefill step keeps in memory; 0 with a fused kernel."""
     text = config.get("text_config") or config
     heads, size = text.get("num_attention_heads"), text.get("head_dim")
     if not isinstance(heads, int) or heads < 1:

@@ -30,9 +30,7 @@ from anyclaude.mlx.kv.window import WindowKVCache
 def new_layers(model: LanguageModel, kv_bits: int = 0) -> list[Layer]:
     """An empty cache for `model`, one entry per layer, of classes that can be cut exactly.
 
-    Args:
-        model: decides the classes.
-        kv_bits: 8 or 4 quantises full attention from the first token; 0 keeps the model's type.
+    With 8 or 4 `kv_bits`, full attention is quantised from the first token.
     """
     return [_ours(layer, kv_bits) for layer in make_prompt_cache(model)]
 

@@ -37,13 +37,8 @@ class KVStore:
         clock: Callable[[], float] = time.time,
         bytes_per_token: float = 0.0,
     ) -> None:
-        """
-        Args:
-            storage: keeps segments beyond memory; by default nothing does.
-            listeners: follow what enters and leaves the tree.
-            clock: Unix time.
-            bytes_per_token: of a cache; 0 if not measured yet.
-        """
+        """`storage` keeps segments beyond memory; `listeners` follow what enters and leaves the
+        tree; `bytes_per_token` of a cache is 0 if it is not measured yet."""
         self.tree = PrefixTree()
         self.storage = storage or Storage()
         self._model = model
@@ -100,12 +95,8 @@ class KVStore:
     ) -> Lease:
         """Lends a cache that holds the longest usable part of `prompt`.
 
-        Args:
-            key: the conversation.
-            prompt: all tokens that will be computed or reused.
-            stable_tokens: the length of its stable prefix.
-            keep: whether what is computed is added to the tree.
-            ahead: whether this is no request, but the beginning of the conversation's next prompt.
+        With `keep`, what is computed is added to the tree. With `ahead`, this is no request, but
+        the beginning of the conversation's next prompt.
         """
         limit = len(prompt) - 1
         lineage = self._lineages.get(key) if keep else None

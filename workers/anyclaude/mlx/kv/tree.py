@@ -226,9 +226,8 @@ class PrefixTree:
     ) -> Node:
         """Adds the tokens that are missing; returns the node at the end of `tokens`.
 
-        Args:
-            cuts: offsets where a node must end; one inside an existing node splits it.
-            extract: gives the arrays of the tokens from `start` to `end`; called for new ones only.
+        A node ends at each of the `cuts`; one inside an existing node splits it. `extract` gives
+        the arrays of the tokens from `start` to `end`, and is called for new ones only.
         """
         match = self.match(tokens)
         node = match.nodes[-1] if match.nodes else self.root

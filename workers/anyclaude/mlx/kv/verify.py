@@ -75,11 +75,7 @@ class Verification:
         exact: bool | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        """
-        Args:
-            max_tokens: computed at most; 0 for all.
-            exact: whether every bit must be equal; by default on the CPU only.
-        """
+        """Computes at most `max_tokens`, or all with 0; by default `exact` on the CPU only."""
         if exact is None:
             exact = mx.default_device() == mx.Device(mx.cpu)
         self.findings = Findings(exact)

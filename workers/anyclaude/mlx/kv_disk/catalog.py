@@ -188,14 +188,9 @@ class Catalog:
     def store(
         self, parts: Sequence[bytes | memoryview], info: RecordInfo, claim: Callable[[], bool]
     ) -> bool:
-        """Writes a record and enters it in the ledger.
+        """Writes a record and enters it in the ledger; returns whether it was entered.
 
-        Args:
-            parts: the bytes of its file.
-            claim: called under the lock when the file is complete; False if it is not wanted now.
-
-        Returns:
-            Whether the record was entered.
+        `claim` is called under the lock when the file is complete; False if it is not wanted now.
 
         Raises:
             BudgetError: its parent is not stored, or the budget or the volume lacks its bytes.

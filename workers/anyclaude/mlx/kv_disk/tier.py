@@ -46,8 +46,7 @@ class DiskTier:
     ) -> None:
         """Opens or creates the folder; never raises for an error of the disk.
 
-        Args:
-            budget_bytes: for the whole folder, other models' records included.
+        The budget is for the whole folder, other models' records included.
 
         Raises:
             ValueError: `fingerprint` cannot name a folder.
@@ -76,14 +75,9 @@ class DiskTier:
     def save(self, segment: Segment, done: Done | None = None) -> bool:
         """Queues a segment to be written, in place of a record of the same name.
 
-        The old record stays on disk until the new one is complete, and its children stay.
-
-        Args:
-            done: called once on the writing thread, if the segment was accepted: True if this
-                record is complete and no later one was queued.
-
-        Returns:
-            Whether it was accepted.
+        The old record stays on disk until the new one is complete, and its children stay. Returns
+        whether the segment was accepted. Then `done` is called once on the writing thread: with
+        True if this record is complete and no later one was queued.
 
         Raises:
             ValueError: an id is not lower-case hex.

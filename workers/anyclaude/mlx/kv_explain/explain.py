@@ -81,12 +81,7 @@ class Explainer:
         model: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """
-        Args:
-            detokenizer: for the MLX thread.
-            model: names the model and its settings in notes.
-            clock: Unix time.
-        """
+        """`model` names the model and its settings in notes."""
         self._detokenizer = detokenizer
         self._clock = clock
         self._memories = Memories(limits.max_conversations, limits.memory_bytes, clock=clock)

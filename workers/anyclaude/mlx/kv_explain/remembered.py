@@ -161,10 +161,9 @@ class Notes:
     """
 
     def __init__(self, folder: Path | None = None, model: str = "") -> None:
-        """
-        Args:
-            folder: None keeps the notes in memory only.
-            model: names the model and its settings; its caches are valid for no other.
+        """Keeps the notes in memory only if `folder` is None.
+
+        `model` names the model and its settings; its caches are valid for no other.
         """
         self._folder = folder
         self._model = model

@@ -4,7 +4,7 @@ Requests that mean the same give the same result, however they are written. What
 model (the attribution block, `cache_control`, server tools, flags of tools) is left out, so that it
 can change between requests without changing a token.
 
-Position rule: a system message directly after the first user message is put before it. Only its
+A system message directly after the first user message is put before it (`split_leading`). Only its
 position decides, so the message never moves again, and all new conversations share it.
 """
 
@@ -22,9 +22,15 @@ from anyclaude.messages.offered import (
     definition_in,
     name_in,
 )
-from anyclaude.messages.readable import block_text, blocks_text, join
+from anyclaude.messages.readable import (
+    Placed,
+    block_text,
+    blocks_text,
+    join,
+    split_leading,
+    without_attribution,
+)
 from anyclaude.messages.requests import CountTokensRequest, Message, Tool, inner_blocks
-from anyclaude.mlx.prompt.content import system_text
 from anyclaude.mlx.prompt.render_cache import Entry, RenderCache, exact_bytes
 
 _TURN_BYTES: Final = 1024
@@ -51,16 +57,13 @@ def wants_thinking(request: CountTokensRequest) -> bool:
 
 
 def canonicalise(request: CountTokensRequest, cache: TurnCache | None = None) -> Conversation:
-    """Translates a request.
-
-    Args:
-        cache: turns that a request repeats are taken from here, as the same objects.
+    """Translates a request; turns that it repeats are taken from `cache`, as the same objects.
 
     Raises:
         ApiError: 400 for content that a text model cannot read.
     """
-    leading, turns = _split_leading(request.messages)
-    texts = [system_text(request.system)]
+    leading, turns = split_leading(request.messages)
+    texts = [blocks_text(without_attribution(request.system), "system")]
     declared, defined = declared_tools(request), defined_tools(request)
     deferring = defers_tools(request)
     listed = [tool for tool in declared if not (deferring and _is_deferred(tool))]
@@ -81,11 +84,8 @@ def translated(answer: Message) -> tuple[TemplateMessage, ...]:
     return _Walk({}).messages(answer, "answer")
 
 
-_Placed = tuple[str, Message]
-
-
 def _translated(
-    turns: Sequence[_Placed],
+    turns: Sequence[Placed],
     deferred: Mapping[str, dict[str, Any]],
     cache: TurnCache | None,
 ) -> list[tuple[TemplateMessage, ...]]:
@@ -103,16 +103,6 @@ def _translated(
     nbytes = 2 * sum(map(len, exact)) + _TURN_BYTES * len(exact)
     cache.add(Entry(group, exact, result, nbytes))
     return result
-
-
-def _split_leading(messages: Sequence[Message]) -> tuple[list[_Placed], list[_Placed]]:
-    """Applies the position rule; each message keeps the name of its place in the request."""
-    placed = [(f"messages.{index}.content", turn) for index, turn in enumerate(messages)]
-    first = next((i for i, turn in enumerate(messages) if turn.role != "system"), len(messages))
-    leading, turns = placed[:first], placed[first:]
-    if [turn.role for _, turn in turns[:2]] == ["user", "system"]:
-        leading.append(turns.pop(1))
-    return leading, turns
 
 
 def _is_deferred(tool: Tool) -> bool:

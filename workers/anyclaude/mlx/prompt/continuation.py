@@ -53,10 +53,7 @@ class Continuation:
         turns: TurnTokens,
         digest_messages: int = DIGEST_MESSAGES,
     ) -> None:
-        """
-        Args:
-            digest_messages: a conversation with more messages gets a shorter digest.
-        """
+        """A conversation with more than `digest_messages` gets a shorter digest."""
         self._template = template
         self._control = control
         self._turns = turns
@@ -76,14 +73,9 @@ class Continuation:
         tools: Tools,
         variables: Variables,
     ) -> Rendering | None:
-        """Continues a rendering.
+        """Continues a rendering of the first messages, with the same tools and variables.
 
-        Args:
-            before: the rendering of the first messages, with the same tools and variables.
-            adapted: all messages.
-
-        Returns:
-            The rendering of all messages; None if they have to be rendered as a whole.
+        None if the conversation has to be rendered as a whole.
         """
         known = len(before.messages)
         if not before.digest or adapted.exact[:known] != before.messages:

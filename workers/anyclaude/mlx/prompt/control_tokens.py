@@ -26,11 +26,9 @@ class ControlTokens:
     """The control tokens of one tokenizer."""
 
     def __init__(self, added: Iterable[AddedToken], avoid: str = "") -> None:
-        """
-        Args:
-            added: the tokenizer's added tokens. All are control tokens except single characters
-                and whitespace.
-            avoid: text whose characters must not be used as breaks: the template.
+        """All `added` tokens are control tokens except single characters and whitespace.
+
+        Characters of `avoid`, which is the template, are not used as breaks.
         """
         tokens = [token for token in added if _is_control(token.content)]
         self.texts = frozenset(token.content for token in tokens)

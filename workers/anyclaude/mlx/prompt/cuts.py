@@ -32,8 +32,7 @@ class TurnTokens:
     def cuts(self, encoded: Encoded, before: Sequence[Cut] = ()) -> list[Cut]:
         """The ends of all messages in order, including the end of the prompt if it is one.
 
-        Args:
-            before: the cut points of the text from which `encoded` took its first pieces.
+        `before` are those of the text from which `encoded` took its first pieces.
         """
         first = encoded.kept_pieces
         cuts = list(before[: bisect_right(before, encoded.offsets[first], key=_characters)])
@@ -60,11 +59,7 @@ class TurnTokens:
 
 
 def learn_turns(control: ControlTokens, rendered: Iterable[tuple[str, str]]) -> TurnTokens:
-    """Learns which tokens open and close turns.
-
-    Args:
-        rendered: pairs of a rendered beginning of a conversation and the whole one.
-    """
+    """Learns which tokens open and close turns, from rendered beginnings and the whole of each."""
     openers: set[str] = set()
     closers: set[str] = set()
     for beginning, whole in rendered:

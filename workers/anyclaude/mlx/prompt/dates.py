@@ -37,11 +37,7 @@ class PinnedDates:
     def __init__(
         self, stored: StoredFolder | None = None, clock: Callable[[], date] = date.today
     ) -> None:
-        """
-        Args:
-            stored: where the dates survive a restart; None keeps them in memory only.
-            clock: the current date.
-        """
+        """With `stored`, the dates survive a restart."""
         self._stored = stored
         self._clock = clock
         self._dates = LRUCache[str, date](_MAX_CONVERSATIONS)
@@ -60,12 +56,7 @@ class PinnedDates:
             self._stored.adopt(DATES_FILE, dates)
 
     def of(self, start: bytes, messages: Sequence[TemplateMessage]) -> date:
-        """The date of a conversation.
-
-        Args:
-            start: stands for its tools and instructions.
-            messages: those of the request.
-        """
+        """The date of a conversation; `start` stands for its tools and instructions."""
         asked = list(takewhile(lambda message: message["role"] != "assistant", messages))
         first = _key(start, asked)
         if len(asked) == len(messages):

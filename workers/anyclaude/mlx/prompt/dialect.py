@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from anyclaude.messages.readable import join
+from anyclaude.messages.readable import join, reminder
 from anyclaude.mlx.prompt.canonical import Conversation, TemplateMessage
 from anyclaude.mlx.prompt.render_cache import Entry, RenderCache, exact_bytes
 
@@ -84,8 +84,7 @@ class Dialect:
         before = messages[-1]["role"] if messages else ""
         reminds = message["role"] == "system" and not self.late_system
         if reminds:
-            reminder = f"<system-reminder>\n{message['content']}\n</system-reminder>"
-            message = {"role": "user", "content": reminder}
+            message = {"role": "user", "content": reminder(message["content"])}
         if message["role"] == "tool" and not ("name" in message or self.orphan_results):
             message = {"role": "user", "content": message["content"]}
         # A reminder after a result must not be a user turn: some templates drop the thinking
@@ -142,11 +141,7 @@ class ConversationAdapter:
     """
 
     def __init__(self, dialect: Dialect, limit_bytes: int) -> None:
-        """
-        Args:
-            dialect: what the template accepts.
-            limit_bytes: for the adaptations that are kept.
-        """
+        """The bytes limit the adaptations that are kept."""
         self._dialect = dialect
         self._cache: RenderCache[_Adaptation] = RenderCache(limit_bytes)
 

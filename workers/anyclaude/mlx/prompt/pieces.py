@@ -78,8 +78,7 @@ class PieceEncoder:
     def encode(self, rendered: str, before: Encoded | None = None) -> Encoded:
         """Encodes a rendered prompt; content never becomes a control token.
 
-        Args:
-            before: the encoding of another text, from which the common beginning is taken.
+        What it shares with the beginning of `before` is taken from there.
         """
         kept = _kept_pieces(before, rendered, self._longest_control) if before else 0
         if before is None or not kept:

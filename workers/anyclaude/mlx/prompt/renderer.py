@@ -106,14 +106,12 @@ class PromptRenderer:
         stored: StoredFolder | None = None,
         clock: Callable[[], date] = date.today,
     ) -> None:
-        """
-        Args:
-            digest_messages: as for `Continuation`.
-            spliced_bytes: memory for the answers that later prompts repeat in the model's own
-                tokens; 0 keeps none.
-            spliced_on_request: whether only requests that ask to keep all thinking repeat them.
-            stored: where answers and dates survive a restart; None keeps them in memory only.
-            clock: the current date, for templates that write it.
+        """Finds out what the template accepts.
+
+        `spliced_bytes` limits the answers that later prompts repeat in the model's own tokens; 0
+        keeps none, and with `spliced_on_request` only requests that ask to keep all thinking
+        repeat them. With `stored`, answers and dates survive a restart. Templates that write the
+        date read `clock`.
 
         Raises:
             ValueError: the model has no chat template.
@@ -163,12 +161,10 @@ class PromptRenderer:
         return Continuation(self._template, self._control, self._turns, digest_messages)
 
     def render(self, request: CountTokensRequest, *, counting: bool = False) -> Prompt:
-        """The prompt of a request.
+        """The prompt of a request, which is only counted with `counting`.
 
-        Args:
-            counting: whether the prompt is only counted. Claude Code asks for less when it counts
-                than when it sends, so kept answers are then repeated unless the request clears
-                thinking.
+        Claude Code asks for less when it counts than when it sends, so kept answers are then
+        repeated unless the request clears thinking.
 
         Raises:
             ApiError: 400 that names what the model or its template cannot accept.
@@ -191,14 +187,8 @@ class PromptRenderer:
         """The tokens with which every prompt begins that asks a next question after an answer.
 
         Two questions that differ from the first character on are rendered, and what both prompts
-        share is returned. Nothing of them stays in the caches of the renderer.
-
-        Args:
-            request: the request that was answered.
-            answer: the answer as the client will send it back.
-
-        Returns:
-            None if the template refuses the conversation.
+        share is returned. Nothing of them stays in the caches of the renderer. `answer` is what
+        the client will send back. None if the template refuses the conversation.
         """
         question = Message(role="user", content=_FIRST_TEXTS[0])
         asked = request.model_copy(update={"messages": [*request.messages, answer, question]})
@@ -266,10 +256,7 @@ class PromptRenderer:
     def keep_answer(self, position: AnswerPosition, generated: TokenArray, answer: Message) -> None:
         """Keeps the tokens of an answer for later prompts that contain it.
 
-        Args:
-            position: the `answer_position` of the prompt.
-            generated: all tokens of the answer, up to and including the end-of-turn token.
-            answer: the message that the client will send back.
+        `generated` includes the end-of-turn token; `answer` is what the client will send back.
         """
         messages = self._dialect.adapt(Conversation((), translated(answer), ()))
         # In some dialects the place of several calls depends on their results.

@@ -54,11 +54,10 @@ class SplicedTurns:
         openers: Collection[int] = (),
         stored: StoredFolder | None = None,
     ) -> None:
-        """
-        Args:
-            limit_bytes: for the answers that are kept, in memory and again on disk.
-            openers: the tokens that begin a turn and end none.
-            stored: where they survive a restart; None keeps them in memory only.
+        """`openers` are the tokens that begin a turn and end none.
+
+        The bytes limit the answers in memory, and again on disk; with `stored`, they survive a
+        restart.
         """
         self._openers = openers
         self._stored = stored
@@ -99,12 +98,8 @@ class SplicedTurns:
     ) -> AnswerPosition:
         """The prompt, spliced as far as its answers were kept.
 
-        Args:
-            start: the digest of what the conversation shares with others.
-            items: the digests of its messages.
-            encoded: the prompt as the template renders it.
-            cuts: all ends of messages in `encoded`.
-            cut_points, stable_tokens: those of the prompt without splicing.
+        `items` are the digests of its messages and `cuts` all their ends in `encoded`; the cut
+        points and the stable tokens are those of the prompt without splicing.
         """
         header = _first_line(encoded.text[cuts[-1].characters :]) if cuts else ""
         rendered = AnswerPosition(
@@ -135,13 +130,10 @@ class SplicedTurns:
         )
 
     def keep(self, position: AnswerPosition, generated: TokenArray, answer: list[bytes]) -> None:
-        """Keeps an answer.
+        """Keeps an answer, whose last token ends it.
 
-        Args:
-            position: its position.
-            generated: its tokens, of which the last one ends it.
-            answer: the digests of the messages that the dialect makes of it, as the client will
-                send it back.
+        `answer` are the digests of the messages that the dialect makes of it, as the client will
+        send it back.
         """
         if not position.ends:
             # The answer could not be found in a later rendering.

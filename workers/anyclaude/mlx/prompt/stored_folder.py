@@ -39,11 +39,9 @@ class StoredFolder:
     """The files of one model. Safe to share between threads."""
 
     def __init__(self, root: Path, fingerprint: str, max_file_bytes: int) -> None:
-        """
-        Args:
-            root: contains a folder for each model.
-            fingerprint: of the model and its template.
-            max_file_bytes: a larger file is not read, and is removed.
+        """`root` contains a folder for each fingerprint of model and template.
+
+        A larger file than `max_file_bytes` is not read, and is removed.
         """
         self._root = root
         self._folder = root / fingerprint

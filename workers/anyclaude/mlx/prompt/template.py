@@ -96,14 +96,10 @@ class Template:
     ) -> str:
         """The conversation as text.
 
-        Args:
-            messages: as `Dialect.adapt` returns them.
-            tools: as `protected_tools` returns them; they hardly ever change.
-            variables: what the template reads besides messages and tools.
-            answer: whether to end with the header of an assistant turn.
-            unfinished: whether to end inside the last message's content, which the model then
-                continues. If the template does not print the content unchanged, the whole turn is
-                rendered.
+        `messages` are what `Dialect.adapt` returns, `tools` what `protected_tools` returns. The
+        text ends with the header of an assistant turn if `answer`. If `unfinished`, it ends inside
+        the last message's content, which the model then continues; if the template does not print
+        the content unchanged, the whole turn is rendered.
 
         Raises:
             TemplateRefused: the template does not accept this conversation.
@@ -179,8 +175,7 @@ class Template:
     ) -> list[dict[str, Any]]:
         """The tools as `protected_tools` returns them, simplified where the template fails.
 
-        Args:
-            messages: a conversation that the template accepts.
+        The template accepts `messages` without tools.
         """
 
         def prints(some: Sequence[Mapping[str, Any]]) -> bool:

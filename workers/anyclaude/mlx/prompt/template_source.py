@@ -48,12 +48,7 @@ class TemplateSource:
         return {"": self._original}
 
     def variables(self, today: date | None, *, tools: bool) -> dict[str, Any]:
-        """What `apply_chat_template` has to be given.
-
-        Args:
-            today: the date that the template writes.
-            tools: whether the conversation has tools.
-        """
+        """What `apply_chat_template` has to be given to write the date `today`."""
         if not self.reads_clock:
             return {}
         name = next(iter(self._rewritten))

@@ -19,11 +19,7 @@ _KNOWN_TYPES: Final = ("string", "number", "integer", "boolean", "array", "objec
 
 
 def describable(tools: Sequence[Tool], prints: Callable[[Sequence[Tool]], bool]) -> list[Tool]:
-    """The tools, simplified where the template cannot print them.
-
-    Args:
-        prints: whether the template prints these tools.
-    """
+    """The tools, simplified where `prints` says that the template cannot print them."""
     if not tools or prints(tools):
         return list(tools)
     chosen = [next(filter(lambda one: prints([one]), _variants(tool)), tool) for tool in tools]

@@ -8,14 +8,14 @@ local servers refuse or move to the front.
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from anyclaude.messages.readable import plain_blocks
+from anyclaude.messages.readable import join, plain_blocks, reminder
 from anyclaude.messages.requests import CountTokensRequest, MessagesRequest
 from anyclaude.relay.anthropic.answer import MAX_NAME_CHARACTERS, MessageReader
 from anyclaude.relay.dialect import Dialect, Target
 from anyclaude.relay.names import server_id, short_name
 from anyclaude.relay.quirks import Quirk
 from anyclaude.relay.state import read_state
-from anyclaude.relay.turns import arrange, reminder, turn_texts
+from anyclaude.relay.turns import arrange, turn_texts
 from anyclaude.runtime.upstreams import UpstreamKind
 from anyclaude.worker.v1 import worker_pb2 as pb
 
@@ -98,13 +98,13 @@ def _conversation(
 ) -> dict[str, Any]:
     """System texts and turns for local servers: turns are of the user and the assistant only."""
     conversation = arrange(request)
-    by_place = {f"messages.{index}": message for index, message in enumerate(messages)}
+    by_place = {f"messages.{index}.content": message for index, message in enumerate(messages)}
     turns: list[dict[str, Any]] = []
     for place, turn in conversation.turns:
         if turn.role != "system":
             # Not as it came: `turn` has the thinking that a signature hides.
             turns.append(_turn({**by_place[place], "content": turn.content}, target))
-        elif text := "\n\n".join(turn_texts(turn)):
+        elif text := join(turn_texts(turn)):
             turns.append({"role": "user", "content": reminder(text)})
     if Quirk.ALTERNATE in target.quirks.known:
         turns = list(_alternating(turns))

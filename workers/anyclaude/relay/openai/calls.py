@@ -57,12 +57,7 @@ class CallAssembler:
         return self._current < len(self._calls) and not self._is_over(self._calls[-1])
 
     def feed(self, pieces: Sequence[Any], *, is_last: bool) -> None:
-        """Adds the `tool_calls` of one chunk.
-
-        Args:
-            pieces: as the server sent them.
-            is_last: whether the chunk also ends the response.
-        """
+        """Adds the `tool_calls` of one chunk; `is_last` if the chunk also ends the response."""
         whole = [piece for piece in pieces if isinstance(piece, dict)]
         if is_last and self._is_repetition(whole):
             return

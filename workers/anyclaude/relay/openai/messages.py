@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from anyclaude.messages.errors import invalid_request
-from anyclaude.messages.readable import join
+from anyclaude.messages.readable import join, reminder
 from anyclaude.messages.requests import CountTokensRequest, Message
 from anyclaude.relay.dialect import Target
 from anyclaude.relay.names import server_id, short_name
@@ -26,7 +26,7 @@ from anyclaude.relay.openai.content import (
 )
 from anyclaude.relay.quirks import Quirk, Quirks
 from anyclaude.relay.state import ReasoningState, state_of
-from anyclaude.relay.turns import arrange, reminder, turn_texts
+from anyclaude.relay.turns import arrange, turn_texts
 from anyclaude.runtime.upstreams import UpstreamKind
 
 ChatMessage = dict[str, Any]
@@ -45,7 +45,11 @@ def chat_messages(request: CountTokensRequest, target: Target) -> list[ChatMessa
     head: list[ChatMessage] = []
     if conversation.system:
         marked = walk.has_marks and any("cache_control" in block for block in conversation.system)
-        texts: Content = list(conversation.system) if marked else join(conversation.system_texts)
+        texts: Content = (
+            list(conversation.system)
+            if marked
+            else join(block["text"] for block in conversation.system)
+        )
         head = [{"role": "system", "content": texts}]
     messages = list(_results_first(walk.translate(conversation.turns)))
     if Quirk.ALTERNATE in quirks.known:
@@ -76,9 +80,9 @@ class _Walk:
                 case "system":
                     yield from self._system(turn)
                 case "assistant":
-                    yield from self._assistant(turn, f"{place}.content")
+                    yield from self._assistant(turn, place)
                 case "user":
-                    yield from self._user(turn, f"{place}.content")
+                    yield from self._user(turn, place)
 
     def _system(self, turn: Message) -> Iterator[ChatMessage]:
         text = join(turn_texts(turn))
