@@ -76,7 +76,7 @@ def _late(stage: Stage) -> str:
 
 def _broken_off(stage: Stage, head: bytes) -> str:
     """What a client that sends only these bytes receives."""
-    with stage.without_daemon(client_stall_seconds=0.2) as http:
+    with stage.without_daemon(client_stall_seconds=1.5) as http:
         port = http.base_url.port
         with socket.create_connection(("127.0.0.1", port or 0)) as connection:
             connection.sendall(head)

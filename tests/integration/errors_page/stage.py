@@ -82,7 +82,7 @@ class Stage:
                 ANYCLAUDE__SERVER__ACCEPT_WAIT_SECONDS="0.5",
                 ANYCLAUDE__MLX__MAX_RUNNING_REQUESTS="1",
                 ANYCLAUDE__MLX__MAX_QUEUED_REQUESTS=str(_QUEUED),
-                **_upstream("LMSTUDIO", self._server.base_url, FIRST_BYTE_TIMEOUT_SECONDS="1"),
+                **_upstream("LMSTUDIO", self._server.base_url, FIRST_BYTE_TIMEOUT_SECONDS="3"),
                 **_upstream("OPENROUTER", self._server.base_url, MODEL="served"),
                 **_upstream("VLLM", self._closed, BREAKER_FAILURES="1"),
                 **_upstream("LLAMA_CPP", self._closed),

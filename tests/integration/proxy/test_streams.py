@@ -312,7 +312,7 @@ def test_client_that_stalls_is_dropped(scripted: ScriptedWorker, body: dict[str,
 
 def test_unfinished_body(scripted: ScriptedWorker) -> None:
     """A body that stops arriving is refused, which frees its slot."""
-    with FrontendProcess(client_stall_seconds=0.3) as front:
+    with FrontendProcess(client_stall_seconds=1.5) as front:
         front.push(route(scripted.socket_path))
         with socket.create_connection(front.listener.getsockname()) as connection:
             connection.sendall(
@@ -327,7 +327,7 @@ def test_unfinished_body(scripted: ScriptedWorker) -> None:
 )
 def test_an_incomplete_head_is_refused_in_time(scripted: ScriptedWorker, begun: bytes) -> None:
     """A connection that sends no complete request is closed with an error."""
-    with FrontendProcess(client_stall_seconds=0.3) as front:
+    with FrontendProcess(client_stall_seconds=1.5) as front:
         front.push(route(scripted.socket_path))
         with socket.create_connection(front.listener.getsockname()) as connection:
             connection.sendall(begun)
@@ -339,7 +339,7 @@ def test_an_incomplete_head_is_refused_in_time(scripted: ScriptedWorker, begun: 
 
 def test_a_connection_kept_alive_is_not_refused(scripted: ScriptedWorker) -> None:
     """Between two requests a client may wait longer than within one."""
-    with FrontendProcess(client_stall_seconds=0.3) as front, httpx.Client() as client:
+    with FrontendProcess(client_stall_seconds=1) as front, httpx.Client() as client:
         front.push(route(scripted.socket_path))
         for _ in range(2):
             assert client.get(f"{front.base_url}/health/live").status_code == 200
