@@ -1,6 +1,6 @@
 """`python -m anyclaude.cli` is `anyclaudectl`."""
 
-from anyclaude.cli.main import main
+from anyclaude.cli.main import run
 
 if __name__ == "__main__":
-    main()
+    run()

@@ -1,5 +1,7 @@
 """`anyclaudectl version`: the versions of this command and of the running daemon."""
 
+import typer
+
 from anyclaude.cli.command import ask_if_running
 from anyclaude.cli.output import Json, note, report
 
@@ -14,3 +16,12 @@ def version(json: Json = False) -> None:
     report({"version": own, "daemon_version": daemon}, f"anyclaudectl {own}\n{beside}", json=json)
     if daemon and daemon != own:
         note("The daemon has another version: restart it (`anyclaudectl service install`).")
+
+
+def of_the_command(wanted: bool) -> None:
+    """Prints the version of this command for `anyclaudectl --version`."""
+    if wanted:
+        from importlib import metadata
+
+        print(f"anyclaudectl {metadata.version('anyclaude')}")
+        raise typer.Exit
