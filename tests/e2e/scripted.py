@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from anyclaude.runtime.settings import SearchSettings
 from anyclaude.worker.v1 import worker_pb2 as worker
 from tests import worker_events as say
 from tests.e2e.namespace import Namespace
@@ -191,11 +192,13 @@ class ScriptedService:
 
 
 @contextmanager
-def scripted_service(namespace: Namespace) -> Iterator[ScriptedService]:
+def scripted_service(
+    namespace: Namespace, search: SearchSettings | None = None
+) -> Iterator[ScriptedService]:
     """A service that runs while the context lasts."""
     with (
         ScriptedWorker() as worker_,
-        FrontendProcess(listen_within(namespace), ping_interval_seconds=1) as front,
+        FrontendProcess(listen_within(namespace), search, ping_interval_seconds=1) as front,
     ):
         front.push(route(worker_.socket_path))
         yield ScriptedService(namespace, front.base_url, worker_)

@@ -18,7 +18,7 @@ from anyclaude.frontend.v1.frontend_pb2_grpc import FrontendServiceStub
 from anyclaude.runtime.channels import sync_channel
 from anyclaude.runtime.child import Birth
 from anyclaude.runtime.paths import find_paths
-from anyclaude.runtime.settings import ServerSettings, Settings
+from anyclaude.runtime.settings import SearchSettings, ServerSettings, Settings
 from anyclaude.worker.v1 import worker_pb2 as worker
 
 WAIT_SECONDS = 120
@@ -37,7 +37,12 @@ def listen() -> socket.socket:
 class FrontendProcess:
     """Starts `python -m anyclaude.proxy`, waits until it is ready, and always ends it."""
 
-    def __init__(self, listener: socket.socket | None = None, **server: Any) -> None:
+    def __init__(
+        self,
+        listener: socket.socket | None = None,
+        search: SearchSettings | None = None,
+        **server: Any,
+    ) -> None:
         self.home = Path(tempfile.mkdtemp(dir="/tmp", prefix="ac-fe-"))
         self.listener = listener or listen()
         self.base_url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
@@ -51,7 +56,7 @@ class FrontendProcess:
             generation=1,
             socket_path=paths.worker_socket("frontend", 1),
             paths=paths,
-            settings=Settings(server=ServerSettings(**server)),
+            settings=Settings(server=ServerSettings(**server), search=search or SearchSettings()),
             listen_fd=self.listener.fileno(),
         )
         self.process = self._start()

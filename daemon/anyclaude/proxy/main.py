@@ -30,6 +30,7 @@ from anyclaude.proxy.messages import MessagesEndpoint
 from anyclaude.proxy.passthrough import Passthrough
 from anyclaude.proxy.records import RecordFeed
 from anyclaude.proxy.routes import RouteTable
+from anyclaude.proxy.search import SearchClient
 from anyclaude.proxy.server import HttpServer
 from anyclaude.proxy.submission import Submissions
 from anyclaude.proxy.workers import Workers
@@ -68,9 +69,12 @@ class _Frontend:
         self.records = RecordFeed(birth.settings.log.max_records)
         self.service = FrontendService(routes, workers, self.records)
         admission = Admission(server.max_requests)
+        self.search = SearchClient(birth.settings.search)
         token = read_token(server.auth_token_file)
         router = build_router(
-            MessagesEndpoint(routes, workers, submissions, admission, Policy(birth.settings)),
+            MessagesEndpoint(
+                routes, workers, submissions, admission, Policy(birth.settings), self.search
+            ),
             Endpoints(birth.paths, routes),
             Passthrough(routes, workers, admission, token),
         )
@@ -123,6 +127,7 @@ async def _serve(child: Child, frontend: _Frontend) -> None:
     frontend.records.close()
     await rpc.stop(_LAST_RECORDS_SECONDS)
     await frontend.workers.close()
+    await frontend.search.close()
     birth.socket_path.unlink(missing_ok=True)
 
 

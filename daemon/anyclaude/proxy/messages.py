@@ -2,6 +2,8 @@
 
 from typing import Any, Final
 
+import structlog
+
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.messages.context_edits import asks_for_edits
 from anyclaude.messages.errors import ApiError, overloaded
@@ -14,17 +16,29 @@ from anyclaude.messages.requests import (
     parse_count_tokens_request,
     parse_messages_request,
 )
+from anyclaude.messages.websearch import (
+    Search,
+    failed_message,
+    found_message,
+    only_searches,
+    stream_events,
+)
 from anyclaude.proxy.access import Admission
 from anyclaude.proxy.auto import AUTO, Choice, Policy
-from anyclaude.proxy.context import RequestContext
+from anyclaude.proxy.context import MODE_HEADER, RequestContext
 from anyclaude.proxy.message_response import MessageResponse
+from anyclaude.proxy.response import EventStream
 from anyclaude.proxy.routes import RouteTable
+from anyclaude.proxy.search import SearchClient, SearchError
 from anyclaude.proxy.submission import Submissions
 from anyclaude.proxy.workers import Workers
 from anyclaude.worker.v1 import worker_pb2 as worker
 
+log = structlog.get_logger("anyclaude.proxy.messages")
+
 # What a request asks for that only Anthropic's service runs, and nothing here did.
 NOT_SERVED_HEADER: Final = "x-anyclaude-not-served"
+_SEARCH_TOOL: Final = b'"web_search_'
 _MAX_NOT_SERVED_CHARACTERS: Final = 500
 _SWITCHED_RETRY_AFTER_SECONDS: Final = 1
 # From this status on the server is at fault, not the request: another server may succeed.
@@ -39,12 +53,14 @@ class MessagesEndpoint:
         submissions: Submissions,
         admission: Admission,
         policy: Policy,
+        search: SearchClient,
     ) -> None:
         self._routes = routes
         self._workers = workers
         self._submissions = submissions
         self._admission = admission
         self._policy = policy
+        self._search = search
 
     async def create(self, context: RequestContext) -> None:
         """Responds to a Messages request."""
@@ -62,6 +78,10 @@ class MessagesEndpoint:
 
     async def _create(self, context: RequestContext, body: bytes) -> None:
         deadline = context.accept_deadline()
+        if self._search.is_configured and _SEARCH_TOOL in body:
+            request = _validate(context, body)
+            if only_searches(request):
+                return await self._answer_search(context, request)
         if (route := self._ready_relay(context)) is not None:
             # A relay validates requests itself and needs no identity, so it starts while we
             # validate.
@@ -79,6 +99,24 @@ class MessagesEndpoint:
                 if is_last or context.response.begun or error.status < _SERVER_FAULT:
                     raise
                 context.record.route_reason += f"; {route.mode} failed ({error.type})"
+
+    async def _answer_search(self, context: RequestContext, request: MessagesRequest) -> None:
+        """Responds with what the search backend finds; no worker takes part."""
+        search = Search.of(request)
+        context.record.mode = context.mode or self._routes.default_mode
+        context.response.headers[MODE_HEADER] = context.record.mode
+        try:
+            message = found_message(request.model, search.query, await self._search.find(search))
+        except SearchError as error:
+            log.warning("web search failed", why=str(error))
+            message = failed_message(request.model, search.query, str(error))
+        if not request.stream:
+            await context.response.send_json(200, message)
+            return
+        stream = EventStream(context.response, context.settings.ping_interval_seconds)
+        await stream.start()
+        await stream.send(list(stream_events(message)))
+        await stream.end()
 
     async def _generate(
         self,

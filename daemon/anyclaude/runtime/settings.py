@@ -104,6 +104,32 @@ class DocumentSettings(_Section):
     cached_pdfs: int = Field(4, ge=0)
 
 
+class SearchBackend(StrEnum):
+    NONE = ""
+    SEARXNG = "searxng"
+    BRAVE = "brave"
+    TAVILY = "tavily"
+
+
+class SearchSettings(_Section):
+    """What answers web searches. Without a backend, nothing is searched."""
+
+    backend: SearchBackend = SearchBackend.NONE
+    # The backend's address; empty: the service's own, or SearXNG at 127.0.0.1:8080.
+    url: str = ""
+    # The file with the key that Brave and Tavily need.
+    api_key_file: str = ""
+    max_results: int = Field(8, ge=1, le=20)
+    timeout_seconds: float = Field(15.0, gt=0)
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        if url and not url.startswith(("http://", "https://")):
+            raise ValueError("expected an address like http://127.0.0.1:8080")
+        return url
+
+
 class CacheSettings(_Section):
     """The KV caches."""
 
@@ -261,6 +287,7 @@ class Settings(_Section):
     model: ModelSettings = ModelSettings()
     answers: AnswerSettings = AnswerSettings()
     documents: DocumentSettings = DocumentSettings()
+    search: SearchSettings = SearchSettings()
     cache: CacheSettings = CacheSettings()
     mlx: MlxSettings = MlxSettings()
     grammar: GrammarSettings = GrammarSettings()
