@@ -57,11 +57,7 @@ def stream_socket(socket_path: Path | str) -> Path:
 
 
 def framed(message: worker.GenerateRequest | worker.GenerateResponse) -> bytes:
-    """The message, prefixed by its length.
-
-    Raises:
-        MessageTooLargeError
-    """
+    """The message, prefixed by its length; raises MessageTooLargeError."""
     payload = message.SerializeToString()
     if len(payload) > MAX_MESSAGE_BYTES:
         raise MessageTooLargeError

@@ -33,10 +33,7 @@ class Timeout:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """
-        Raises:
-            TimeoutError: the time has passed, in place of the cancellation that it caused.
-        """
+        """Raises TimeoutError in place of the cancellation that the passed time caused."""
         self._timer.cancel()
         await self._limit.__aexit__(kind, error, trace)
 

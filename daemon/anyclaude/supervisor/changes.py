@@ -37,11 +37,7 @@ class Changes:
         return self._version
 
     async def until(self, holds: Callable[[], bool], timeout_seconds: float) -> None:
-        """Waits until `holds()`, which is evaluated now and after every change.
-
-        Raises:
-            TimeoutError
-        """
+        """Waits until `holds()`, evaluated now and after every change; raises TimeoutError."""
         async with asyncio.timeout(timeout_seconds):
             version = self._version
             while not holds():

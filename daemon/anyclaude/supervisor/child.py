@@ -264,10 +264,7 @@ class Children:
         return iter(self._children.values())
 
     def __getitem__(self, name: str) -> SupervisedChild:
-        """
-        Raises:
-            UnknownChildError
-        """
+        """Raises UnknownChildError if no child has this name."""
         try:
             return self._children[name]
         except KeyError:

@@ -117,11 +117,7 @@ class ModeMissingError(Exception):
 
 
 def resolve(modes: Modes, word: str) -> tuple[Mode, str]:
-    """The mode meant by `word` and, for a historic word, a warning.
-
-    Raises:
-        UnknownModeError
-    """
+    """The mode meant by `word`, or UnknownModeError; for a historic word also a warning."""
     # A table of the configuration may have a historic name.
     name, warning = (word, "") if word in modes else current_name(word)
     if name not in modes:

@@ -16,8 +16,8 @@ from anyclaude.mlx.engine.engine import Engine
 from anyclaude.mlx.kv_disk import DiskState, DiskTier
 from anyclaude.mlx.kv_disk.export_file import ExchangeError, ExportWriter, Fault
 from anyclaude.mlx.kv_disk.import_file import ExportReader, opened
-from anyclaude.mlx.kv_disk.incoming import Imported, Incoming
-from anyclaude.mlx.kv_disk.outgoing import Choice, Outgoing
+from anyclaude.mlx.kv_disk.incoming import Incoming
+from anyclaude.mlx.kv_disk.outgoing import Outgoing
 from anyclaude.mlx.kv_disk.records import SegmentShape
 from anyclaude.mlx.kv_disk.writer import WriteJob
 from anyclaude.mlx.model import Model
@@ -59,7 +59,9 @@ class Exchange:
     async def import_caches(self, request: pb.ImportCachesRequest) -> pb.ImportCachesResponse:
         """Raises ExchangeError; then nothing was imported, unless the file changed while read."""
         async with self._turn:
-            shape = await self._on_engine(self._segment_shape)
+            shape = await self._on_engine(
+                lambda: SegmentShape.of(self._model.weights, self._store.kv_bits)
+            )
             if shape is None:
                 raise ExchangeError(
                     Fault.REFUSED, "This model has layers whose caches cannot be stored."
@@ -73,13 +75,9 @@ class Exchange:
                     Fault.MISSING, f"{request.path} cannot be read: {why}."
                 ) from error
 
-    def _segment_shape(self) -> SegmentShape | None:
-        return SegmentShape.of(self._model.weights, self._store.kv_bits)
-
     async def _export(self, request: pb.ExportCachesRequest) -> pb.ExportCachesResponse:
-        choice = Choice(request.session_id, request.prefixes)
         outgoing = await self._on_engine(
-            lambda: Outgoing.of(self._store, self._fingerprint, choice)
+            lambda: Outgoing.of(self._store, self._fingerprint, request)
         )
         manifest = await self._on_engine(
             lambda: outgoing.manifest(self._model.info.id, time.time())
@@ -89,17 +87,11 @@ class Exchange:
         try:
             while job := await self._on_engine(outgoing.step):
                 await self._write(writer, job)
-            nbytes = await self._on_disk(writer.finish)
+            outgoing.exported.bytes = await self._on_disk(writer.finish)
         finally:
             self._disk.submit(writer.abandon)
-        exported = outgoing.exported
-        return pb.ExportCachesResponse(
-            segments=exported.segments,
-            tokens=exported.tokens,
-            lineages=len(manifest.lineages),
-            bytes=nbytes,
-            left_out_segments=exported.left_out,
-        )
+        outgoing.exported.lineages = len(manifest.lineages)
+        return outgoing.exported
 
     async def _write(self, writer: ExportWriter, job: WriteJob) -> None:
         try:
@@ -114,7 +106,8 @@ class Exchange:
         incoming = Incoming(self._store, reader, contents, time.time())
         while await self._on_engine(incoming.step):
             await self._until_written()
-        return _answer(incoming.imported, reader.nbytes)
+        incoming.imported.bytes = reader.nbytes
+        return incoming.imported
 
     def _check_size(self, reader: ExportReader) -> None:
         """Refuses a file larger than the budget, which would evict its own first segments."""
@@ -146,15 +139,3 @@ class Exchange:
 
     async def _on_disk(self, function: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._disk, function)
-
-
-def _answer(imported: Imported, nbytes: int) -> pb.ImportCachesResponse:
-    return pb.ImportCachesResponse(
-        segments=imported.segments,
-        tokens=imported.tokens,
-        lineages=imported.lineages,
-        bytes=nbytes,
-        known_segments=imported.known,
-        left_out_segments=imported.left_out,
-        unpinned_segments=imported.unpinned,
-    )

@@ -327,10 +327,7 @@ def _may_repeat(error: Exception, transport: httpx2.AsyncBaseTransport) -> bool:
 
 
 def _check_head(response: httpx2.Response) -> None:
-    """
-    Raises:
-        httpcore2.RemoteProtocolError: the head cannot be passed on.
-    """
+    """Raises httpcore2.RemoteProtocolError if the head cannot be passed on."""
     headers = response.headers.raw
     if response.status_code == _SWITCHING_PROTOCOLS:
         raise httpcore2.RemoteProtocolError("the server changes to another protocol")

@@ -22,10 +22,7 @@ _COUNT_SECONDS: Final = 30.0
 
 
 async def count_tokens(upstream: Upstream, raw: bytes) -> pb.CountTokensResponse:
-    """
-    Raises:
-        ApiError: the request is invalid, or the real API refuses it.
-    """
+    """Raises ApiError if the request is invalid, or the real API refuses it."""
     document = read_json(raw)
     edited = upstream.edited(CountTokensRequest.of(document))
     request, cleared = edited.request, edited.cleared_tokens
@@ -89,10 +86,7 @@ def _parsed(content: bytes) -> int | None:
 
 
 def _refused(upstream: Upstream, response: Response, content: bytes, model: str) -> None:
-    """
-    Raises:
-        ApiError: by the real API, whose refusals the client understands.
-    """
+    """Raises ApiError for a refusal of the real API, which the client understands."""
     if upstream.settings.kind is UpstreamKind.CLAUDE:
         refusal = Refusal.of(response.status, content, response.headers, upstream.key.read())
         raise explain_refusal(refusal, upstream.party, model=model, max_tokens=0)

@@ -41,11 +41,7 @@ class SseParser:
         self._event_bytes = 0
 
     def feed(self, chunk: bytes) -> list[ServerEvent]:
-        """The events that `chunk` completes.
-
-        Raises:
-            StreamTooLargeError
-        """
+        """The events that `chunk` completes; raises StreamTooLargeError."""
         if not chunk:
             return []
         if self._after_cr:

@@ -10,23 +10,27 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
+from anyclaude.cache.v1 import cache_pb2 as pb
 from anyclaude.mlx.kv.operations import pin, pinned_bytes
 from anyclaude.mlx.kv_disk import DiskTier
 from anyclaude.mlx.kv_disk.export_file import ExchangeError, ExportWriter, Fault
 from anyclaude.mlx.kv_disk.import_file import opened
-from anyclaude.mlx.kv_disk.incoming import Imported, Incoming
-from anyclaude.mlx.kv_disk.outgoing import Choice, Exported, Outgoing
+from anyclaude.mlx.kv_disk.incoming import Incoming
+from anyclaude.mlx.kv_disk.outgoing import Outgoing
 from tests.models import tiny
 from tests.unit.mlx.kv.kv_engine import ANSWER_TOKENS, Bench, bench, fresh, same, words
 
 FINGERPRINT = "f00d"
-ALL = Choice()
+ALL = pb.ExportCachesRequest()
 FAMILIES = [family for family in tiny.Family if family is not tiny.Family.WIDE]
 
 
 def export(
-    engine: Bench, path: Path, choice: Choice = ALL, between: Callable[[], object] = int
-) -> Exported:
+    engine: Bench,
+    path: Path,
+    choice: pb.ExportCachesRequest = ALL,
+    between: Callable[[], object] = int,
+) -> pb.ExportCachesResponse:
     """Writes a file as the worker does; `between` runs after every segment."""
     outgoing = Outgoing.of(engine.engine.store, FINGERPRINT, choice)
     writer = ExportWriter(path, outgoing.manifest("model", 1.0), overwrite=True)
@@ -38,7 +42,9 @@ def export(
     return outgoing.exported
 
 
-def import_all(engine: Bench, path: Path, fingerprint: str = FINGERPRINT) -> Imported:
+def import_all(
+    engine: Bench, path: Path, fingerprint: str = FINGERPRINT
+) -> pb.ImportCachesResponse:
     shape = engine.segment_shape()
     assert shape is not None
     with opened(path, fingerprint) as reader:
@@ -69,7 +75,7 @@ def test_what_was_exported_is_reused_exactly(
     other = bench(family, kv_bits=bits)
     imported = import_all(other, tmp_path / "caches")
     assert (imported.segments, imported.tokens) == (exported.segments, exported.tokens)
-    assert (imported.known, imported.left_out, imported.lineages) == (0, 0, 2)
+    assert (imported.known_segments, imported.left_out_segments, imported.lineages) == (0, 0, 2)
     used = other.engine.store.budget.nbytes
     assert used == pytest.approx(engine.engine.store.tree.nbytes, rel=0.01)
     for number, prompt in enumerate(prompts):
@@ -89,7 +95,7 @@ def test_an_import_outlives_a_restart(tmp_path: Path) -> None:
         disk = DiskTier(tmp_path / "kv", FINGERPRINT, 1 << 30)
         other = bench(tiny.Family.DENSE, disk=disk)
         if not turn:
-            assert import_all(other, tmp_path / "caches").unpinned == 0
+            assert import_all(other, tmp_path / "caches").unpinned_segments == 0
         tree = other.engine.store.tree
         assert [node.end for node in tree.nodes() if node.pinned and node.stable_digest] == [160]
         assert {lineage.key for lineage in other.engine.store.lineages()} == {
@@ -121,8 +127,8 @@ def test_a_crash_in_an_import_leaves_what_is_right(steps: int, tmp_path: Path) -
     answer = after.start(prompts[0], "s0", stable=160).answer()
     assert same(answer, fresh(tiny.Family.HYBRID, prompts[0]))
     imported = import_all(after, tmp_path / "caches")
-    assert imported.left_out == 0
-    assert imported.known + imported.segments == exported.segments
+    assert imported.left_out_segments == 0
+    assert imported.known_segments + imported.segments == exported.segments
     assert after.start(prompts[1], "s1", stable=160).answer().reused == len(prompts[1]) - 1
     disk.close()
 
@@ -137,11 +143,11 @@ def test_an_import_joins_what_is_there(family: tiny.Family, tmp_path: Path) -> N
     other.start(local, "local").answer()
     before = other.engine.store.tree.nbytes
     imported = import_all(other, tmp_path / "caches")
-    assert imported.left_out == 0
+    assert imported.left_out_segments == 0
     assert before < other.engine.store.tree.nbytes
     again = import_all(other, tmp_path / "caches")
     assert (again.segments, again.tokens) == (0, 0)
-    assert again.known == imported.segments + imported.known
+    assert again.known_segments == imported.segments + imported.known_segments
     for name, prompt in (("local", local), ("s0", prompts[0]), ("s1", prompts[1])):
         longer = prompt + words(random.Random(9), 20)
         answer = other.start(longer, name).answer()
@@ -165,7 +171,7 @@ def test_requests_run_between_the_steps(family: tiny.Family, tmp_path: Path) -> 
 
     export(engine, tmp_path / "caches", between=talk)
     other = bench(family)
-    assert import_all(other, tmp_path / "caches").left_out == 0
+    assert import_all(other, tmp_path / "caches").left_out_segments == 0
     answer = other.start(prompts[0], "s0").answer()
     assert answer.reused > 0
     assert same(answer, fresh(family, prompts[0]))
@@ -181,7 +187,7 @@ def test_what_is_on_disk_only_is_exported(tmp_path: Path) -> None:
     for node in engine.engine.store.tree.nodes():
         node.content = None
     whole = export(engine, tmp_path / "caches")
-    assert whole.left_out == 0
+    assert whole.left_out_segments == 0
     other = bench(tiny.Family.DENSE)
     import_all(other, tmp_path / "caches")
     assert other.start(prompt, "a").answer().reused == len(prompt) - 1
@@ -196,13 +202,13 @@ def test_what_is_on_disk_only_is_exported(tmp_path: Path) -> None:
 def test_a_selection_is_exported(tmp_path: Path) -> None:
     """One session can be exported, or only the prefixes, without any session's text."""
     engine, prompts = spoken(tiny.Family.DENSE)
-    prefixes = export(engine, tmp_path / "prefixes", Choice(prefixes=True))
+    prefixes = export(engine, tmp_path / "prefixes", pb.ExportCachesRequest(prefixes=True))
     assert prefixes.tokens == 160
     assert b"s0" not in (tmp_path / "prefixes").read_bytes()
-    one = export(engine, tmp_path / "one", Choice(session_id="s1"))
+    one = export(engine, tmp_path / "one", pb.ExportCachesRequest(session_id="s1"))
     assert one.tokens == len(prompts[1]) + ANSWER_TOKENS
     with pytest.raises(ExchangeError) as refused:
-        Outgoing.of(engine.engine.store, FINGERPRINT, Choice(session_id="none"))
+        Outgoing.of(engine.engine.store, FINGERPRINT, pb.ExportCachesRequest(session_id="none"))
     assert refused.value.fault is Fault.MISSING
 
 
@@ -234,7 +240,7 @@ def test_segments_beyond_the_budget_are_counted(tmp_path: Path) -> None:
     limit = int(170 * engine.engine.store.budget.bytes_per_token)
     small = bench(tiny.Family.DENSE, limit)
     imported = import_all(small, tmp_path / "caches")
-    assert imported.left_out > 0
+    assert imported.left_out_segments > 0
     assert small.engine.store.budget.nbytes <= limit
     assert same(small.start(prompts[0], "s0").answer(), fresh(tiny.Family.DENSE, prompts[0]))
 
@@ -248,5 +254,5 @@ def test_pins_beyond_the_limit_are_left_out(tmp_path: Path) -> None:
     pin(store, tip, pinned=True)
     export(engine, tmp_path / "caches")
     small = bench(tiny.Family.DENSE, int(store.tree.nbytes * 1.02))
-    assert import_all(small, tmp_path / "caches").unpinned > 0
+    assert import_all(small, tmp_path / "caches").unpinned_segments > 0
     assert 0 < pinned_bytes(small.engine.store) <= small.engine.store.pinned_limit_bytes

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
+from anyclaude.cache.v1 import cache_pb2 as pb
 from anyclaude.mlx.kv_disk import export_file
 from anyclaude.mlx.kv_disk.export_file import ExchangeError, ExportWriter, Fault
 from anyclaude.mlx.kv_disk.import_file import ReadBounds, opened
 from anyclaude.mlx.kv_disk.incoming import Incoming
-from anyclaude.mlx.kv_disk.outgoing import Choice, Outgoing
+from anyclaude.mlx.kv_disk.outgoing import Outgoing
 from anyclaude.mlx.kv_disk.records import SegmentShape
 from tests.figures import FIGURES, RecordProperty
 from tests.models import tiny
@@ -493,7 +494,7 @@ def test_a_failed_write_leaves_the_old_file(
     export(origin, path)
     assert path.stat().st_mode & 0o777 == 0o600
     before = path.read_bytes()
-    outgoing = Outgoing.of(origin.engine.store, FINGERPRINT, Choice())
+    outgoing = Outgoing.of(origin.engine.store, FINGERPRINT, pb.ExportCachesRequest())
     with pytest.raises(ExchangeError, match="--force") as there:
         ExportWriter(path, outgoing.manifest("model", 1.0), overwrite=False)
     assert there.value.fault is Fault.REFUSED
@@ -516,7 +517,7 @@ def test_the_next_export_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     """The next export removes a killed one's file, but not that of a running one."""
     origin = bench(tiny.Family.DENSE)
     origin.start(words(random.Random(1), 60), "s").answer()
-    outgoing = Outgoing.of(origin.engine.store, FINGERPRINT, Choice())
+    outgoing = Outgoing.of(origin.engine.store, FINGERPRINT, pb.ExportCachesRequest())
     manifest = outgoing.manifest("model", 1.0)
     left = tmp_path / ".anyclaude-export-left"
     left.write_bytes(b"half")

@@ -14,8 +14,8 @@ import structlog
 from anyclaude.mlx.kv.lineage import Lineage, LineageKey
 from anyclaude.mlx.kv.protocols import Storage
 from anyclaude.mlx.kv.tree import Content, Node, PrefixTree, Record, RecordState
-from anyclaude.mlx.kv_disk import DiskTier, RecordInfo, Segment
-from anyclaude.mlx.kv_disk.records import Label, decode, encode, record_id
+from anyclaude.mlx.kv_disk import DiskTier, RecordInfo
+from anyclaude.mlx.kv_disk.records import Label, decode, segment_of
 from anyclaude.mlx.tokens import TokenArray
 
 log = structlog.get_logger(__name__)
@@ -60,11 +60,15 @@ class Archive(Storage):
         Returns the nodes that are not in the tree.
         """
         gone: set[Node] = set()
+
+        def tokens_below(node: Node) -> int:
+            return sum(len(below.tokens) for below in tree.nodes_below(node))
+
         # From the ends upward, so that a branch is decided before it is compared.
         for (parent, first), rivals in reversed(list(places.items())):
             if len(rivals) == 1:
                 continue
-            best = max(rivals, key=lambda node: node.end + _tokens_below(tree, node))
+            best = max(rivals, key=lambda node: node.end + tokens_below(node))
             parent.children[first] = best
             lost = [node for node in rivals if node is not best]
             log.info("segments left by a crash", records=_record_ids(lost))
@@ -73,22 +77,10 @@ class Archive(Storage):
         return gone
 
     def save(self, node: Node, prefix: TokenArray, key: LineageKey) -> None:
-        content = encode(node)
-        if content is None:
+        segment = segment_of(node, prefix, key)
+        if segment is None:
             return
-        arrays, meta = content
-        node.record = Record(record_id(prefix), node.nbytes, has_states=bool(node.states))
-        segment = Segment(
-            record_id=node.record.id,
-            parent_id=record_id(prefix[: node.start]),
-            start=node.start,
-            token_ids=node.tokens,
-            arrays=arrays,
-            meta=meta,
-            kind=Label.of(node, key).to_text(),
-            session_id=key.session_id,
-            pinned=node.pinned,
-        )
+        node.record = Record(segment.record_id, node.nbytes, has_states=bool(node.states))
         written = partial(_written, node.record)
         if not self._tier.save(segment, written):
             written(False)
@@ -133,10 +125,6 @@ def _written(record: Record, ok: bool) -> None:
 
 def _record_ids(nodes: Iterable[Node]) -> list[str]:
     return [node.record.id for node in nodes if node.record is not None]
-
-
-def _tokens_below(tree: PrefixTree, node: Node) -> int:
-    return sum(len(below.tokens) for below in tree.nodes_below(node))
 
 
 def _node(info: RecordInfo, parent: Node) -> tuple[Node, tuple[str, str]]:

@@ -10,31 +10,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import mlx.core as mx
+from anyclaude.cache.v1 import cache_pb2 as pb
 from anyclaude.mlx.kv.lineage import Lineage, LineageKey
 from anyclaude.mlx.kv.operations import PinnedTooMuchError, pin
 from anyclaude.mlx.kv.store import KVStore
 from anyclaude.mlx.kv.tree import Node, SegmentArrays
 from anyclaude.mlx.kv_disk.export_file import NamedTip
 from anyclaude.mlx.kv_disk.import_file import Contents, Entry, ExportReader
-from anyclaude.mlx.kv_disk.records import decode
+from anyclaude.mlx.kv_disk.records import NO_KEY, decode
 from anyclaude.mlx.tokens import TokenArray
-
-_NO_KEY = LineageKey("", "", "")
-
-
-@dataclass
-class Imported:
-    """Counts of what was imported so far."""
-
-    segments: int = 0
-    tokens: int = 0
-    # Segments that were in the tree already.
-    known: int = 0
-    # Segments that do not fit into the budget, or whose parent does not.
-    left_out: int = 0
-    # Segments imported without their pin, since pinned caches reached their limit.
-    unpinned: int = 0
-    lineages: int = 0
 
 
 @dataclass(eq=False)
@@ -45,7 +29,7 @@ class Incoming:
     reader: ExportReader
     contents: Contents
     now: float
-    imported: Imported = field(default_factory=Imported)
+    imported: pb.ImportCachesResponse = field(default_factory=pb.ImportCachesResponse)
     # All token ids up to the end of the segments that are in the tree.
     _prefixes: dict[str, TokenArray] = field(default_factory=lambda: {"": np.empty(0, np.int32)})
     _keys: dict[str, LineageKey] = field(default_factory=dict)
@@ -71,16 +55,19 @@ class Incoming:
     def _import(self, entry: Entry) -> None:
         above = self._prefixes.get(entry.info.parent_id)
         if above is None:
-            self.imported.left_out += 1
+            self.imported.left_out_segments += 1
             return
         tokens = np.concatenate([above, entry.info.token_ids])
         tip = self._known(tokens, entry) or self._graft(tokens, entry)
         if tip is None:
-            self.imported.left_out += 1
+            self.imported.left_out_segments += 1
             return
         self._prefixes[entry.info.record_id] = tokens
         if entry.info.pinned:
-            self._pin(tip)
+            try:
+                pin(self.store, tip, pinned=True)
+            except PinnedTooMuchError:
+                self.imported.unpinned_segments += 1
 
     def _known(self, tokens: TokenArray, entry: Entry) -> Node | None:
         """The node that ends with these tokens, if it has everything that the entry has."""
@@ -94,7 +81,7 @@ class Incoming:
             return None
         if entry.label.stable_digest and not node.stable_digest:
             return None
-        self.imported.known += 1
+        self.imported.known_segments += 1
         return node
 
     def _graft(self, tokens: TokenArray, entry: Entry) -> Node | None:
@@ -118,7 +105,7 @@ class Incoming:
             tip.add_states(states)
         self._label(tip, entry)
         # The record of a conversation's last segment also names the conversation.
-        store.save(tip.path(), tokens, self._keys.get(entry.info.record_id, _NO_KEY))
+        store.save(tip.path(), tokens, self._keys.get(entry.info.record_id, NO_KEY))
         self.imported.segments += 1
         self.imported.tokens += len(tokens) - before
         return tip
@@ -129,12 +116,6 @@ class Incoming:
             node.last_use = self.now
         tip.is_main = tip.is_main or entry.label.is_main
         tip.stable_digest = tip.stable_digest or entry.label.stable_digest
-
-    def _pin(self, tip: Node) -> None:
-        try:
-            pin(self.store, tip, pinned=True)
-        except PinnedTooMuchError:
-            self.imported.unpinned += 1
 
     def _name(self) -> None:
         """Names the conversations."""

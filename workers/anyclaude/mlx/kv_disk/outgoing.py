@@ -5,38 +5,14 @@ again at its step. Its parent is written before it.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
-import mlx.core as mx
-from anyclaude.mlx.kv.lineage import Lineage, LineageKey
+from anyclaude.cache.v1 import cache_pb2 as pb
+from anyclaude.mlx.kv.lineage import Lineage
 from anyclaude.mlx.kv.store import KVStore
 from anyclaude.mlx.kv.tree import Node
-from anyclaude.mlx.kv_disk import Segment
 from anyclaude.mlx.kv_disk.export_file import ExchangeError, Fault, Manifest, NamedTip
-from anyclaude.mlx.kv_disk.records import Label, encode, record_id
+from anyclaude.mlx.kv_disk.records import NO_KEY, record_id, segment_of
 from anyclaude.mlx.kv_disk.writer import WriteJob
-
-# The file's manifest names the conversations, since several may end with one segment.
-_NO_KEY = LineageKey("", "", "")
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What to export; by default everything."""
-
-    session_id: str = ""
-    # Only stable prefixes (tools and instructions), no conversation.
-    prefixes: bool = False
-
-
-@dataclass
-class Exported:
-    """Counts of what was exported so far."""
-
-    segments: int = 0
-    tokens: int = 0
-    # Segments that were found to be corrupt or evicted, or whose parent was.
-    left_out: int = 0
 
 
 @dataclass(eq=False)
@@ -47,11 +23,11 @@ class Outgoing:
     fingerprint: str
     tips: list[Node]
     lineages: list[Lineage]
-    exported: Exported = field(default_factory=Exported)
+    exported: pb.ExportCachesResponse = field(default_factory=pb.ExportCachesResponse)
     _done: set[Node] = field(default_factory=set)
 
     @classmethod
-    def of(cls, store: KVStore, fingerprint: str, choice: Choice) -> "Outgoing":
+    def of(cls, store: KVStore, fingerprint: str, choice: pb.ExportCachesRequest) -> "Outgoing":
         """Raises ExchangeError if nothing matches the choice."""
         lineages = [
             lineage
@@ -90,7 +66,7 @@ class Outgoing:
                 continue
             job = self._job(missing)
             if job is None:
-                self.exported.left_out += 1
+                self.exported.left_out_segments += 1
                 self.tips.pop()
                 continue
             self._done.add(missing)
@@ -100,31 +76,12 @@ class Outgoing:
         return None
 
     def _job(self, node: Node) -> WriteJob | None:
-        content = self._content(node)
-        if content is None:
-            return None
-        tokens = node.token_ids()
-        segment = Segment(
-            record_id=record_id(tokens),
-            parent_id=record_id(tokens[: node.start]),
-            start=node.start,
-            token_ids=node.tokens,
-            arrays=content[0],
-            meta=content[1],
-            kind=Label.of(content[2], _NO_KEY).to_text(),
-            session_id="",
-            pinned=node.pinned,
-        )
-        return WriteJob.of(segment, self.fingerprint, node.create_time)
-
-    def _content(self, node: Node) -> tuple[dict[str, mx.array], dict[str, Any], Node] | None:
-        """The segment's arrays and meta, and a node with its content, read from disk if need be."""
         stored = node.content
         if stored is None:
             self.store.budget.fit(node.stored_bytes)
             stored = self.store.storage.read(node)
-            if stored is None:
-                return None
+        if stored is None:
+            return None
         whole = Node(
             None,
             node.start,
@@ -132,9 +89,13 @@ class Outgoing:
             stored,
             stable_digest=node.stable_digest,
             is_main=node.is_main,
+            pinned=node.pinned,
         )
-        content = encode(whole)
-        return None if content is None else (*content, whole)
+        # The file's manifest names the conversations, since several may end with one segment.
+        segment = segment_of(whole, node.token_ids(), NO_KEY)
+        if segment is None:
+            return None
+        return WriteJob.of(segment, self.fingerprint, node.create_time)
 
 
 def _named(lineage: Lineage) -> NamedTip | None:

@@ -201,7 +201,7 @@ class Head:
             nbytes = math.prod(shape) * DTYPES[dtype].size
             if place != [offset, offset + nbytes] or len(entry) != 3:
                 raise CorruptRecordError(f"array {name} is out of place")
-            last = first + _chunk_count(nbytes)
+            last = first + -(-nbytes // CHUNK_BYTES)
             tensor = Tensor(name, dtype, tuple(shape), offset, nbytes, checksums[first:last])
             tensors.append(tensor)
             offset, first = offset + nbytes, last
@@ -275,10 +275,6 @@ def parts(data: memoryview, size: int) -> list[memoryview]:
 
 def chunks(data: memoryview) -> list[memoryview]:
     return parts(data, CHUNK_BYTES)
-
-
-def _chunk_count(nbytes: int) -> int:
-    return -(-nbytes // CHUNK_BYTES)
 
 
 def _steps(data: Sequence[Any] | memoryview, size: int) -> range:

@@ -17,7 +17,6 @@ from anyclaude.mlx.adapter import (
     ArraysCache,
     ChunkedKVCache,
     LanguageModel,
-    Layer,
     RotatingKVCache,
     prefill,
 )
@@ -26,6 +25,7 @@ from anyclaude.mlx.kv.live import LiveCache, extract
 from anyclaude.mlx.kv.tree import Content, Node, SegmentArrays, States
 from anyclaude.mlx.kv.window import ALIGNMENT, WindowKVCache
 from anyclaude.mlx.kv_disk.record import CorruptRecordError, Tensor
+from anyclaude.mlx.kv_disk.values import Segment
 from anyclaude.mlx.kv_disk.writing import raw_arrays
 from anyclaude.mlx.tokens import TokenArray, token_array
 
@@ -44,6 +44,7 @@ _FIXED_PLACES: Final[Mapping[str, tuple[int, ...]]] = {
     "ChunkedKVCache": (3,),
 }
 _OFFSET_PLACE: Final = 2
+NO_KEY: Final = LineageKey("", "", "")
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,25 @@ def record_id(token_ids: TokenArray) -> str:
     return hashlib.sha256(token_ids.astype("<i4").tobytes()).hexdigest()[:32]
 
 
+def segment_of(node: Node, tokens: TokenArray, key: LineageKey) -> Segment | None:
+    """A node as it is stored, with all `tokens` up to its end; None as for `encode`."""
+    content = encode(node)
+    if content is None:
+        return None
+    arrays, meta = content
+    return Segment(
+        record_id=record_id(tokens),
+        parent_id=record_id(tokens[: node.start]),
+        start=node.start,
+        token_ids=node.tokens,
+        arrays=arrays,
+        meta=meta,
+        kind=Label.of(node, key).to_text(),
+        session_id=key.session_id,
+        pinned=node.pinned,
+    )
+
+
 def encode(node: Node) -> tuple[dict[str, mx.array], dict[str, Any]] | None:
     """A node's arrays by name, and the meta to rebuild it; None if a layer's class is unknown."""
     assert node.arrays is not None
@@ -106,14 +126,10 @@ def decode(arrays: Mapping[str, mx.array], meta: Mapping[str, Any]) -> tuple[Seg
         for leaf, parts in enumerate(meta["leaves"])
     ]
     states = {
-        int(index): _state(_CLASSES[state["class"]], _unflatten(state["values"], arrays))
+        int(index): _CLASSES[state["class"]].from_state(_unflatten(state["values"], arrays))
         for index, state in meta["states"].items()
     }
     return segment, states
-
-
-def _state(cls: Any, values: Any) -> Layer:
-    return cls.from_state(values)
 
 
 def _flatten(value: Any, name: str, arrays: dict[str, mx.array]) -> Any:
@@ -140,18 +156,10 @@ def _window_fits(stored: int, values: Sequence[Any]) -> bool:
     return bool(stored == offset - base and base % ALIGNMENT == 0 and offset >= earliest)
 
 
-def _rotating_fits(stored: int, values: Sequence[Any]) -> bool:
-    return bool(0 < values[5] <= stored)
-
-
-def _chunked_fits(stored: int, values: Sequence[Any]) -> bool:
-    return bool(0 < values[2] - values[4] <= stored)
-
-
 _FITS: Final[Mapping[str, Callable[[int, Sequence[Any]], bool]]] = {
     "WindowKVCache": _window_fits,
-    "RotatingKVCache": _rotating_fits,
-    "ChunkedKVCache": _chunked_fits,
+    "RotatingKVCache": lambda stored, values: 0 < values[5] <= stored,
+    "ChunkedKVCache": lambda stored, values: 0 < values[2] - values[4] <= stored,
 }
 
 
@@ -217,12 +225,12 @@ class SegmentShape:
         if name not in _FIXED_PLACES:
             self._check_fixed(values, found)
             return
-        for place in _FIXED_PLACES[name]:
-            if values[place] != expected[place]:
-                raise CorruptRecordError("a saved state has other settings")
-        if values[_OFFSET_PLACE] != end or not all(
-            0 <= value <= end for value in _numbers(values, skip=_FIXED_PLACES[name])
-        ):
+        fixed = _FIXED_PLACES[name]
+        if any(values[place] != expected[place] for place in fixed):
+            raise CorruptRecordError("a saved state has other settings")
+        others = (value for place, value in enumerate(values) if place not in fixed)
+        lengths = [value for value in others if isinstance(value, int)]
+        if values[_OFFSET_PLACE] != end or not all(0 <= length <= end for length in lengths):
             raise CorruptRecordError("a saved state has another length")
         self._check_window(name, values, found)
 
@@ -254,7 +262,3 @@ def _check_kind(value: object, known: object) -> None:
         alike = value == known
     if not alike:
         raise CorruptRecordError("a saved state is built in another way")
-
-
-def _numbers(values: Sequence[Any], skip: Sequence[int]) -> list[int]:
-    return [v for place, v in enumerate(values) if isinstance(v, int) and place not in skip]

@@ -116,8 +116,3 @@ class DiskStatus:
     # Records of another format version: never read, and evicted first.
     other_versions: int
     last_error: str
-
-    @property
-    def degraded(self) -> bool:
-        """Whether new segments may fail to reach the disk now."""
-        return self.state is not DiskState.SERVING

@@ -53,10 +53,7 @@ class Template:
     """The chat template of one tokenizer."""
 
     def __init__(self, tokenizer: TokenizerWrapper, control: ControlTokens) -> None:
-        """
-        Raises:
-            ValueError: the model has no chat template.
-        """
+        """Raises ValueError if the model has no chat template."""
         if not tokenizer.has_chat_template:
             raise ValueError(
                 "the model has no chat template, so it cannot be given a conversation; "
