@@ -89,6 +89,13 @@ class ControlClient:
         )
         return response
 
+    def reload(self, *, trial: bool) -> control_pb2.ReloadConfigResponse:
+        """Applies changed settings; with `trial` only says what that would do."""
+        response: control_pb2.ReloadConfigResponse = self.call(
+            self._daemon.ReloadConfig, control_pb2.ReloadConfigRequest(validate_only=trial)
+        )
+        return response
+
     def shutdown(self) -> None:
         self.call(self._daemon.Shutdown, control_pb2.ShutdownRequest())
 

@@ -24,6 +24,7 @@ from anyclaude.cli.verbs import (
     metrics,
     mode,
     model,
+    reload,
     requests,
     service,
     shutdown,
@@ -52,6 +53,7 @@ _SECTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
     "Set up": {
         "service": service.app,
         "config": config.app,
+        "reload": reload.reload,
         "env": env.env,
         "completion": completion.completion,
     },

@@ -68,6 +68,11 @@ def configure(level: str, *, console: bool | None = None, stream: TextIO = sys.s
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
+def set_level(level: str) -> None:
+    """Changes the level of this process."""
+    logging.getLogger().setLevel(level.upper())
+
+
 def formatter(*, pretty: bool) -> logging.Formatter:
     """A formatter for our events and foreign log records alike."""
     renderer: list[structlog.typing.Processor] = (

@@ -398,6 +398,17 @@ def from_entries(entries: Iterable[tuple[str, Any]]) -> Settings:
     return Settings.model_validate(_nest(dict(entries)))
 
 
+def keep(new: LoadedSettings, old: LoadedSettings, keys: Iterable[str]) -> LoadedSettings:
+    """`new`, but with the values and the origins that `keys` have in `old`."""
+    kept = set(keys)
+    values, before = (flatten(each.settings.model_dump()) for each in (new, old))
+    merged = {key: value for key, value in values.items() if key not in kept}
+    merged |= {key: before[key] for key in kept if key in before}
+    origins = {key: origin for key, origin in new.origins.items() if key not in kept}
+    origins |= {key: old.origins[key] for key in kept if key in old.origins}
+    return LoadedSettings(Settings.model_validate(_nest(merged)), origins, new.file)
+
+
 def known_keys() -> list[str]:
     """Every dotted key, in order of declaration."""
     return list(flatten(Settings().model_dump(mode="json")))

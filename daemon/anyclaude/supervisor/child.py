@@ -48,7 +48,8 @@ class ChildContext:
 
     loop: asyncio.AbstractEventLoop
     paths: Paths
-    settings: Settings
+    # Those of the next process that starts.
+    settings: Callable[[], Settings]
     environ: Mapping[str, str]
     # The bound HTTP socket.
     listen_fd: int
@@ -76,7 +77,7 @@ class SupervisedChild:
         self._process: ChildProcess | None = None
         # Of the latest process.
         self._pulse = Pulse()
-        self._liveness = Liveness(context.settings.supervisor)
+        self._liveness = Liveness(context.settings().supervisor)
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = asyncio.Event()
         self._is_last_run = False
@@ -84,7 +85,7 @@ class SupervisedChild:
         self._channel_generation = 0
         self.pause: Pause | None = None
         self.supervisor = Supervisor(
-            context.settings.supervisor,
+            context.settings().supervisor,
             self,
             clock=context.loop.time,
             random=random.SystemRandom().random,
@@ -217,19 +218,17 @@ class SupervisedChild:
             self._process.signal(number)
 
     def _launch(self, generation: int, pulse_fd: int) -> Launch:
-        context = self._context
+        context, settings = self._context, self._context.settings()
         birth = Birth(
             name=self.name,
             generation=generation,
             socket_path=self.socket_path,
             paths=context.paths,
-            settings=context.settings,
+            settings=settings,
             listen_fd=context.listen_fd if self.spec.role is Role.FRONTEND else None,
             pulse_fd=pulse_fd,
         )
-        inherited = environment(
-            self.spec, context.environ, context.paths, context.settings.upstreams
-        )
+        inherited = environment(self.spec, context.environ, context.paths, settings.upstreams)
         return Launch(self.spec.command, inherited, birth)
 
     def _ready(self) -> None:

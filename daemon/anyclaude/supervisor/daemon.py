@@ -9,6 +9,7 @@ from typing import Final
 from anyclaude.runtime.settings import LoadedSettings
 from anyclaude.supervisor.changes import Changes
 from anyclaude.supervisor.child import Children
+from anyclaude.supervisor.configuration import Configuration
 from anyclaude.supervisor.metrics import Metrics
 from anyclaude.supervisor.modes import CurrentMode, Mode, Modes
 from anyclaude.supervisor.records import Journal, RecordFollower
@@ -25,7 +26,9 @@ _RECHECK_SECONDS: Final = 2.0
 
 @dataclass(frozen=True)
 class Daemon:
-    loaded: LoadedSettings
+    configuration: Configuration
+    # Reads the settings again, as they were read for the start.
+    read_settings: Callable[[], LoadedSettings]
     home: str
     base_url: str
     # Wall clock, seconds.
@@ -37,13 +40,16 @@ class Daemon:
     changes: Changes
     children: Children
     workers: Mapping[str, WorkerClient]
-    modes: Modes
     mode: CurrentMode
     routes: RoutePusher
     records: RecordFollower
     journal: Journal
     speeds: Speeds
     metrics: Metrics
+
+    @property
+    def modes(self) -> Modes:
+        return self.configuration.modes
 
     def model(self, mode: Mode) -> worker_pb2.ModelInfo | None:
         """The model that answers `mode`; None until its worker has reported it."""

@@ -1,8 +1,9 @@
 """The daemon's life: startup, main loop, shutdown.
 
 Promises:
-- SIGTERM, SIGINT, SIGHUP and the Shutdown call stop cleanly: the front end drains, then the workers
+- SIGTERM, SIGINT and the Shutdown call stop cleanly: the front end drains, then the workers
   stop, the sockets are removed, exit 0. A second signal kills the children at once, exit 1.
+- SIGHUP applies changed settings. It stops a daemon in a terminal, since the terminal is closed.
 - The control socket answers from before the first child is ready until after the last is gone.
 - The HTTP socket listens from before the first child until the stop begins.
 """
@@ -11,8 +12,9 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,15 +23,17 @@ import uvloop
 
 from anyclaude.runtime.paths import Paths
 from anyclaude.runtime.settings import LoadedSettings
+from anyclaude.supervisor import reload
 from anyclaude.supervisor.changes import Changes
 from anyclaude.supervisor.child import ChildContext, Children
 from anyclaude.supervisor.children import ChildSpec, Role
+from anyclaude.supervisor.configuration import Configuration
 from anyclaude.supervisor.control.server import ControlServer
 from anyclaude.supervisor.daemon import VERSION, Daemon
 from anyclaude.supervisor.listener import base_url, refuse_without_frontend
 from anyclaude.supervisor.lock import clear_stale
 from anyclaude.supervisor.metrics import Metrics
-from anyclaude.supervisor.modes import CurrentMode, Mode, catalog
+from anyclaude.supervisor.modes import CurrentMode, Mode
 from anyclaude.supervisor.records import Journal, Record, RecordFollower
 from anyclaude.supervisor.routes import RoutePusher
 from anyclaude.supervisor.speeds import Speeds
@@ -38,7 +42,7 @@ from anyclaude.supervisor.worker_client import WorkerClient
 
 _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 # For calls on the control socket that are still running.
 _CONTROL_GRACE_SECONDS: Final = 1.0
 # timeout(1) and some service managers signal a process and then its whole group. That is one
@@ -51,6 +55,8 @@ class Start:
     """What a run of the daemon begins with."""
 
     loaded: LoadedSettings
+    # Reads them again.
+    read_settings: Callable[[], LoadedSettings]
     # Folders that exist; the sockets in them belong to this daemon.
     paths: Paths
     # The mode to start in.
@@ -86,6 +92,7 @@ class Server:
         self._control = ControlServer(self._daemon, self._start.paths)
         for number in _STOP_SIGNALS:
             self._loop.add_signal_handler(number, self._signalled, number)
+        self._loop.add_signal_handler(signal.SIGHUP, self._hung_up)
         await self._control.start()
         self._begin(self._control.keep_health())
         self._begin(self._daemon.routes.run())
@@ -118,13 +125,14 @@ class Server:
 
     def _wire(self) -> Daemon:
         changes = Changes()
-        children = Children(self._start.specs, self._context(changes))
+        configuration = Configuration(self._start.loaded)
+        children = Children(self._start.specs, self._context(configuration, changes))
         workers = {
             child.name: WorkerClient(child, changes)
             for child in children
             if child.spec.role is Role.WORKER
         }
-        modes = catalog(self._start.loaded.settings)
+        modes = configuration.modes
         mode = CurrentMode(self._start.mode, self._start.paths.mode_file, changes)
         max_records = self._start.loaded.settings.log.max_records
         journal = Journal(max_records)
@@ -135,7 +143,8 @@ class Server:
             metrics.observe(record)
 
         return Daemon(
-            loaded=self._start.loaded,
+            configuration=configuration,
+            read_settings=self._start.read_settings,
             home=self._start.environ.get("ANYCLAUDE_HOME") or str(self._start.paths.state),
             base_url=base_url(self._start.listener),
             start_time=time.time(),
@@ -144,7 +153,6 @@ class Server:
             changes=changes,
             children=children,
             workers=workers,
-            modes=modes,
             mode=mode,
             routes=RoutePusher(children.frontend, workers, modes, mode.get, changes),
             records=RecordFollower(children.frontend, changes, on_record, metrics.drop),
@@ -153,11 +161,11 @@ class Server:
             metrics=metrics,
         )
 
-    def _context(self, changes: Changes) -> ChildContext:
+    def _context(self, configuration: Configuration, changes: Changes) -> ChildContext:
         return ChildContext(
             loop=self._loop,
             paths=self._start.paths,
-            settings=self._start.loaded.settings,
+            settings=lambda: configuration.settings,
             environ=self._start.environ,
             listen_fd=self._start.listener.fileno(),
             first_generation=clear_stale(self._start.paths),
@@ -185,6 +193,15 @@ class Server:
             _log.warning("second signal: killing the children", signal=number.name)
             self._failed = True
             self._daemon.children.kill()
+
+    def _hung_up(self) -> None:
+        if sys.stdin.isatty() or sys.stderr.isatty():
+            self._signalled(signal.SIGHUP)
+            return
+        try:
+            reload.apply(self._daemon)
+        except reload.ReloadError as error:
+            _log.error("settings not reloaded", why=str(error))
 
 
 def run(start: Start) -> int:

@@ -8,9 +8,10 @@ used.
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +56,18 @@ class _Settled:
 
     paths: Paths
     loaded: LoadedSettings
+    # Reads them again, from the same places.
+    read: Callable[[], LoadedSettings]
     mode: modes.Mode
 
 
 def _settle(arguments: argparse.Namespace, environ: Mapping[str, str]) -> _Settled:
     """Reads the settings and the mode; changes nothing."""
     paths = find_paths(environ)
-    loaded = load(_config_file(arguments, paths), environ, _flags(arguments))
+    read = partial(load, _config_file(arguments, paths), environ, _flags(arguments))
+    loaded = read()
     logs.configure(loaded.settings.log.level)
-    return _Settled(paths, loaded, modes.initial(loaded, paths.mode_file))
+    return _Settled(paths, loaded, read, modes.initial(loaded, paths.mode_file))
 
 
 def _prepare(
@@ -78,7 +82,7 @@ def _prepare(
     resources.enter_context(daemon_lock(paths.lock_file))
     http = resources.enter_context(listener.listen(loaded.settings.server))
     resources.enter_context(logs.to_file(paths.log_file, loaded.settings.log))
-    return lifecycle.Start(loaded, paths, settled.mode, http, children, environ)
+    return lifecycle.Start(loaded, settled.read, paths, settled.mode, http, children, environ)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -144,6 +144,23 @@ def servable(modes: Modes, word: str) -> tuple[Mode, str]:
     return mode, warning
 
 
+def checked_catalog(settings: Settings) -> Modes:
+    """As `catalog`, for settings whose rules and workflows name modes that exist.
+
+    Raises:
+        UnknownModeError
+    """
+    modes = catalog(settings)
+    for word in (word for rule in settings.auto.rules for word in rule.use):
+        if word not in modes or word == AUTO_MODE:
+            raise UnknownModeError(f"auto.rules: {_explain_unknown(modes, word)}")
+    chooser = settings.chooser
+    for word in (chooser.analysis, chooser.edit, chooser.cloud):
+        if word not in modes:
+            raise UnknownModeError(f"chooser: {_explain_unknown(modes, word)}")
+    return modes
+
+
 def initial(loaded: LoadedSettings, mode_file: Path) -> Mode:
     """The mode to start with.
 
@@ -151,14 +168,7 @@ def initial(loaded: LoadedSettings, mode_file: Path) -> Mode:
         UnknownModeError: the settings name a mode that does not exist.
         ModeMissingError: the settings name one that nothing can serve.
     """
-    modes = catalog(loaded.settings)
-    for word in (word for rule in loaded.settings.auto.rules for word in rule.use):
-        if word not in modes or word == AUTO_MODE:
-            raise UnknownModeError(f"auto.rules: {_explain_unknown(modes, word)}")
-    chooser = loaded.settings.chooser
-    for word in (chooser.analysis, chooser.edit, chooser.cloud):
-        if word not in modes:
-            raise UnknownModeError(f"chooser: {_explain_unknown(modes, word)}")
+    modes = checked_catalog(loaded.settings)
     configured, warning = servable(modes, loaded.settings.mode)
     if warning:
         _log.warning("historic mode name", hint=warning)
@@ -194,6 +204,10 @@ class CurrentMode:
 
     def get(self) -> Mode:
         return self._mode
+
+    def refresh(self, modes: Modes) -> None:
+        """Takes the mode of the same name from changed modes."""
+        self._mode = modes[self._mode.name]
 
     def set(self, mode: Mode) -> None:
         """Applies to the next request and outlives a restart of the daemon.

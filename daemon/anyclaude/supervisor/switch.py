@@ -132,7 +132,7 @@ class Switcher:
         Raises:
             SwitchError: it was not done in time.
         """
-        seconds = self._daemon.loaded.settings.supervisor.make_room_timeout_seconds
+        seconds = self._daemon.configuration.settings.supervisor.make_room_timeout_seconds
         try:
             async with asyncio.timeout(seconds):
                 await self._wait_until_closed()
@@ -207,7 +207,7 @@ class Switcher:
             raise
 
     async def _wait_for_own(self, own: SupervisedChild, mode: Mode) -> None:
-        seconds = self._daemon.loaded.settings.supervisor.start_timeout_seconds
+        seconds = self._daemon.configuration.settings.supervisor.start_timeout_seconds
         worker = self._daemon.workers[CACHE_WORKER]
 
         def has_started() -> bool:

@@ -108,6 +108,20 @@ def test_install_records_the_shell(commands: Commands, control: ScriptedControl)
     assert _changes(commands) == ["restart anyclaude.service"]
 
 
+def test_restart(commands: Commands, control: ScriptedControl) -> None:
+    """`service restart` restarts an installed service and waits until it answers."""
+    missing = commands.ctl("service", "restart")
+    _is_up(commands)
+    commands.ctl("service", "install")
+    _changes(commands)
+
+    done = commands.ctl("service", "restart")
+
+    assert missing.returncode == 5
+    assert done.stdout == f"anyclauded runs as pid {os.getpid()}.\n"
+    assert _changes(commands) == ["restart anyclaude.service"]
+
+
 def test_install_checks_before_it_changes(commands: Commands, control: ScriptedControl) -> None:
     """An invalid value is refused before anything is written; exit 1."""
     commands.environ["ANYCLAUDE_PORT"] = "many"

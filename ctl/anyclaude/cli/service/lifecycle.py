@@ -137,6 +137,18 @@ def start(manager: ServiceManager, paths: Paths, clock: Clock = SYSTEM_CLOCK) ->
     return verify(manager, paths, clock)
 
 
+def restart(manager: ServiceManager, paths: Paths, clock: Clock = SYSTEM_CLOCK) -> int:
+    """Restarts the installed service; returns the pid of the daemon that answers.
+
+    Raises:
+        CommandError: as `start`.
+    """
+    require_installed(manager)
+    refuse_stranger(paths.control_socket, manager.state())
+    manager.restart()
+    return verify(manager, paths, clock)
+
+
 def stop(manager: ServiceManager) -> bool:
     """Stops the service; False when it was not running.
 

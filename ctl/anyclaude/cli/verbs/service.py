@@ -1,4 +1,4 @@
-"""`anyclaudectl service install|uninstall|start|stop|status`: the daemon as a user service."""
+"""`anyclaudectl service`: the daemon as a user service, installed, started, stopped, shown."""
 
 import os
 import sys
@@ -76,6 +76,15 @@ def stop(json: Json = False) -> None:
     was_running = lifecycle.stop(_manager())
     sentence = "The service has stopped." if was_running else "The service was not running."
     report({"was_running": was_running}, sentence, json=json)
+
+
+@app.command("restart")
+def restart(json: Json = False) -> None:
+    """Restart the installed service; running answers may finish first."""
+    from anyclaude.cli.service import lifecycle
+
+    pid = lifecycle.restart(_manager(), own_paths())
+    report({"pid": pid}, f"anyclauded runs as pid {pid}.", json=json)
 
 
 @app.command("status")

@@ -13,7 +13,7 @@ import structlog
 from anyclaude.control.v1 import control_pb2, control_pb2_grpc
 from anyclaude.runtime.call_errors import CallError, rpc_method
 from anyclaude.runtime.upstreams import SwitchPolicy
-from anyclaude.supervisor import modes
+from anyclaude.supervisor import modes, reload
 from anyclaude.supervisor.child import NotReadyError, StoppingError, UnknownChildError
 from anyclaude.supervisor.daemon import Daemon
 from anyclaude.supervisor.metrics import Scrape
@@ -56,13 +56,31 @@ class DaemonService(_Service, control_pb2_grpc.DaemonServiceServicer):
     async def GetConfig(
         self, request: control_pb2.GetConfigRequest
     ) -> control_pb2.GetConfigResponse:
-        loaded = self._daemon.loaded
+        loaded = self._daemon.configuration.loaded
         return control_pb2.GetConfigResponse(
             file=str(loaded.file),
             entries=[
                 control_pb2.ConfigEntry(key=key, value_json=json.dumps(value), origin=origin)
                 for key, value, origin in loaded.entries()
             ],
+        )
+
+    @rpc_method
+    async def ReloadConfig(
+        self, request: control_pb2.ReloadConfigRequest
+    ) -> control_pb2.ReloadConfigResponse:
+        try:
+            done = reload.apply(self._daemon, trial=request.validate_only)
+        except reload.ReloadError as error:
+            raise CallError(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                "SETTINGS_NOT_USED",
+                f"Nothing was changed. {error}",
+            ) from None
+        return control_pb2.ReloadConfigResponse(
+            changed_keys=done.changed,
+            restarted_workers=done.restarted,
+            pending_keys=done.pending,
         )
 
     @rpc_method
@@ -141,7 +159,7 @@ class ModeService(_Service, control_pb2_grpc.ModeServiceServicer):
     def _show(self, mode: Mode) -> control_pb2.Mode:
         reason = self._daemon.why_not(mode)
         model = self._daemon.model(mode)
-        settings = self._daemon.loaded.settings
+        settings = self._daemon.configuration.settings
         return control_pb2.Mode(
             name=mode.name,
             description=mode.description,

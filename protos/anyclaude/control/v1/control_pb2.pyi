@@ -132,6 +132,22 @@ class Status(_message.Message):
     notices: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, version: _Optional[str] = ..., pid: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., readiness: _Optional[_Union[Readiness, str]] = ..., problems: _Optional[_Iterable[str]] = ..., mode: _Optional[str] = ..., base_url: _Optional[str] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., model: _Optional[_Union[_worker_pb2.ModelInfo, _Mapping]] = ..., memory: _Optional[_Union[_worker_pb2.MemoryStatus, _Mapping]] = ..., running_requests: _Optional[int] = ..., home: _Optional[str] = ..., disk: _Optional[_Union[_worker_pb2.DiskStatus, _Mapping]] = ..., notices: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class ReloadConfigRequest(_message.Message):
+    __slots__ = ("validate_only",)
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    validate_only: bool
+    def __init__(self, validate_only: bool = ...) -> None: ...
+
+class ReloadConfigResponse(_message.Message):
+    __slots__ = ("changed_keys", "restarted_workers", "pending_keys")
+    CHANGED_KEYS_FIELD_NUMBER: _ClassVar[int]
+    RESTARTED_WORKERS_FIELD_NUMBER: _ClassVar[int]
+    PENDING_KEYS_FIELD_NUMBER: _ClassVar[int]
+    changed_keys: _containers.RepeatedScalarFieldContainer[str]
+    restarted_workers: _containers.RepeatedScalarFieldContainer[str]
+    pending_keys: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, changed_keys: _Optional[_Iterable[str]] = ..., restarted_workers: _Optional[_Iterable[str]] = ..., pending_keys: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class WatchStatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -49,6 +49,11 @@ class DaemonServiceStub(object):
                 request_serializer=anyclaude_dot_control_dot_v1_dot_control__pb2.GetConfigRequest.SerializeToString,
                 response_deserializer=anyclaude_dot_control_dot_v1_dot_control__pb2.GetConfigResponse.FromString,
                 _registered_method=True)
+        self.ReloadConfig = channel.unary_unary(
+                '/anyclaude.control.v1.DaemonService/ReloadConfig',
+                request_serializer=anyclaude_dot_control_dot_v1_dot_control__pb2.ReloadConfigRequest.SerializeToString,
+                response_deserializer=anyclaude_dot_control_dot_v1_dot_control__pb2.ReloadConfigResponse.FromString,
+                _registered_method=True)
         self.Shutdown = channel.unary_unary(
                 '/anyclaude.control.v1.DaemonService/Shutdown',
                 request_serializer=anyclaude_dot_control_dot_v1_dot_control__pb2.ShutdownRequest.SerializeToString,
@@ -78,6 +83,14 @@ class DaemonServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReloadConfig(self, request, context):
+        """Reads the settings again and applies what a running daemon can. FAILED_PRECONDITION if they
+        cannot be used; then nothing changes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Shutdown(self, request, context):
         """Answers, then stops the daemon as SIGTERM does.
         """
@@ -102,6 +115,11 @@ def add_DaemonServiceServicer_to_server(servicer, server):
                     servicer.GetConfig,
                     request_deserializer=anyclaude_dot_control_dot_v1_dot_control__pb2.GetConfigRequest.FromString,
                     response_serializer=anyclaude_dot_control_dot_v1_dot_control__pb2.GetConfigResponse.SerializeToString,
+            ),
+            'ReloadConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReloadConfig,
+                    request_deserializer=anyclaude_dot_control_dot_v1_dot_control__pb2.ReloadConfigRequest.FromString,
+                    response_serializer=anyclaude_dot_control_dot_v1_dot_control__pb2.ReloadConfigResponse.SerializeToString,
             ),
             'Shutdown': grpc.unary_unary_rpc_method_handler(
                     servicer.Shutdown,
@@ -190,6 +208,33 @@ class DaemonService(object):
             '/anyclaude.control.v1.DaemonService/GetConfig',
             anyclaude_dot_control_dot_v1_dot_control__pb2.GetConfigRequest.SerializeToString,
             anyclaude_dot_control_dot_v1_dot_control__pb2.GetConfigResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReloadConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anyclaude.control.v1.DaemonService/ReloadConfig',
+            anyclaude_dot_control_dot_v1_dot_control__pb2.ReloadConfigRequest.SerializeToString,
+            anyclaude_dot_control_dot_v1_dot_control__pb2.ReloadConfigResponse.FromString,
             options,
             channel_credentials,
             insecure,
