@@ -13,11 +13,12 @@ import functools
 import io
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
-
-import pypdf
+from typing import TYPE_CHECKING, Any, Final
 
 from anyclaude.runtime.settings import DocumentSettings
+
+if TYPE_CHECKING:
+    from pypdf import PdfReader
 
 _PDF: Final = b"%PDF"
 
@@ -75,6 +76,9 @@ class _PdfReader:
         self.text = functools.lru_cache(maxsize=limits.cached_pdfs)(self._text)
 
     def _text(self, content: bytes) -> str:
+        # Few processes ever read a PDF, and importing pypdf takes a tenth of a second.
+        import pypdf
+
         # pypdf logs each irregularity of a file, and few files have none.
         logging.getLogger("pypdf").setLevel(logging.CRITICAL)
         try:
@@ -86,7 +90,7 @@ class _PdfReader:
         except Exception as error:  # noqa: BLE001 - pypdf raises any error on malformed files
             return f"[A PDF document that cannot be read: {type(error).__name__}.]"
 
-    def _pages(self, reader: pypdf.PdfReader) -> Iterator[str]:
+    def _pages(self, reader: "PdfReader") -> Iterator[str]:
         left_bytes = self._limits.pdf_max_content_bytes
         left_characters = self._limits.pdf_max_characters
         for number, page in enumerate(reader.pages, 1):

@@ -1,21 +1,27 @@
 """Every error in docs/errors.md is what the service sends today."""
 
+import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from anyclaude.messages.errors import TYPE_BY_STATUS
 from tests.integration.errors_page import page
 from tests.integration.errors_page.examples import EXAMPLES, Example
+from tests.integration.errors_page.stage import open_stage
 
 _WRITE = f"run `python -m {page.__name__} > docs/errors.md`"
 
 
+Answer = Callable[[Example], str]
+
+
 @pytest.fixture(scope="module")
-def answered() -> Mapping[str, str]:
-    """The responses of all examples."""
-    return page.answers()
+def answer() -> Iterator[Answer]:
+    """The service's response to an example, which is caused once."""
+    with open_stage() as stage:
+        yield functools.cache(lambda example: example.ask(stage))
 
 
 @pytest.fixture(scope="module")
@@ -24,17 +30,15 @@ def written() -> str:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.title)
-def test_an_example_is_the_current_response(
-    example: Example, answered: Mapping[str, str], written: str
-) -> None:
+def test_an_example_is_the_current_response(example: Example, answer: Answer, written: str) -> None:
     """The page shows the service's current response."""
     section = written.partition(f"\n### {example.title}\n")[2].partition("\n#")[0]
-    assert f"```http\n{answered[example.title]}\n```" in section, _WRITE
+    assert f"```http\n{answer(example)}\n```" in section, _WRITE
 
 
-def test_the_page_is_the_generated_one(answered: Mapping[str, str], written: str) -> None:
+def test_the_page_is_the_generated_one(answer: Answer, written: str) -> None:
     """The page is exactly the generated one."""
-    assert page.page(answered) == written, _WRITE
+    assert page.page({example.title: answer(example) for example in EXAMPLES}) == written, _WRITE
 
 
 def test_every_status_has_an_example(written: str) -> None:

@@ -1,6 +1,7 @@
 """Which package may import which: never a sibling, nothing upward, no circles, MLX in one place."""
 
 import ast
+import functools
 import graphlib
 import subprocess
 import sys
@@ -55,9 +56,15 @@ def modules() -> Iterator[tuple[str, Path]]:
             yield ".".join(part for part in parts if part != "__init__"), file
 
 
+@functools.cache
+def _tree(file: Path) -> ast.Module:
+    """The parsed module: every test here reads all of them."""
+    return ast.parse(file.read_text())
+
+
 def imports(file: Path, *, inside_functions: bool = True) -> Iterator[str]:
     """Every absolute import, down to the name, also those inside type checking blocks."""
-    waiting: list[ast.AST] = [ast.parse(file.read_text())]
+    waiting: list[ast.AST] = [_tree(file)]
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.Import):
