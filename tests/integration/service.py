@@ -130,8 +130,8 @@ class Service:
 
     def ready(self) -> Self:
         """Returns once the mode is ready; fails as soon as a worker gave up."""
-        status = self.wait_for(lambda s: s.readiness == control_pb2.READINESS_READY or _gave_up(s))
-        assert status.readiness == control_pb2.READINESS_READY, f"{status}\n{self.output}"
+        status = self.wait_for(lambda s: s.is_serving or _gave_up(s))
+        assert status.is_serving, f"{status}\n{self.output}"
         return self
 
     @functools.cached_property

@@ -37,7 +37,7 @@ def wait_for_service(
                     return status
                 for status in client.watch_status(max(deadline - clock.now(), 0.001)):
                     last_seen = describe(status)
-                    if status.readiness == control_pb2.READINESS_READY:
+                    if status.is_serving:
                         return status
                     _raise_if_hopeless(status)
         except CommandError as error:

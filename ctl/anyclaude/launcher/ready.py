@@ -47,7 +47,7 @@ def ensure_ready(client: ControlClient, paths: Paths, environ: Mapping[str, str]
     if wanted and wanted != status.mode:
         _check_launch_mode(wanted, modes)
         return
-    if status.readiness == control_pb2.READINESS_READY:
+    if status.is_serving:
         _print_notes(status)
         return
     print(f"{describe(status)} Waiting until it is ready ...", file=sys.stderr)

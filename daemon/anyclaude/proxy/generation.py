@@ -10,7 +10,7 @@ Invariants:
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.messages.errors import ApiError
 from anyclaude.proxy.failures import gone, restarting, too_large
+from anyclaude.runtime.sockets import CHECK_SECONDS
 from anyclaude.runtime.streams import (
     HIGH_WATER_BYTES,
     MessageTooLargeError,
@@ -28,6 +29,10 @@ from anyclaude.runtime.streams import (
 from anyclaude.worker.v1 import worker_pb2 as worker
 
 log = structlog.get_logger("anyclaude.proxy.generation")
+
+# How long a worker may take to listen again after somebody removed its socket.
+_SOCKET_SECONDS: Final = 2 * CHECK_SECONDS
+_SOCKET_POLL_SECONDS: Final = 0.05
 
 
 class Generation(StreamProtocol):
@@ -226,7 +231,13 @@ class Generations:
 
 
 async def _connect(generation: Generation, route: frontend.Route) -> None:
-    try:
-        await generation.connect(route.worker_socket)
-    except OSError as error:
-        raise gone(route, str(error)) from None
+    """Connects to the worker; a socket that was removed has the time to be made anew."""
+    deadline = asyncio.get_running_loop().time() + _SOCKET_SECONDS
+    while True:
+        try:
+            return await generation.connect(route.worker_socket)
+        except OSError as error:
+            is_removed = isinstance(error, FileNotFoundError)
+            if not is_removed or asyncio.get_running_loop().time() >= deadline:
+                raise gone(route, str(error)) from None
+        await asyncio.sleep(_SOCKET_POLL_SECONDS)

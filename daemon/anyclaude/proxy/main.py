@@ -34,8 +34,9 @@ from anyclaude.proxy.search import SearchClient
 from anyclaude.proxy.server import HttpServer
 from anyclaude.proxy.submission import Submissions
 from anyclaude.proxy.workers import Workers
-from anyclaude.runtime import channels, logs
+from anyclaude.runtime import logs
 from anyclaude.runtime.child import Birth, Child, ExitCode, begin
+from anyclaude.runtime.sockets import RpcServer
 
 log = structlog.get_logger("anyclaude.proxy")
 
@@ -114,6 +115,7 @@ async def _serve(child: Child, frontend: _Frontend) -> None:
     birth = child.birth
     _stop_on_sigterm(frontend, birth.settings.server.drain_timeout_seconds)
     rpc = await _start_rpc(frontend.service, birth.socket_path)
+    listening_again = asyncio.ensure_future(rpc.keep_listening())
     serving = asyncio.ensure_future(frontend.http.serve([_listener(birth)]))
     listening = asyncio.ensure_future(frontend.http.listening.wait())
     await asyncio.wait({serving, listening}, return_when=asyncio.FIRST_COMPLETED)
@@ -124,17 +126,18 @@ async def _serve(child: Child, frontend: _Frontend) -> None:
     child.ready()
     log.info("front end ready", generation=birth.generation)
     await serving
+    listening_again.cancel()
     frontend.records.close()
     await rpc.stop(_LAST_RECORDS_SECONDS)
     await frontend.workers.close()
     await frontend.search.close()
-    birth.socket_path.unlink(missing_ok=True)
 
 
-async def _start_rpc(service: FrontendService, socket_path: Path) -> grpc.aio.Server:
-    rpc = channels.aio_server()
-    add_FrontendServiceServicer_to_server(service, rpc)  # type: ignore[no-untyped-call]
-    channels.bind(rpc, socket_path)
+async def _start_rpc(service: FrontendService, socket_path: Path) -> RpcServer:
+    def add(server: grpc.aio.Server) -> None:
+        add_FrontendServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+
+    rpc = RpcServer(socket_path, add)
     await rpc.start()
     return rpc
 

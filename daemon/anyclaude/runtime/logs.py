@@ -16,6 +16,7 @@ from typing import Any, Final, TextIO
 
 import structlog
 
+from anyclaude.runtime.paths import make_private_folder
 from anyclaude.runtime.settings import LogSettings
 
 SECRET_KEYS: Final = frozenset(
@@ -87,9 +88,18 @@ def formatter(*, pretty: bool) -> logging.Formatter:
 
 
 class _PrivateRotatingFile(logging.handlers.RotatingFileHandler):
-    """A rotating file that only its owner may read, the rotated ones included."""
+    """A rotating file that only its owner may read, the rotated ones included.
+
+    A file that was removed is made anew, with its folder.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not Path(self.baseFilename).exists():
+            self.close()
+        super().emit(record)
 
     def _open(self) -> io.TextIOWrapper:
+        make_private_folder(Path(self.baseFilename).parent)
         file = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         return io.TextIOWrapper(io.FileIO(file, "a"), self.encoding, write_through=True)
 

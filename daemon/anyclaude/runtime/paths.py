@@ -40,11 +40,8 @@ class Paths:
 
     @property
     def lock_file(self) -> Path:
-        return self.run / "daemon.lock"
-
-    @property
-    def worker_lock_file(self) -> Path:
-        return self.run / "mlx.lock"
+        """Not beside the sockets: programs that clean /tmp remove those."""
+        return self.state / "daemon.lock"
 
     @property
     def mode_file(self) -> Path:

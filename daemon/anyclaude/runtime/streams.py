@@ -15,12 +15,13 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, NoReturn, cast
 
 import structlog
 from google.protobuf.message import DecodeError
 
 from anyclaude.runtime.channels import MAX_MESSAGE_BYTES
+from anyclaude.runtime.sockets import keep_listening
 from anyclaude.worker.v1 import worker_pb2 as worker
 
 log = structlog.get_logger(__name__)
@@ -155,7 +156,9 @@ class StreamServer:
         self._calls: set[_Call] = set()
 
     async def start(self) -> None:
-        """Listens on the path, which only this user can connect to."""
+        """Listens on the path, which only this user can connect to; when called again, anew."""
+        if self._server is not None:
+            self._server.close()
         self._path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX)
         previous = os.umask(0o177)
@@ -166,6 +169,10 @@ class StreamServer:
         self._server = await asyncio.get_running_loop().create_unix_server(
             lambda: _Call(self._handler, self._calls), sock=listener, backlog=_BACKLOG
         )
+
+    async def keep_listening(self) -> NoReturn:
+        """Listens anew whenever the socket was removed; runs until cancelled."""
+        await keep_listening(self._path, self.start)
 
     async def stop(self, grace_seconds: float) -> None:
         """Accepts no new call, and cancels those that still run after `grace_seconds`."""

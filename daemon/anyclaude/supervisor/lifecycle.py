@@ -95,6 +95,7 @@ class Server:
         self._loop.add_signal_handler(signal.SIGHUP, self._hung_up)
         await self._control.start()
         self._begin(self._control.keep_health())
+        self._begin(self._control.keep_listening())
         self._begin(self._daemon.routes.run())
         self._begin(self._daemon.records.run())
         self._begin(self._daemon.watch_current_server())

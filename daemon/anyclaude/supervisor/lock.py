@@ -60,7 +60,8 @@ def clear_stale(paths: Paths) -> int:
     """
     paths.control_socket.unlink(missing_ok=True)
     last = 0
-    for path in paths.run.iterdir():
+    # Nothing is found if somebody removed the folder.
+    for path in paths.run.glob("*"):
         match = _CHILD_SOCKET.fullmatch(path.name)
         if match:
             last = max(last, int(match[1]))

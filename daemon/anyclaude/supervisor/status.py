@@ -45,6 +45,7 @@ async def status(daemon: Daemon) -> control_pb2.Status:
         base_url=daemon.base_url,
         workers=workers(daemon),
         home=daemon.home,
+        is_serving=daemon.routes.serves(mode),
     )
     worker = daemon.workers.get(mode.worker)
     if worker and (model := worker.model(mode.name)):
@@ -73,7 +74,9 @@ def _add_caches(answer: control_pb2.Status, seen: worker_pb2.GetStatusResponse) 
     answer.memory.CopyFrom(seen.memory)
     if seen.HasField("disk"):
         answer.disk.CopyFrom(seen.disk)
-        answer.problems.extend(_disk_problems(seen.disk))
+        if found := _disk_problems(seen.disk):
+            answer.problems.extend(found)
+            answer.readiness = control_pb2.READINESS_DEGRADED
 
 
 def readiness(daemon: Daemon) -> control_pb2.Readiness:

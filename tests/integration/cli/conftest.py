@@ -144,6 +144,7 @@ def ready_status() -> control_pb2.Status:
         version="0.1.0",
         pid=os.getpid(),
         readiness=control_pb2.READINESS_READY,
+        is_serving=True,
         mode="mlx-lm",
         base_url="http://127.0.0.1:49152",
         home="/home/somebody",
@@ -165,7 +166,7 @@ def ready_status() -> control_pb2.Status:
 def degraded_status() -> control_pb2.Status:
     """A service whose supervisor gave up on the mlx worker."""
     status = ready_status()
-    status.readiness = control_pb2.READINESS_DEGRADED
+    status.readiness, status.is_serving = control_pb2.READINESS_DEGRADED, False
     status.problems.append("The model folder /m is missing. Set model.path and restart mlx.")
     worker = status.workers[1]
     worker.state = control_pb2.WORKER_STATE_FATAL

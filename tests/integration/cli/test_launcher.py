@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from anyclaude.cli.claude_code import _PACKAGE_MANAGERS
 from anyclaude.control.v1 import control_pb2
-from anyclaude.launcher.main import _PACKAGE_MANAGERS
 from anyclaude.worker.v1 import worker_pb2
 from tests.integration.cli.conftest import Commands, degraded_status, ready_status
 from tests.integration.cli.scripted_control import ScriptedControl
@@ -294,7 +294,7 @@ def test_broken_service_exits_7(commands: Commands, control: ScriptedControl) ->
 def test_loading_service_is_waited_for(commands: Commands, control: ScriptedControl) -> None:
     """While a model loads, the launcher waits and says so."""
     starting = ready_status()
-    starting.readiness = control_pb2.READINESS_STARTING
+    starting.readiness, starting.is_serving = control_pb2.READINESS_STARTING, False
     control.answers["GetStatus"] = control_pb2.GetStatusResponse(status=starting)
     control.answers["WatchStatus"] = [
         control_pb2.WatchStatusResponse(status=starting),

@@ -16,7 +16,7 @@ from tests.integration.cli.scripted_control import Failure, ScriptedControl, Sil
 
 def _starting() -> control_pb2.Status:
     status = ready_status()
-    status.readiness = control_pb2.READINESS_STARTING
+    status.readiness, status.is_serving = control_pb2.READINESS_STARTING, False
     return status
 
 

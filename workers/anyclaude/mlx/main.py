@@ -14,6 +14,7 @@ import time
 from types import FrameType
 from typing import NoReturn
 
+import grpc.aio
 import structlog
 
 import mlx.core as mx
@@ -45,11 +46,12 @@ from anyclaude.mlx.prompt import PromptRenderer
 from anyclaude.mlx.prompt.stored_folder import StoredFolder
 from anyclaude.mlx.served import note_model
 from anyclaude.mlx.service import WorkerService
-from anyclaude.runtime import channels, logs
+from anyclaude.runtime import logs
 from anyclaude.runtime.child import Child, ExitCode, begin
 from anyclaude.runtime.paths import Paths
 from anyclaude.runtime.pulse import Pulse
 from anyclaude.runtime.settings import Settings
+from anyclaude.runtime.sockets import RpcServer
 from anyclaude.runtime.streams import StreamServer, stream_socket
 from anyclaude.worker.v1 import worker_pb2_grpc
 
@@ -111,6 +113,8 @@ def main() -> NoReturn:
         settings=settings,
     )
     pressure.start()
+    if disk is not None:
+        disk.on_room(lambda: engine.call(engine.store.save_missing))
     exchange = Exchange(engine, model, fingerprint, disk)
     caches = CacheService(
         engine, service, exchange, explainer, disk, spliced=renderer.spliced, answers=answers
@@ -278,15 +282,17 @@ class Serving:
         self._thread.join()
 
     async def _run(self) -> None:
-        server = channels.aio_server()
-        worker_pb2_grpc.add_WorkerServiceServicer_to_server(self._service, server)  # type: ignore[no-untyped-call]
-        cache_pb2_grpc.add_CacheServiceServicer_to_server(self._caches, server)  # type: ignore[no-untyped-call]
-        channels.bind(server, self._socket)
+        server = RpcServer(self._socket, self._add_services)
         await server.start()
         streams = StreamServer(stream_socket(self._socket), self._service.generate)
         await streams.start()
         self._pulse.keep_beating()
         self._listening.set()
+        listening_again = asyncio.gather(server.keep_listening(), streams.keep_listening())
         await self._stop.wait()
-        await asyncio.gather(server.stop(grace=1.0), streams.stop(1.0))
-        self._socket.unlink(missing_ok=True)
+        listening_again.cancel()
+        await asyncio.gather(server.stop(1.0), streams.stop(1.0))
+
+    def _add_services(self, server: grpc.aio.Server) -> None:
+        worker_pb2_grpc.add_WorkerServiceServicer_to_server(self._service, server)  # type: ignore[no-untyped-call]
+        cache_pb2_grpc.add_CacheServiceServicer_to_server(self._caches, server)  # type: ignore[no-untyped-call]

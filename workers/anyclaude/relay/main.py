@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Mapping, MutableMapping
 
+import grpc.aio
 import structlog
 import uvloop
 
@@ -16,8 +17,9 @@ from anyclaude.messages.documents import limit_documents
 from anyclaude.relay.environment import Key, find_proxy
 from anyclaude.relay.service import WorkerService
 from anyclaude.relay.upstream import Upstream
-from anyclaude.runtime import channels, logs
+from anyclaude.runtime import logs
 from anyclaude.runtime.child import Child, ExitCode, begin
+from anyclaude.runtime.sockets import RpcServer
 from anyclaude.runtime.streams import StreamServer, stream_socket
 from anyclaude.runtime.upstreams import UpstreamSettings, without_credentials
 from anyclaude.worker.v1 import worker_pb2_grpc
@@ -41,22 +43,25 @@ async def _serve(child: Child) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     upstreams = build_upstreams(birth.settings.upstreams, os.environ)
-    server = channels.aio_server()
     service = WorkerService(upstreams)
-    worker_pb2_grpc.add_WorkerServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
-    channels.bind(server, birth.socket_path)
+
+    def add(server: grpc.aio.Server) -> None:
+        worker_pb2_grpc.add_WorkerServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+
+    server = RpcServer(birth.socket_path, add)
     await server.start()
     streams = StreamServer(stream_socket(birth.socket_path), service.generate)
     await streams.start()
+    listening_again = asyncio.gather(server.keep_listening(), streams.keep_listening())
     child.pulse.keep_beating()
     child.ready({"upstreams": list(upstreams)})
     log.info("relay ready", upstreams=list(upstreams), generation=birth.generation)
     await stop.wait()
+    listening_again.cancel()
     log.info("relay stopping", grace_seconds=birth.settings.relay.stop_grace_seconds)
     grace_seconds = birth.settings.relay.stop_grace_seconds
     await asyncio.gather(server.stop(grace_seconds), streams.stop(grace_seconds))
     await asyncio.gather(*(upstream.client.close() for upstream in upstreams.values()))
-    birth.socket_path.unlink(missing_ok=True)
 
 
 def build_upstreams(

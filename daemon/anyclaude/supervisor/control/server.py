@@ -2,12 +2,13 @@
 
 from typing import Any, Final
 
+import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from anyclaude.control.v1 import control_pb2, control_pb2_grpc
-from anyclaude.runtime import channels
 from anyclaude.runtime.paths import Paths
+from anyclaude.runtime.sockets import RpcServer
 from anyclaude.supervisor.control.caches import SERVICE_NAME as CACHE_SERVICE
 from anyclaude.supervisor.control.caches import CacheForwarder
 from anyclaude.supervisor.control.services import (
@@ -34,20 +35,22 @@ class ControlServer:
 
     def __init__(self, daemon: Daemon, paths: Paths) -> None:
         self._daemon = daemon
-        self._paths = paths
         self._health = health.aio.HealthServicer()
-        self._server = channels.aio_server()
+        self._services = [(add, service(daemon)) for add, service in _SERVICES]
+        self._server = RpcServer(paths.control_socket, self._add_services)
+        self.keep_listening = self._server.keep_listening
 
-    async def start(self) -> None:
-        for add, service in _SERVICES:
-            add(service(self._daemon), self._server)
-        self._server.add_generic_rpc_handlers((CacheForwarder(self._daemon),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+    def _add_services(self, server: grpc.aio.Server) -> None:
+        for add, service in self._services:
+            add(service, server)
+        server.add_generic_rpc_handlers((CacheForwarder(self._daemon),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = [service.full_name for service in control_pb2.DESCRIPTOR.services_by_name.values()]
         reflection.enable_server_reflection(
-            [*names, CACHE_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
+            [*names, CACHE_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], server
         )
-        channels.bind(self._server, self._paths.control_socket)
+
+    async def start(self) -> None:
         await self._server.start()
         await self._health.set("", _SERVING)
 
@@ -66,4 +69,3 @@ class ControlServer:
 
     async def stop(self, grace_seconds: float) -> None:
         await self._server.stop(grace_seconds)
-        self._paths.control_socket.unlink(missing_ok=True)

@@ -2,15 +2,16 @@
 
 import errno
 import random
+import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from anyclaude.mlx.kv.operations import Selection, prune
-from anyclaude.mlx.kv_disk import Bounds, DiskTier, Point
+from anyclaude.mlx.kv_disk import Bounds, DiskState, DiskTier, Point
 from tests.models import tiny
 from tests.unit.mlx.kv.kv_engine import Bench, bench, fresh, same, words
 
@@ -28,6 +29,31 @@ def stored(
         yield bench(family, limit, live_idle_seconds=-1.0, disk=disk)
     finally:
         disk.close()
+
+
+class Disk:
+    """A disk tier that refuses writes until it heals."""
+
+    def __init__(self, folder: Path) -> None:
+        self._is_full = threading.Event()
+        self._is_full.set()
+        self.has_room = threading.Event()
+        bounds = Bounds(retry_seconds=2.0, min_free_bytes=0)
+        self.tier = DiskTier(folder, "model-a", BUDGET, bounds=bounds, failpoint=self._refuse)
+        self.tier.on_room(self.has_room.set)
+
+    def _refuse(self, _point: Point) -> None:
+        if self._is_full.is_set():
+            raise OSError(errno.ENOSPC, "the disk is full")
+
+    def heal(self, save_missing: Callable[[], None]) -> None:
+        """Saves when the tier asks for it, until everything is stored."""
+        self._is_full.clear()
+        while self.tier.status().state is not DiskState.SERVING:
+            assert self.has_room.wait(60)
+            self.has_room.clear()
+            save_missing()
+            assert self.tier.flush(60)
 
 
 def conversation(seed: int = 1) -> list[int]:
@@ -159,5 +185,61 @@ def test_a_failed_record_is_written_with_the_next_request(tmp_path: Path) -> Non
         engine.start(longer, "a").answer()
     finally:
         disk.close()
+    with stored(tmp_path, tiny.Family.DENSE) as second:
+        assert second.start(longer, "a").answer().reused == len(longer) - 1
+
+
+def test_what_a_full_disk_refused_is_written_once_there_is_room(tmp_path: Path) -> None:
+    """Without any further request the prefix is stored, and all that builds on it."""
+    prompts = [conversation()]
+    for seed in (4, 5):
+        prompts.append([*prompts[-1], *words(random.Random(seed), 40)])
+    disk = Disk(tmp_path)
+    try:
+        engine = bench(tiny.Family.DENSE, live_idle_seconds=-1.0, disk=disk.tier)
+        for prompt in prompts:
+            engine.start(prompt, "a", stable=200).answer()
+        assert disk.tier.flush(60)
+        assert disk.tier.status().records == 0
+        assert disk.tier.status().state is DiskState.FAILING
+        disk.heal(engine.engine.store.save_missing)
+    finally:
+        disk.tier.close()
+    with stored(tmp_path, tiny.Family.DENSE) as second:
+        assert second.start(prompts[-1], "a").answer().reused == len(prompts[-1]) - 1
+
+
+def test_a_removed_folder_is_made_anew(tmp_path: Path) -> None:
+    """What is in memory is stored again, and so is what builds on it."""
+    prompt = conversation()
+    longer = [*prompt, *words(random.Random(4), 40)]
+    with stored(tmp_path / "kv", tiny.Family.DENSE) as first:
+        store, disk = first.engine.store, first.disk
+        assert disk is not None
+        asked = threading.Event()
+        disk.on_room(asked.set)
+        first.start(prompt, "a", stable=200).answer()
+        assert disk.flush(60)
+        shutil.rmtree(tmp_path / "kv")
+        first.start(longer, "a", stable=200).answer()
+        assert asked.wait(60)
+        store.save_missing()
+        assert disk.flush(60)
+        assert disk.status().state is DiskState.SERVING
+    with stored(tmp_path / "kv", tiny.Family.DENSE) as second:
+        assert second.start(longer, "a", stable=200).answer().reused == len(longer) - 1
+
+
+def test_a_segment_that_lost_its_record_is_written_with_the_next_request(tmp_path: Path) -> None:
+    """A record that the tier dropped does not keep those that build on it from being stored."""
+    prompt = conversation()
+    longer = [*prompt, *words(random.Random(4), 40)]
+    with stored(tmp_path, tiny.Family.DENSE) as first:
+        disk = first.disk
+        assert disk is not None
+        first.start(prompt, "a").answer()
+        assert disk.flush(60)
+        disk.remove([info.record_id for info in disk.records()])
+        first.start(longer, "a").answer()
     with stored(tmp_path, tiny.Family.DENSE) as second:
         assert second.start(longer, "a").answer().reused == len(longer) - 1

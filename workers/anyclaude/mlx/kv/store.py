@@ -295,12 +295,30 @@ class KVStore:
         may lie beside the path.
         """
         for node in path:
-            if node.needs_record:
+            if self._needs_record(node):
                 self.storage.save(node, tokens[: node.end], key)
                 for child in node.children.values():
-                    if child not in path and child.needs_record:
+                    if child not in path and self._needs_record(child):
                         self.storage.save(child, child.token_ids(), key)
         self.storage.touch(path)
+
+    def save_missing(self) -> None:
+        """Queues for writing every segment in memory that lost its record or never had one."""
+        keys = {
+            node: lineage.key
+            for lineage in self._lineages.values()
+            if lineage.tip is not None
+            for node in lineage.tip.path()
+        }
+        for node in self.tree.nodes():
+            if self._needs_record(node):
+                key = keys.get(node) or LineageKey("", "", node.stable_digest)
+                self.storage.save(node, node.token_ids(), key)
+
+    def _needs_record(self, node: Node) -> bool:
+        """Also if a complete record was evicted, or its file removed by somebody else."""
+        lost = node.in_memory and node.is_stored and not self.storage.holds(node)
+        return lost or node.needs_record
 
     # Parts
 

@@ -232,6 +232,10 @@ class Catalog:
                 raise
         self._update_marks()
 
+    def is_in_place(self) -> bool:
+        """Whether the locked folder is still the one at its path."""
+        return self._folder.is_in_place()
+
     def close(self) -> None:
         self._folder.unlock()
         self.attached = False
@@ -240,6 +244,13 @@ class Catalog:
         """Checks the budget once more: deleted files may have gone to the quarantine."""
         if self.used_bytes > self._budget_bytes:
             raise BudgetError(f"no {needed_bytes} bytes are left beside the quarantine")
+        self.check_free(needed_bytes)
+
+    def check_free(self, needed_bytes: int) -> None:
+        """
+        Raises:
+            VolumeFullError: the volume lacks the bytes.
+        """
         free = shutil.disk_usage(self._folder.path).free
         if free < needed_bytes + self._bounds.min_free_bytes:
             raise VolumeFullError(

@@ -93,6 +93,16 @@ class RecordFolder:
             os.close(self._lock)
             self._lock = None
 
+    def is_in_place(self) -> bool:
+        """Whether the lock is the file at its path: somebody may have removed the folder."""
+        if self._lock is None:
+            return False
+        try:
+            there = (self.path / "lock").stat()
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(there, os.fstat(self._lock))
+
     def scan(self) -> Found:
         """Reads the header of every record. Changes nothing, so the folder may be read-only."""
         found = Found()

@@ -61,6 +61,13 @@ class DiskTier:
         self._queue = JobQueue(self._bounds.queue_bytes)
         self._writer = Writer(self._catalog, self._queue, self._bounds, clock)
 
+    def on_room(self, ask_again: Callable[[], object]) -> None:
+        """Has `ask_again` called, on the writing thread, when refused segments may be saved again.
+
+        A segment is refused while the disk is short of space, fails or has too much to write.
+        """
+        self._writer.on_room = ask_again
+
     def records(self) -> list[RecordInfo]:
         """This model's complete records, parents before children."""
         with self._catalog.lock:
@@ -87,13 +94,17 @@ class DiskTier:
         check_record_id(segment.record_id)
         if segment.parent_id:
             check_record_id(segment.parent_id)
+        if self._is_backing_off():
+            self._writer.skip(self.status().last_error or "writing fails now", may_pass=True)
+            return False
         refusal = self._refusal(segment)
         if refusal:
             self._writer.skip(refusal)
             return False
         job = WriteJob.of(segment, self._fingerprint, self._clock(), done)
         if not self._queue.reserve(job.nbytes):
-            self._writer.skip(f"{self._queue.used_bytes} bytes wait to be written")
+            waiting = self._queue.used_bytes
+            self._writer.skip(f"{waiting} bytes wait to be written", may_pass=True)
             return False
         return self._writer.accept(job)
 
@@ -208,12 +219,14 @@ class DiskTier:
         self._queue.poke()
         return sum(info.nbytes for info in dropped)
 
+    def _is_backing_off(self) -> bool:
+        with self._catalog.lock:
+            return self._writer.is_backing_off()
+
     def _refusal(self, segment: Segment) -> str:
-        """Why the segment cannot be written now; empty if nothing prevents it so far."""
+        """Why the segment cannot be written; empty if nothing prevents it so far."""
         nbytes = sum(array.nbytes for array in segment.arrays.values())
         with self._catalog.lock:
-            if self._writer.is_backing_off():
-                return self._catalog.counts.last_error or "writing is not possible now"
             if nbytes > self._budget_bytes:
                 return f"{nbytes} bytes are more than the budget of {self._budget_bytes}"
             if segment.parent_id and not self.holds(segment.parent_id):

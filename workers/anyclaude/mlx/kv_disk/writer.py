@@ -4,8 +4,10 @@ Invariants:
   - a job is pending from the moment it is accepted until its record is stored, replaced or refused;
   - a job is written even if a later one for the same record is queued, unless the record was
     removed: jobs that were queued between the two name it as their parent;
-  - after a failure nothing is written for a while; after an unexpected error never again: the tier
-    is STOPPED, and everything that waits is notified. The catalog's lock guards `pending` and
+  - after a failure nothing is written for a while; then the owner of the segments is asked to queue
+    again what was refused or failed meanwhile, until all of it is stored;
+  - after an unexpected error nothing is ever written again: the tier is STOPPED, and everything
+    that waits is notified. The catalog's lock guards `pending` and
     `state`. MLX frees memory on its own thread only, so the arrays of a finished job stay until
     `reap`.
 """
@@ -15,6 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
@@ -25,6 +28,9 @@ from anyclaude.mlx.kv_disk.values import Bounds, DiskState, Key, RecordInfo, Seg
 from anyclaude.mlx.kv_disk.writing import raw_arrays
 
 log = structlog.get_logger(__name__)
+
+# Between two looks at a disk that failed.
+_MIN_IDLE_SECONDS: Final = 1.0
 
 Done = Callable[[bool], None]
 
@@ -119,14 +125,19 @@ class JobQueue:
             if not self._items:
                 self.put(threading.Event())
 
-    def items(self) -> Iterator[WriteJob | threading.Event]:
-        """The items in order, until the queue is closed."""
+    @property
+    def is_empty(self) -> bool:
+        with self._changed:
+            return not self._items
+
+    def items(self, idle_seconds: float) -> Iterator[WriteJob | threading.Event]:
+        """The items in order, until the queue is closed; an event whenever it was empty so long."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._items or self._closed)
-                if not self._items:
+                self._changed.wait_for(lambda: self._items or self._closed, idle_seconds)
+                if self._closed and not self._items:
                     return
-                item = self._items.popleft()
+                item = self._items.popleft() if self._items else threading.Event()
             yield item
             # Keep no job alive while waiting for the next.
             del item
@@ -167,7 +178,12 @@ class Writer:
         self._clock = clock
         self.pending: dict[Key, WriteJob] = {}
         self.state = DiskState.SERVING
-        self._retry_at = 0.0
+        # Called on the writing thread when segments that were not written may be queued again.
+        self.on_room: Callable[[], object] = lambda: None
+        # Segments were refused or failed for a reason that may pass.
+        self._has_missed = False
+        # Until then nothing is written, or nobody is asked for missed segments.
+        self._retry_at = self._ask_at = 0.0
         try:
             catalog.open()
         except (SharedFolderError, OSError) as error:
@@ -191,18 +207,21 @@ class Writer:
             self.pending[job.info.key] = job
         return True
 
-    def skip(self, reason: str) -> None:
-        """Counts a segment that is not written, and why."""
+    def skip(self, reason: str, *, may_pass: bool = False) -> None:
+        """Counts a segment that is not written, and why; one that `may_pass` is asked for again."""
         with self._catalog.lock:
+            self._has_missed = self._has_missed or may_pass
             self._catalog.counts.skipped_writes += 1
             self._catalog.counts.last_error = reason
 
     def is_backing_off(self) -> bool:
         if self.state is DiskState.SERVING:
             return False
+        return self.state is DiskState.STOPPED or self._is_ahead(self._retry_at)
+
+    def _is_ahead(self, moment: float) -> bool:
         # Bounded on both sides, so that a clock set back does not stop writing for long.
-        until = self._retry_at - self._clock()
-        return self.state is DiskState.STOPPED or 0 < until <= self._bounds.retry_seconds
+        return 0 < moment - self._clock() <= self._bounds.retry_seconds
 
     def end(self) -> None:
         """Accepts no more jobs, fails those that wait, and unlocks the folder."""
@@ -213,11 +232,13 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            for item in self._queue.items():
+            for item in self._queue.items(max(self._bounds.retry_seconds, _MIN_IDLE_SECONDS)):
                 if isinstance(item, WriteJob):
                     self._write(item)
                 if self._catalog.attached and not self._catalog.is_settled:
                     self._catalog.settle()
+                if self._queue.is_empty:
+                    self._ask_again()
                 if isinstance(item, threading.Event):
                     item.set()
         except BaseException as error:  # The worker continues without the disk.
@@ -236,27 +257,59 @@ class Writer:
             self._queue.finished(job)
             job.finish(ok)
 
+    def _ask_again(self) -> None:
+        """Has missed segments queued again once the disk may take them."""
+        with self._catalog.lock:
+            if self.is_backing_off() or self._is_ahead(self._ask_at):
+                return
+        try:
+            self._prepare(0)
+        except (SharedFolderError, VolumeFullError, OSError) as error:
+            self._set_failed(error)
+            return
+        with self._catalog.lock:
+            missed, self._has_missed = self._has_missed, False
+            if not missed:
+                self.state = DiskState.SERVING
+            elif self.state is not DiskState.SERVING:
+                # What is queued now shows whether the disk serves again.
+                self._ask_at = self._clock() + self._bounds.retry_seconds
+        if missed:
+            self.on_room()
+
+    def _prepare(self, nbytes: int) -> None:
+        """Opens the folder if needed, also anew if it was removed; checks the volume's free space.
+
+        Raises:
+            SharedFolderError, VolumeFullError, OSError: nothing can be written now.
+        """
+        if self._catalog.attached and not self._catalog.is_in_place():
+            log.warning("the folder of the caches was removed; it is made anew")
+            self._catalog.close()
+            self._has_missed = True
+        if not self._catalog.attached:
+            self._catalog.open()
+        self._catalog.check_free(nbytes)
+
     def _try(self, job: WriteJob) -> bool:
         with self._catalog.lock:
             if self.is_backing_off():
-                self.skip(self._catalog.counts.last_error)
+                self.skip(self._catalog.counts.last_error, may_pass=True)
                 return False
         try:
-            if not self._catalog.attached:
-                self._catalog.open()
+            # Before the bytes are encoded, which takes time for a large segment.
+            self._prepare(job.nbytes)
             ok = self._catalog.store(job.encode(), job.info, lambda: self._claim(job))
         except (SharedFolderError, VolumeFullError) as error:
             self._set_failed(error)
-            if isinstance(error, VolumeFullError):
-                # The next job checks the free space again, which costs almost nothing.
-                self._retry_at = 0.0
-            self.skip(str(error))
+            self.skip(str(error), may_pass=True)
         except BudgetError as error:
             self.skip(str(error))
         except OSError as error:
             self._set_failed(error)
             with self._catalog.lock:
                 self._catalog.counts.failed_writes += 1
+                self._has_missed = True
         else:
             self.state = DiskState.SERVING
             return ok and not job.superseded
@@ -264,12 +317,16 @@ class Writer:
 
     def _set_failed(self, error: Exception) -> None:
         """Writes nothing for a while."""
-        log.warning("the disk tier is off for now", error=str(error))
+        if self.state is DiskState.SERVING:
+            log.warning("the disk tier is off for now", error=str(error))
         shared = isinstance(error, SharedFolderError)
         with self._catalog.lock:
             self.state = DiskState.SHARED if shared else DiskState.FAILING
-            self._retry_at = self._clock() + self._bounds.retry_seconds
+            self._retry_at = self._ask_at = self._clock() + self._bounds.retry_seconds
             self._catalog.counts.last_error = str(error)
+            if isinstance(error, VolumeFullError):
+                # The next job checks the free space again, which costs almost nothing.
+                self._retry_at = 0.0
 
     def _is_wanted(self, job: WriteJob) -> bool:
         """False once its record was removed."""

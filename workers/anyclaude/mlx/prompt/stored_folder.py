@@ -150,6 +150,9 @@ class StoredFolder:
                 log.warning("answers cannot be kept", folder=str(self._folder), why=str(error))
 
     def _follow(self, wanted: Mapping[str, Storable]) -> None:
+        if not self._folder.is_dir():
+            # It is new, or somebody removed it with its files.
+            self._written.clear()
         make_private_folder(self._root)
         make_private_folder(self._folder)
         for name, value in wanted.items():
