@@ -111,6 +111,11 @@ class FrontendProcess:
             timeout=WAIT_SECONDS,
         )
 
+    def running(self) -> list[frontend.RunningRequest]:
+        """The requests that the front end lists as running."""
+        answer = self._stub.ListRunning(frontend.ListRunningRequest(), timeout=WAIT_SECONDS)
+        return list(answer.requests)
+
     def follow_records(self) -> Any:
         return self._stub.StreamRecords(frontend.StreamRecordsRequest(), timeout=WAIT_SECONDS)
 

@@ -47,6 +47,8 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["path"] = _without_extra_slashes(scope["path"])
         context = RequestContext(scope, receive, send, self._settings)
+        if context.path in _RECORDED_PATHS:
+            self._records.begin(context.record)
         try:
             await self._respond(context, scope, receive, send)
         except ClientGoneError:

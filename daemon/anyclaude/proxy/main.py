@@ -89,7 +89,7 @@ class _Frontend:
 
 
 class FrontendService(FrontendServiceServicer):
-    """What the daemon calls: it pushes routes and reads request records."""
+    """What the daemon calls: it pushes routes, and reads running requests and records."""
 
     def __init__(self, routes: RouteTable, workers: Workers, records: RecordFeed) -> None:
         self._routes = routes
@@ -109,6 +109,11 @@ class FrontendService(FrontendServiceServicer):
     ) -> AsyncIterator[frontend.StreamRecordsResponse]:
         async for response in self._records.follow():
             yield response
+
+    async def ListRunning(
+        self, request: frontend.ListRunningRequest, context: Any
+    ) -> frontend.ListRunningResponse:
+        return frontend.ListRunningResponse(requests=self._records.running())
 
 
 async def _serve(child: Child, frontend: _Frontend) -> None:

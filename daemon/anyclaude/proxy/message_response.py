@@ -155,5 +155,7 @@ class MessageResponse:
                 record.set_started(event.started)
                 cache_read = str(event.started.usage.cache_read_tokens)
                 self._context.response.headers[CACHE_READ_HEADER] = cache_read
+            case "progress":
+                record.set_progress(event.progress)
             case "finished":
                 record.set_finished(event.finished)

@@ -24,11 +24,16 @@ class RecordBuilder:
         self._record = frontend.RequestRecord(request_id=request_id, route=path)
         self._record.start_time.FromNanoseconds(time.time_ns())
         self._started_ns = time.monotonic_ns()
+        self._progress = worker.Progress()
         self.mode = ""
         self.model = ""
         self.route_reason = ""
         # Another server's messages may quote the prompt, which no record may hold.
         self.omits_error_messages = False
+
+    @property
+    def request_id(self) -> str:
+        return self._record.request_id
 
     @property
     def identity(self) -> worker.Identity:
@@ -42,6 +47,9 @@ class RecordBuilder:
 
     def set_started(self, started: worker.Started) -> None:
         self._record.usage.CopyFrom(started.usage)
+
+    def set_progress(self, progress: worker.Progress) -> None:
+        self._progress = progress
 
     def set_first_content(self) -> None:
         """Notes when the first content left, at the first call."""
@@ -67,6 +75,18 @@ class RecordBuilder:
         if not self._record.outcome:
             self._record.outcome = frontend.OUTCOME_CANCELLED
 
+    def running(self) -> frontend.RunningRequest:
+        """What is known of the request while it runs."""
+        answer = frontend.RunningRequest(
+            record=self._record,
+            prefilled_tokens=self._progress.prefilled_tokens,
+            prompt_tokens=self._progress.prompt_tokens,
+        )
+        answer.record.mode = self.mode
+        answer.record.requested_model = self.model
+        answer.record.duration.FromNanoseconds(self._elapsed_ns())
+        return answer
+
     def build(self, status: int) -> frontend.RequestRecord:
         """The record of the finished request; `status` is 0 when no response was sent."""
         record = self._record
@@ -83,9 +103,13 @@ class RecordBuilder:
 
 
 class RecordFeed:
-    """Buffers records until the daemon has read them; over the limit the oldest are dropped."""
+    """Knows the requests that run, and buffers the records of those that ended.
+
+    Records wait until the daemon has read them; over the limit the oldest are dropped.
+    """
 
     def __init__(self, max_records: int) -> None:
+        self._running: dict[str, RecordBuilder] = {}
         self._max_records = max_records
         self._waiting: deque[frontend.RequestRecord] = deque()
         self._dropped = 0
@@ -93,7 +117,16 @@ class RecordFeed:
         self._closed = False
         self._follower = 0
 
+    def begin(self, record: RecordBuilder) -> None:
+        self._running[record.request_id] = record
+
+    def running(self) -> list[frontend.RunningRequest]:
+        """Oldest first."""
+        return [record.running() for record in self._running.values()]
+
     def add(self, record: frontend.RequestRecord) -> None:
+        """Buffers the record of a request that has ended."""
+        self._running.pop(record.request_id, None)
         if len(self._waiting) >= self._max_records:
             self._waiting.popleft()
             self._dropped += 1

@@ -1,4 +1,5 @@
-"""Records of finished requests: streamed from the front end and kept in memory."""
+"""Requests: those that run, asked of the front end; and records of those that ended, streamed from
+the front end and kept in memory."""
 
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from anyclaude.supervisor.child import NotReadyError, SupervisedChild
 _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 _RETRY_SECONDS: Final = 0.2
+# `status` waits no longer than this for the front end.
+_RUNNING_SECONDS: Final = 1.0
 
 Record = frontend_pb2.RequestRecord
 
@@ -30,6 +33,19 @@ class Journal:
 
     def newest(self, count: int) -> list[Record]:
         return list(self._records)[:count]
+
+
+async def running(frontend: SupervisedChild) -> list[frontend_pb2.RunningRequest]:
+    """The requests that run now, oldest first; none while the front end does not answer."""
+    try:
+        stub = frontend_pb2_grpc.FrontendServiceStub(await frontend.channel())  # type: ignore[no-untyped-call]
+        answer = await stub.ListRunning(frontend_pb2.ListRunningRequest(), timeout=_RUNNING_SECONDS)
+    except NotReadyError:
+        return []
+    except grpc.aio.AioRpcError as error:
+        _log.debug("front end slow to answer", why=error.details())
+        return []
+    return list(answer.requests)
 
 
 class RecordFollower:

@@ -12,6 +12,7 @@ from anyclaude.control.v1 import control_pb2
 from anyclaude.supervisor.child import SupervisedChild
 from anyclaude.supervisor.daemon import VERSION, Daemon
 from anyclaude.supervisor.modes import CACHE_WORKER, OWN_MODE, Mode
+from anyclaude.supervisor.records import running
 from anyclaude.supervisor.routes import why_not_ready
 from anyclaude.supervisor.supervisor import Exit, State
 from anyclaude.worker.v1 import worker_pb2
@@ -33,7 +34,7 @@ _BROKEN: Final = frozenset({State.ABORTING, State.BACKOFF, State.FATAL})
 async def status(daemon: Daemon) -> control_pb2.Status:
     """Everything `anyclaudectl status` shows; waits at most one second for the workers."""
     mode = daemon.mode.get()
-    seen = await _glances(daemon, mode)
+    seen, requests = await asyncio.gather(_glances(daemon, mode), running(daemon.children.frontend))
     answer = control_pb2.Status(
         version=VERSION,
         pid=os.getpid(),
@@ -46,6 +47,7 @@ async def status(daemon: Daemon) -> control_pb2.Status:
         workers=workers(daemon),
         home=daemon.home,
         is_serving=daemon.routes.serves(mode),
+        requests=requests,
     )
     worker = daemon.workers.get(mode.worker)
     if worker and (model := worker.model(mode.name)):

@@ -38,6 +38,31 @@ def test_before_the_first_route(body: dict[str, Any]) -> None:
         assert int(answer.headers["retry-after"]) > 0
 
 
+def test_a_running_request_is_listed_with_its_progress(body: dict[str, Any]) -> None:
+    """How much of the prompt is computed is seen while the client waits; then it is gone."""
+    go_on = threading.Event()
+
+    def script(_: worker.GenerateRequest) -> Iterator[worker.GenerateResponse]:
+        yield say.started()
+        yield say.progress(7_400, 18_490)
+        go_on.wait(PATIENCE_SECONDS)
+        yield from list(say.text_answer("done"))[1:]
+
+    with ScriptedWorker(script) as slow, FrontendProcess() as front, ThreadPoolExecutor(1) as pool:
+        front.push(route(slow.socket_path))
+        answer = pool.submit(post, front, body)
+        wait_until(lambda: any(each.prompt_tokens for each in front.running()))
+        (running,) = front.running()
+        go_on.set()
+
+        assert answer.result(PATIENCE_SECONDS).status_code == 200
+        assert (running.prefilled_tokens, running.prompt_tokens) == (7_400, 18_490)
+        assert running.record.mode == "mlx-lm"
+        assert running.record.usage.cache_read_tokens == 90
+        assert not running.record.HasField("time_to_first_token")
+        wait_until(lambda: not front.running())
+
+
 def test_request_waits_for_its_route(scripted: ScriptedWorker, body: dict[str, Any]) -> None:
     """A request that arrives while the worker starts is answered once it is ready."""
     with FrontendProcess(accept_wait_seconds=30) as front, ThreadPoolExecutor(1) as pool:

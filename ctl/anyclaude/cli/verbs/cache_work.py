@@ -86,10 +86,8 @@ def verify(
     if result.differing:
         note("Further off than noise explains, and kept: " + ", ".join(result.differing))
     if result.wrong or result.differing:
-        raise CommandError(
-            ExitCode.FAILED,
-            "Some caches were wrong. Please report it; `anyclaudectl logs` names the segments.",
-        )
+        note("Some caches were wrong. Please report it; `anyclaudectl logs` names the segments.")
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def export_caches(
@@ -136,12 +134,12 @@ def import_caches(file: _File, timeout: _Timeout = _SECONDS, json: Json = False)
             "(cache.max_pinned_fraction)."
         )
     if answer.left_out_segments:
-        raise CommandError(
-            ExitCode.FAILED,
+        note(
             f"Segments that did not fit: {answer.left_out_segments}. Raise "
             "cache.memory_limit_bytes or cache.disk_limit_bytes, or prune others, "
-            "and import again.",
+            "and import again."
         )
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _exported(answer: "ExportCachesResponse", path: str) -> str:

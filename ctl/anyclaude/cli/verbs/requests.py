@@ -7,6 +7,7 @@ import typer
 from anyclaude.cli.command import connect
 from anyclaude.cli.convert import seconds_since, to_dict, word_of
 from anyclaude.cli.output import Cell, Json, Row, Tone, emit, table
+from anyclaude.cli.running import show_running
 from anyclaude.cli.units import format_seconds
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def requests(
     ] = 20,
     json: Json = False,
 ) -> None:
-    """Show the newest requests and their cost.
+    """Show running requests, and the newest that ended with their cost.
 
     Shows tokens reused and computed, the cause, times and outcome. For more about one request use
     `cache explain REQUEST`.
@@ -27,8 +28,12 @@ def requests(
     with connect() as client:
         answer = client.requests(count)
     if json:
-        emit({"requests": to_dict(answer)["records"]})
+        document = to_dict(answer)
+        emit({"requests": document["records"], "running": document["running"]})
         return
+    if answer.running:
+        show_running(answer.running)
+        print()
     table(
         (
             *("AGE", "CLASS", "STATUS", "REUSED", "COMPUTED", "OUT", "FIRST", "WHOLE"),

@@ -7,6 +7,7 @@ import typer
 from anyclaude.cli.command import ExitCode, connect
 from anyclaude.cli.convert import seconds_since, to_dict, word_of
 from anyclaude.cli.output import Cell, Json, Row, Tone, emit, facts, table
+from anyclaude.cli.running import show_running
 from anyclaude.cli.units import format_bytes, format_seconds
 from anyclaude.messages.windows import window_problem
 
@@ -56,7 +57,7 @@ def _show(answer: "Status") -> None:
             ("Model", _model(answer.model)),
             ("Memory", _memory(answer.memory) if answer.HasField("memory") else "-"),
             ("Disk", _disk(answer.disk) if answer.HasField("disk") else "nothing is stored"),
-            ("Requests", f"{answer.running_requests} running"),
+            ("Requests", f"{len(answer.requests) or answer.running_requests} running"),
             ("Daemon", f"{answer.version}, pid {answer.pid}, up {uptime}"),
             ("Home", answer.home),
         ]
@@ -64,6 +65,9 @@ def _show(answer: "Status") -> None:
     if answer.workers:
         print()
         show_workers(answer.workers)
+    if answer.requests:
+        print()
+        show_running(answer.requests)
     if answer.notices:
         print()
         facts([("Notice", notice) for notice in answer.notices])

@@ -18,6 +18,7 @@ from anyclaude.supervisor.child import NotReadyError, StoppingError, UnknownChil
 from anyclaude.supervisor.daemon import Daemon
 from anyclaude.supervisor.metrics import Scrape
 from anyclaude.supervisor.modes import CACHE_WORKER, RELAY, Mode
+from anyclaude.supervisor.records import running
 from anyclaude.supervisor.speeds import RECENT, recent_needs
 from anyclaude.supervisor.status import status, worker, workers
 from anyclaude.supervisor.switch import Switcher, SwitchError
@@ -255,4 +256,7 @@ class MetricsService(_Service, control_pb2_grpc.MetricsServiceServicer):
         self, request: control_pb2.ListRequestsRequest
     ) -> control_pb2.ListRequestsResponse:
         count = request.page_size or DEFAULT_PAGE_SIZE
-        return control_pb2.ListRequestsResponse(records=self._daemon.journal.newest(count))
+        return control_pb2.ListRequestsResponse(
+            records=self._daemon.journal.newest(count),
+            running=await running(self._daemon.children.frontend),
+        )

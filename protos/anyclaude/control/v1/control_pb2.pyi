@@ -101,7 +101,7 @@ class GetStatusResponse(_message.Message):
     def __init__(self, status: _Optional[_Union[Status, _Mapping]] = ...) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("version", "pid", "start_time", "readiness", "problems", "mode", "base_url", "workers", "model", "memory", "running_requests", "home", "disk", "notices", "is_serving")
+    __slots__ = ("version", "pid", "start_time", "readiness", "problems", "mode", "base_url", "workers", "model", "memory", "running_requests", "home", "disk", "notices", "is_serving", "requests")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     START_TIME_FIELD_NUMBER: _ClassVar[int]
@@ -117,6 +117,7 @@ class Status(_message.Message):
     DISK_FIELD_NUMBER: _ClassVar[int]
     NOTICES_FIELD_NUMBER: _ClassVar[int]
     IS_SERVING_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
     version: str
     pid: int
     start_time: _timestamp_pb2.Timestamp
@@ -132,7 +133,8 @@ class Status(_message.Message):
     disk: _worker_pb2.DiskStatus
     notices: _containers.RepeatedScalarFieldContainer[str]
     is_serving: bool
-    def __init__(self, version: _Optional[str] = ..., pid: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., readiness: _Optional[_Union[Readiness, str]] = ..., problems: _Optional[_Iterable[str]] = ..., mode: _Optional[str] = ..., base_url: _Optional[str] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., model: _Optional[_Union[_worker_pb2.ModelInfo, _Mapping]] = ..., memory: _Optional[_Union[_worker_pb2.MemoryStatus, _Mapping]] = ..., running_requests: _Optional[int] = ..., home: _Optional[str] = ..., disk: _Optional[_Union[_worker_pb2.DiskStatus, _Mapping]] = ..., notices: _Optional[_Iterable[str]] = ..., is_serving: bool = ...) -> None: ...
+    requests: _containers.RepeatedCompositeFieldContainer[_frontend_pb2.RunningRequest]
+    def __init__(self, version: _Optional[str] = ..., pid: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., readiness: _Optional[_Union[Readiness, str]] = ..., problems: _Optional[_Iterable[str]] = ..., mode: _Optional[str] = ..., base_url: _Optional[str] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., model: _Optional[_Union[_worker_pb2.ModelInfo, _Mapping]] = ..., memory: _Optional[_Union[_worker_pb2.MemoryStatus, _Mapping]] = ..., running_requests: _Optional[int] = ..., home: _Optional[str] = ..., disk: _Optional[_Union[_worker_pb2.DiskStatus, _Mapping]] = ..., notices: _Optional[_Iterable[str]] = ..., is_serving: bool = ..., requests: _Optional[_Iterable[_Union[_frontend_pb2.RunningRequest, _Mapping]]] = ...) -> None: ...
 
 class ReloadConfigRequest(_message.Message):
     __slots__ = ("validate_only",)
@@ -334,7 +336,9 @@ class ListRequestsRequest(_message.Message):
     def __init__(self, page_size: _Optional[int] = ...) -> None: ...
 
 class ListRequestsResponse(_message.Message):
-    __slots__ = ("records",)
+    __slots__ = ("records", "running")
     RECORDS_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
     records: _containers.RepeatedCompositeFieldContainer[_frontend_pb2.RequestRecord]
-    def __init__(self, records: _Optional[_Iterable[_Union[_frontend_pb2.RequestRecord, _Mapping]]] = ...) -> None: ...
+    running: _containers.RepeatedCompositeFieldContainer[_frontend_pb2.RunningRequest]
+    def __init__(self, records: _Optional[_Iterable[_Union[_frontend_pb2.RequestRecord, _Mapping]]] = ..., running: _Optional[_Iterable[_Union[_frontend_pb2.RunningRequest, _Mapping]]] = ...) -> None: ...

@@ -123,3 +123,23 @@ class RequestRecord(_message.Message):
     route_reason: str
     images: int
     def __init__(self, request_id: _Optional[str] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., route: _Optional[str] = ..., mode: _Optional[str] = ..., requested_model: _Optional[str] = ..., identity: _Optional[_Union[_worker_pb2.Identity, _Mapping]] = ..., status: _Optional[int] = ..., stream: bool = ..., outcome: _Optional[_Union[Outcome, str]] = ..., error_type: _Optional[str] = ..., error_message: _Optional[str] = ..., stop_reason: _Optional[_Union[_worker_pb2.StopReason, str]] = ..., usage: _Optional[_Union[_worker_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_worker_pb2.Timings, _Mapping]] = ..., time_to_first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reuse_cause: _Optional[_Union[_worker_pb2.ReuseCause, str]] = ..., route_reason: _Optional[str] = ..., images: _Optional[int] = ...) -> None: ...
+
+class ListRunningRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListRunningResponse(_message.Message):
+    __slots__ = ("requests",)
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    requests: _containers.RepeatedCompositeFieldContainer[RunningRequest]
+    def __init__(self, requests: _Optional[_Iterable[_Union[RunningRequest, _Mapping]]] = ...) -> None: ...
+
+class RunningRequest(_message.Message):
+    __slots__ = ("record", "prefilled_tokens", "prompt_tokens")
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    PREFILLED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    record: RequestRecord
+    prefilled_tokens: int
+    prompt_tokens: int
+    def __init__(self, record: _Optional[_Union[RequestRecord, _Mapping]] = ..., prefilled_tokens: _Optional[int] = ..., prompt_tokens: _Optional[int] = ...) -> None: ...

@@ -44,6 +44,11 @@ class FrontendServiceStub(object):
                 request_serializer=anyclaude_dot_frontend_dot_v1_dot_frontend__pb2.StreamRecordsRequest.SerializeToString,
                 response_deserializer=anyclaude_dot_frontend_dot_v1_dot_frontend__pb2.StreamRecordsResponse.FromString,
                 _registered_method=True)
+        self.ListRunning = channel.unary_unary(
+                '/anyclaude.frontend.v1.FrontendService/ListRunning',
+                request_serializer=anyclaude_dot_frontend_dot_v1_dot_frontend__pb2.ListRunningRequest.SerializeToString,
+                response_deserializer=anyclaude_dot_frontend_dot_v1_dot_frontend__pb2.ListRunningResponse.FromString,
+                _registered_method=True)
 
 
 class FrontendServiceServicer(object):
@@ -63,6 +68,13 @@ class FrontendServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListRunning(self, request, context):
+        """The requests that run now, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FrontendServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +87,11 @@ def add_FrontendServiceServicer_to_server(servicer, server):
                     servicer.StreamRecords,
                     request_deserializer=anyclaude_dot_frontend_dot_v1_dot_frontend__pb2.StreamRecordsRequest.FromString,
                     response_serializer=anyclaude_dot_frontend_dot_v1_dot_frontend__pb2.StreamRecordsResponse.SerializeToString,
+            ),
+            'ListRunning': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRunning,
+                    request_deserializer=anyclaude_dot_frontend_dot_v1_dot_frontend__pb2.ListRunningRequest.FromString,
+                    response_serializer=anyclaude_dot_frontend_dot_v1_dot_frontend__pb2.ListRunningResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -131,6 +148,33 @@ class FrontendService(object):
             '/anyclaude.frontend.v1.FrontendService/StreamRecords',
             anyclaude_dot_frontend_dot_v1_dot_frontend__pb2.StreamRecordsRequest.SerializeToString,
             anyclaude_dot_frontend_dot_v1_dot_frontend__pb2.StreamRecordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRunning(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/anyclaude.frontend.v1.FrontendService/ListRunning',
+            anyclaude_dot_frontend_dot_v1_dot_frontend__pb2.ListRunningRequest.SerializeToString,
+            anyclaude_dot_frontend_dot_v1_dot_frontend__pb2.ListRunningResponse.FromString,
             options,
             channel_credentials,
             insecure,
