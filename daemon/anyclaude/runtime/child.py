@@ -94,12 +94,20 @@ class Child:
         os.write(self._notices_fd, (json.dumps(notice) + "\n").encode())
 
 
-def begin() -> Child:
+def _exit() -> None:
+    os._exit(ExitCode.OK)
+
+
+def begin(end: Callable[[], None] = _exit) -> Child:
     """Reads the birth line, reserves stdout for notices and starts watching for the daemon's end.
 
     Call it from the main thread before anything else runs: it also sets signal handlers.
+
+    Args:
+        end: what ends this process when the daemon is gone.
     """
-    _die_with_parent()
+    if end is _exit:
+        _die_with_parent()
     # Ctrl-C in a terminal reaches the whole process group, but only the daemon stops children.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Prints the stack of a native crash, or of the SIGABRT that ends a child without progress.
@@ -110,7 +118,7 @@ def begin() -> Child:
     if not line:
         os._exit(ExitCode.OK)
     birth = Birth.from_json(line.decode())
-    watch_end_of(sys.stdin.fileno(), lambda: os._exit(ExitCode.OK))
+    watch_end_of(sys.stdin.fileno(), end)
     return Child(birth, notices_fd)
 
 

@@ -279,6 +279,10 @@ class LogSettings(_Section):
     max_records: int = Field(1000, ge=1)
 
 
+# The daemon's own children, from which servers that the service runs are told apart by name.
+_CHILD_NAMES: Final = frozenset({"frontend", "mlx", "relay"})
+
+
 class Settings(_Section):
     """All settings; also the shape of config.toml."""
 
@@ -298,6 +302,14 @@ class Settings(_Section):
     upstreams: dict[str, UpstreamSettings] = Field(default_factory=default_upstreams)
     supervisor: SupervisorSettings = SupervisorSettings()
     log: LogSettings = LogSettings()
+
+    @field_validator("upstreams")
+    @classmethod
+    def _check_commands(cls, tables: dict[str, UpstreamSettings]) -> dict[str, UpstreamSettings]:
+        for name, table in tables.items():
+            if table.command and name in _CHILD_NAMES:
+                raise ValueError(f"a server with a command cannot be named {name}: a process is")
+        return tables
 
     @field_validator("upstreams", mode="before")
     @classmethod
@@ -352,7 +364,7 @@ ENVIRONMENT_NAMES: Final[tuple[tuple[str, str], ...]] = (
     ("OPENROUTER_MODEL", "upstreams.openrouter.model"),
 )
 # Tables whose keys the user chooses: each counts as one value, not as a section.
-_TABLES: Final = re.compile(r"upstreams\.[^.]+\.(models|headers|extra_body)")
+_TABLES: Final = re.compile(r"upstreams\.[^.]+\.(models|headers|extra_body|environment)")
 # Sets any key: ANYCLAUDE__SERVER__PORT=49152.
 ENVIRONMENT_PREFIX: Final = "ANYCLAUDE__"
 _PROXIES: Final = re.compile(r"upstreams\.[^.]+\.proxy")

@@ -73,6 +73,15 @@ class UpstreamSettings(BaseModel):
     overflow_patterns: list[str] = []
     # How long the relay remembers what this server refuses; then it tries once more.
     learned_seconds: float = Field(86400.0, gt=0)
+    # The server's command and its arguments, if the service runs it: it starts when its mode is
+    # chosen, and stops when another one is.
+    command: list[str] = []
+    # Variables for the command; keys belong in `api_key_file`.
+    environment: dict[str, str] = {}
+    # The folder in which the command runs.
+    folder: str = ""
+    # The path that answers with a status below 400 once the server is ready.
+    ready_path: str = Field("/v1/models", pattern="^/")
     switch: SwitchPolicy = SwitchPolicy.START_FIRST
     # For stop-first: how long the server may take to respond after the MLX worker has stopped.
     switch_ready_seconds: float = Field(10.0, ge=0)

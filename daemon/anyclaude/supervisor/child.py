@@ -229,7 +229,7 @@ class SupervisedChild:
             pulse_fd=pulse_fd,
         )
         inherited = environment(self.spec, context.environ, context.paths, settings.upstreams)
-        return Launch(self.spec.command, inherited, birth)
+        return Launch(self.spec.command, inherited, birth, self.spec.role is Role.SERVER)
 
     def _ready(self) -> None:
         _log.info("child ready", worker=self.name, pid=self.pid)
@@ -275,10 +275,15 @@ class Children:
         return next(child for child in self if child.spec.role is Role.FRONTEND)
 
     def start(self) -> None:
-        """Starts every child that is not paused."""
+        """Starts every child that is not paused; servers start with their modes."""
         for child in self:
-            if child.pause is None:
+            if child.pause is None and child.spec.role is not Role.SERVER:
                 child.supervisor.handle(Event.SPAWN)
+
+    def server(self, mode: str) -> SupervisedChild | None:
+        """The server that the service runs for a mode."""
+        child = self._children.get(mode)
+        return child if child and child.spec.role is Role.SERVER else None
 
     async def watch_progress(self) -> None:
         """Ends children that make no progress; runs until cancelled."""

@@ -15,6 +15,8 @@ class Role(Enum):
     FRONTEND = auto()
     # Serves anyclaude.worker.v1.
     WORKER = auto()
+    # Runs a server of `[upstreams.NAME]`, which the relay sends requests to.
+    SERVER = auto()
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,16 @@ _SET: Final = {
 }
 
 
+def server_specs(upstreams: Mapping[str, UpstreamSettings]) -> list[ChildSpec]:
+    """The servers that the service runs itself, named like their modes."""
+    command = (sys.executable, "-m", "anyclaude.supervisor.server_process")
+    return [
+        ChildSpec(name, Role.SERVER, command, uses_network=True)
+        for name, table in upstreams.items()
+        if table.command and table.base_url
+    ]
+
+
 def environment(
     spec: ChildSpec,
     environ: Mapping[str, str],
@@ -79,7 +91,9 @@ def environment(
     """The whole environment of a child; makes the folders that it names."""
     names = set(_KEPT)
     if spec.uses_network:
-        names |= _NETWORK | {upstream.api_key_env for upstream in upstreams.values()}
+        # A server that the service runs gets its own key only.
+        tables = [upstreams[spec.name]] if spec.role is Role.SERVER else upstreams.values()
+        names |= _NETWORK | {upstream.api_key_env for upstream in tables}
     kept = {
         name: value
         for name, value in environ.items()

@@ -68,8 +68,10 @@ class Daemon:
         worker = self.workers.get(mode.worker)
         if worker is None:
             return f"This daemon runs no {mode.worker} worker."
-        if worker.child.state is not State.READY:
-            return why_not_ready(worker.child, self.clock())
+        server = self.children.server(mode.name)
+        for child in (worker.child, *([server] if server else [])):
+            if child.state is not State.READY:
+                return why_not_ready(child, self.clock())
         return _why_unreachable(mode, worker.upstream(mode.name)) if mode.is_relayed else ""
 
     async def watch_current_server(self) -> None:

@@ -26,7 +26,7 @@ from anyclaude.runtime.settings import LoadedSettings
 from anyclaude.supervisor import reload
 from anyclaude.supervisor.changes import Changes
 from anyclaude.supervisor.child import ChildContext, Children
-from anyclaude.supervisor.children import ChildSpec, Role
+from anyclaude.supervisor.children import ChildSpec, Role, server_specs
 from anyclaude.supervisor.configuration import Configuration
 from anyclaude.supervisor.control.server import ControlServer
 from anyclaude.supervisor.daemon import VERSION, Daemon
@@ -105,6 +105,8 @@ class Server:
         self._begin(refuse_without_frontend(self._start.listener, frontend, self._daemon.changes))
         pause_worker_at_start(self._daemon)
         self._daemon.children.start()
+        if self._daemon.children.server(self._start.mode.name):
+            self._daemon.children.restart(self._start.mode.name)
         self._begin(self._daemon.children.watch_progress())
         _log.info("anyclauded started", pid=os.getpid(), url=self._daemon.base_url)
 
@@ -127,7 +129,8 @@ class Server:
     def _wire(self) -> Daemon:
         changes = Changes()
         configuration = Configuration(self._start.loaded)
-        children = Children(self._start.specs, self._context(configuration, changes))
+        servers = server_specs(self._start.loaded.settings.upstreams)
+        children = Children([*self._start.specs, *servers], self._context(configuration, changes))
         workers = {
             child.name: WorkerClient(child, changes)
             for child in children

@@ -12,6 +12,7 @@ event loop watches: a pidfd on Linux, a kqueue on macOS.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import select
@@ -41,6 +42,8 @@ class Launch:
     command: Sequence[str]
     environment: Mapping[str, str]
     birth: Birth
+    # The process leads a group of its own, which is killed when the process has ended.
+    has_group: bool = False
 
 
 class ChildProcess:
@@ -64,6 +67,7 @@ class ChildProcess:
         self._failed = ""
         self._is_ready = False
         self._log = ChildLog(self._name)
+        self._has_group = launch.has_group
         self._process = _spawn(launch)
         try:
             self._watch(loop, launch.birth)
@@ -108,6 +112,10 @@ class ChildProcess:
             self._failed = str(notice["failed"])
 
     def _ended(self) -> None:
+        if self._has_group:
+            # Before the process is reaped: until then its number belongs to its group.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
         code = self._process.wait()
         self._stdout.finish()
         self._stderr.finish()
@@ -129,6 +137,7 @@ def _spawn(launch: Launch) -> subprocess.Popen[bytes]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
+            process_group=0 if launch.has_group else None,
             pass_fds=[fd for fd in inherited if fd is not None and fd >= 0],
         )
     finally:

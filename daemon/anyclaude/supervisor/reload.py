@@ -15,8 +15,11 @@ import structlog
 from anyclaude.runtime import logs, settings
 from anyclaude.runtime.settings import LoadedSettings
 from anyclaude.supervisor import modes
+from anyclaude.supervisor.child import SupervisedChild
+from anyclaude.supervisor.children import Role
 from anyclaude.supervisor.daemon import Daemon
 from anyclaude.supervisor.modes import CACHE_WORKER, RELAY
+from anyclaude.supervisor.supervisor import State
 
 _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -33,6 +36,7 @@ _READERS: Final[Mapping[str, tuple[str, ...]]] = {
     "upstreams": (RELAY, _FRONTEND),
     "server": (_FRONTEND,),
     "auto": (_FRONTEND,),
+    "search": (_FRONTEND,),
     # `anyclaude` asks the daemon for it at each launch.
     "chooser": (),
 }
@@ -67,7 +71,7 @@ def apply(daemon: Daemon, *, trial: bool = False) -> Reloaded:
     """
     old, new = daemon.configuration.loaded, _read(daemon)
     keys = _different(old, new)
-    pending = [key for key in keys if _needs_daemon(key)]
+    pending = [key for key in keys if _needs_daemon(key) or _is_command(key, old, new)]
     changed = [key for key in keys if key not in pending]
     effective = settings.keep(new, old, pending)
     _check(daemon, effective)
@@ -103,7 +107,17 @@ def _check(daemon: Daemon, loaded: LoadedSettings) -> None:
 def _to_restart(daemon: Daemon, keys: Iterable[str]) -> list[str]:
     """The children that read `keys`; one that is stopped for a mode reads them when it starts."""
     readers = {name for key in keys for name in _READERS.get(_section(key), ())}
-    return [each.name for each in daemon.children if each.name in readers and each.pause is None]
+    servers = {key.split(".")[1] for key in keys if _section(key) == "upstreams"}
+    return [
+        each.name
+        for each in daemon.children
+        if (each.name in readers and each.pause is None)
+        or (each.name in servers and _runs_server(each))
+    ]
+
+
+def _runs_server(child: SupervisedChild) -> bool:
+    return child.spec.role is Role.SERVER and child.state is not State.STOPPED
 
 
 def _replace(daemon: Daemon, loaded: LoadedSettings, result: Reloaded) -> None:
@@ -121,6 +135,14 @@ def _needs_daemon(key: str) -> bool:
     if key == _LOG_LEVEL:
         return False
     return key in _DAEMON_ONLY or _section(key) not in _READERS
+
+
+def _is_command(key: str, old: LoadedSettings, new: LoadedSettings) -> bool:
+    """Whether the service begins or ends to run a server itself, or runs another command."""
+    _, _, rest = key.partition("upstreams.")
+    name, _, field = rest.rpartition(".")
+    tables = [each.settings.upstreams.get(name) for each in (old, new)]
+    return field == "command" and any(table is not None and table.command for table in tables)
 
 
 def _section(key: str) -> str:

@@ -15,6 +15,7 @@ import structlog
 from anyclaude.frontend.v1 import frontend_pb2, frontend_pb2_grpc
 from anyclaude.supervisor.changes import Changes
 from anyclaude.supervisor.child import NotReadyError, SupervisedChild
+from anyclaude.supervisor.children import Role
 from anyclaude.supervisor.modes import OWN_MODE, Mode, Modes
 from anyclaude.supervisor.supervisor import State
 from anyclaude.supervisor.worker_client import WorkerClient
@@ -91,6 +92,8 @@ def why_not_ready(child: SupervisedChild, now: float) -> str:
             f"The {name} worker is stopped (stop-first) while {child.pause.mode} is the mode. "
             f"Run `anyclaudectl mode {OWN_MODE}` to start it."
         )
+    if child.state is State.STOPPED and child.spec.role is Role.SERVER:
+        return f"The {name} server is stopped. Run `anyclaudectl mode {name}` to start it."
     if child.state is State.STOPPED:
         return f"The {name} worker is stopped."
     return f"The {name} worker is starting."

@@ -5,6 +5,8 @@
 - stop-first: our own worker accepts no more requests, finishes those that run and writes its caches
   to disk, then exits; then the new mode's server is checked. The worker stays stopped as long as
   the mode is current, so that the server has its memory.
+- A server with a `command` is started before it is checked, and stopped once another mode is
+  current or if the change fails.
 - From a stop-first mode to another mode, our worker starts again: before the change if it answers
   the new mode, else at the same time.
 
@@ -22,6 +24,7 @@ import structlog
 
 from anyclaude.runtime.upstreams import SwitchPolicy
 from anyclaude.supervisor.child import NotReadyError, Pause, StoppingError, SupervisedChild
+from anyclaude.supervisor.children import Role
 from anyclaude.supervisor.daemon import Daemon
 from anyclaude.supervisor.modes import CACHE_WORKER, Mode
 from anyclaude.supervisor.routes import why_not_ready
@@ -74,6 +77,12 @@ class Switcher:
             SwitchError: the old mode stays.
             OSError: the mode could not be saved; the old mode stays.
         """
+        try:
+            await self._change(mode, ready_seconds)
+        finally:
+            await self._stop_other_servers()
+
+    async def _change(self, mode: Mode, ready_seconds: float) -> None:
         own = self._own()
         if mode.policy is SwitchPolicy.STOP_FIRST and own is not None:
             await self._stop_first(mode, own, max(ready_seconds, mode.ready_seconds))
@@ -83,11 +92,42 @@ class Switcher:
             await self._start_first(mode, own)
         await self._wait_for_routes(mode)
 
+    async def _stop_other_servers(self) -> None:
+        current = self._daemon.mode.get().name
+        for child in self._daemon.children:
+            is_other = child.spec.role is Role.SERVER and child.name != current
+            if is_other and child.state is not State.STOPPED:
+                await child.stop()
+
+    async def _start_server(self, mode: Mode) -> None:
+        """Starts the mode's server, if the service runs it, and waits until it is ready.
+
+        Raises:
+            SwitchError: it cannot be started.
+        """
+        server = self._daemon.children.server(mode.name)
+        if server is None or server.state is State.READY:
+            return
+        self._start_again(server)
+
+        def has_started() -> bool:
+            if server.state in (State.FATAL, State.BACKOFF, *_GONE):
+                raise SwitchError(_why_it_ended(server))
+            return server.state is State.READY
+
+        try:
+            await self._daemon.changes.until(
+                has_started, self._daemon.configuration.settings.supervisor.start_timeout_seconds
+            )
+        except TimeoutError:
+            raise SwitchError(why_not_ready(server, self._daemon.clock())) from None
+
     def _own(self) -> SupervisedChild | None:
         worker = self._daemon.workers.get(CACHE_WORKER)
         return worker.child if worker else None
 
     async def _start_first(self, mode: Mode, own: SupervisedChild | None) -> None:
+        await self._start_server(mode)
         if reason := await self._check(mode):
             raise SwitchError(reason)
         self._daemon.mode.set(mode)
@@ -104,6 +144,7 @@ class Switcher:
             if before is None:
                 await self._finish_work(own)
                 await own.stop()
+            await self._start_server(mode)
             await self._wait_for_server(mode, ready_seconds)
             self._daemon.mode.set(mode)
         except BaseException:
@@ -233,4 +274,5 @@ class Switcher:
 def _why_it_ended(own: SupervisedChild) -> str:
     exit_ = own.supervisor.last_exit
     reason = exit_.reason.removesuffix(".") if exit_ else "it was stopped"
-    return f"The {own.name} worker does not start: {reason}. Mend that, then try again."
+    kind = "server" if own.spec.role is Role.SERVER else "worker"
+    return f"The {own.name} {kind} does not start: {reason}. Mend that, then try again."
