@@ -29,7 +29,9 @@ Handler = Callable[[RequestContext], Awaitable[None]]
 
 _ANY_METHOD: Final = "*"
 # Known paths only: any other path of a client would become a label in the metrics.
-_RECORDED_PATHS: Final = frozenset({"/v1/messages", "/v1/messages/count_tokens"})
+_RECORDED_PATHS: Final = frozenset(
+    {"/v1/messages", "/v1/messages/count_tokens", "/v1/chat/completions"}
+)
 _SLASHES: Final = re.compile(r"/{2,}")
 
 
@@ -116,6 +118,7 @@ def build_router(
         routes=[
             api("/v1/messages", messages.create, "POST"),
             api("/v1/messages/count_tokens", messages.count_tokens, "POST"),
+            api("/v1/chat/completions", messages.complete_chat, "POST"),
             api("/v1/models", others.list_models, "GET"),
             api("/v1/models/{model_id:path}", others.get_model, "GET"),
             api("/v1/{rest:path}", _not_found, _ANY_METHOD),

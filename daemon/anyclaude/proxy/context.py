@@ -17,6 +17,7 @@ from anyclaude.messages.errors import ApiError
 from anyclaude.proxy.content_coding import codings_of, decode, too_large
 from anyclaude.proxy.records import RecordBuilder
 from anyclaude.proxy.response import Response
+from anyclaude.proxy.shapes import MessagesShape, Shape
 from anyclaude.runtime.settings import ServerSettings
 from anyclaude.runtime.timeouts import Timeout
 
@@ -58,6 +59,7 @@ class RequestContext:
         client_id = self.headers.get(CLIENT_ID_HEADER, "")
         if _CLIENT_ID.fullmatch(client_id):
             self.response.headers[CLIENT_ID_HEADER] = client_id
+        self.shape: Shape = MessagesShape()
         self.record = RecordBuilder(self.request_id, self.path)
         scope[_SCOPE_KEY] = self
 
@@ -83,7 +85,9 @@ class RequestContext:
         headers = error.headers()
         if self.body.has_unread:
             headers["connection"] = "close"
-        await self.response.send_json(error.status, error.envelope(self.request_id), headers)
+        await self.response.send_json(
+            error.status, self.shape.error(error, self.request_id), headers
+        )
 
     async def while_connected(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs `work`, and cancels it as soon as the client closes the connection.

@@ -28,6 +28,8 @@ class Endpoints:
         await self._routes.wait_pushed(context.accept_deadline())
         models = list(self._models(context).values())
         document = {
+            # OpenAI's name for a list; the other fields are those of the Messages API.
+            "object": "list",
             "data": models,
             "has_more": False,
             "first_id": models[0]["id"] if models else None,
@@ -105,6 +107,10 @@ def _model(route: frontend.Route) -> dict[str, Any]:
     window = model.context_window_tokens or None
     return {
         "type": "model",
+        # For clients of OpenAI's API, which reads these fields instead.
+        "object": "model",
+        "created": 0,
+        "owned_by": "anyclaude",
         "id": model.id,
         "display_name": model.display_name or model.id,
         "description": f"Answered by anyclaude in mode {route.mode}.",

@@ -65,7 +65,8 @@ class MessageResponse:
         while not self._machine.ended:
             for event in await self._next(None) or ():
                 message.add(event)
-        await self._context.response.send_json(200, message.message())
+        whole = self._context.shape.whole(message.message())
+        await self._context.response.send_json(200, whole)
 
     async def send_stream(self, accept_deadline: float) -> None:
         """Sends the events of a Message as they come.
@@ -75,7 +76,8 @@ class MessageResponse:
         """
         events = await self._accepted(accept_deadline)
         ping_interval_seconds = self._context.settings.ping_interval_seconds
-        stream = EventStream(self._context.response, ping_interval_seconds)
+        encode = self._context.shape.encoder()
+        stream = EventStream(self._context.response, ping_interval_seconds, encode)
         await stream.start()
         try:
             await self._send_events(stream, events)

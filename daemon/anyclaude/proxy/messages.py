@@ -3,8 +3,10 @@
 from typing import Any, Final
 
 import structlog
+from pydantic_core import to_json
 
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
+from anyclaude.messages.chat_request import messages_body
 from anyclaude.messages.context_edits import asks_for_edits
 from anyclaude.messages.errors import ApiError, overloaded
 from anyclaude.messages.events import new_message_id
@@ -15,6 +17,7 @@ from anyclaude.messages.requests import (
     MessagesRequest,
     parse_count_tokens_request,
     parse_messages_request,
+    read_json,
 )
 from anyclaude.messages.websearch import (
     Search,
@@ -30,6 +33,7 @@ from anyclaude.proxy.message_response import MessageResponse
 from anyclaude.proxy.response import EventStream
 from anyclaude.proxy.routes import RouteTable
 from anyclaude.proxy.search import SearchClient, SearchError
+from anyclaude.proxy.shapes import ChatShape
 from anyclaude.proxy.submission import Submissions
 from anyclaude.proxy.workers import Workers
 from anyclaude.worker.v1 import worker_pb2 as worker
@@ -66,6 +70,17 @@ class MessagesEndpoint:
         """Responds to a Messages request."""
         with self._admission.slot():
             body = await context.body.read()
+            await context.while_connected(self._create(context, body))
+
+    async def complete_chat(self, context: RequestContext) -> None:
+        """Responds to a chat completion, which is a Messages request in OpenAI's shape."""
+        context.shape = ChatShape()
+        with self._admission.slot():
+            document = read_json(await context.body.read())
+            body = to_json(messages_body(document))
+            options = document.get("stream_options")
+            tells_usage = isinstance(options, dict) and bool(options.get("include_usage"))
+            context.shape = ChatShape(tells_usage=tells_usage)
             await context.while_connected(self._create(context, body))
 
     async def count_tokens(self, context: RequestContext) -> None:
@@ -113,7 +128,8 @@ class MessagesEndpoint:
         if not request.stream:
             await context.response.send_json(200, message)
             return
-        stream = EventStream(context.response, context.settings.ping_interval_seconds)
+        encode = context.shape.encoder()
+        stream = EventStream(context.response, context.settings.ping_interval_seconds, encode)
         await stream.start()
         await stream.send(list(stream_events(message)))
         await stream.end()

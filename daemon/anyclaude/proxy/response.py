@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from pydantic_core import to_json
@@ -80,8 +81,14 @@ class EventStream:
     """A response of named events. Each write waits until the connection accepts it, so a slow
     client slows the worker down instead of filling memory."""
 
-    def __init__(self, response: Response, ping_interval_seconds: float) -> None:
+    def __init__(
+        self,
+        response: Response,
+        ping_interval_seconds: float,
+        encode: Callable[[Event], bytes],
+    ) -> None:
         self._response = response
+        self._encode = encode
         self._ping_interval_seconds = ping_interval_seconds
         self._last_sent = 0.0
 
@@ -93,7 +100,7 @@ class EventStream:
 
     async def send(self, events: list[Event]) -> None:
         if events:
-            await self._response.write(b"".join(map(encode, events)))
+            await self._response.write(b"".join(map(self._encode, events)))
             self._last_sent = asyncio.get_running_loop().time()
 
     async def ping(self) -> None:

@@ -6,6 +6,7 @@ A block is an image, or the text that `anyclaude.messages.readable` gives it.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from anyclaude.messages.chat_images import image_part
 from anyclaude.messages.readable import block_text, join
 from anyclaude.messages.requests import inner_blocks
 
@@ -52,7 +53,7 @@ def as_parts(content: Content) -> list[dict[str, Any]]:
 
 
 def _parts(block: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
-    if block.get("type") == "image" and (part := _image(block)) is not None:
+    if block.get("type") == "image" and (part := image_part(block)) is not None:
         return [part]
     text = block_text(block, where)
     return [_text(text)] if text else []
@@ -60,15 +61,3 @@ def _parts(block: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
 
 def _text(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
-
-
-def _image(block: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The image as a part; None if it is not in the request."""
-    source = block.get("source")
-    source = source if isinstance(source, Mapping) else {}
-    data, url = source.get("data"), source.get("url")
-    if source.get("type") == "base64" and isinstance(data, str):
-        url = f"data:{source.get('media_type', 'image/png')};base64,{data}"
-    elif source.get("type") != "url":
-        return None
-    return {"type": "image_url", "image_url": {"url": url}} if isinstance(url, str) else None
