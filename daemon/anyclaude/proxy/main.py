@@ -66,7 +66,13 @@ class _Frontend:
         routes = RouteTable()
         workers = Workers(self.drained)
         self.workers = workers
-        submissions = Submissions(workers, routes, self.drained, server.worker_restart_wait_seconds)
+        submissions = Submissions(
+            workers,
+            routes,
+            self.drained,
+            wait_seconds=server.worker_restart_wait_seconds,
+            max_answer_tokens=server.continued_answer_tokens,
+        )
         self.records = RecordFeed(birth.settings.log.max_records)
         self.service = FrontendService(routes, workers, self.records)
         admission = Admission(server.max_requests)

@@ -2,7 +2,7 @@
 
 Nothing is sent before the worker has accepted or refused the request, or the wait for that is over:
 until then an error is an HTTP status. Afterwards it is an `error` event, and nothing follows it.
-A worker that dies before any content was sent makes the generation start again.
+If its worker dies, the next one continues the answer (`submission`).
 """
 
 import asyncio
@@ -24,6 +24,8 @@ from anyclaude.worker.v1 import worker_pb2 as worker
 log = structlog.get_logger("anyclaude.proxy.message_response")
 
 CACHE_READ_HEADER: Final = "x-anyclaude-cache-read"
+# How many workers died while they worked on an answer that is not streamed.
+DEATHS_HEADER: Final = "x-anyclaude-worker-deaths"
 
 
 class MessageResponse:
@@ -41,8 +43,8 @@ class MessageResponse:
         self._message_id = message_id
         self._request = request
         self._machine = self._new_machine()
-        self._attempt = submission.attempt
-        # Whether the stream has its message_start, which a second attempt must not repeat.
+        self._beginnings = submission.beginnings
+        # Whether the stream has its message_start; an answer that begins anew must not repeat it.
         self._is_started = False
         # Raised once the events before it are sent.
         self._grammar_error: ApiError | None = None
@@ -65,6 +67,8 @@ class MessageResponse:
         while not self._machine.ended:
             for event in await self._next(None) or ():
                 message.add(event)
+        if self._submission.deaths:
+            self._context.response.headers[DEATHS_HEADER] = str(self._submission.deaths)
         whole = self._context.shape.whole(message.message())
         await self._context.response.send_json(200, whole)
 
@@ -128,8 +132,8 @@ class MessageResponse:
         if self._grammar_error is not None:
             raise self._grammar_error
         received = await self._submission.next(timeout)
-        if self._attempt != self._submission.attempt:
-            self._attempt = self._submission.attempt
+        if self._beginnings != self._submission.beginnings:
+            self._beginnings = self._submission.beginnings
             self._machine = self._new_machine()
         if not received:
             return None
@@ -152,7 +156,6 @@ class MessageResponse:
         match event.WhichOneof("event"):
             case "block_delta" | "block_start":
                 record.set_first_content()
-                self._submission.begin_answer()
             case "started":
                 record.set_started(event.started)
                 cache_read = str(event.started.usage.cache_read_tokens)

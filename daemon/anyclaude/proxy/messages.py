@@ -167,10 +167,14 @@ class MessagesEndpoint:
             if not route.relayed and (ignored := not_served(request)):
                 context.response.headers[NOT_SERVED_HEADER] = _header_text(ignored)
             response = MessageResponse(context, submission, call.message_id, request)
-            if request.stream:
-                await response.send_stream(deadline)
-            else:
-                await response.send_whole()
+            try:
+                if request.stream:
+                    await response.send_stream(deadline)
+                else:
+                    await response.send_whole()
+            finally:
+                replayed = submission.answer.replayed_tokens
+                context.record.set_deaths(submission.deaths, replayed)
 
     async def _count_tokens(
         self, context: RequestContext, request: CountTokensRequest, body: bytes

@@ -70,6 +70,10 @@ class RecordBuilder:
         self._record.outcome = frontend.OUTCOME_FAILED
         self._record.error_type = error_type
 
+    def set_deaths(self, worker_deaths: int, replayed_tokens: int) -> None:
+        self._record.worker_deaths = worker_deaths
+        self._record.replayed_tokens = replayed_tokens
+
     def set_client_gone(self) -> None:
         # A refused request counts as failed even if its client did not wait for the response.
         if not self._record.outcome:
@@ -179,6 +183,9 @@ def _fields(record: frontend.RequestRecord) -> dict[str, Any]:
         fields["ttft_seconds"] = record.time_to_first_token.ToNanoseconds() / 1e9
     if record.HasField("usage"):
         fields |= _usage_fields(record)
+    if record.worker_deaths:
+        fields["worker_deaths"] = record.worker_deaths
+        fields["replayed_tokens"] = record.replayed_tokens
     if record.route_reason:
         fields["route_reason"] = record.route_reason
     if record.error_type:

@@ -1,23 +1,27 @@
-"""A request at a worker, submitted again if the worker dies before any of the answer was sent.
+"""A request at a worker, submitted again to the next worker if this one dies.
 
 The daemon starts a dead worker again within seconds. Until then a client that streams gets pings,
-and a client that waits for a whole answer waits on; neither notices more than a delay.
+and a client that waits for a whole answer waits on; neither notices more than a delay. The next
+worker continues the answer behind what was received of it (`answer_so_far`). An answer of a relay
+cannot be continued, so it begins anew if the client has none of it, and fails otherwise.
 
 A request may be what killed the worker, for example by its need of memory. So requests that are
-submitted again run one at a time until their answers begin: the one that runs when the worker dies
-again is not tried a third time, and its client is told so. The same body is refused for a while.
+submitted again run one at a time until they are clearly further than before: the one that runs when
+the worker dies again is not tried a third time, and its client is told so. The same body is refused
+for a while. A request that did get further was hardly the cause, but it is not tried for ever.
 """
 
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final
+from typing import Final, NoReturn
 
 import structlog
 
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.messages.errors import ApiError
+from anyclaude.proxy.answer_so_far import AnswerSoFar
 from anyclaude.proxy.failures import WorkerGoneError, restarting
 from anyclaude.proxy.generation import Generation
 from anyclaude.proxy.routes import RouteTable
@@ -26,14 +30,17 @@ from anyclaude.worker.v1 import worker_pb2 as worker
 
 log = structlog.get_logger("anyclaude.proxy.submission")
 
-_MAX_ATTEMPTS: Final = 2
+# After so many deaths in a row without progress a request is refused.
+_MAX_DEATHS_WITHOUT_PROGRESS: Final = 2
+# So many deaths refuse it in any case. The daemon gives a worker up after more than these.
+_MAX_DEATHS: Final = 4
 # How long a body that ended the worker twice is refused, and how many such bodies are remembered.
 _REFUSED_SECONDS: Final = 600.0
 _MAX_REFUSED: Final = 64
 
 
 class Submission:
-    """One request at the worker of its mode, through a death of that worker."""
+    """One request at the worker of its mode, through deaths of that worker."""
 
     def __init__(
         self,
@@ -43,8 +50,11 @@ class Submission:
         *,
         may_wait: bool,
     ) -> None:
-        # How often a worker got the request; its events begin anew with each attempt.
-        self.attempt = 0
+        self.answer = AnswerSoFar(owner.max_answer_tokens)
+        # How often the answer began anew because nothing of it could be continued.
+        self.beginnings = 1
+        self.deaths = 0
+        self._deaths_without_progress = 0
         self._owner = owner
         self._stack = stack
         self._call = call
@@ -55,29 +65,68 @@ class Submission:
         self._is_committed = False
 
     def commit(self) -> None:
-        """Part of the answer is sent: from now on a death of the worker ends the request."""
+        """Part of the answer is sent: from now on it can be continued, but not begin anew."""
         self._is_committed = True
 
-    def begin_answer(self) -> None:
-        """The answer began, so the next request that is submitted again has its turn."""
-        self._owner.release(self)
-
     async def next(self, timeout: float | None) -> list[worker.GenerateResponse]:
-        """As `Generation.next`; returns nothing also when the request was submitted again."""
+        """Events that are new to the client; none when `timeout` seconds pass first.
+
+        Raises:
+            ApiError: as `Generation.next`; no other worker can answer the request.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout is None else loop.time() + timeout
+        while True:
+            left = None if deadline is None else max(0.0, deadline - loop.time())
+            received = self.answer.receive(await self._receive(left))
+            if self.answer.has_progressed:
+                self._owner.release(self)
+            if received or (deadline is not None and loop.time() >= deadline):
+                return received
+
+    async def _receive(self, timeout: float | None) -> list[worker.GenerateResponse]:
         if self._again is None:
             assert self._generation is not None
             try:
                 return await self._generation.next(timeout)
-            except WorkerGoneError:
-                if self._is_committed or not self._may_wait:
-                    raise
-                self._owner.check_attempts(self._call, self.attempt)
+            except WorkerGoneError as error:
+                self._note_death(error)
                 self._again = asyncio.ensure_future(self._submit_again())
         await asyncio.wait({self._again}, timeout=timeout)
         if self._again.done():
             again, self._again = self._again, None
             again.result()
         return []
+
+    def _note_death(self, error: WorkerGoneError) -> None:
+        """Decides how the request goes on after its worker died.
+
+        Raises:
+            ApiError: it does not.
+        """
+        self.deaths += 1
+        if self.answer.has_progressed:
+            self._deaths_without_progress = 0
+        self._deaths_without_progress += 1
+        self._check_wait(error)
+        if (
+            self._deaths_without_progress >= _MAX_DEATHS_WITHOUT_PROGRESS
+            or self.deaths >= _MAX_DEATHS
+        ):
+            self._owner.refuse(self._call)
+        if self.answer.can_continue:
+            self.answer.continue_at_next_worker()
+        elif self._is_committed:
+            raise error
+        else:
+            self.answer = AnswerSoFar(self._owner.max_answer_tokens)
+            self.beginnings += 1
+        self._call.generated_token_ids[:] = self.answer.tokens
+
+    def _check_wait(self, error: WorkerGoneError) -> None:
+        """Raises the error if the request does not wait for the next worker."""
+        if not (self._may_wait or self._is_committed) or not self._owner.wait_seconds:
+            raise error
 
     async def start(self, route: frontend.Route) -> None:
         """Submits the request for the first time.
@@ -87,19 +136,21 @@ class Submission:
         """
         try:
             await self._submit(route)
-        except WorkerGoneError:
-            if not self._may_wait:
-                raise
+        except WorkerGoneError as error:
+            self._check_wait(error)
             self._again = asyncio.ensure_future(self._submit_again())
 
     async def _submit(self, route: frontend.Route) -> None:
         self._route = route
         generation = self._owner.workers.generate(route, self._call)
         self._generation = await self._stack.enter_async_context(generation)
-        self.attempt += 1
 
     async def _submit_again(self) -> None:
-        log.warning("request waits for the next worker", request_id=self._call.request_id)
+        log.warning(
+            "request waits for the next worker",
+            request_id=self._call.request_id,
+            generated_tokens=self.answer.replayed_tokens,
+        )
         await self._owner.acquire(self)
         deadline = asyncio.get_running_loop().time() + self._owner.wait_seconds
         while True:
@@ -126,20 +177,23 @@ class Submissions:
         routes: RouteTable,
         stopping: asyncio.Event,
         wait_seconds: float,
+        max_answer_tokens: int,
     ) -> None:
         """
         Args:
             stopping: set when running calls must end now.
             wait_seconds: how long a request waits for the next worker; 0: not at all.
+            max_answer_tokens: a longer answer is not continued by the next worker.
         """
         self.workers = workers
         self.wait_seconds = wait_seconds
+        self.max_answer_tokens = max_answer_tokens
         self._routes = routes
         self._stopping = stopping
-        # Held by the one request that was submitted again and whose answer has not begun.
+        # Held by the one request that was submitted again and has not progressed yet.
         self._turn = asyncio.Lock()
         self._turn_of: Submission | None = None
-        # Digests of the bodies that ended a worker twice, and until when they are refused.
+        # Digests of the bodies that ended workers, and until when they are refused.
         self._refused: dict[bytes, float] = {}
 
     @asynccontextmanager
@@ -149,15 +203,15 @@ class Submissions:
         """Submits a request, and cancels it at the end if it still runs.
 
         Args:
-            may_wait: whether it waits for the next worker if this one dies.
+            may_wait: whether it waits for the next worker if this one dies before any of the answer
+                is sent.
 
         Raises:
             ApiError: the worker is gone, the request is larger than a message may be, or it ended
-                a worker twice.
+                its workers.
         """
         self._check(call)
         async with AsyncExitStack() as stack:
-            may_wait = may_wait and self.wait_seconds > 0
             submission = Submission(self, stack, call, may_wait=may_wait)
             try:
                 await submission.start(route)
@@ -165,20 +219,18 @@ class Submissions:
             finally:
                 await submission.close()
 
-    def check_attempts(self, call: worker.GenerateRequest, attempts: int) -> None:
-        """Called when a request's worker died.
+    def refuse(self, call: worker.GenerateRequest) -> NoReturn:
+        """Refuses a request that ended its workers, and remembers its body.
 
         Raises:
-            ApiError: it was submitted too often.
+            ApiError: always.
         """
-        if attempts < _MAX_ATTEMPTS:
-            return
         while len(self._refused) >= _MAX_REFUSED:
             del self._refused[next(iter(self._refused))]
         now = asyncio.get_running_loop().time()
         self._refused[_digest(call)] = now + _REFUSED_SECONDS
-        log.error("request ended the worker twice", request_id=call.request_id)
-        raise _ended_worker_twice()
+        log.error("request ended its workers", request_id=call.request_id)
+        raise _ended_workers()
 
     async def next_route(self, dead: frontend.Route, deadline: float) -> frontend.Route:
         """The route to the next worker of the same mode.
@@ -199,7 +251,7 @@ class Submissions:
             await asyncio.gather(ready, stopping, return_exceptions=True)
 
     async def acquire(self, submission: Submission) -> None:
-        """Waits until no other request that was submitted again is without an answer."""
+        """Waits until every other request that was submitted again has progressed."""
         await self._turn.acquire()
         self._turn_of = submission
 
@@ -212,7 +264,7 @@ class Submissions:
     def _check(self, call: worker.GenerateRequest) -> None:
         if self._refused and (until := self._refused.get(_digest(call))) is not None:
             if asyncio.get_running_loop().time() < until:
-                raise _ended_worker_twice()
+                raise _ended_workers()
             del self._refused[_digest(call)]
 
 
@@ -220,10 +272,10 @@ def _digest(call: worker.GenerateRequest) -> bytes:
     return hashlib.sha256(call.body_json).digest()
 
 
-def _ended_worker_twice() -> ApiError:
+def _ended_workers() -> ApiError:
     return ApiError(
         500,
-        "The model worker died twice while it worked on this request, which is therefore not tried "
+        "The model worker died more than once while it worked on this request, which is not tried "
         f"again for {_REFUSED_SECONDS / 60:.0f} minutes. `anyclaudectl worker list` shows why it "
         "died. If memory is short, use a smaller model or compact the conversation.",
         should_retry=False,

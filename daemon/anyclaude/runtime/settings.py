@@ -47,9 +47,11 @@ class ServerSettings(_Section):
     ping_interval_seconds: float = Field(5.0, gt=0, le=10)
     # How long the HTTP status waits for the worker to accept or refuse the request.
     accept_wait_seconds: float = Field(3.0, ge=0, le=60)
-    # How long a request of which nothing is answered yet waits for the next worker if its worker
-    # dies; 0: it ends in an error at once.
+    # How long a request waits for the next worker if its worker dies; 0: it ends in an error at
+    # once.
     worker_restart_wait_seconds: float = Field(120.0, ge=0, le=3600)
+    # The longest answer that the next worker continues; each token takes 4 bytes until its end.
+    continued_answer_tokens: int = Field(131_072, ge=0)
     # Requests in progress at a time; further ones get 529.
     max_requests: int = Field(64, ge=1)
     drain_timeout_seconds: float = Field(10.0, ge=0, le=300)

@@ -97,6 +97,16 @@ class Metrics:
         self._generated = Counter(
             "anyclaude_generation_tokens", "Tokens generated.", registry=registry
         )
+        self._continued = Counter(
+            "anyclaude_requests_continued",
+            "Requests that were answered although a worker died while it worked on them.",
+            registry=registry,
+        )
+        self._replayed = Counter(
+            "anyclaude_replayed_tokens",
+            "Generated tokens that were given to the next worker, which continued the answer.",
+            registry=registry,
+        )
         self._dropped = Counter(
             "anyclaude_records_dropped",
             "Request records lost before they were counted.",
@@ -117,6 +127,9 @@ class Metrics:
         self._reused.inc(usage.cache_read_tokens)
         self._computed.inc(usage.input_tokens + usage.cache_creation_tokens)
         self._generated.inc(usage.output_tokens)
+        is_complete = record.outcome == frontend_pb2.OUTCOME_COMPLETED
+        self._continued.inc(is_complete and record.worker_deaths > 0)
+        self._replayed.inc(record.replayed_tokens)
 
     def drop(self, records: int) -> None:
         self._dropped.inc(records)

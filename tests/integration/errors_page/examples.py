@@ -145,12 +145,13 @@ def _breaker(stage: Stage) -> str:
 
 
 def _killed(stage: Stage) -> str:
-    with stage.streaming() as answer:
+    stage.answering(STREAM, chunk(content="The answer"), Hang())
+    with stage.streaming("lmstudio") as answer:
         lines = answer.iter_text()
         seen = ""
         while "content_block_delta" not in seen:
             seen += next(lines)
-        killed = stage.kill_worker()
+        killed = stage.kill_worker("relay")
         seen += "".join(lines)
         shown = stage.show(_whole(answer, seen))
     stage.recovered(killed)
@@ -159,7 +160,8 @@ def _killed(stage: Stage) -> str:
 
 def _killed_twice(stage: Stage) -> str:
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(stage.post, max_tokens=100_000)
+        # A prompt that takes a while, so that the worker dies before it gets any further.
+        answer = pool.submit(stage.post, system="the quick brown fox " * 800)
         first = stage.kill_at_work()
         second = stage.kill_at_work(other_than=first.pid)
         shown = answer.result()
@@ -480,16 +482,16 @@ _WITHIN = Chapter(
     "In the middle of an answer",
     (
         Example(
-            "The local worker died",
-            "The MLX worker was killed, or ran out of memory.",
-            "Claude Code sends the request again. The worker is restarted automatically and reads "
-            "its caches from disk.",
+            "A worker died",
+            "The relay was killed within an answer. An answer of the local model goes on at the "
+            "next worker instead, unless it is longer than `server.continued_answer_tokens`.",
+            "Claude Code sends the request again. The worker is restarted automatically.",
             _killed,
         ),
         Example(
-            "The local worker died twice with the same request",
-            "A request of which nothing is answered yet waits for the next worker and is submitted "
-            "again. If that worker dies as well, the request may be the cause.",
+            "The local worker died again with the same request",
+            "A request whose worker died goes on at the next one. If that worker dies as well "
+            "before it gets further, the request may be the cause.",
             "See why it died (`anyclaudectl worker list`). If memory is short, use a smaller model "
             "or compact the conversation.",
             _killed_twice,

@@ -174,9 +174,9 @@ class Stage:
                 stack.enter_context(self.streaming())
             yield
 
-    def kill_worker(self) -> control_pb2.Worker:
-        """Kills the MLX worker, and returns what it was."""
-        worker = self.service.worker("mlx")
+    def kill_worker(self, name: str = "mlx") -> control_pb2.Worker:
+        """Kills a worker, and returns what it was."""
+        worker = self.service.worker(name)
         # A worker that does not run has the pid 0, which means our own process group.
         assert worker.pid
         os.kill(worker.pid, signal.SIGKILL)
@@ -197,7 +197,7 @@ class Stage:
         The status may call a killed worker ready until the daemon learns of its end.
         """
         ready = control_pb2.WORKER_STATE_READY
-        self.service.wait_worker(ready, generation=killed.generation + 1)
+        self.service.wait_worker(ready, killed.name, killed.generation + 1)
         self.service.ready()
 
     def show(self, answer: httpx.Response) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -22,23 +22,33 @@ from tests.waiting import PATIENCE_SECONDS, until
 pytestmark = pytest.mark.anyio
 
 MODE = "mlx-lm"
+# The longest answer that is continued.
+MAX_TOKENS = 100
 # Whether the worker of that generation answers the request; otherwise it dies with it.
 Answers = Callable[[int, worker.GenerateRequest], bool]
+# What a worker of that generation sends before it dies.
+Begins = Callable[[int], list[worker.GenerateResponse]]
 
 
 class Stage:
     """Workers that die with a request, each replaced by the next generation."""
 
-    def __init__(self, folder: Path, answers: Answers, *, is_replaced: bool = True) -> None:
+    def __init__(
+        self, folder: Path, answers: Answers, begins: Begins, *, is_replaced: bool = True
+    ) -> None:
         self.folder = folder
         self.routes = RouteTable()
         self.stopping = asyncio.Event()
         self.workers = Workers(self.stopping)
-        self.submissions = Submissions(self.workers, self.routes, self.stopping, PATIENCE_SECONDS)
+        self.submissions = Submissions(
+            self.workers, self.routes, self.stopping, PATIENCE_SECONDS, MAX_TOKENS
+        )
         self.generation = 0
-        # The requests of each generation, in order.
+        # The requests of each generation, in order, and the tokens that each was given.
         self.seen: list[tuple[int, bytes]] = []
+        self.given: list[list[int]] = []
         self._answers = answers
+        self._begins = begins
         self._is_replaced = is_replaced
         self._server: StreamServer | None = None
 
@@ -57,10 +67,12 @@ class Stage:
     async def _handle(self, request: worker.GenerateRequest, emit: Emit) -> None:
         generation = self.generation
         self.seen.append((generation, request.body_json))
+        self.given.append(list(request.generated_token_ids))
         await emit([say.started()])
         if self._answers(generation, request):
             await emit([say.text_start(0), say.delta(0, text="all of it"), say.finished()])
         else:
+            await emit(self._begins(generation))
             asyncio.get_running_loop().create_task(self._die())
             await asyncio.Event().wait()
 
@@ -94,29 +106,32 @@ class Stage:
 
 
 async def read(submission: Submission) -> list[str]:
-    """The kinds of the last attempt's events, to the end of the answer."""
+    """The kinds of the events that a client gets, to the end of the answer."""
     kinds: list[str] = []
-    attempt = 0
     while "finished" not in kinds:
-        events = await submission.next(None)
-        if submission.attempt != attempt:
-            attempt, kinds = submission.attempt, []
-        kinds += [str(event.WhichOneof("event")) for event in events]
-        if "block_start" in kinds:
-            submission.begin_answer()
+        kinds += [str(event.WhichOneof("event")) for event in await submission.next(None)]
     return kinds
 
 
 @asynccontextmanager
-async def staged(answers: Answers, *, is_replaced: bool = True) -> AsyncIterator[Stage]:
+async def staged(
+    answers: Answers, begins: Begins = lambda _: [], *, is_replaced: bool = True
+) -> AsyncIterator[Stage]:
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        stage = Stage(Path(folder), answers, is_replaced=is_replaced)
+        stage = Stage(Path(folder), answers, begins, is_replaced=is_replaced)
         await stage.begin()
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 yield stage
         finally:
             await stage.close()
+
+
+def begun(token_ids: Sequence[int]) -> list[worker.GenerateResponse]:
+    """The beginning of the answer of `Stage`, with its tokens."""
+    start, piece = say.text_start(0), say.delta(0, text="all")
+    start.token_ids.extend(token_ids)
+    return [start, piece]
 
 
 async def test_the_next_worker_answers() -> None:
@@ -136,18 +151,65 @@ async def test_a_worker_that_is_gone_already_is_waited_for() -> None:
         call = worker.GenerateRequest(body_json=b"it")
         async with stage.submissions.submit(old, call, may_wait=True) as submission:
             assert (await read(submission))[-1] == "finished"
-        assert submission.attempt == 1
+        assert submission.deaths == 0
 
 
-async def test_a_committed_answer_is_not_begun_again() -> None:
-    """Once part of the answer was sent, the death of the worker ends the request."""
-    async with staged(lambda *_: False) as stage:
+async def test_the_next_worker_continues_the_answer() -> None:
+    """The next worker is given the tokens; what it repeats does not reach the client again."""
+    async with staged(lambda generation, _: generation > 1, lambda _: begun([7, 8])) as stage:
+        call = worker.GenerateRequest(body_json=b"it")
+        async with stage.submissions.submit(stage.route, call, may_wait=True) as submission:
+            text = ""
+            while not text.endswith("it"):
+                for event in await submission.next(None):
+                    text += event.block_delta.text
+                    submission.commit()
+
+    assert text == "all of it"
+    assert stage.given == [[], [7, 8]]
+
+
+@pytest.mark.parametrize("is_sent", [True, False])
+async def test_an_answer_without_tokens_begins_anew_if_it_was_not_sent(is_sent: bool) -> None:
+    """A relay's answer cannot be continued: it fails once the client has a part of it."""
+    async with staged(lambda generation, _: generation > 1, lambda _: begun([])) as stage:
+        call = worker.GenerateRequest(body_json=b"it")
+        async with stage.submissions.submit(stage.route, call, may_wait=True) as submission:
+            while not await submission.next(None) or not submission.answer.has_progressed:
+                pass
+            if is_sent:
+                submission.commit()
+                with pytest.raises(WorkerGoneError):
+                    await read(submission)
+            else:
+                assert (await read(submission))[-3:] == ["block_start", "block_delta", "finished"]
+                assert submission.beginnings == 2
+        assert stage.given == [[]] * (1 if is_sent else 2)
+
+
+async def test_an_answer_that_is_too_long_to_keep_is_not_continued() -> None:
+    """Over the limit its tokens are not kept, so the death of its worker ends the stream."""
+    long = lambda _: begun(range(MAX_TOKENS + 1))  # noqa: E731
+    async with staged(lambda *_: False, long) as stage:
         call = worker.GenerateRequest(body_json=b"it")
         async with stage.submissions.submit(stage.route, call, may_wait=True) as submission:
             submission.commit()
             with pytest.raises(WorkerGoneError):
                 await read(submission)
-        assert len(stage.seen) == 1
+
+
+async def test_a_request_that_gets_further_is_tried_more_often() -> None:
+    """Deaths after clear progress do not count as the request's fault, up to a limit."""
+
+    def further(generation: int) -> list[worker.GenerateResponse]:
+        start, piece = begun(range(33))
+        return [start, piece] if generation == 1 else [start]
+
+    async with staged(lambda *_: False, further) as stage:
+        with pytest.raises(ApiError, match="more than once"):
+            await stage.answer(b"it")
+
+    assert [len(tokens) for tokens in stage.given] == [0, 33, 66, 99]
 
 
 async def test_mode_auto_does_not_wait() -> None:
@@ -171,7 +233,7 @@ async def test_a_request_that_ends_its_worker_is_refused_and_others_live() -> No
         assert (killed[0].status, killed[0].should_retry) == (500, False)
         assert [kinds[-1] for kinds in killed[1:] if isinstance(kinds, list)] == ["finished"] * 3
         assert [body for _, body in stage.seen].count(b"killer") == 2
-        with pytest.raises(ApiError, match="died twice"):
+        with pytest.raises(ApiError, match="more than once"):
             await stage.answer(b"killer")
         assert (await stage.answer(b"c"))[-1] == "finished"
 

@@ -9,7 +9,10 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any
+
+import numpy as np
 
 from anyclaude.messages.diagnostics import asks_for_diagnostics
 from anyclaude.messages.errors import invalid_request, prompt_too_long
@@ -18,7 +21,7 @@ from anyclaude.messages.requests import MessagesRequest, Tool, parse_messages_re
 from anyclaude.messages.websearch import only_searches
 from anyclaude.messages.windows import window_problem
 from anyclaude.mlx.adapter import TokenizerWrapper, opens_thinking
-from anyclaude.mlx.decode import BlockStream, ThinkingBudget, make_sampler
+from anyclaude.mlx.decode import BlockStream, ThinkingBudget, make_sampler, seeded, tool_use_ids
 from anyclaude.mlx.decode.constraint import AnswerGrammar, ConstraintCompiler
 from anyclaude.mlx.decode.loops import LoopLimits
 from anyclaude.mlx.decode.repairs import RepairCounts
@@ -102,15 +105,17 @@ class JobMaker:
         sampler = self._sampler(body, grammar, budget)
         retries = failed_turns(body) < self._answers.unreadable_turns
         facts = _facts(request, body, prompt)
+        generated = token_array(request.generated_token_ids)
         job = Job(
             request_id=request.request_id,
             lineage=_lineage(request.identity, prompt),
-            token_ids=prompt.token_ids,
+            token_ids=np.concatenate((prompt.token_ids, generated)),
+            generated_tokens=len(generated),
             marks=prompt.cut_points,
             stable_tokens=prompt.stable_tokens,
             max_tokens=max_tokens,
             window_limited=body.max_tokens > left,
-            sampler=sampler,
+            sampler=seeded(sampler, _seed(request.message_id), len(generated)),
             new_blocks=lambda: BlockStream(
                 self._decode_tokenizer,
                 _client_tools(body),
@@ -123,6 +128,7 @@ class JobMaker:
                 loops=self._loops,
                 retries=retries,
                 repairs=self.repairs,
+                new_id=tool_use_ids(request.message_id),
             ),
             emit=emit,
             keep=request.identity.request_class != pb.REQUEST_CLASS_UTILITY,
@@ -149,6 +155,7 @@ class JobMaker:
             job,
             request_id=f"ahead_{job.request_id}",
             token_ids=prompt.token_ids,
+            generated_tokens=0,
             marks=prompt.cut_points,
             stable_tokens=prompt.stable_tokens,
             max_tokens=0,
@@ -224,6 +231,10 @@ def failed_turns(body: MessagesRequest) -> int:
             break
         count += 1
     return count
+
+
+def _seed(message_id: str) -> int:
+    return int.from_bytes(sha256(message_id.encode()).digest()[:8])
 
 
 def _client_tools(body: MessagesRequest) -> list[Tool]:

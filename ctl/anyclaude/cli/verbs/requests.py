@@ -59,5 +59,14 @@ def _row(record: "RequestRecord") -> Row:
         format_seconds(record.duration.ToTimedelta().total_seconds()),
         word_of(record, "reuse_cause") if record.reuse_cause else "-",
         record.request_id,
-        Cell(record.error_message or outcome, Tone.BAD if outcome == "failed" else Tone.PLAIN),
+        Cell(_outcome(record), Tone.BAD if outcome == "failed" else Tone.PLAIN),
     )
+
+
+def _outcome(record: "RequestRecord") -> str:
+    """The error, or how it ended and what it survived."""
+    if record.error_message or not record.worker_deaths:
+        return record.error_message or word_of(record, "outcome")
+    deaths = "a worker's death" if record.worker_deaths == 1 else f"{record.worker_deaths} deaths"
+    replayed = f"{record.replayed_tokens} tokens replayed" if record.replayed_tokens else "anew"
+    return f"{word_of(record, 'outcome')}, survived {deaths} ({replayed})"

@@ -171,21 +171,23 @@ class Identity(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., agent_id: _Optional[str] = ..., parent_agent_id: _Optional[str] = ..., request_class: _Optional[_Union[RequestClass, str]] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("request_id", "body_json", "identity", "mode", "message_id")
+    __slots__ = ("request_id", "body_json", "identity", "mode", "message_id", "generated_token_ids")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     BODY_JSON_FIELD_NUMBER: _ClassVar[int]
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATED_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     body_json: bytes
     identity: Identity
     mode: str
     message_id: str
-    def __init__(self, request_id: _Optional[str] = ..., body_json: _Optional[bytes] = ..., identity: _Optional[_Union[Identity, _Mapping]] = ..., mode: _Optional[str] = ..., message_id: _Optional[str] = ...) -> None: ...
+    generated_token_ids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, request_id: _Optional[str] = ..., body_json: _Optional[bytes] = ..., identity: _Optional[_Union[Identity, _Mapping]] = ..., mode: _Optional[str] = ..., message_id: _Optional[str] = ..., generated_token_ids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
-    __slots__ = ("started", "progress", "block_start", "block_delta", "block_stop", "finished", "failed")
+    __slots__ = ("started", "progress", "block_start", "block_delta", "block_stop", "finished", "failed", "token_ids")
     STARTED_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     BLOCK_START_FIELD_NUMBER: _ClassVar[int]
@@ -193,6 +195,7 @@ class GenerateResponse(_message.Message):
     BLOCK_STOP_FIELD_NUMBER: _ClassVar[int]
     FINISHED_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     started: Started
     progress: Progress
     block_start: BlockStart
@@ -200,7 +203,8 @@ class GenerateResponse(_message.Message):
     block_stop: BlockStop
     finished: Finished
     failed: Failed
-    def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., block_start: _Optional[_Union[BlockStart, _Mapping]] = ..., block_delta: _Optional[_Union[BlockDelta, _Mapping]] = ..., block_stop: _Optional[_Union[BlockStop, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ...) -> None: ...
+    token_ids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., block_start: _Optional[_Union[BlockStart, _Mapping]] = ..., block_delta: _Optional[_Union[BlockDelta, _Mapping]] = ..., block_stop: _Optional[_Union[BlockStop, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., token_ids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Started(_message.Message):
     __slots__ = ("usage", "diagnostics")

@@ -5,7 +5,7 @@ text into thinking, text and calls, `calls` reads a complete call, `constraint` 
 that keep a call valid, and `notations` declares how each model family writes calls.
 """
 
-from anyclaude.mlx.decode.sampling import ThinkingBudget, make_sampler
-from anyclaude.mlx.decode.stream import BlockStream
+from anyclaude.mlx.decode.sampling import ThinkingBudget, make_sampler, seeded
+from anyclaude.mlx.decode.stream import BlockStream, tool_use_ids
 
-__all__ = ["BlockStream", "ThinkingBudget", "make_sampler"]
+__all__ = ["BlockStream", "ThinkingBudget", "make_sampler", "seeded", "tool_use_ids"]

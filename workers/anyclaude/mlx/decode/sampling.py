@@ -7,10 +7,13 @@ have seen the tokens before it yet.
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from itertools import count
+from typing import Any, Final
 
 import mlx.core as mx
 from anyclaude.mlx.adapter import Sampler, library_sampler
+
+_SEEDS: Final = 1 << 64
 
 
 def make_sampler(
@@ -35,6 +38,25 @@ def make_sampler(
     def sample(logprobs: mx.array) -> mx.array:
         # mlx-lm refuses a limit that is not below the size of the vocabulary.
         return (limited if top_k < logprobs.shape[-1] else nucleus)(logprobs)
+
+    return sample
+
+
+def seeded(inner: Sampler, seed: int, position: int) -> Sampler:
+    """A sampler whose choices depend on the seed and each token's position in the answer alone.
+
+    So other requests do not change an answer, and another process can continue it.
+
+    Args:
+        inner: uses MLX's global random state. It is called at most once for each token.
+        seed: of the answer.
+        position: of the first token that is sampled.
+    """
+    positions = count(position)
+
+    def sample(logprobs: mx.array) -> mx.array:
+        mx.random.seed((seed + next(positions)) % _SEEDS)
+        return inner(logprobs)
 
     return sample
 
@@ -82,6 +104,9 @@ class ThinkingBudget:
         """
         if self._unseen:
             self._unseen.popleft()
+        elif self._forced() not in (None, token_id):
+            # An earlier process sampled the token, which did not have to end the thinking there.
+            self._ending = None
         self._last.append(token_id)
         self._left -= thinking
         self._thinking = thinking

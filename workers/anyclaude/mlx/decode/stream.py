@@ -19,6 +19,8 @@ import re
 import secrets
 import string
 from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha256
+from itertools import count
 
 import structlog
 
@@ -67,6 +69,16 @@ def unreadable_name(tool: str | None) -> str:
 
 def new_tool_use_id() -> str:
     return "toolu_" + "".join(secrets.choice(_ID_CHARACTERS) for _ in range(24))
+
+
+def tool_use_ids(message_id: str) -> Callable[[], str]:
+    """Makes the ids of the calls in a message: the same ones if it is generated again."""
+    numbers = count()
+
+    def new_id() -> str:
+        return "toolu_" + sha256(f"{message_id} {next(numbers)}".encode()).hexdigest()[:24]
+
+    return new_id
 
 
 class BlockStream:

@@ -3,11 +3,15 @@
 A turn is a prefill chunk or a few decode steps; between turns the scheduler runs other requests,
 and closing the generator cancels this one. However a request ends, its cache is valid for the
 tokens in it, so what was computed is kept.
+
+An answer that an earlier worker began is replayed: its tokens are prefilled with the prompt, and
+pass through the same steps as new tokens. So whatever follows the answer (blocks, grammar, counts)
+is in the state that it had in that worker.
 """
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from functools import partial
 
 import structlog
@@ -15,6 +19,7 @@ import structlog
 from anyclaude.mlx.adapter import LanguageModel, decode, evaluate, prefill
 from anyclaude.mlx.engine.job import Job
 from anyclaude.mlx.kv.lineage import RESPONSE_TOKENS, Lease
+from anyclaude.mlx.kv.live import LiveCache
 from anyclaude.mlx.kv.store import KVStore
 from anyclaude.worker.v1 import worker_pb2 as pb
 
@@ -55,6 +60,8 @@ class Generation:
         self.usage = pb.Usage()
         self._lease: Lease | None = None
         self._timings = pb.Timings()
+        # Generated tokens that no response carried yet.
+        self._unsent: list[int] = []
         self._turns = self._run()
 
     def turn(self) -> bool:
@@ -113,7 +120,8 @@ class Generation:
         ids, live = self.job.token_ids, lease.live
         end = len(ids) - 1
         live.reserve(end - len(live) + RESPONSE_TOKENS)
-        for stop in _stops(self.job.marks, len(live), end) if live.needs_checkpoints else [end]:
+        marks = sorted((*self.job.marks, self.job.prompt_tokens - 1))
+        for stop in _stops(marks, len(live), end) if live.needs_checkpoints else [end]:
             while len(live) < stop:
                 chunk = ids[len(live) : min(stop, len(live) + self._chunk_tokens(len(live)))]
                 with self._timed(len(chunk)):
@@ -129,14 +137,11 @@ class Generation:
         blocks = job.new_blocks()
         self.decoding = True
         reason = pb.STOP_REASON_MAX_TOKENS
-        last = int(job.token_ids[-1])
-        tokens = decode(self._model, live.layers, last, job.max_tokens, job.sampler)
+        tokens = self._answer_tokens(live)
         try:
             for token in tokens:
                 if not self.usage.output_tokens:
-                    live.tokens.extend(job.token_ids[-1:])
                     self._timings.first_token.FromMilliseconds(_ms(time.monotonic() - job.created))
-                live.tokens.extend((token,))
                 self.usage.output_tokens += 1
                 if token in self._eos:
                     reason = pb.STOP_REASON_END_TURN
@@ -151,6 +156,7 @@ class Generation:
                         reason = pb.STOP_REASON_END_TURN
                     break
                 if self.usage.output_tokens % self._decode_steps == 0:
+                    self._emit_unsent()
                     yield
         finally:
             tokens.close()
@@ -158,7 +164,9 @@ class Generation:
         cut = reason == pb.STOP_REASON_MAX_TOKENS
         self._emit_all(partial(blocks.finish, cut=cut))
         if job.answered and reason == pb.STOP_REASON_END_TURN and blocks.is_verbatim:
-            job.answered(live.tokens.ids[len(job.token_ids) :].copy())
+            # The last token of a replayed answer is not in the cache.
+            whole = max(live.tokens.ids, job.token_ids, key=len)
+            job.answered(whole[job.prompt_tokens :].copy())
         self._timings.decode.FromMilliseconds(_ms(time.monotonic() - started))
         if blocks.has_tool_use and not cut:
             reason = pb.STOP_REASON_TOOL_USE
@@ -166,22 +174,47 @@ class Generation:
             reason = pb.STOP_REASON_MODEL_CONTEXT_WINDOW_EXCEEDED
         self._finish(reason, blocks.stop_sequence or "")
 
+    def _answer_tokens(self, live: LiveCache) -> Generator[int]:
+        """The tokens of the answer: first those of an earlier worker, then new ones."""
+        job, ids = self.job, self.job.token_ids
+        for token in ids[job.prompt_tokens :]:
+            yield int(token)
+        left = job.max_tokens - job.generated_tokens
+        if left <= 0:
+            return
+        with closing(decode(self._model, live.layers, int(ids[-1]), left, job.sampler)) as tokens:
+            for token in tokens:
+                # The last token of the prompt is in the cache once the first new one is there.
+                live.tokens.extend((*ids[len(live) :], token))
+                self._unsent.append(token)
+                yield token
+
     def _emit_all(self, events: Callable[[], Sequence[pb.GenerateResponse]]) -> None:
         try:
             for event in events():
                 if self.job.listener is not None:
                     self.job.listener.emitted(event)
-                self.job.emit(event)
+                self._emit(event)
         except Exception as error:
             raise DecodingError(f"{type(error).__name__}: {error}") from error
 
+    def _emit_unsent(self) -> None:
+        """Sends the tokens that have no events yet, such as those of a buffered call."""
+        if self._unsent:
+            self._emit(pb.GenerateResponse())
+
+    def _emit(self, response: pb.GenerateResponse) -> None:
+        response.token_ids.extend(self._unsent)
+        self._unsent.clear()
+        self.job.emit(response)
+
     def _emit_progress(self, tokens: int) -> None:
         progress = pb.Progress(prefilled_tokens=tokens, prompt_tokens=len(self.job.token_ids))
-        self.job.emit(pb.GenerateResponse(progress=progress))
+        self._emit(pb.GenerateResponse(progress=progress))
 
     def _finish(self, reason: pb.StopReason, stopped_by: str = "") -> None:
         listener = self.job.listener
-        self.job.emit(
+        self._emit(
             pb.GenerateResponse(
                 finished=pb.Finished(
                     stop_reason=reason,
@@ -199,8 +232,8 @@ _DONE = object()
 
 def _prompt_usage(job: Job, lease: Lease) -> pb.Usage:
     """Splits the prompt as the API counts it; the last token is computed and kept by decoding."""
-    reused = lease.lookup.reused
-    computed = len(job.token_ids) - reused
+    reused = min(lease.lookup.reused, job.prompt_tokens - 1)
+    computed = job.prompt_tokens - reused
     kept = computed - 1 if job.keep else 0
     return pb.Usage(
         input_tokens=computed - kept,

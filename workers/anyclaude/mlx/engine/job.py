@@ -56,7 +56,8 @@ class RequestListener(Protocol):
 class Job:
     """A rendered request, ready to run.
 
-    `emit` is called on the MLX thread and must not block.
+    `emit` is called on the MLX thread and must not block. `sampler` is called once for each token
+    that follows `token_ids`.
     """
 
     request_id: str
@@ -73,6 +74,9 @@ class Job:
     emit: Callable[[GenerateResponse], None]
     # Utility calls leave no cache behind.
     keep: bool = True
+    # How many of `token_ids`, at its end, are the beginning of the answer: an earlier worker
+    # generated them before it died.
+    generated_tokens: int = 0
     # Whether it is no request, but computes what the conversation's next prompt will begin with.
     # It runs only while there is nothing else to do, and ends as soon as there is.
     ahead: bool = False
@@ -82,3 +86,7 @@ class Job:
     answered: Callable[[TokenArray], None] | None = None
     render_seconds: float = 0.0
     created: float = field(default_factory=time.monotonic)
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.token_ids) - self.generated_tokens

@@ -162,7 +162,12 @@ class Constraint:
         return sample
 
     def observe(self, token_id: int) -> None:
-        """Processes the next token of the answer, unless it was read here already."""
+        """Processes the next token of the answer, unless it was read here already.
+
+        A token that was not sampled here was sampled by an earlier process.
+        """
+        if self._observed == self._sampled:
+            self._sampled += 1
         if self._observed == self._processed:
             self._process(token_id)
         self._observed += 1
