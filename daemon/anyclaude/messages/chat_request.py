@@ -69,7 +69,7 @@ def _conversation(messages: Any) -> tuple[list[str], list[dict[str, Any]]]:
             raise invalid_request(f"{where}: Input should be an object")
         role = message.get("role")
         if role in _INSTRUCTIONS and not turns:
-            system += [str(block.get("text", "")) for block in _blocks(message, where)]
+            system += [str(block.get("text") or "") for block in _blocks(message, where)]
         elif role == "tool" and turns and turns[-1].get("results"):
             turns[-1]["content"].append(_result(message, where))
         else:
@@ -222,7 +222,7 @@ def _output(document: Mapping[str, Any]) -> dict[str, Any]:
                 "response_format: Input should be of type 'text', 'json_object' or 'json_schema'"
             )
     effort = document.get("reasoning_effort")
-    if effort in _EFFORTS:
+    if isinstance(effort, str) and effort in _EFFORTS:
         config["effort"] = _EFFORTS[effort]
         fields["thinking"] = {"type": "adaptive"}
     return fields | ({"output_config": config} if config else {})

@@ -3,6 +3,7 @@
 import json
 
 import anthropic
+import openai
 import pytest
 
 from anyclaude.messages.websearch import NOT_SEARCHED
@@ -154,3 +155,35 @@ def test_context_edits_are_applied_and_named(dialect):
     assert told["cleared_input_tokens"] > 100
     original = counted["context_management"]["original_input_tokens"]
     assert original - counted["input_tokens"] > 100
+
+
+@pytest.mark.parametrize("streams", [True, False], ids=["stream", "whole"])
+def test_a_chat_completion_is_relayed(streams):
+    """OpenAI's client reads the server's call, thinking and counts; its image arrives as it was."""
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    words = {"type": "text", "text": "Run it."}
+    tool = {"type": "function", "function": {"name": "Bash", "parameters": {"type": "object"}}}
+    asked = {
+        "model": "m",
+        "messages": [{"role": "user", "content": [words, image]}],
+        "tools": [tool],
+    }
+    with Chain(openai_server(loop)) as chain:
+        url = f"{chain.frontend.base_url}/v1"
+        with openai.OpenAI(base_url=url, api_key="any", max_retries=0) as client:
+            if streams:
+                with client.chat.completions.stream(**asked) as running:
+                    for _ in running:
+                        pass
+                    choice = running.get_final_completion().choices[0]
+            else:
+                choice = client.chat.completions.create(**asked).choices[0]
+        sent = chain.upstream.posts("/v1/chat/completions")[-1].json
+
+    (call,) = choice.message.tool_calls
+    assert (call.function.name, json.loads(call.function.arguments)) == (
+        "Bash",
+        {"command": "echo hi"},
+    )
+    assert choice.finish_reason == "tool_calls"
+    assert sent["messages"][-1]["content"] == [words, image]

@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from anyclaude.messages.chat_answer import DONE, PING, ChunkEncoder, completion
 from anyclaude.messages.chat_request import messages_body
@@ -125,6 +127,41 @@ def test_what_is_no_request(document: Any) -> None:
     """Any JSON is a 400, never another error."""
     with pytest.raises(ApiError):
         messages_body(document)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["type", "function", "name", "text"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+_ROLES = st.sampled_from(["system", "developer", "user", "assistant", "tool", "function"])
+_MESSAGES = st.fixed_dictionaries(
+    {"role": _ROLES | _JSON},
+    optional=dict.fromkeys(("content", "tool_calls", "tool_call_id", "reasoning_content"), _JSON),
+)
+_FIELDS = (
+    *("n", "logprobs", "stop", "tools", "tool_choice", "parallel_tool_calls", "max_tokens"),
+    *("response_format", "reasoning_effort", "stream", "temperature"),
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {"messages": st.lists(_MESSAGES, max_size=3) | _JSON},
+        optional=dict.fromkeys(_FIELDS, _JSON),
+    )
+)
+def test_any_body_is_a_request_or_a_400(document: dict[str, Any]) -> None:
+    """Whatever the fields hold, nothing fails but a refusal that the client can read."""
+    status = 400
+    try:
+        MessagesRequest.of(messages_body({"model": "m", **document}))
+    except ApiError as error:
+        status = error.status
+    assert status == 400
 
 
 _USAGE = {
