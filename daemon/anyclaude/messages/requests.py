@@ -37,8 +37,6 @@ _IN_JSON: Final = {
 # notation in which models write calls.
 _TOOL_NAME: Final = re.compile(r"\w(?:[\w ./:@+-]{0,254}[\w./:@+-])?")
 _NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9_-]")
-# Numbers that may be too large for a float.
-_LARGE_NUMBER: Final = re.compile(rb"[0-9.][eE]\+?[0-9]{3}|[0-9]{300}")
 
 
 def _has_type(block: dict[str, Any]) -> dict[str, Any]:
@@ -289,8 +287,7 @@ def read_json(body: bytes) -> Any:
         document = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise invalid_request(f"The request body is not valid JSON: {error}.") from None
-    if _LARGE_NUMBER.search(body):
-        _check_finite(document)
+    _check_finite(document)
     return document
 
 

@@ -135,6 +135,12 @@ class RequestBody:
         self._awaits_continue = headers.get("expect", "").lower() == "100-continue"
         self._coding = headers.get("content-encoding", "")
 
+    @property
+    def most_bytes(self) -> int:
+        """The size that it may have: the declared one, if that is not of a compressed form."""
+        is_declared = not self._coding and self._declared_bytes
+        return min(self._declared_bytes, self._limit_bytes) if is_declared else self._limit_bytes
+
     async def read(self) -> bytes:
         """The whole body, without the compression that its `content-encoding` names.
 

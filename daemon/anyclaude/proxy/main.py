@@ -25,6 +25,7 @@ from anyclaude.frontend.v1.frontend_pb2_grpc import (
 from anyclaude.proxy.access import AccessChecks, Admission, TokenError, read_token
 from anyclaude.proxy.app import App, build_router
 from anyclaude.proxy.auto import Policy
+from anyclaude.proxy.body_budget import BodyBudget
 from anyclaude.proxy.endpoints import Endpoints
 from anyclaude.proxy.messages import MessagesEndpoint
 from anyclaude.proxy.passthrough import Passthrough
@@ -76,11 +77,18 @@ class _Frontend:
         self.records = RecordFeed(birth.settings.log.max_records)
         self.service = FrontendService(routes, workers, self.records)
         admission = Admission(server.max_requests)
+        bodies = BodyBudget(server.body_memory_bytes, server.body_wait_seconds)
         self.search = SearchClient(birth.settings.search)
         token = read_token(server.auth_token_file)
         router = build_router(
             MessagesEndpoint(
-                routes, workers, submissions, admission, Policy(birth.settings), self.search
+                routes,
+                workers,
+                submissions,
+                admission,
+                bodies,
+                Policy(birth.settings),
+                self.search,
             ),
             Endpoints(birth.paths, routes),
             Passthrough(routes, workers, admission, token),

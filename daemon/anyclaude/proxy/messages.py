@@ -1,6 +1,9 @@
 """`POST /v1/messages` and `POST /v1/messages/count_tokens`."""
 
-from typing import Any, Final
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
 
 import structlog
 from pydantic_core import to_json
@@ -11,6 +14,7 @@ from anyclaude.messages.context_edits import asks_for_edits
 from anyclaude.messages.errors import ApiError, overloaded
 from anyclaude.messages.events import new_message_id
 from anyclaude.messages.identity import identify
+from anyclaude.messages.lengths import check_characters
 from anyclaude.messages.offered import not_served
 from anyclaude.messages.requests import (
     CountTokensRequest,
@@ -28,6 +32,7 @@ from anyclaude.messages.websearch import (
 )
 from anyclaude.proxy.access import Admission
 from anyclaude.proxy.auto import AUTO, Choice, Policy
+from anyclaude.proxy.body_budget import BodyBudget
 from anyclaude.proxy.context import MODE_HEADER, RequestContext
 from anyclaude.proxy.message_response import MessageResponse
 from anyclaude.proxy.response import EventStream
@@ -40,10 +45,14 @@ from anyclaude.worker.v1 import worker_pb2 as worker
 
 log = structlog.get_logger("anyclaude.proxy.messages")
 
+Request = TypeVar("Request", bound=CountTokensRequest)
+
 # What a request asks for that only Anthropic's service runs, and nothing here did.
 NOT_SERVED_HEADER: Final = "x-anyclaude-not-served"
 _SEARCH_TOOL: Final = b'"web_search_'
 _MAX_NOT_SERVED_CHARACTERS: Final = 500
+# Parsing a smaller body takes some milliseconds, about as long as handing it to a thread.
+_LARGE_BODY_BYTES: Final = 1024 * 1024
 _SWITCHED_RETRY_AFTER_SECONDS: Final = 1
 # From this status on the server is at fault, not the request: another server may succeed.
 _SERVER_FAULT: Final = 500
@@ -56,6 +65,7 @@ class MessagesEndpoint:
         workers: Workers,
         submissions: Submissions,
         admission: Admission,
+        bodies: BodyBudget,
         policy: Policy,
         search: SearchClient,
     ) -> None:
@@ -63,13 +73,13 @@ class MessagesEndpoint:
         self._workers = workers
         self._submissions = submissions
         self._admission = admission
+        self._bodies = bodies
         self._policy = policy
         self._search = search
 
     async def create(self, context: RequestContext) -> None:
         """Responds to a Messages request."""
-        with self._admission.slot():
-            body = await context.body.read()
+        async with self._body(context) as body:
             await context.while_connected(self._create(context, body))
 
     async def complete_chat(self, context: RequestContext) -> None:
@@ -85,23 +95,31 @@ class MessagesEndpoint:
 
     async def count_tokens(self, context: RequestContext) -> None:
         """Counts the tokens of a prompt exactly as generation would."""
-        with self._admission.slot():
-            body = await context.body.read()
-            request = parse_count_tokens_request(body)
+        async with self._body(context) as body:
+            request = await _parsed(parse_count_tokens_request, body)
             context.record.model = request.model
             await context.while_connected(self._count_tokens(context, request, body))
+
+    @asynccontextmanager
+    async def _body(self, context: RequestContext) -> AsyncIterator[bytes]:
+        """The body of an admitted request, within the memory that all bodies may use."""
+        with self._admission.slot():
+            async with self._bodies.claim(context.body.most_bytes) as claim:
+                body = await context.body.read()
+                claim.shrink(len(body))
+                yield body
 
     async def _create(self, context: RequestContext, body: bytes) -> None:
         deadline = context.accept_deadline()
         if self._search.is_configured and _SEARCH_TOOL in body:
-            request = _validate(context, body)
+            request = await _validate(context, body)
             if only_searches(request):
                 return await self._answer_search(context, request)
         if (route := self._ready_relay(context)) is not None:
             # A relay validates requests itself and needs no identity, so it starts while we
             # validate.
             return await self._generate(context, route, body, None, deadline)
-        request = _validate(context, body)
+        request = await _validate(context, body)
         choice = await self._choose(context, request, len(body), deadline)
         modes = choice.modes
         while True:
@@ -152,6 +170,8 @@ class MessagesEndpoint:
             deadline: when the worker must have accepted the request (the loop's clock).
         """
         context.set_route(route)
+        if request is not None:
+            _check_length(request, len(body), route)
         call = worker.GenerateRequest(
             request_id=context.request_id,
             body_json=body,
@@ -162,7 +182,7 @@ class MessagesEndpoint:
         # Mode auto tries its next mode, rather than wait for the next worker of this one.
         may_wait = not context.record.route_reason
         async with self._submissions.submit(route, call, may_wait=may_wait) as submission:
-            request = request or _validate(context, body)
+            request = request or await _validate(context, body)
             context.record.omits_error_messages = route.relayed
             if not route.relayed and (ignored := not_served(request)):
                 context.response.headers[NOT_SERVED_HEADER] = _header_text(ignored)
@@ -183,6 +203,7 @@ class MessagesEndpoint:
         choice = await self._choose(context, request, len(body), deadline)
         route = await self._route(context, choice.modes, choice, deadline)
         context.record.omits_error_messages = route.relayed
+        _check_length(request, len(body), route)
         call = worker.CountTokensRequest(
             request_id=context.request_id, body_json=body, mode=route.mode
         )
@@ -234,12 +255,30 @@ def _header_text(names: list[str]) -> str:
     return "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
 
 
-def _validate(context: RequestContext, body: bytes) -> MessagesRequest:
+async def _parsed(parse: Callable[[bytes], Request], body: bytes) -> Request:
+    """Parses a large body on another thread, so that others are served meanwhile."""
+    if len(body) < _LARGE_BODY_BYTES:
+        return parse(body)
+    return await asyncio.to_thread(parse, body)
+
+
+def _check_length(request: CountTokensRequest, body_bytes: int, route: frontend.Route) -> None:
+    """Refuses a prompt that cannot fit into the local model's window, before it is sent there.
+
+    Raises:
+        ApiError: 400
+    """
+    model = route.model
+    if body_bytes >= _LARGE_BODY_BYTES and not route.relayed:
+        check_characters(request, model.longest_token_characters, model.context_window_tokens)
+
+
+async def _validate(context: RequestContext, body: bytes) -> MessagesRequest:
     """The request in `body`, whose model, identity and form the record gets.
 
     Raises:
         ApiError: 400, the body is not a Messages request.
     """
-    request = parse_messages_request(body)
+    request = await _parsed(parse_messages_request, body)
     context.record.set_request(request, identify(context.headers, request))
     return request

@@ -225,7 +225,15 @@ def _info(
         has_thinking=bool(tokenizer.has_thinking),
         # The renderer refuses images.
         takes_images=False,
+        longest_token_characters=longest_token_characters(tokenizer),
     )
+
+
+def longest_token_characters(tokenizer: TokenizerWrapper) -> int:
+    """No token stands for more characters; 0 if one may stand for any number of unknown ones."""
+    if tokenizer.unk_token_id is not None:
+        return 0
+    return max(map(len, tokenizer.get_vocab()), default=0)
 
 
 def _name(folder: Path) -> str:

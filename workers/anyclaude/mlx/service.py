@@ -16,7 +16,7 @@ import structlog
 from anyclaude.messages.errors import ApiError
 from anyclaude.messages.requests import parse_count_tokens_request
 from anyclaude.messages.websearch import not_searched
-from anyclaude.messages.windows import CLAUDE_CODE_PROMPT_TOKENS
+from anyclaude.messages.windows import CLAUDE_CODE_PROMPT_TOKENS, window_problem
 from anyclaude.mlx import memory
 from anyclaude.mlx.adapter import TokenizerWrapper
 from anyclaude.mlx.ahead import ComputingAhead
@@ -29,6 +29,7 @@ from anyclaude.mlx.memory import Machine, Pressure, PressureWatch
 from anyclaude.mlx.model import Model
 from anyclaude.mlx.power import on_battery
 from anyclaude.mlx.prompt import Prompt, PromptRenderer
+from anyclaude.mlx.prompt.length import LARGE_BODY_BYTES, LengthCheck
 from anyclaude.mlx.prompt.stored_folder import StoredFolder
 from anyclaude.mlx.served import ModelChange
 from anyclaude.runtime.settings import Settings
@@ -73,6 +74,10 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         self._change = change
         self._notice_seconds = settings.cache.notice_seconds
         self._rendering = ThreadPoolExecutor(1, thread_name_prefix="render")
+        # A large request is looked at here first, so that small ones are rendered meanwhile.
+        self._measuring = ThreadPoolExecutor(1, thread_name_prefix="measure")
+        window = model.info.context_window_tokens
+        self._length = LengthCheck(model.new_tokenizer, window, window_problem(window))
         # Running calls of `generate`, including those whose prompt is still being rendered.
         self._calls = 0
         self._compute_ahead = settings.mlx.compute_ahead
@@ -103,6 +108,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
             loop.call_soon_threadsafe(events.put_nowait, event)
 
         try:
+            await self._check_length(request.body_json)
             answering = await loop.run_in_executor(self._rendering, self._jobs.job, request, emit)
         except ApiError as error:
             await send([pb.GenerateResponse(failed=error.to_failed())])
@@ -128,6 +134,15 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
             # Has no effect on a request that has ended.
             self._engine.cancel(request.request_id)
 
+    async def _check_length(self, body: bytes) -> None:
+        """Raises ApiError for a large prompt that certainly fills the window."""
+        if len(body) >= LARGE_BODY_BYTES:
+
+            def check() -> None:
+                self._length.check(parse_count_tokens_request(body))
+
+            await asyncio.get_running_loop().run_in_executor(self._measuring, check)
+
     def _expects_question(self, job: Job, event: pb.GenerateResponse) -> bool:
         """Whether a question may follow: after a complete answer of a main conversation."""
         ends = event.finished.stop_reason == pb.STOP_REASON_END_TURN
@@ -150,6 +165,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
     ) -> pb.CountTokensResponse:
         loop = asyncio.get_running_loop()
         try:
+            await self._check_length(request.body_json)
             prompt = await loop.run_in_executor(self._rendering, self._counted, request.body_json)
         except ApiError as error:
             return pb.CountTokensResponse(failed=error.to_failed())

@@ -542,7 +542,7 @@ class ForgetLearnedResponse(_message.Message):
     def __init__(self, learned: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
-    __slots__ = ("id", "display_name", "path", "fingerprint", "context_window_tokens", "is_demo", "has_tools", "has_thinking", "takes_images")
+    __slots__ = ("id", "display_name", "path", "fingerprint", "context_window_tokens", "is_demo", "has_tools", "has_thinking", "takes_images", "longest_token_characters")
     ID_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
@@ -552,6 +552,7 @@ class ModelInfo(_message.Message):
     HAS_TOOLS_FIELD_NUMBER: _ClassVar[int]
     HAS_THINKING_FIELD_NUMBER: _ClassVar[int]
     TAKES_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    LONGEST_TOKEN_CHARACTERS_FIELD_NUMBER: _ClassVar[int]
     id: str
     display_name: str
     path: str
@@ -561,7 +562,8 @@ class ModelInfo(_message.Message):
     has_tools: bool
     has_thinking: bool
     takes_images: bool
-    def __init__(self, id: _Optional[str] = ..., display_name: _Optional[str] = ..., path: _Optional[str] = ..., fingerprint: _Optional[str] = ..., context_window_tokens: _Optional[int] = ..., is_demo: bool = ..., has_tools: bool = ..., has_thinking: bool = ..., takes_images: bool = ...) -> None: ...
+    longest_token_characters: int
+    def __init__(self, id: _Optional[str] = ..., display_name: _Optional[str] = ..., path: _Optional[str] = ..., fingerprint: _Optional[str] = ..., context_window_tokens: _Optional[int] = ..., is_demo: bool = ..., has_tools: bool = ..., has_thinking: bool = ..., takes_images: bool = ..., longest_token_characters: _Optional[int] = ...) -> None: ...
 
 class MemoryStatus(_message.Message):
     __slots__ = ("active_bytes", "peak_bytes", "weights_bytes", "cache_bytes", "cache_limit_bytes", "available_bytes", "prompt_bytes", "footprint_bytes", "pressure", "refused_requests", "working_set_bytes")

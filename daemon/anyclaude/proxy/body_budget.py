@@ -1,0 +1,85 @@
+"""Limits the bytes of all request bodies in memory.
+
+A body is in memory several times while it is read, checked and sent on. A body that would exceed
+the budget is not read yet: its client waits, which costs no memory. Without that, ten bodies of
+30 MB would need more than a gigabyte. A body that is larger than the budget is read alone.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from anyclaude.messages.errors import overloaded
+
+_RETRY_AFTER_SECONDS: Final = 5
+
+
+class Claim:
+    """The bytes that one body may use."""
+
+    def __init__(self, budget: "BodyBudget", nbytes: int) -> None:
+        self._budget = budget
+        self.nbytes = nbytes
+
+    def shrink(self, nbytes: int) -> None:
+        """Gives back what the body does not need."""
+        if nbytes < self.nbytes:
+            self._budget.give_back(self.nbytes - nbytes)
+            self.nbytes = nbytes
+
+
+class BodyBudget:
+    def __init__(self, limit_bytes: int, wait_seconds: float) -> None:
+        self._limit_bytes = limit_bytes
+        self._wait_seconds = wait_seconds
+        self._used_bytes = 0
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def claim(self, nbytes: int) -> AsyncIterator[Claim]:
+        """Claims bytes for a body, in order of arrival.
+
+        Raises:
+            ApiError: 529, they did not become free in time.
+        """
+        await self._acquire(nbytes)
+        claim = Claim(self, nbytes)
+        try:
+            yield claim
+        finally:
+            self.give_back(claim.nbytes)
+
+    def give_back(self, nbytes: int) -> None:
+        self._used_bytes -= nbytes
+        self._admit()
+
+    async def _acquire(self, nbytes: int) -> None:
+        turn = asyncio.get_running_loop().create_future()
+        waiting = nbytes, turn
+        self._waiting.append(waiting)
+        self._admit()
+        try:
+            await asyncio.wait_for(asyncio.shield(turn), self._wait_seconds)
+        except BaseException as error:
+            if turn.done():
+                self.give_back(nbytes)
+            else:
+                self._waiting.remove(waiting)
+                self._admit()
+            if isinstance(error, TimeoutError):
+                raise overloaded(
+                    "Other large requests are in progress (server.body_memory_bytes).",
+                    _RETRY_AFTER_SECONDS,
+                ) from None
+            raise
+
+    def _admit(self) -> None:
+        while self._waiting:
+            nbytes, turn = self._waiting[0]
+            if self._used_bytes and self._used_bytes + nbytes > self._limit_bytes:
+                return
+            self._waiting.popleft()
+            self._used_bytes += nbytes
+            turn.set_result(None)
