@@ -2,6 +2,9 @@
 
 import random
 
+import mlx.core as mx
+import pytest
+
 from tests.models import tiny
 from tests.unit.mlx.kv.kv_engine import ANSWER_TOKENS, bench, words
 
@@ -23,3 +26,20 @@ def test_the_status_is_replaced_and_never_changed() -> None:
     assert (after.reused_tokens, after.computed_tokens) == (100, 110)
     assert after.cache_bytes == it.engine.store.budget.nbytes > 0
     assert after.bytes_per_token == it.engine.store.budget.bytes_per_token > 0
+
+
+def test_an_error_of_mlx_leaves_the_requests_to_the_next_process() -> None:
+    """The loop ends and no request gets a response, so that the front end submits them again."""
+    it = bench(tiny.Family.DENSE)
+
+    def out_of_memory(logprobs: mx.array) -> mx.array:
+        raise RuntimeError("[malloc] Unable to allocate")
+
+    prompt = words(random.Random(1), 100)
+    requests = [it.start(prompt, "a"), it.start(prompt, "b", sampler=out_of_memory)]
+    with pytest.raises(RuntimeError, match="malloc"):
+        it.engine.run()
+
+    kinds = {event.WhichOneof("event") for request in requests for event in request.events}
+    assert "started" in kinds
+    assert "failed" not in kinds

@@ -10,6 +10,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from anyclaude.mlx.adapter import Sampler
 from anyclaude.mlx.engine.chunks import ChunkSizes
 from anyclaude.mlx.engine.engine import Engine
 from anyclaude.mlx.engine.job import Job
@@ -95,12 +96,14 @@ class Bench:
         max_tokens: int = ANSWER_TOKENS,
         mark_tokens: int = 40,
         ahead: bool = False,
+        sampler: Sampler | None = None,
     ) -> "Request":
         """Submits a request.
 
         Args:
             keep: false for a utility call.
             ahead: true to compute a prompt while nobody waits, without its last token.
+            sampler: replaces greedy sampling.
             mark_tokens: the length of each message, at whose end there may be a checkpoint.
         """
         marks = tuple(sorted({stable, *range(mark_tokens, len(prompt), mark_tokens)} - {0}))
@@ -114,7 +117,7 @@ class Bench:
             stable_tokens=stable,
             max_tokens=0 if ahead else max_tokens,
             window_limited=False,
-            sampler=recorder,
+            sampler=sampler or recorder,
             new_blocks=lambda: tokens,
             emit=events.append,
             keep=keep,

@@ -6,8 +6,8 @@ one job may compute ahead what a next prompt will begin with; any command ends i
 work happens on this thread, which is the process's main one: a process with MLX on another thread
 aborts when it exits.
 
-An error that no request caused fails all running requests and ends the loop: the supervisor starts
-a fresh process.
+An error that no request caused ends the loop: the supervisor starts a fresh process, and the front
+end submits the running requests to it, since their connections ended without a response.
 """
 
 import queue
@@ -155,13 +155,9 @@ class Engine:
         self._commands.put(begin)
 
     def run(self) -> None:
-        """Serves until stopped. Raises whatever MLX raised, after failing every request."""
-        try:
-            while not self._finished():
-                self.step()
-        except BaseException:
-            self._fail_all("The inference worker met an error and restarts.")
-            raise
+        """Serves until stopped. Raises whatever MLX raised; then requests have no response yet."""
+        while not self._finished():
+            self.step()
         self._fail_all("The inference worker is stopping.")
 
     def step(self) -> None:
