@@ -14,6 +14,14 @@ import pytest
 
 from anyclaude.control.v1 import control_pb2
 from tests.integration.conversation import body
+from tests.integration.frontend_process import wait_until
+from tests.integration.scripted_upstream import (
+    HELLO,
+    STREAM,
+    Hang,
+    ScriptedUpstream,
+    openai_server,
+)
 from tests.integration.service import WAIT_SECONDS, Service, wait_ended
 from tests.models import saved
 from tests.models.requests import user
@@ -24,8 +32,7 @@ _ENDLESS_TOKENS: Final = 30_000
 _LONG_TOKENS: Final = 500
 # For orphans to end; the kernel kills them, but a busy machine may run them late.
 _GONE_SECONDS: Final = 10.0
-# A client that is still waiting after this long counts as one that hangs.
-_PATIENCE_SECONDS: Final = 60.0
+_CHAT: Final = "/v1/chat/completions"
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +43,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def service(model: Path) -> Iterator[Service]:
+def upstream() -> Iterator[ScriptedUpstream]:
+    """The server of mode lmstudio; each test sets what it answers."""
+    with ScriptedUpstream(openai_server(lambda _: HELLO)) as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="module")
+def service(model: Path, upstream: ScriptedUpstream) -> Iterator[Service]:
     """One service for the tests; each test ends once it is ready again."""
-    with Service(model=model) as service:
+    with Service(model=model, LMSTUDIO_URL=upstream.base_url) as service:
         yield service.ready()
 
 
@@ -131,6 +145,34 @@ def test_a_stream_survives_its_worker_during_prefill(service: Service) -> None:
     assert kinds[0] == "content_block_start"
     assert kinds[-1] == "message_stop"
     assert "message_start" not in kinds
+    wait_for_next(service, before)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_relayed_request_survives_before_its_first_byte(
+    service: Service, upstream: ScriptedUpstream, stream: bool
+) -> None:
+    """A request at a silent server goes on at the next relay, which asks that server again."""
+    silent = openai_server(lambda _: [STREAM, Hang()])
+    upstream.script, before = silent, service.worker("relay")
+    asked = len(upstream.posts(_CHAT))
+    request = body(user("Hi"), stream=stream)
+    headers = {"x-anyclaude-mode": "lmstudio"}
+    with service.http() as http, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(http.post, "/v1/messages", json=request, headers=headers)
+        wait_until(lambda: len(upstream.posts(_CHAT)) > asked, WAIT_SECONDS)
+        upstream.script = openai_server(lambda _: HELLO)
+        os.kill(before.pid, signal.SIGKILL)
+        survived = answer.result(WAIT_SECONDS)
+
+    assert survived.status_code == 200
+    if stream:
+        assert survived.text.count("event: message_start") == 1
+        assert "event: message_stop" in survived.text
+        assert "event: error" not in survived.text
+    else:
+        assert survived.json()["content"] == [{"type": "text", "text": "Hello"}]
+        assert survived.headers["x-anyclaude-worker-deaths"] == "1"
     wait_for_next(service, before)
 
 
