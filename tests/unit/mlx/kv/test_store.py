@@ -224,8 +224,8 @@ def test_the_bytes_of_a_segment_follow_what_it_holds() -> None:
 
 def test_the_byte_limit_holds_at_every_moment(record_property: RecordProperty) -> None:
     """Under random load, running requests included, memory never exceeds the limit."""
-    probe = bench(tiny.Family.WIDE)
-    conversations(probe, 1, own_tokens=200)
+    prefix, probe = shared_prefix()[: STABLE // 2], bench(tiny.Family.WIDE)
+    probe.start(words(random.Random(2), 400), "probe", stable=len(prefix)).answer()
     limit = 5 * probe.engine.store.budget.nbytes
     gc.collect()
     bytes_per_token = probe.engine.store.budget.bytes_per_token
@@ -233,8 +233,8 @@ def test_the_byte_limit_holds_at_every_moment(record_property: RecordProperty) -
     store, weights = engine.engine.store, mx.get_active_memory()
     running, peak = [], 0
     for number in range(REQUESTS):
-        prompt = shared_prefix() + words(rng, rng.randrange(10, 300))
-        running.append(engine.start(prompt, f"s{number % 20}", stable=STABLE))
+        prompt = prefix + words(rng, rng.randrange(5, 150))
+        running.append(engine.start(prompt, f"s{number % 20}", stable=len(prefix)))
         for _ in range(rng.randrange(1, 30)):
             if running[-1].done:
                 break

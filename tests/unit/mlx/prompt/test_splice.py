@@ -56,6 +56,12 @@ def _plain(family: str) -> PromptRenderer:
     return PromptRenderer(tokenizer(family))
 
 
+@functools.cache
+def _splicing(family: str) -> PromptRenderer:
+    """One for all conversations, since finding out what a template accepts takes long."""
+    return PromptRenderer(tokenizer(family), spliced_bytes=_BYTES)
+
+
 def _end(family: str, message: Block) -> int:
     """The token with which the family's models end this answer."""
     is_call = message["content"][-1]["type"] == "tool_use"
@@ -64,17 +70,20 @@ def _end(family: str, message: Block) -> int:
 
 
 class _Talk:
-    """A conversation with random answers: their positions do not depend on their tokens."""
+    """A conversation with random answers: their positions do not depend on their tokens.
 
-    def __init__(self, family: str, seed: int, *, thoughts: bool) -> None:
+    It begins with its subject, so that it shares no answer with a conversation of another test.
+    """
+
+    def __init__(self, family: str, seed: int, *, thoughts: bool, subject: str) -> None:
         self.family, self.thoughts = family, thoughts
         self.random = random.Random(seed)
-        self.renderer = PromptRenderer(tokenizer(family), spliced_bytes=_BYTES)
+        self.renderer = _splicing(family)
         # Fields of each request besides the usual ones.
         self.fields: dict[str, Any] = {}
         # Texts made so far; each ends with its number.
         self.said = 0
-        self.messages: list[Block] = [user(self.words())]
+        self.messages: list[Block] = [user(f"{subject} {seed}: {self.words()}")]
         if seed % 2:
             self.messages.append(system(self.words()))
         self.calls = 0
@@ -130,7 +139,8 @@ def _ends(ids: TokenArray, tail: TokenArray) -> bool:
 @pytest.mark.parametrize("family", _SPLICED)
 def test_prompts_only_grow(family: str, seed: int, thoughts: bool) -> None:
     """Each prompt begins with the previous one and its answer; the rest is the template's."""
-    talk = _Talk(family, seed, thoughts=thoughts)
+    subject = f"growing {'with' if thoughts else 'without'} thoughts"
+    talk = _Talk(family, seed, thoughts=thoughts, subject=subject)
     prompt, plain = talk.ask()
     assert _begins(prompt.token_ids, plain.token_ids)
     for _ in range(8):
@@ -153,7 +163,7 @@ def test_prompts_only_grow(family: str, seed: int, thoughts: bool) -> None:
 @pytest.mark.parametrize("family", sorted(TEMPLATES.keys() - {"bare", "gemma2"}))
 def test_what_is_not_equal_is_rendered(family: str, seed: int) -> None:
     """Up to the answer before an edited message the prompt is spliced, and after it rendered."""
-    talk = _Talk(family, seed, thoughts=False)
+    talk = _Talk(family, seed, thoughts=False, subject="edited")
     computed = []
     prompt, _ = talk.ask()
     lengths = []
@@ -190,7 +200,7 @@ def _changed(content: Any) -> Any:
 def test_no_template_gets_a_wrong_prompt(family: str) -> None:
     """The prompt either continues the computed tokens, or is rendered by the template."""
     for seed in range(4):
-        talk = _Talk(family, seed, thoughts=False)
+        talk = _Talk(family, seed, thoughts=False, subject="any template")
         prompt, _ = talk.ask()
         for _ in range(5):
             computed = talk.answer(prompt)
@@ -203,7 +213,7 @@ def test_no_template_gets_a_wrong_prompt(family: str) -> None:
 
 def test_a_fork_goes_on_from_its_own_answers() -> None:
     """Two continuations of one answer keep their own answers, also if they alternate."""
-    talk = _Talk("qwen3", 1, thoughts=True)
+    talk = _Talk("qwen3", 1, thoughts=True, subject="forked")
     prompt, _ = talk.ask()
     talk.answer(prompt)
     common = list(talk.messages)
@@ -233,7 +243,7 @@ def test_on_request_only_a_client_that_keeps_all_thinking_gets_it(keep: Any, spl
 
 def test_a_client_that_keeps_all_thinking_computes_a_question_once() -> None:
     """A question after a tool loop extends the prompt, where the template drops the thinking."""
-    talk = _Talk("qwen3", 3, thoughts=True)
+    talk = _Talk("qwen3", 3, thoughts=True, subject="on request")
     talk.renderer = PromptRenderer(
         tokenizer("qwen3"), spliced_bytes=_BYTES, spliced_on_request=True
     )
@@ -255,7 +265,7 @@ def test_off_changes_nothing() -> None:
 
 def test_what_is_kept_is_bounded() -> None:
     """Over the limit, the oldest conversation is rendered by the template again."""
-    talk = _Talk("chatml", 0, thoughts=False)
+    talk = _Talk("chatml", 0, thoughts=False, subject="bounded")
     talk.renderer = PromptRenderer(tokenizer("chatml"), spliced_bytes=1000)
     prompt, _ = talk.ask()
     talk.messages[0] = user("word " * 2000)
