@@ -268,11 +268,13 @@ class SupervisorSettings(_Section):
     make_room_timeout_seconds: float = Field(300.0, gt=0)
     backoff_initial_seconds: float = Field(0.5, gt=0)
     backoff_max_seconds: float = Field(30.0, gt=0)
-    # A child that is ready for this long resets the backoff.
+    # A child that is ready for this long resets the backoff, and its death does not count.
     stable_seconds: float = Field(60.0, gt=0)
     # After this many deaths within `crash_window_seconds` the supervisor gives up.
     crash_limit: int = Field(5, ge=1)
     crash_window_seconds: float = Field(120.0, gt=0)
+    # Then it tries once after each such pause.
+    give_up_retry_seconds: float = Field(900.0, gt=0)
 
 
 class LogSettings(_Section):

@@ -17,7 +17,7 @@ from anyclaude.supervisor.changes import Changes
 from anyclaude.supervisor.child import NotReadyError, SupervisedChild
 from anyclaude.supervisor.children import Role
 from anyclaude.supervisor.modes import OWN_MODE, Mode, Modes
-from anyclaude.supervisor.supervisor import State
+from anyclaude.supervisor.supervisor import State, Supervisor
 from anyclaude.supervisor.worker_client import WorkerClient
 
 _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -76,7 +76,7 @@ def why_not_ready(child: SupervisedChild, now: float) -> str:
     if child.state is State.FATAL:
         return (
             f"The {name} worker gave up: {ended.removesuffix('.')}. "
-            f"Mend that, then run `anyclaudectl worker restart {name}`."
+            f"Mend that, then run `anyclaudectl worker restart {name}`.{_next_try(supervisor, now)}"
         )
     if child.state is State.ABORTING:
         return f"The {name} worker is being ended ({supervisor.verdict}) and then starts again."
@@ -97,6 +97,13 @@ def why_not_ready(child: SupervisedChild, now: float) -> str:
     if child.state is State.STOPPED:
         return f"The {name} worker is stopped."
     return f"The {name} worker is starting."
+
+
+def _next_try(supervisor: Supervisor, now: float) -> str:
+    if supervisor.retry_at is None:
+        return ""
+    minutes = max(1, math.ceil((supervisor.retry_at - now) / 60))
+    return f" It tries again by itself in {minutes} min."
 
 
 def seconds_to_ready(child: SupervisedChild, now: float) -> float:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -28,6 +29,8 @@ _STATES: Final = {
 }
 # The share of Metal's working set from which on a model is near the limit.
 NEAR_WORKING_SET: Final = 0.9
+# Of each death in the list; the last exit has 8 KiB.
+_DEATH_TAIL_CHARACTERS: Final = 1024
 _BROKEN: Final = frozenset({State.ABORTING, State.BACKOFF, State.FATAL})
 
 
@@ -223,13 +226,22 @@ def worker(child: SupervisedChild, clock: Callable[[], float]) -> control_pb2.Wo
         generation=supervisor.generation,
         last_exit=_last_exit(supervisor.last_exit, wall(supervisor.last_exit_at)),
         next_retry_time=wall(supervisor.retry_at),
+        deaths=[
+            _exit(_with_short_tail(exit_), wall(moment)) for moment, exit_ in supervisor.deaths
+        ],
         makes_room_for=child.pause.mode if child.pause else "",
     )
 
 
 def _last_exit(exit_: Exit | None, at: Timestamp | None) -> control_pb2.LastExit | None:
-    if exit_ is None:
-        return None
+    return None if exit_ is None else _exit(exit_, at)
+
+
+def _with_short_tail(exit_: Exit) -> Exit:
+    return replace(exit_, stderr_tail=exit_.stderr_tail[-_DEATH_TAIL_CHARACTERS:])
+
+
+def _exit(exit_: Exit, at: Timestamp | None) -> control_pb2.LastExit:
     return control_pb2.LastExit(
         code=exit_.code,
         signal=exit_.signal,

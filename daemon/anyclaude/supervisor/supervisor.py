@@ -5,10 +5,12 @@ Promises:
 - Each state owns at most one timer, and leaving the state ends it.
 - A child that makes no progress is aborted, so that its stack is in the log, and killed after
   `abort_timeout_seconds`; this is a death.
-- A death counts when nobody requested it, whatever its exit code; `crash_limit` deaths within
-  `crash_window_seconds` end in FATAL, and exit codes 69 and 78 end there at once.
+- A death counts when nobody requested it, whatever its exit code, unless the child was ready for
+  `stable_seconds`; `crash_limit` deaths within `crash_window_seconds` end in FATAL, and exit codes
+  69 and 78 end there at once.
 - Exit code 71 (short of memory) never counts: the child starts again with growing pauses.
-- FATAL is left only by a restart or stop request.
+- FATAL is left by a restart or stop request. After a crash loop it is also left for one try every
+  `give_up_retry_seconds`; a child that dies in it before it is stable is FATAL again.
 - An event that a state has no handler for is a bug of ours, and raises.
 
 Nothing here knows processes, loops or wall clocks; `Actions` does.
@@ -25,6 +27,7 @@ from anyclaude.runtime.settings import SupervisorSettings
 
 PERMANENT_CODES: Final = frozenset({ExitCode.UNAVAILABLE, ExitCode.CONFIG})
 JITTER: Final = 0.2
+KEPT_DEATHS: Final = 20
 
 
 class State(Enum):
@@ -36,7 +39,7 @@ class State(Enum):
     ABORTING = "aborting"
     # Died; starts again by itself.
     BACKOFF = "backoff"
-    # Gave up; a restart request tries again.
+    # Gave up; a restart request tries again, and after a crash loop so does a long pause.
     FATAL = "fatal"
 
 
@@ -110,7 +113,12 @@ class Supervisor:
         self._generation = first_generation - 1
         self._spawns = 0
         self._failures = 0
-        self._deaths: deque[float] = deque()
+        self._counted: deque[float] = deque()
+        # In a crash loop that has not ended yet.
+        self._gave_up = False
+        self._was_stable = False
+        # The latest deaths, each with its time.
+        self.deaths: deque[tuple[float, Exit]] = deque(maxlen=KEPT_DEATHS)
         self._after_stop = _AfterStop.REST
         # Why we end the process ourselves; shown in place of its own reason.
         self.verdict = ""
@@ -156,11 +164,17 @@ class Supervisor:
     def _enter(self, state: State) -> None:
         self._actions.stop_timer()
         self.state = state
-        if state is not State.BACKOFF:
+        if state not in (State.BACKOFF, State.FATAL):
             self.retry_at = None
+        self._leave_ready(self._clock())
         if state is not State.READY:
             self.ready_at = None
         self._actions.changed()
+
+    def _leave_ready(self, now: float) -> None:
+        """Notes whether the child was ready long enough for its deaths to be forgiven."""
+        if self.ready_at is not None:
+            self._was_stable = now - self.ready_at >= self._settings.stable_seconds
 
     def _nothing(self) -> None:
         pass
@@ -168,6 +182,7 @@ class Supervisor:
     def _spawn(self) -> None:
         self._generation += 1
         self._spawns += 1
+        self._was_stable = False
         self.started_at = self._clock()
         self._enter(State.STARTING)
         self._actions.start_timer(self._settings.start_timeout_seconds, Event.START_TIMEOUT)
@@ -179,7 +194,8 @@ class Supervisor:
 
     def _forgive(self) -> None:
         self._failures = 0
-        self._deaths.clear()
+        self._gave_up = False
+        self._counted.clear()
 
     def _become_ready(self) -> None:
         assert self.started_at is not None
@@ -241,22 +257,30 @@ class Supervisor:
     def _die(self) -> None:
         assert self.last_exit is not None
         now = self._clock()
-        if self.ready_at is not None and now - self.ready_at >= self._settings.stable_seconds:
-            self._failures = 0
-        if self.is_short_of_memory:
-            self._back_off(now)
-            return
-        self._count_death(now)
-        permanent = self.last_exit.code in PERMANENT_CODES
-        if permanent or len(self._deaths) >= self._settings.crash_limit:
+        self.deaths.append((now, self.last_exit))
+        self._leave_ready(now)
+        if self._was_stable:
+            self._forgive()
+        if self.last_exit.code in PERMANENT_CODES:
             self._enter(State.FATAL)
-        else:
+        elif self.is_short_of_memory or self._was_stable or not self._is_crash_loop(now):
             self._back_off(now)
+        else:
+            self._give_up(now)
 
-    def _count_death(self, now: float) -> None:
-        self._deaths.append(now)
-        while self._deaths[0] <= now - self._settings.crash_window_seconds:
-            self._deaths.popleft()
+    def _is_crash_loop(self, now: float) -> bool:
+        """Counts a death."""
+        self._counted.append(now)
+        while self._counted[0] <= now - self._settings.crash_window_seconds:
+            self._counted.popleft()
+        return self._gave_up or len(self._counted) >= self._settings.crash_limit
+
+    def _give_up(self, now: float) -> None:
+        self._gave_up = True
+        delay = self._settings.give_up_retry_seconds
+        self.retry_at = now + delay
+        self._enter(State.FATAL)
+        self._actions.start_timer(delay, Event.BACKOFF_ELAPSED)
 
     def _back_off(self, now: float) -> None:
         delay = self._backoff_seconds()
@@ -301,6 +325,7 @@ _TABLE: Final[Mapping[tuple[State, Event], Callable[[Supervisor], None]]] = {
     (State.BACKOFF, Event.BACKOFF_ELAPSED): Supervisor._spawn,
     (State.BACKOFF, Event.RESTART): Supervisor._spawn_afresh,
     (State.BACKOFF, Event.STOP): Supervisor._rest,
+    (State.FATAL, Event.BACKOFF_ELAPSED): Supervisor._spawn,
     (State.FATAL, Event.RESTART): Supervisor._spawn_afresh,
     (State.FATAL, Event.STOP): Supervisor._rest,
 }

@@ -138,8 +138,55 @@ def test_a_crash_loop_ends_in_fatal(world):
     world.exit()
     assert world.state is State.FATAL
     assert world.supervisor.generation == 11
-    assert world.timer is None
     assert world.supervisor.last_exit == CRASH
+
+
+def test_after_a_crash_loop_one_try_follows_each_long_pause(world):
+    """A try that fails gives up again at once; one that is stable ends the crash loop."""
+    world.send(Event.SPAWN)
+    for _ in range(4):
+        world.exit()
+        world.ring()
+    for generation in (12, 13, 14):
+        world.exit()
+        assert world.state is State.FATAL
+        assert world.supervisor.retry_at == world.now + 900
+        world.ring()
+        assert (world.state, world.supervisor.generation) == (State.STARTING, generation)
+    world.send(Event.READY)
+    world.now += 60
+    world.exit()
+    assert world.state is State.BACKOFF
+    world.ring()
+    world.exit()
+    assert world.state is State.BACKOFF
+
+
+def test_deaths_after_stable_readiness_never_add_up(world):
+    """A child that serves for a minute before each death is started for ever."""
+    settings = SETTINGS.model_copy(update={"crash_window_seconds": 3600})
+    world = World(settings)
+    world.send(Event.SPAWN)
+    for _ in range(20):
+        world.send(Event.READY)
+        world.now += 60
+        world.exit()
+        assert world.state is State.BACKOFF
+        world.ring()
+
+
+def test_the_latest_twenty_deaths_are_kept(world):
+    """Each with its time and cause; exits that were asked for are not among them."""
+    world.send(Event.SPAWN)
+    for number in range(25):
+        world.now += 121
+        world.exit(Exit(1, "", f"death {number}", "tail"))
+        world.ring()
+    world.send(Event.READY, Event.RESTART)
+    world.exit(Exit(0, "", "exited with code 0"))
+    kept = world.supervisor.deaths
+    assert [exit_.reason for _, exit_ in kept] == [f"death {number}" for number in range(5, 25)]
+    assert kept[-1][0] - kept[0][0] > 19 * 121
 
 
 def test_old_deaths_do_not_count(world):
@@ -358,6 +405,7 @@ class AnyOrder(RuleBasedStateMachine):
             State.STOPPING: {Event.STOP_TIMEOUT, None},
             State.ABORTING: {Event.ABORT_TIMEOUT, None},
             State.BACKOFF: {Event.BACKOFF_ELAPSED},
+            State.FATAL: {Event.BACKOFF_ELAPSED, None},
         }
         assert timer in allowed.get(self.state, {None})
 
@@ -369,7 +417,15 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def times_fit_the_state(self):
         assert (self.world.supervisor.ready_at is not None) == (self.state is State.READY)
-        assert (self.world.supervisor.retry_at is not None) == (self.state is State.BACKOFF)
+        if self.state is not State.FATAL:
+            assert (self.world.supervisor.retry_at is not None) == (self.state is State.BACKOFF)
+
+    @invariant()
+    def a_crash_loop_always_has_a_next_try(self):
+        supervisor = self.world.supervisor
+        permanent = supervisor.last_exit and supervisor.last_exit.code in (69, 78)
+        if self.state is State.FATAL and not permanent:
+            assert self.world.timer == (supervisor.retry_at, Event.BACKOFF_ELAPSED)
 
 
 AnyOrder.TestCase.settings = hypothesis_settings(max_examples=100, deadline=None)

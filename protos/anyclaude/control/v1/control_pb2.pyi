@@ -67,7 +67,7 @@ class LastExit(_message.Message):
     def __init__(self, code: _Optional[int] = ..., signal: _Optional[str] = ..., reason: _Optional[str] = ..., stderr_tail: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Worker(_message.Message):
-    __slots__ = ("name", "state", "pid", "start_time", "ready_time", "restart_count", "generation", "last_exit", "next_retry_time", "makes_room_for")
+    __slots__ = ("name", "state", "pid", "start_time", "ready_time", "restart_count", "generation", "last_exit", "next_retry_time", "makes_room_for", "deaths")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -78,6 +78,7 @@ class Worker(_message.Message):
     LAST_EXIT_FIELD_NUMBER: _ClassVar[int]
     NEXT_RETRY_TIME_FIELD_NUMBER: _ClassVar[int]
     MAKES_ROOM_FOR_FIELD_NUMBER: _ClassVar[int]
+    DEATHS_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: WorkerState
     pid: int
@@ -88,7 +89,8 @@ class Worker(_message.Message):
     last_exit: LastExit
     next_retry_time: _timestamp_pb2.Timestamp
     makes_room_for: str
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[WorkerState, str]] = ..., pid: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ready_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., restart_count: _Optional[int] = ..., generation: _Optional[int] = ..., last_exit: _Optional[_Union[LastExit, _Mapping]] = ..., next_retry_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., makes_room_for: _Optional[str] = ...) -> None: ...
+    deaths: _containers.RepeatedCompositeFieldContainer[LastExit]
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[WorkerState, str]] = ..., pid: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ready_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., restart_count: _Optional[int] = ..., generation: _Optional[int] = ..., last_exit: _Optional[_Union[LastExit, _Mapping]] = ..., next_retry_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., makes_room_for: _Optional[str] = ..., deaths: _Optional[_Iterable[_Union[LastExit, _Mapping]]] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()
