@@ -254,6 +254,8 @@ class ChooserSettings(_Section):
 class SupervisorSettings(_Section):
     """How child processes are started, stopped and restarted."""
 
+    # Open descriptors that each process is allowed, as far as the hard limit permits.
+    descriptors: int = Field(8192, ge=64)
     start_timeout_seconds: float = Field(600.0, gt=0)
     stop_timeout_seconds: float = Field(15.0, gt=0)
     # A child that makes no progress for so long is ended, with its stack in the log, and started

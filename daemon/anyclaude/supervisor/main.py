@@ -24,6 +24,7 @@ from anyclaude.runtime.settings import LoadedSettings, SettingsError, load
 from anyclaude.supervisor import lifecycle, listener, modes
 from anyclaude.supervisor.children import DEFAULT_CHILDREN, ChildSpec
 from anyclaude.supervisor.daemon import VERSION
+from anyclaude.supervisor.descriptors import raise_limit
 from anyclaude.supervisor.lock import AlreadyRunningError, daemon_lock
 
 _CANNOT_RUN = (AlreadyRunningError, listener.PortTakenError, UnsafeFolderError, OSError)
@@ -67,6 +68,7 @@ def _settle(arguments: argparse.Namespace, environ: Mapping[str, str]) -> _Settl
     read = partial(load, _config_file(arguments, paths), environ, _flags(arguments))
     loaded = read()
     logs.configure(loaded.settings.log.level)
+    raise_limit(loaded.settings.supervisor.descriptors)
     return _Settled(paths, loaded, read, modes.initial(loaded, paths.mode_file))
 
 

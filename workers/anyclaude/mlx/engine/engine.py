@@ -223,8 +223,11 @@ class Engine:
         return len(self._running) < self._settings.max_running_requests
 
     def _start_waiting(self) -> None:
-        """Starts jobs in order of arrival; one whose prefix is being computed lets others pass."""
-        for job in list(self._waiting):
+        """Starts jobs by class, then by arrival; one whose prefix is being computed is passed over.
+
+        Main conversations come first, then subagents, then utility calls.
+        """
+        for job in sorted(self._waiting, key=_precedence):
             if not self._has_free_slot():
                 return
             if self._is_being_computed(job):
@@ -391,3 +394,10 @@ class Engine:
             job.emit(event)
         self._running.clear()
         self._waiting.clear()
+
+
+def _precedence(job: Job) -> int:
+    """Smaller starts sooner."""
+    if not job.keep:
+        return 2
+    return int(bool(job.lineage.agent_id))
