@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.prompts import session
+from tests.integration.prompts import events, session
 from tests.integration.service import WAIT_SECONDS, Service
 from tests.models import saved
 from tests.models.requests import BASH, Block, assistant, call, result, text, thinking, user
@@ -64,11 +65,21 @@ def _ask(service: Service, name: str, messages: list[Block]) -> Any:
     return answered
 
 
+def _metrics(service: Service, *names: str) -> list[float]:
+    """Figures of the worker, which are left out while it does not respond in time."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        with service.http() as client:
+            lines = client.get("/metrics").text.splitlines()
+        values = dict(line.split()[:2] for line in lines if not line.startswith("#"))
+        if all(f"anyclaude_{name}" in values for name in names):
+            return [float(values[f"anyclaude_{name}"]) for name in names]
+        assert time.monotonic() < deadline, service.output
+
+
 def _metric(service: Service, name: str) -> float:
-    with service.http() as client:
-        lines = client.get("/metrics").text.splitlines()
-    (value,) = (line.split()[1] for line in lines if line.startswith(f"anyclaude_{name} "))
-    return float(value)
+    (value,) = _metrics(service, name)
+    return value
 
 
 def _wait_for(service: Service, name: str, more_than: float) -> float:
@@ -111,8 +122,7 @@ def test_a_next_question_computes_its_own_words(service: Service) -> None:
 def test_a_request_in_the_middle_is_answered_first(service: Service) -> None:
     """Requests of another session interrupt it, and it goes on afterwards where it was."""
     messages = _loop(6, "Look around.")
-    name, answer = _interrupted(service, messages)
-    computed = _metric(service, "ahead_computed_tokens")
+    name, answer, computed = _interrupted(service, messages)
     _wait_for(service, "ahead_computed_tokens", computed)
 
     messages += [assistant(*answer["content"]), user(_QUESTION)]
@@ -120,18 +130,34 @@ def test_a_request_in_the_middle_is_answered_first(service: Service) -> None:
     assert _computed(_ask(service, name, messages)) <= words + 64
 
 
-def _interrupted(service: Service, messages: list[Block]) -> tuple[str, Any]:
-    """A session whose next question was being computed when another request came."""
-    given_up, deadline = _metric(service, "ahead_given_up"), time.monotonic() + WAIT_SECONDS
+def _interrupted(service: Service, messages: list[Block]) -> tuple[str, Any, float]:
+    """A session whose next question was being computed when another request came.
+
+    The last value is how many tokens had been computed ahead by then.
+    """
+    before, deadline = _metric(service, "ahead_given_up"), time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
         name = f"busy-{time.monotonic()}"
         answer = _ask(service, name, messages)
         for _ in range(4):
             time.sleep(0.1)
-            _ask(service, "other", [user("Hello.")])
-            if _metric(service, "ahead_given_up") > given_up:
-                return name, answer
+            with _endless(service):
+                given_up, computed = _metrics(service, "ahead_given_up", "ahead_computed_tokens")
+            if given_up > before:
+                return name, answer, computed
     raise AssertionError(service.output)
+
+
+@contextmanager
+def _endless(service: Service) -> Iterator[None]:
+    """A request of another session that runs, so that meanwhile nothing is computed ahead."""
+    asked = {"model": "any", "max_tokens": 3000, "stream": True, "messages": [user("Hello.")]}
+    with (
+        service.http() as client,
+        client.stream("POST", "/v1/messages", json=asked, headers=session("other")) as response,
+    ):
+        assert next(event for event in events(response) if event["type"] == "message_start")
+        yield
 
 
 def test_a_pruned_session_is_not_computed_again(service: Service) -> None:
