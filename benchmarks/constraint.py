@@ -23,10 +23,12 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from anyclaude.messages.requests import Tool, ToolChoice
-from anyclaude.mlx.adapter import decode, make_prompt_cache
+from anyclaude.mlx.adapter import LanguageModel
 from anyclaude.mlx.decode import make_sampler
 from anyclaude.mlx.decode.constraint import ConstraintCompiler
 from anyclaude.mlx.decode.constraint.masks import expanded, only_token
+from anyclaude.mlx.engine.decoding import Decoding
+from anyclaude.mlx.kv.live import LiveCache
 from benchmarks.vocabulary import real_qwen3
 from tests.models import tiny
 from tests.models.claude_tools import tools
@@ -119,7 +121,7 @@ def speed(compiler: ConstraintCompiler, tokenizer: TokenizerWrapper) -> None:
 
 
 def rate(
-    compiler: ConstraintCompiler, model: "object", seed: int, *, is_constrained: bool
+    compiler: ConstraintCompiler, model: LanguageModel, seed: int, *, is_constrained: bool
 ) -> float:
     mx.random.seed(seed)
     sampler = make_sampler(1.0)
@@ -129,7 +131,8 @@ def rate(
     assert whole is not None
     if is_constrained:
         sampler = whole.constraint.sampler(sampler, needs_probabilities=False)
-    steps = decode(model, make_prompt_cache(model), 1 + seed, SPEED_TOKENS + 8, sampler)
+    live = LiveCache.empty(model, kv_bits=0, max_checkpoints=1)
+    steps = Decoding(model, live, sampler).tokens(1 + seed, SPEED_TOKENS + 8)
     for _ in range(8):
         token = next(steps)
         if is_constrained:

@@ -13,6 +13,7 @@ from anyclaude.messages.requests import Tool, ToolChoice
 from anyclaude.mlx.decode import BlockStream, ThinkingBudget, make_sampler
 from anyclaude.mlx.decode.constraint import ConstraintCompiler
 from anyclaude.mlx.decode.constraint.masks import Mask
+from anyclaude.mlx.engine.drafts import PassCosts
 from anyclaude.mlx.engine.engine import Engine
 from anyclaude.mlx.engine.job import Job
 from anyclaude.mlx.kv.budget import StoreLimits
@@ -51,13 +52,24 @@ class ConstrainedAnswer:
 class Generator:
     """Generates answers of one family."""
 
-    def __init__(self, family: str, *, thinking: bool = False) -> None:
+    def __init__(
+        self,
+        family: str,
+        *,
+        thinking: bool = False,
+        settings: MlxSettings = MlxSettings(),  # noqa: B008 - frozen
+        pass_costs: PassCosts | None = None,
+    ) -> None:
         self.wrapper = tokenizer(family, thinking=thinking)
         self._compiler = ConstraintCompiler(self.wrapper)
         model = _model()
         limits = StoreLimits(1 << 28, 4, 16, 0, 3600.0)
         self._engine = Engine(
-            model, KVStore(model, limits), MlxSettings(), eos_token_ids=self._compiler.eos_token_ids
+            model,
+            KVStore(model, limits),
+            settings,
+            eos_token_ids=self._compiler.eos_token_ids,
+            pass_costs=pass_costs,
         )
 
     def answer(
@@ -109,6 +121,7 @@ class Generator:
                     max_tokens=max_tokens,
                 ),
                 emit=events.append,
+                guide=grammar.constraint if grammar else None,
                 keep=False,
             )
         )

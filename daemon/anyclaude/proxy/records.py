@@ -61,6 +61,8 @@ class RecordBuilder:
         self._record.usage.CopyFrom(finished.usage)
         self._record.timings.CopyFrom(finished.timings)
         self._record.reuse_cause = finished.reuse_cause
+        if finished.HasField("decoded"):
+            self._record.decoded.CopyFrom(finished.decoded)
 
     def set_error(self, error: ApiError) -> None:
         self.set_error_type(error.type)
@@ -205,6 +207,9 @@ def _usage_fields(record: frontend.RequestRecord) -> dict[str, Any]:
         "reuse_cause": _name(worker.ReuseCause, record.reuse_cause, "REUSE_CAUSE_"),
         "prefill_seconds": record.timings.prefill.ToNanoseconds() / 1e9,
         "decode_seconds": record.timings.decode.ToNanoseconds() / 1e9,
+        "decode_passes": record.decoded.passes,
+        "drafted_tokens": record.decoded.drafted_tokens,
+        "accepted_tokens": record.decoded.accepted_tokens,
     }
 
 

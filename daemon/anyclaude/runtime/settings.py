@@ -179,6 +179,10 @@ class MlxSettings(_Section):
     # Smaller chunks where attention without a fused kernel would use more memory for its scores.
     attention_scores_bytes: int = Field(1024**3, ge=1)
     decode_steps_per_turn: int = Field(8, ge=1)
+    # How many guessed tokens one pass of the model may verify at most (0: none), and how many
+    # of the last tokens must have come before, in this order, for a guess.
+    draft_tokens: int = Field(15, ge=0, le=127)
+    draft_match_tokens: int = Field(3, ge=1, le=16)
     # Whether to compute what a next question will begin with while nobody waits: never, on mains
     # power, or always; and after how long without a request.
     compute_ahead: Literal["never", "mains", "always"] = "mains"

@@ -10,13 +10,12 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import (
     ArraysCache,
     CacheList,
@@ -48,7 +47,6 @@ __all__ = [
     "Sampler",
     "TokenizerWrapper",
     "allow_list_changes",
-    "decode",
     "evaluate",
     "library_sampler",
     "load_tokenizer_from",
@@ -58,6 +56,7 @@ __all__ = [
     "opens_thinking",
     "parser_family",
     "prefill",
+    "read_token",
     "template_source",
     "tokenizer_json",
     "with_markup",
@@ -224,23 +223,10 @@ def prefill(
     mx.clear_cache()
 
 
-def decode(
-    model: LanguageModel, layers: list[Layer], last_token: int, max_tokens: int, sampler: Sampler
-) -> Generator[int]:
-    """Generates from the prompt's last token, which must not be in the cache yet.
-
-    Each token is in the cache by the time it is returned, because a step runs ahead. Closing the
-    iterator leaves the cache valid.
-    """
-    steps = generate_step(
-        mx.array([last_token]),
-        model,
-        prompt_cache=layers,
-        max_tokens=max_tokens,
-        sampler=sampler,
-    )
-    for token, _ in steps:
-        yield int(token)
+def read_token(token: mx.array) -> int:
+    """Waits for a sampled token and returns its id."""
+    value: Any = token.item()
+    return int(value)
 
 
 def evaluate(layers: list[Layer]) -> None:

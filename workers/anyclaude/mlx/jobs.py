@@ -131,6 +131,7 @@ class JobMaker:
                 new_id=tool_use_ids(request.message_id),
             ),
             emit=emit,
+            guide=grammar.constraint if grammar is not None else None,
             keep=request.identity.request_class != pb.REQUEST_CLASS_UTILITY,
             listener=self._explainer.request(facts),
             answered=self._on_answered(prompt.answer_position, facts.answer),

@@ -36,12 +36,19 @@ def requests(
         print()
     table(
         (
-            *("AGE", "CLASS", "STATUS", "REUSED", "COMPUTED", "OUT", "FIRST", "WHOLE"),
+            *("AGE", "CLASS", "STATUS", "REUSED", "COMPUTED", "OUT", "PER PASS"),
+            *("FIRST", "WHOLE"),
             *("CAUSE", "REQUEST", "OUTCOME"),
         ),
         [_row(record) for record in answer.records],
-        right=(0, 2, 3, 4, 5, 6, 7),
+        right=(0, 2, 3, 4, 5, 6, 7, 8),
     )
+
+
+def _per_pass(record: "RequestRecord") -> str:
+    """How many tokens a pass of the model gave: more than one where drafts were accepted."""
+    passes = record.decoded.passes
+    return f"{record.usage.output_tokens / passes:.1f}" if passes else "-"
 
 
 def _row(record: "RequestRecord") -> Row:
@@ -55,6 +62,7 @@ def _row(record: "RequestRecord") -> Row:
         str(usage.cache_read_tokens),
         str(usage.input_tokens + usage.cache_creation_tokens),
         str(usage.output_tokens),
+        _per_pass(record),
         format_seconds(first) if record.HasField("time_to_first_token") else "-",
         format_seconds(record.duration.ToTimedelta().total_seconds()),
         word_of(record, "reuse_cause") if record.reuse_cause else "-",

@@ -27,17 +27,17 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$anyclaude/frontend/v1/frontend.proto\x12\x15\x61nyclaude.frontend.v1\x1a anyclaude/worker/v1/worker.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x02\n\x05Route\x12\x0c\n\x04mode\x18\x01 \x01(\t\x12\x15\n\rworker_socket\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\r\x12\x30\n\x05state\x18\x04 \x01(\x0e\x32!.anyclaude.frontend.v1.RouteState\x12.\n\x0bretry_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x13\n\x0bpassthrough\x18\x07 \x01(\x08\x12-\n\x05model\x18\x08 \x01(\x0b\x32\x1e.anyclaude.worker.v1.ModelInfo\x12\x0f\n\x07relayed\x18\t \x01(\x08\"g\n\x10SetRoutesRequest\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x14\n\x0c\x64\x65\x66\x61ult_mode\x18\x02 \x01(\t\x12,\n\x06routes\x18\x03 \x03(\x0b\x32\x1c.anyclaude.frontend.v1.Route\"\x13\n\x11SetRoutesResponse\"\x16\n\x14StreamRecordsRequest\"f\n\x15StreamRecordsResponse\x12\x34\n\x06record\x18\x01 \x01(\x0b\x32$.anyclaude.frontend.v1.RequestRecord\x12\x17\n\x0f\x64ropped_records\x18\x02 \x01(\x04\"\xb7\x05\n\rRequestRecord\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05route\x18\x04 \x01(\t\x12\x0c\n\x04mode\x18\x05 \x01(\t\x12\x17\n\x0frequested_model\x18\x06 \x01(\t\x12/\n\x08identity\x18\x07 \x01(\x0b\x32\x1d.anyclaude.worker.v1.Identity\x12\x0e\n\x06status\x18\x08 \x01(\r\x12\x0e\n\x06stream\x18\t \x01(\x08\x12/\n\x07outcome\x18\n \x01(\x0e\x32\x1e.anyclaude.frontend.v1.Outcome\x12\x12\n\nerror_type\x18\x0b \x01(\t\x12\x15\n\rerror_message\x18\x0c \x01(\t\x12\x34\n\x0bstop_reason\x18\r \x01(\x0e\x32\x1f.anyclaude.worker.v1.StopReason\x12)\n\x05usage\x18\x0e \x01(\x0b\x32\x1a.anyclaude.worker.v1.Usage\x12-\n\x07timings\x18\x0f \x01(\x0b\x32\x1c.anyclaude.worker.v1.Timings\x12\x36\n\x13time_to_first_token\x18\x10 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x0breuse_cause\x18\x11 \x01(\x0e\x32\x1f.anyclaude.worker.v1.ReuseCause\x12\x14\n\x0croute_reason\x18\x12 \x01(\t\x12\x0e\n\x06images\x18\x13 \x01(\r\x12\x15\n\rworker_deaths\x18\x14 \x01(\r\x12\x17\n\x0freplayed_tokens\x18\x15 \x01(\r\"\x14\n\x12ListRunningRequest\"N\n\x13ListRunningResponse\x12\x37\n\x08requests\x18\x01 \x03(\x0b\x32%.anyclaude.frontend.v1.RunningRequest\"w\n\x0eRunningRequest\x12\x34\n\x06record\x18\x01 \x01(\x0b\x32$.anyclaude.frontend.v1.RequestRecord\x12\x18\n\x10prefilled_tokens\x18\x02 \x01(\r\x12\x15\n\rprompt_tokens\x18\x03 \x01(\r*w\n\nRouteState\x12\x1b\n\x17ROUTE_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11ROUTE_STATE_READY\x10\x01\x12\x18\n\x14ROUTE_STATE_STARTING\x10\x02\x12\x1b\n\x17ROUTE_STATE_UNAVAILABLE\x10\x03*d\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_COMPLETED\x10\x01\x12\x12\n\x0eOUTCOME_FAILED\x10\x02\x12\x15\n\x11OUTCOME_CANCELLED\x10\x03\x32\xc5\x02\n\x0f\x46rontendService\x12^\n\tSetRoutes\x12\'.anyclaude.frontend.v1.SetRoutesRequest\x1a(.anyclaude.frontend.v1.SetRoutesResponse\x12l\n\rStreamRecords\x12+.anyclaude.frontend.v1.StreamRecordsRequest\x1a,.anyclaude.frontend.v1.StreamRecordsResponse0\x01\x12\x64\n\x0bListRunning\x12).anyclaude.frontend.v1.ListRunningRequest\x1a*.anyclaude.frontend.v1.ListRunningResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$anyclaude/frontend/v1/frontend.proto\x12\x15\x61nyclaude.frontend.v1\x1a anyclaude/worker/v1/worker.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x02\n\x05Route\x12\x0c\n\x04mode\x18\x01 \x01(\t\x12\x15\n\rworker_socket\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\r\x12\x30\n\x05state\x18\x04 \x01(\x0e\x32!.anyclaude.frontend.v1.RouteState\x12.\n\x0bretry_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x13\n\x0bpassthrough\x18\x07 \x01(\x08\x12-\n\x05model\x18\x08 \x01(\x0b\x32\x1e.anyclaude.worker.v1.ModelInfo\x12\x0f\n\x07relayed\x18\t \x01(\x08\"g\n\x10SetRoutesRequest\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x14\n\x0c\x64\x65\x66\x61ult_mode\x18\x02 \x01(\t\x12,\n\x06routes\x18\x03 \x03(\x0b\x32\x1c.anyclaude.frontend.v1.Route\"\x13\n\x11SetRoutesResponse\"\x16\n\x14StreamRecordsRequest\"f\n\x15StreamRecordsResponse\x12\x34\n\x06record\x18\x01 \x01(\x0b\x32$.anyclaude.frontend.v1.RequestRecord\x12\x17\n\x0f\x64ropped_records\x18\x02 \x01(\x04\"\xe6\x05\n\rRequestRecord\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05route\x18\x04 \x01(\t\x12\x0c\n\x04mode\x18\x05 \x01(\t\x12\x17\n\x0frequested_model\x18\x06 \x01(\t\x12/\n\x08identity\x18\x07 \x01(\x0b\x32\x1d.anyclaude.worker.v1.Identity\x12\x0e\n\x06status\x18\x08 \x01(\r\x12\x0e\n\x06stream\x18\t \x01(\x08\x12/\n\x07outcome\x18\n \x01(\x0e\x32\x1e.anyclaude.frontend.v1.Outcome\x12\x12\n\nerror_type\x18\x0b \x01(\t\x12\x15\n\rerror_message\x18\x0c \x01(\t\x12\x34\n\x0bstop_reason\x18\r \x01(\x0e\x32\x1f.anyclaude.worker.v1.StopReason\x12)\n\x05usage\x18\x0e \x01(\x0b\x32\x1a.anyclaude.worker.v1.Usage\x12-\n\x07timings\x18\x0f \x01(\x0b\x32\x1c.anyclaude.worker.v1.Timings\x12\x36\n\x13time_to_first_token\x18\x10 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x0breuse_cause\x18\x11 \x01(\x0e\x32\x1f.anyclaude.worker.v1.ReuseCause\x12\x14\n\x0croute_reason\x18\x12 \x01(\t\x12\x0e\n\x06images\x18\x13 \x01(\r\x12\x15\n\rworker_deaths\x18\x14 \x01(\r\x12\x17\n\x0freplayed_tokens\x18\x15 \x01(\r\x12-\n\x07\x64\x65\x63oded\x18\x16 \x01(\x0b\x32\x1c.anyclaude.worker.v1.Decoded\"\x14\n\x12ListRunningRequest\"N\n\x13ListRunningResponse\x12\x37\n\x08requests\x18\x01 \x03(\x0b\x32%.anyclaude.frontend.v1.RunningRequest\"w\n\x0eRunningRequest\x12\x34\n\x06record\x18\x01 \x01(\x0b\x32$.anyclaude.frontend.v1.RequestRecord\x12\x18\n\x10prefilled_tokens\x18\x02 \x01(\r\x12\x15\n\rprompt_tokens\x18\x03 \x01(\r*w\n\nRouteState\x12\x1b\n\x17ROUTE_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11ROUTE_STATE_READY\x10\x01\x12\x18\n\x14ROUTE_STATE_STARTING\x10\x02\x12\x1b\n\x17ROUTE_STATE_UNAVAILABLE\x10\x03*d\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_COMPLETED\x10\x01\x12\x12\n\x0eOUTCOME_FAILED\x10\x02\x12\x15\n\x11OUTCOME_CANCELLED\x10\x03\x32\xc5\x02\n\x0f\x46rontendService\x12^\n\tSetRoutes\x12\'.anyclaude.frontend.v1.SetRoutesRequest\x1a(.anyclaude.frontend.v1.SetRoutesResponse\x12l\n\rStreamRecords\x12+.anyclaude.frontend.v1.StreamRecordsRequest\x1a,.anyclaude.frontend.v1.StreamRecordsResponse0\x01\x12\x64\n\x0bListRunning\x12).anyclaude.frontend.v1.ListRunningRequest\x1a*.anyclaude.frontend.v1.ListRunningResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'anyclaude.frontend.v1.frontend_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROUTESTATE']._serialized_start=1603
-  _globals['_ROUTESTATE']._serialized_end=1722
-  _globals['_OUTCOME']._serialized_start=1724
-  _globals['_OUTCOME']._serialized_end=1824
+  _globals['_ROUTESTATE']._serialized_start=1650
+  _globals['_ROUTESTATE']._serialized_end=1769
+  _globals['_OUTCOME']._serialized_start=1771
+  _globals['_OUTCOME']._serialized_end=1871
   _globals['_ROUTE']._serialized_start=163
   _globals['_ROUTE']._serialized_end=426
   _globals['_SETROUTESREQUEST']._serialized_start=428
@@ -49,13 +49,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMRECORDSRESPONSE']._serialized_start=578
   _globals['_STREAMRECORDSRESPONSE']._serialized_end=680
   _globals['_REQUESTRECORD']._serialized_start=683
-  _globals['_REQUESTRECORD']._serialized_end=1378
-  _globals['_LISTRUNNINGREQUEST']._serialized_start=1380
-  _globals['_LISTRUNNINGREQUEST']._serialized_end=1400
-  _globals['_LISTRUNNINGRESPONSE']._serialized_start=1402
-  _globals['_LISTRUNNINGRESPONSE']._serialized_end=1480
-  _globals['_RUNNINGREQUEST']._serialized_start=1482
-  _globals['_RUNNINGREQUEST']._serialized_end=1601
-  _globals['_FRONTENDSERVICE']._serialized_start=1827
-  _globals['_FRONTENDSERVICE']._serialized_end=2152
+  _globals['_REQUESTRECORD']._serialized_end=1425
+  _globals['_LISTRUNNINGREQUEST']._serialized_start=1427
+  _globals['_LISTRUNNINGREQUEST']._serialized_end=1447
+  _globals['_LISTRUNNINGRESPONSE']._serialized_start=1449
+  _globals['_LISTRUNNINGRESPONSE']._serialized_end=1527
+  _globals['_RUNNINGREQUEST']._serialized_start=1529
+  _globals['_RUNNINGREQUEST']._serialized_end=1648
+  _globals['_FRONTENDSERVICE']._serialized_start=1874
+  _globals['_FRONTENDSERVICE']._serialized_end=2199
 # @@protoc_insertion_point(module_scope)

@@ -279,20 +279,22 @@ class BlockStop(_message.Message):
     def __init__(self, index: _Optional[int] = ...) -> None: ...
 
 class Finished(_message.Message):
-    __slots__ = ("stop_reason", "stop_sequence", "usage", "timings", "reuse_cause", "applied_edits")
+    __slots__ = ("stop_reason", "stop_sequence", "usage", "timings", "reuse_cause", "applied_edits", "decoded")
     STOP_REASON_FIELD_NUMBER: _ClassVar[int]
     STOP_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     REUSE_CAUSE_FIELD_NUMBER: _ClassVar[int]
     APPLIED_EDITS_FIELD_NUMBER: _ClassVar[int]
+    DECODED_FIELD_NUMBER: _ClassVar[int]
     stop_reason: StopReason
     stop_sequence: str
     usage: Usage
     timings: Timings
     reuse_cause: ReuseCause
     applied_edits: _containers.RepeatedCompositeFieldContainer[AppliedEdit]
-    def __init__(self, stop_reason: _Optional[_Union[StopReason, str]] = ..., stop_sequence: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., reuse_cause: _Optional[_Union[ReuseCause, str]] = ..., applied_edits: _Optional[_Iterable[_Union[AppliedEdit, _Mapping]]] = ...) -> None: ...
+    decoded: Decoded
+    def __init__(self, stop_reason: _Optional[_Union[StopReason, str]] = ..., stop_sequence: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., reuse_cause: _Optional[_Union[ReuseCause, str]] = ..., applied_edits: _Optional[_Iterable[_Union[AppliedEdit, _Mapping]]] = ..., decoded: _Optional[_Union[Decoded, _Mapping]] = ...) -> None: ...
 
 class AppliedEdit(_message.Message):
     __slots__ = ("type", "cleared_input_tokens", "cleared_tool_uses", "cleared_thinking_turns")
@@ -305,6 +307,16 @@ class AppliedEdit(_message.Message):
     cleared_tool_uses: int
     cleared_thinking_turns: int
     def __init__(self, type: _Optional[str] = ..., cleared_input_tokens: _Optional[int] = ..., cleared_tool_uses: _Optional[int] = ..., cleared_thinking_turns: _Optional[int] = ...) -> None: ...
+
+class Decoded(_message.Message):
+    __slots__ = ("passes", "drafted_tokens", "accepted_tokens")
+    PASSES_FIELD_NUMBER: _ClassVar[int]
+    DRAFTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    passes: int
+    drafted_tokens: int
+    accepted_tokens: int
+    def __init__(self, passes: _Optional[int] = ..., drafted_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ...) -> None: ...
 
 class Usage(_message.Message):
     __slots__ = ("input_tokens", "cache_read_tokens", "cache_creation_tokens", "output_tokens")
@@ -592,7 +604,7 @@ class MemoryStatus(_message.Message):
     def __init__(self, active_bytes: _Optional[int] = ..., peak_bytes: _Optional[int] = ..., weights_bytes: _Optional[int] = ..., cache_bytes: _Optional[int] = ..., cache_limit_bytes: _Optional[int] = ..., available_bytes: _Optional[int] = ..., prompt_bytes: _Optional[int] = ..., footprint_bytes: _Optional[int] = ..., pressure: _Optional[_Union[MemoryPressure, str]] = ..., refused_requests: _Optional[int] = ..., working_set_bytes: _Optional[int] = ...) -> None: ...
 
 class TokenTotals(_message.Message):
-    __slots__ = ("reused_tokens", "computed_tokens", "generated_tokens", "evictions", "ahead_computed_tokens", "ahead_used_tokens", "ahead_given_up")
+    __slots__ = ("reused_tokens", "computed_tokens", "generated_tokens", "evictions", "ahead_computed_tokens", "ahead_used_tokens", "ahead_given_up", "decode_passes", "drafted_tokens", "accepted_tokens")
     REUSED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     COMPUTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     GENERATED_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -600,6 +612,9 @@ class TokenTotals(_message.Message):
     AHEAD_COMPUTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     AHEAD_USED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     AHEAD_GIVEN_UP_FIELD_NUMBER: _ClassVar[int]
+    DECODE_PASSES_FIELD_NUMBER: _ClassVar[int]
+    DRAFTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     reused_tokens: int
     computed_tokens: int
     generated_tokens: int
@@ -607,4 +622,7 @@ class TokenTotals(_message.Message):
     ahead_computed_tokens: int
     ahead_used_tokens: int
     ahead_given_up: int
-    def __init__(self, reused_tokens: _Optional[int] = ..., computed_tokens: _Optional[int] = ..., generated_tokens: _Optional[int] = ..., evictions: _Optional[int] = ..., ahead_computed_tokens: _Optional[int] = ..., ahead_used_tokens: _Optional[int] = ..., ahead_given_up: _Optional[int] = ...) -> None: ...
+    decode_passes: int
+    drafted_tokens: int
+    accepted_tokens: int
+    def __init__(self, reused_tokens: _Optional[int] = ..., computed_tokens: _Optional[int] = ..., generated_tokens: _Optional[int] = ..., evictions: _Optional[int] = ..., ahead_computed_tokens: _Optional[int] = ..., ahead_used_tokens: _Optional[int] = ..., ahead_given_up: _Optional[int] = ..., decode_passes: _Optional[int] = ..., drafted_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ...) -> None: ...

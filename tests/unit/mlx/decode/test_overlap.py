@@ -2,17 +2,19 @@
 
 import functools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
 import mlx.core as mx
 import pytest
 
-from anyclaude.mlx.adapter import decode, make_prompt_cache
+from anyclaude.mlx.adapter import make_prompt_cache
 from anyclaude.mlx.decode import make_sampler
 from anyclaude.mlx.decode.constraint import ConstraintCompiler, masks
 from anyclaude.mlx.decode.constraint.masks import Constraint, expanded, only_token
+from anyclaude.mlx.engine.decoding import Decoding
+from anyclaude.mlx.kv.live import LiveCache
 from tests.models import tiny
 from tests.models.claude_tools import tools
 from tests.models.constrained_answers import ANY, VOCABULARY
@@ -40,10 +42,11 @@ def _model() -> Any:
     return tiny.build(tiny.Family.DENSE, VOCABULARY)
 
 
-def overlapped(model: Callable[..., mx.array], held: Constraint, first: int) -> Iterator[int]:
+def overlapped(model: Any, held: Constraint, first: int) -> Iterator[int]:
     """A constrained answer as the engine decodes it."""
     sampler = held.sampler(make_sampler(1.0), needs_probabilities=False)
-    for token in decode(model, make_prompt_cache(_model()), first, TOKENS, sampler):
+    live = LiveCache.empty(_model(), kv_bits=0, max_checkpoints=1)
+    for token in Decoding(model, live, sampler).tokens(first, TOKENS):
         held.observe(token)
         yield token
 

@@ -8,10 +8,10 @@ have seen the tokens before it yet.
 from collections import deque
 from collections.abc import Sequence
 from itertools import count
-from typing import Any, Final
+from typing import Final
 
 import mlx.core as mx
-from anyclaude.mlx.adapter import Sampler, library_sampler
+from anyclaude.mlx.adapter import Sampler, library_sampler, read_token
 
 _SEEDS: Final = 1 << 64
 
@@ -122,9 +122,3 @@ class ThinkingBudget:
         if not self._thinking or self._left > len(self._unseen):
             return False
         return self._end[0] not in (*self._last, *map(read_token, self._unseen))
-
-
-def read_token(token: mx.array) -> int:
-    """Waits for a sampled token and returns its id."""
-    value: Any = token.item()
-    return int(value)

@@ -25,6 +25,7 @@ from anyclaude.mlx import memory
 from anyclaude.mlx.adapter import LanguageModel
 from anyclaude.mlx.engine.ahead import given_up, not_done, why_not
 from anyclaude.mlx.engine.chunks import ChunkSizes
+from anyclaude.mlx.engine.drafts import DraftLimits, PassCosts
 from anyclaude.mlx.engine.generation import DecodingError, Generation
 from anyclaude.mlx.engine.job import Job
 from anyclaude.mlx.kv.store import KVStore
@@ -55,6 +56,10 @@ class EngineStatus:
     reused_tokens: int = 0
     computed_tokens: int = 0
     generated_tokens: int = 0
+    # Passes of the model that generated them, and the drafts in these passes.
+    decode_passes: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
     # Prompt tokens that were computed ahead, those of them that a request reused, and how often
     # computing ahead was given up.
     ahead_computed_tokens: int = 0
@@ -84,6 +89,7 @@ class Engine:
         eos_token_ids: frozenset[int],
         preflight: Preflight | None = None,
         chunks: ChunkSizes | None = None,
+        pass_costs: PassCosts | None = None,
         pulse: Pulse | None = None,
     ) -> None:
         self.store = store
@@ -93,6 +99,8 @@ class Engine:
         self._model = model
         self._settings = settings
         self._eos = eos_token_ids
+        self._drafts = DraftLimits(settings.draft_tokens, settings.draft_match_tokens)
+        self._pass_costs = pass_costs or PassCosts()
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._waiting: deque[Job] = deque()
         self._running: deque[Generation] = deque()
@@ -335,6 +343,8 @@ class Engine:
             chunk_tokens=self._chunk_tokens,
             timed=self._chunks.timed,
             decode_steps_per_turn=self._settings.decode_steps_per_turn,
+            drafts=self._drafts,
+            pass_costs=self._pass_costs,
         )
 
     def _chunk_tokens(self, context_tokens: int) -> int:
@@ -372,12 +382,15 @@ class Engine:
     def _remove(self, generation: Generation) -> None:
         self._running.remove(generation)
         self.store.budget.fit(0)
-        usage, status = generation.usage, self.status
+        usage, decoded, status = generation.usage, generation.decoded, self.status
         computed = usage.input_tokens + usage.cache_creation_tokens
         self._publish(
             reused_tokens=status.reused_tokens + usage.cache_read_tokens,
             computed_tokens=status.computed_tokens + computed,
             generated_tokens=status.generated_tokens + usage.output_tokens,
+            decode_passes=status.decode_passes + decoded.passes,
+            drafted_tokens=status.drafted_tokens + decoded.drafted_tokens,
+            accepted_tokens=status.accepted_tokens + decoded.accepted_tokens,
             ahead_used_tokens=status.ahead_used_tokens + generation.ahead_tokens,
         )
 

@@ -16,10 +16,11 @@ from functools import partial
 
 import structlog
 
-from anyclaude.mlx.adapter import LanguageModel, decode, evaluate, prefill
+from anyclaude.mlx.adapter import LanguageModel, evaluate, prefill
+from anyclaude.mlx.engine.decoding import Decoding
+from anyclaude.mlx.engine.drafts import Drafter, DraftLimits, PassCosts
 from anyclaude.mlx.engine.job import Job
 from anyclaude.mlx.kv.lineage import RESPONSE_TOKENS, Lease
-from anyclaude.mlx.kv.live import LiveCache
 from anyclaude.mlx.kv.store import KVStore
 from anyclaude.worker.v1 import worker_pb2 as pb
 
@@ -43,11 +44,14 @@ class Generation:
         chunk_tokens: Callable[[int], int],
         timed: Callable[[int], AbstractContextManager[None]],
         decode_steps_per_turn: int,
+        drafts: DraftLimits,
+        pass_costs: PassCosts,
     ) -> None:
         """
         Args:
             chunk_tokens: the size of the next prefill chunk, given the tokens before it.
             timed: measures a chunk of so many tokens, which runs within its context.
+            pass_costs: what passes over drafts cost, measured by all requests.
         """
         self.job = job
         self.decoding = False
@@ -57,11 +61,14 @@ class Generation:
         self._chunk_tokens = chunk_tokens
         self._timed = timed
         self._decode_steps = decode_steps_per_turn
+        self._drafts = drafts
+        self._pass_costs = pass_costs
         self.usage = pb.Usage()
         self._lease: Lease | None = None
         self._timings = pb.Timings()
         # Generated tokens that no response carried yet.
         self._unsent: list[int] = []
+        self.decoded = pb.Decoded()
         self._turns = self._run()
 
     def turn(self) -> bool:
@@ -137,7 +144,8 @@ class Generation:
         blocks = job.new_blocks()
         self.decoding = True
         reason = pb.STOP_REASON_MAX_TOKENS
-        tokens = self._answer_tokens(live)
+        decoding = Decoding(self._model, live, job.sampler, self._drafter())
+        tokens, paused_at = self._answer_tokens(decoding), 0
         try:
             for token in tokens:
                 if not self.usage.output_tokens:
@@ -155,12 +163,15 @@ class Generation:
                     if not blocks.is_in_call:
                         reason = pb.STOP_REASON_END_TURN
                     break
-                if self.usage.output_tokens % self._decode_steps == 0:
+                since_pause = self.usage.output_tokens - paused_at
+                if since_pause >= self._decode_steps and decoding.is_settled:
+                    paused_at = self.usage.output_tokens
                     self._emit_unsent()
                     yield
         finally:
             tokens.close()
             evaluate(live.layers)
+            self.decoded = decoding.counts
         cut = reason == pb.STOP_REASON_MAX_TOKENS
         self._emit_all(partial(blocks.finish, cut=cut))
         if job.answered and reason == pb.STOP_REASON_END_TURN and blocks.is_verbatim:
@@ -174,7 +185,7 @@ class Generation:
             reason = pb.STOP_REASON_MODEL_CONTEXT_WINDOW_EXCEEDED
         self._finish(reason, blocks.stop_sequence or "")
 
-    def _answer_tokens(self, live: LiveCache) -> Generator[int]:
+    def _answer_tokens(self, decoding: Decoding) -> Generator[int]:
         """The tokens of the answer: first those of an earlier worker, then new ones."""
         job, ids = self.job, self.job.token_ids
         for token in ids[job.prompt_tokens :]:
@@ -182,12 +193,15 @@ class Generation:
         left = job.max_tokens - job.generated_tokens
         if left <= 0:
             return
-        with closing(decode(self._model, live.layers, int(ids[-1]), left, job.sampler)) as tokens:
+        with closing(decoding.tokens(int(ids[-1]), left)) as tokens:
             for token in tokens:
-                # The last token of the prompt is in the cache once the first new one is there.
-                live.tokens.extend((*ids[len(live) :], token))
                 self._unsent.append(token)
                 yield token
+
+    def _drafter(self) -> Drafter | None:
+        if not self._drafts.most_tokens:
+            return None
+        return Drafter(self._drafts, self._pass_costs, self.job.guide)
 
     def _emit_all(self, events: Callable[[], Sequence[pb.GenerateResponse]]) -> None:
         try:
@@ -221,6 +235,7 @@ class Generation:
                     stop_sequence=stopped_by,
                     usage=self.usage,
                     timings=self._timings,
+                    decoded=self.decoded,
                     reuse_cause=listener.cause if listener else pb.REUSE_CAUSE_UNSPECIFIED,
                 )
             )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from anyclaude.mlx.adapter import Sampler
+from anyclaude.mlx.engine.drafts import Guide
 from anyclaude.mlx.kv.lineage import LineageKey, Lookup
 from anyclaude.mlx.kv.tree import Node
 from anyclaude.mlx.tokens import TokenArray
@@ -72,6 +73,8 @@ class Job:
     sampler: Sampler
     new_blocks: Callable[[], Blocks]
     emit: Callable[[GenerateResponse], None]
+    # What the grammar of the answer says about its next tokens.
+    guide: Guide | None = None
     # Utility calls leave no cache behind.
     keep: bool = True
     # How many of `token_ids`, at its end, are the beginning of the answer: an earlier worker

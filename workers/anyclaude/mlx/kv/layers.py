@@ -51,6 +51,11 @@ def can_cut(leaf: Layer, n: int, length: int) -> bool:
     return isinstance(leaf, WindowKVCache) and n >= leaf.earliest_cut()
 
 
+def can_drop_latest(leaf: Layer) -> bool:
+    """Whether the tokens of the latest pass can be taken out of `leaf` without a saved state."""
+    return is_full_attention(leaf) or isinstance(leaf, WindowKVCache)
+
+
 def cut(leaf: Layer, n: int, length: int) -> None:
     """Cuts a leaf that `can_cut`."""
     if n != length:

@@ -7,6 +7,7 @@ be cut freely, its state after the first p tokens; checkpoints lie within the to
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import mlx.core as mx
 from anyclaude.mlx.adapter import LanguageModel, Layer, evaluate
@@ -107,6 +108,30 @@ class LiveCache:
         mx.eval([leaf.state for leaf in states.values()])
         return states
 
+    def save_point(self) -> "SavePoint":
+        """The present state, to which tokens that are computed next can be rolled back."""
+        states = {
+            index: kinds.copied(leaf, len(self))
+            for index, leaf in enumerate(kinds.leaves(self.layers))
+            if not kinds.can_drop_latest(leaf)
+        }
+        return SavePoint(len(self), states)
+
+    def roll_back(self, point: "SavePoint", surplus: int) -> TokenArray:
+        """Makes the layers hold `tokens` again, after a pass that computed `surplus` more.
+
+        Returns the tokens since `point` that must be computed again, which some layers require.
+        """
+        again = self.tokens.ids[point.length :] if point.states else self.tokens.ids[:0]
+        leaves = kinds.leaves(self.layers)
+        for index, leaf in enumerate(leaves):
+            if index in point.states:
+                leaves[index] = point.states[index]
+            else:
+                leaf.trim(surplus + len(again))
+        self.layers = kinds.replace_leaves(self.layers, leaves)
+        return again
+
     def reserve(self, tokens: int) -> None:
         """Announces how many tokens are about to come, so that buffers grow once."""
         for leaf in kinds.leaves(self.layers):
@@ -127,6 +152,14 @@ class LiveCache:
     def _can_cut_freely(self, n: int) -> bool:
         length = len(self)
         return all(kinds.can_cut(leaf, n, length) for leaf in kinds.leaves(self.layers))
+
+
+@dataclass(frozen=True)
+class SavePoint:
+    """A length of a live cache, and the states there of the leaves that cannot be cut back."""
+
+    length: int
+    states: States
 
 
 def extract(live: LiveCache, start: int, end: int) -> SegmentArrays:

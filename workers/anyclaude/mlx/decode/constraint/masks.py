@@ -8,7 +8,8 @@ after each token that can begin a grammar is computed beforehand, and the device
 apply it.
 
 Invariants:
-- Every token is processed once and in order, whether it was read here or came by `observe`.
+- Every token is processed once and in order, whether it was read here or came by `observe`. Drafts
+  are never processed, only tokens that were sampled.
 - While a grammar is active, no token that it forbids is sampled.
 - llguidance does not raise when it reaches a limit. So its error is asked for after every step, and
   the rest of the call is then decoded freely.
@@ -26,9 +27,8 @@ import structlog
 from llguidance import LLMatcher
 
 import mlx.core as mx
-from anyclaude.mlx.adapter import Sampler
+from anyclaude.mlx.adapter import Sampler, read_token
 from anyclaude.mlx.decode.constraint.failures import reason_of
-from anyclaude.mlx.decode.sampling import read_token
 from anyclaude.mlx.lru import LRUCache
 
 # One bit per token, 32 in each integer, the lowest bit first.
@@ -171,6 +171,26 @@ class Constraint:
         if self._observed == self._processed:
             self._process(token_id)
         self._observed += 1
+
+    def advance(self) -> None:
+        """Processes the token that was sampled last, which must be computed by now."""
+        if self._processed < self._sampled:
+            self._process(self._read_last())
+
+    def forced(self) -> list[int]:
+        """The tokens that the grammar forces behind the processed ones; none outside a grammar.
+
+        The sampler may still choose others that spell the same text.
+        """
+        if self._matcher is None or self._has_failed():
+            return []
+        return list(self._matcher.compute_ff_tokens())
+
+    def allowed(self, token_ids: Sequence[int]) -> int:
+        """How many of these tokens, from the first on, may come behind the processed ones."""
+        if self._matcher is None or self._has_failed():
+            return len(token_ids)
+        return int(self._matcher.validate_tokens(list(token_ids)))
 
     def _sample(self, inner: Sampler, logprobs: mx.array) -> mx.array:
         if self._processed < self._sampled and self._needs_last_token():

@@ -1,0 +1,153 @@
+"""Decoding one answer: one token in each pass of the model, or drafts that one pass verifies.
+
+A draft is a guess of the next tokens (`drafts`). A pass over the last token and its drafts computes
+the probabilities behind each of them, and the sampler then chooses token after token as it would
+without drafts. A draft that it chooses too is accepted; at the first difference, the sampler's
+choice is the next token and the rest of the drafts is dropped. So drafts change how many tokens a
+pass gives, and never which tokens: the sampler sees the same probabilities in the same order, and
+draws as many random numbers.
+
+Without drafts a step runs ahead: the next pass is submitted before the token is read.
+
+Invariant: while `is_settled`, the cache holds exactly its tokens, each of which was returned.
+"""
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from typing import Final
+
+import mlx.core as mx
+from anyclaude.mlx.adapter import LanguageModel, Sampler, evaluate, read_token
+from anyclaude.mlx.engine.drafts import Drafter
+from anyclaude.mlx.kv.live import LiveCache, SavePoint
+from anyclaude.worker.v1 import worker_pb2 as pb
+
+# MLX's pool of freed buffers is emptied after so many passes, as mlx-lm does.
+_POOL_PASSES: Final = 256
+
+
+class Decoding:
+    """The tokens of one answer. Used on the MLX thread only.
+
+    Args:
+        live: holds the prompt without its last token.
+        drafter: proposes drafts; None to decode without any.
+        clock: seconds; by default those that a pass costs. On the CPU that is CPU time, which the
+            load of other programs does not change.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        live: LiveCache,
+        sampler: Sampler,
+        drafter: Drafter | None = None,
+        *,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self._model = model
+        self._live = live
+        self._sampler = sampler
+        self._drafter = drafter
+        on_cpu = mx.default_device() == mx.cpu
+        self._clock = clock or (time.process_time if on_cpu else time.monotonic)
+        # The latest token that was sampled. It is not in the cache, and may not be computed yet.
+        self._next = mx.array([0])
+        self.is_settled = True
+        self._passes = self._drafted = self._accepted = 0
+
+    @property
+    def counts(self) -> pb.Decoded:
+        return pb.Decoded(
+            passes=self._passes, drafted_tokens=self._drafted, accepted_tokens=self._accepted
+        )
+
+    def tokens(self, last_token: int, max_tokens: int) -> Generator[int]:
+        """Generates from the prompt's last token.
+
+        Each token is in the cache by the time it is returned. Closing the iterator settles the
+        cache.
+        """
+        self._next = self._sampled(self._forward(mx.array([last_token])), 0)
+        self._live.tokens.extend((last_token,))
+        mx.async_eval(self._next)  # type: ignore[no-untyped-call]
+        left = max_tokens
+        while left > 0:
+            drafts = self._drafts(left - 1)
+            step = self._verified(drafts) if drafts else self._single(is_last=left == 1)
+            with closing(step):
+                for token in step:
+                    yield token
+                    left -= 1
+                    if self._drafter is not None:
+                        self._drafter.observe(self._live.tokens.ids)
+            if self._passes % _POOL_PASSES == 0:
+                mx.clear_cache()
+
+    def _drafts(self, most: int) -> Sequence[int]:
+        if self._drafter is None or not most or not self._drafter.is_promising:
+            return ()
+        return self._drafter.drafts(self._live.tokens.ids, read_token(self._next), most)
+
+    def _single(self, *, is_last: bool) -> Generator[int]:
+        """Runs the next token through the model, and samples the one behind it."""
+        began, token = self._clock(), self._next
+        logits = self._forward(token)
+        if not is_last:
+            self._next = self._sampled(logits, 0)
+            mx.async_eval(self._next)  # type: ignore[no-untyped-call]
+        read = read_token(token)
+        self._live.tokens.extend((read,))
+        if self._drafter is not None:
+            self._drafter.costs.add(1, self._clock() - began)
+        yield read
+
+    def _verified(self, drafts: Sequence[int]) -> Generator[int]:
+        """Runs the next token and its drafts through the model; yields those that are accepted."""
+        assert self._drafter is not None
+        began, paused = self._clock(), 0.0
+        token, saved = read_token(self._next), self._live.save_point()
+        logits = self._forward(mx.array([token, *drafts]))
+        mx.async_eval(logits)  # type: ignore[no-untyped-call]
+        self.is_settled = False
+        self._drafted += len(drafts)
+        accepted = 0
+        try:
+            self._live.tokens.extend((token,))
+            moment = self._clock()
+            yield token
+            paused += self._clock() - moment
+            for draft in drafts:
+                self._next = self._sampled(logits, accepted)
+                if read_token(self._next) != draft:
+                    break
+                accepted += 1
+                self._live.tokens.extend((draft,))
+                moment = self._clock()
+                yield draft
+                paused += self._clock() - moment
+            else:
+                self._next = self._sampled(logits, accepted)
+                mx.async_eval(self._next)  # type: ignore[no-untyped-call]
+        finally:
+            self._accepted += accepted
+            self._settle(saved, len(drafts) - accepted)
+        self._drafter.costs.add(1 + len(drafts), self._clock() - began - paused)
+
+    def _settle(self, saved: SavePoint, surplus: int) -> None:
+        """Takes `surplus` tokens back out of the cache."""
+        if surplus:
+            again = self._live.roll_back(saved, surplus)
+            if len(again):
+                self._model(mx.array(again)[None], cache=self._live.layers)
+                evaluate(self._live.layers)
+        self.is_settled = True
+
+    def _forward(self, token_ids: mx.array) -> mx.array:
+        self._passes += 1
+        return self._model(token_ids[None], cache=self._live.layers)
+
+    def _sampled(self, logits: mx.array, row: int) -> mx.array:
+        step = logits[:, row, :]
+        return self._sampler(step - mx.logsumexp(step, keepdims=True))
