@@ -19,6 +19,7 @@ from anyclaude.proxy import endpoints
 from anyclaude.proxy.access import AccessChecks, cors_headers, preflight_headers
 from anyclaude.proxy.context import ClientGoneError, RequestContext
 from anyclaude.proxy.messages import MessagesEndpoint
+from anyclaude.proxy.page import StatusPage
 from anyclaude.proxy.passthrough import Passthrough
 from anyclaude.proxy.records import RecordFeed, log_request
 from anyclaude.runtime.settings import ServerSettings
@@ -104,7 +105,10 @@ async def _fail(context: RequestContext, error: ApiError) -> None:
 
 
 def build_router(
-    messages: MessagesEndpoint, others: endpoints.Endpoints, passthrough: Passthrough
+    messages: MessagesEndpoint,
+    others: endpoints.Endpoints,
+    passthrough: Passthrough,
+    page: StatusPage,
 ) -> Router:
     """All endpoints."""
 
@@ -122,7 +126,9 @@ def build_router(
             api("/v1/models", others.list_models, "GET"),
             api("/v1/models/{model_id:path}", others.get_model, "GET"),
             api("/v1/{rest:path}", _not_found, _ANY_METHOD),
-            local("/", endpoints.empty),
+            local("/", page.show),
+            local("/status.json", page.status),
+            local("/mode", page.switch, "POST"),
             local("/api/hello", endpoints.empty),
             local("/api/event_logging/batch", endpoints.accept_telemetry, "POST"),
             local("/health/live", endpoints.live),

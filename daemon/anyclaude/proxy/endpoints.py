@@ -2,16 +2,14 @@
 
 from typing import Any, Final
 
-import grpc
-
 from anyclaude.control.v1 import control_pb2 as control
 from anyclaude.control.v1.control_pb2_grpc import MetricsServiceStub
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.messages.errors import ApiError
 from anyclaude.proxy.auto import AUTO
 from anyclaude.proxy.context import RequestContext
+from anyclaude.proxy.daemon import ask_daemon, stub
 from anyclaude.proxy.routes import RouteTable
-from anyclaude.runtime.channels import aio_channel
 from anyclaude.runtime.paths import Paths
 
 _METRICS_TIMEOUT_SECONDS: Final = 5.0
@@ -71,18 +69,10 @@ class Endpoints:
 
     async def metrics(self, context: RequestContext) -> None:
         """The metrics, which the daemon collects."""
-        async with aio_channel(self._paths.control_socket) as channel:
-            try:
-                stub = MetricsServiceStub(channel)  # type: ignore[no-untyped-call]
-                metrics = await stub.GetMetrics(
-                    control.GetMetricsRequest(), timeout=_METRICS_TIMEOUT_SECONDS
-                )
-            except grpc.aio.AioRpcError as error:
-                raise ApiError(
-                    503,
-                    f"The daemon does not answer ({error.code().name}). "
-                    "`anyclaudectl status` says more.",
-                ) from None
+        async with ask_daemon(self._paths) as channel:
+            metrics = await stub(MetricsServiceStub, channel).GetMetrics(
+                control.GetMetricsRequest(), timeout=_METRICS_TIMEOUT_SECONDS
+            )
         content_type = "text/plain; version=0.0.4; charset=utf-8"
         await context.response.send_body(200, metrics.text, content_type)
 

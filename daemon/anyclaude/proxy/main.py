@@ -28,6 +28,7 @@ from anyclaude.proxy.auto import Policy
 from anyclaude.proxy.body_budget import BodyBudget
 from anyclaude.proxy.endpoints import Endpoints
 from anyclaude.proxy.messages import MessagesEndpoint
+from anyclaude.proxy.page import StatusPage
 from anyclaude.proxy.passthrough import Passthrough
 from anyclaude.proxy.records import RecordFeed
 from anyclaude.proxy.routes import RouteTable
@@ -92,6 +93,7 @@ class _Frontend:
             ),
             Endpoints(birth.paths, routes),
             Passthrough(routes, workers, admission, token),
+            StatusPage(birth.paths, has_token=token is not None),
         )
         access = AccessChecks(token, server.allowed_hosts, server.allowed_origins)
         app = App(server, access, router, self.records)
