@@ -8,8 +8,7 @@ code.
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 # First: it sets gRPC's environment before gRPC is imported.
 from anyclaude.runtime import channels  # isort: skip
@@ -18,7 +17,8 @@ from google.protobuf.message import Message
 
 from anyclaude.cache.v1 import cache_pb2, cache_pb2_grpc
 from anyclaude.cli.errors import explain, no_answer, nobody_listens, not_running, unreachable
-from anyclaude.control.v1 import control_pb2, control_pb2_grpc
+from anyclaude.control.v1 import control_pb2 as pb
+from anyclaude.control.v1 import control_pb2_grpc
 
 CONNECT_SECONDS: Final = 2.0
 CALL_SECONDS: Final = 5.0
@@ -26,6 +26,8 @@ CALL_SECONDS: Final = 5.0
 SLOW_CALL_SECONDS: Final = 60.0
 # Running requests may have to end and a model to load; the daemon limits the time of each.
 MODE_CALL_SECONDS: Final = 1800.0
+
+Response = TypeVar("Response", bound=Message)
 
 # gRPC's standard health check; an empty request asks for the server as a whole.
 _HEALTH_CHECK: Final = "/grpc.health.v1.Health/Check"
@@ -58,23 +60,15 @@ class ControlClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._channel.close()
 
-    def status(self) -> control_pb2.Status:
-        response: control_pb2.GetStatusResponse = self.call(
-            self._daemon.GetStatus, control_pb2.GetStatusRequest()
-        )
-        return response.status
+    def status(self) -> pb.Status:
+        return self._get(pb.GetStatusResponse, self._daemon.GetStatus, pb.GetStatusRequest()).status
 
-    def watch_status(self, seconds: float) -> Iterator[control_pb2.Status]:
+    def watch_status(self, seconds: float) -> Iterator[pb.Status]:
         """The status now and at every change; ends by a TIMEOUT error after `seconds`."""
-        call = self._daemon.WatchStatus(control_pb2.WatchStatusRequest(), timeout=seconds)
+        call = self._daemon.WatchStatus(pb.WatchStatusRequest(), timeout=seconds)
         try:
             for response in call:
                 yield response.status
@@ -83,61 +77,44 @@ class ControlClient:
         finally:
             call.cancel()
 
-    def config(self) -> control_pb2.GetConfigResponse:
-        response: control_pb2.GetConfigResponse = self.call(
-            self._daemon.GetConfig, control_pb2.GetConfigRequest()
-        )
-        return response
+    def config(self) -> pb.GetConfigResponse:
+        return self._get(pb.GetConfigResponse, self._daemon.GetConfig, pb.GetConfigRequest())
 
-    def reload(self, *, trial: bool) -> control_pb2.ReloadConfigResponse:
+    def reload(self, *, trial: bool) -> pb.ReloadConfigResponse:
         """Applies changed settings; with `trial` only says what that would do."""
-        response: control_pb2.ReloadConfigResponse = self.call(
-            self._daemon.ReloadConfig, control_pb2.ReloadConfigRequest(validate_only=trial)
-        )
-        return response
+        request = pb.ReloadConfigRequest(validate_only=trial)
+        return self._get(pb.ReloadConfigResponse, self._daemon.ReloadConfig, request)
 
     def shutdown(self) -> None:
-        self.call(self._daemon.Shutdown, control_pb2.ShutdownRequest())
+        self.call(self._daemon.Shutdown, pb.ShutdownRequest())
 
-    def modes(self) -> control_pb2.GetModeResponse:
-        response: control_pb2.GetModeResponse = self.call(
-            self._modes.GetMode, control_pb2.GetModeRequest()
-        )
-        return response
+    def modes(self) -> pb.GetModeResponse:
+        return self._get(pb.GetModeResponse, self._modes.GetMode, pb.GetModeRequest())
 
-    def set_mode(self, name: str, ready_seconds: float = 0.0) -> control_pb2.SetModeResponse:
+    def set_mode(self, name: str, ready_seconds: float = 0.0) -> pb.SetModeResponse:
         """Switches; a stop-first mode's server may take `ready_seconds` to come up."""
-        request = control_pb2.SetModeRequest(mode=name)
+        request = pb.SetModeRequest(mode=name)
         request.ready_timeout.FromMilliseconds(round(ready_seconds * 1000))
-        response: control_pb2.SetModeResponse = self.call(
-            self._modes.SetMode, request, MODE_CALL_SECONDS
-        )
-        return response
+        return self._get(pb.SetModeResponse, self._modes.SetMode, request, MODE_CALL_SECONDS)
 
-    def workers(self) -> control_pb2.ListWorkersResponse:
-        response: control_pb2.ListWorkersResponse = self.call(
-            self._workers.ListWorkers, control_pb2.ListWorkersRequest()
-        )
-        return response
+    def workers(self) -> pb.ListWorkersResponse:
+        return self._get(pb.ListWorkersResponse, self._workers.ListWorkers, pb.ListWorkersRequest())
 
-    def restart_worker(self, name: str) -> control_pb2.Worker:
-        response: control_pb2.RestartWorkerResponse = self.call(
-            self._workers.RestartWorker,
-            control_pb2.RestartWorkerRequest(name=name),
-            SLOW_CALL_SECONDS,
-        )
-        return response.worker
+    def restart_worker(self, name: str) -> pb.Worker:
+        request, restart = pb.RestartWorkerRequest(name=name), self._workers.RestartWorker
+        return self._get(pb.RestartWorkerResponse, restart, request, SLOW_CALL_SECONDS).worker
 
-    def forget_learned(self, mode: str) -> control_pb2.ForgetLearnedResponse:
-        response: control_pb2.ForgetLearnedResponse = self.call(
-            self._workers.ForgetLearned, control_pb2.ForgetLearnedRequest(mode=mode)
+    def forget_learned(self, mode: str) -> pb.ForgetLearnedResponse:
+        return self._get(
+            pb.ForgetLearnedResponse,
+            self._workers.ForgetLearned,
+            pb.ForgetLearnedRequest(mode=mode),
         )
-        return response
 
     def list_caches(self) -> cache_pb2.ListCachesResponse:
         """Every cache, all pages put together."""
         request = cache_pb2.ListCachesRequest()
-        whole: cache_pb2.ListCachesResponse = self.call(self.caches.ListCaches, request)
+        whole = self._get(cache_pb2.ListCachesResponse, self.caches.ListCaches, request)
         while whole.next_page_token:
             request.page_token = whole.next_page_token
             page = self.call(self.caches.ListCaches, request)
@@ -145,18 +122,16 @@ class ControlClient:
             whole.next_page_token = page.next_page_token
         return whole
 
-    def metrics(self) -> control_pb2.GetMetricsResponse:
-        response: control_pb2.GetMetricsResponse = self.call(
-            self._metrics.GetMetrics, control_pb2.GetMetricsRequest()
-        )
-        return response
+    def metrics(self) -> pb.GetMetricsResponse:
+        return self._get(pb.GetMetricsResponse, self._metrics.GetMetrics, pb.GetMetricsRequest())
 
-    def requests(self, count: int) -> control_pb2.ListRequestsResponse:
+    def requests(self, count: int) -> pb.ListRequestsResponse:
         """The newest `count` request records, newest first."""
-        response: control_pb2.ListRequestsResponse = self.call(
-            self._metrics.ListRequests, control_pb2.ListRequestsRequest(page_size=count)
+        return self._get(
+            pb.ListRequestsResponse,
+            self._metrics.ListRequests,
+            pb.ListRequestsRequest(page_size=count),
         )
-        return response
 
     def call(
         self, method: Callable[..., Any], request: Message, seconds: float = CALL_SECONDS
@@ -170,6 +145,18 @@ class ControlClient:
             return method(request, timeout=seconds)
         except grpc.RpcError as error:
             raise explain(error, self._socket_path) from None
+
+    def _get(
+        self,
+        kind: type[Response],
+        method: Callable[..., Any],
+        request: Message,
+        seconds: float = CALL_SECONDS,
+    ) -> Response:
+        """As `call`, for a method whose response is of this `kind`."""
+        response = self.call(method, request, seconds)
+        assert isinstance(response, kind)
+        return response
 
     def _check_answers(self) -> None:
         """Waits until the daemon answers at all.
