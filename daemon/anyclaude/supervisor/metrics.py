@@ -5,6 +5,7 @@ The number of labels is bounded: no session, model or path from a client becomes
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from prometheus_client import (
@@ -59,58 +60,37 @@ class Metrics:
         self._registry = CollectorRegistry(auto_describe=False)
         self._live = _Live(children, version)
         self._registry.register(self._live)
-        self._make_counters()
-
-    def _make_counters(self) -> None:
-        registry = self._registry
-        self._requests = Counter(
-            "anyclaude_requests",
-            "HTTP requests answered.",
-            ("route", "mode", "status", "outcome"),
-            registry=registry,
-        )
+        counter = partial(Counter, registry=self._registry)
+        labels = ("route", "mode", "status", "outcome")
+        self._requests = counter("anyclaude_requests", "HTTP requests answered.", labels)
         self._ttft = Histogram(
             "anyclaude_time_to_first_token_seconds",
             "From the head of a request to its first content event.",
             ("mode",),
             buckets=TTFT_BUCKETS,
-            registry=registry,
+            registry=self._registry,
         )
-        self._reused = Counter(
-            "anyclaude_prefix_tokens_reused",
-            "Prompt tokens reused from a cache.",
-            registry=registry,
+        self._reused = counter(
+            "anyclaude_prefix_tokens_reused", "Prompt tokens reused from a cache."
         )
-        self._computed = Counter(
-            "anyclaude_prefix_tokens_computed",
-            "Prompt tokens that had to be computed.",
-            registry=registry,
+        self._computed = counter(
+            "anyclaude_prefix_tokens_computed", "Prompt tokens that had to be computed."
         )
-        self._causes = Counter(
-            "anyclaude_prefix_reuse_causes",
-            "Requests by why no more of their prompt was reused.",
-            ("cause",),
-            registry=registry,
-        )
+        causes = "Requests by why no more of their prompt was reused."
+        self._causes = counter("anyclaude_prefix_reuse_causes", causes, ("cause",))
         # Counts requests without an explanation; created now, so that it is shown as 0.
         self._causes.labels(_cause(worker_pb2.REUSE_CAUSE_UNKNOWN))
-        self._generated = Counter(
-            "anyclaude_generation_tokens", "Tokens generated.", registry=registry
-        )
-        self._continued = Counter(
+        self._generated = counter("anyclaude_generation_tokens", "Tokens generated.")
+        self._continued = counter(
             "anyclaude_requests_continued",
             "Requests that were answered although a worker died while it worked on them.",
-            registry=registry,
         )
-        self._replayed = Counter(
+        self._replayed = counter(
             "anyclaude_replayed_tokens",
             "Generated tokens that were given to the next worker, which continued the answer.",
-            registry=registry,
         )
-        self._dropped = Counter(
-            "anyclaude_records_dropped",
-            "Request records lost before they were counted.",
-            registry=registry,
+        self._dropped = counter(
+            "anyclaude_records_dropped", "Request records lost before they were counted."
         )
 
     def observe(self, record: Record) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from anyclaude.mlx import labels as module
+from anyclaude.mlx.caches import UnknownCacheError
 from anyclaude.mlx.kv.operations import Selection, prune
 from anyclaude.mlx.kv.store import KVStore
 from anyclaude.mlx.kv_disk import DiskTier
@@ -104,5 +105,5 @@ def test_without_a_disk_tier_labels_last_as_long_as_memory() -> None:
     labels, name = Labels(store, None), store.lineages()[0].name
     labels.put(name, "mine")
     assert labels.of(name) == "mine"
-    with pytest.raises(LookupError):
+    with pytest.raises(UnknownCacheError):
         labels.put("lineages/none", "mine")

@@ -6,7 +6,8 @@ statuses.
 
 import asyncio
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import PurePath
 from typing import Final, TypeVar
@@ -97,7 +98,7 @@ class CacheService(cache_pb2_grpc.CacheServiceServicer):
             if cache.name == request.name:
                 return pb.GetCacheResponse(cache=cache)
         message = f'There is no cache "{request.name}". `anyclaudectl cache list` shows them all.'
-        raise _unknown_cache(UnknownCacheError(request.name, message))
+        raise _unknown_cache(request.name, message)
 
     @rpc_method
     async def GetCacheTree(self, request: pb.GetCacheTreeRequest) -> pb.GetCacheTreeResponse:
@@ -124,27 +125,13 @@ class CacheService(cache_pb2_grpc.CacheServiceServicer):
 
     @rpc_method
     async def PinCache(self, request: pb.PinCacheRequest) -> pb.PinCacheResponse:
-        try:
-            return await self._on_store(
-                lambda store: pin_cache(store, request.name, pinned=request.pinned)
-            )
-        except PinnedTooMuchError as error:
-            raise CallError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, "PINNED_TOO_MUCH", str(error)
-            ) from None
+        name, pinned = request.name, request.pinned
+        return await self._on_store(lambda store: pin_cache(store, name, pinned=pinned))
 
     @rpc_method
     async def LabelCache(self, request: pb.LabelCacheRequest) -> pb.LabelCacheResponse:
         _check_label(request.label)
-        try:
-            await self._on_store(lambda _: self._labels.put(request.name, request.label))
-        except LabelError as error:
-            raise CallError(
-                grpc.StatusCode.FAILED_PRECONDITION, "LABEL_NOT_KEPT", str(error)
-            ) from None
-        except LookupError:
-            message = f'There is no cache "{request.name}" to label.'
-            raise _unknown_cache(UnknownCacheError(request.name, message)) from None
+        await self._on_store(lambda _: self._labels.put(request.name, request.label))
         return pb.LabelCacheResponse()
 
     @rpc_method
@@ -153,7 +140,7 @@ class CacheService(cache_pb2_grpc.CacheServiceServicer):
         try:
             body = warm_up_body(request.body_json)
         except ApiError as error:
-            raise _bad_body(error.message) from None
+            raise _bad("BAD_REQUEST_BODY", error.message) from None
         last = GenerateResponse()
 
         async def keep_last(events: Iterable[GenerateResponse]) -> None:
@@ -163,7 +150,7 @@ class CacheService(cache_pb2_grpc.CacheServiceServicer):
         warm_up = GenerateRequest(request_id=f"warm_{uuid.uuid4().hex}", body_json=body)
         await self._worker.generate(warm_up, keep_last)
         if last.HasField("failed"):
-            raise _bad_body(last.failed.message)
+            raise _bad("BAD_REQUEST_BODY", last.failed.message)
         return pb.WarmCacheResponse(usage=last.finished.usage)
 
     @rpc_method
@@ -178,19 +165,15 @@ class CacheService(cache_pb2_grpc.CacheServiceServicer):
     async def ExportCaches(self, request: pb.ExportCachesRequest) -> pb.ExportCachesResponse:
         _check_path(request.path)
         if request.prefixes and request.session_id:
-            raise _bad_filter("prefixes belong to no session: give prefixes or session_id.")
-        try:
+            raise _bad("BAD_FILTER", "prefixes belong to no session: give prefixes or session_id.")
+        with _explained():
             return await self._exchange.export_caches(request)
-        except ExchangeError as error:
-            raise _exchange_failed(error) from error
 
     @rpc_method
     async def ImportCaches(self, request: pb.ImportCachesRequest) -> pb.ImportCachesResponse:
         _check_path(request.path)
-        try:
+        with _explained():
             return await self._exchange.import_caches(request)
-        except ExchangeError as error:
-            raise _exchange_failed(error) from error
 
     def _labelled_caches(self, store: KVStore) -> list[pb.Cache]:
         caches = list_caches(store)
@@ -219,50 +202,53 @@ class CacheService(cache_pb2_grpc.CacheServiceServicer):
     async def _on_store(self, function: Callable[[KVStore], _Result]) -> _Result:
         """Runs `function` on the MLX thread, between two turns of requests."""
         store = self._engine.store
-        try:
+        with _explained():
             return await asyncio.wrap_future(self._engine.call(lambda: function(store)))
-        except UnknownCacheError as error:
-            raise _unknown_cache(error) from None
 
 
 def _check(chosen: pb.PruneFilter) -> None:
     given = {field.name for field, _ in chosen.ListFields()}
     if chosen.HasField("older_than") and chosen.older_than.ToNanoseconds() < 0:
-        raise _bad_filter("older_than must not be negative.")
+        raise _bad("BAD_FILTER", "older_than must not be negative.")
     if chosen.HasField("percent") and not 1 <= chosen.percent <= 100:
-        raise _bad_filter("percent must be from 1 to 100.")
+        raise _bad("BAD_FILTER", "percent must be from 1 to 100.")
     if {"percent", "to_bytes"} <= given:
-        raise _bad_filter("percent and to_bytes say the same thing in two ways: give one.")
+        raise _bad("BAD_FILTER", "percent and to_bytes say the same thing in two ways: give one.")
     if chosen.model and given - {"model", "pinned"}:
-        raise _bad_filter("model takes all that is stored of a model: give it alone.")
+        raise _bad("BAD_FILTER", "model takes all that is stored of a model: give it alone.")
 
 
 def _check_label(label: str) -> None:
     """Refuses control characters, since terminals show the label."""
     if len(label) > MAX_CHARACTERS or not label.isprintable():
         message = f"A label is one line of at most {MAX_CHARACTERS} printable characters."
-        raise CallError(grpc.StatusCode.INVALID_ARGUMENT, "BAD_LABEL", message)
+        raise _bad("BAD_LABEL", message)
 
 
 def _check_path(path: str) -> None:
     """Refuses relative paths, since the worker's working folder is not the caller's."""
     if not PurePath(path).is_absolute():
-        message = f"{path!r} is not an absolute path."
-        raise CallError(grpc.StatusCode.INVALID_ARGUMENT, "BAD_PATH", message)
+        raise _bad("BAD_PATH", f"{path!r} is not an absolute path.")
 
 
-def _bad_filter(message: str) -> CallError:
-    return CallError(grpc.StatusCode.INVALID_ARGUMENT, "BAD_FILTER", message)
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turns the errors of a verb into statuses."""
+    try:
+        yield
+    except UnknownCacheError as error:
+        raise _unknown_cache(error.name, str(error)) from None
+    except PinnedTooMuchError as error:
+        raise CallError(grpc.StatusCode.RESOURCE_EXHAUSTED, "PINNED_TOO_MUCH", str(error)) from None
+    except LabelError as error:
+        raise CallError(grpc.StatusCode.FAILED_PRECONDITION, "LABEL_NOT_KEPT", str(error)) from None
+    except ExchangeError as error:
+        raise CallError(*_FAULTS[error.fault], str(error)) from error
 
 
-def _bad_body(message: str) -> CallError:
-    return CallError(grpc.StatusCode.INVALID_ARGUMENT, "BAD_REQUEST_BODY", message)
+def _bad(reason: str, message: str) -> CallError:
+    return CallError(grpc.StatusCode.INVALID_ARGUMENT, reason, message)
 
 
-def _unknown_cache(error: UnknownCacheError) -> CallError:
-    return CallError(grpc.StatusCode.NOT_FOUND, "UNKNOWN_CACHE", str(error), {"cache": error.name})
-
-
-def _exchange_failed(error: ExchangeError) -> CallError:
-    code, reason = _FAULTS[error.fault]
-    return CallError(code, reason, str(error))
+def _unknown_cache(name: str, message: str) -> CallError:
+    return CallError(grpc.StatusCode.NOT_FOUND, "UNKNOWN_CACHE", message, {"cache": name})

@@ -92,13 +92,6 @@ def check(path: str) -> Report:
     window = window_tokens(ModelSettings(), config)
     tools, constrained = bool(tokenizer.has_tool_calling), can_constrain_calls(tokenizer)
     loop = _stability(renderer, _tool_loop())
-    facts = _Facts(
-        offers_tools=_offers_tools(renderer),
-        reads_calls=tools,
-        constrained=constrained,
-        window=window,
-        loop=loop,
-    )
     return Report(
         folder=str(folder),
         architecture=str(config.get("model_type", "")),
@@ -114,56 +107,51 @@ def check(path: str) -> Report:
         working_set_bytes=working_set_bytes(),
         tool_loop=loop,
         new_question=_stability(renderer, _questions()),
-        advice=list(_advice(facts)),
+        advice=[
+            *_advice_on_calls(_offers_tools(renderer), tools, constrained),
+            *_advice_on_window(window),
+            *_advice_on_history(loop),
+        ],
     )
 
 
-@dataclass(frozen=True)
-class _Facts:
-    """What advice is given about."""
-
-    offers_tools: bool
-    reads_calls: bool
-    constrained: bool
-    window: int
-    loop: Stability
-
-
-def _advice(facts: _Facts) -> Iterator[str]:
-    if not facts.offers_tools:
+def _advice_on_calls(offered: bool, are_read: bool, constrained: bool) -> Iterator[str]:
+    if not offered:
         yield (
             "No tool calls: its chat template does not describe tools, so Claude Code can talk to "
             "it but not let it read or change anything. Choose a model whose template does."
         )
-    elif not facts.reads_calls:
+    elif not are_read:
         yield (
             "No tool calls: its chat template describes tools, but how the model writes calls is "
             "not known here, so its calls would be answered as text. Choose another model."
         )
-    elif not facts.constrained:
+    elif not constrained:
         yield (
             "Tool calls are read and repaired, but not constrained to their schemas: a malformed "
             "call becomes a sentence in the answer, and a call that the client demands may be "
             "missing."
         )
-    if problem := window_problem(facts.window):
+
+
+def _advice_on_window(window: int) -> Iterator[str]:
+    if problem := window_problem(window):
         yield problem
-    elif facts.window < MIN_WINDOW_TOKENS:
+    elif window < MIN_WINDOW_TOKENS:
         yield (
-            f"The window of {facts.window:,} tokens leaves little beside Claude Code's "
+            f"The window of {window:,} tokens leaves little beside Claude Code's "
             f"{CLAUDE_CODE_PROMPT_TOKENS:,}; choose a model with at least {MIN_WINDOW_TOKENS:,}."
         )
-    yield from _advice_on_history(facts)
 
 
-def _advice_on_history(facts: _Facts) -> Iterator[str]:
-    if facts.loop.refusal:
+def _advice_on_history(loop: Stability) -> Iterator[str]:
+    if loop.refusal:
         yield (
             "Its chat template refuses a conversation with tool calls, so Claude Code cannot work "
-            f"with it: {facts.loop.refusal}. Choose another model, or a newer build of this one."
+            f"with it: {loop.refusal}. Choose another model, or a newer build of this one."
         )
         return
-    if not facts.loop.stable:
+    if not loop.stable:
         yield (
             "Its template rewrites history inside a tool loop, so turns are computed again with "
             "each step. Choose another model if its steps are slow."

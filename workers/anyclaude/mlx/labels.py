@@ -14,6 +14,7 @@ from typing import Final
 
 import structlog
 
+from anyclaude.mlx.caches import UnknownCacheError
 from anyclaude.mlx.kv.store import KVStore
 from anyclaude.mlx.kv_disk import DiskTier
 from anyclaude.runtime.paths import write_atomically
@@ -49,12 +50,12 @@ class Labels:
         """Labels the cache or segment called `name`; an empty label removes the one it has.
 
         Raises:
-            LookupError: nothing has that name.
+            UnknownCacheError: nothing has that name.
             LabelError: there are too many, or it could not be written.
         """
         names = set(_names(self._store))
         if name not in names:
-            raise LookupError(name)
+            raise UnknownCacheError(name, f'There is no cache "{name}" to label.')
         own = {**self._of_living(names), name: label}
         if not label:
             del own[name]

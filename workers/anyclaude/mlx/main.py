@@ -70,7 +70,7 @@ def main() -> NoReturn:
     machine = Machine()
     try:
         model = _load(settings, machine)
-        weights_bytes = memory.active_bytes()
+        weights_bytes = mx.get_active_memory()
         fingerprint = _fingerprint(model, settings)
         answers = _answers(fingerprint, settings, child.birth.paths)
         renderer = PromptRenderer(

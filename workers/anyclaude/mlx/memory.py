@@ -83,25 +83,6 @@ def default_cache_limit(weights_bytes: int) -> int:
     return max(MIN_LIMIT_BYTES, _usable_bytes() - weights_bytes)
 
 
-def active_bytes() -> int:
-    """Bytes of all MLX arrays now."""
-    return int(mx.get_active_memory())
-
-
-def peak_bytes() -> int:
-    return int(mx.get_peak_memory())
-
-
-def pool_bytes() -> int:
-    """Bytes of freed arrays that MLX keeps for new ones."""
-    return int(mx.get_cache_memory())
-
-
-def release_pool() -> None:
-    """Returns the pool to the machine."""
-    mx.clear_cache()
-
-
 def working_set_bytes() -> int:
     """Bytes that Metal recommends as the most for one process; 0 without Metal."""
     if not mx.metal.is_available():
@@ -214,7 +195,7 @@ class Preflight:
 
     def _free_bytes(self) -> int:
         # MLX allocates from its pool first.
-        return self._machine.available_bytes() + pool_bytes() - self._reserve_bytes
+        return self._machine.available_bytes() + mx.get_cache_memory() - self._reserve_bytes
 
 
 class PressureWatch:

@@ -13,6 +13,7 @@ from typing import Any
 import grpc.aio
 import structlog
 
+import mlx.core as mx
 from anyclaude.messages.errors import ApiError
 from anyclaude.messages.requests import parse_count_tokens_request
 from anyclaude.messages.websearch import not_searched
@@ -205,8 +206,8 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         """Memory of the worker and of the machine now."""
         engine = self._engine.status
         return pb.MemoryStatus(
-            active_bytes=memory.active_bytes(),
-            peak_bytes=memory.peak_bytes(),
+            active_bytes=mx.get_active_memory(),
+            peak_bytes=mx.get_peak_memory(),
             weights_bytes=self._weights_bytes,
             cache_bytes=engine.cache_bytes,
             cache_limit_bytes=engine.cache_limit_bytes,

@@ -18,7 +18,6 @@ from anyclaude.mlx.memory import (
     ShortOfMemoryError,
     TooLargeError,
     check_weights,
-    release_pool,
 )
 from anyclaude.worker.v1.worker_pb2 import Failed
 from tests.models import tiny
@@ -52,7 +51,7 @@ class Scripted(Machine):
 @pytest.fixture(autouse=True)
 def _no_pool() -> Iterator[None]:
     """Counts MLX's freed arrays as free memory, so that the figures are the test's alone."""
-    release_pool()
+    mx.clear_cache()
     limit = mx.set_cache_limit(0)
     yield
     mx.set_cache_limit(limit)

@@ -20,8 +20,8 @@ from typing import TypeVar
 
 import structlog
 
+import mlx.core as mx
 from anyclaude.messages.errors import ApiError, overloaded
-from anyclaude.mlx import memory
 from anyclaude.mlx.adapter import LanguageModel
 from anyclaude.mlx.engine.ahead import given_up, not_done, why_not
 from anyclaude.mlx.engine.chunks import ChunkSizes
@@ -149,7 +149,7 @@ class Engine:
         def evict() -> None:
             before = budget.nbytes
             budget.free(int(fraction * before))
-            memory.release_pool()
+            mx.clear_cache()
             log.info("caches left memory", bytes=before - budget.nbytes)
 
         self._commands.put(evict)
@@ -299,7 +299,7 @@ class Engine:
             if missing > budget.idle_bytes:
                 return missing
             budget.free(missing)
-            memory.release_pool()
+            mx.clear_cache()
             if budget.nbytes == before:
                 return missing
         return 0
