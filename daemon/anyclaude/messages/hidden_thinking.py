@@ -7,7 +7,6 @@ signatures of ours hold it too, and nothing has to be remembered here.
 """
 
 import base64
-import binascii
 import json
 import zlib
 from collections.abc import Mapping
@@ -23,26 +22,35 @@ def is_omitted(thinking: Mapping[str, Any] | None) -> bool:
     return (thinking or {}).get("display") == "omitted"
 
 
+def packed(prefix: str, value: Any) -> str:
+    """A JSON value as a signature, which its client sends back unread."""
+    written = json.dumps(value, separators=(",", ":")).encode()
+    return prefix + base64.urlsafe_b64encode(zlib.compress(written)).decode()
+
+
+def unpacked(prefix: str, signature: Any) -> Any:
+    """The value in a signature; None in one of another prefix, or that the client changed."""
+    if not isinstance(signature, str) or not signature.startswith(prefix):
+        return None
+    unpacker = zlib.decompressobj()
+    try:
+        content = base64.urlsafe_b64decode(signature.removeprefix(prefix))
+        written = unpacker.decompress(content, _MAX_BYTES)
+        return json.loads(written) if unpacker.eof else None
+    except (ValueError, zlib.error):
+        return None
+
+
 def hidden(thinking: str, signature: str) -> str:
     """The signature that carries a block's thinking and its own signature."""
-    packed = zlib.compress(json.dumps([thinking, signature]).encode())
-    return _PREFIX + base64.b64encode(packed).decode()
+    return packed(_PREFIX, [thinking, signature])
 
 
 def revealed(block: dict[str, Any]) -> dict[str, Any]:
     """The block with the thinking that its signature carries; any other block as it is."""
-    signature = block.get("signature")
-    if block.get("type") != "thinking" or not isinstance(signature, str):
+    if block.get("type") != "thinking":
         return block
-    if not signature.startswith(_PREFIX):
-        return block
-    try:
-        packed = base64.b64decode(signature[len(_PREFIX) :], validate=True)
-        unpacker = zlib.decompressobj()
-        thinking, own = json.loads(unpacker.decompress(packed, _MAX_BYTES))
-    except (binascii.Error, zlib.error, ValueError):
-        # The client changed it: the block stays one without text.
-        return block
-    if not unpacker.eof or not isinstance(thinking, str) or not isinstance(own, str):
-        return block
-    return {**block, "thinking": thinking, "signature": own}
+    match unpacked(_PREFIX, block.get("signature")):
+        case [str(thinking), str(own)]:
+            return {**block, "thinking": thinking, "signature": own}
+    return block

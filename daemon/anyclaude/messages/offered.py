@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from anyclaude.messages.errors import invalid_request
 from anyclaude.messages.published_tools import is_unsupported
 from anyclaude.messages.requests import CountTokensRequest, Tool
+from anyclaude.messages.schemas import as_object
 
 # Claude Code declares it so that a request has a deferred tool; it cannot be called.
 _PLACEHOLDER: Final = "DeferredToolPlaceholder"
@@ -107,8 +108,7 @@ def definition_in(block: Mapping[str, Any], where: str) -> Tool | None:
 
 def name_in(block: Mapping[str, Any]) -> str:
     """The name of the tool that a `tool_addition` or `tool_removal` refers to; empty if none."""
-    change = block.get("tool")
-    change = change if isinstance(change, Mapping) else {}
+    change = as_object(block.get("tool"))
     name = change.get("name", change.get("tool_name"))
     return name if isinstance(name, str) else ""
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 from anyclaude.messages.documents import document_text
 from anyclaude.messages.errors import invalid_request
 from anyclaude.messages.requests import Message, inner_blocks
+from anyclaude.messages.schemas import as_object
 
 _BOUNDARY: Final = "\n\n"
 _ATTRIBUTION: Final = "x-anthropic-billing-header:"
@@ -127,8 +128,7 @@ def _string(block: Mapping[str, Any], key: str, where: str) -> str:
 
 
 def _image(block: Mapping[str, Any]) -> str:
-    source = block.get("source")
-    source = source if isinstance(source, Mapping) else {}
+    source = as_object(block.get("source"))
     match source.get("type"), source.get("media_type"), source.get("url"):
         case "url", _, str(address):
             what = f"An image at {address}"

@@ -4,9 +4,15 @@ Only what names the arguments has to be an object. The worker leaves free what e
 and what it cannot read within the schema of one argument.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 _BY_NAME: Final = ("properties", "patternProperties", "$defs", "definitions")
+
+
+def as_object(value: Any) -> Mapping[str, Any]:
+    """`value` if it is a JSON object, otherwise an empty one."""
+    return value if isinstance(value, Mapping) else {}
 
 
 class MalformedError(ValueError):

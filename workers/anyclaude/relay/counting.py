@@ -8,6 +8,7 @@ import structlog
 from pydantic_core import to_json
 
 from anyclaude.messages.requests import CountTokensRequest, read_json
+from anyclaude.messages.schemas import as_object
 from anyclaude.relay.client import Response
 from anyclaude.relay.failures import UpstreamFault, explain_refusal
 from anyclaude.relay.refusals import Refusal
@@ -80,7 +81,7 @@ def _parsed(content: bytes) -> int | None:
         document = json.loads(content)
     except ValueError:
         return None
-    found = document if isinstance(document, dict) else {}
+    found = as_object(document)
     count = found.get("input_tokens", found.get("count"))
     return count if isinstance(count, int) and count > 0 else None
 

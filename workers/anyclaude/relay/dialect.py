@@ -181,11 +181,6 @@ class Dialect(ABC):
         """Path and body of a request to count tokens; None if the server has no endpoint for it."""
 
 
-def as_object(value: Any) -> Mapping[str, Any]:
-    """`value` if it is a JSON object, otherwise an empty one."""
-    return value if isinstance(value, dict) else {}
-
-
 def events_within(event: ServerEvent) -> Iterator[ServerEvent]:
     """The events that a server put into one, because it leaves out the blank lines between them."""
     lines = event.data.split("\n") if "\n" in event.data else ()

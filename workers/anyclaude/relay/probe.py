@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any, Final
 
+from anyclaude.messages.schemas import as_object
 from anyclaude.relay.client import Client, Headers
 from anyclaude.relay.failures import UpstreamFault
 from anyclaude.runtime.upstreams import UpstreamKind
@@ -131,9 +132,9 @@ class Prober:
     async def _llama_cpp(self, listed: Served, headers: Headers) -> Served:
         """Adds the context window in use, which may be smaller than the model's."""
         _, props = await self._request("GET", "/props", headers)
-        window = _object(props, "default_generation_settings").get("n_ctx")
-        template = _object(props, "chat_template_caps")
-        vision = _object(props, "modalities").get("vision")
+        window = as_object(as_object(props).get("default_generation_settings")).get("n_ctx")
+        template = as_object(as_object(props).get("chat_template_caps"))
+        vision = as_object(as_object(props).get("modalities")).get("vision")
         if listed.is_one_of_many:
             # The router reports nothing about the models behind it.
             return listed
@@ -181,7 +182,7 @@ def _first_served(entries: list[Mapping[str, Any]], model: str) -> Served:
     # The first key is OpenRouter's, the second LM Studio's.
     lists = (_words(entry, key) for key in ("supported_parameters", "capabilities"))
     able = next((words for words in lists if words is not None), None)
-    inputs = _words(_object(entry, "architecture"), "input_modalities")
+    inputs = _words(as_object(as_object(entry).get("architecture")), "input_modalities")
     images = True if entry.get("type") == "vlm" else _among("image", inputs)
     tools = None if able is None else "tools" in able or "tool_use" in able
     return Served(name, _window(entry), tools, images, is_one_of_many)
@@ -196,14 +197,9 @@ def _load_state(entry: Mapping[str, Any]) -> str:
     return _STATE_WORDS.get(str(word).lower().replace("_", "-"), "")
 
 
-def _object(holder: Any, key: str) -> dict[str, Any]:
-    value = holder.get(key) if isinstance(holder, dict) else None
-    return value if isinstance(value, dict) else {}
-
-
 def _words(holder: Any, key: str) -> list[Any] | None:
     """A list of strings; None if there is none."""
-    value = holder.get(key) if isinstance(holder, dict) else None
+    value = as_object(holder).get(key)
     return value if isinstance(value, list) else None
 
 

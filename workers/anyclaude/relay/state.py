@@ -6,15 +6,13 @@ between requests, so the client carries the state, in the signature of a thinkin
 back only to the model that it came from, since no other can read it.
 """
 
-import base64
-import json
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from anyclaude.messages.hidden_thinking import packed, unpacked
+
 _MARK: Final = "anyclaude-state-"
-_MAX_DECODED_BYTES: Final = 4 * 1024 * 1024
 # Fields of a tool call, or of its function, that hold state.
 _CALL_FIELDS: Final = ("extra_content", "thought_signature", "provider_specific_fields")
 _JOINED_FIELDS: Final = ("text", "summary")
@@ -69,8 +67,7 @@ class ReasoningState:
 
     def signature(self) -> str:
         """The state as the signature of a thinking block."""
-        written = json.dumps(asdict(self), separators=(",", ":")).encode()
-        return _MARK + base64.urlsafe_b64encode(zlib.compress(written)).decode()
+        return packed(_MARK, asdict(self))
 
 
 def _call_fields(holder: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,13 +82,9 @@ def state_of(blocks: Iterable[Mapping[str, Any]], model: str) -> ReasoningState 
 
 def read_state(block: Mapping[str, Any]) -> ReasoningState | None:
     """The state in the signature of a thinking block; None if there is none."""
-    signature = block.get("signature")
-    if not isinstance(signature, str) or not signature.startswith(_MARK):
-        return None
+    found = unpacked(_MARK, block.get("signature"))
     try:
-        packed = base64.urlsafe_b64decode(signature.removeprefix(_MARK))
-        written = zlib.decompressobj().decompress(packed, _MAX_DECODED_BYTES)
-        return ReasoningState(**json.loads(written))
-    except (ValueError, TypeError, zlib.error):
-        # The client, or a person, changed it.
+        return None if found is None else ReasoningState(**found)
+    except TypeError:
+        # A person changed it.
         return None

@@ -12,13 +12,13 @@ import structlog
 
 from anyclaude.messages.context_edits import edits_in
 from anyclaude.messages.requests import MessagesRequest
+from anyclaude.messages.schemas import as_object
 from anyclaude.relay.arguments import Arguments, text_of
 from anyclaude.relay.dialect import (
     BrokenAnswerError,
     Reader,
     RefusedInStreamError,
     Target,
-    as_object,
     parse_event,
 )
 from anyclaude.relay.endings import Ending, ending_of

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from anyclaude.messages.requests import MessagesRequest
+from anyclaude.messages.schemas import as_object
 from anyclaude.relay.dialect import (
     BrokenAnswerError,
     Reader,
     RefusedInStreamError,
     Target,
-    as_object,
     parse_event,
 )
 from anyclaude.relay.endings import Ending, ending_of
