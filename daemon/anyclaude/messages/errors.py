@@ -4,6 +4,8 @@ The client acts on status, type and, for overflow, on the exact sentence (Claude
 conversation on "prompt is too long: N tokens > M maximum"), so only this module writes them.
 """
 
+import json
+import secrets
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -88,8 +90,26 @@ class ApiError(Exception):
             "request_id": request_id,
         }
 
+    def http_response(self) -> bytes:
+        """A whole HTTP/1.1 response, for a client that no application answers; it is the last."""
+        request_id = new_request_id()
+        body = json.dumps(self.envelope(request_id)).encode()
+        headers = {
+            "content-type": "application/json",
+            "content-length": str(len(body)),
+            "request-id": request_id,
+            "connection": "close",
+            **self.headers(),
+        }
+        lines = [f"HTTP/1.1 {self.status} {self.type}", *map(": ".join, headers.items())]
+        return "\r\n".join([*lines, "", ""]).encode() + body
+
     def __str__(self) -> str:
         return f"{self.status} {self.type}: {self.message}"
+
+
+def new_request_id() -> str:
+    return "req_" + secrets.token_hex(12)
 
 
 def invalid_request(message: str) -> ApiError:

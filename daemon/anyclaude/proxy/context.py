@@ -5,7 +5,6 @@ It lives in the ASGI scope from the request's head to the end of the response.
 
 import asyncio
 import re
-import secrets
 from collections.abc import Coroutine, Mapping
 from typing import Any, Final
 
@@ -13,7 +12,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
-from anyclaude.messages.errors import ApiError
+from anyclaude.messages.errors import ApiError, new_request_id
 from anyclaude.proxy.content_coding import codings_of, decode, too_large
 from anyclaude.proxy.records import RecordBuilder
 from anyclaude.proxy.response import Response
@@ -203,7 +202,3 @@ class RequestBody:
         """Returns once the client has closed the connection, or the response is complete."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
-
-
-def new_request_id() -> str:
-    return "req_" + secrets.token_hex(12)

@@ -13,7 +13,6 @@ millisecond longer.
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final, cast
@@ -23,13 +22,12 @@ import structlog
 from starlette.types import Scope, Send
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
     HttpToolsProtocol,
     RequestResponseCycle,
 )
 
 from anyclaude.messages.errors import ApiError, invalid_request
-from anyclaude.proxy.context import RequestContext, new_request_id
+from anyclaude.proxy.context import RequestContext
 
 log = structlog.get_logger("anyclaude.proxy.protocol")
 
@@ -314,7 +312,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Responds with an error in place of the application, and ends the connection."""
         if self.transport.is_closing():
             return
-        self.transport.write(_refusal(error))
+        self.transport.write(error.http_response())
         # Closing while bytes are unread would reset the connection before the client reads this.
         self.transport.write_eof()
         self.loop.call_later(_LINGER_SECONDS, self.transport.close)
@@ -327,15 +325,3 @@ def _head_too_large() -> str:
 def _head_too_late(seconds: float) -> ApiError:
     message = f"The request's head was not complete within {seconds:g} seconds."
     return ApiError(408, message, error_type="timeout_error")
-
-
-def _refusal(error: ApiError) -> bytes:
-    request_id = new_request_id()
-    body = json.dumps(error.envelope(request_id)).encode()
-    headers = (
-        "content-type: application/json\r\n"
-        f"content-length: {len(body)}\r\n"
-        f"request-id: {request_id}\r\n"
-        "connection: close\r\n\r\n"
-    )
-    return STATUS_LINE[error.status] + headers.encode() + body

@@ -55,17 +55,7 @@ def configure(level: str, *, console: bool | None = None, stream: TextIO = sys.s
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    for noisy in (
-        "httpx",
-        "httpcore",
-        "httpx2",
-        "httpcore2",
-        "hpack",
-        "asyncio",
-        "grpc",
-        "filelock",
-        "urllib3",
-    ):
+    for noisy in _NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

@@ -8,8 +8,6 @@ each request with status 529 and the reason.
 import asyncio
 import contextlib
 import errno
-import json
-import secrets
 import socket
 from typing import Final
 
@@ -93,7 +91,8 @@ async def _serve_refusals(listener: socket.socket, frontend: SupervisedChild) ->
         with contextlib.suppress(ConnectionError):
             await _read_all(reader)
             now = asyncio.get_running_loop().time()
-            writer.write(_refusal(why_not_ready(frontend, now)))
+            error = ApiError(529, why_not_ready(frontend, now), should_retry=False)
+            writer.write(error.http_response())
             await writer.drain()
         writer.close()
 
@@ -108,19 +107,3 @@ async def _read_all(reader: asyncio.StreamReader) -> None:
         async with asyncio.timeout(_LONGEST_SECONDS):
             while await asyncio.wait_for(reader.read(_READ_BYTES), _PAUSE_SECONDS):
                 pass
-
-
-def _refusal(reason: str) -> bytes:
-    request_id = f"req_{secrets.token_hex(12)}"
-    error = ApiError(529, reason, should_retry=False)
-    body = json.dumps(error.envelope(request_id)).encode()
-    hints = "".join(f"{name}: {value}\r\n" for name, value in error.headers().items())
-    head = (
-        "HTTP/1.1 529 Overloaded\r\n"
-        "content-type: application/json\r\n"
-        f"content-length: {len(body)}\r\n"
-        f"request-id: {request_id}\r\n"
-        f"{hints}"
-        "connection: close\r\n\r\n"
-    )
-    return head.encode() + body
