@@ -6,8 +6,7 @@ it was due is armed once more for its whole duration.
 """
 
 import asyncio
-from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 # A loop that works rings its timers within milliseconds.
 LATE_SECONDS: Final = 5.0
@@ -27,15 +26,10 @@ class Timeout:
         self._arm()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *raised: Any) -> None:
         """Raises TimeoutError in place of the cancellation that the passed time caused."""
         self._timer.cancel()
-        await self._limit.__aexit__(kind, error, trace)
+        await self._limit.__aexit__(*raised)
 
     def restart(self, seconds: float) -> None:
         """Counts `seconds` from now on."""
