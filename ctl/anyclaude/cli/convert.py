@@ -10,7 +10,9 @@ This module does not import protobuf, so a verb can import it without slowing `-
 import math
 from collections.abc import Mapping, MutableSequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
+
+from anyclaude.messages.enum_words import enum_word
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -18,21 +20,11 @@ if TYPE_CHECKING:
 
 # The two implementations of protobuf have descriptor classes of their own.
 _Descriptor = Any
-_ZERO_SUFFIX: Final = "UNSPECIFIED"
 
 
 def to_dict(message: "Message") -> dict[str, Any]:
     """Returns every field of `message`, in the order of declaration."""
     return {field.name: _field(message, field) for field in message.DESCRIPTOR.fields}
-
-
-def enum_word(kind: _Descriptor, number: int) -> str:
-    """`WORKER_STATE_READY` as "ready"; a number this build does not know as "unknown_N"."""
-    value = kind.values_by_number.get(number)
-    if value is None:
-        return f"unknown_{number}"
-    prefix = kind.values_by_number[0].name.removesuffix(_ZERO_SUFFIX)
-    return str(value.name.removeprefix(prefix).lower())
 
 
 def word_of(message: "Message", field: str) -> str:

@@ -6,19 +6,14 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from anyclaude.messages.enum_words import enum_word
 from anyclaude.messages.requests import MessagesRequest
 from anyclaude.worker.v1 import worker_pb2 as worker
 
-_REASONS: Final = {
-    worker.CACHE_MISS_REASON_MODEL_CHANGED: "model_changed",
-    worker.CACHE_MISS_REASON_SYSTEM_CHANGED: "system_changed",
-    worker.CACHE_MISS_REASON_TOOLS_CHANGED: "tools_changed",
-    worker.CACHE_MISS_REASON_MESSAGES_CHANGED: "messages_changed",
-}
 # Reasons that come without a token count.
 _UNCOUNTED: Final = {
-    worker.CACHE_MISS_REASON_PREVIOUS_MESSAGE_NOT_FOUND: "previous_message_not_found",
-    worker.CACHE_MISS_REASON_UNAVAILABLE: "unavailable",
+    worker.CACHE_MISS_REASON_PREVIOUS_MESSAGE_NOT_FOUND,
+    worker.CACHE_MISS_REASON_UNAVAILABLE,
 }
 
 
@@ -33,9 +28,9 @@ def asks_for_diagnostics(request: MessagesRequest) -> tuple[bool, str]:
 
 def diagnostics_json(diagnostics: worker.Diagnostics) -> dict[str, Any] | None:
     reason = diagnostics.cache_miss_reason
-    if reason in _UNCOUNTED:
-        return {"cache_miss_reason": {"type": _UNCOUNTED[reason]}}
-    if reason not in _REASONS:
+    if not reason or reason not in worker.CacheMissReason.values():
         return None
-    missed = diagnostics.cache_missed_input_tokens
-    return {"cache_miss_reason": {"type": _REASONS[reason], "cache_missed_input_tokens": missed}}
+    found: dict[str, Any] = {"type": enum_word(worker.CacheMissReason.DESCRIPTOR, reason)}
+    if reason not in _UNCOUNTED:
+        found["cache_missed_input_tokens"] = diagnostics.cache_missed_input_tokens
+    return {"cache_miss_reason": found}

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from anyclaude.messages.context_edits import edits_json
 from anyclaude.messages.diagnostics import diagnostics_json
+from anyclaude.messages.enum_words import enum_word
 from anyclaude.messages.errors import ApiError
 from anyclaude.messages.hidden_thinking import hidden
 from anyclaude.worker.v1 import worker_pb2 as worker
@@ -31,15 +32,6 @@ Event = dict[str, Any]
 
 PING: Final[Event] = {"type": "ping"}
 
-_STOP_REASONS: Final = {
-    worker.STOP_REASON_END_TURN: "end_turn",
-    worker.STOP_REASON_MAX_TOKENS: "max_tokens",
-    worker.STOP_REASON_STOP_SEQUENCE: "stop_sequence",
-    worker.STOP_REASON_TOOL_USE: "tool_use",
-    worker.STOP_REASON_REFUSAL: "refusal",
-    worker.STOP_REASON_MODEL_CONTEXT_WINDOW_EXCEEDED: "model_context_window_exceeded",
-    worker.STOP_REASON_PAUSE_TURN: "pause_turn",
-}
 # The stop reasons of messages that were cut.
 _CUTS: Final = {
     worker.STOP_REASON_MAX_TOKENS,
@@ -271,9 +263,9 @@ class EventMachine:
         return is_call and finished.stop_reason in _CUTS
 
     def _stop_reason(self, finished: worker.Finished) -> str:
-        reason = _STOP_REASONS.get(finished.stop_reason)
-        if reason is None:
+        if not finished.stop_reason or finished.stop_reason not in worker.StopReason.values():
             raise GrammarError("Finished without a stop reason")
+        reason = enum_word(worker.StopReason.DESCRIPTOR, finished.stop_reason)
         if reason == "stop_sequence" and not finished.stop_sequence:
             raise GrammarError("STOP_SEQUENCE without the sequence")
         if reason in ("end_turn", "tool_use"):

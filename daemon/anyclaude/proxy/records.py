@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
+from anyclaude.messages.enum_words import enum_word
 from anyclaude.messages.errors import ApiError
 from anyclaude.messages.requests import MessagesRequest
 from anyclaude.worker.v1 import worker_pb2 as worker
@@ -174,11 +175,11 @@ def _fields(record: frontend.RequestRecord) -> dict[str, Any]:
         "mode": record.mode,
         "model": record.requested_model,
         "status": record.status,
-        "outcome": _name(frontend.Outcome, record.outcome, "OUTCOME_"),
+        "outcome": enum_word(frontend.Outcome.DESCRIPTOR, record.outcome),
         "stream": record.stream,
         "session": record.identity.session_id,
         "agent": record.identity.agent_id,
-        "class": _name(worker.RequestClass, record.identity.request_class, "REQUEST_CLASS_"),
+        "class": enum_word(worker.RequestClass.DESCRIPTOR, record.identity.request_class),
         "duration_seconds": record.duration.ToNanoseconds() / 1e9,
     }
     if record.HasField("time_to_first_token"):
@@ -203,16 +204,11 @@ def _usage_fields(record: frontend.RequestRecord) -> dict[str, Any]:
         "cache_read_tokens": record.usage.cache_read_tokens,
         "cache_creation_tokens": record.usage.cache_creation_tokens,
         "output_tokens": record.usage.output_tokens,
-        "stop_reason": _name(worker.StopReason, record.stop_reason, "STOP_REASON_"),
-        "reuse_cause": _name(worker.ReuseCause, record.reuse_cause, "REUSE_CAUSE_"),
+        "stop_reason": enum_word(worker.StopReason.DESCRIPTOR, record.stop_reason),
+        "reuse_cause": enum_word(worker.ReuseCause.DESCRIPTOR, record.reuse_cause),
         "prefill_seconds": record.timings.prefill.ToNanoseconds() / 1e9,
         "decode_seconds": record.timings.decode.ToNanoseconds() / 1e9,
         "decode_passes": record.decoded.passes,
         "drafted_tokens": record.decoded.drafted_tokens,
         "accepted_tokens": record.decoded.accepted_tokens,
     }
-
-
-def _name(enum: Any, value: int, prefix: str) -> str:
-    name: str = enum.Name(value)
-    return name.removeprefix(prefix).lower()

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 
 from anyclaude.control.v1 import control_pb2
 from anyclaude.frontend.v1 import frontend_pb2
+from anyclaude.messages.enum_words import enum_word
 from anyclaude.supervisor.child import SupervisedChild
 from anyclaude.supervisor.records import Record
 from anyclaude.supervisor.supervisor import State
@@ -95,7 +96,7 @@ class Metrics:
 
     def observe(self, record: Record) -> None:
         mode = record.mode if record.mode in self._modes else OTHER
-        outcome = frontend_pb2.Outcome.Name(record.outcome).removeprefix("OUTCOME_").lower()
+        outcome = enum_word(frontend_pb2.Outcome.DESCRIPTOR, record.outcome)
         status = f"{record.status // 100}xx" if record.status else "none"
         self._requests.labels(_route(record.route), mode, status, outcome).inc()
         if record.HasField("time_to_first_token"):
@@ -127,7 +128,7 @@ class Metrics:
 
 
 def _cause(cause: worker_pb2.ReuseCause) -> str:
-    return worker_pb2.ReuseCause.Name(cause).removeprefix("REUSE_CAUSE_").lower()
+    return enum_word(worker_pb2.ReuseCause.DESCRIPTOR, cause)
 
 
 def _route(path: str) -> str:

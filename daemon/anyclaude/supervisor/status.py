@@ -18,15 +18,6 @@ from anyclaude.supervisor.routes import why_not_ready
 from anyclaude.supervisor.supervisor import Exit, State
 from anyclaude.worker.v1 import worker_pb2
 
-_STATES: Final = {
-    State.STOPPED: control_pb2.WORKER_STATE_STOPPED,
-    State.STARTING: control_pb2.WORKER_STATE_STARTING,
-    State.READY: control_pb2.WORKER_STATE_READY,
-    State.STOPPING: control_pb2.WORKER_STATE_STOPPING,
-    State.ABORTING: control_pb2.WORKER_STATE_ABORTING,
-    State.BACKOFF: control_pb2.WORKER_STATE_BACKOFF,
-    State.FATAL: control_pb2.WORKER_STATE_FATAL,
-}
 # The share of Metal's working set from which on a model is near the limit.
 NEAR_WORKING_SET: Final = 0.9
 # Of each death in the list; the last exit has 8 KiB.
@@ -218,7 +209,7 @@ def worker(child: SupervisedChild, clock: Callable[[], float]) -> control_pb2.Wo
 
     return control_pb2.Worker(
         name=child.name,
-        state=_STATES[child.state],
+        state=f"WORKER_STATE_{child.state.name}",
         pid=child.pid or 0,
         start_time=wall(supervisor.started_at) if child.pid else None,
         ready_time=wall(supervisor.ready_at),

@@ -6,10 +6,10 @@ import grpc
 import pytest
 
 from anyclaude.cache.v1 import cache_pb2
-from anyclaude.cli.convert import enum_word
 from anyclaude.cli.verbs.cache_explain import SENTENCES
 from anyclaude.control.v1 import control_pb2
 from anyclaude.frontend.v1 import frontend_pb2
+from anyclaude.messages.enum_words import enum_word
 from anyclaude.worker.v1 import worker_pb2
 from tests.integration.cli.conftest import Commands, ready_status
 from tests.integration.cli.scripted_control import Failure, ScriptedControl

@@ -4,9 +4,10 @@ from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from anyclaude.cli.convert import enum_word, seconds_since, to_dict, word_of
+from anyclaude.cli.convert import seconds_since, to_dict, word_of
 from anyclaude.control.v1 import control_pb2
 from anyclaude.frontend.v1 import frontend_pb2
+from anyclaude.messages.enum_words import enum_word
 from anyclaude.worker.v1 import worker_pb2
 
 

@@ -27,9 +27,7 @@ _BUG: Final = ApiError(500, "The relay failed on this request; `anyclaudectl log
 class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
     def __init__(self, upstreams: Mapping[str, Upstream]) -> None:
         self._upstreams = upstreams
-        self._generated_tokens = 0
-        self._reused_tokens = 0
-        self._computed_tokens = 0
+        self._totals = pb.TokenTotals()
         self._checks: dict[str, asyncio.Task[None]] = {}
 
     async def generate(self, request: pb.GenerateRequest, emit: Emit) -> None:
@@ -73,11 +71,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         await self._check(request.check_mode)
         return pb.GetStatusResponse(
             running_requests=sum(upstream.running for upstream in self._upstreams.values()),
-            totals=pb.TokenTotals(
-                reused_tokens=self._reused_tokens,
-                computed_tokens=self._computed_tokens,
-                generated_tokens=self._generated_tokens,
-            ),
+            totals=self._totals,
             upstreams=[upstream.status() for upstream in self._upstreams.values()],
         )
 
@@ -122,6 +116,6 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         return task
 
     def _note(self, usage: pb.Usage) -> None:
-        self._generated_tokens += usage.output_tokens
-        self._reused_tokens += usage.cache_read_tokens
-        self._computed_tokens += usage.input_tokens + usage.cache_creation_tokens
+        self._totals.generated_tokens += usage.output_tokens
+        self._totals.reused_tokens += usage.cache_read_tokens
+        self._totals.computed_tokens += usage.input_tokens + usage.cache_creation_tokens

@@ -15,7 +15,6 @@ import structlog
 
 from anyclaude.messages.context_edits import Edited, Request, apply_edits
 from anyclaude.messages.errors import ApiError, invalid_request
-from anyclaude.relay import breaker
 from anyclaude.relay.anthropic.dialect import COUNT_PATH, AnthropicDialect
 from anyclaude.relay.breaker import Breaker, BreakerOpenError
 from anyclaude.relay.client import Client, Headers
@@ -36,11 +35,6 @@ _CHANGING: Final = frozenset({UpstreamKind.LMSTUDIO, UpstreamKind.OLLAMA})
 _SERVED_SECONDS: Final = 60.0
 _SERVED_CHANGING_SECONDS: Final = 5.0
 _MAX_RETRY_AFTER_SECONDS: Final = 60
-_BREAKER_STATES: Final = {
-    breaker.State.CLOSED: pb.BREAKER_STATE_CLOSED,
-    breaker.State.OPEN: pb.BREAKER_STATE_OPEN,
-    breaker.State.HALF_OPEN: pb.BREAKER_STATE_HALF_OPEN,
-}
 
 
 class Upstream:
@@ -282,7 +276,7 @@ class Upstream:
             base_url=self.settings.base_url,
             is_loopback=self.settings.is_loopback,
             dialect=self._dialect.name if self._dialect else pb.DIALECT_UNSPECIFIED,
-            breaker=_BREAKER_STATES[self.breaker.state],
+            breaker=f"BREAKER_STATE_{self.breaker.state.name}",
             reachability=self._reachability,
             has_key=self.key.is_set,
             last_error=self._last_error,

@@ -12,7 +12,6 @@ import structlog
 
 from anyclaude.control.v1 import control_pb2, control_pb2_grpc
 from anyclaude.runtime.call_errors import CallError, rpc_method
-from anyclaude.runtime.upstreams import SwitchPolicy
 from anyclaude.supervisor import modes, reload
 from anyclaude.supervisor.child import NotReadyError, StoppingError, UnknownChildError
 from anyclaude.supervisor.daemon import Daemon
@@ -26,10 +25,6 @@ from anyclaude.supervisor.switch import Switcher, SwitchError
 _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 DEFAULT_PAGE_SIZE: Final = 100
-_POLICIES: Final = {
-    SwitchPolicy.START_FIRST: control_pb2.SWITCH_POLICY_START_FIRST,
-    SwitchPolicy.STOP_FIRST: control_pb2.SWITCH_POLICY_STOP_FIRST,
-}
 
 
 class _Service:
@@ -169,7 +164,7 @@ class ModeService(_Service, control_pb2_grpc.ModeServiceServicer):
             model=model,
             is_remote=modes.leaves_machine(mode, self._daemon.modes, settings.auto.rules),
             keeps_caches=mode.worker == CACHE_WORKER,
-            switch_policy=_POLICIES[mode.policy],
+            switch_policy=f"SWITCH_POLICY_{mode.policy.name}",
             speed=self._daemon.speeds.of(mode.name, model.id if model else ""),
         )
 
