@@ -6,10 +6,10 @@ the tools, and so on. If both requests say the same, the template rendered it in
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from itertools import pairwise
 from typing import Final
 
+from anyclaude.cache.v1 import cache_pb2
 from anyclaude.messages.requests import CountTokensRequest, parse_count_tokens_request
 from anyclaude.mlx.kv.lineage import Lookup
 from anyclaude.mlx.kv_explain.remembered import Remembered, RequestFacts
@@ -17,7 +17,6 @@ from anyclaude.mlx.prompt.canonical import canonicalise
 from anyclaude.mlx.prompt.summary import (
     MessageSummary,
     PrefixSummary,
-    ToolChange,
     instruction_changes,
     tool_changes,
 )
@@ -32,31 +31,6 @@ _TURN_TOKENS: Final = 4096
 _PIECE_CHARACTERS: Final = 24
 
 
-class Cause(Enum):
-    """Why a prompt was reused as far as it was. `ReuseCause` in `worker.proto` explains each."""
-
-    FIRST_SIGHT = pb.REUSE_CAUSE_FIRST_SIGHT
-    NEW_LINEAGE = pb.REUSE_CAUSE_NEW_LINEAGE
-    EXTENDED = pb.REUSE_CAUSE_EXTENDED
-    REJOINED = pb.REUSE_CAUSE_REJOINED
-    NOT_KEPT = pb.REUSE_CAUSE_NOT_KEPT
-    EVICTED = pb.REUSE_CAUSE_EVICTED
-    PRUNED = pb.REUSE_CAUSE_PRUNED
-    CORRUPT_RECORD = pb.REUSE_CAUSE_CORRUPT_RECORD
-    CHECKPOINT = pb.REUSE_CAUSE_CHECKPOINT
-    EDITED_HISTORY = pb.REUSE_CAUSE_EDITED_HISTORY
-    TOOLS_CHANGED = pb.REUSE_CAUSE_TOOLS_CHANGED
-    INSTRUCTIONS_CHANGED = pb.REUSE_CAUSE_INSTRUCTIONS_CHANGED
-    THINKING_CHANGED = pb.REUSE_CAUSE_THINKING_CHANGED
-    MODEL_CHANGED = pb.REUSE_CAUSE_MODEL_CHANGED
-    THINKING_DROPPED = pb.REUSE_CAUSE_THINKING_DROPPED
-    ANSWER_RENDERED_DIFFERENTLY = pb.REUSE_CAUSE_ANSWER_RENDERED_DIFFERENTLY
-    TEMPLATE_VARIED = pb.REUSE_CAUSE_TEMPLATE_VARIED
-    FORGOTTEN = pb.REUSE_CAUSE_FORGOTTEN
-    UNKNOWN = pb.REUSE_CAUSE_UNKNOWN
-    COMPUTED_AHEAD = pb.REUSE_CAUSE_COMPUTED_AHEAD
-
-
 @dataclass(frozen=True)
 class Detokenizer:
     """Turns tokens into text, and knows how the model opens its thinking, if it does."""
@@ -67,10 +41,10 @@ class Detokenizer:
 
 @dataclass(frozen=True)
 class Verdict:
-    cause: Cause
+    cause: pb.ReuseCause
     # Index of the message where the two diverge, if it is known and there is one.
     message: int | None = None
-    tools: tuple[ToolChange, ...] = ()
+    tools: tuple[cache_pb2.ToolChange, ...] = ()
     instructions: tuple[int, ...] = ()
 
 
@@ -83,15 +57,15 @@ def prefix_verdict(
 ) -> Verdict:
     """Why two prompts diverge within tools and instructions."""
     if kept is None:
-        return Verdict(Cause.FORGOTTEN)
+        return Verdict(pb.REUSE_CAUSE_FORGOTTEN)
     tools, instructions = tool_changes(kept, new), instruction_changes(kept, new)
     if tools and not (instructions and _instructions_lead(lookup, request, detokenizer)):
-        return Verdict(Cause.TOOLS_CHANGED, None, tools, instructions)
+        return Verdict(pb.REUSE_CAUSE_TOOLS_CHANGED, None, tools, instructions)
     if instructions:
-        return Verdict(Cause.INSTRUCTIONS_CHANGED, None, tools, instructions)
+        return Verdict(pb.REUSE_CAUSE_INSTRUCTIONS_CHANGED, None, tools, instructions)
     if kept.thinking != new.thinking:
-        return Verdict(Cause.THINKING_CHANGED)
-    return Verdict(Cause.TEMPLATE_VARIED)
+        return Verdict(pb.REUSE_CAUSE_THINKING_CHANGED)
+    return Verdict(pb.REUSE_CAUSE_TEMPLATE_VARIED)
 
 
 def _instructions_lead(lookup: Lookup, request: RequestFacts, detokenizer: Detokenizer) -> bool:
@@ -113,16 +87,16 @@ def messages_verdict(
 ) -> Verdict:
     """Why two prompts with the same tools and instructions diverge at `offset`."""
     if kept.request is None:
-        return Verdict(Cause.FORGOTTEN)
+        return Verdict(pb.REUSE_CAUSE_FORGOTTEN)
     turn = _Turn.at(offset, kept, lookup.prompt, request, detokenizer)
     old, new = map(parse_count_tokens_request, (kept.request.body, request.body))
     before, now = [*_messages(old), kept.request.answer.message()], _messages(new)
     answer = len(before) - 1
     if now == before[:-1] and old.thinking != new.thinking:
-        return Verdict(Cause.THINKING_CHANGED)
+        return Verdict(pb.REUSE_CAUSE_THINKING_CHANGED)
     edited = _first_difference(before, now)
     if edited is not None and turn.shows(before[edited : edited + 1] + now[edited : edited + 1]):
-        return Verdict(Cause.EDITED_HISTORY, edited)
+        return Verdict(pb.REUSE_CAUSE_EDITED_HISTORY, edited)
     return _rendered_differently(turn, now, answer)
 
 
@@ -143,8 +117,10 @@ def _rendered_differently(turn: "_Turn", now: list[MessageSummary], answer: int)
     is_answer = turn.is_last_of_kept and answer < len(now)
     message = answer if is_answer else turn.index_in(now)
     if turn.lost_thinking(now[message] if message is not None else None):
-        return Verdict(Cause.THINKING_DROPPED, message)
-    cause = Cause.ANSWER_RENDERED_DIFFERENTLY if is_answer else Cause.TEMPLATE_VARIED
+        return Verdict(pb.REUSE_CAUSE_THINKING_DROPPED, message)
+    cause = (
+        pb.REUSE_CAUSE_ANSWER_RENDERED_DIFFERENTLY if is_answer else pb.REUSE_CAUSE_TEMPLATE_VARIED
+    )
     return Verdict(cause, message)
 
 

@@ -24,7 +24,6 @@ from anyclaude.mlx.kv.lineage import Lineage, LineageKey, Lookup
 from anyclaude.mlx.kv.protocols import Loss
 from anyclaude.mlx.kv.tree import Node
 from anyclaude.mlx.kv_explain.diagnose import (
-    Cause,
     Detokenizer,
     Verdict,
     messages_verdict,
@@ -41,11 +40,16 @@ log = structlog.get_logger(__name__)
 _SIDE_CHARACTERS: Final = 80
 # Nearly every token has at least one byte of text.
 _SIDE_TOKENS: Final = 2 * _SIDE_CHARACTERS
+_LOSSES: Final = {
+    Loss.EVICTED: pb.REUSE_CAUSE_EVICTED,
+    Loss.PRUNED: pb.REUSE_CAUSE_PRUNED,
+    Loss.CORRUPT_RECORD: pb.REUSE_CAUSE_CORRUPT_RECORD,
+}
 _REASONS: Final = {
-    Cause.MODEL_CHANGED: pb.CACHE_MISS_REASON_MODEL_CHANGED,
-    Cause.INSTRUCTIONS_CHANGED: pb.CACHE_MISS_REASON_SYSTEM_CHANGED,
-    Cause.TOOLS_CHANGED: pb.CACHE_MISS_REASON_TOOLS_CHANGED,
-    Cause.EDITED_HISTORY: pb.CACHE_MISS_REASON_MESSAGES_CHANGED,
+    pb.REUSE_CAUSE_MODEL_CHANGED: pb.CACHE_MISS_REASON_MODEL_CHANGED,
+    pb.REUSE_CAUSE_INSTRUCTIONS_CHANGED: pb.CACHE_MISS_REASON_SYSTEM_CHANGED,
+    pb.REUSE_CAUSE_TOOLS_CHANGED: pb.CACHE_MISS_REASON_TOOLS_CHANGED,
+    pb.REUSE_CAUSE_EDITED_HISTORY: pb.CACHE_MISS_REASON_MESSAGES_CHANGED,
 }
 
 
@@ -124,7 +128,7 @@ class Explainer:
             if node.stable_digest == key.stable_digest:
                 self._memories.put_prefix(node)
 
-    def explain(self, lookup: Lookup, request: RequestFacts) -> Cause:
+    def explain(self, lookup: Lookup, request: RequestFacts) -> pb.ReuseCause:
         """Decides why no more of the prompt is reused, and keeps the whole explanation.
 
         An error here makes the explanation UNKNOWN; it never fails the response.
@@ -136,7 +140,7 @@ class Explainer:
             self._explained.put(request.request_id, self._explanation(lookup, request, finding))
         except Exception as error:  # noqa: BLE001 - see above
             _report(error, request)
-            return Cause.UNKNOWN
+            return pb.REUSE_CAUSE_UNKNOWN
         return finding.verdict.cause
 
     def _note_prefix(self, lookup: Lookup, request: RequestFacts) -> None:
@@ -147,7 +151,7 @@ class Explainer:
 
     def _find(self, lookup: Lookup, request: RequestFacts) -> _Finding:
         if not lookup.keep:
-            return _Finding(Verdict(Cause.NOT_KEPT))
+            return _Finding(Verdict(pb.REUSE_CAUSE_NOT_KEPT))
         kept = self._memories.get(lookup.key) or _restored(lookup)
         if kept is None:
             return self._new_conversation(lookup, request)
@@ -157,50 +161,50 @@ class Explainer:
         if lookup.reused < goal and lookup.match.length < goal:
             return self._lost(kept.trail, lookup, kept.tokens)
         if ended:
-            cause = Cause.EXTENDED if lookup.reused >= goal else Cause.CHECKPOINT
+            cause = pb.REUSE_CAUSE_EXTENDED if lookup.reused >= goal else pb.REUSE_CAUSE_CHECKPOINT
             return _Finding(Verdict(cause))
         if not lookup.ahead_tokens and _rejoins(lookup, shared, request):
-            return _Finding(Verdict(Cause.REJOINED), shared, kept.tokens)
+            return _Finding(Verdict(pb.REUSE_CAUSE_REJOINED), shared, kept.tokens)
         verdict = self._diverged(kept, lookup, request, shared)
-        if lookup.ahead_tokens and verdict.cause is not Cause.EDITED_HISTORY:
-            verdict = replace(verdict, cause=Cause.COMPUTED_AHEAD)
+        if lookup.ahead_tokens and verdict.cause != pb.REUSE_CAUSE_EDITED_HISTORY:
+            verdict = replace(verdict, cause=pb.REUSE_CAUSE_COMPUTED_AHEAD)
         return _Finding(verdict, shared, kept.tokens)
 
     def _new_conversation(self, lookup: Lookup, request: RequestFacts) -> _Finding:
         trail = self._memories.prefix(lookup.key.stable_digest)
         stable, known = lookup.stable_tokens, lookup.match.length
         if self._notes.was_with_another_model(lookup.key.session_id):
-            return _Finding(Verdict(Cause.MODEL_CHANGED))
+            return _Finding(Verdict(pb.REUSE_CAUSE_MODEL_CHANGED))
         if trail is not None and lookup.reused < stable:
             if known < stable:
                 return self._lost(trail, lookup, None)
-            return _Finding(Verdict(Cause.CHECKPOINT))
+            return _Finding(Verdict(pb.REUSE_CAUSE_CHECKPOINT))
         if not lookup.reused:
-            return _Finding(Verdict(Cause.FIRST_SIGHT))
+            return _Finding(Verdict(pb.REUSE_CAUSE_FIRST_SIGHT))
         return self._forked(lookup, request)
 
     def _lost(self, trail: Trail, lookup: Lookup, other: TokenArray | None) -> _Finding:
         """The cause if KV was lost; its trail records what happened to it."""
         at = lookup.reused
         if trail.fate is None:
-            return _Finding(Verdict(Cause.UNKNOWN), at, other)
-        return _Finding(Verdict(Cause[trail.fate.loss.name]), at, other, trail.fate.time)
+            return _Finding(Verdict(pb.REUSE_CAUSE_UNKNOWN), at, other)
+        return _Finding(Verdict(_LOSSES[trail.fate.loss]), at, other, trail.fate.time)
 
     def _forked(self, lookup: Lookup, request: RequestFacts) -> _Finding:
         """A new conversation beside one that is kept: where they diverge, and why."""
         nodes, length = lookup.match.nodes, lookup.match.length
         neighbour = nodes[-1] if nodes and length < nodes[-1].end else None
         if neighbour is None:
-            return _Finding(Verdict(Cause.NEW_LINEAGE))
+            return _Finding(Verdict(pb.REUSE_CAUSE_NEW_LINEAGE))
         other = neighbour.token_ids()
         digest = neighbour.stable_digest
-        verdict = Verdict(Cause.NEW_LINEAGE)
+        verdict = Verdict(pb.REUSE_CAUSE_NEW_LINEAGE)
         if digest:
             new = self._notes.prefix(lookup.key.stable_digest)
             kept = self._notes.prefix(digest)
             if new is not None and kept is not None:
                 why = prefix_verdict(kept, new, lookup, request, self._detokenizer)
-                verdict = Verdict(Cause.NEW_LINEAGE, None, why.tools, why.instructions)
+                verdict = Verdict(pb.REUSE_CAUSE_NEW_LINEAGE, None, why.tools, why.instructions)
         return _Finding(verdict, length, other)
 
     def _diverged(
@@ -222,17 +226,14 @@ class Explainer:
             request_id=request.request_id,
             session_id=lookup.key.session_id,
             agent_id=lookup.key.agent_id,
-            cause=verdict.cause.value,
+            cause=verdict.cause,
             prompt_tokens=len(lookup.prompt),
             reused_live_tokens=live,
             reused_memory_tokens=reused - live - disk,
             reused_disk_tokens=disk,
             computed_tokens=len(lookup.prompt) - reused,
             reused_ahead_tokens=lookup.ahead_tokens,
-            tools=[
-                cache_pb2.ToolChange(name=change.name, kind=change.kind.value, fields=change.fields)
-                for change in verdict.tools
-            ],
+            tools=verdict.tools,
             instructions=verdict.instructions,
         )
         explanation.time.FromNanoseconds(int(self._clock() * 1e9))
@@ -302,7 +303,7 @@ class RequestExplainer:
         self._facts = facts
 
     def started(self, lookup: Lookup) -> None:
-        self.cause = self._explainer.explain(lookup, self._facts).value
+        self.cause = self._explainer.explain(lookup, self._facts)
         if self._facts.wants_diagnostics:
             self.diagnostics = self._explainer.diagnostics(lookup, self._facts)
 

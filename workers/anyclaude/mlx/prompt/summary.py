@@ -9,33 +9,16 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from enum import Enum
 from typing import Any, Self
 
 from anyclaude.cache.v1 import cache_pb2
+from anyclaude.cache.v1.cache_pb2 import ToolChange
 from anyclaude.messages.readable import join
 from anyclaude.messages.requests import CountTokensRequest, Message
 from anyclaude.mlx.prompt.canonical import canonicalise, wants_thinking
 from anyclaude.worker.v1 import worker_pb2 as pb
 
 _DIGEST_CHARACTERS = 16
-
-
-class ChangeKind(Enum):
-    """How a tool differs. The values are those of the worker contract."""
-
-    ADDED = cache_pb2.CHANGE_KIND_ADDED
-    REMOVED = cache_pb2.CHANGE_KIND_REMOVED
-    CHANGED = cache_pb2.CHANGE_KIND_CHANGED
-    MOVED = cache_pb2.CHANGE_KIND_MOVED
-
-
-@dataclass(frozen=True)
-class ToolChange:
-    name: str
-    kind: ChangeKind
-    # The paths within the tool that differ, if its kind is CHANGED.
-    fields: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,23 +78,27 @@ def tool_changes(old: PrefixSummary, new: PrefixSummary) -> tuple[ToolChange, ..
     """Each tool that was added, removed or changed; if there is none, the first that moved."""
     removed = [name for name in old.tools if name not in new.tools]
     changes = [_change(old, new, name) for name in new.tools]
-    changes += [ToolChange(name, ChangeKind.REMOVED) for name in removed]
+    changes += [ToolChange(name=name, kind=cache_pb2.CHANGE_KIND_REMOVED) for name in removed]
     found = tuple(change for change in changes if change)
     return found or tuple(_moved(list(old.tools), list(new.tools)))
 
 
 def _change(old: PrefixSummary, new: PrefixSummary, name: str) -> ToolChange | None:
     if name not in old.tools:
-        return ToolChange(name, ChangeKind.ADDED)
+        return ToolChange(name=name, kind=cache_pb2.CHANGE_KIND_ADDED)
     before, after = old.tools[name], new.tools[name]
     paths = tuple(path for path in {**before, **after} if before.get(path) != after.get(path))
-    return ToolChange(name, ChangeKind.CHANGED, paths) if paths else None
+    if not paths:
+        return None
+    return ToolChange(name=name, kind=cache_pb2.CHANGE_KIND_CHANGED, fields=paths)
 
 
 def _moved(old: list[str], new: list[str]) -> Iterator[ToolChange]:
     """The first tool whose place another tool had before."""
     places = zip(old, new, strict=False)
-    yield from [ToolChange(now, ChangeKind.MOVED) for was, now in places if was != now][:1]
+    moved = next((now for was, now in places if was != now), None)
+    if moved is not None:
+        yield ToolChange(name=moved, kind=cache_pb2.CHANGE_KIND_MOVED)
 
 
 def instruction_changes(old: PrefixSummary, new: PrefixSummary) -> tuple[int, ...]:
