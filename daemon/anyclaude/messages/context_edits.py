@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from anyclaude.messages.requests import CountTokensRequest, Message
+from anyclaude.messages.schemas import as_object
 from anyclaude.worker.v1.worker_pb2 import AppliedEdit
 
 ALL_TURNS: Final = sys.maxsize
@@ -87,8 +88,8 @@ def _edit_json(edit: AppliedEdit) -> dict[str, Any]:
 
 def edits_in(holder: Mapping[str, Any]) -> Iterator[AppliedEdit]:
     """The edits that a message or an event of the API names."""
-    applied = _mapping(holder.get("context_management")).get("applied_edits")
-    for edit in map(_mapping, applied if isinstance(applied, list) else ()):
+    applied = as_object(holder.get("context_management")).get("applied_edits")
+    for edit in map(as_object, applied if isinstance(applied, list) else ()):
         yield AppliedEdit(
             type=str(edit.get("type") or ""),
             cleared_input_tokens=_number(edit.get("cleared_input_tokens")),
@@ -107,12 +108,12 @@ def kept_thinking_turns(request: CountTokensRequest) -> int | None:
 
 
 def _management(request: CountTokensRequest) -> Mapping[str, Any]:
-    return _mapping((request.model_extra or {}).get("context_management"))
+    return as_object((request.model_extra or {}).get("context_management"))
 
 
 def _edits(request: CountTokensRequest) -> list[Mapping[str, Any]]:
     edits = _management(request).get("edits")
-    return [_mapping(edit) for edit in edits] if isinstance(edits, list) else []
+    return [as_object(edit) for edit in edits] if isinstance(edits, list) else []
 
 
 def _with(request: Request, messages: Sequence[Message]) -> Request:
@@ -165,13 +166,13 @@ def _without_thinking(message: Message) -> Message:
 def _turns(keep: Any) -> int | None:
     if keep is None:
         return _DEFAULT_THINKING_TURNS
-    if keep == "all" or _mapping(keep).get("type") == "all":
+    if keep == "all" or as_object(keep).get("type") == "all":
         return ALL_TURNS
     return _limit(keep, "thinking_turns", 0) or None
 
 
 def _is_triggered(request: Request, edit: Mapping[str, Any], count: Count[Request]) -> bool:
-    trigger = _mapping(edit.get("trigger") or _DEFAULT_TRIGGER)
+    trigger = as_object(edit.get("trigger") or _DEFAULT_TRIGGER)
     if trigger.get("type") == "tool_uses":
         return len(_uses(request)) > _limit(trigger, "tool_uses", sys.maxsize)
     return count(request) > _limit(trigger, "input_tokens", sys.maxsize)
@@ -214,15 +215,11 @@ def _clear_tool_uses(request: Request, edit: Mapping[str, Any]) -> tuple[Request
 
 def _limit(value: Any, kind: str, default: int) -> int:
     """The number in `{"type": kind, "value": number}`."""
-    if _mapping(value).get("type") != kind:
+    if as_object(value).get("type") != kind:
         return default
-    return _number(_mapping(value).get("value"), default)
+    return _number(as_object(value).get("value"), default)
 
 
 def _number(value: Any, default: int = 0) -> int:
     is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 0
     return value if is_count else default
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from anyclaude.messages.schemas import as_object
 from anyclaude.runtime.settings import DocumentSettings
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def document_text(block: Mapping[str, Any], inner_text: Callable[[Any], str]) ->
 
 
 def _source_text(source: Any, inner_text: Callable[[Any], str]) -> str:
-    source = source if isinstance(source, Mapping) else {}
+    source = as_object(source)
     data = source.get("data")
     match source.get("type"):
         case "text" if isinstance(data, str):
