@@ -45,7 +45,7 @@ def test_an_error_is_a_document(commands: Commands) -> None:
 
 @pytest.mark.parametrize(
     ("words", "found"),
-    [("anyclaudectl sta", ["status"]), ("anyclaudectl cache ex", ["explain", "export"])],
+    [("anyclaudectl ver", ["version"]), ("anyclaudectl cache ex", ["explain", "export"])],
 )
 def test_bash_completes_commands(commands: Commands, words: str, found: list[str]) -> None:
     """The script that `completion bash` prints completes commands in a real bash."""
