@@ -291,7 +291,8 @@ GPT_OSS: Final = """
         {{- raise_exception('Cannot pass both content and thinking with tool calls!') -}}
       {%- endif -%}
       {%- set thought = message.thinking or message.content -%}
-      {%- if thought -%}
+      {%- set later = turns[loop.index:] | selectattr('role', 'equalto', 'assistant') -%}
+      {%- if thought and not later | rejectattr('tool_calls') | list -%}
         {{- '<|start|>assistant<|channel|>analysis<|message|>' ~ thought ~ '<|end|>' -}}
       {%- endif -%}
       {%- set ns.tool = message.tool_calls[0].function.name -%}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, chain
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from anyclaude.mlx.prompt.pieces import shared_characters
 from anyclaude.mlx.tokens import TokenArray
 from tests.models.requests import Block, request
 from tests.real.families import Family
+
+# The header of an answer has no more pieces of text and control tokens.
+_HEADER_PIECES: Final = 25
 
 
 class Model:
@@ -43,7 +46,11 @@ class Model:
         """The protected text of `answer`, with the token that ends it."""
         prompt = self._text(messages, True, **fields)
         whole = self._text([*messages, answer], False, **fields)
-        written = whole[self._shared(prompt, whole) :]
+        shared = self._shared(prompt, whole)
+        if len(self.control.split(prompt[shared:])) > _HEADER_PIECES:
+            # The template renders history anew behind this answer, so no text of it was added.
+            return self.written(messages[:1], answer, **fields)
+        written = whole[shared:]
         end = self._family.ends[0 if answer["content"][-1]["type"] == "tool_use" else 1]
         written = written.rpartition(end)[0] if end in written else written
         opened = self._tokenizer.think_start

@@ -191,6 +191,7 @@ class JobMaker:
             own.temperature if body.temperature is None else body.temperature,
             top_p,
             own.top_k if body.top_k is None else body.top_k,
+            own.min_p,
         )
         if budget is not None:
             sampler = budget.sampler(sampler)

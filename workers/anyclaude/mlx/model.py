@@ -56,6 +56,7 @@ class SamplingDefaults:
     temperature: float
     top_p: float | None
     top_k: int | None
+    min_p: float | None = None
 
 
 @dataclass(frozen=True)
@@ -254,11 +255,12 @@ def _sampling(settings: ModelSettings, folder: Path) -> SamplingDefaults:
     file = folder / "generation_config.json"
     own: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
     if own.get("do_sample") is False:
-        return SamplingDefaults(0.0, None, None)
+        own = {**own, "temperature": 0.0}
     # Some models write null for "not set".
     temperature = own.get("temperature")
     return SamplingDefaults(
         settings.temperature if temperature is None else temperature,
         own.get("top_p"),
         own.get("top_k"),
+        own.get("min_p"),
     )

@@ -24,11 +24,31 @@ GREP = Tool(
         "properties": {"pattern": {"type": "string"}, "-n": {"type": ["boolean", "null"]}},
     },
 )
-TOOLS = (BASH, STATUS, GREP)
+EDIT = Tool(
+    name="Edit",
+    input_schema={
+        "type": "object",
+        "properties": {
+            "edits": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {"old": {"type": "string"}, "all": {"type": "boolean"}},
+                },
+            }
+        },
+    },
+)
+TOOLS = (BASH, STATUS, GREP, EDIT)
 LS, PWD = ("Bash", {"command": "ls"}), ("Bash", {"command": "pwd"})
 MISTRAL_ID = Family("[TOOL_CALLS]{{ n }}[CALL_ID]", ("[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"))
 MISTRAL_LIST = Family("""[TOOL_CALLS][{{ ', "id": "' + n }}""", ("[TOOL_CALLS]",))
 MISTRAL_BARE_LIST = Family("[TOOL_CALLS][", ("[TOOL_CALLS]",))
+# Like MiniMax-M1's and GigaChat's.
+JSON_LINES = Family("<tool_calls>\\n{{ name }}</tool_calls>", ("<tool_calls>", "</tool_calls>"))
+JSON_EACH = Family("<|function_call|>{{ call }}", ("<|function_call|>",))
+JSON_LS = '{"name": "Bash", "arguments": {"command": "ls"}}'
+JSON_STATUS = '{"name": "Status", "arguments": {}}'
 
 
 def invoke(command: str) -> str:
@@ -72,6 +92,9 @@ CASES: list[tuple[str | Family, str, list[tuple[str, dict[str, Any]]]]] = [
         ("qwen3_coder", spelled(word), [("Bash", {"command": "ls", "quiet": value})])
         for word, value in {"True": True, "False": False, "true": True, "false": False}.items()
     ],
+    (JSON_LINES, f"<tool_calls>\n{JSON_LS}\n{JSON_STATUS}\n</tool_calls>", [LS, ("Status", {})]),
+    (JSON_EACH, f"<|function_call|>{JSON_LS}<|function_call|>{JSON_LS}", [LS, LS]),
+    ("json_list", f"<TOOLCALL>[{JSON_LS}, {JSON_STATUS}]</TOOLCALL>", [LS, ("Status", {})]),
     (
         "pythonic",
         '<|tool_call_start|>[Bash(command="ls"), Bash(command="pwd")]<|tool_call_end|>',
@@ -82,6 +105,18 @@ CASES: list[tuple[str | Family, str, list[tuple[str, dict[str, Any]]]]] = [
         '<|tool_call_start|>[Bash(command="ls", quiet=True), Grep(pattern="x", -n=None)]'
         "<|tool_call_end|>",
         [("Bash", {"command": "ls", "quiet": True}), ("Grep", {"pattern": "x", "-n": None})],
+    ),
+    (
+        "pythonic",
+        "<|tool_call_start|>[Bash(command='echo \"a, b)\"', quiet=false), Status()]"
+        "<|tool_call_end|>",
+        [("Bash", {"command": 'echo "a, b)"', "quiet": False}), ("Status", {})],
+    ),
+    (
+        "pythonic",
+        '<|tool_call_start|>[Edit(edits=[{"old": \'a\', "all": True}, {"all": false, "old": "b"}])]'
+        "<|tool_call_end|>",
+        [("Edit", {"edits": [{"old": "a", "all": True}, {"all": False, "old": "b"}]})],
     ),
 ]
 

@@ -9,9 +9,14 @@ from anyclaude.mlx.decode import make_sampler
 LOGPROBS = mx.log(mx.array([[0.2, 0.5, 0.25, 0.05]]))
 
 
-def _drawn(temperature: float, top_p: float | None = None, top_k: int | None = None) -> set[int]:
+def _drawn(
+    temperature: float,
+    top_p: float | None = None,
+    top_k: int | None = None,
+    min_p: float | None = None,
+) -> set[int]:
     mx.random.seed(7)
-    sampler = make_sampler(temperature, top_p, top_k)
+    sampler = make_sampler(temperature, top_p, top_k, min_p)
     return set(sampler(mx.repeat(LOGPROBS, 500, axis=0)).tolist())
 
 
@@ -55,3 +60,9 @@ def test_temperature_flattens() -> None:
         return float((drawn == 3).mean().item())
 
     assert share(0.5) < share(1.0) < share(2.0)
+
+
+@pytest.mark.parametrize(("min_p", "tokens"), [(None, {0, 1, 2, 3}), (0.3, {0, 1, 2}), (0.9, {1})])
+def test_min_p_keeps_what_is_nearly_as_likely(min_p: float | None, tokens: set[int]) -> None:
+    """Exactly the tokens are drawn that are so likely as a share of the most likely one."""
+    assert _drawn(1.0, min_p=min_p) == tokens

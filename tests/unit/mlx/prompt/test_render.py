@@ -425,12 +425,6 @@ def test_orphan_results_are_tolerated(family: str) -> None:
     assert "leftover" in _read(family, user("a"), assistant("b"), user(result("gone", "leftover")))
 
 
-def test_thinking_beside_a_call_where_text_is_refused() -> None:
-    """Text and thinking beside a call both reach a template that prints only one of them."""
-    read = _read("gpt_oss", user("a"), assistant(thinking("hm"), "words", call("t1")))
-    assert "analysis<|message|>hm\n\nwords<|end|>" in read
-
-
 def test_a_refusal_of_the_template_is_a_client_error() -> None:
     """A conversation that no rewriting makes acceptable is a 400 with the template's message."""
     with pytest.raises(ApiError, match="roles must alternate") as caught:

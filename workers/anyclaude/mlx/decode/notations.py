@@ -70,6 +70,16 @@ def _writes_fences(tokenizer: TokenizerWrapper) -> bool:
     return "```json" in str(tokenizer.chat_template)
 
 
+def _writes_calls_on_lines(tokenizer: TokenizerWrapper) -> bool:
+    """Whether the template starts a new line for each call between the markers (MiniMax-M1)."""
+    return "<tool_calls>\\n" in str(tokenizer.chat_template)
+
+
+def _starts_each_call(tokenizer: TokenizerWrapper) -> bool:
+    """Whether the template writes the start marker before each call (GigaChat)."""
+    return tokenizer.tool_call_start in ("<|function_call|>", "function call<|role_sep|>\n")
+
+
 def _writes_lines(tokenizer: TokenizerWrapper) -> bool:
     """Whether the template starts a new line for each tag."""
     source = str(tokenizer.chat_template)
@@ -87,6 +97,7 @@ _ID: Final = Pattern("[a-zA-Z0-9]{9}")
 # The type of a message's content, in gpt-oss's headers.
 CONTENT_TYPE: Final = (Perhaps(" "), Perhaps("<|constrain|>"), Perhaps("json"))
 _LIST: Final = Section("[", ", ", "]")
+_JSON_CALL: Final = ('{"name": "', ('", "arguments": ',), ("}",))
 
 _GLM_TAGS: Final = TagDialect.of(
     opener="<arg_key>",
@@ -110,7 +121,7 @@ FAMILIES: Final[dict[str, Family]] = {
     # Hermes, Qwen and many others.
     "json_tools": Family(JsonNotation('\n{"name": "', ('", "arguments": ',), ("}\n",))),
     "mistral": Family(
-        JsonNotation('{"name": "', ('", "arguments": ',), ("}",), _LIST),
+        JsonNotation(*_JSON_CALL, _LIST),
         variants=[
             (_writes_call_ids, JsonNotation("", ("[CALL_ID]", _ID, "[ARGS]"), ())),
             (_has_args_marker, JsonNotation("", ("[ARGS]",), ())),
@@ -378,7 +389,13 @@ FAMILIES: Final[dict[str, Family]] = {
         dialect=MarkedDialect.of(rf'[\[,]?\s*\{{\s*"{NAME}"\s*:', r"\}?\s*\]?"),
     ),
     # One JSON object for each call, in a list or one behind another.
-    "json_list": Family(),
+    "json_list": Family(
+        JsonNotation(*_JSON_CALL, _LIST),
+        variants=[
+            (_writes_calls_on_lines, JsonNotation(*_JSON_CALL, Section("\n", "\n", "\n"))),
+            (_starts_each_call, JsonNotation(*_JSON_CALL)),
+        ],
+    ),
     "functionary": Family(
         JsonNotation("", (">",), ()), dialect=MarkedDialect.of(rf"(?:<function=)?{NAME}>")
     ),

@@ -5,8 +5,10 @@ or a line end inside a string changes the values, and it drops the words behind 
 """
 
 import ast
+import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Final
 
 _OPENING, _CLOSING = "[({", "])}"
@@ -16,6 +18,8 @@ _TOKEN: Final = re.compile(
     r"""|(?<=[(,\s])(?P<key>[\w.:$-]+)=|[\[\](){}]""",
     re.DOTALL,
 )
+# The last character of a value that begins with these.
+_LAST: Final = {'"': '"', "'": "'", "[": "]", "{": "}"}
 _JSON_WORDS: Final = {"true": True, "false": False, "null": None}
 
 
@@ -44,6 +48,31 @@ def read_pythonic(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises:
         ValueError, SyntaxError: the text is no list of calls with named arguments.
     """
+    parsed, names = _parsed(text)
+    if not isinstance(parsed, ast.List) or not parsed.elts:
+        raise ValueError("not a list of calls")
+    for call in parsed.elts:
+        yield _call(call, names)
+
+
+def as_json(text: str) -> str | None:
+    """The JSON of a value that is written as JSON or as a Python literal; None for other text."""
+    if text[-1:] != _LAST.get(text[:1], text[-1:]):
+        # An incomplete value, of which there may be many before the complete one.
+        return None
+    with suppress(ValueError):
+        json.loads(text)
+        return text
+    try:
+        value = ast.literal_eval(_JsonWords().visit(_parsed(text)[0]))
+        # By way of ASCII, since two escapes may stand for one character.
+        return json.dumps(json.loads(json.dumps(value)), ensure_ascii=False)
+    except (ValueError, TypeError, SyntaxError):
+        return None
+
+
+def _parsed(text: str) -> tuple[ast.expr, list[str]]:
+    """The text as Python reads it, with `n0`, `n1` and so on for these names."""
     names: list[str] = []
 
     def as_python(match: re.Match[str]) -> str:
@@ -54,11 +83,7 @@ def read_pythonic(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
         names.append(name)
         return f"n{len(names) - 1}" + "=" * (match["key"] is not None)
 
-    parsed = ast.parse(_TOKEN.sub(as_python, text.strip()), mode="eval").body
-    if not isinstance(parsed, ast.List) or not parsed.elts:
-        raise ValueError("not a list of calls")
-    for call in parsed.elts:
-        yield _call(call, names)
+    return ast.parse(_TOKEN.sub(as_python, text.strip()), mode="eval").body, names
 
 
 def _call(node: ast.expr, names: list[str]) -> tuple[str, dict[str, Any]]:

@@ -7,6 +7,7 @@ have seen the tokens before it yet.
 
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from itertools import count
 from typing import Final
 
@@ -17,23 +18,29 @@ _SEEDS: Final = 1 << 64
 
 
 def make_sampler(
-    temperature: float, top_p: float | None = None, top_k: int | None = None
+    temperature: float,
+    top_p: float | None = None,
+    top_k: int | None = None,
+    min_p: float | None = None,
 ) -> Sampler:
-    """A sampler that filters by `top_p`, then by `top_k`, and then applies the temperature.
+    """A sampler that filters by `top_p`, `min_p` and `top_k`, and then applies the temperature.
 
     Args:
         temperature: 0 always takes the most likely token, whatever the other arguments are.
         top_p: keeps the most likely tokens whose probabilities add up to it. None or 1 keeps all
             tokens; 0, which the Messages API allows, keeps only the most likely one.
         top_k: keeps so many tokens; None or 0 keeps all.
+        min_p: keeps the tokens that are at least so likely as a share of the most likely one; None
+            or 0 keeps all.
     """
     if temperature == 0 or top_p == 0:
         greedy: Sampler = library_sampler(temp=0.0)
         return greedy
-    nucleus: Sampler = library_sampler(temp=temperature, top_p=top_p or 0.0)
+    filtered = partial(library_sampler, temp=temperature, top_p=top_p or 0.0, min_p=min_p or 0.0)
+    nucleus: Sampler = filtered()
     if not top_k:
         return nucleus
-    limited: Sampler = library_sampler(temp=temperature, top_p=top_p or 0.0, top_k=top_k)
+    limited: Sampler = filtered(top_k=top_k)
 
     def sample(logprobs: mx.array) -> mx.array:
         # mlx-lm refuses a limit that is not below the size of the vocabulary.

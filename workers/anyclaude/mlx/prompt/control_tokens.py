@@ -34,8 +34,9 @@ class ControlTokens:
         self.texts = frozenset(token.content for token in tokens)
         used = avoid + "".join(self.texts)
         self._broken, self._escape = [char for char in _RARE if char not in used][:2]
-        # A text that content cannot contain, since there the escape is followed by 0 or 1.
+        # Texts that content cannot contain, since there the escape is followed by 0 or 1.
         self.end = f"{self._escape}2"
+        self.aside = (f"{self._escape}3", f"{self._escape}4")
         self._spelling = re.compile(_before_rest(self.texts))
         self._edges = _Edges(self.texts)
         self._split = re.compile(f"({'|'.join(_spaced(tokens)) or '(?!)'})")

@@ -19,6 +19,8 @@ from anyclaude.mlx.prompt.canonical import Conversation, TemplateMessage
 from anyclaude.mlx.prompt.render_cache import Entry, RenderCache, exact_bytes
 
 _TOOL_ID_CHARACTERS: Final = 9
+# How reminders begin that Claude Code adds to a user's turn.
+REMINDER: Final = "<system-reminder>\n"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +49,9 @@ class Dialect:
     repeated_roles: bool = True
     # A user turn after a tool's result. Otherwise its text is added to the result.
     user_after_result: bool = True
+    # A reminder as a user turn after a tool's result. Otherwise it is added to the result, since
+    # the template takes it for a new question and drops the thinking before it.
+    reminder_after_result: bool = True
     # Results whose call is not in the conversation. Otherwise they become user turns.
     orphan_results: bool = True
     # Several calls in one turn. Otherwise each call and its result become turns of their own.
@@ -87,8 +92,9 @@ class Dialect:
             message = {"role": "user", "content": reminder(message["content"])}
         if message["role"] == "tool" and not ("name" in message or self.orphan_results):
             message = {"role": "user", "content": message["content"]}
-        # A reminder after a result must not be a user turn: some templates drop the thinking
-        # before a user turn, as if it were a new question.
+        reminds = reminds or (
+            not self.reminder_after_result and message["content"].startswith(REMINDER)
+        )
         on_result = before == "tool" and (reminds or not self.user_after_result)
         repeated = before == message["role"] and not self.repeated_roles
         if (on_result and message["role"] == "user") or (repeated and before != "tool"):

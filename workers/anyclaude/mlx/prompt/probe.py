@@ -17,7 +17,10 @@ from typing import Final
 
 from anyclaude.mlx.prompt.canonical import Conversation, TemplateMessage
 from anyclaude.mlx.prompt.continuation import Continuation, Rendering
-from anyclaude.mlx.prompt.dialect import AdaptedMessages, Dialect
+from anyclaude.mlx.prompt.control_tokens import ControlTokens
+from anyclaude.mlx.prompt.cuts import TurnTokens
+from anyclaude.mlx.prompt.dialect import REMINDER, AdaptedMessages, Dialect
+from anyclaude.mlx.prompt.left_out import LeftOut
 from anyclaude.mlx.prompt.template import Template, TemplateRefused, Variables
 
 _TOLD: Final = "Looks a word up."
@@ -78,6 +81,24 @@ _SAID_AND_CALLED: Final = _conversation(
     _calls(1, content="probe-words", reasoning_content="probe-thought"),
     _result(1, "probe-result", **_KNOWN),
 )
+_LOOP: Final = _conversation(
+    _ASK,
+    _calls(1, reasoning_content="probe-thought"),
+    _result(1, "probe-result", **_KNOWN),
+)
+_REMINDED: Final = replace(
+    _LOOP, messages=(*_LOOP.messages, _message("user", f"{REMINDER}probe-reminder"))
+)
+# Words beside the calls of a tool loop, which a later answer ends.
+_WORKED: Final = _conversation(
+    _ASK,
+    _calls(1, content="probe-first\nwords", reasoning_content="probe-thought"),
+    _result(1, "probe-result", **_KNOWN),
+    _calls(2, content="probe-second\nwords"),
+    _result(2, "probe-more-results", **_KNOWN),
+    _ANSWER,
+    _MORE,
+)
 # In this order, since each conversation needs only what the ones before it have settled.
 _NEEDS: Final = {
     "repeated_roles": _conversation(_ASK, _MORE, _ANSWER, _message("assistant", "probe-again")),
@@ -110,11 +131,18 @@ _NEEDS: Final = {
 
 
 def find_dialect(template: Template) -> Dialect:
-    """The dialect that rewrites least, and with which the template accepts the most."""
+    """The dialect that rewrites least, and with which the template accepts the most.
+
+    What the template leaves out of a prompt is added from then on.
+    """
     variants = [
         Dialect(object_arguments=arguments, any_tool_id=any_id)
         for arguments, any_id in product((True, False), repeat=2)
     ]
+    added = LeftOut(calls=not any(_prints_calls(template, one) for one in variants))
+    template.add(added)
+    if added.calls:
+        variants = [one for one in variants if one.object_arguments]
     dialect = max(variants, key=lambda one: _support(template, one, _CALLED))
     for need, conversation in _NEEDS.items():
         without = replace(dialect, **{need: False})
@@ -124,7 +152,42 @@ def find_dialect(template: Template) -> Dialect:
         settles_it = (now[0], then[0]) == (_Support.REFUSED, _Support.IN_ORDER)
         if then > now and (settles_it or not is_last_resort):
             dialect = without
+    tools = not (added.calls or _describes_tools(template, dialect)) and template.can_describe_tools
+    template.add(replace(added, tools=tools))
+    if not added.calls:
+        dialect = _with_words(template, dialect, replace(added, tools=tools))
+    forgets = _keeps_thought(template, dialect, _LOOP) and not _keeps_thought(
+        template, dialect, _REMINDED
+    )
+    return replace(dialect, reminder_after_result=not forgets)
+
+
+def _prints_calls(template: Template, dialect: Dialect) -> bool:
+    messages = dialect.adapt(_CALLED)
+    without = [{key: value for key, value in m.items() if key != "tool_calls"} for m in messages]
+    printed = _try(template, messages, answer=True)
+    return printed is not None and printed != _try(template, without, answer=True)
+
+
+def _keeps_thought(template: Template, dialect: Dialect, conversation: Conversation) -> bool:
+    return "probe-thought" in (_try(template, dialect.adapt(conversation), answer=True) or "")
+
+
+def _with_words(template: Template, dialect: Dialect, added: LeftOut) -> Dialect:
+    """The dialect that leaves words beside a call where they are, if they can be added there."""
+    now = _support(template, dialect, _WORKED)
+    if now[0] is _Support.IN_ORDER:
+        return dialect
+    template.add(replace(added, words=True))
+    printed = replace(dialect, text_with_call=True, thinking_and_text_with_call=True)
+    if _support(template, printed, _WORKED) > now:
+        return printed
+    template.add(added)
     return dialect
+
+
+def _describes_tools(template: Template, dialect: Dialect) -> bool:
+    return _TOLD in (_try(template, dialect.adapt(_TALKED), answer=True) or "")
 
 
 def tools_move(template: Template, dialect: Dialect) -> bool:
@@ -133,6 +196,18 @@ def tools_move(template: Template, dialect: Dialect) -> bool:
     later = _try(template, dialect.adapt(_conversation(_ASK, _ANSWER, _MORE)), answer=True) or ""
     ask = _ASK["content"]
     return _TOLD in first.partition(ask)[0] and _TOLD not in later.partition(ask)[0]
+
+
+def answers_in_parts(
+    template: Template, dialect: Dialect, control: ControlTokens, turns: TurnTokens
+) -> bool:
+    """Whether thinking and a call of one answer become messages with headers of their own."""
+    ask, *answer = dialect.adapt(replace(_LOOP, messages=_LOOP.messages[:2]))
+    asked = _try(template, [ask], answer=True) or ""
+    answered = _try(template, [ask, *answer], answer=False) or ""
+    pieces = control.split(asked)
+    header = "".join(pieces[max(turns.ends(pieces), default=len(pieces)) :])
+    return bool(header) and answered.count(header) > asked.count(header)
 
 
 def turns_rendered(template: Template, dialect: Dialect) -> Iterator[tuple[str, str]]:

@@ -28,6 +28,7 @@ from anyclaude.mlx.prompt.kept_answers import digest
 from anyclaude.mlx.prompt.pieces import Encoded, PieceEncoder, shared_characters
 from anyclaude.mlx.prompt.probe import (
     TRIAL_DIGEST_MESSAGES,
+    answers_in_parts,
     can_continue,
     find_dialect,
     tools_move,
@@ -134,8 +135,7 @@ class PromptRenderer:
         self._adapter = ConversationAdapter(self._dialect, _CACHE_BYTES)
         # Entries are grouped by the start of the conversation.
         self._cache: RenderCache[_Rendered] = RenderCache(_CACHE_BYTES)
-        openers = self._encoder.control_ids(self._turns.openers - self._turns.closers)
-        self._spliced = SplicedTurns(spliced_bytes, openers, stored) if spliced_bytes else None
+        self._spliced = self._new_spliced(spliced_bytes, stored) if spliced_bytes else None
         self._spliced_on_request = spliced_on_request
         self._dates = PinnedDates(stored, clock) if self._template.reads_clock else None
         self._starts: LRUCache[bytes, _Start] = LRUCache(_CACHED_STARTS)
@@ -151,6 +151,12 @@ class PromptRenderer:
                     self._spliced.restore(name, content)
             except (ValueError, TypeError, AttributeError) as error:
                 stored.reject(name, str(error))
+
+    def _new_spliced(self, limit_bytes: int, stored: StoredFolder | None) -> SplicedTurns:
+        openers = self._encoder.control_ids(self._turns.openers - self._turns.closers)
+        control = self._encoder.control_ids(self._control.texts)
+        in_parts = answers_in_parts(self._template, self._dialect, self._control, self._turns)
+        return SplicedTurns(limit_bytes, openers, control, stored, in_parts=in_parts)
 
     @property
     def spliced(self) -> SplicedTurns | None:
@@ -250,7 +256,10 @@ class PromptRenderer:
         if spliced is None or _is_unfinished(adapted.messages):
             return Prompt(encoded.token_ids, cut_points, stable_tokens)
         items = [digest(message) for message in adapted.exact]
-        position = spliced.position(start.digest, items, encoded, cuts, cut_points, stable_tokens)
+        roles = [message["role"] for message in adapted.messages]
+        position = spliced.position(
+            start.digest, items, roles, encoded, cuts, cut_points, stable_tokens
+        )
         return Prompt(position.token_ids, position.cut_points, stable_tokens, position)
 
     def keep_answer(self, position: AnswerPosition, generated: TokenArray, answer: Message) -> None:

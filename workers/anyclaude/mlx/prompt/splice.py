@@ -52,14 +52,21 @@ class SplicedTurns:
         self,
         limit_bytes: int,
         openers: Collection[int] = (),
+        control: Collection[int] = (),
         stored: StoredFolder | None = None,
+        *,
+        in_parts: bool = False,
     ) -> None:
         """`openers` are the tokens that begin a turn and end none.
 
+        `control` are all tokens that only the template writes.
+
         The bytes limit the answers in memory, and again on disk; with `stored`, they survive a
-        restart.
+        restart. With `in_parts`, the template writes one answer as several messages.
         """
+        self._in_parts = in_parts
         self._openers = openers
+        self._control = control
         self._stored = stored
         self._cache: RenderCache[KeptAnswers] = RenderCache(limit_bytes, _MAX_CONVERSATIONS)
 
@@ -91,6 +98,7 @@ class SplicedTurns:
         self,
         start: bytes,
         items: list[bytes],
+        roles: Sequence[str],
         encoded: Encoded,
         cuts: Sequence[Cut],
         cut_points: tuple[int, ...],
@@ -98,12 +106,14 @@ class SplicedTurns:
     ) -> AnswerPosition:
         """The prompt, spliced as far as its answers were kept.
 
-        `items` are the digests of its messages and `cuts` all their ends in `encoded`; the cut
-        points and the stable tokens are those of the prompt without splicing.
+        `items` are the digests of its messages, `roles` say who wrote them, and `cuts` are all
+        their ends in `encoded`; the cut points and the stable tokens are those of the prompt
+        without splicing.
         """
         header = _first_line(encoded.text[cuts[-1].characters :]) if cuts else ""
+        ends = len(self._turn_ends(encoded, cuts, header))
         rendered = AnswerPosition(
-            encoded.token_ids, cut_points, start, items, answers=(), ends=len(cuts), header=header
+            encoded.token_ids, cut_points, start, items, answers=(), ends=ends, header=header
         )
         common, entry = self._cache.find(start, items)
         if entry is None:
@@ -115,16 +125,23 @@ class SplicedTurns:
         if not answers or not np.array_equal(computed.token_ids[:stable_tokens], stable):
             return rendered
         last = answers[-1]
+        if roles[last.messages] == "assistant":
+            # Where the answer ends could not be told from where that message ends.
+            return rendered
         rendered_end = self._rendered_end(last, computed, encoded, cuts)
         if rendered_end is None:
             return rendered
         shift = last.tokens - rendered_end
         kept = (cut for cut in computed.cut_points if cut <= last.tokens)
         moved = (cut + shift for cut in cut_points if cut > rendered_end)
+        tokens = computed.token_ids[: last.tokens]
+        if last.is_closed:
+            # gpt-oss ends an answer with another token than its template does in later prompts.
+            tokens = np.append(tokens[:-1], encoded.token_ids[rendered_end - 1])
         rest = encoded.token_ids[rendered_end:]
         return replace(
             rendered,
-            token_ids=np.concatenate([computed.token_ids[: last.tokens], rest]),
+            token_ids=np.concatenate([tokens, rest]),
             cut_points=(*kept, *moved),
             answers=answers,
         )
@@ -157,17 +174,40 @@ class SplicedTurns:
         self, answer: AnswerEnd, computed: KeptAnswers, encoded: Encoded, cuts: Sequence[Cut]
     ) -> int | None:
         """The token offset at which the answer ends in `encoded`; None if it is not found."""
-        end = answer.ends - 1 + answer.parts
-        if not 0 < answer.ends <= end < len(cuts):
+        turns = self._turn_ends(encoded, cuts, answer.header)
+        if not 0 < answer.ends <= len(turns):
             return None
-        first, last = cuts[answer.ends - 1], cuts[end]
+        begins = turns[answer.ends - 1]
+        first = cuts[begins]
         if not encoded.text.startswith(answer.header, first.characters):
             return None
+        end = begins + answer.parts
+        while end < len(cuts) and self._continues(encoded, cuts[end], answer.header):
+            end += 1
+        if end >= len(cuts):
+            return None
+        last = cuts[end]
         if not answer.is_closed:
             return last.tokens if self._opens_at(encoded, last.tokens) else None
         rendered = encoded.token_ids[first.tokens : last.tokens]
         ends = np.flatnonzero(rendered == computed.token_ids[answer.tokens - 1])
-        return first.tokens + int(ends[-1]) + 1 if len(ends) else None
+        if len(ends):
+            return first.tokens + int(ends[-1]) + 1
+        return last.tokens if int(rendered[-1]) in self._control else None
+
+    def _turn_ends(self, encoded: Encoded, cuts: Sequence[Cut], header: str) -> list[int]:
+        """The indexes in `cuts` of the ends of turns.
+
+        gpt-oss writes each thought, each text and each call of an answer as a message with a header
+        of its own, and leaves out thoughts later. So messages with the header of answers that
+        follow one another count as one turn.
+        """
+        begins = [self._continues(encoded, cut, header) for cut in cuts]
+        return [n for n in range(len(cuts)) if not (n and begins[n - 1] and begins[n])]
+
+    def _continues(self, encoded: Encoded, cut: Cut, header: str) -> bool:
+        """Whether a message with the header of answers begins at the cut, and may continue one."""
+        return self._in_parts and encoded.text.startswith(header, cut.characters)
 
     def _opens_at(self, encoded: Encoded, token: int) -> bool:
         return token < len(encoded.token_ids) and int(encoded.token_ids[token]) in self._openers

@@ -5,6 +5,7 @@ each new question. If the template has a switch against that, the switch is set,
 which text is only appended is computed only once.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -12,9 +13,11 @@ from typing import Any, Final
 
 from jinja2 import TemplateError
 
+from anyclaude.messages.readable import join
 from anyclaude.mlx.adapter import TokenizerWrapper
 from anyclaude.mlx.prompt.canonical import TemplateMessage
 from anyclaude.mlx.prompt.control_tokens import ControlTokens
+from anyclaude.mlx.prompt.left_out import Additions, LeftOut
 from anyclaude.mlx.prompt.pieces import shared_characters
 from anyclaude.mlx.prompt.template_source import TemplateSource
 from anyclaude.mlx.prompt.tool_schemas import describable
@@ -32,7 +35,11 @@ _REFUSALS: Final = (
     RecursionError,
     NotImplementedError,
 )
-_KEEP_THINKING: Final = {"clear_thinking": False, "preserve_thinking": True}
+_KEEP_THINKING: Final = {
+    "clear_thinking": False,
+    "preserve_thinking": True,
+    "keep_past_thinking": True,
+}
 
 
 class TemplateRefused(Exception):
@@ -67,6 +74,10 @@ class Template:
         reads_thinking = "message.thinking" in source and "reasoning_content" not in source
         # Set once, when the model is loaded.
         self._pins_tools = False
+        self._left_out = LeftOut()
+        self._additions = Additions(tokenizer)
+        opened, closed = control.aside
+        self._aside = re.compile(f"{opened}(.*?){opened}(.*?){closed}", re.DOTALL)
         self._reasoning_key = "thinking" if reads_thinking else "reasoning_content"
 
     @property
@@ -81,6 +92,15 @@ class Template:
         and everything behind their old place would be computed again.
         """
         self._pins_tools = True
+
+    @property
+    def can_describe_tools(self) -> bool:
+        """Whether tools can be described where the template does not do it."""
+        return self._additions.describes_tools
+
+    def add(self, left_out: LeftOut) -> None:
+        """From now on, adds what the template leaves out."""
+        self._left_out = left_out
 
     def render(
         self,
@@ -136,8 +156,10 @@ class Template:
         variables: Variables,
         answer: bool,
     ) -> str:
+        if self._left_out.tools and tools:
+            messages = self._with_tools(messages, tools)
         try:
-            return self._apply_template(
+            text = self._apply_template(
                 list(messages),
                 tools=list(tools) or None,
                 tokenize=False,
@@ -148,6 +170,36 @@ class Template:
             )
         except _REFUSALS as error:
             raise TemplateRefused(str(error) or type(error).__name__) from error
+        return self._with_words(text) if self._left_out.words else text
+
+    def _with_tools(
+        self, messages: Sequence[TemplateMessage], tools: Sequence[Mapping[str, Any]]
+    ) -> list[TemplateMessage]:
+        """The messages, with a description of the tools at the end of the system prompt."""
+        described = self._additions.tools([tool["function"] for tool in tools])
+        has_system = bool(messages) and messages[0]["role"] == "system"
+        before = messages[0]["content"] if has_system else ""
+        system = {"role": "system", "content": join([before, described])}
+        return [system, *messages[has_system:]]
+
+    def _with_words(self, text: str) -> str:
+        """The rendered text, with the words of each call before the control token of the call.
+
+        The words are in the name of the call (`_with_aside`). The template of gpt-oss prints that
+        name beside the result too, from where the words are removed.
+        """
+        opening, closing = self._additions.around_words
+        parts: list[str] = []
+        at, last = 0, None
+        for found in self._aside.finditer(text):
+            before = text[at : found.start()]
+            if found[0] != last:
+                *_, token, tail = ["", *self._control.split(before)]
+                place = len(before) - len(token + tail)
+                before = f"{before[:place]}{opening}{found[2]}{closing}{before[place:]}"
+            parts.append(before)
+            at, last = found.end(), found[0]
+        return "".join([*parts, text[at:]])
 
     def protected(self, message: TemplateMessage) -> TemplateMessage:
         """The message with its content protected; role and keys are not content."""
@@ -156,13 +208,28 @@ class Template:
         if "reasoning_content" in message:
             result[self._reasoning_key] = protect(message["reasoning_content"])
         if "tool_calls" in message:
-            result["tool_calls"] = [
+            calls = [
                 {**call, "id": protect(call["id"]), "function": self._fields(call["function"])}
                 for call in message["tool_calls"]
             ]
+            if self._left_out.calls:
+                written = self._additions.calls([call["function"] for call in calls])
+                result["content"] += written
+            else:
+                if self._left_out.words and result["content"]:
+                    calls[0] = self._with_aside(calls[0], result["content"])
+                    result["content"] = ""
+                result["tool_calls"] = calls
         return result | {
             key: protect(message[key]) for key in ("tool_call_id", "name") if key in message
         }
+
+    def _with_aside(self, call: dict[str, Any], words: str) -> dict[str, Any]:
+        """The call with words beside it in its name, which are moved when it is rendered."""
+        opened, closed = self._control.aside
+        function = call["function"]
+        name = f"{opened}{call['id']}{opened}{words}{closed}{function['name']}"
+        return {**call, "function": {**function, "name": name}}
 
     def printable_tools(
         self,

@@ -20,7 +20,7 @@ from anyclaude.mlx.decode.constraint.schemas import (
 )
 
 # The values of each type as JSON, by the words of JSON and of Python for them.
-_WORDS: Final[Mapping[str, Mapping[str, str]]] = {
+WORDS: Final[Mapping[str, Mapping[str, str]]] = {
     "boolean": {"true": "true", "false": "false", "True": "true", "False": "false"},
     "null": {"null": "null", "None": "null"},
 }
@@ -125,9 +125,9 @@ def parameters(
         # A definition keeps its name, since it may contain itself.
         named = {**inner, **definitions} if isinstance(inner, Mapping) else {}
         forms = _forms(resolved, definitions) if plain_strings else (Json(named),)
-        is_word = types and types <= _WORDS.keys() and not any(key in resolved for key in _OTHERS)
+        is_word = types and types <= WORDS.keys() and not any(key in resolved for key in _OTHERS)
         if python_words and is_word:
-            spellings = [pair for name in sorted(types) for pair in _WORDS[name].items()]
+            spellings = [pair for name in sorted(types) for pair in WORDS[name].items()]
             forms = (Choice(dict(spellings)),)
         if marked_strings:
             forms = tuple(_apart(forms, resolved, definitions, types))

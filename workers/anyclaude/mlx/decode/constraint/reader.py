@@ -33,6 +33,7 @@ from anyclaude.mlx.decode.notation import (
     Perhaps,
     TaggedNotation,
 )
+from anyclaude.mlx.decode.pythonic import as_json
 
 
 @dataclass(frozen=True)
@@ -214,6 +215,7 @@ class _TaggedArguments:
         self._separator = notation.separator
         self._plain_closers = [closer for closer in endings(notation) if closer] or [self._closer]
         self._marks_strings = notation.marks_strings
+        self._as_json = _checked_json if notation.plain_strings else as_json
         self._tool = tool
         self._key = _key_pattern(notation, tool.parameters)
         self._current: Parameter | None = None
@@ -292,10 +294,10 @@ class _TaggedArguments:
         if self._marks_strings:
             choices = [form.values for form in parameter.forms if isinstance(form, Choice)]
             found = next((values[text] for values in choices if text in values), None)
-            return found or (text if _is_json(text) else None)
+            return found or self._as_json(text)
         match parameter.forms:
             case (Json(),):
-                return text if _is_json(text) else None
+                return self._as_json(text)
             case (Choice(values),):
                 return values.get(text)
         accepts = self._tool.checks[parameter.name]
@@ -344,8 +346,8 @@ def _part_pattern(part: str | Pattern | Perhaps) -> str:
     return re.escape(part)
 
 
-def _is_json(text: str) -> bool:
-    return bool(_json_values(text))
+def _checked_json(text: str) -> str | None:
+    return text if _json_values(text) else None
 
 
 def _json_values(text: str) -> list[Any]:

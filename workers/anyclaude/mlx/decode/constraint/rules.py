@@ -7,7 +7,7 @@ from anyclaude.mlx.decode.constraint.lark import Lark
 from anyclaude.mlx.decode.constraint.members import MemberRules
 from anyclaude.mlx.decode.constraint.parameters import Parameter
 from anyclaude.mlx.decode.constraint.schemas import Schema
-from anyclaude.mlx.decode.constraint.values import BareValues, JsonValues
+from anyclaude.mlx.decode.constraint.values import BareValues, JsonValues, PythonValues
 from anyclaude.mlx.decode.notation import BareKeyNotation, JsonNotation, Notation
 
 
@@ -32,7 +32,7 @@ def call_rule(
             between = lark.parts(notation.before_arguments)
             return lark.rule(f"{head} {between} {JsonValues(lark, schema).rule(schema)}")
     head = f"{lark.literal(name)} {lark.parts(notation.after_name)}"
-    json = JsonValues(lark, schema).rule
+    json = (JsonValues if notation.plain_strings else PythonValues)(lark, schema).rule
     return lark.rule(f"{head} {MemberRules(lark, notation, parameters, json).rule()}")
 
 

@@ -15,7 +15,9 @@ from anyclaude.mlx.decode.constraint.lark import Lark, quoted
 from anyclaude.mlx.decode.constraint.members import MemberRules, json_object
 from anyclaude.mlx.decode.constraint.parameters import (
     ITEM_SEPARATOR,
+    WORDS,
     Parameter,
+    dump,
     parameters,
     plain_string,
 )
@@ -30,6 +32,8 @@ from anyclaude.mlx.decode.constraint.schemas import (
 from anyclaude.mlx.decode.notation import TaggedNotation
 
 _NAME: Final = r'[^\s:,{}\[\]<"]+'
+# Values that are nested deeper are written as JSON, since rules recurse with each level.
+_PYTHON_DEPTH: Final = 12
 _NUMERIC: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 _BARE_MEMBERS: Final = TaggedNotation(
     before_name="",
@@ -69,8 +73,8 @@ class _Values:
         if "$ref" in schema:
             return self._referenced(schema)
         if "enum" in schema:
-            values = schema["enum"]
-            return self._lark.alternatives(self._lark.literal(self._written(v)) for v in values)
+            texts = (text for value in schema["enum"] for text in self._spellings(value))
+            return self._lark.alternatives(map(self._lark.literal, texts))
         if any(key in schema for key in COMBINERS):
             return self._once(schema, self._combiner.options(schema))
         return self._lark.alternatives(self._typed(schema, types_of(schema)))
@@ -95,8 +99,8 @@ class _Values:
     def _string(self, schema: Schema) -> str:
         raise NotImplementedError
 
-    def _written(self, value: Any) -> str:
-        """The text of one value of an enumeration."""
+    def _spellings(self, value: Any) -> list[str]:
+        """The texts for one value of an enumeration."""
         raise NotImplementedError
 
     def _object(self, members: list[Parameter]) -> str:
@@ -167,6 +171,9 @@ class BareValues(_Values):
         if any(not is_bare(member.name) for member in members if not member.unlisted):
             raise NotExpressibleError("a property name with punctuation")
         return f'"{{" {MemberRules(self._lark, _BARE_MEMBERS, members, self.rule, _NAME).rule()}'
+
+    def _spellings(self, value: Any) -> list[str]:
+        return [self._written(value)]
 
     def _written(self, value: Any) -> str:
         match value:
@@ -270,3 +277,50 @@ class JsonValues(_Values):
         keys = ("minLength", "maxLength", "pattern", "format")
         kept = {key: schema[key] for key in keys if key in schema}
         return self._lark.json({"type": "string", **kept})
+
+
+class PythonValues(JsonValues):
+    """Values in the notation of pythonic calls: JSON, or Python's literals for the same values."""
+
+    def __init__(self, lark: Lark, root: Schema) -> None:
+        super().__init__(lark, root)
+        self._anything: str | None = None
+        self._depth = 0
+
+    def rule(self, schema: Any) -> str:
+        self._depth += 1
+        try:
+            return super().rule({} if schema is True else schema)
+        finally:
+            self._depth -= 1
+
+    def _is_ours(self, schema: Schema) -> bool:
+        return not schema or super()._is_ours(without(schema, "enum"))
+
+    def _has_order(self, schema: Any, seen: frozenset[str]) -> bool:
+        return self._depth <= _PYTHON_DEPTH
+
+    def _typed(self, schema: Schema, types: Iterable[str]) -> Iterable[str]:
+        for name in types:
+            if name in WORDS:
+                yield self._lark.alternatives(map(self._lark.literal, WORDS[name]))
+            else:
+                yield from super()._typed(schema, [name])
+
+    def _any_value(self) -> str:
+        if self._anything is None:
+            self._anything = self._lark.declare()
+            self._lark.define(self._anything, " | ".join(self._typed({}, types_of({}))))
+        return self._anything
+
+    def _string(self, schema: Schema) -> str:
+        json_string = super()._string(schema)
+        if schema.keys() & {"pattern", "format"}:
+            return json_string
+        least, most = schema.get("minLength") or 0, schema.get("maxLength")
+        length = f"{{{least},{'' if most is None else most}}}"
+        text = self._lark.terminal([rf"(?s:'(?:[^'\\]|\\.){length}')"])
+        return self._lark.alternatives([json_string, text])
+
+    def _spellings(self, value: Any) -> list[str]:
+        return list(dict.fromkeys([dump(value), repr(value)]))
