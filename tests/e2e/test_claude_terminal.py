@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from anyclaude.launcher.main import RESUME_HINT
 from anyclaude.worker.v1 import worker_pb2 as worker
 from tests import worker_events as say
 from tests.e2e.claude_code import ClaudeCode
@@ -73,6 +74,30 @@ def test_the_worker_names_the_conversation(service_terminal: Terminal, service: 
     (asked,) = (r for r in requests if r["identity"]["request_class"] == "utility")
     assert (asked["outcome"], asked["stop_reason"]) == ("completed", "end_turn")
     assert asked["usage"]["cache_creation_tokens"] == 0
+
+
+def test_the_hint_at_the_end(
+    scripted_claude: ClaudeCode, scripted: ScriptedService, project: Path
+) -> None:
+    """With the launcher's variable the client names the command that resumes on this service."""
+    scripted.play(Script(text("Quick as a fox.")))
+    shell = scripted_claude.home / "shell"
+    # The terminal closes with its command, so the shell waits until the hint has been read.
+    shell.write_text(f"#!/bin/sh\n{scripted_claude.binary}\nread _\n")
+    shell.chmod(0o755)
+    launched = replace(scripted_claude, binary=shell, environment=RESUME_HINT)
+    try:
+        with open_terminal(launched, project) as terminal:
+            terminal.wait_for(PROMPT)
+            terminal.type("How quick is a fox?")
+            terminal.press("Enter")
+            terminal.wait_for("Quick as a fox.")
+            terminal.type("/exit")
+            terminal.press("Enter")
+            terminal.wait_for("Resume this session with:")
+            terminal.wait_for("anyclaude --resume ")
+    except TerminalUnavailable as missing:
+        unavailable(str(missing))
 
 
 def test_escape(terminal: Terminal, scripted: ScriptedService) -> None:

@@ -33,10 +33,14 @@ Usage: anyclaude [--no-chooser] [OPTIONS OF CLAUDE ...]
   --no-chooser           do not ask which workflow this launch is for
   --settings FILE|JSON   as of claude; merged with what the service needs
   ANYCLAUDE_MODE=NAME    use this mode for this launch only (`anyclaudectl mode` lists them)
-  anyclaude --resume ID  continue a conversation; its end names it as `claude --resume ID`
+  anyclaude --resume ID  continue a conversation; Claude Code prints its ID when it ends
 
 anyclaudectl controls the service. Everything else goes to Claude Code, whose own help follows.
 """
+# When Claude Code ends, it prints how to resume the conversation. Plain `claude` would not resume it
+# on the local service, so this variable makes it name our command. Versions that do not know the
+# variable print `claude --resume ID`.
+RESUME_HINT: Final = {"CLAUDE_CODE_RESUME_HINT_COMMAND": "anyclaude"}
 
 
 def main() -> NoReturn:
@@ -77,7 +81,7 @@ def launch(arguments: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
     file = write_settings(paths.state, settings)
     kept = {name: value for name, value in environ.items() if name not in unwanted}
     command = [claude, "--settings", str(file), *split.rest]
-    os.execve(claude, command, kept)  # noqa: S606 - this process becomes claude
+    os.execve(claude, command, {**RESUME_HINT, **kept})  # noqa: S606 - this process becomes claude
 
 
 def _bundle(endpoint: Endpoint, environ: Mapping[str, str]) -> dict[str, str]:

@@ -104,6 +104,15 @@ def test_contradicting_shell_variables_are_removed(
     assert env["EDITOR"] == "vi"
 
 
+def test_resume_hint(commands: Commands, control: ScriptedControl) -> None:
+    """Claude Code names our command for resuming, or the one that the user chose."""
+    name = "CLAUDE_CODE_RESUME_HINT_COMMAND"
+    assert _launched(commands)["env"][name] == "anyclaude"
+
+    commands.environ[name] = "my-wrapper"
+    assert _launched(commands)["env"][name] == "my-wrapper"
+
+
 def test_advice_yields_to_the_shell(commands: Commands, control: ScriptedControl) -> None:
     """A tuning variable that the shell sets is not overridden by the settings file."""
     commands.environ["CLAUDE_CODE_MAX_TOOL_USE_CONCURRENCY"] = "7"
