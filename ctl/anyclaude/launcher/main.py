@@ -37,8 +37,8 @@ Usage: anyclaude [--no-chooser] [OPTIONS OF CLAUDE ...]
 
 anyclaudectl controls the service. Everything else goes to Claude Code, whose own help follows.
 """
-# When Claude Code ends, it prints how to resume the conversation. Plain `claude` would not resume it
-# on the local service, so this variable makes it name our command. Versions that do not know the
+# When Claude Code ends, it prints how to resume the conversation. Plain `claude` would resume it
+# with another server, so this variable makes it name our command. Versions that do not know the
 # variable print `claude --resume ID`.
 RESUME_HINT: Final = {"CLAUDE_CODE_RESUME_HINT_COMMAND": "anyclaude"}
 
