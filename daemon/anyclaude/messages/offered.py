@@ -18,6 +18,7 @@ from anyclaude.messages.schemas import as_object
 # Claude Code declares it so that a request has a deferred tool; it cannot be called.
 _PLACEHOLDER: Final = "DeferredToolPlaceholder"
 _SERVER_SEARCH: Final = "tool_search_tool_"
+_NO_CALLS: Final = "tools (this model makes no tool calls)"
 
 
 def declared_tools(request: CountTokensRequest) -> list[Tool]:
@@ -74,9 +75,15 @@ def defers_tools(request: CountTokensRequest) -> bool:
     return not any((tool.type or "").startswith(_SERVER_SEARCH) for tool in request.tools)
 
 
-def not_served(request: CountTokensRequest) -> list[str]:
-    """What a request asks for that only Anthropic's service runs: server tools and MCP servers."""
-    names = [
+def not_served(request: CountTokensRequest, *, calls_tools: bool = True) -> list[str]:
+    """What a request asks for that a local model does not do.
+
+    Server tools and MCP servers run on Anthropic's service alone. If the model makes no calls
+    (`calls_tools` is False), the client's own tools are of no use either.
+    """
+    own = any(tool.is_client_tool for tool in request.tools)
+    names = [_NO_CALLS] if own and not calls_tools else []
+    names += [
         f"{tool.type} {tool.name}" if tool.type == "mcp_toolset" else str(tool.type)
         for tool in request.tools
         if not tool.is_client_tool

@@ -9,7 +9,7 @@ from anyclaude.messages.errors import ApiError
 from anyclaude.proxy.auto import AUTO
 from anyclaude.proxy.context import RequestContext
 from anyclaude.proxy.daemon import ask_daemon, stub
-from anyclaude.proxy.routes import RouteTable
+from anyclaude.proxy.routes import RouteTable, lacks_tools
 from anyclaude.runtime.paths import Paths
 
 _METRICS_TIMEOUT_SECONDS: Final = 5.0
@@ -93,6 +93,7 @@ async def accept_telemetry(context: RequestContext) -> None:
 
 def _model(route: frontend.Route) -> dict[str, Any]:
     model = route.model
+    no_calls = " It makes no tool calls." if lacks_tools(route) else ""
     # 0 is an unknown window; clients read null as that.
     window = model.context_window_tokens or None
     return {
@@ -103,7 +104,7 @@ def _model(route: frontend.Route) -> dict[str, Any]:
         "owned_by": "anyclaude",
         "id": model.id,
         "display_name": model.display_name or model.id,
-        "description": f"Answered by anyclaude in mode {route.mode}.",
+        "description": f"Answered by anyclaude in mode {route.mode}.{no_calls}",
         "created_at": _UNKNOWN_DATE,
         "max_input_tokens": window,
         "max_tokens": window,

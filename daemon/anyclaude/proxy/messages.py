@@ -36,7 +36,7 @@ from anyclaude.proxy.body_budget import BodyBudget
 from anyclaude.proxy.context import MODE_HEADER, RequestContext
 from anyclaude.proxy.message_response import MessageResponse
 from anyclaude.proxy.response import EventStream
-from anyclaude.proxy.routes import RouteTable
+from anyclaude.proxy.routes import RouteTable, lacks_tools
 from anyclaude.proxy.search import SearchClient, SearchError
 from anyclaude.proxy.shapes import ChatShape
 from anyclaude.proxy.submission import Submissions
@@ -47,7 +47,8 @@ log = structlog.get_logger("anyclaude.proxy.messages")
 
 Request = TypeVar("Request", bound=CountTokensRequest)
 
-# What a request asks for that only Anthropic's service runs, and nothing here did.
+# What a request asks for that nothing here did: the tools of Anthropic's service, or any tools if
+# the model makes no calls.
 NOT_SERVED_HEADER: Final = "x-anyclaude-not-served"
 _SEARCH_TOOL: Final = b'"web_search_'
 _MAX_NOT_SERVED_CHARACTERS: Final = 500
@@ -184,7 +185,7 @@ class MessagesEndpoint:
         async with self._submissions.submit(route, call, may_wait=may_wait) as submission:
             request = request or await _validate(context, body)
             context.record.omits_error_messages = route.relayed
-            if not route.relayed and (ignored := not_served(request)):
+            if ignored := _not_served(request, route):
                 context.response.headers[NOT_SERVED_HEADER] = _header_text(ignored)
             response = MessageResponse(context, submission, call.message_id, request)
             try:
@@ -248,6 +249,13 @@ class MessagesEndpoint:
             # The mode was switched while the body arrived, which is read and validated by now.
             raise overloaded(f"The mode is {route.mode} now.", _SWITCHED_RETRY_AFTER_SECONDS)
         return route
+
+
+def _not_served(request: MessagesRequest, route: frontend.Route) -> list[str]:
+    """What the local model leaves out of the request; the relay leaves that to the server."""
+    if route.relayed:
+        return []
+    return not_served(request, calls_tools=not lacks_tools(route))
 
 
 def _header_text(names: list[str]) -> str:

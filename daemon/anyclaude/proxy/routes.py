@@ -17,6 +17,11 @@ _RETRY_AFTER_SECONDS: Final = 2
 _MAX_RETRY_AFTER_SECONDS: Final = 60
 
 
+def lacks_tools(route: frontend.Route) -> bool:
+    """Whether the model is known to make no tool calls."""
+    return route.model.HasField("has_tools") and not route.model.has_tools
+
+
 class RouteTable:
     def __init__(self) -> None:
         self._pushed: frontend.SetRoutesRequest | None = None

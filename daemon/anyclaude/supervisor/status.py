@@ -49,6 +49,7 @@ async def status(daemon: Daemon) -> control_pb2.Status:
     # The caches stay in memory in every mode.
     if CACHE_WORKER in seen:
         _add_caches(answer, seen[CACHE_WORKER])
+        answer.loosened_schemas.extend(seen[CACHE_WORKER].loosened_schemas)
         answer.notices.extend(_notices(seen[CACHE_WORKER]))
         answer.notices.extend(wired_notices(answer.memory))
     if worker and mode.is_relayed:

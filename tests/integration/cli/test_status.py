@@ -54,6 +54,18 @@ def test_status_as_json(commands: Commands, control: ScriptedControl) -> None:
     assert document["problems"] == []
 
 
+def test_loosened_schemas(commands: Commands, control: ScriptedControl) -> None:
+    """The first lines of what schemas lose are shown, with the number of the others."""
+    status = ready_status()
+    status.loosened_schemas.extend(f"Tool{n}.path: pattern not enforced" for n in range(7))
+    control.answers["GetStatus"] = control_pb2.GetStatusResponse(status=status)
+
+    shown = commands.ctl("status").stdout
+    assert [f"Tool{n}.path" in shown for n in range(7)] == [True] * 5 + [False] * 2
+    assert "and 2 more" in shown
+    assert len(json.loads(commands.ctl("status", "--json").stdout)["loosened_schemas"]) == 7
+
+
 def test_degraded_status_exits_7(commands: Commands, control: ScriptedControl) -> None:
     """A degraded service shows what is wrong, why the worker ended and what to do; exit 7."""
     control.answers["GetStatus"] = control_pb2.GetStatusResponse(status=degraded_status())

@@ -86,6 +86,25 @@ def test_answer_headers(http: httpx.Client, body: dict[str, Any], stream: bool) 
     assert "server" not in answer.headers
 
 
+def test_a_model_without_tool_calls_says_so(
+    front: FrontendProcess, scripted: ScriptedWorker, http: httpx.Client, body: dict[str, Any]
+) -> None:
+    """A header tells a request that offers tools, and so does the model's row in the list."""
+    plain = route(scripted.socket_path)
+    plain.model.has_tools = False
+    front.push(plain)
+    tool = {"name": "Read", "input_schema": {"type": "object"}}
+
+    offered = http.post("/v1/messages", json={**body, "tools": [tool]})
+    without = http.post("/v1/messages", json=body)
+    (listed,) = http.get("/v1/models").json()["data"]
+
+    assert (offered.status_code, without.status_code) == (200, 200)
+    assert "no tool calls" in offered.headers["x-anyclaude-not-served"]
+    assert "x-anyclaude-not-served" not in without.headers
+    assert "no tool calls" in listed["description"]
+
+
 def test_every_frame_is_named(http: httpx.Client, body: dict[str, Any]) -> None:
     """SDKs ignore frames without an event line."""
     answer = http.post("/v1/messages", json={**body, "stream": True})

@@ -59,6 +59,16 @@ def open_session() -> Iterator[Callable[[Service, str], Talker]]:
 Open = Callable[[Service, str], Talker]
 
 
+def test_status_lists_what_schemas_lose(demo: Service, open_session: Open) -> None:
+    """A keyword that no grammar expresses is named with its tool, its property and the cause."""
+    unique = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
+    schema = {"type": "object", "properties": {"labels": unique}}
+    open_session(demo, "loosened").ask(user("Hi."), tools=[{"name": "Tag", "input_schema": schema}])
+
+    (line,) = [line for line in demo.status().loosened_schemas if line.startswith("Tag.labels: ")]
+    assert "uniqueItems" in line
+
+
 def test_the_demo_model_answers_in_words(demo: Service, open_session: Open) -> None:
     """The same text comes with and without streaming, and says how to configure a model."""
     talker = open_session(demo, "words")

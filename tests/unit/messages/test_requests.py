@@ -230,6 +230,12 @@ def test_server_tools_are_left_out_and_told(tool: Json) -> None:
     assert [name.split()[0] for name in not_served(request)] == [tool["type"]]
 
 
+def test_tools_of_a_model_without_calls_are_told() -> None:
+    """The tools of a request to a model that makes no calls are named as not served."""
+    assert len(not_served(parsed(tools=[TOOL]), calls_tools=False)) == 1
+    assert not_served(parsed(tools=[TOOL])) == not_served(parsed(), calls_tools=False) == []
+
+
 @pytest.mark.parametrize(
     ("servers", "told"),
     [

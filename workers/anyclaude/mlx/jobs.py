@@ -80,6 +80,17 @@ class JobMaker:
         # Counted on the MLX thread, read on any.
         self.repairs = RepairCounts()
 
+    @property
+    def loosened_schemas(self) -> list[str]:
+        """What is not enforced of the schemas of tools that were offered lately; on any thread."""
+        if self._constraints is None:
+            return []
+        return [
+            f"{'.'.join(filter(None, (tool, problem.place)))}: {problem.cause}"
+            for tool, problems in self._constraints.problems.items()
+            for problem in problems
+        ]
+
     def job(
         self, request: pb.GenerateRequest, emit: Callable[[pb.GenerateResponse], None]
     ) -> Answering:

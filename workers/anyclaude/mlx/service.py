@@ -200,6 +200,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
             model_change=self._model_change(),
             answer_repairs={kind.value: count for kind, count in self._jobs.repairs.copy().items()},
             caches=engine.caches,
+            loosened_schemas=self._jobs.loosened_schemas,
         )
 
     def memory(self) -> pb.MemoryStatus:

@@ -12,7 +12,7 @@ from anyclaude.cli.units import format_bytes, format_seconds
 from anyclaude.messages.windows import window_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from anyclaude.control.v1.control_pb2 import Status, Worker
     from anyclaude.worker.v1.worker_pb2 import DiskStatus, MemoryStatus, ModelInfo
@@ -26,6 +26,7 @@ TONES: Final = {
     "degraded": Tone.BAD,
     "fatal": Tone.BAD,
 }
+_LOOSENED_LINES: Final = 5
 HOW_TO_CONFIGURE: Final = (
     "demo model; for a real one set model.path in `anyclaudectl config path`, "
     "or ANYCLAUDE_MODEL, to a model folder and restart"
@@ -68,12 +69,22 @@ def _show(answer: "Status") -> None:
     if answer.requests:
         print()
         show_running(answer.requests)
+    if answer.loosened_schemas:
+        print()
+        facts([("Loosened", line) for line in _loosened(answer.loosened_schemas)])
     if answer.notices:
         print()
         facts([("Notice", notice) for notice in answer.notices])
     if answer.problems:
         print()
         facts([("Problem", Cell(problem, Tone.BAD)) for problem in answer.problems])
+
+
+def _loosened(lines: "Sequence[str]") -> list[str]:
+    """What is not enforced of schemas; a few lines, since a large MCP server causes hundreds."""
+    left = len(lines) - _LOOSENED_LINES
+    more = [f"and {left} more: anyclaudectl status --json"] if left > 0 else []
+    return [*lines[:_LOOSENED_LINES], *more]
 
 
 def show_workers(workers: "Iterable[Worker]") -> None:

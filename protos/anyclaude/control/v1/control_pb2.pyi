@@ -103,7 +103,7 @@ class GetStatusResponse(_message.Message):
     def __init__(self, status: _Optional[_Union[Status, _Mapping]] = ...) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("version", "pid", "start_time", "readiness", "problems", "mode", "base_url", "workers", "model", "memory", "running_requests", "home", "disk", "notices", "is_serving", "requests")
+    __slots__ = ("version", "pid", "start_time", "readiness", "problems", "mode", "base_url", "workers", "model", "memory", "running_requests", "home", "disk", "notices", "is_serving", "requests", "loosened_schemas")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     START_TIME_FIELD_NUMBER: _ClassVar[int]
@@ -120,6 +120,7 @@ class Status(_message.Message):
     NOTICES_FIELD_NUMBER: _ClassVar[int]
     IS_SERVING_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    LOOSENED_SCHEMAS_FIELD_NUMBER: _ClassVar[int]
     version: str
     pid: int
     start_time: _timestamp_pb2.Timestamp
@@ -136,7 +137,8 @@ class Status(_message.Message):
     notices: _containers.RepeatedScalarFieldContainer[str]
     is_serving: bool
     requests: _containers.RepeatedCompositeFieldContainer[_frontend_pb2.RunningRequest]
-    def __init__(self, version: _Optional[str] = ..., pid: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., readiness: _Optional[_Union[Readiness, str]] = ..., problems: _Optional[_Iterable[str]] = ..., mode: _Optional[str] = ..., base_url: _Optional[str] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., model: _Optional[_Union[_worker_pb2.ModelInfo, _Mapping]] = ..., memory: _Optional[_Union[_worker_pb2.MemoryStatus, _Mapping]] = ..., running_requests: _Optional[int] = ..., home: _Optional[str] = ..., disk: _Optional[_Union[_worker_pb2.DiskStatus, _Mapping]] = ..., notices: _Optional[_Iterable[str]] = ..., is_serving: bool = ..., requests: _Optional[_Iterable[_Union[_frontend_pb2.RunningRequest, _Mapping]]] = ...) -> None: ...
+    loosened_schemas: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, version: _Optional[str] = ..., pid: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., readiness: _Optional[_Union[Readiness, str]] = ..., problems: _Optional[_Iterable[str]] = ..., mode: _Optional[str] = ..., base_url: _Optional[str] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., model: _Optional[_Union[_worker_pb2.ModelInfo, _Mapping]] = ..., memory: _Optional[_Union[_worker_pb2.MemoryStatus, _Mapping]] = ..., running_requests: _Optional[int] = ..., home: _Optional[str] = ..., disk: _Optional[_Union[_worker_pb2.DiskStatus, _Mapping]] = ..., notices: _Optional[_Iterable[str]] = ..., is_serving: bool = ..., requests: _Optional[_Iterable[_Union[_frontend_pb2.RunningRequest, _Mapping]]] = ..., loosened_schemas: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ReloadConfigRequest(_message.Message):
     __slots__ = ("validate_only",)

@@ -437,7 +437,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self, check_mode: _Optional[str] = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("model", "memory", "running_requests", "queued_requests", "totals", "upstreams", "disk", "model_change", "caches", "answer_repairs")
+    __slots__ = ("model", "memory", "running_requests", "queued_requests", "totals", "upstreams", "disk", "model_change", "caches", "answer_repairs", "loosened_schemas")
     class AnswerRepairsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -455,6 +455,7 @@ class GetStatusResponse(_message.Message):
     MODEL_CHANGE_FIELD_NUMBER: _ClassVar[int]
     CACHES_FIELD_NUMBER: _ClassVar[int]
     ANSWER_REPAIRS_FIELD_NUMBER: _ClassVar[int]
+    LOOSENED_SCHEMAS_FIELD_NUMBER: _ClassVar[int]
     model: ModelInfo
     memory: MemoryStatus
     running_requests: int
@@ -465,7 +466,8 @@ class GetStatusResponse(_message.Message):
     model_change: ModelChange
     caches: int
     answer_repairs: _containers.ScalarMap[str, int]
-    def __init__(self, model: _Optional[_Union[ModelInfo, _Mapping]] = ..., memory: _Optional[_Union[MemoryStatus, _Mapping]] = ..., running_requests: _Optional[int] = ..., queued_requests: _Optional[int] = ..., totals: _Optional[_Union[TokenTotals, _Mapping]] = ..., upstreams: _Optional[_Iterable[_Union[UpstreamStatus, _Mapping]]] = ..., disk: _Optional[_Union[DiskStatus, _Mapping]] = ..., model_change: _Optional[_Union[ModelChange, _Mapping]] = ..., caches: _Optional[int] = ..., answer_repairs: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    loosened_schemas: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model: _Optional[_Union[ModelInfo, _Mapping]] = ..., memory: _Optional[_Union[MemoryStatus, _Mapping]] = ..., running_requests: _Optional[int] = ..., queued_requests: _Optional[int] = ..., totals: _Optional[_Union[TokenTotals, _Mapping]] = ..., upstreams: _Optional[_Iterable[_Union[UpstreamStatus, _Mapping]]] = ..., disk: _Optional[_Union[DiskStatus, _Mapping]] = ..., model_change: _Optional[_Union[ModelChange, _Mapping]] = ..., caches: _Optional[int] = ..., answer_repairs: _Optional[_Mapping[str, int]] = ..., loosened_schemas: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ModelChange(_message.Message):
     __slots__ = ("previous_model", "time", "disk_records", "disk_bytes")
