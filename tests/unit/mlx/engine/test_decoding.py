@@ -65,7 +65,13 @@ class Run:
         self, sampler: Sampler, drafter: Drafter | None = None, tokens: int = TOKENS
     ) -> list[int]:
         self.decoding = Decoding(self.model, self.live, sampler, drafter)
-        return list(self.decoding.tokens(self.prompt[-1], tokens))
+        said: list[int] = []
+        for token in self.decoding.tokens(self.prompt[-1], tokens):
+            if token is None:
+                assert self.live.tokens.ids.tolist() == self.prompt + said
+            else:
+                said.append(token)
+        return said
 
     def behind(self, probe: Sequence[int]) -> np.ndarray:
         """The logits of tokens that continue the cache."""

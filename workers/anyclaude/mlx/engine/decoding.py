@@ -9,7 +9,8 @@ draws as many random numbers.
 
 Without drafts a step runs ahead: the next pass is submitted before the token is read.
 
-Invariant: while `is_settled`, the cache holds exactly its tokens, each of which was returned.
+Invariant: between two passes, and once the iterator is closed, the cache holds exactly its tokens,
+each of which was returned. Within a pass it may also hold drafts that are not accepted yet.
 """
 
 import time
@@ -54,7 +55,6 @@ class Decoding:
         self._clock = clock or (time.process_time if on_cpu else time.monotonic)
         # The latest token that was sampled. It is not in the cache, and may not be computed yet.
         self._next = mx.array([0])
-        self.is_settled = True
         self._passes = self._drafted = self._accepted = 0
 
     @property
@@ -63,11 +63,11 @@ class Decoding:
             passes=self._passes, drafted_tokens=self._drafted, accepted_tokens=self._accepted
         )
 
-    def tokens(self, last_token: int, max_tokens: int) -> Generator[int]:
-        """Generates from the prompt's last token.
+    def tokens(self, last_token: int, max_tokens: int) -> Generator[int | None]:
+        """Generates from the prompt's last token; None after each pass.
 
-        Each token is in the cache by the time it is returned. Closing the iterator settles the
-        cache.
+        Each token is in the cache by the time it is returned. After a None the answer may pause
+        for as long as other requests run.
         """
         self._next = self._sampled(self._forward(mx.array([last_token])), 0)
         self._live.tokens.extend((last_token,))
@@ -84,6 +84,7 @@ class Decoding:
                         self._drafter.observe(self._live.tokens.ids)
             if self._passes % _POOL_PASSES == 0:
                 mx.clear_cache()
+            yield None
 
     def _drafts(self, most: int) -> Sequence[int]:
         if self._drafter is None or not most or not self._drafter.is_promising:
@@ -110,7 +111,6 @@ class Decoding:
         token, saved = read_token(self._next), self._live.save_point()
         logits = self._forward(mx.array([token, *drafts]))
         mx.async_eval(logits)  # type: ignore[no-untyped-call]
-        self.is_settled = False
         self._drafted += len(drafts)
         accepted = 0
         try:
@@ -137,12 +137,12 @@ class Decoding:
 
     def _settle(self, saved: SavePoint, surplus: int) -> None:
         """Takes `surplus` tokens back out of the cache."""
-        if surplus:
-            again = self._live.roll_back(saved, surplus)
-            if len(again):
-                self._model(mx.array(again)[None], cache=self._live.layers)
-                evaluate(self._live.layers)
-        self.is_settled = True
+        if not surplus:
+            return
+        again = self._live.roll_back(saved, surplus)
+        if len(again):
+            self._model(mx.array(again)[None], cache=self._live.layers)
+            evaluate(self._live.layers)
 
     def _forward(self, token_ids: mx.array) -> mx.array:
         self._passes += 1

@@ -10,7 +10,7 @@ is in the state that it had in that worker.
 """
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from functools import partial
 
@@ -19,7 +19,7 @@ import structlog
 from anyclaude.mlx.adapter import LanguageModel, evaluate, prefill
 from anyclaude.mlx.engine.decoding import Decoding
 from anyclaude.mlx.engine.drafts import Drafter, DraftLimits, PassCosts
-from anyclaude.mlx.engine.job import Job
+from anyclaude.mlx.engine.job import Blocks, Job
 from anyclaude.mlx.kv.lineage import RESPONSE_TOKENS, Lease
 from anyclaude.mlx.kv.store import KVStore
 from anyclaude.worker.v1 import worker_pb2 as pb
@@ -143,31 +143,10 @@ class Generation:
         job, live = self.job, lease.live
         blocks = job.new_blocks()
         self.decoding = True
-        reason = pb.STOP_REASON_MAX_TOKENS
         decoding = Decoding(self._model, live, job.sampler, self._drafter())
-        tokens, paused_at = self._answer_tokens(decoding), 0
+        tokens = self._answer_tokens(decoding)
         try:
-            for token in tokens:
-                if not self.usage.output_tokens:
-                    self._timings.first_token.FromMilliseconds(_ms(time.monotonic() - job.created))
-                self.usage.output_tokens += 1
-                if token in self._eos:
-                    reason = pb.STOP_REASON_END_TURN
-                    break
-                self._emit_all(partial(blocks.push, token))
-                if blocks.stop_sequence is not None:
-                    reason = pb.STOP_REASON_STOP_SEQUENCE
-                    break
-                if blocks.loop is not None:
-                    # Half a call is of no use, so it ends like one that `max_tokens` cuts off.
-                    if not blocks.is_in_call:
-                        reason = pb.STOP_REASON_END_TURN
-                    break
-                since_pause = self.usage.output_tokens - paused_at
-                if since_pause >= self._decode_steps and decoding.is_settled:
-                    paused_at = self.usage.output_tokens
-                    self._emit_unsent()
-                    yield
+            reason = yield from self._push_all(tokens, blocks)
         finally:
             tokens.close()
             evaluate(live.layers)
@@ -185,18 +164,54 @@ class Generation:
             reason = pb.STOP_REASON_MODEL_CONTEXT_WINDOW_EXCEEDED
         self._finish(reason, blocks.stop_sequence or "")
 
-    def _answer_tokens(self, decoding: Decoding) -> Generator[int]:
-        """The tokens of the answer: first those of an earlier worker, then new ones."""
+    def _push_all(
+        self, tokens: Iterator[int | None], blocks: Blocks
+    ) -> Generator[None, None, pb.StopReason]:
+        """Turns tokens into events until the answer ends; returns the reason."""
+        turn_tokens = 0
+        for token in tokens:
+            if token is not None:
+                turn_tokens += 1
+                if (reason := self._push(token, blocks)) is not None:
+                    return reason
+            elif turn_tokens >= self._decode_steps:
+                turn_tokens = 0
+                self._emit_unsent()
+                yield
+        return pb.STOP_REASON_MAX_TOKENS
+
+    def _push(self, token: int, blocks: Blocks) -> pb.StopReason | None:
+        """Sends the events of one token; returns why the answer ends with it, if it does."""
+        if not self.usage.output_tokens:
+            self._timings.first_token.FromMilliseconds(_ms(time.monotonic() - self.job.created))
+        self.usage.output_tokens += 1
+        if token in self._eos:
+            return pb.STOP_REASON_END_TURN
+        self._emit_all(partial(blocks.push, token))
+        if blocks.stop_sequence is not None:
+            return pb.STOP_REASON_STOP_SEQUENCE
+        if blocks.loop is None:
+            return None
+        # Half a call is of no use, so it ends like one that `max_tokens` cuts off.
+        return pb.STOP_REASON_MAX_TOKENS if blocks.is_in_call else pb.STOP_REASON_END_TURN
+
+    def _answer_tokens(self, decoding: Decoding) -> Generator[int | None]:
+        """The tokens of the answer: first those of an earlier worker, then new ones.
+
+        None comes where the answer may pause.
+        """
         job, ids = self.job, self.job.token_ids
         for token in ids[job.prompt_tokens :]:
             yield int(token)
+            yield None
         left = job.max_tokens - job.generated_tokens
         if left <= 0:
             return
         with closing(decoding.tokens(int(ids[-1]), left)) as tokens:
-            for token in tokens:
-                self._unsent.append(token)
-                yield token
+            for new in tokens:
+                if new is not None:
+                    self._unsent.append(new)
+                yield new
 
     def _drafter(self) -> Drafter | None:
         if not self._drafts.most_tokens:
