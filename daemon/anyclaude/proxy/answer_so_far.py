@@ -88,6 +88,8 @@ class AnswerSoFar:
             case "started":
                 return self._start(response.started)
             case "finished":
+                if self._position < self._received:
+                    self._check_repeated()
                 self._count_prompt_once(response.finished.usage)
                 return True
             case "block_start" | "block_delta" | "block_stop":

@@ -45,7 +45,7 @@ from anyclaude.worker.v1 import worker_pb2 as worker
 
 log = structlog.get_logger("anyclaude.proxy.messages")
 
-Request = TypeVar("Request", bound=CountTokensRequest)
+Parsed = TypeVar("Parsed")
 
 # What a request asks for that nothing here did: the tools of Anthropic's service, or any tools if
 # the model makes no calls.
@@ -86,8 +86,8 @@ class MessagesEndpoint:
     async def complete_chat(self, context: RequestContext) -> None:
         """Responds to a chat completion, which is a Messages request in OpenAI's shape."""
         context.shape = ChatShape()
-        with self._admission.slot():
-            document = read_json(await context.body.read())
+        async with self._body(context) as given:
+            document = await _parsed(read_json, given)
             body = to_json(messages_body(document))
             options = document.get("stream_options")
             tells_usage = isinstance(options, dict) and bool(options.get("include_usage"))
@@ -263,7 +263,7 @@ def _header_text(names: list[str]) -> str:
     return "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
 
 
-async def _parsed(parse: Callable[[bytes], Request], body: bytes) -> Request:
+async def _parsed(parse: Callable[[bytes], Parsed], body: bytes) -> Parsed:
     """Parses a large body on another thread, so that others are served meanwhile."""
     if len(body) < _LARGE_BODY_BYTES:
         return parse(body)

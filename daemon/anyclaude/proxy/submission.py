@@ -252,8 +252,9 @@ class Submissions:
 
     async def acquire(self, submission: Submission) -> None:
         """Waits until every other request that was submitted again has progressed."""
-        await self._turn.acquire()
-        self._turn_of = submission
+        if self._turn_of is not submission:
+            await self._turn.acquire()
+            self._turn_of = submission
 
     def release(self, submission: Submission) -> None:
         """Ends the turn of `submission`, if it has it."""

@@ -37,7 +37,8 @@ def main() -> None:
     settings = child.birth.settings.upstreams[child.birth.name]
     stopping = _Stopping()
     server = _start(child, settings)
-    log.info("server started", command=settings.command, pid=server.pid)
+    # Its arguments may contain a key.
+    log.info("server started", program=settings.command[0], pid=server.pid)
     is_ready = False
     while server.poll() is None:
         child.pulse.beat()

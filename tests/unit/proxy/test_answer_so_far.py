@@ -91,6 +91,16 @@ def test_another_answer_is_not_continued(other: list[worker.GenerateResponse]) -
         answer.receive(other)
 
 
+def test_a_shorter_answer_is_not_continued() -> None:
+    """A worker that ends before what was received already wrote another answer."""
+    answer = AnswerSoFar(MAX_TOKENS)
+    answer.receive(copies(events([("text", "all of it")], 4)))
+    answer.continue_at_next_worker()
+    shorter = [*events([("text", "all")], 4), say.finished()]
+    with pytest.raises(ApiError, match="could not continue"):
+        answer.receive(shorter)
+
+
 def test_the_prompt_is_counted_once() -> None:
     """The end of the answer repeats the counts that its beginning announced."""
     answer = AnswerSoFar(MAX_TOKENS)

@@ -154,6 +154,17 @@ async def test_a_worker_that_is_gone_already_is_waited_for() -> None:
         assert submission.deaths == 0
 
 
+async def test_the_next_worker_may_die_after_one_that_was_gone() -> None:
+    """A request that waited for its first worker, which dies with it, is submitted once more."""
+    async with staged(lambda generation, _: generation > 2) as stage:
+        old = stage.route
+        await stage._die()
+        call = worker.GenerateRequest(body_json=b"it")
+        async with stage.submissions.submit(old, call, may_wait=True) as submission:
+            assert (await read(submission))[-1] == "finished"
+        assert submission.deaths == 1
+
+
 async def test_the_next_worker_continues_the_answer() -> None:
     """The next worker is given the tokens; what it repeats does not reach the client again."""
     async with staged(lambda generation, _: generation > 1, lambda _: begun([7, 8])) as stage:
