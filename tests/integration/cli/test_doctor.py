@@ -156,7 +156,7 @@ def test_a_worker_that_was_given_up(doctor: Doctor, control: ScriptedControl) ->
 
 def test_a_daemon_that_is_stuck(doctor: Doctor) -> None:
     """A process that has the lock and does not answer is named, and can be killed."""
-    lock = _make_private(doctor.commands.socket_path.parent) / "daemon.lock"
+    lock = _make_private(doctor.commands.state) / "daemon.lock"
     with subprocess.Popen(
         [sys.executable, "-c", _HOLDS_LOCK, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as stuck:
