@@ -42,7 +42,11 @@ def completion(message: Mapping[str, Any], now: Callable[[], float] = time.time)
         for block in blocks
         if block["type"] == "tool_use"
     ]
-    answer: dict[str, Any] = {"role": "assistant", "content": text or None, "refusal": None}
+    answer: dict[str, Any] = {
+        "role": "assistant",
+        "content": None if calls and not text else text,
+        "refusal": None,
+    }
     if thought:
         answer["reasoning_content"] = thought
     if calls:

@@ -14,8 +14,18 @@ from anyclaude.messages.errors import invalid_request
 
 # For clients that set no limit; the model's window limits it too.
 _MAX_TOKENS: Final = 32_000
-_EFFORTS: Final = {"minimal": "low", "low": "low", "medium": "medium", "high": "high"}
+_EFFORTS: Final = {
+    "minimal": "low",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "high",
+}
 _INSTRUCTIONS: Final = ("system", "developer")
+_UNSUPPORTED: Final = (
+    *("logprobs", "top_logprobs", "logit_bias", "audio"),
+    *("functions", "function_call", "web_search_options"),
+)
 
 
 def messages_body(document: Any) -> dict[str, Any]:
@@ -45,6 +55,12 @@ def messages_body(document: Any) -> dict[str, Any]:
     return body | _tools(document) | _output(document)
 
 
+def tells_usage(document: Mapping[str, Any]) -> bool:
+    """Whether a stream ends with the token counts."""
+    options = document.get("stream_options")
+    return isinstance(options, Mapping) and bool(options.get("include_usage"))
+
+
 def _first(document: Mapping[str, Any], *names: str) -> Any:
     return next((document[name] for name in names if document.get(name) is not None), None)
 
@@ -52,7 +68,7 @@ def _first(document: Mapping[str, Any], *names: str) -> Any:
 def _refuse_unsupported(document: Mapping[str, Any]) -> None:
     if document.get("n") not in (None, 1):
         raise invalid_request("n: only one choice is generated here; leave it out or set it to 1")
-    for name in ("logprobs", "audio", "functions", "function_call"):
+    for name in _UNSUPPORTED:
         if document.get(name):
             raise invalid_request(f"{name}: this is not supported here; leave it out")
 
@@ -74,6 +90,9 @@ def _conversation(messages: Any) -> tuple[list[str], list[dict[str, Any]]]:
             turns[-1]["content"].append(_result(message, where))
         else:
             turns.append(_turn(message, where))
+    if not turns:
+        # Instructions alone are a question there; a Messages request needs a turn.
+        return [], [{"role": "user", "content": "\n\n".join(system)}]
     return system, [{"role": turn["role"], "content": turn["content"]} for turn in turns]
 
 

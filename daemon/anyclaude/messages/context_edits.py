@@ -139,7 +139,10 @@ def _clear_thinking(request: Request, edit: Mapping[str, Any]) -> tuple[Request,
         return request, made
     made.cleared_thinking_turns = len(cleared)
     end = cleared[-1].stop
-    return _with(request, [*map(_without_thinking, messages[:end]), *messages[end:]]), made
+    edited = (_without_thinking(message) for message in messages[:end])
+    # A message that only thought would be empty, which some servers refuse.
+    left = [message for message in edited if message is not None]
+    return _with(request, [*left, *messages[end:]]), made
 
 
 def _is_question(messages: Sequence[Message], place: int) -> bool:
@@ -155,12 +158,13 @@ def _thinks(message: Message) -> bool:
     return any(block["type"] in ("thinking", "redacted_thinking") for block in message.blocks())
 
 
-def _without_thinking(message: Message) -> Message:
+def _without_thinking(message: Message) -> Message | None:
+    """The message without its thinking; None if there is nothing else in it."""
     if not _thinks(message):
         return message
     kinds = ("thinking", "redacted_thinking")
     blocks = [block for block in message.blocks() if block["type"] not in kinds]
-    return message.model_copy(update={"content": blocks})
+    return message.model_copy(update={"content": blocks}) if blocks else None
 
 
 def _turns(keep: Any) -> int | None:

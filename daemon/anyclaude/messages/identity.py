@@ -99,7 +99,7 @@ def _is_utility(request: MessagesRequest, *, from_claude_code: bool) -> bool:
         return True
     if request.tools:
         return False
-    if _wants_json(request):
+    if from_claude_code and _wants_json(request):
         return True
     return _is_short(request) and (from_claude_code or request.max_tokens == 1)
 

@@ -22,6 +22,7 @@ from anyclaude.proxy.messages import MessagesEndpoint
 from anyclaude.proxy.page import StatusPage
 from anyclaude.proxy.passthrough import Passthrough
 from anyclaude.proxy.records import RecordFeed, log_request
+from anyclaude.proxy.shapes import CHAT_PATH
 from anyclaude.runtime.settings import ServerSettings
 
 log = structlog.get_logger("anyclaude.proxy.app")
@@ -30,9 +31,7 @@ Handler = Callable[[RequestContext], Awaitable[None]]
 
 _ANY_METHOD: Final = "*"
 # Known paths only: any other path of a client would become a label in the metrics.
-_RECORDED_PATHS: Final = frozenset(
-    {"/v1/messages", "/v1/messages/count_tokens", "/v1/chat/completions"}
-)
+_RECORDED_PATHS: Final = frozenset({"/v1/messages", "/v1/messages/count_tokens", CHAT_PATH})
 _SLASHES: Final = re.compile(r"/{2,}")
 
 
@@ -122,7 +121,7 @@ def build_router(
         routes=[
             api("/v1/messages", messages.create, "POST"),
             api("/v1/messages/count_tokens", messages.count_tokens, "POST"),
-            api("/v1/chat/completions", messages.complete_chat, "POST"),
+            api(CHAT_PATH, messages.complete_chat, "POST"),
             api("/v1/models", others.list_models, "GET"),
             api("/v1/models/{model_id:path}", others.get_model, "GET"),
             api("/v1/{rest:path}", _not_found, _ANY_METHOD),

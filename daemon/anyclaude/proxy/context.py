@@ -16,7 +16,7 @@ from anyclaude.messages.errors import ApiError, new_request_id
 from anyclaude.proxy.content_coding import codings_of, decode, too_large
 from anyclaude.proxy.records import RecordBuilder
 from anyclaude.proxy.response import Response
-from anyclaude.proxy.shapes import MessagesShape, Shape
+from anyclaude.proxy.shapes import Shape, shape_of
 from anyclaude.runtime.settings import ServerSettings
 from anyclaude.runtime.timeouts import Timeout
 
@@ -58,7 +58,7 @@ class RequestContext:
         client_id = self.headers.get(CLIENT_ID_HEADER, "")
         if _CLIENT_ID.fullmatch(client_id):
             self.response.headers[CLIENT_ID_HEADER] = client_id
-        self.shape: Shape = MessagesShape()
+        self.shape: Shape = shape_of(self.path)
         self.record = RecordBuilder(self.request_id, self.path)
         scope[_SCOPE_KEY] = self
 
@@ -78,7 +78,7 @@ class RequestContext:
         self.response.headers[MODE_HEADER] = route.mode
 
     async def refuse(self, error: ApiError) -> None:
-        """Responds with an error in the API's envelope."""
+        """Responds with an error in the envelope of the path's API."""
         self.record.set_error(error)
         await self.body.drain()
         headers = error.headers()

@@ -9,7 +9,7 @@ import structlog
 from pydantic_core import to_json
 
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
-from anyclaude.messages.chat_request import messages_body
+from anyclaude.messages.chat_request import messages_body, tells_usage
 from anyclaude.messages.context_edits import asks_for_edits
 from anyclaude.messages.errors import ApiError, overloaded
 from anyclaude.messages.events import new_message_id
@@ -33,7 +33,7 @@ from anyclaude.messages.websearch import (
 from anyclaude.proxy.access import Admission
 from anyclaude.proxy.auto import AUTO, Choice, Policy
 from anyclaude.proxy.body_budget import BodyBudget
-from anyclaude.proxy.context import MODE_HEADER, RequestContext
+from anyclaude.proxy.context import RequestContext
 from anyclaude.proxy.message_response import MessageResponse
 from anyclaude.proxy.response import EventStream
 from anyclaude.proxy.routes import RouteTable, lacks_tools
@@ -85,13 +85,8 @@ class MessagesEndpoint:
 
     async def complete_chat(self, context: RequestContext) -> None:
         """Responds to a chat completion, which is a Messages request in OpenAI's shape."""
-        context.shape = ChatShape()
-        async with self._body(context) as given:
-            document = await _parsed(read_json, given)
-            body = to_json(messages_body(document))
-            options = document.get("stream_options")
-            tells_usage = isinstance(options, dict) and bool(options.get("include_usage"))
-            context.shape = ChatShape(tells_usage=tells_usage)
+        async with self._body(context) as sent:
+            body, context.shape = await _parsed(_read_chat, sent)
             await context.while_connected(self._create(context, body))
 
     async def count_tokens(self, context: RequestContext) -> None:
@@ -115,7 +110,7 @@ class MessagesEndpoint:
         if self._search.is_configured and _SEARCH_TOOL in body:
             request = await _validate(context, body)
             if only_searches(request):
-                return await self._answer_search(context, request)
+                return await self._answer_search(context, request, deadline)
         if (route := self._ready_relay(context)) is not None:
             # A relay validates requests itself and needs no identity, so it starts while we
             # validate.
@@ -134,11 +129,13 @@ class MessagesEndpoint:
                     raise
                 context.record.route_reason += f"; {route.mode} failed ({error.type})"
 
-    async def _answer_search(self, context: RequestContext, request: MessagesRequest) -> None:
+    async def _answer_search(
+        self, context: RequestContext, request: MessagesRequest, deadline: float
+    ) -> None:
         """Responds with what the search backend finds; no worker takes part."""
+        await self._routes.wait_pushed(deadline)
+        context.set_route(self._routes.find(context.mode))
         search = Search.of(request)
-        context.record.mode = context.mode or self._routes.default_mode
-        context.response.headers[MODE_HEADER] = context.record.mode
         try:
             message = found_message(request.model, search.query, await self._search.find(search))
         except SearchError as error:
@@ -261,6 +258,17 @@ def _not_served(request: MessagesRequest, route: frontend.Route) -> list[str]:
 def _header_text(names: list[str]) -> str:
     text = ", ".join(names)[:_MAX_NOT_SERVED_CHARACTERS]
     return "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
+
+
+def _read_chat(body: bytes) -> tuple[bytes, ChatShape]:
+    """The Messages request in a chat completion, and the shape of its response.
+
+    Raises:
+        ApiError: 400, the body is not a chat completion.
+    """
+    document = read_json(body)
+    translated = to_json(messages_body(document))
+    return translated, ChatShape(tells_usage=tells_usage(document))
 
 
 async def _parsed(parse: Callable[[bytes], Parsed], body: bytes) -> Parsed:

@@ -55,16 +55,24 @@ class RouteTable:
             ApiError: 529 before the first push or while its worker starts, 400 for a mode that does
                 not exist or whose worker will not start by itself.
         """
+        route = self.find(mode)
+        if route.state == frontend.ROUTE_STATE_READY:
+            return route
+        raise _not_ready(route)
+
+    def find(self, mode: str = "") -> frontend.Route:
+        """The route of `mode`, or of the default mode, ready or not.
+
+        Raises:
+            ApiError: 529 before the first push, 400 for a mode that does not exist.
+        """
         if self._pushed is None:
             raise _starting()
         name = mode or self._pushed.default_mode
         if name not in self._routes:
             known = ", ".join(sorted(self._routes)) or "none"
             raise invalid_request(f"There is no mode {name!r}. Known modes: {known}.")
-        route = self._routes[name]
-        if route.state == frontend.ROUTE_STATE_READY:
-            return route
-        raise _not_ready(route)
+        return self._routes[name]
 
     def passes_through(self, mode: str = "") -> bool:
         """Whether requests of `mode` are forwarded unread; False for a mode that does not exist."""

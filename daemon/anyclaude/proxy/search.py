@@ -56,6 +56,8 @@ class SearchClient:
             SearchError: the backend cannot be asked, or does not answer as it should.
         """
         assert self._backend is not None
+        if not search.query:
+            raise SearchError("The last user message has no words to search for.")
         backend, settings = self._backend, self._settings
         url = (settings.url or backend.url).rstrip("/")
         count = settings.max_results

@@ -5,12 +5,14 @@ share queues, caches and records.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from anyclaude.messages.chat_answer import ChunkEncoder, completion, error_body
 from anyclaude.messages.errors import ApiError
 from anyclaude.messages.events import Event
 from anyclaude.proxy.response import encode
+
+CHAT_PATH: Final = "/v1/chat/completions"
 
 Encode = Callable[[Event], bytes]
 
@@ -56,3 +58,8 @@ class ChatShape:
 
     def error(self, error: ApiError, request_id: str) -> Mapping[str, Any]:
         return error_body(error)
+
+
+def shape_of(path: str) -> Shape:
+    """The shape in which clients of a path read responses, errors of any cause included."""
+    return ChatShape() if path == CHAT_PATH else MessagesShape()

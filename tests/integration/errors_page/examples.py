@@ -124,6 +124,17 @@ def _full(stage: Stage) -> str:
         return stage.post()
 
 
+def _large_others(stage: Stage) -> str:
+    head = b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2048\r\n\r\n"
+    with stage.without_daemon(body_memory_bytes=1024, body_wait_seconds=0.5) as http:
+        with socket.create_connection(("127.0.0.1", http.base_url.port or 0)) as other:
+            other.sendall(head)
+            # The other body counts as soon as its head is read, which no response shows.
+            while (answer := http.post("/v1/messages", content=b"{")).status_code != 529:
+                pass
+        return stage.show(answer)
+
+
 def _busy(stage: Stage) -> str:
     with stage.busy():
         return stage.post()
@@ -389,6 +400,13 @@ _LATER = Chapter(
             "`server.max_requests` requests are in progress already.",
             "Claude Code tries again. If it happens often, run fewer agents or raise the setting.",
             _full,
+        ),
+        Example(
+            "Other large requests are in progress",
+            "The bodies in progress use `server.body_memory_bytes`, and none was done within "
+            "`server.body_wait_seconds`.",
+            "Claude Code tries again. If it happens often, raise the first setting.",
+            _large_others,
         ),
         Example(
             "The local model is busy",

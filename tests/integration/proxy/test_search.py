@@ -112,6 +112,25 @@ def test_other_requests_are_not_searches(searxng: Any) -> None:
     assert len(server.requests) == before
 
 
+def test_a_search_in_an_unknown_mode_is_refused(searxng: Any) -> None:
+    """It is the same error as of any other request, and nothing is searched."""
+    front, server = searxng
+    before = len(server.requests)
+    refused = post(front, _body(), **{"x-anyclaude-mode": "warp"})
+    assert (refused.status_code, len(server.requests)) == (400, before)
+    assert "There is no mode 'warp'" in refused.json()["error"]["message"]
+
+
+def test_nothing_is_asked_without_words(searxng: Any) -> None:
+    """A last user message without text, such as an image, is no query."""
+    front, server = searxng
+    before = len(server.requests)
+    image = {"type": "image", "source": {"type": "url", "url": "https://x.org/a.png"}}
+    answer = post(front, _body(messages=[{"role": "user", "content": [image]}])).json()
+    assert "no words" in answer["content"][2]["text"]
+    assert len(server.requests) == before
+
+
 @pytest.mark.parametrize(
     ("answer", "why"),
     [

@@ -297,3 +297,40 @@ def test_too_many_requests(scripted: ScriptedWorker, body: dict[str, Any]) -> No
             waiting.sendall(content[-1:])
             front.push(route(scripted.socket_path))
             assert waiting.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_errors_of_chat_completions(front: FrontendProcess, http: httpx.Client) -> None:
+    """Whatever part of the service refuses one, the error has OpenAI's envelope."""
+    path = "/v1/chat/completions"
+    refused = [
+        http.get(path),
+        http.post(path, content=b"{"),
+        http.post(path, json={}),
+        http.post(path, json={}, headers={"host": "example.org"}),
+        http.post(path + "/", json={}, headers={"content-encoding": "compress"}),
+    ]
+    assert [answer.status_code for answer in refused] == [405, 400, 400, 403, 415]
+    for answer in refused:
+        error = answer.json()["error"]
+        assert error.keys() == {"message", "type", "param", "code"}
+
+
+def test_chat_completions_share_the_limits(tmp_path: Path) -> None:
+    """The token and the memory of all bodies count for them as for Messages requests."""
+    file = tmp_path / "token"
+    file.write_text("open-sesame")
+    limits = {"body_memory_bytes": 1024, "body_wait_seconds": 0.2}
+    with FrontendProcess(auth_token_file=str(file), **limits) as front:
+        head = "POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2048\r\n"
+        with (
+            socket.create_connection(front.listener.getsockname()) as other,
+            httpx.Client(base_url=front.base_url) as http,
+        ):
+            other.sendall(f"{head}x-api-key: open-sesame\r\n\r\n".encode())
+            url = "/v1/chat/completions"
+            assert http.post(url, content=b"{").json()["error"]["type"] == "authentication_error"
+            key = {"authorization": "Bearer open-sesame"}
+            while (answer := http.post(url, content=b"{", headers=key)).status_code == 400:
+                pass
+    assert answer.status_code == 529
+    assert "server.body_memory_bytes" in answer.json()["error"]["message"]

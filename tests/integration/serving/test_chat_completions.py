@@ -122,6 +122,7 @@ def test_an_answer_that_is_cut(client: openai.OpenAI) -> None:
     [
         ({"n": 2}, "n: only one choice"),
         ({"logprobs": True}, "logprobs"),
+        ({"logit_bias": {"7": 100}}, "logit_bias"),
         ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools.0"),
         ({"tool_choice": {"type": "allowed_tools"}, "tools": [_TOOL]}, "tool_choice"),
         ({"response_format": {"type": "grammar"}}, "response_format"),

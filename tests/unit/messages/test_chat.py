@@ -93,6 +93,7 @@ def test_parts(part: dict[str, Any], block: dict[str, Any]) -> None:
         ({"stop": ["x", "y"]}, {"stop_sequences": ["x", "y"]}),
         ({"stop": None, "seed": 1, "user": "u"}, {}),
         ({"reasoning_effort": "low"}, {"thinking": {"type": "adaptive"}}),
+        ({"reasoning_effort": "xhigh"}, {"thinking": {"type": "adaptive"}}),
         ({"reasoning_effort": "none"}, {}),
         ({"response_format": {"type": "text"}}, {}),
     ],
@@ -102,6 +103,24 @@ def test_settings(fields: dict[str, Any], expected: dict[str, Any]) -> None:
     made = _body({"role": "user", "content": "Hi."}, **fields)
     assert made.items() >= expected.items()
     assert not {"seed", "user", "stop"} & made.keys()
+
+
+def test_instructions_alone_are_a_question() -> None:
+    """A conversation that consists of instructions is answered, as OpenAI does."""
+    made = _body({"role": "developer", "content": "Say hi."})
+    assert made["messages"] == [{"role": "user", "content": "Say hi."}]
+    assert "system" not in made
+
+
+def test_an_empty_answer() -> None:
+    """It is an empty text, which clients read as one; beside calls it is null."""
+    call = {"type": "tool_use", "id": "t", "name": "f", "input": {}}
+    message = {"id": "msg_1", "model": "m", "stop_reason": "end_turn", "usage": _USAGE}
+    texts = [
+        completion({**message, "content": content})["choices"][0]["message"]["content"]
+        for content in ([], [call])
+    ]
+    assert texts == ["", None]
 
 
 @pytest.mark.parametrize(

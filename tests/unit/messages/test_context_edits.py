@@ -179,6 +179,18 @@ def test_turns_without_thinking_do_not_count() -> None:
     assert _thoughts(apply_edits(_asked([_thinking_edit()], *messages), _count).request) == "3"
 
 
+def test_a_message_that_only_thought_is_left_out() -> None:
+    """No empty message remains: an interrupted turn would otherwise be refused for good."""
+    cut = assistant(thinking("Hm, "))
+    last = assistant(thinking("So."), text("Yes."))
+    asked = _asked([_thinking_edit()], user("One."), cut, user("Two."), last, user("Three."))
+    edited = apply_edits(asked, _count)
+    assert [message.role for message in edited.request.messages] == (
+        ["user", "user", "assistant", "user"]
+    )
+    assert [edit.cleared_thinking_turns for edit in edited.applied] == [1]
+
+
 def test_edits_are_applied_in_their_order() -> None:
     """Each edit sees what the one before it left, and both are named."""
     edits = [_thinking_edit(), _tools_edit(trigger=_at(1), keep=_at(1)), {"type": "new_20310101"}]

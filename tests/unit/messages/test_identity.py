@@ -99,13 +99,14 @@ def test_class_header_beats_recognition() -> None:
     )
 
 
+CLAUDE_CODE = {"user-agent": "claude-cli/2.1.329 (external, cli)"}
 JSON_SCHEMA = {"format": {"type": "json_schema", "schema": {"type": "object"}}}
 
 
 @pytest.mark.parametrize(
     "fields",
     [
-        {"tools": [], "output_config": JSON_SCHEMA},
+        {"system": "x" * 4000, "tools": [], "output_config": JSON_SCHEMA},
         {"tools": [], "max_tokens": 1},
         {"stop_sequences": ["</block>"]},
     ],
@@ -113,12 +114,12 @@ JSON_SCHEMA = {"format": {"type": "json_schema", "schema": {"type": "object"}}}
 )
 def test_utility_calls_are_recognised(fields: dict[str, Any]) -> None:
     """Title, quota probe and classifier are recognised by their shape."""
-    assert class_of({}, **fields) == worker.REQUEST_CLASS_UTILITY
+    assert class_of(CLAUDE_CODE, **fields) == worker.REQUEST_CLASS_UTILITY
 
 
 def test_short_call_of_claude_code_is_utility() -> None:
     """A short request of Claude Code without tools is a utility call."""
-    headers = {"x-claude-code-session-id": "s", "user-agent": "claude-cli/2.1.329 (external, cli)"}
+    headers = {"x-claude-code-session-id": "s", **CLAUDE_CODE}
     assert class_of(headers, tools=[]) == worker.REQUEST_CLASS_UTILITY
 
 
@@ -133,8 +134,9 @@ SESSION = {"user_id": json.dumps({"session_id": UUID})}
         ({"user-agent": "Anthropic/Python 2.11.0"}, {"metadata": SESSION}),
         ({}, {"metadata": {"user_id": f"user_a_account__session_{UUID}"}}),
         ({"x-claude-code-session-id": "s", "user-agent": "my-agent/1"}, {"max_tokens": 0}),
+        ({"user-agent": "OpenAI/Python 2.8.0"}, {"output_config": JSON_SCHEMA}),
     ],
-    ids=["no session", "header", "metadata", "old metadata", "warm-up"],
+    ids=["no session", "header", "metadata", "old metadata", "warm-up", "schema"],
 )
 def test_a_short_beginning_is_a_conversation(
     headers: dict[str, str], fields: dict[str, Any]
