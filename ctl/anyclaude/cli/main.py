@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, NoReturn
 
 import typer
 import typer.core
+from typer._click.exceptions import ClickException
 
 from anyclaude.cli.command import CommandError, ExitCode, leave_on_interrupt
 from anyclaude.cli.output import emit, note
@@ -114,14 +115,19 @@ def main() -> NoReturn:
     """Runs one command and exits with its code."""
     leave_on_interrupt()
     completion.prepare()
+    wants_json = "--json" in sys.argv
     try:
-        app(prog_name=completion.PROGRAM)
+        # Typer itself ends usage errors, but not as a document.
+        sys.exit(app(prog_name=completion.PROGRAM, standalone_mode=not wants_json))
     except CommandError as error:
-        note(error.message)
-        if "--json" in sys.argv:
-            emit({"error": {"code": int(error.code), "message": error.message}})
-        sys.exit(error.code)
-    sys.exit(0)
+        code, message = int(error.code), error.message
+        note(message)
+    except ClickException as error:
+        code, message = error.exit_code, error.format_message()
+        error.show()
+    if wants_json:
+        emit({"error": {"code": code, "message": message}})
+    sys.exit(code)
 
 
 def run() -> NoReturn:
@@ -131,10 +137,10 @@ def run() -> NoReturn:
     """
     code: object = 0
     try:
-        main()
-    except SystemExit as end:
-        code = end.code
-    try:
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
         sys.stdout.flush()
         sys.stderr.flush()
     except BrokenPipeError:

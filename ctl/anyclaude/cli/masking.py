@@ -13,12 +13,16 @@ _SHORTEST_NAME: Final = 3
 _SHORTEST_KEY: Final = 8
 _MASK: Final = "***"
 _KEY_ENDINGS: Final = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
-# What keys look like, wherever they come from: the usual prefixes, headers, and addresses.
+# What keys look like, wherever they come from: the usual prefixes, headers, addresses, options.
 _KEYS: Final = (
     (re.compile(r"\b(sk|hf|ghp|github_pat)[-_][A-Za-z0-9_-]{8,}"), _MASK),
     (re.compile(r"(?i)(bearer|basic) +[A-Za-z0-9._~+/=-]{8,}"), rf"\1 {_MASK}"),
     (re.compile(r"(?i)(x-api-key|authorization)(\W+)[A-Za-z0-9._~+/=-]{8,}"), rf"\1\2{_MASK}"),
-    (re.compile(r"(https?://)[^/\s@\"']+@"), rf"\1{_MASK}@"),
+    (re.compile(r"(\w://)[^/\s@\"']+@"), rf"\1{_MASK}@"),
+    (
+        re.compile(r"(?i)(--[\w-]*(?:key|token|secret|password)\b)([\s\"',=]+)[^\s\"',]+"),
+        rf"\1\2{_MASK}",
+    ),
 )
 
 

@@ -583,10 +583,16 @@ def test_a_bug_report_without_keys_and_names(doctor: Doctor, control: ScriptedCo
     key.write_text("key-of-the-file\n")
     commands.environ["OPENROUTER_API_KEY"] = "key-of-the-environment"
     upstream = f'api_key_file = "{key}"\nheaders = {{ x-team = "key-of-the-header" }}\n'
+    upstream += 'environment = { HERS = "key-of-the-server" }\napi_key_env = "OWN_NAME"\n'
+    commands.environ["OWN_NAME"] = "key-of-the-variable"
+    search = commands.home / "search-key"
+    search.write_text("key-of-the-search")
+    upstream += f'[search]\napi_key_file = "{search}"\n'
     _config(commands, f"[upstreams.mine]\nbase_url = 'http://127.0.0.1:1'\n{upstream}")
     _make_private(commands.log_file.parent)
     commands.log_file.write_text(
-        f'{{"event": "sent key-of-the-file"}}\nTraceback {commands.home}/x sk-ant-key-of-a-crash\n'
+        f'{{"event": "sent key-of-the-file"}}\nkey-of-the-search\n'
+        f"key-of-the-variable\nTraceback {commands.home}/x sk-ant-key-of-a-crash\n"
     )
     loaded = examine(commands.environ).loaded
     assert loaded is not None

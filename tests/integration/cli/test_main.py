@@ -44,6 +44,27 @@ def test_an_error_is_a_document(commands: Commands) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["status", "--jason"], "--jason"),
+        (["requests", "-n", "many"], "--count"),
+        (["cache", "show"], "name"),
+        (["statos"], "statos"),
+    ],
+)
+def test_a_usage_error_is_a_document(commands: Commands, arguments: list[str], named: str) -> None:
+    """With `--json` it has the code 2 and names what is wrong, as people read it without."""
+    done = commands.ctl(*arguments, "--json")
+    plain = commands.ctl(*arguments)
+
+    error = json.loads(done.stdout)["error"]
+    assert done.returncode == plain.returncode == error["code"] == 2
+    assert named in error["message"]
+    assert done.stderr == plain.stderr
+    assert plain.stdout == ""
+
+
+@pytest.mark.parametrize(
     ("words", "found"),
     [("anyclaudectl ver", ["version"]), ("anyclaudectl cache ex", ["explain", "export"])],
 )

@@ -59,7 +59,8 @@ def _members(examined: "Examined") -> Iterator[tuple[str, str]]:
     yield "versions.json", _text(_versions())
     settings = examined.settings.model_dump(mode="json")
     for upstream in settings["upstreams"].values():
-        upstream["headers"] = dict.fromkeys(upstream["headers"], "***")
+        for table in ("headers", "environment"):
+            upstream[table] = dict.fromkeys(upstream[table], "***")
     yield "settings.json", _text(settings)
     if examined.running:
         yield from _of_the_daemon(examined)
@@ -104,16 +105,18 @@ def _masking(examined: "Examined") -> "Masking":
     from anyclaude.cli.masking import Masking
 
     settings = examined.settings
-    files = [settings.server.auth_token_file]
-    files += [upstream.api_key_file for upstream in settings.upstreams.values()]
-    keys = [key for name in files if name and (key := _key_in(Path(name).expanduser()))]
+    upstreams = settings.upstreams.values()
+    files = [settings.server.auth_token_file, settings.search.api_key_file]
+    files += [upstream.api_key_file for upstream in upstreams]
+    keys = [_key_in(Path(name).expanduser()) for name in files if name]
+    keys += [examined.environ.get(upstream.api_key_env, "") for upstream in upstreams]
     return Masking.of_this_machine(examined.environ, *keys)
 
 
 def _key_in(file: Path) -> str:
     """The key in a file; empty if this user cannot read it, since then no report has it."""
     try:
-        return file.read_text(encoding="utf-8").strip()
+        return file.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""
 
