@@ -109,6 +109,8 @@ class FrontendProcess:
                 version=self._version, default_mode=default_mode, routes=routes
             ),
             timeout=WAIT_SECONDS,
+            # On a busy machine the first attempt to connect may time out.
+            wait_for_ready=True,
         )
 
     def running(self) -> list[frontend.RunningRequest]:
