@@ -1,5 +1,7 @@
 """Turns gRPC errors into command errors; only here do status codes become exit codes."""
 
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -9,10 +11,6 @@ import grpc
 from anyclaude.cli.command import CommandError, ExitCode
 
 ERROR_DOMAIN: Final = "anyclaude"
-HOW_TO_START: Final = (
-    "Start it: `anyclaudectl service start` when the service is installed, "
-    "else `make run` in the checkout or `anyclauded`."
-)
 
 _EXIT_CODES: Final[Mapping[grpc.StatusCode, ExitCode]] = {
     grpc.StatusCode.INVALID_ARGUMENT: ExitCode.USAGE,
@@ -25,11 +23,24 @@ _EXIT_CODES: Final[Mapping[grpc.StatusCode, ExitCode]] = {
 }
 
 
+def how_to_start() -> str:
+    """The command that starts the daemon on this machine."""
+    # The service's modules import this one.
+    from anyclaude.cli.service.lifecycle import find_manager
+
+    if find_manager(sys.platform, os.environ).file.exists():
+        return "Start it: `anyclaudectl service start`."
+    return (
+        "Install it as a service: `anyclaudectl service install`. "
+        "Or run it in a terminal: `anyclauded`, or `make run` in a checkout."
+    )
+
+
 def not_running(socket_path: Path) -> CommandError:
     """There is no socket: no daemon was started with this home folder."""
     return CommandError(
         ExitCode.NOT_RUNNING,
-        f"anyclauded is not running: its socket {socket_path} is missing. {HOW_TO_START}",
+        f"anyclauded is not running: its socket {socket_path} is missing. {how_to_start()}",
     )
 
 
@@ -38,7 +49,7 @@ def nobody_listens(socket_path: Path) -> CommandError:
     return CommandError(
         ExitCode.NOT_RUNNING,
         f"anyclauded is not running: nothing listens on {socket_path}. "
-        f"A daemon that was killed left this file behind. {HOW_TO_START}",
+        f"A daemon that was killed left this file behind. {how_to_start()}",
     )
 
 
@@ -70,7 +81,7 @@ def explain(error: grpc.RpcError, socket_path: Path) -> CommandError:
         return CommandError(
             ExitCode.NOT_RUNNING,
             f"anyclauded ended during the call on {socket_path}. "
-            f"See `anyclaudectl logs`. {HOW_TO_START}",
+            f"See `anyclaudectl logs`. {how_to_start()}",
         )
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return CommandError(

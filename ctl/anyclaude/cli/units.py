@@ -1,4 +1,4 @@
-"""Bytes and durations as people write and read them.
+"""Bytes, durations and counts as people write and read them.
 
 kB, MB and GB are decimal, as macOS shows them (1 GB is 1,000,000,000 bytes); KiB, MiB and GiB are
 binary.
@@ -47,6 +47,11 @@ def format_bytes(count: int) -> str:
             return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
+
+
+def counted(number: int, noun: str) -> str:
+    """1 and "segment" as "1 segment", 2 as "2 segments"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def format_seconds(seconds: float) -> str:

@@ -1,7 +1,8 @@
 """Asks on a terminal which workflow this launch is for, and remembers the answer.
 
 It never asks in a script: not without a terminal, in a print run, for a subcommand of `claude`,
-when a mode is given, with `--no-chooser`, or with `chooser.show = false`.
+when a mode is given, when only one workflow can be chosen, with `--no-chooser`, or with
+`chooser.show = false`.
 """
 
 import json
@@ -59,7 +60,7 @@ def choose(client: ControlClient, file: Path) -> dict[str, str]:
         return {}
     answer = client.modes()
     offered = workflows(answer, config)
-    if not offered:
+    if sum(_is_choosable(flow, answer) for flow in offered) < 2:
         return {}
     print(menu(offered, _kept(client)))
     usual = _usual(offered, _remembered(file), answer.mode)
@@ -73,22 +74,25 @@ def choose(client: ControlClient, file: Path) -> dict[str, str]:
 def menu(offered: Sequence[Workflow], kept: Kept | None) -> str:
     """Returns the text of the whole menu."""
     pages = [describe(number, flow, kept) for number, flow in enumerate(offered, 1)]
-    return "\n\n".join(["Choose your workflow:", *pages]) + "\n"
+    return "\n".join(["Choose your workflow:", *pages])
 
 
 def _kept(client: ControlClient) -> Kept | None:
     try:
-        caches, disk = client.list_caches(), client.status().disk
+        caches = client.list_caches()
     except CommandError:
-        # The menu shows that they are unknown; `ensure_ready` reports the problem itself.
+        # The menu leaves them out; `ensure_ready` reports the problem itself.
         return None
     lineages = [cache for cache in caches.caches if cache.session_id]
     return Kept(
         conversations=len(lineages),
         tokens=sum(cache.tokens for cache in lineages),
-        memory_bytes=caches.memory.cache_bytes,
-        disk_bytes=disk.bytes,
     )
+
+
+def _is_choosable(flow: Workflow, answer: control_pb2.GetModeResponse) -> bool:
+    # The service's own mode may be loading its model: `ensure_ready` waits for it later.
+    return flow.mode.ready or flow.mode.name == answer.mode
 
 
 def _selected(
@@ -99,8 +103,7 @@ def _selected(
     while True:
         number = _ask(len(offered), usual)
         chosen = offered[number - 1]
-        # The service's own mode may be loading its model: `ensure_ready` waits for it later.
-        if not chosen.mode.ready and chosen.mode.name != answer.mode:
+        if not _is_choosable(chosen, answer):
             print(f"{chosen.title} cannot be chosen now. {chosen.mode.reason}")
             continue
         advice = suggest(chosen, offered, answer.recent_needs)

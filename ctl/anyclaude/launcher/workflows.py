@@ -9,12 +9,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from anyclaude.cli.units import format_bytes, format_seconds
+from google.protobuf.duration_pb2 import Duration
+
+from anyclaude.cli.units import counted, format_seconds
 from anyclaude.control.v1 import control_pb2
 from anyclaude.messages.windows import window_problem
 from anyclaude.worker.v1 import worker_pb2
 
-NOT_MEASURED: Final = "not measured yet"
 # The key of the service's own mode, when no workflow has it.
 AS_SET: Final = "service"
 _WHAT_FOR: Final[Mapping[str, tuple[str, str]]] = {
@@ -41,8 +42,6 @@ class Kept:
 
     conversations: int
     tokens: int
-    memory_bytes: int
-    disk_bytes: int
 
 
 def workflows(
@@ -63,29 +62,21 @@ def workflows(
 
 
 def describe(number: int, flow: Workflow, kept: Kept | None) -> str:
-    """Several lines: the purpose, then each fact with its name."""
-    facts = (
-        ("Mode", f"{flow.mode.name}: {state_of(flow.mode)}"),
-        ("Model", _model(flow.mode.model)),
-        ("Cache", _cache(flow.mode, kept)),
-        ("Speed", _speed(flow.mode)),
-        ("Privacy", _privacy(flow.mode)),
-    )
-    lines = [f"{number}. {flow.title} - {flow.what_for}"]
-    return "\n".join(lines + [f"   {name + ':':9}{fact}" for name, fact in facts])
-
-
-def state_of(mode: control_pb2.Mode) -> str:
+    """Up to three lines: the purpose, the model and where prompts go, speed and caches."""
+    title, mode = f"{number}. {flow.title} - {flow.what_for}", flow.mode
     if not mode.ready:
-        return f"not ready. {mode.reason}".strip()
-    return "checked when it is chosen" if mode.is_remote else "ready"
+        return f"{title}\n   {mode.name}: not ready. {mode.reason}".rstrip()
+    facts = [f"{mode.name}: {_model(mode.model)}; {_privacy(mode)}"]
+    details = [_speed(mode), _kept(mode, kept)]
+    facts += [", ".join(filter(None, details))] if any(details) else []
+    return "\n   ".join([title, *facts])
 
 
 def _model(model: worker_pb2.ModelInfo) -> str:
     if not model.id:
-        return "what the client asks for, or not known yet"
+        return "the model that the client asks for"
     window = model.context_window_tokens
-    facts = [model.id, f"window {window:,} tokens" if window else "window not known"]
+    facts = [model.id, f"{window:,} tokens" if window else "window not known"]
     if window_problem(window):
         facts.append("too small for Claude Code")
     if model.HasField("has_tools"):
@@ -93,27 +84,28 @@ def _model(model: worker_pb2.ModelInfo) -> str:
     return ", ".join(facts)
 
 
-def _cache(mode: control_pb2.Mode, kept: Kept | None) -> str:
-    if not mode.keeps_caches:
-        return "the server's own, if it keeps one"
-    if kept is None:
-        return "ours; unknown while the MLX worker is not running"
-    return (
-        f"ours: {kept.conversations} conversations with {kept.tokens:,} tokens; "
-        f"{format_bytes(kept.memory_bytes)} in memory, {format_bytes(kept.disk_bytes)} on disk"
-    )
+def _kept(mode: control_pb2.Mode, kept: Kept | None) -> str:
+    if not mode.keeps_caches or kept is None:
+        return ""
+    return f"{counted(kept.conversations, 'conversation')} kept ({kept.tokens:,} tokens)"
 
 
 def _speed(mode: control_pb2.Mode) -> str:
     if not mode.HasField("speed"):
-        return NOT_MEASURED
+        return ""
     speed = mode.speed
-    first = format_seconds(speed.time_to_first_token.ToTimedelta().total_seconds())
-    rate = ""
+    figures = []
+    if speed.HasField("warm_time_to_first_token"):
+        figures.append(f"first token warm {_seconds(speed.warm_time_to_first_token)}")
+    if speed.HasField("cold_time_to_first_token"):
+        figures.append(f"first token cold {_seconds(speed.cold_time_to_first_token)}")
     if speed.HasField("tokens_per_second"):
-        rate = f", {speed.tokens_per_second:.0f} tokens/s"
-    requests = "1 request" if speed.requests == 1 else f"median of {speed.requests} requests"
-    return f"first token after {first}{rate} ({requests})"
+        figures.append(f"{speed.tokens_per_second:.0f} tokens/s")
+    return ", ".join(figures)
+
+
+def _seconds(duration: Duration) -> str:
+    return format_seconds(duration.ToTimedelta().total_seconds())
 
 
 def _privacy(mode: control_pb2.Mode) -> str:

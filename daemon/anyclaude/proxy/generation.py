@@ -125,7 +125,8 @@ class Generation(StreamProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = str(exc or "it closed the connection")
-        if self._route.worker_socket and not self._is_closed:
+        # The worker closes the connection behind a complete answer, too.
+        if self._end is None and self._route.worker_socket and not self._is_closed:
             self._finish(gone(self._route, self._lost))
 
     def _receive(self, payload: bytes) -> None:

@@ -103,7 +103,20 @@ class RecordBuilder:
         record.route_reason = self.route_reason
         record.outcome = record.outcome or frontend.OUTCOME_COMPLETED
         record.duration.FromNanoseconds(self._elapsed_ns())
+        self._correct_usage()
         return record
+
+    def _correct_usage(self) -> None:
+        """Counts only what was computed of a prompt whose prefill was cut off.
+
+        `Started` announces the whole prompt. Decoding computes the last token.
+        """
+        progress, usage = self._progress, self._record.usage
+        if progress.prefilled_tokens + 1 >= progress.prompt_tokens:
+            return
+        computed = max(0, progress.prefilled_tokens - usage.cache_read_tokens)
+        usage.cache_creation_tokens = min(usage.cache_creation_tokens, computed)
+        usage.input_tokens = computed - usage.cache_creation_tokens
 
     def _elapsed_ns(self) -> int:
         return time.monotonic_ns() - self._started_ns

@@ -1,6 +1,7 @@
 """How fast each mode answers and what recent requests needed, computed from request records.
 
-Speeds are medians, because one long first prompt would dominate a mean. Utility calls are left out:
+Speeds are medians, because one long prompt would dominate a mean. The first tokens of warm and of
+cold requests have one each, because a median of both describes neither. Utility calls are left out:
 they are short and do not represent a conversation. Speeds are saved when the daemon stops; after a
 restart the saved speed of a mode is used until a request with the same model has been measured. The
 file contains no text of any request.
@@ -13,6 +14,7 @@ from statistics import median
 from typing import Final
 
 import structlog
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 
 from anyclaude.control.v1 import control_pb2
@@ -41,9 +43,17 @@ def speed(newest_first: Sequence[Record], mode: str) -> Speed | None:
         return None
     rates = [rate for record in measured if (rate := _tokens_per_second(record)) is not None]
     answer = Speed(requests=len(measured), tokens_per_second=median(rates) if rates else None)
-    first = median(record.time_to_first_token.ToNanoseconds() for record in measured)
-    answer.time_to_first_token.FromNanoseconds(round(first))
+    warm = [record for record in measured if record.usage.cache_read_tokens]
+    cold = [record for record in measured if not record.usage.cache_read_tokens]
+    _set_first_token(answer.warm_time_to_first_token, warm)
+    _set_first_token(answer.cold_time_to_first_token, cold)
     return answer
+
+
+def _set_first_token(duration: Duration, measured: Sequence[Record]) -> None:
+    if measured:
+        first = median(record.time_to_first_token.ToNanoseconds() for record in measured)
+        duration.FromNanoseconds(round(first))
 
 
 def _is_measurable(record: Record) -> bool:

@@ -169,7 +169,17 @@ def test_the_question_can_be_avoided(
 def test_unknown_caches_do_not_prevent_the_menu(
     commands: Commands, control: ScriptedControl
 ) -> None:
-    """While the worker is not running, the menu says that the caches are unknown."""
+    """While the worker is not running, the menu leaves the caches out."""
     control.answers["ListCaches"] = Failure(grpc.StatusCode.UNAVAILABLE, "away", "WORKER_DOWN")
     with _launch(commands) as terminal:
-        assert "unknown while the MLX worker is not running" in terminal.wait_for(_PROMPT)
+        assert " kept" not in terminal.wait_for(_PROMPT)
+
+
+def test_without_a_choice_nothing_is_asked(commands: Commands, control: ScriptedControl) -> None:
+    """If only the service's own mode can be chosen, claude starts without a question."""
+    modes = _modes()
+    modes.modes[1].ready = False
+    control.answers["GetMode"] = modes
+    with _launch(commands) as terminal:
+        code, seen = terminal.wait_end()
+    assert (code, "Choose" in seen) == (0, False), seen

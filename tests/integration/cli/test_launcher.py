@@ -282,11 +282,12 @@ def test_no_claude_exits_1(commands: Commands, control: ScriptedControl) -> None
 
 
 def test_no_service_exits_3(commands: Commands) -> None:
-    """Without daemon or installed service the message says how to start one; exit 3."""
+    """Without daemon or installed service the message says how to install one; exit 3."""
     done = commands.run("anyclaude.launcher")
 
     assert done.returncode == 3
-    assert "make run" in done.stderr
+    assert "anyclaudectl service install" in done.stderr
+    assert "service start" not in done.stderr
 
 
 def test_broken_service_exits_7(commands: Commands, control: ScriptedControl) -> None:

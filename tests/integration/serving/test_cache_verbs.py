@@ -335,6 +335,8 @@ def test_a_file_that_is_no_request(service: Service, tmp_path: Path) -> None:
         ("{", "not JSON"),
         ("[]", "JSON object"),
         ('{"messages": 3}', "messages"),
+        ("", "The file is empty"),
+        ("{}", "no prompt to compute"),
     ):
         file.write_text(content)
         refused = service.control("cache", "warm", str(file))

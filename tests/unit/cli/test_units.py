@@ -2,7 +2,7 @@
 
 import pytest
 
-from anyclaude.cli.units import format_bytes, format_seconds, parse_bytes, parse_seconds
+from anyclaude.cli.units import counted, format_bytes, format_seconds, parse_bytes, parse_seconds
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,12 @@ def test_sizes_are_written(count: int, text: str) -> None:
 def test_durations_are_written(seconds: float, text: str) -> None:
     """Durations have their two largest units."""
     assert format_seconds(seconds) == text
+
+
+def test_one_is_singular() -> None:
+    """One segment, and no or two segments."""
+    assert [counted(number, "segment") for number in (0, 1, 2)] == [
+        "0 segments",
+        "1 segment",
+        "2 segments",
+    ]

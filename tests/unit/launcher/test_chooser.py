@@ -16,7 +16,7 @@ CONFIG = control_pb2.GetConfigResponse(
         for key, mode in (("analysis", "mlx-lm"), ("edit", "lmstudio"), ("cloud", "claude"))
     ]
 )
-KEPT = Kept(conversations=3, tokens=45_310, memory_bytes=1_200_000_000, disk_bytes=3_400_000_000)
+KEPT = Kept(conversations=3, tokens=45_310)
 
 
 def model(window=32_768, **facts):
@@ -38,39 +38,26 @@ def modes(*more, current="mlx-lm", own=None, far=None):
 
 
 def test_the_menu_shows_purpose_and_facts():
-    """The three workflows with mode, state, model, window, cache, speed and privacy."""
+    """Each workflow has its model, what leaves the machine, and warm and cold speeds apart."""
     answer = modes()
     speed = answer.modes[0].speed
     speed.requests, speed.tokens_per_second = 12, 41.6
-    speed.time_to_first_token.FromMilliseconds(310)
+    speed.warm_time_to_first_token.FromMilliseconds(310)
+    speed.cold_time_to_first_token.FromMilliseconds(31_000)
     answer.modes[1].ready, answer.modes[1].reason = False, "Nobody listens there."
 
     page = menu(workflows(answer, CONFIG), KEPT)
 
     assert page == (
         "Choose your workflow:\n"
-        "\n"
         "1. Analysis - code review, questions, documentation, planning\n"
-        "   Mode:    mlx-lm: ready\n"
-        "   Model:   anyclaude-m, window 32,768 tokens, calls tools\n"
-        "   Cache:   ours: 3 conversations with 45,310 tokens; "
-        "1.2 GB in memory, 3.4 GB on disk\n"
-        "   Speed:   first token after 0.31 s, 42 tokens/s (median of 12 requests)\n"
-        "   Privacy: nothing leaves this machine\n"
-        "\n"
+        "   mlx-lm: anyclaude-m, 32,768 tokens, calls tools; nothing leaves this machine\n"
+        "   first token warm 0.31 s, first token cold 31 s, 42 tokens/s, "
+        "3 conversations kept (45,310 tokens)\n"
         "2. Edit - editing files, refactoring, git operations\n"
-        "   Mode:    lmstudio: not ready. Nobody listens there.\n"
-        "   Model:   anyclaude-m, window 65,536 tokens, calls tools\n"
-        "   Cache:   the server's own, if it keeps one\n"
-        "   Speed:   not measured yet\n"
-        "   Privacy: nothing leaves this machine\n"
-        "\n"
+        "   lmstudio: not ready. Nobody listens there.\n"
         "3. Cloud - the real Claude, paid: critical work, maximum capability\n"
-        "   Mode:    claude: checked when it is chosen\n"
-        "   Model:   what the client asks for, or not known yet\n"
-        "   Cache:   the server's own, if it keeps one\n"
-        "   Speed:   not measured yet\n"
-        "   Privacy: prompts leave this machine\n"
+        "   claude: the model that the client asks for; prompts leave this machine"
     )
 
 
@@ -97,7 +84,7 @@ def test_unknown_abilities_are_not_called_missing():
     silent = worker_pb2.ModelInfo(id="anyclaude-m", context_window_tokens=32_768)
     assert suggested(0, modes(own=silent), tools=True, images=True) is None
     page = menu(workflows(modes(own=silent), CONFIG), KEPT)
-    assert "anyclaude-m, window 32,768 tokens\n" in page
+    assert "anyclaude-m, 32,768 tokens; nothing" in page
 
 
 @pytest.mark.parametrize(

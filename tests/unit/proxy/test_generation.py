@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.messages.errors import ApiError
@@ -96,6 +97,17 @@ async def test_events_come_before_the_failure_after_them() -> None:
         assert await generation.next(None) == words
         with pytest.raises(ApiError, match="boom"):
             await generation.next(None)
+
+
+async def test_a_complete_answer_is_no_death() -> None:
+    """The worker closes the connection behind a complete answer; that is not logged as a death."""
+    with capture_logs() as events:
+        async with (
+            staged(emitting(say.delta(0, text="a"))) as stage,
+            stage.generate() as generation,
+        ):
+            await until(lambda: not generation.is_open)
+    assert not [event for event in events if event["log_level"] == "warning"]
 
 
 async def test_an_end_without_a_finish_fails() -> None:

@@ -7,6 +7,7 @@ import pytest
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.messages.errors import ApiError
 from anyclaude.proxy.records import RecordBuilder, RecordFeed
+from anyclaude.worker.v1 import worker_pb2 as worker
 
 pytestmark = pytest.mark.anyio
 
@@ -51,6 +52,18 @@ async def test_a_closed_feed_delivers_the_rest() -> None:
     feed.add(named("a"))
     feed.close()
     assert await read(feed, 5) == [("a", 0)]
+
+
+def test_a_cancelled_prefill_counts_what_was_computed() -> None:
+    """Of 1,000 tokens 100 were reused and 300 computed before the client left."""
+    builder = RecordBuilder("req_1", "/v1/messages")
+    usage = worker.Usage(input_tokens=1, cache_read_tokens=100, cache_creation_tokens=899)
+    builder.set_started(worker.Started(usage=usage))
+    builder.set_progress(worker.Progress(prefilled_tokens=400, prompt_tokens=1000))
+    builder.set_client_gone()
+    usage = builder.build(0).usage
+    assert (usage.input_tokens, usage.cache_creation_tokens) == (0, 300)
+    assert usage.cache_read_tokens == 100
 
 
 def test_a_request_without_errors_is_completed() -> None:

@@ -23,7 +23,7 @@ def record(first=0.5, mode="mlx-lm", tokens=100, decode=2.0, **fields):
 
 
 def seconds(measured):
-    return measured.time_to_first_token.ToTimedelta().total_seconds()
+    return measured.cold_time_to_first_token.ToTimedelta().total_seconds()
 
 
 def test_speed_is_the_median_of_a_modes_requests():
@@ -32,6 +32,17 @@ def test_speed_is_the_median_of_a_modes_requests():
     measured = speed(records, "mlx-lm")
     assert (measured.requests, seconds(measured)) == (3, pytest.approx(0.4))
     assert measured.tokens_per_second == pytest.approx(50.0)
+
+
+def test_warm_and_cold_requests_have_a_median_each():
+    """A request that reused tokens does not change the figure of those that reused none."""
+    warm, other = record(0.1), record(0.3)
+    for made in (warm, other):
+        made.usage.cache_read_tokens = 20_000
+    measured = speed([record(30.0), warm, other], "mlx-lm")
+    assert seconds(measured) == pytest.approx(30.0)
+    assert measured.warm_time_to_first_token.ToMilliseconds() == 200
+    assert not speed([warm], "mlx-lm").HasField("cold_time_to_first_token")
 
 
 def test_a_rate_without_the_workers_timing_counts_what_came_after_the_first_token():

@@ -286,16 +286,23 @@ def warm_up_body(given: bytes) -> bytes:
     Messages may be missing in `given`.
 
     Raises:
-        ApiError: it is not a JSON object.
+        ApiError: it is not a JSON object, or contains nothing to compute.
     """
+    if not given.strip():
+        raise invalid_request("The file is empty. It must hold a Messages request as JSON.")
     try:
         body = json.loads(given)
     except ValueError as error:
         raise invalid_request(f"The file is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise invalid_request("The file is no Messages request: it must be a JSON object.")
+    if not any(body.get(part) for part in ("system", "tools", "messages")):
+        raise invalid_request(
+            "The request has no prompt to compute: give it `system`, `tools` or `messages`."
+        )
     # Only the stable prefix is to be computed, so any first message will do.
     messages = [{"role": "user", "content": "Hello."}]
     whole = {"model": "any", "messages": messages, **body, "max_tokens": 0}
+    whole["messages"] = whole["messages"] or messages
     whole.pop("stream", None)
     return json.dumps(whole).encode()

@@ -9,7 +9,7 @@ from shlex import quote
 from typing import Final
 
 from anyclaude.cli.doctor.finding import Examined, Finding, ok, problem, warning
-from anyclaude.cli.units import format_bytes, format_seconds
+from anyclaude.cli.units import counted, format_bytes, format_seconds
 from anyclaude.runtime.paths import Paths
 
 # Below the cache folder: the names that the disk tier gives its files.
@@ -80,7 +80,7 @@ def old_records(examined: Examined) -> Iterator[Finding]:
     old = list(folder.glob(_OLD_RECORDS))
     if old:
         yield warning(
-            f"{len(old)} records of an older version are in {folder}: {_size(old)}.",
+            f"{folder} holds {counted(len(old), 'record')} of an older version: {_size(old)}.",
             "This version does not read them.",
             f"find {quote(str(folder))} -name '*.kv' -delete",
         )

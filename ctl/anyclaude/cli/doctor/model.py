@@ -9,7 +9,7 @@ from typing import Any, Final
 import psutil
 
 from anyclaude.cli.doctor.finding import Examined, Finding, ok, problem, warning
-from anyclaude.cli.units import format_bytes
+from anyclaude.cli.units import counted, format_bytes
 from anyclaude.worker.v1 import worker_pb2
 
 # The share of Metal's working set from which on macOS may compress the model.
@@ -85,7 +85,8 @@ def memory(examined: Examined) -> Iterator[Finding]:
         )
     elif seen.refused_requests:
         yield warning(
-            f"{seen.refused_requests} requests did not fit into memory since the worker started.",
+            f"{counted(seen.refused_requests, 'request')} did not fit into memory since the worker "
+            "started.",
             f"{format_bytes(seen.available_bytes)} are available now.",
             "anyclaudectl config set cache.kv_bits 8",
         )

@@ -9,7 +9,7 @@ import typer
 from anyclaude.cli.command import connect
 from anyclaude.cli.convert import seconds_since, to_dict, word_of
 from anyclaude.cli.output import Json, Row, emit, facts, note, table
-from anyclaude.cli.units import format_bytes, format_seconds, parse_bytes, parse_seconds
+from anyclaude.cli.units import counted, format_bytes, format_seconds, parse_bytes, parse_seconds
 from anyclaude.cli.verbs.cache_explain import explain
 from anyclaude.cli.verbs.cache_work import export_caches, import_caches, verify, warm
 
@@ -39,7 +39,10 @@ def list_caches(json: Json = False) -> None:
     print(f"{_count(answer.caches)}, {format_bytes(memory.cache_bytes)}{limit}")
     for stored in answer.models:
         whose = "this model" if stored.resident else f"model {stored.fingerprint}"
-        print(f"On disk, of {whose}: {stored.records} segments, {format_bytes(stored.bytes)}")
+        print(
+            f"On disk, of {whose}: {counted(stored.records, 'segment')}, "
+            f"{format_bytes(stored.bytes)}"
+        )
 
 
 @app.command("show")
@@ -74,7 +77,7 @@ def tree(json: Json = False) -> None:
     in_memory = sum(segment.bytes for segment in answer.segments)
     on_disk = sum(segment.disk_bytes for segment in answer.segments)
     print(
-        f"{len(answer.segments)} segments, {format_bytes(in_memory)} in memory, "
+        f"{counted(len(answer.segments), 'segment')}, {format_bytes(in_memory)} in memory, "
         f"{format_bytes(on_disk)} on disk"
     )
 
@@ -102,7 +105,7 @@ def _pin(name: str, *, pinned: bool, json: bool) -> None:
         return
     done = "Pinned" if pinned else "Unpinned"
     print(
-        f"{done} {answer.tokens} tokens in {answer.segments} segments; "
+        f"{done} {counted(answer.tokens, 'token')} in {counted(answer.segments, 'segment')}; "
         f"{format_bytes(answer.pinned_bytes)} of {format_bytes(answer.pinned_limit_bytes)} pinned."
     )
 
@@ -222,7 +225,7 @@ def _show_caches(caches: "Iterable[Cache]") -> None:
 
 
 def _count(caches: Sized) -> str:
-    return "1 cache" if len(caches) == 1 else f"{len(caches)} caches"
+    return counted(len(caches), "cache")
 
 
 def _branches_of(segments: "Iterable[CacheSegment]") -> Iterator[Row]:

@@ -8,6 +8,7 @@ import typer
 from anyclaude.cli.command import connect
 from anyclaude.cli.convert import to_dict, word_of
 from anyclaude.cli.output import Cell, Json, Tone, emit, facts
+from anyclaude.cli.units import counted
 
 if TYPE_CHECKING:
     from anyclaude.cache.v1.cache_pb2 import Divergence, Explanation, ToolChange
@@ -62,7 +63,7 @@ def _lines(explanation: "Explanation") -> Iterator[tuple[str, str | Cell]]:
     yield "reused", _reused(explanation)
     if explanation.reused_ahead_tokens:
         yield "ahead", f"{explanation.reused_ahead_tokens} of them computed while nobody waited"
-    yield "computed", f"{explanation.computed_tokens} tokens"
+    yield "computed", counted(explanation.computed_tokens, "token")
     if explanation.HasField("lost_time"):
         yield "lost", explanation.lost_time.ToJsonString()
     for tool in explanation.tools:

@@ -9,7 +9,7 @@ import typer
 from anyclaude.cli.command import CommandError, ExitCode, connect
 from anyclaude.cli.convert import to_dict
 from anyclaude.cli.output import Json, emit, note, report
-from anyclaude.cli.units import format_bytes
+from anyclaude.cli.units import counted, format_bytes
 
 if TYPE_CHECKING:
     from anyclaude.cache.v1.cache_pb2 import ExportCachesResponse, ImportCachesResponse
@@ -37,7 +37,10 @@ def warm(
         emit({"usage": to_dict(usage)})
         return
     computed = usage.input_tokens + usage.cache_creation_tokens
-    print(f"Computed {computed} tokens; {usage.cache_read_tokens} were kept already.")
+    print(
+        f"Computed {counted(computed, 'token')}; "
+        f"{counted(usage.cache_read_tokens, 'token')} kept already."
+    )
 
 
 def _read(file: str) -> bytes:
@@ -73,8 +76,8 @@ def verify(
     else:
         sound = result.segments - len(result.wrong) - len(result.differing)
         print(
-            f"{max(0, sound)} of {result.total_segments} segments are what a fresh run gives "
-            f"({result.computed_tokens} tokens computed)."
+            f"{max(0, sound)} of {counted(result.total_segments, 'segment')} are what a "
+            f"fresh run gives ({counted(result.computed_tokens, 'token')} computed)."
         )
         if not result.exact:
             print(
@@ -144,15 +147,16 @@ def import_caches(file: _File, timeout: _Timeout = _SECONDS, json: Json = False)
 
 def _exported(answer: "ExportCachesResponse", path: str) -> str:
     return (
-        f"Exported {answer.tokens} tokens in {answer.segments} segments of "
-        f"{answer.lineages} conversations, {format_bytes(answer.bytes)}, to {path}"
+        f"Exported {counted(answer.tokens, 'token')} in {counted(answer.segments, 'segment')} of "
+        f"{counted(answer.lineages, 'conversation')}, {format_bytes(answer.bytes)}, to {path}"
     )
 
 
 def _imported(answer: "ImportCachesResponse") -> str:
     return (
-        f"Imported {answer.tokens} tokens in {answer.segments} segments and "
-        f"{answer.lineages} conversations; {answer.known_segments} segments were here already."
+        f"Imported {counted(answer.tokens, 'token')} in {counted(answer.segments, 'segment')} and "
+        f"{counted(answer.lineages, 'conversation')}; "
+        f"already here: {counted(answer.known_segments, 'segment')}."
     )
 
 

@@ -8,7 +8,7 @@ from anyclaude.cli.command import connect
 from anyclaude.cli.convert import seconds_since, to_dict, word_of
 from anyclaude.cli.output import Cell, Json, Row, Tone, emit, table
 from anyclaude.cli.running import show_running
-from anyclaude.cli.units import format_seconds
+from anyclaude.cli.units import counted, format_seconds
 
 if TYPE_CHECKING:
     from anyclaude.frontend.v1.frontend_pb2 import RequestRecord
@@ -76,5 +76,7 @@ def _outcome(record: "RequestRecord") -> str:
     if record.error_message or not record.worker_deaths:
         return record.error_message or word_of(record, "outcome")
     deaths = "a worker's death" if record.worker_deaths == 1 else f"{record.worker_deaths} deaths"
-    replayed = f"{record.replayed_tokens} tokens replayed" if record.replayed_tokens else "anew"
+    replayed = (
+        f"{counted(record.replayed_tokens, 'token')} replayed" if record.replayed_tokens else "anew"
+    )
     return f"{word_of(record, 'outcome')}, survived {deaths} ({replayed})"

@@ -8,7 +8,7 @@ from anyclaude.cli.command import ExitCode, connect
 from anyclaude.cli.convert import seconds_since, to_dict, word_of
 from anyclaude.cli.output import Cell, Json, Row, Tone, emit, facts, table
 from anyclaude.cli.running import show_running
-from anyclaude.cli.units import format_bytes, format_seconds
+from anyclaude.cli.units import counted, format_bytes, format_seconds
 from anyclaude.messages.windows import window_problem
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _disk(disk: "DiskStatus") -> str:
     )
     words = [
         f"{format_bytes(disk.bytes)} of {format_bytes(disk.budget_bytes)}",
-        f"{disk.records} segments of this model",
+        f"{counted(disk.records, 'segment')} of this model",
         *(f"{records} {what}" for records, what in unusual if records),
     ]
     return ", ".join(words)
@@ -152,5 +152,5 @@ def _memory(memory: "MemoryStatus") -> str:
         f"{format_bytes(memory.available_bytes)} available",
     ]
     if memory.refused_requests:
-        words.append(f"{memory.refused_requests} requests refused for lack of memory")
+        words.append(f"{counted(memory.refused_requests, 'request')} refused for lack of memory")
     return ", ".join(words)

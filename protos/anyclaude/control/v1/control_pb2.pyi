@@ -219,14 +219,16 @@ class Mode(_message.Message):
     def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., ready: bool = ..., reason: _Optional[str] = ..., model: _Optional[_Union[_worker_pb2.ModelInfo, _Mapping]] = ..., is_remote: bool = ..., keeps_caches: bool = ..., speed: _Optional[_Union[Speed, _Mapping]] = ..., switch_policy: _Optional[_Union[SwitchPolicy, str]] = ...) -> None: ...
 
 class Speed(_message.Message):
-    __slots__ = ("requests", "time_to_first_token", "tokens_per_second")
+    __slots__ = ("requests", "warm_time_to_first_token", "cold_time_to_first_token", "tokens_per_second")
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
-    TIME_TO_FIRST_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    WARM_TIME_TO_FIRST_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    COLD_TIME_TO_FIRST_TOKEN_FIELD_NUMBER: _ClassVar[int]
     TOKENS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     requests: int
-    time_to_first_token: _duration_pb2.Duration
+    warm_time_to_first_token: _duration_pb2.Duration
+    cold_time_to_first_token: _duration_pb2.Duration
     tokens_per_second: float
-    def __init__(self, requests: _Optional[int] = ..., time_to_first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., tokens_per_second: _Optional[float] = ...) -> None: ...
+    def __init__(self, requests: _Optional[int] = ..., warm_time_to_first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., cold_time_to_first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., tokens_per_second: _Optional[float] = ...) -> None: ...
 
 class Needs(_message.Message):
     __slots__ = ("longest_prompt_tokens", "tools", "images")

@@ -84,7 +84,7 @@ def test_a_request_in_the_middle_waits_for_one_chunk(
     it, talk, other = _engine(family), _Talk(), _Talk(2, "b")
     talk.answered(it)
     ahead = talk.ahead(it)
-    while not any(event.HasField("progress") for event in ahead.events):
+    while sum(event.HasField("progress") for event in ahead.events) < 2:
         it.engine.step()
     request = (talk if same_conversation else other).ask(it)
     it.engine.step()

@@ -136,9 +136,9 @@ def test_heads_whose_scores_are_kept(
 
 
 def _chunks(request: Request) -> list[int]:
-    """The sizes of the chunks that a request was computed in."""
+    """The sizes of the chunks that a request was computed in; the first event comes before them."""
     lengths = [e.progress.prefilled_tokens for e in request.events if e.HasField("progress")]
-    return [after - before for before, after in pairwise([0, *lengths])]
+    return [after - before for before, after in pairwise(lengths)]
 
 
 def _paced(tokens_per_second: float) -> Bench:

@@ -2,13 +2,15 @@
 
 import gc
 import random
+from pathlib import Path
 
 import mlx.core as mx
 import pytest
 
-from anyclaude.mlx.kv.operations import Selection, prune
+from anyclaude.mlx.kv.operations import Selection, Tier, prune
 from anyclaude.mlx.kv.store import KVStore
 from anyclaude.mlx.kv.tree import PrefixTree
+from anyclaude.mlx.kv_disk import DiskTier
 from tests.figures import FIGURES, RecordProperty
 from tests.models import tiny
 from tests.unit.mlx.kv.kv_engine import ANSWER_TOKENS, Bench, bench, fresh, same, words
@@ -133,8 +135,8 @@ def test_a_dry_run_changes_nothing_and_announces_the_bytes() -> None:
     assert store.budget.nbytes == 0
 
 
-def test_a_byte_target_takes_the_oldest_first_and_the_prefix_last() -> None:
-    """Pruning to a size removes conversations by age; pruning to zero also removes the prefix."""
+def test_a_byte_target_takes_the_oldest_first_and_no_stable_prefix() -> None:
+    """Pruning to a size removes conversations by age; the prefix goes only if all is selected."""
     engine = bench(tiny.Family.DENSE, live_idle_seconds=-1)
     conversations(engine, 4)
     store = engine.engine.store
@@ -145,7 +147,35 @@ def test_a_byte_target_takes_the_oldest_first_and_the_prefix_last() -> None:
     assert names(store) == set()
     assert stable_prefixes(store) == 1
     prune(store, Selection(to_bytes=0))
+    assert stable_prefixes(store) == 1
+    prune(store, Selection(to_bytes=0, all=True))
     assert store.budget.nbytes == 0
+
+
+def test_a_byte_target_takes_no_more_than_it_needs() -> None:
+    """Of one long conversation only the end is removed, and the rest is reused by its next turn."""
+    engine = bench(tiny.Family.DENSE, live_idle_seconds=-1)
+    (prompt,) = conversations(engine, 1, own_tokens=40)
+    longer = prompt + words(random.Random(7), 300)
+    engine.start(longer, "s0", stable=STABLE).answer()
+    store = engine.engine.store
+    store.lineages()[0].live = None
+    prune(store, Selection(to_bytes=store.budget.nbytes - 1))
+    assert engine.start(longer, "s0", stable=STABLE).answer().reused >= len(prompt)
+
+
+def test_a_byte_target_leaves_what_frees_nothing(tmp_path: Path) -> None:
+    """A conversation that is only on disk is no help for the memory, so it stays."""
+    disk = DiskTier(tmp_path, "model", 1 << 30)
+    engine = bench(tiny.Family.DENSE, disk=disk, live_idle_seconds=-1)
+    conversations(engine, 3)
+    disk.flush()
+    store = engine.engine.store
+    prune(store, Selection(session_id="s0", tier=Tier.MEMORY))
+    before = store.budget.nbytes
+    prune(store, Selection(to_bytes=before - 1))
+    assert names(store) == {"s0", "s2"}
+    disk.close()
 
 
 def test_age_selects_by_last_use() -> None:

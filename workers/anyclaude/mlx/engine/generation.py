@@ -127,6 +127,7 @@ class Generation:
         ids, live = self.job.token_ids, lease.live
         end = len(ids) - 1
         live.reserve(end - len(live) + RESPONSE_TOKENS)
+        self._emit_progress(len(live))
         marks = sorted((*self.job.marks, self.job.prompt_tokens - 1))
         for stop in _stops(marks, len(live), end) if live.needs_checkpoints else [end]:
             while len(live) < stop:

@@ -1,11 +1,13 @@
 """An operator's changes to the caches: prune and pin. Used on the MLX thread only.
 
 A prune removes conversations and the segments that only they use. It is planned before anything is
-removed. The segments of a stable prefix stay for the next conversation, unless everything is pruned
-or a byte target cannot be met without them. Conversations with a running request always stay, and
-pinned caches stay unless the selection names them.
+removed. The segments of a stable prefix stay for the next conversation unless everything is pruned.
+Conversations with a running request always stay, and pinned caches stay unless the selection names
+them. With a byte target, segments are removed only until it is met, from the end of a conversation
+upward, and what would free nothing in that tier stays.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -159,19 +161,11 @@ def plan(
     used_bytes: int,
 ) -> list[Removal]:
     """The removals that carry out `selection`, oldest first; nothing is changed."""
-    removals: list[Removal] = []
-    if selection.is_empty or _reached(selection, used_bytes):
-        return removals
-    for removal in _Planner(tree, lineages, selection, now).removals():
-        removals.append(removal)
-        used_bytes -= removal.freed_bytes
-        if _reached(selection, used_bytes):
-            break
-    return removals
-
-
-def _reached(selection: Selection, used_bytes: int) -> bool:
-    return selection.to_bytes is not None and used_bytes <= selection.to_bytes
+    if selection.is_empty:
+        return []
+    target = selection.to_bytes
+    missing = math.inf if target is None else used_bytes - target
+    return list(_Planner(tree, lineages, selection, now, missing).removals())
 
 
 @dataclass
@@ -182,22 +176,35 @@ class _Planner:
     lineages: Sequence[Lineage]
     selection: Selection
     now: float
+    # The bytes still to be freed.
+    missing_bytes: float
     gone_lineages: set[Lineage] = field(default_factory=set)
     gone_nodes: set[Node] = field(default_factory=set)
 
     def removals(self) -> Iterator[Removal]:
         for lineage in sorted(self.lineages, key=lambda lineage: lineage.last_use):
             if self._is_selected(lineage):
-                yield self._lineage(lineage)
+                yield from self._counted(self._lineage(lineage))
         if self.selection.session_id is not None:
             return
         # Segments that belong to no conversation any more: edited history, cancelled work.
         yield from self._ends(lambda node: not node.stable_digest, keep_stable=True)
-        if self.selection.all or self.selection.to_bytes is not None:
+        if self.selection.all:
             yield from self._ends(lambda node: True, keep_stable=False)
+
+    def _counted(self, removal: Removal) -> Iterator[Removal]:
+        """Yields the removal unless it would not bring the byte target nearer."""
+        if self.selection.to_bytes is not None and not removal.freed_bytes:
+            self.gone_nodes.difference_update(removal.nodes)
+            self.gone_lineages -= {removal.lineage}
+            return
+        self.missing_bytes -= removal.freed_bytes
+        yield removal
 
     def _is_selected(self, lineage: Lineage) -> bool:
         wanted = self.selection.session_id
+        if self.missing_bytes <= 0:
+            return False
         if lineage.running or (wanted is not None and lineage.key.session_id != wanted):
             return False
         if lineage.tip is not None and self._is_spared(lineage.tip):
@@ -213,11 +220,13 @@ class _Planner:
 
     def _lineage(self, lineage: Lineage) -> Removal:
         self.gone_lineages.add(lineage)
-        nodes = self._release(lineage.tip, keep_stable=True)
-        if lineage.ahead is not None:
-            nodes += self._release(lineage.ahead.node, keep_stable=True)
         in_memory = self.selection.tier is not Tier.DISK
         live = lineage.live.nbytes if lineage.live and in_memory else 0
+        nodes: tuple[Node, ...] = ()
+        if lineage.ahead is not None:
+            nodes = self._release(lineage.ahead.node, self.missing_bytes - live)
+        missing = self.missing_bytes - live - self._size(nodes)
+        nodes += self._release(lineage.tip, missing)
         return Removal(nodes, live + self._size(nodes), lineage=lineage)
 
     def _size(self, nodes: Sequence[Node]) -> int:
@@ -232,10 +241,11 @@ class _Planner:
             node = self._next_up(end)
             if node is None or not wanted(node) or not self._is_old(node.last_use):
                 continue
-            released = self._release(node, keep_stable=keep_stable)
+            released = self._release(node, self.missing_bytes, keep_stable=keep_stable)
             if released:
                 prefix = next((part for part in released if part.stable_digest), None)
-                yield Removal(released, self._size(released), prefix=prefix)
+                removal = Removal(released, self._size(released), prefix=prefix)
+                yield from self._counted(removal)
 
     def _next_up(self, node: Node) -> Node | None:
         """The lowest ancestor that is not yet planned to be removed."""
@@ -244,18 +254,29 @@ class _Planner:
             up = up.parent
         return None if up is None or up.is_root else up
 
-    def _release(self, tip: Node | None, *, keep_stable: bool) -> tuple[Node, ...]:
-        """The nodes from `tip` upward that no remaining node or conversation needs."""
+    def _release(
+        self, tip: Node | None, missing_bytes: float, *, keep_stable: bool = True
+    ) -> tuple[Node, ...]:
+        """The nodes from `tip` upward that no remaining node or conversation needs.
+
+        No more of them than free `missing_bytes`.
+        """
         others = (other for other in self.lineages if other not in self.gone_lineages)
         ends = {end for other in others for end in other.ends}
         released: list[Node] = []
         node = tip
         while node is not None and not node.is_root and node not in self.gone_nodes:
-            if node in ends or self._is_spared(node) or (keep_stable and node.stable_digest):
+            if (
+                missing_bytes <= 0
+                or node in ends
+                or self._is_spared(node)
+                or (keep_stable and node.stable_digest)
+            ):
                 break
             if any(child not in self.gone_nodes for child in node.children.values()):
                 break
             self.gone_nodes.add(node)
             released.append(node)
+            missing_bytes -= self._size((node,))
             node = node.parent
         return tuple(released)
