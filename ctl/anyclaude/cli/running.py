@@ -1,6 +1,6 @@
 """How requests are shown while they run, and how fast those that ended were."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from anyclaude.cli.convert import word_of
 from anyclaude.cli.output import Row, table
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
     from anyclaude.frontend.v1.frontend_pb2 import RequestRecord, RunningRequest
 
+_ID_CHARACTERS: Final = 12
+COST_TITLES: Final = ("REUSED", "COMPUTED", "OUT", "FIRST")
+
 
 def show_running(requests: "Iterable[RunningRequest]") -> None:
     """Prints the table of running requests; it fits 80 columns."""
@@ -18,6 +21,23 @@ def show_running(requests: "Iterable[RunningRequest]") -> None:
         ("RUNNING", "CLASS", "MODE", "FOR", "DOES"),
         [_row(request) for request in requests],
         right=(3,),
+    )
+
+
+def short_id(record: "RequestRecord") -> str:
+    """The beginning of a request's id, which `cache explain` takes as well."""
+    return record.request_id[:_ID_CHARACTERS]
+
+
+def cost(record: "RequestRecord") -> tuple[str, str, str, str]:
+    """Tokens reused, computed and generated, and the time to the first token."""
+    usage = record.usage
+    first = record.time_to_first_token.ToNanoseconds() / 1e9
+    return (
+        f"{usage.cache_read_tokens:,}",
+        f"{usage.input_tokens + usage.cache_creation_tokens:,}",
+        f"{usage.output_tokens:,}",
+        format_seconds(first) if record.HasField("time_to_first_token") else "-",
     )
 
 
@@ -42,7 +62,7 @@ def tokens_per_second(record: "RequestRecord") -> float | None:
 def _row(request: "RunningRequest") -> Row:
     record = request.record
     return (
-        record.request_id[:12],
+        short_id(record),
         word_of(record.identity, "request_class"),
         record.mode or "-",
         format_seconds(record.duration.ToNanoseconds() / 1e9),

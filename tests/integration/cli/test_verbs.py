@@ -231,6 +231,11 @@ def test_cache_explain(commands: Commands, control: ScriptedControl) -> None:
     document = json.loads(commands.ctl("cache", "explain", "req_1", "--json").stdout)["explanation"]
 
     assert control.requests("ExplainCache")[0].request_id == "req_1"
+    control.answers["ListRequests"] = control_pb2.ListRequestsResponse(
+        records=[frontend_pb2.RequestRecord(request_id=each) for each in ("req_20", "req_17")]
+    )
+    commands.ctl("cache", "explain", "req_1")
+    assert control.requests("ExplainCache")[-1].request_id == "req_17"
     assert "tools_changed: the tools changed" in for_people
     assert "30 of 100 tokens (20 memory, 10 disk)" in for_people
     assert "15 of them computed while nobody waited" in for_people
@@ -250,9 +255,9 @@ def test_every_cause_has_its_sentence() -> None:
 
 
 def test_requests(commands: Commands, control: ScriptedControl) -> None:
-    """`requests -n N` requests N records and shows tokens and times."""
+    """`requests -n N` requests N records and shows tokens and times within 80 columns."""
     record = frontend_pb2.RequestRecord(
-        request_id="req_1",
+        request_id="req_0123456789abcdef01234567",
         status=200,
         outcome=frontend_pb2.OUTCOME_COMPLETED,
         identity=worker_pb2.Identity(request_class=worker_pb2.REQUEST_CLASS_MAIN),
@@ -270,9 +275,9 @@ def test_requests(commands: Commands, control: ScriptedControl) -> None:
     document = json.loads(commands.ctl("requests", "--json").stdout)
 
     assert control.requests("ListRequests")[0].page_size == 5
-    assert "18000 50 7 - 0.31 s 1.50 s extended req_1 completed" in " ".join(
-        for_people.stdout.split()
-    )
+    shown = " ".join(for_people.stdout.split())
+    assert "18,000 50 7 0.31 s req_01234567 completed" in shown
+    assert all(len(line) <= 80 for line in for_people.stdout.splitlines())
     assert document["requests"][0]["time_to_first_token"] == 0.31
     assert document["requests"][0]["outcome"] == "completed"
     assert document["requests"][0]["timings"] is None

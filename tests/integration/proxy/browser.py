@@ -1,5 +1,6 @@
 """A headless Chromium with one page, driven over a pipe by the DevTools protocol."""
 
+import base64
 import json
 import os
 import select
@@ -74,9 +75,8 @@ class Browser:
         return value
 
     def screenshot(self) -> bytes:
-        """The page as a PNG, in base64."""
-        data: str = self._call("Page.captureScreenshot")["data"]
-        return data.encode()
+        """The page as a PNG file."""
+        return base64.b64decode(self._call("Page.captureScreenshot")["data"])
 
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._calls += 1

@@ -1,5 +1,6 @@
 """The status page: what it shows in a real browser, and who may read and switch."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,6 +81,7 @@ def test_the_page_in_a_browser(front: FrontendProcess) -> None:
         widths = browser.evaluate(
             "[...document.querySelectorAll('#sessions i')].map(i => parseFloat(i.style.width))"
         )
+        picture = browser.screenshot()
         fits = browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
         browser.evaluate(
             "[...document.querySelectorAll('#modes button')]"
@@ -88,6 +90,10 @@ def test_the_page_in_a_browser(front: FrontendProcess) -> None:
         browser.wait_for("document.getElementById('switched').textContent")
         switched = browser.evaluate("document.getElementById('switched').textContent")
 
+    if file := os.environ.get("ANYCLAUDE_TEST_PICTURE"):
+        # How docs/status-page.png is made.
+        Path(file).write_bytes(picture)
+    assert picture.startswith(b"\x89PNG")
     assert "ready; mode mlx-lm" in text
     assert "18,300 reused, 190 computed, 1 requests" in text
     assert "prompt 7,400 of 18,490 (40 %)" in text

@@ -12,6 +12,10 @@ from anyclaude.cli.units import counted
 
 if TYPE_CHECKING:
     from anyclaude.cache.v1.cache_pb2 import Divergence, Explanation, ToolChange
+    from anyclaude.cli.client import ControlClient
+
+# How many of the newest requests a shortened id is looked for in.
+_REQUESTS: Final = 1000
 
 # Sentences by the word of the cause, as `--json` prints it.
 SENTENCES: Final = {
@@ -41,19 +45,25 @@ SENTENCES: Final = {
 
 
 def explain(
-    request_id: Annotated[str, typer.Argument(help="As `requests` prints it.")],
+    request_id: Annotated[str, typer.Argument(help="As `requests` prints it, or whole.")],
     json: Json = False,
 ) -> None:
     """Say why a request reused what it did, and where it left what was kept."""
     from anyclaude.cache.v1 import cache_pb2
 
-    request = cache_pb2.ExplainCacheRequest(request_id=request_id)
     with connect() as client:
+        request = cache_pb2.ExplainCacheRequest(request_id=_whole(request_id, client))
         explanation = client.call(client.caches.ExplainCache, request).explanation
     if json:
         emit({"explanation": to_dict(explanation)})
         return
     facts(list(_lines(explanation)))
+
+
+def _whole(beginning: str, client: "ControlClient") -> str:
+    """The newest request whose id begins so; the beginning itself if none is known."""
+    ids = (record.request_id for record in client.requests(_REQUESTS).records)
+    return next((each for each in ids if each.startswith(beginning)), beginning)
 
 
 def _lines(explanation: "Explanation") -> Iterator[tuple[str, str | Cell]]:

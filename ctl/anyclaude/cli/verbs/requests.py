@@ -7,7 +7,7 @@ import typer
 from anyclaude.cli.command import connect
 from anyclaude.cli.convert import seconds_since, to_dict, word_of
 from anyclaude.cli.output import Cell, Json, Row, Tone, emit, table
-from anyclaude.cli.running import show_running
+from anyclaude.cli.running import COST_TITLES, cost, short_id, show_running
 from anyclaude.cli.units import counted, format_seconds
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ def requests(
 ) -> None:
     """Show running requests, and the newest that ended with their cost.
 
-    Shows tokens reused and computed, the cause, times and outcome. For more about one request use
-    `cache explain REQUEST`.
+    `--json` also has status, cause, passes of the model and times. `cache explain REQUEST` says why
+    a request reused no more.
     """
     with connect() as client:
         answer = client.requests(count)
@@ -35,39 +35,20 @@ def requests(
         show_running(answer.running)
         print()
     table(
-        (
-            *("AGE", "CLASS", "STATUS", "REUSED", "COMPUTED", "OUT", "PER PASS"),
-            *("FIRST", "WHOLE"),
-            *("CAUSE", "REQUEST", "OUTCOME"),
-        ),
+        ("AGE", "CLASS", *COST_TITLES, "REQUEST", "OUTCOME"),
         [_row(record) for record in answer.records],
-        right=(0, 2, 3, 4, 5, 6, 7, 8),
+        right=(0, 2, 3, 4, 5),
     )
 
 
-def _per_pass(record: "RequestRecord") -> str:
-    """How many tokens a pass of the model gave: more than one where drafts were accepted."""
-    passes = record.decoded.passes
-    return f"{record.usage.output_tokens / passes:.1f}" if passes else "-"
-
-
 def _row(record: "RequestRecord") -> Row:
-    usage = record.usage
-    outcome = word_of(record, "outcome")
-    first = record.time_to_first_token.ToTimedelta().total_seconds()
+    failed = word_of(record, "outcome") == "failed"
     return (
         format_seconds(seconds_since(record.start_time)),
         word_of(record.identity, "request_class"),
-        str(record.status),
-        str(usage.cache_read_tokens),
-        str(usage.input_tokens + usage.cache_creation_tokens),
-        str(usage.output_tokens),
-        _per_pass(record),
-        format_seconds(first) if record.HasField("time_to_first_token") else "-",
-        format_seconds(record.duration.ToTimedelta().total_seconds()),
-        word_of(record, "reuse_cause") if record.reuse_cause else "-",
-        record.request_id,
-        Cell(_outcome(record), Tone.BAD if outcome == "failed" else Tone.PLAIN),
+        *cost(record),
+        short_id(record),
+        Cell(_outcome(record), Tone.BAD if failed else Tone.PLAIN),
     )
 
 

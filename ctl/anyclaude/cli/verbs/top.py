@@ -8,7 +8,7 @@ import typer
 from anyclaude.cli.command import SYSTEM_CLOCK, connect
 from anyclaude.cli.convert import seconds_since, to_dict, word_of
 from anyclaude.cli.output import Json, emit, facts, plain
-from anyclaude.cli.running import show_running, tokens_per_second
+from anyclaude.cli.running import COST_TITLES, cost, show_running, tokens_per_second
 from anyclaude.cli.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -69,22 +69,18 @@ def _show(status: "Status", answer: "ListRequestsResponse") -> None:
     else:
         print("No request is running.")
     print()
-    titles = ("AGE", "MODE", "REUSED", "COMPUTED", "OUT", "FIRST", "TOK/S", "OUTCOME")
+    titles = ("AGE", "MODE", *COST_TITLES, "TOK/S", "OUTCOME")
     rows = [titles, *(_row(record) for record in answer.records)]
     for line in plain(rows, right=(0, 2, 3, 4, 5, 6)):
         print(line)
 
 
 def _row(record: "RequestRecord") -> tuple[str, ...]:
-    usage, speed = record.usage, tokens_per_second(record)
-    first = record.time_to_first_token.ToNanoseconds() / 1e9
+    speed = tokens_per_second(record)
     return (
         format_seconds(seconds_since(record.start_time)),
         record.mode[:12],
-        f"{usage.cache_read_tokens:,}",
-        f"{usage.input_tokens + usage.cache_creation_tokens:,}",
-        f"{usage.output_tokens:,}",
-        format_seconds(first) if record.HasField("time_to_first_token") else "-",
+        *cost(record),
         f"{speed:.0f}" if speed else "-",
         word_of(record, "outcome"),
     )
