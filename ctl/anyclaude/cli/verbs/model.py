@@ -1,24 +1,22 @@
-"""`anyclaudectl model check`: how well a model would serve Claude Code."""
+"""`anyclaudectl model list|pull|use|check|recommend`: the model that answers."""
 
-import json as json_module
-import subprocess
-import sys
+import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from anyclaude.cli.command import CommandError, ExitCode
-from anyclaude.cli.output import Cell, Json, Tone, emit, facts, note
+from anyclaude.cli.command import own_paths
+from anyclaude.cli.output import Cell, Json, Row, Tone, emit, facts, note, table
 from anyclaude.cli.units import format_bytes
+from anyclaude.cli.verbs.model_change import examine, pull, use
 
-app = typer.Typer(help="Examine models.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Find, download, examine and choose models.", no_args_is_help=True)
 
 
-@app.callback()
-def model() -> None:
-    """Examine models."""
-    # Without a callback typer would run `check` as `model` itself.
+app.command("pull")(pull)
+app.command("use")(use)
 
 
 @app.command("check")
@@ -27,7 +25,7 @@ def check(
     json: Json = False,
 ) -> None:
     """Check what works with a model: tools, thinking, window, stable prefixes, memory."""
-    report = _examine(path)
+    report = examine(path)
     if json:
         emit(report)
         return
@@ -49,14 +47,58 @@ def check(
         note(advice)
 
 
-def _examine(path: str) -> dict[str, Any]:
-    """Runs the MLX worker's check in another process, so that this command never loads MLX."""
-    command = [sys.executable, "-m", "anyclaude.mlx.check", path]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise CommandError(ExitCode.NOT_FOUND, done.stderr.strip().splitlines()[-1])
-    report: dict[str, Any] = json_module.loads(done.stdout.strip().splitlines()[-1])
-    return report
+@app.command("list")
+def list_models(json: Json = False) -> None:
+    """List the models in the local hub cache, and those beside the configured one."""
+    from anyclaude.cli.hub import local_models
+
+    configured = Path(_configured()).expanduser()
+    found = local_models((configured.parent,) if configured.is_absolute() else ())
+    if json:
+        emit({"models": [each.document() for each in found]})
+        return
+    if not found:
+        note("There are no models yet. `anyclaudectl model recommend` names some that fit.")
+        return
+    rows: list[Row] = [
+        (
+            format_bytes(each.nbytes),
+            f"{each.window_tokens:,}" if each.window_tokens else "-",
+            each.model_type,
+            Cell(each.state, Tone.GOOD if each.state == "ok" else Tone.BAD),
+            each.name,
+        )
+        for each in found
+    ]
+    table(("SIZE", "WINDOW", "FAMILY", "STATE", "NAME"), rows, right=(0, 1))
+
+
+@app.command("recommend")
+def recommend(json: Json = False) -> None:
+    """Name models that serve Claude Code well and fit into this machine's memory."""
+    import psutil
+
+    from anyclaude.cli.recommended import fitting
+
+    memory_bytes = psutil.virtual_memory().total
+    found = list(fitting(memory_bytes))
+    if json:
+        emit({"memory_bytes": memory_bytes, "models": [asdict(each) for each in found]})
+        return
+    if not found:
+        note(f"No model that serves Claude Code fits into {format_bytes(memory_bytes)} of memory.")
+        return
+    for each in found:
+        about = f"{each.name}: {format_bytes(each.weights_bytes)}, {each.good_for}."
+        print(f"{about} {each.trap}".rstrip())
+    note(f"Download one: `anyclaudectl model pull {found[0].name}`.")
+
+
+def _configured() -> str:
+    """The model that the settings name; empty for the demo model."""
+    from anyclaude.runtime.settings import load
+
+    return load(own_paths().config_file, os.environ).settings.model.path
 
 
 def _yes(value: bool, how: str) -> Cell:
