@@ -189,6 +189,9 @@ class MlxSettings(_Section):
     compute_ahead_after_seconds: float = Field(2.0, ge=0)
     max_running_requests: int = Field(8, ge=1)
     max_queued_requests: int = Field(64, ge=0)
+    # How much earlier than a main conversation's request a subagent's must have come to start
+    # before it, and a utility call's before a subagent's.
+    class_delay_seconds: float = Field(30.0, ge=0)
     # The pool of freed buffers that MLX keeps.
     buffer_cache_limit_bytes: int = Field(2 * 1024**3, ge=0)
     # Refuse a model or a request that does not fit into the machine's memory.

@@ -584,6 +584,7 @@ def test_a_bug_report_without_keys_and_names(doctor: Doctor, control: ScriptedCo
     commands.environ["OPENROUTER_API_KEY"] = "key-of-the-environment"
     upstream = f'api_key_file = "{key}"\nheaders = {{ x-team = "key-of-the-header" }}\n'
     upstream += 'environment = { HERS = "key-of-the-server" }\napi_key_env = "OWN_NAME"\n'
+    upstream += "command = ['serve', '--api-key=key-of-the-command']\n"
     commands.environ["OWN_NAME"] = "key-of-the-variable"
     search = commands.home / "search-key"
     search.write_text("key-of-the-search")

@@ -29,14 +29,18 @@ def process(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     paths = find_paths({"ANYCLAUDE_HOME": str(tmp_path)})
     settings = Settings.model_validate({"upstreams": {"files": table}})
     birth = Birth("files", 1, paths.worker_socket("files", 1), paths, settings)
-    with subprocess.Popen(
-        [sys.executable, "-m", "anyclaude.supervisor.server_process"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        process_group=0,
-    ) as started:
+    log = tmp_path / "log"
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            [sys.executable, "-m", "anyclaude.supervisor.server_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            text=True,
+            process_group=0,
+        ) as started,
+    ):
         assert started.stdin is not None
         started.stdin.write(birth.to_json() + "\n")
         started.stdin.flush()
@@ -60,6 +64,14 @@ def test_the_server_ends_with_the_daemon(process: "subprocess.Popen[str]") -> No
     process.stdin.close()
     process.wait(WAIT_SECONDS)
     assert wait_ended(family, WAIT_SECONDS) == []
+
+
+def test_the_arguments_are_not_logged(process: "subprocess.Popen[str]", tmp_path: Path) -> None:
+    """They may contain a key; the log names the program."""
+    _family(process)
+    log = (tmp_path / "log").read_text()
+    assert '"program": "sh"' in log
+    assert "http.server --bind" not in log
 
 
 def test_the_server_is_asked_to_end(process: "subprocess.Popen[str]") -> None:

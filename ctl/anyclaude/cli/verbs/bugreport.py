@@ -61,6 +61,8 @@ def _members(examined: "Examined") -> Iterator[tuple[str, str]]:
     for upstream in settings["upstreams"].values():
         for table in ("headers", "environment"):
             upstream[table] = dict.fromkeys(upstream[table], "***")
+        # Its arguments may contain a key.
+        upstream["command"] = upstream["command"][:1]
     yield "settings.json", _text(settings)
     if examined.running:
         yield from _of_the_daemon(examined)

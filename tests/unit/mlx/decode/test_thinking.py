@@ -39,6 +39,14 @@ def test_the_end_comes_in_place_of_the_next_token(tokens: int, late: int) -> Non
     assert sampled(tokens, [1] * 12, late=late) == [1] * tokens + [7, 8] + [1] * (10 - tokens)
 
 
+@pytest.mark.parametrize("begun", range(7))
+def test_what_is_observed_late_changes_nothing(begun: int) -> None:
+    """The same tokens are sampled however late each is observed, which drafts change."""
+    model = [1] * 12
+    model[begun] = 7
+    assert sampled(5, model, late=0) == sampled(5, model, late=1) == sampled(5, model, late=2)
+
+
 @pytest.mark.parametrize("late", [0, 1, 2])
 @pytest.mark.parametrize("begun", [3, 4, 5])
 def test_a_model_that_ends_by_itself_is_left_alone(begun: int, late: int) -> None:

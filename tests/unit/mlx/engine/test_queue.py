@@ -25,5 +25,19 @@ def test_waiting_requests_start_by_class() -> None:
     assert started == ["main", "second main", "subagent", "utility"]
 
 
+def test_no_class_waits_for_ever() -> None:
+    """A utility call that has waited for long enough starts before a new main conversation."""
+    it = bench(tiny.Family.DENSE)
+    for seed in range(SETTINGS.max_running_requests):
+        it.start(words(random.Random(seed), 20), f"running-{seed}")
+    it.engine.step()
+    new = it.start(words(random.Random(101), 20), "m")
+    waited = 2 * SETTINGS.class_delay_seconds + 1
+    old = it.start(words(random.Random(100), 20), "u", keep=False, waited_seconds=waited)
+    while not old.events:
+        it.engine.step()
+    assert not new.events
+
+
 def _is_new(name: str, request: Request, started: list[str]) -> bool:
     return bool(request.events) and name not in started

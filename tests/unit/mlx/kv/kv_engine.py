@@ -97,6 +97,7 @@ class Bench:
         mark_tokens: int = 40,
         ahead: bool = False,
         sampler: Sampler | None = None,
+        waited_seconds: float = 0.0,
     ) -> "Request":
         """Submits a request.
 
@@ -104,6 +105,7 @@ class Bench:
             keep: false for a utility call.
             ahead: true to compute a prompt while nobody waits, without its last token.
             sampler: replaces greedy sampling.
+            waited_seconds: how long ago it came.
             mark_tokens: the length of each message, at whose end there may be a checkpoint.
         """
         marks = tuple(sorted({stable, *range(mark_tokens, len(prompt), mark_tokens)} - {0}))
@@ -122,6 +124,7 @@ class Bench:
             emit=events.append,
             keep=keep,
             ahead=ahead,
+            created=time.monotonic() - waited_seconds,
         )
         self.engine.submit(job)
         return Request(self.engine, job.request_id, recorder, tokens, events)

@@ -128,4 +128,8 @@ class ThinkingBudget:
     def _is_used_up(self) -> bool:
         if not self._thinking or self._left > len(self._unseen):
             return False
-        return self._end[0] not in (*self._last, *map(read_token, self._unseen))
+        recent, size = (*self._last, *map(read_token, self._unseen)), len(self._end)
+        if any(recent[at : at + size] == self._end for at in range(len(recent))):
+            return False
+        # How late tokens are observed must not change the answer, so as many always count.
+        return self._end[0] not in recent[-size:]

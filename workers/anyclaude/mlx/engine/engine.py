@@ -231,11 +231,13 @@ class Engine:
         return len(self._running) < self._settings.max_running_requests
 
     def _start_waiting(self) -> None:
-        """Starts jobs by class, then by arrival; one whose prefix is being computed is passed over.
+        """Starts jobs by class and arrival; one whose prefix is being computed is passed over.
 
-        Main conversations come first, then subagents, then utility calls.
+        Main conversations come first, then subagents, then utility calls. Each class counts as if
+        it had come some seconds later than the one before, so none waits for ever.
         """
-        for job in sorted(self._waiting, key=_precedence):
+        delay = self._settings.class_delay_seconds
+        for job in sorted(self._waiting, key=lambda job: job.created + delay * _class_rank(job)):
             if not self._has_free_slot():
                 return
             if self._is_being_computed(job):
@@ -409,8 +411,8 @@ class Engine:
         self._waiting.clear()
 
 
-def _precedence(job: Job) -> int:
-    """Smaller starts sooner."""
+def _class_rank(job: Job) -> int:
+    """0 for a main conversation, 1 for a subagent, 2 for a utility call."""
     if not job.keep:
         return 2
     return int(bool(job.lineage.agent_id))
