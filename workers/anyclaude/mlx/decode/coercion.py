@@ -48,7 +48,7 @@ def _coerce(value: Any, schema: Any, *, untyped: bool = False) -> Any:
 
 
 def _coerce_inside(value: Any, schema: Any) -> Any:
-    schema = _mapping(schema)
+    schema = as_mapping(schema)
     if isinstance(value, dict):
         return coerce_arguments(value, schema, untyped=False)
     if isinstance(value, list | tuple):
@@ -102,7 +102,7 @@ def _structure(text: str, types: frozenset[str]) -> dict[str, Any] | list[Any] |
 
 def declared_types(schema: Any) -> frozenset[str]:
     """The types that a schema allows; empty if it does not declare any."""
-    schema = _mapping(schema)
+    schema = as_mapping(schema)
     declared = schema.get("type")
     if isinstance(declared, str):
         return frozenset({declared})
@@ -134,8 +134,9 @@ def type_of(value: Any) -> str:
 
 def properties_of(schema: Mapping[str, Any]) -> Mapping[str, Any]:
     """The properties that an object schema lists; empty if it lists none."""
-    return _mapping(schema.get("properties"))
+    return as_mapping(schema.get("properties"))
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def as_mapping(value: Any) -> Mapping[str, Any]:
+    """The value if it is a mapping; else an empty one."""
     return value if isinstance(value, Mapping) else {}

@@ -7,7 +7,13 @@ lengths, then by its type, then not at all. The other properties are not affecte
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from anyclaude.mlx.decode.constraint.schemas import LOOSER, Schema, without
+from anyclaude.mlx.decode.constraint.schemas import (
+    LOOSER,
+    Schema,
+    definition_name,
+    parts_of,
+    without,
+)
 from anyclaude.mlx.decode.constraint.wellformed import Problem
 
 # Keywords whose cost only shows while tokens are written.
@@ -83,20 +89,10 @@ def _strictest(
 
 
 def _is_risky(schema: Any, definitions: Schema) -> bool:
-    waiting, seen = [schema], set[str]()
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, list):
-            waiting += part
-        elif isinstance(part, Mapping):
-            if _RISKY & part.keys() or ("$ref" in part and len(part) > 1):
-                return True
-            name = str(part.get("$ref", "")).rpartition("/")[2]
-            if name and name not in seen:
-                seen.add(name)
-                waiting.append(definitions.get(name))
-            waiting += [inner for key, inner in part.items() if key != "enum"]
-    return False
+    return any(
+        _RISKY & part.keys() or ("$ref" in part and len(part) > 1)
+        for part in parts_of(schema, definitions)
+    )
 
 
 def inlined(schema: Any, definitions: Schema, inside: frozenset[str] = frozenset()) -> Any:
@@ -107,7 +103,7 @@ def inlined(schema: Any, definitions: Schema, inside: frozenset[str] = frozenset
         return schema
     name = schema.get("$ref", "")
     if isinstance(name, str) and name:
-        name = name.rpartition("/")[2]
+        name = definition_name(name)
         if name in inside:
             return {}
         target = inlined(definitions.get(name, {}), definitions, inside | {name})

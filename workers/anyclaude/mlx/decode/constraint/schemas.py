@@ -159,7 +159,7 @@ class _Gathered:
             if inner not in options:
                 options.append(inner)
         required = list(schema.get("required", ()))
-        reference = schema.get("$ref", "").rpartition("/")[2]
+        reference = definition_name(schema.get("$ref", ""))
         if reference and reference not in seen:
             required += self.add(self._definitions.get(reference), seen | {reference})
         for option in schema.get("allOf", ()):
@@ -198,15 +198,37 @@ def without(schema: Schema, *keys: str) -> dict[str, Any]:
     return {key: value for key, value in schema.items() if key not in keys}
 
 
+def definition_name(reference: str) -> str:
+    """The name in `$defs` that a reference names."""
+    return reference.rpartition("/")[2]
+
+
+def parts_of(schema: Any, definitions: Schema) -> Iterator[Schema]:
+    """All schemas within a schema, and within the definitions that it refers to, each once."""
+    waiting, seen = [schema], set[str]()
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list):
+            waiting += part
+        elif isinstance(part, Mapping):
+            yield part
+            reference = part.get("$ref")
+            # A property may have this name too, and is then no reference.
+            if isinstance(reference, str) and reference not in seen:
+                seen.add(reference)
+                waiting.append(definitions.get(definition_name(reference)))
+            waiting += [inner for key, inner in part.items() if key != "enum"]
+
+
 class Combiner:
     """Turns the combinations of one tool's schema into plain alternatives."""
 
     def __init__(self, root: Schema) -> None:
-        self._definitions = root.get("$defs", {})
+        self.definitions: Schema = root.get("$defs", {})
 
     def target(self, reference: str) -> Any:
         """The schema that a reference names."""
-        return self._definitions[reference.rpartition("/")[2]]
+        return self.definitions[definition_name(reference)]
 
     def options(self, schema: Schema) -> Iterator[dict[str, Any]]:
         """The alternatives that a combination stands for, without its keyword.

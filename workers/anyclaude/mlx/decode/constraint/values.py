@@ -26,6 +26,8 @@ from anyclaude.mlx.decode.constraint.schemas import (
     Combiner,
     NotExpressibleError,
     Schema,
+    definition_name,
+    parts_of,
     types_of,
     without,
 )
@@ -58,6 +60,8 @@ class _Values:
         self._combiner = Combiner(root)
         # The rules for references and combinations, which may contain themselves.
         self._named: dict[str, str] = {}
+        # The rule for any value, once it is made.
+        self._anything: str | None = None
 
     def rule(self, schema: Any) -> str:
         """The rule for a value.
@@ -94,7 +98,10 @@ class _Values:
                     yield self._lark.json({"type": name, **numeric})
 
     def _any_value(self) -> str:
-        raise NotImplementedError
+        if self._anything is None:
+            self._anything = self._lark.declare()
+            self._lark.define(self._anything, " | ".join(self._typed({}, types_of({}))))
+        return self._anything
 
     def _string(self, schema: Schema) -> str:
         raise NotImplementedError
@@ -159,13 +166,6 @@ class BareValues(_Values):
     def __init__(self, lark: Lark, quote: str, root: Schema) -> None:
         super().__init__(lark, root)
         self._quote = quote
-        self._anything: str | None = None
-
-    def _any_value(self) -> str:
-        if self._anything is None:
-            self._anything = self._lark.declare()
-            self._lark.define(self._anything, " | ".join(self._typed({}, types_of({}))))
-        return self._anything
 
     def _object(self, members: list[Parameter]) -> str:
         if any(not is_bare(member.name) for member in members if not member.unlisted):
@@ -249,20 +249,10 @@ class JsonValues(_Values):
 
     def _reachable(self, schema: Schema) -> dict[str, Any]:
         """The definitions that the schema refers to, directly or by others."""
-        found: dict[str, Any] = {}
-        waiting: list[Any] = [schema]
-        while waiting:
-            part = waiting.pop()
-            if isinstance(part, list):
-                waiting += part
-            elif isinstance(part, Mapping):
-                reference = part.get("$ref")
-                if isinstance(reference, str) and reference not in found:
-                    found[reference] = self._combiner.target(reference)
-                    waiting.append(found[reference])
-                waiting += [inner for key, inner in part.items() if key != "enum"]
-        definitions = {name.rpartition("/")[2]: target for name, target in found.items()}
-        return {"$defs": definitions} if definitions else {}
+        defined = self._combiner.definitions
+        references = (part.get("$ref") for part in parts_of(schema, defined))
+        names = {definition_name(found) for found in references if isinstance(found, str)}
+        return {"$defs": {name: defined[name] for name in sorted(names)}} if names else {}
 
     def _object(self, members: list[Parameter]) -> str:
         return json_object(self._lark, members, self.rule)
@@ -284,7 +274,6 @@ class PythonValues(JsonValues):
 
     def __init__(self, lark: Lark, root: Schema) -> None:
         super().__init__(lark, root)
-        self._anything: str | None = None
         self._depth = 0
 
     def rule(self, schema: Any) -> str:
@@ -308,10 +297,7 @@ class PythonValues(JsonValues):
                 yield from super()._typed(schema, [name])
 
     def _any_value(self) -> str:
-        if self._anything is None:
-            self._anything = self._lark.declare()
-            self._lark.define(self._anything, " | ".join(self._typed({}, types_of({}))))
-        return self._anything
+        return _Values._any_value(self)
 
     def _string(self, schema: Schema) -> str:
         json_string = super()._string(schema)

@@ -19,8 +19,15 @@ from itertools import combinations
 from typing import Any, Final
 from urllib.parse import unquote
 
-from anyclaude.mlx.decode.coercion import type_of
-from anyclaude.mlx.decode.constraint.schemas import OPEN, Schema, are_disjoint, types_of
+from anyclaude.mlx.decode.coercion import as_mapping, type_of
+from anyclaude.mlx.decode.constraint.schemas import (
+    OPEN,
+    Schema,
+    are_disjoint,
+    definition_name,
+    parts_of,
+    types_of,
+)
 
 # Deeper schemas are cut: at this depth any value is allowed.
 _MAX_DEPTH: Final = 64
@@ -148,9 +155,9 @@ class _SchemaReader:
                 for name, inner in properties.items()
             }
         # A condition is not enforced, but the arguments that it adds may be written.
-        dependent = _mapping(node.get("dependentSchemas"))
+        dependent = as_mapping(node.get("dependentSchemas"))
         for branch in (node.get("then"), node.get("else"), *dependent.values()):
-            for name, inner in _mapping(_mapping(branch).get("properties")).items():
+            for name, inner in as_mapping(as_mapping(branch).get("properties")).items():
                 listed = result.setdefault("properties", {})
                 if name not in listed:
                     listed[name] = self.schema(inner, node.at(name), depth, frozenset())
@@ -180,7 +187,7 @@ class _SchemaReader:
 
     def _may_overlap(self, options: list[dict[str, Any]]) -> bool:
         """Whether one value may fit several of the schemas."""
-        names = [str(option.get("$ref", "")).rpartition("/")[2] for option in options]
+        names = [definition_name(str(option.get("$ref", ""))) for option in options]
         found = [
             self.definitions.get(name, option) if option.keys() == {"$ref"} else option
             for name, option in zip(names, options, strict=True)
@@ -240,7 +247,7 @@ class _SchemaReader:
             found = self._target(reference)
             if not isinstance(found, Mapping | bool):
                 return None, None
-            keywords = _mapping(found)
+            keywords = as_mapping(found)
             only = keywords.keys() - {"description", "title"}
             if only != {"$ref"} or not isinstance(keywords["$ref"], str):
                 return found, reference
@@ -434,20 +441,14 @@ def _is_finite(value: Any) -> bool:
 
 def _anchored(schema: Any, name: str) -> Any:
     """The schema that has this anchor."""
-    waiting = [schema]
-    while waiting:
-        found = waiting.pop()
-        if isinstance(found, Mapping):
-            if name in (found.get("$anchor"), found.get("$dynamicAnchor")):
-                return found
-            waiting += found.values()
-        elif isinstance(found, list):
-            waiting += found
-    return None
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    return next(
+        (
+            part
+            for part in parts_of(schema, {})
+            if name in (part.get("$anchor"), part.get("$dynamicAnchor"))
+        ),
+        None,
+    )
 
 
 def _kind(value: Any) -> str:
