@@ -18,7 +18,7 @@ from anyclaude.frontend.v1.frontend_pb2_grpc import FrontendServiceStub
 from anyclaude.runtime.channels import sync_channel
 from anyclaude.runtime.child import Birth
 from anyclaude.runtime.paths import find_paths
-from anyclaude.runtime.settings import SearchSettings, ServerSettings, Settings
+from anyclaude.runtime.settings import SearchSettings, ServerSettings, Settings, VisionSettings
 from anyclaude.worker.v1 import worker_pb2 as worker
 
 WAIT_SECONDS = 120
@@ -41,6 +41,7 @@ class FrontendProcess:
         self,
         listener: socket.socket | None = None,
         search: SearchSettings | None = None,
+        vision: VisionSettings | None = None,
         **server: Any,
     ) -> None:
         self.home = Path(tempfile.mkdtemp(dir="/tmp", prefix="ac-fe-"))
@@ -56,7 +57,11 @@ class FrontendProcess:
             generation=1,
             socket_path=paths.worker_socket("frontend", 1),
             paths=paths,
-            settings=Settings(server=ServerSettings(**server), search=search or SearchSettings()),
+            settings=Settings(
+                server=ServerSettings(**server),
+                search=search or SearchSettings(),
+                vision=vision or VisionSettings(),
+            ),
             listen_fd=self.listener.fileno(),
         )
         self.process = self._start()

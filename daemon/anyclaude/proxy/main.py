@@ -35,6 +35,7 @@ from anyclaude.proxy.routes import RouteTable
 from anyclaude.proxy.search import SearchClient
 from anyclaude.proxy.server import HttpServer
 from anyclaude.proxy.submission import Submissions
+from anyclaude.proxy.vision import Vision
 from anyclaude.proxy.workers import Workers
 from anyclaude.runtime import logs
 from anyclaude.runtime.child import Birth, Child, ExitCode, begin
@@ -90,6 +91,7 @@ class _Frontend:
                 bodies,
                 Policy(birth.settings),
                 self.search,
+                Vision(birth.settings.vision, birth.paths.descriptions_folder, routes, submissions),
             ),
             Endpoints(birth.paths, routes),
             Passthrough(routes, workers, admission, token),

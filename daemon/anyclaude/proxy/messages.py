@@ -40,6 +40,7 @@ from anyclaude.proxy.routes import RouteTable, lacks_tools
 from anyclaude.proxy.search import SearchClient, SearchError
 from anyclaude.proxy.shapes import ChatShape
 from anyclaude.proxy.submission import Submissions
+from anyclaude.proxy.vision import Vision
 from anyclaude.proxy.workers import Workers
 from anyclaude.worker.v1 import worker_pb2 as worker
 
@@ -69,6 +70,7 @@ class MessagesEndpoint:
         bodies: BodyBudget,
         policy: Policy,
         search: SearchClient,
+        vision: Vision,
     ) -> None:
         self._routes = routes
         self._workers = workers
@@ -77,6 +79,7 @@ class MessagesEndpoint:
         self._bodies = bodies
         self._policy = policy
         self._search = search
+        self._vision = vision
 
     async def create(self, context: RequestContext) -> None:
         """Responds to a Messages request."""
@@ -170,6 +173,7 @@ class MessagesEndpoint:
         context.set_route(route)
         if request is not None:
             _check_length(request, len(body), route)
+            body = await self._readable(request, body, route)
         call = worker.GenerateRequest(
             request_id=context.request_id,
             body_json=body,
@@ -202,6 +206,7 @@ class MessagesEndpoint:
         route = await self._route(context, choice.modes, choice, deadline)
         context.record.omits_error_messages = route.relayed
         _check_length(request, len(body), route)
+        body = await self._readable(request, body, route)
         call = worker.CountTokensRequest(
             request_id=context.request_id, body_json=body, mode=route.mode
         )
@@ -211,6 +216,12 @@ class MessagesEndpoint:
             original = counted.input_tokens + counted.cleared_input_tokens
             answer["context_management"] = {"original_input_tokens": original}
         await context.response.send_json(200, answer)
+
+    async def _readable(
+        self, request: CountTokensRequest, body: bytes, route: frontend.Route
+    ) -> bytes:
+        """The body that the route's model can read; a relay passes images on."""
+        return body if route.relayed else await self._vision.described(request, body)
 
     def _ready_relay(self, context: RequestContext) -> frontend.Route | None:
         """The route of the request if a relay serves its mode now."""

@@ -58,6 +58,11 @@ class Paths:
         return self.state / "speeds.json"
 
     @property
+    def descriptions_folder(self) -> Path:
+        """What images were described as, one file for each."""
+        return self.cache / "images"
+
+    @property
     def log_file(self) -> Path:
         return self.logs / "anyclauded.log"
 

@@ -136,6 +136,17 @@ class SearchSettings(_Section):
         return url
 
 
+class VisionSettings(_Section):
+    """What describes images to the local model, which reads text only."""
+
+    # A mode whose server sees images, such as lmstudio; empty: images are only mentioned.
+    mode: str = ""
+    # How long one description may take and be, and how many are kept, the newest ones.
+    timeout_seconds: float = Field(120.0, gt=0)
+    max_tokens: int = Field(1024, ge=16)
+    max_descriptions: int = Field(1000, ge=1)
+
+
 class CacheSettings(_Section):
     """The KV caches."""
 
@@ -309,6 +320,7 @@ class Settings(_Section):
     answers: AnswerSettings = AnswerSettings()
     documents: DocumentSettings = DocumentSettings()
     search: SearchSettings = SearchSettings()
+    vision: VisionSettings = VisionSettings()
     cache: CacheSettings = CacheSettings()
     mlx: MlxSettings = MlxSettings()
     grammar: GrammarSettings = GrammarSettings()

@@ -6,7 +6,7 @@ file, default.
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,7 +15,7 @@ import structlog
 
 from anyclaude.runtime.mode_names import HISTORIC, current_name
 from anyclaude.runtime.paths import write_atomically
-from anyclaude.runtime.settings import AutoRule, LoadedSettings, Origin, Settings
+from anyclaude.runtime.settings import LoadedSettings, Origin, Settings
 from anyclaude.runtime.upstreams import SwitchPolicy, UpstreamKind, UpstreamSettings
 from anyclaude.supervisor.changes import Changes
 
@@ -100,12 +100,13 @@ def _relayed(name: str, table: UpstreamSettings) -> Mode:
     )
 
 
-def leaves_machine(mode: Mode, modes: Modes, rules: Iterable[AutoRule]) -> bool:
+def leaves_machine(mode: Mode, modes: Modes, settings: Settings) -> bool:
     """Whether the content of requests in `mode` may leave this machine."""
-    if mode.name != AUTO_MODE:
-        return mode.is_remote
-    named = {word for rule in rules for word in rule.use}
-    return any(known.is_remote for known in modes.values() if known.name in named)
+    # Images of requests to our own worker go to the mode that describes them.
+    named = set() if mode.is_relayed else {settings.vision.mode}
+    if mode.name == AUTO_MODE:
+        named |= {word for rule in settings.auto.rules for word in rule.use}
+    return mode.is_remote or any(known.is_remote for known in modes.values() if known.name in named)
 
 
 class UnknownModeError(Exception):
@@ -154,11 +155,24 @@ def checked_catalog(settings: Settings) -> Modes:
     for word in (word for rule in settings.auto.rules for word in rule.use):
         if word not in modes or word == AUTO_MODE:
             raise UnknownModeError(f"auto.rules: {_explain_unknown(modes, word)}")
+    _check_vision(modes, settings.vision.mode)
     chooser = settings.chooser
     for word in (chooser.analysis, chooser.edit, chooser.cloud):
         if word not in modes:
             raise UnknownModeError(f"chooser: {_explain_unknown(modes, word)}")
     return modes
+
+
+def _check_vision(modes: Modes, word: str) -> None:
+    if not word:
+        return
+    if word not in modes:
+        raise UnknownModeError(f"vision.mode: {_explain_unknown(modes, word)}")
+    if not modes[word].is_relayed or modes[word].is_passthrough:
+        raise UnknownModeError(
+            f'vision.mode: mode "{word}" cannot describe images. Name a server that sees them, '
+            "for example lmstudio."
+        )
 
 
 def initial(loaded: LoadedSettings, mode_file: Path) -> Mode:

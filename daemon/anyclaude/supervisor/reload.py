@@ -37,6 +37,7 @@ _READERS: Final[Mapping[str, tuple[str, ...]]] = {
     "server": (_FRONTEND,),
     "auto": (_FRONTEND,),
     "search": (_FRONTEND,),
+    "vision": (_FRONTEND,),
     # `anyclaude` asks the daemon for it at each launch.
     "chooser": (),
 }

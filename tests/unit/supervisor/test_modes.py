@@ -80,6 +80,21 @@ def test_each_table_of_the_configuration_is_a_mode():
     assert found["bridge"].is_passthrough
 
 
+def test_a_mode_that_describes_images_may_leave_the_machine():
+    """Our own mode then does as well, and other modes do not."""
+    settings = Settings.model_validate({"vision": {"mode": "openrouter"}})
+    assert modes.leaves_machine(MODES["mlx-lm"], MODES, settings)
+    assert not modes.leaves_machine(MODES["lmstudio"], MODES, settings)
+    assert not modes.leaves_machine(MODES["mlx-lm"], MODES, Settings())
+
+
+@pytest.mark.parametrize("word", ["lmstudoi", "claude", "mlx-lm", "auto"])
+def test_images_are_described_by_a_server(word):
+    """A mode that does not exist, or that has no server which describes, is refused by name."""
+    with pytest.raises(UnknownModeError, match=r"vision\.mode: .*" + word):
+        modes.checked_catalog(Settings.model_validate({"vision": {"mode": word}}))
+
+
 def test_a_configured_server_serves_mlx_lm():
     """With an address, mlx-lm is relayed, and its caches are shown as that server's."""
     relayed = of(**{"mlx-lm": {"base_url": "http://127.0.0.1:8080"}})["mlx-lm"]

@@ -162,7 +162,7 @@ class ModeService(_Service, control_pb2_grpc.ModeServiceServicer):
             ready=not reason,
             reason=reason,
             model=model,
-            is_remote=modes.leaves_machine(mode, self._daemon.modes, settings.auto.rules),
+            is_remote=modes.leaves_machine(mode, self._daemon.modes, settings),
             keeps_caches=mode.worker == CACHE_WORKER,
             switch_policy=f"SWITCH_POLICY_{mode.policy.name}",
             speed=self._daemon.speeds.of(mode.name, model.id if model else ""),
