@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyclaude.messages.requests import parse_messages_request
+from anyclaude.messages.requests import MessagesRequest, parse_messages_request
 from anyclaude.relay.anthropic.dialect import AnthropicDialect
 from anyclaude.relay.dialect import BrokenAnswerError, RefusedInStreamError, Target
 from anyclaude.relay.quirks import Quirks
@@ -321,6 +321,19 @@ def test_system_messages_stay_in_place_as_reminders():
         turns[3],
         {"role": "user", "content": "<system-reminder>\nplan\n</system-reminder>"},
     ]
+
+
+def test_messages_that_an_edit_left_out():
+    """Each message keeps its own role and content when an edit left out one before it."""
+    messages = [
+        {"role": "user", "content": "One."},
+        {"role": "assistant", "content": [{"type": "text", "text": "Two."}], "x_mark": 1},
+        {"role": "user", "content": "Three."},
+    ]
+    document = {"model": "m", "max_tokens": 1, "messages": messages}
+    request = MessagesRequest.of({**document, "messages": messages[1:]})
+    target = Target(UpstreamSettings(), "model", Quirks())
+    assert AnthropicDialect().body(request, document, target)["messages"] == messages[1:]
 
 
 def test_the_real_api_gets_everything():

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from anyclaude.messages.readable import join, plain_blocks, reminder
-from anyclaude.messages.requests import CountTokensRequest, MessagesRequest
+from anyclaude.messages.requests import CountTokensRequest, Message, MessagesRequest
 from anyclaude.relay.anthropic.answer import MAX_NAME_CHARACTERS, MessageReader
 from anyclaude.relay.dialect import Dialect, Target
 from anyclaude.relay.names import server_id, short_name
@@ -84,7 +84,7 @@ class AnthropicDialect(Dialect):
 def _adapted(request: CountTokensRequest, body: dict[str, Any], target: Target) -> dict[str, Any]:
     """The body in the form that this server takes."""
     quirks = target.quirks
-    body = _renamed(body | _conversation(request, body["messages"], target))
+    body = _renamed(body | _conversation(request, target))
     off = (body.get("thinking") or {}).get("type") == "disabled"
     left_out = _API_ONLY | quirks.left_out
     if off and Quirk.REASONING_ALWAYS in quirks.known:
@@ -93,17 +93,13 @@ def _adapted(request: CountTokensRequest, body: dict[str, Any], target: Target) 
     return _without(body, "cache_control") if "cache_control" in quirks.left_out else body
 
 
-def _conversation(
-    request: CountTokensRequest, messages: list[Any], target: Target
-) -> dict[str, Any]:
+def _conversation(request: CountTokensRequest, target: Target) -> dict[str, Any]:
     """System texts and turns for local servers: turns are of the user and the assistant only."""
     conversation = arrange(request)
-    by_place = {f"messages.{index}.content": message for index, message in enumerate(messages)}
     turns: list[dict[str, Any]] = []
-    for place, turn in conversation.turns:
+    for _, turn in conversation.turns:
         if turn.role != "system":
-            # Not as it came: `turn` has the thinking that a signature hides.
-            turns.append(_turn({**by_place[place], "content": turn.content}, target))
+            turns.append(_turn(turn, target))
         elif text := join(turn_texts(turn)):
             turns.append({"role": "user", "content": reminder(text)})
     if Quirk.ALTERNATE in target.quirks.known:
@@ -111,14 +107,15 @@ def _conversation(
     return {"messages": turns, "system": list(conversation.system)}
 
 
-def _turn(message: Mapping[str, Any], target: Target) -> dict[str, Any]:
-    content = message.get("content")
-    if not isinstance(content, list):
-        return dict(message)
-    if target.settings.kind in _KNOW_FEW_BLOCKS:
-        content = plain_blocks(content, _KNOWN_BLOCKS)
-    blocks = [sent for block in content if (sent := _block(block, target)) is not None]
-    return {**message, "content": blocks}
+def _turn(turn: Message, target: Target) -> dict[str, Any]:
+    document = {**(turn.model_extra or {}), "role": turn.role}
+    content = turn.content
+    if isinstance(content, str):
+        return {**document, "content": content}
+    few = target.settings.kind in _KNOW_FEW_BLOCKS
+    known = plain_blocks(content, _KNOWN_BLOCKS) if few else content
+    blocks = [sent for block in known if (sent := _block(block, target)) is not None]
+    return {**document, "content": blocks}
 
 
 def _block(block: Any, target: Target) -> Any:
