@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
-WAIT_SECONDS: Final = 30.0
+WAIT_SECONDS: Final = 120.0
 _READ_BYTES: Final = 65_536
 
 

@@ -1,17 +1,21 @@
 """Makes sure that the service answers before Claude Code starts.
 
-An installed service is started; without one the error says how to start it. While a model loads,
-the launcher waits and says so.
+An installed service is started. Without one a person is asked whether to install it, and a script
+gets an error that says how. While a model loads, the launcher waits and says so.
 """
 
 import sys
+import sysconfig
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Final
 
 from anyclaude.cli.bundle import launch_mode_of
 from anyclaude.cli.client import ControlClient
 from anyclaude.cli.command import CommandError, ExitCode
 from anyclaude.cli.service import lifecycle
+from anyclaude.cli.service.manager import ServiceManager
+from anyclaude.cli.service.record import found_in
 from anyclaude.cli.waiting import describe, wait_for_service
 from anyclaude.control.v1 import control_pb2
 from anyclaude.runtime.mode_names import current_name
@@ -64,9 +68,29 @@ def _print_notes(status: control_pb2.Status) -> None:
 def _start_service(paths: Paths, environ: Mapping[str, str], why: CommandError) -> None:
     manager = lifecycle.find_manager(sys.platform, environ)
     if not manager.file.exists():
-        raise why
+        if not _wants_service():
+            raise why
+        _install_service(manager, paths, environ)
+        return
     print("Starting the anyclaude service ...", file=sys.stderr)
     lifecycle.start(manager, paths)
+
+
+def _wants_service() -> bool:
+    """Asks a person at a terminal whether to install the service; False in a script."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    print("The anyclaude service is not installed. It starts at login and answers", file=sys.stderr)
+    print("Claude Code on this machine. Install and start it now? [y/N] ", end="", file=sys.stderr)
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _install_service(manager: ServiceManager, paths: Paths, environ: Mapping[str, str]) -> None:
+    program = lifecycle.find_program(Path(sysconfig.get_path("scripts")), paths, environ)
+    wanted = found_in(environ, paths.config_file, Path.cwd())
+    done = lifecycle.install(manager, program, wanted, paths)
+    print(f"Installed: {manager.file}. anyclauded runs as pid {done.pid}.", file=sys.stderr)
 
 
 def _launch_mode(environ: Mapping[str, str], known: Collection[str]) -> str:

@@ -30,6 +30,7 @@ from anyclaude.supervisor.children import ChildSpec, Role, server_specs
 from anyclaude.supervisor.configuration import Configuration
 from anyclaude.supervisor.control.server import ControlServer
 from anyclaude.supervisor.daemon import VERSION, Daemon
+from anyclaude.supervisor.greeting import greet
 from anyclaude.supervisor.listener import base_url, refuse_without_frontend
 from anyclaude.supervisor.lock import clear_stale
 from anyclaude.supervisor.metrics import Metrics
@@ -108,6 +109,7 @@ class Server:
         if self._daemon.children.server(self._start.mode.name):
             self._daemon.children.restart(self._start.mode.name)
         self._begin(self._daemon.children.watch_progress())
+        self._begin(greet(self._daemon))
         _log.info("anyclauded started", pid=os.getpid(), url=self._daemon.base_url)
 
     async def _shutdown(self) -> None:

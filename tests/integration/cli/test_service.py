@@ -1,5 +1,6 @@
 """`anyclaudectl service` as processes, with a `systemctl` that keeps a unit's state in a file."""
 
+import asyncio
 import json
 import os
 import select
@@ -15,6 +16,8 @@ from anyclaude.launcher.ready import reach
 from anyclaude.runtime.paths import find_paths
 from tests.integration.cli.conftest import Commands, ready_status
 from tests.integration.cli.scripted_control import ScriptedControl
+from tests.terminal_process import TerminalProcess
+from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "darwin", reason="launchctl is real there; see docs/mac-checks.md"
@@ -270,3 +273,36 @@ def test_launcher_starts_an_installed_service(commands: Commands) -> None:
 
     assert launching.returncode == 42, stderr
     assert "Starting the anyclaude service" in stderr
+
+
+def test_the_launcher_installs_a_missing_service_for_a_person(commands: Commands) -> None:
+    """At a terminal `anyclaude` offers to install the service, and continues once it runs."""
+    commands.put_program("claude", "import sys; sys.exit(42)")
+    command = [sys.executable, "-m", "anyclaude.launcher", "--no-chooser"]
+    with TerminalProcess(command, commands.environ, commands.home) as terminal:
+        terminal.wait_for("Install and start it now? [y/N] ")
+        terminal.type("y\n")
+        asyncio.run(until((commands.bin / "running").exists))
+        control = ScriptedControl(commands.socket_path)
+        control.answers["GetStatus"] = control_pb2.GetStatusResponse(status=ready_status())
+        try:
+            code, seen = terminal.wait_end()
+        finally:
+            control.close()
+
+    assert code == 42, seen
+    assert _unit(commands).exists()
+
+
+def test_the_launcher_installs_nothing_unless_told(commands: Commands) -> None:
+    """Enter is no: nothing is installed, and the message says how to do it."""
+    command = [sys.executable, "-m", "anyclaude.launcher", "--no-chooser"]
+    commands.put_program("claude", "")
+    with TerminalProcess(command, commands.environ, commands.home) as terminal:
+        terminal.wait_for("Install and start it now? [y/N] ")
+        terminal.type("\n")
+        code, seen = terminal.wait_end()
+
+    assert code == 3
+    assert "anyclaudectl service install" in seen
+    assert not _unit(commands).exists()
