@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from anyclaude.cli.client import ControlClient
 from anyclaude.cli.command import SYSTEM_CLOCK, Clock, CommandError, ExitCode
@@ -21,10 +21,12 @@ from anyclaude.cli.service.manager import (
     ServiceState,
     run_command,
 )
-from anyclaude.cli.service.record import Recorded, record
 from anyclaude.cli.service.systemd import Systemd
 from anyclaude.cli.waiting import wait_for_service
 from anyclaude.runtime.paths import Paths, write_if_changed
+
+if TYPE_CHECKING:
+    from anyclaude.cli.service.record import Recorded
 
 _ANSWER_SECONDS: Final = 30.0
 _QUOTED_LINES: Final = 10
@@ -53,7 +55,7 @@ class Installed:
     # Whether the service's description was new or different.
     changed: bool
     # Settings of the shell that were added to the config file.
-    recorded: list[Recorded]
+    recorded: "list[Recorded]"
     # The process id of the daemon that answers now.
     pid: int
 
@@ -98,7 +100,7 @@ def find_program(scripts: Path, paths: Paths, environ: Mapping[str, str]) -> Pro
 def install(
     manager: ServiceManager,
     program: Program,
-    wanted: list[Recorded],
+    wanted: "list[Recorded]",
     paths: Paths,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Installed:
@@ -108,6 +110,9 @@ def install(
         CommandError: PRECONDITION when a daemon runs that is not the service, FAILED or TIMEOUT
             when the service does not come up.
     """
+    # It imports the settings, which the other functions do not need.
+    from anyclaude.cli.service.record import record
+
     content = manager.render(program)
     before = manager.state()
     refuse_stranger(paths.control_socket, before)
