@@ -404,9 +404,12 @@ class Engine:
             self._remove(generation)
 
     def _fail_all(self, why: str) -> None:
+        """Ends every request; what was computed for those that run is kept."""
         event = pb.GenerateResponse(failed=overloaded(why, RETRY_AFTER_SECONDS).to_failed())
         for job in [*(generation.job for generation in self._running), *self._waiting]:
             job.emit(event)
+        for generation in self._running:
+            generation.cancel()
         self._running.clear()
         self._waiting.clear()
 
