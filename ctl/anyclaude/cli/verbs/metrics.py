@@ -1,25 +1,36 @@
 """`anyclaudectl metrics`: the current value of every metric."""
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from anyclaude.cli.command import connect
 from anyclaude.cli.convert import to_dict
-from anyclaude.cli.output import Json, emit, table
+from anyclaude.cli.output import Json, emit, report, table
 
 if TYPE_CHECKING:
     from anyclaude.control.v1.control_pb2 import Metric
+
+
+# More than the daemon keeps by default, `log.max_records`.
+_MOST_REQUESTS: Final = 10_000
 
 
 def metrics(
     prometheus: Annotated[
         bool, typer.Option("--prometheus", help="Print Prometheus text exposition format.")
     ] = False,
+    session: Annotated[
+        str, typer.Option(metavar="ID", help="What this session of Claude Code asked and saved.")
+    ] = "",
     json: Json = False,
 ) -> None:
-    """Show the service's metrics."""
+    """Show the service's metrics, or those of one session."""
+    if session:
+        _show_session(session, json=json)
+        return
     with connect() as client:
         answer = client.metrics()
     if json:
@@ -29,6 +40,14 @@ def metrics(
     else:
         rows = [(_number(metric.value), _name(metric)) for metric in answer.metrics]
         table(("VALUE", "METRIC"), rows, right=(0,))
+
+
+def _show_session(session: str, *, json: bool) -> None:
+    from anyclaude.cli.session import session_metrics
+
+    with connect() as client:
+        found = session_metrics(client.requests(_MOST_REQUESTS).records, session)
+    report(asdict(found), "\n".join(found.sentences()), json=json)
 
 
 def _name(metric: "Metric") -> str:
