@@ -159,9 +159,15 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     return notice if isinstance(notice, dict) else None
 
 
+def signal_name(number: int) -> str:
+    """The signal's name; most real-time signals have none."""
+    known = {each.value: each.name for each in signal.Signals}
+    return known.get(number, f"signal {number}")
+
+
 def _describe(returncode: int, failed: str, tail: str) -> Exit:
     if returncode < 0:
-        name = signal.Signals(-returncode).name
+        name = signal_name(-returncode)
         return Exit(None, name, failed or f"ended by {name}", tail)
     return Exit(returncode, "", failed or f"exited with code {returncode}", tail)
 

@@ -22,6 +22,7 @@ import structlog
 from anyclaude.runtime import logs
 from anyclaude.runtime.child import Child, ExitCode, begin
 from anyclaude.runtime.upstreams import UpstreamSettings
+from anyclaude.supervisor.process import signal_name
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +55,7 @@ def main() -> None:
 
 def _how(code: int) -> str:
     if code < 0:
-        return f"was ended by {signal.Signals(-code).name}"
+        return f"was ended by {signal_name(-code)}"
     return f"ended with code {code}"
 
 
