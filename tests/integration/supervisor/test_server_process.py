@@ -1,8 +1,11 @@
 """The process that runs a server of the settings, without a daemon around it."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -45,7 +48,8 @@ def process(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
         started.stdin.write(birth.to_json() + "\n")
         started.stdin.flush()
         yield started
-        started.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGKILL)
 
 
 def _family(process: "subprocess.Popen[str]") -> list[psutil.Process]:
