@@ -155,13 +155,16 @@ def test_a_byte_target_takes_the_oldest_first_and_no_stable_prefix() -> None:
 def test_a_byte_target_takes_no_more_than_it_needs() -> None:
     """Of one long conversation only the end is removed, and the rest is reused by its next turn."""
     engine = bench(tiny.Family.DENSE, live_idle_seconds=-1)
-    (prompt,) = conversations(engine, 1, own_tokens=40)
-    longer = prompt + words(random.Random(7), 300)
+    conversations(engine, 1)
+    (lineage,) = engine.engine.store.lineages()
+    assert lineage.tip is not None
+    first = lineage.tip.token_ids().tolist()
+    longer = first + words(random.Random(7), 300)
     engine.start(longer, "s0", stable=STABLE).answer()
     store = engine.engine.store
     store.lineages()[0].live = None
     prune(store, Selection(to_bytes=store.budget.nbytes - 1))
-    assert engine.start(longer, "s0", stable=STABLE).answer().reused >= len(prompt)
+    assert engine.start(longer, "s0", stable=STABLE).answer().reused >= len(first)
 
 
 def test_a_byte_target_leaves_what_frees_nothing(tmp_path: Path) -> None:
