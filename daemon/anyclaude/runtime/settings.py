@@ -166,6 +166,8 @@ class CacheSettings(_Section):
     live_idle_seconds: float = Field(120.0, ge=0)
     # For the caches of all models together; 0: nothing is stored on disk.
     disk_limit_bytes: int = Field(20 * 1024**3, ge=0)
+    # Their number, since the worker keeps about three kilobytes in memory for each.
+    disk_max_records: int = Field(5000, ge=100)
     # Load the stored stable prefixes before the first request.
     warm_at_start: bool = True
     # What `cache explain` may remember, in memory only: conversations, bytes, explanations.

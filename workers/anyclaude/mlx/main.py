@@ -174,7 +174,10 @@ def _disk(fingerprint: str, settings: Settings, paths: Paths) -> DiskTier | None
     if not settings.cache.disk_limit_bytes:
         return None
     # Half of the time that the daemon grants for stopping; running requests get the rest.
-    bounds = Bounds(close_seconds=settings.supervisor.stop_timeout_seconds / 2)
+    bounds = Bounds(
+        close_seconds=settings.supervisor.stop_timeout_seconds / 2,
+        max_records=settings.cache.disk_max_records,
+    )
     limit = settings.cache.disk_limit_bytes
     return DiskTier(paths.cache / "kv", fingerprint, limit, bounds=bounds)
 

@@ -180,7 +180,7 @@ class Engine:
         now, budget = time.monotonic(), self.store.budget
         if not self._running or now - self._counted > COUNT_SECONDS:
             self._counted = now
-            budget.drop_idle_live_caches()
+            budget.tidy()
             changes["cache_bytes"] = budget.nbytes
             changes["caches"] = self.store.count()
         self.status = replace(

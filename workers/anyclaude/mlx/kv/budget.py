@@ -199,13 +199,26 @@ class MemoryBudget:
                     return True
         return False
 
-    def drop_idle_live_caches(self) -> None:
-        """Drops the live caches of conversations that had no request for a while."""
+    def tidy(self) -> None:
+        """Frees what was written, and drops what is of no more use: see `forget_dropped`, and the
+        live caches of conversations that had no request for a while."""
         self._storage.reap()
+        if self._storage.has_dropped():
+            self.forget_dropped()
         oldest = self._clock() - self._limits.live_idle_seconds
         for lineage in self._lineages.values():
             if lineage.last_use < oldest:
                 lineage.live = None
+
+    def forget_dropped(self) -> None:
+        """Removes segments that are neither in memory nor, any more, in the storage."""
+        waiting = [self._tree.root]
+        while waiting:
+            for node in list(waiting.pop().children.values()):
+                if node.in_memory or self._storage.holds(node):
+                    waiting.append(node)
+                else:
+                    self._forget(node, Loss.EVICTED)
 
     def _evict_to(
         self, target_bytes: int, may_evict: Callable[[Node], bool] = lambda _: True

@@ -50,6 +50,10 @@ class Storage:
         """Whether the segment can be read back: a storage may drop records for its own budget."""
         return False
 
+    def has_dropped(self) -> bool:
+        """Whether records were dropped for the storage's own budget since the last call."""
+        return False
+
     def read(self, _node: Node) -> Content | None:
         """A segment's KV, verified; None if the record cannot be trusted."""
         return None

@@ -247,10 +247,11 @@ class KVStore:
     def forget(self, node: Node, loss: Loss = Loss.EVICTED) -> None:
         """Removes a segment and all that builds on it from the tree and the storage.
 
-        A conversation that ended there now ends above it.
+        A conversation that ended there now ends above it, or is forgotten if nothing is left that
+        belongs to it alone: otherwise the names of all conversations would be kept for ever.
         """
         gone = {node, *self.tree.nodes_below(node)}
-        above = None if node.parent is self.tree.root else node.parent
+        above = _own_part(node)
         for lineage in self._lineages.values():
             if lineage.tip in gone:
                 lineage.tip = above
@@ -304,6 +305,7 @@ class KVStore:
 
     def save_missing(self) -> None:
         """Queues for writing every segment in memory that lost its record or never had one."""
+        self.budget.forget_dropped()
         keys = {
             node: lineage.key
             for lineage in self._lineages.values()
@@ -390,6 +392,14 @@ class KVStore:
             kv_bits=self._limits.kv_bits,
             max_checkpoints=self._limits.checkpoints_per_lineage,
         )
+
+
+def _own_part(gone: Node) -> Node | None:
+    """Where a conversation ends without `gone`; None where others go on, too."""
+    above = gone.parent
+    if above is None or above.is_root or above.stable_digest or len(above.children) > 1:
+        return None
+    return above
 
 
 def _reusable(live: LiveCache | None, prompt: TokenArray, limit: int) -> int:

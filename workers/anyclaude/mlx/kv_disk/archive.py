@@ -29,6 +29,7 @@ class Archive(Storage):
 
     def __init__(self, tier: DiskTier) -> None:
         self._tier = tier
+        self._evicted = 0
 
     def restore(self, tree: PrefixTree) -> list[Lineage]:
         nodes: dict[str, Node] = {"": tree.root}
@@ -87,6 +88,10 @@ class Archive(Storage):
 
     def holds(self, node: Node) -> bool:
         return node.record is not None and node.is_stored and self._tier.holds(node.record.id)
+
+    def has_dropped(self) -> bool:
+        before, self._evicted = self._evicted, self._tier.evicted
+        return self._evicted != before
 
     def read(self, node: Node) -> Content | None:
         if node.record is None or (loaded := self._tier.load(node.record.id)) is None:

@@ -1,7 +1,8 @@
 """The records on disk, within one budget: writing, evicting and deleting them.
 
 Invariants:
-  - the folder never uses more bytes than the budget, the write in progress included;
+  - the folder never uses more bytes than the budget, the write in progress included, nor has more
+    records than `Bounds.max_records`;
   - each record in the ledger is a complete file, and leaves the ledger before its file is deleted;
   - a record is in the ledger only while its parent is.
 `lock` guards the ledger, the counts and the list of deletions. Files are changed by one thread at a
@@ -290,13 +291,22 @@ class Catalog:
             other = self._unsupported.pop()
             self._deletions.append(other)
             excess -= other.nbytes
-        victims = self.ledger.victims(excess, protected)
+        surplus = len(self.ledger) + bool(needed_bytes) - self._bounds.max_records
+        victims = self.ledger.victims(excess, protected, excess_records=self._batch(surplus))
         if needed_bytes and sum(victim.nbytes for victim in victims) < excess:
             raise BudgetError(
                 f"the budget has no {needed_bytes} bytes left: the rest is pinned or its prefix"
             )
+        if needed_bytes and len(victims) < surplus:
+            raise BudgetError(
+                f"there are {len(self.ledger)} records, and all are pinned or its prefix"
+            )
         self._delete(victims)
         self.counts.evicted += len(victims)
+
+    def _batch(self, surplus: int) -> int:
+        """How many records to evict: some more than needed, since choosing them reads them all."""
+        return surplus + self._bounds.max_records // 100 if surplus > 0 else 0
 
     def _delete_files(self) -> None:
         deleted = False

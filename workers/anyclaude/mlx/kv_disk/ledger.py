@@ -19,6 +19,9 @@ class Ledger:
         self._children: dict[Key, set[Key]] = {}
         self.nbytes = 0
 
+    def __len__(self) -> int:
+        return len(self._records)
+
     def __contains__(self, key: Key) -> bool:
         return key in self._records
 
@@ -86,8 +89,10 @@ class Ledger:
             parent = info.parent if info is not None else None
         return above
 
-    def victims(self, excess_bytes: int, protected: Collection[Key]) -> list[RecordInfo]:
-        """The records to evict for `excess_bytes`, in order; fewer if that is not possible."""
+    def victims(
+        self, excess_bytes: int, protected: Collection[Key], *, excess_records: int = 0
+    ) -> list[RecordInfo]:
+        """The records to evict for bytes and for a number, in order; fewer if it cannot be done."""
         left = {key: len(below) for key, below in self._children.items()}
         leaves = [
             (self._rank(info), key)
@@ -96,7 +101,7 @@ class Ledger:
         ]
         heapq.heapify(leaves)
         chosen: list[RecordInfo] = []
-        while leaves and excess_bytes > 0:
+        while leaves and (excess_bytes > 0 or len(chosen) < excess_records):
             info = self._records[heapq.heappop(leaves)[1]]
             chosen.append(info)
             excess_bytes -= info.nbytes

@@ -79,6 +79,12 @@ class DiskTier:
         with self._catalog.lock:
             return key in self._writer.pending or key in self._catalog.ledger
 
+    @property
+    def evicted(self) -> int:
+        """How many records were evicted for the budget since the start."""
+        with self._catalog.lock:
+            return self._catalog.counts.evicted
+
     def save(self, segment: Segment, done: Done | None = None) -> bool:
         """Queues a segment to be written, in place of a record of the same name.
 

@@ -81,6 +81,8 @@ class Bounds:
     retry_seconds: float = 30.0
     # How long `close` waits for queued writes.
     close_seconds: float = 30.0
+    # Records of all models: each takes about three kilobytes of memory, however small its file is.
+    max_records: int = 5000
 
 
 class DiskState(StrEnum):

@@ -59,7 +59,7 @@ class WriteJob:
             record_id=segment.record_id,
             parent_id=segment.parent_id,
             start=segment.start,
-            token_ids=segment.token_ids.copy(),
+            token_ids=segment.token_ids,
             kind=segment.kind,
             session_id=segment.session_id,
             created=now,
