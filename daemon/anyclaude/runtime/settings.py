@@ -164,6 +164,8 @@ class CacheSettings(_Section):
     max_pinned_fraction: float = Field(0.5, ge=0, le=1)
     # After this long without a request, a conversation's live cache is moved to the prefix tree.
     live_idle_seconds: float = Field(120.0, ge=0)
+    # What the live caches of several active conversations may use, as a share of the prefix tree.
+    live_fraction: float = Field(0.5, ge=0)
     # For the caches of all models together; 0: nothing is stored on disk.
     disk_limit_bytes: int = Field(20 * 1024**3, ge=0)
     # Their number, since the worker keeps about three kilobytes in memory for each.

@@ -225,6 +225,7 @@ def _engine(
         max_prefixes=cache.max_prefixes,
         min_prefix_tokens=cache.min_prefix_tokens,
         live_idle_seconds=cache.live_idle_seconds,
+        live_fraction=cache.live_fraction,
         kv_bits=cache.kv_bits,
         max_pinned_fraction=cache.max_pinned_fraction,
     )

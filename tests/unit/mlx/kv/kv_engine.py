@@ -1,6 +1,7 @@
 """An engine on a tiny model that a test runs turn by turn, and the fresh run to compare with."""
 
 import functools
+import math
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -167,6 +168,7 @@ def bench(
     *,
     kv_bits: int = 0,
     live_idle_seconds: float = 3600.0,
+    live_fraction: float = math.inf,
     clock: Callable[[], float] = time.time,
     disk: DiskTier | None = None,
     bytes_per_token: float = 0.0,
@@ -174,6 +176,7 @@ def bench(
     preflight: Preflight | None = None,
     chunks: ChunkSizes | None = None,
 ) -> Bench:
+    """By default all live caches stay, so that they are continued in place as often as possible."""
     model = model or _model(family)
     limits = StoreLimits(
         limit,
@@ -181,6 +184,7 @@ def bench(
         min_prefix_tokens=16,
         kv_bits=kv_bits,
         live_idle_seconds=live_idle_seconds,
+        live_fraction=live_fraction,
     )
     store = KVStore(
         model,

@@ -1,4 +1,4 @@
-"""What the worker keeps for each request is bounded: thousands of requests leave as much as hundreds."""
+"""What the worker keeps for each request is bounded: more requests leave no more behind."""
 
 from pathlib import Path
 from random import Random

@@ -30,6 +30,7 @@ class StoreLimits:
     max_prefixes: int = 16
     min_prefix_tokens: int = 256
     live_idle_seconds: float = 120.0
+    live_fraction: float = 0.5
     kv_bits: int = 0
     max_pinned_fraction: float = 0.5
 
@@ -198,6 +199,26 @@ class MemoryBudget:
                 if self.nbytes <= target_bytes:
                     return True
         return False
+
+    def bound_live_caches(self) -> None:
+        """Drops live caches of idle conversations that repeat too much of the tree.
+
+        The only active conversation keeps its live cache, to be continued in place. Where several
+        are active, their live caches together use at most a fraction of the tree's bytes; those
+        that were used last stay.
+        """
+        oldest = self._clock() - self._limits.live_idle_seconds
+        active = [
+            line for line in self._lineages.values() if line.running or line.last_use >= oldest
+        ]
+        if len(active) < 2:
+            return
+        left = self._limits.live_fraction * self._tree.nbytes
+        for lineage in sorted(active, key=lambda line: line.last_use, reverse=True):
+            if lineage.live is not None:
+                left -= lineage.live.nbytes
+                if left < 0:
+                    lineage.live = None
 
     def tidy(self) -> None:
         """Frees what was written, and drops what is of no more use: see `forget_dropped`, and the

@@ -201,6 +201,7 @@ class KVStore:
             return None
         lineage.tip = self._insert(live, len(live), lookup)
         lineage.live = live
+        self.budget.bound_live_caches()
         return lineage.tip
 
     def _release_ahead(self, lineage: Lineage, live: LiveCache, lookup: Lookup) -> None:
