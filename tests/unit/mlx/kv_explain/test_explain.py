@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from anyclaude.cache.v1 import cache_pb2
 from anyclaude.mlx.adapter import load_tokenizer_from
 from anyclaude.mlx.kv.operations import Selection, prune
-from anyclaude.mlx.kv_explain.explain import ExplainLimits
+from anyclaude.mlx.kv_explain.explain import ExplainLimits, RequestExplainer
 from anyclaude.worker.v1 import worker_pb2 as pb
 from tests.models import tiny
 from tests.models.requests import Block, system, text, user
@@ -364,6 +364,25 @@ def test_an_error_loses_the_explanation_and_not_the_answer(
     assert finished.reuse_cause == pb.REUSE_CAUSE_UNKNOWN
     assert [entry["error"] for entry in logs] == ["ValueError"]
     assert "words of a prompt" not in str(logs) + capsys.readouterr().out
+
+
+def test_the_first_token_does_not_wait_for_the_explanation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An answer has begun before its request is explained, also where the prompt diverges."""
+    emitted, explained = RequestExplainer.emitted, RequestExplainer.explain
+    order: list[str] = []
+    monkeypatch.setattr(
+        RequestExplainer, "emitted", lambda *a: (order.append("emitted"), emitted(*a))
+    )
+    monkeypatch.setattr(RequestExplainer, "explain", lambda *a: (order.append("x"), explained(*a)))
+    talk, rng = Talk(), random.Random(1)
+    body = start(rng)
+    talk.send(body)
+    order.clear()
+    assert talk.send(body | {"messages": [user("Another question.")]}).cause == "edited_history"
+    assert order[0] == "emitted"
+    assert "x" in order
 
 
 def test_what_is_remembered_is_bounded() -> None:

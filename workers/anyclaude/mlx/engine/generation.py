@@ -117,7 +117,12 @@ class Generation:
         finally:
             self._release(lease)
 
+    def _explain(self) -> None:
+        if self.job.listener is not None:
+            self.job.listener.explain()
+
     def _release(self, lease: Lease) -> None:
+        self._explain()
         tip = self._store.release(lease)
         if tip is not None and self.job.listener is not None:
             self.job.listener.kept(self.job.lineage, lease.live.tokens.ids, tip)
@@ -178,6 +183,8 @@ class Generation:
             elif turn_tokens >= self._decode_steps:
                 turn_tokens = 0
                 self._emit_unsent()
+                # The first tokens are on their way, and the next one is being computed.
+                self._explain()
                 yield
         return pb.STOP_REASON_MAX_TOKENS
 
@@ -244,6 +251,7 @@ class Generation:
 
     def _finish(self, reason: pb.StopReason, stopped_by: str = "") -> None:
         listener = self.job.listener
+        self._explain()
         self._emit(
             pb.GenerateResponse(
                 finished=pb.Finished(

@@ -39,12 +39,16 @@ class Blocks(Protocol):
 class RequestListener(Protocol):
     """Follows one request on the MLX thread (`kv_explain.RequestExplainer`)."""
 
-    # Known once the request has started.
+    # Known once the request is explained.
     cause: ReuseCause
+    # Known once the request has started.
     diagnostics: Diagnostics | None
 
     def started(self, lookup: Lookup) -> None:
-        """The store has lent the request a cache."""
+        """The store has lent the request a cache; the first token waits for this call."""
+
+    def explain(self) -> None:
+        """Does what took time in `started`; later calls do nothing."""
 
     def emitted(self, event: GenerateResponse) -> None:
         """A block event of the response was sent."""

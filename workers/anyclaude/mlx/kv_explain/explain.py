@@ -5,13 +5,15 @@ requests as they arrived, and what happened to the KV. If these do not explain i
 UNKNOWN, which is counted. Explanations contain text of prompts: a bounded number of them is kept,
 in memory only.
 
-When a prompt extends the one before, explaining costs one comparison and one copy of token arrays.
+Explaining takes milliseconds where a prompt diverges, so it happens after the first token. What may
+change until then is noted at the start (`_Scene`).
 Not thread-safe: the MLX thread owns it.
 """
 
 import time
 import traceback
 from collections.abc import Callable, Collection
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -74,6 +76,21 @@ class _Finding:
     lost_time: float | None = None
 
 
+@dataclass(frozen=True)
+class _Scene:
+    """What an explanation needs and what may change after the request got its cache."""
+
+    # The conversation's latest request, if there was one.
+    kept: Remembered | None
+    # What became of its tools and instructions.
+    prefix: Trail | None
+    was_with_another_model: bool
+    # Whether the prompt goes on where another branch of the tree ends.
+    extends_branch: bool
+    # Of the segment in whose middle the prompt diverges.
+    neighbour_digest: str
+
+
 class Explainer:
     """Listens to a store (`kv.protocols.Listener`) and explains its requests."""
 
@@ -128,7 +145,20 @@ class Explainer:
             if node.stable_digest == key.stable_digest:
                 self._memories.put_prefix(node)
 
-    def explain(self, lookup: Lookup, request: RequestFacts) -> pb.ReuseCause:
+    def scene(self, lookup: Lookup) -> _Scene:
+        """Notes the facts as they are now. It takes microseconds, so the first token can wait."""
+        kept = self._memories.get(lookup.key) or _restored(lookup)
+        prefix = self._memories.prefix(lookup.key.stable_digest)
+        end = lookup.match.nodes[-1] if lookup.match.nodes else None
+        return _Scene(
+            kept=kept.snapshot() if kept is not None else None,
+            prefix=copy(prefix) if prefix is not None else None,
+            was_with_another_model=self._notes.was_with_another_model(lookup.key.session_id),
+            extends_branch=end is not None and not end.children and lookup.match.length == end.end,
+            neighbour_digest=end.stable_digest if end is not None else "",
+        )
+
+    def explain(self, lookup: Lookup, scene: _Scene, request: RequestFacts) -> pb.ReuseCause:
         """Decides why no more of the prompt is reused, and keeps the whole explanation.
 
         An error here makes the explanation UNKNOWN; it never fails the response.
@@ -136,7 +166,7 @@ class Explainer:
         try:
             if lookup.keep:
                 self._note_prefix(lookup, request)
-            finding = self._find(lookup, request)
+            finding = self._find(lookup, scene, request)
             self._explained.put(request.request_id, self._explanation(lookup, request, finding))
         except Exception as error:  # noqa: BLE001 - see above
             _report(error, request)
@@ -149,12 +179,12 @@ class Explainer:
             facts = PrefixSummary.of(parse_count_tokens_request(request.body))
             self._notes.put_prefix(digest, facts)
 
-    def _find(self, lookup: Lookup, request: RequestFacts) -> _Finding:
+    def _find(self, lookup: Lookup, scene: _Scene, request: RequestFacts) -> _Finding:
         if not lookup.keep:
             return _Finding(Verdict(pb.REUSE_CAUSE_NOT_KEPT))
-        kept = self._memories.get(lookup.key) or _restored(lookup)
+        kept = scene.kept
         if kept is None:
-            return self._new_conversation(lookup, request)
+            return self._new_conversation(lookup, scene, request)
         shared = common_prefix(kept.tokens, lookup.prompt)
         goal = min(shared, len(lookup.prompt) - 1)
         ended = shared == min(len(kept.tokens), len(lookup.prompt))
@@ -163,17 +193,17 @@ class Explainer:
         if ended:
             cause = pb.REUSE_CAUSE_EXTENDED if lookup.reused >= goal else pb.REUSE_CAUSE_CHECKPOINT
             return _Finding(Verdict(cause))
-        if not lookup.ahead_tokens and _rejoins(lookup, shared, request):
+        if not lookup.ahead_tokens and _rejoins(lookup, scene, shared, request):
             return _Finding(Verdict(pb.REUSE_CAUSE_REJOINED), shared, kept.tokens)
         verdict = self._diverged(kept, lookup, request, shared)
         if lookup.ahead_tokens and verdict.cause != pb.REUSE_CAUSE_EDITED_HISTORY:
             verdict = replace(verdict, cause=pb.REUSE_CAUSE_COMPUTED_AHEAD)
         return _Finding(verdict, shared, kept.tokens)
 
-    def _new_conversation(self, lookup: Lookup, request: RequestFacts) -> _Finding:
-        trail = self._memories.prefix(lookup.key.stable_digest)
+    def _new_conversation(self, lookup: Lookup, scene: _Scene, request: RequestFacts) -> _Finding:
+        trail = scene.prefix
         stable, known = lookup.stable_tokens, lookup.match.length
-        if self._notes.was_with_another_model(lookup.key.session_id):
+        if scene.was_with_another_model:
             return _Finding(Verdict(pb.REUSE_CAUSE_MODEL_CHANGED))
         if trail is not None and lookup.reused < stable:
             if known < stable:
@@ -181,7 +211,7 @@ class Explainer:
             return _Finding(Verdict(pb.REUSE_CAUSE_CHECKPOINT))
         if not lookup.reused:
             return _Finding(Verdict(pb.REUSE_CAUSE_FIRST_SIGHT))
-        return self._forked(lookup, request)
+        return self._forked(lookup, scene, request)
 
     def _lost(self, trail: Trail, lookup: Lookup, other: TokenArray | None) -> _Finding:
         """The cause if KV was lost; its trail records what happened to it."""
@@ -190,14 +220,14 @@ class Explainer:
             return _Finding(Verdict(pb.REUSE_CAUSE_UNKNOWN), at, other)
         return _Finding(Verdict(_LOSSES[trail.fate.loss]), at, other, trail.fate.time)
 
-    def _forked(self, lookup: Lookup, request: RequestFacts) -> _Finding:
+    def _forked(self, lookup: Lookup, scene: _Scene, request: RequestFacts) -> _Finding:
         """A new conversation beside one that is kept: where they diverge, and why."""
         nodes, length = lookup.match.nodes, lookup.match.length
         neighbour = nodes[-1] if nodes and length < nodes[-1].end else None
         if neighbour is None:
             return _Finding(Verdict(pb.REUSE_CAUSE_NEW_LINEAGE))
         other = neighbour.token_ids()
-        digest = neighbour.stable_digest
+        digest = scene.neighbour_digest
         verdict = Verdict(pb.REUSE_CAUSE_NEW_LINEAGE)
         if digest:
             new = self._notes.prefix(lookup.key.stable_digest)
@@ -301,11 +331,18 @@ class RequestExplainer:
         self.diagnostics: pb.Diagnostics | None = None
         self._explainer = explainer
         self._facts = facts
+        self._unexplained: tuple[Lookup, _Scene] | None = None
 
     def started(self, lookup: Lookup) -> None:
-        self.cause = self._explainer.explain(lookup, self._facts)
+        self._unexplained = lookup, self._explainer.scene(lookup)
         if self._facts.wants_diagnostics:
             self.diagnostics = self._explainer.diagnostics(lookup, self._facts)
+
+    def explain(self) -> None:
+        if self._unexplained is not None:
+            lookup, scene = self._unexplained
+            self._unexplained = None
+            self.cause = self._explainer.explain(lookup, scene, self._facts)
 
     def emitted(self, event: pb.GenerateResponse) -> None:
         self._facts.answer.add(event)
@@ -344,10 +381,9 @@ def _restored(lookup: Lookup) -> Remembered | None:
     return Remembered(latest.key, Trail(latest.tip))
 
 
-def _rejoins(lookup: Lookup, shared: int, request: RequestFacts) -> bool:
+def _rejoins(lookup: Lookup, scene: _Scene, shared: int, request: RequestFacts) -> bool:
     """Whether another branch was followed to its end, or for at least a whole message."""
-    nodes = lookup.match.nodes
-    if nodes and not nodes[-1].children and shared < lookup.match.length == nodes[-1].end:
+    if scene.extends_branch and shared < lookup.match.length:
         return True
     beyond = max(shared, lookup.stable_tokens)
     return any(beyond < mark <= lookup.reused for mark in request.marks)

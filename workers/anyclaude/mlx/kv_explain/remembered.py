@@ -8,6 +8,7 @@ the worker, without any text of prompts.
 import json
 import time
 from collections.abc import Callable, Collection
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -100,6 +101,12 @@ class Remembered:
             tip = self.trail.tip
             self._tokens = tip.token_ids() if tip is not None else np.empty(0, np.int32)
         return self._tokens
+
+    def snapshot(self) -> "Remembered":
+        """A copy that stays as it is now."""
+        same = copy(self)
+        same.trail = copy(self.trail)
+        return same
 
     def follow(self, gone: Collection[Node], fate: Fate) -> None:
         """Notes that nodes left the tree."""
