@@ -2,7 +2,7 @@
 PYTEST = .venv/bin/python -m pytest
 MATERIAL = .real
 
-.PHONY: help setup setup-dev run test coverage lint format proto demo bench faults conformance fuzz models real calls upstreams
+.PHONY: help setup setup-dev run test coverage lint format proto demo bench faults conformance fuzz models real calls upstreams clients
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,3 +73,7 @@ calls: setup-dev ## Have a model that writes at random call tools (COUNT=...)
 upstreams: setup-dev ## Test the relay against real llama.cpp and vllm-mlx servers
 	tests/upstreams/install .upstreams
 	$(PYTEST) tests/upstreams -q --page=docs/upstreams.md
+
+clients: setup-dev ## Run SDKs and frameworks against the service, and write the table of docs/clients.md
+	tests/clients/install .clients
+	.venv/bin/python -m tests.clients.run .clients --write docs/clients.md
