@@ -79,7 +79,13 @@ def test_the_worker_names_the_conversation(service_terminal: Terminal, service: 
 def test_the_hint_at_the_end(
     scripted_claude: ClaudeCode, scripted: ScriptedService, project: Path
 ) -> None:
-    """With the launcher's variable the client names the command that resumes on this service."""
+    """With the launcher's variable the client names the command that resumes on this service.
+
+    Releases that do not know the variable name `claude`.
+    """
+    (variable,) = RESUME_HINT
+    is_known = variable.encode() in scripted_claude.binary.read_bytes()
+    command = "anyclaude" if is_known else "claude"
     scripted.play(Script(text("Quick as a fox.")))
     shell = scripted_claude.home / "shell"
     # The terminal closes with its command, so the shell waits until the hint has been read.
@@ -95,7 +101,7 @@ def test_the_hint_at_the_end(
             terminal.type("/exit")
             terminal.press("Enter")
             terminal.wait_for("Resume this session with:")
-            terminal.wait_for("anyclaude --resume ")
+            terminal.wait_for(f"{command} --resume ")
     except TerminalUnavailable as missing:
         unavailable(str(missing))
 
