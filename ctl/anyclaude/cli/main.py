@@ -117,8 +117,9 @@ def main() -> NoReturn:
     completion.prepare()
     wants_json = "--json" in sys.argv
     try:
-        # Typer itself ends usage errors, but not as a document.
-        sys.exit(app(prog_name=completion.PROGRAM, standalone_mode=not wants_json))
+        # Typer itself ends usage errors, but not as a document. Without its ending, the command's
+        # exit code is returned.
+        sys.exit(app(prog_name=completion.PROGRAM, standalone_mode=not wants_json) or 0)
     except CommandError as error:
         code, message = int(error.code), error.message
         note(message)

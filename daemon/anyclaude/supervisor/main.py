@@ -68,7 +68,6 @@ def _settle(arguments: argparse.Namespace, environ: Mapping[str, str]) -> _Settl
     read = partial(load, _config_file(arguments, paths), environ, _flags(arguments))
     loaded = read()
     logs.configure(loaded.settings.log.level)
-    raise_limit(loaded.settings.supervisor.descriptors)
     return _Settled(paths, loaded, read, modes.initial(loaded, paths.mode_file))
 
 
@@ -80,6 +79,7 @@ def _prepare(
 ) -> lifecycle.Start:
     """Opens the lock, the socket and the log; `resources` closes them."""
     paths, loaded = settled.paths, settled.loaded
+    raise_limit(loaded.settings.supervisor.descriptors)
     paths.create()
     resources.enter_context(daemon_lock(paths.lock_file))
     http = resources.enter_context(listener.listen(loaded.settings.server))

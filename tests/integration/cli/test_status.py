@@ -93,7 +93,7 @@ def test_no_daemon_exits_3(commands: Commands) -> None:
         done = commands.ctl(*verb)
         assert done.returncode == 3, verb
         assert str(commands.socket_path) in done.stderr
-        assert "anyclaudectl service start" in done.stderr
+        assert "anyclaudectl service install" in done.stderr
         assert done.stdout == ""
 
 

@@ -114,10 +114,10 @@ def test_pruning_all_leaves_nothing(service: Service, http: httpx.Client) -> Non
 
 
 def test_pruning_by_age_and_by_bytes(service: Service, http: httpx.Client) -> None:
-    """No cache is older than an hour; pruning to zero bytes removes all."""
+    """No cache is older than an hour; pruning everything to zero bytes removes all."""
     ask(http, "alpha")
     assert service.control("cache", "prune", "--older-than", "1h", "--json").json["caches"] == []
-    done = service.control("cache", "prune", "--to", "0B", "--yes", "--json").json
+    done = service.control("cache", "prune", "--to", "0B", "--all", "--yes", "--json").json
     assert done["remaining_bytes"] == 0
     assert lineages(service) == set()
 
