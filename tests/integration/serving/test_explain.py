@@ -80,9 +80,9 @@ def test_a_changed_tool_is_named_with_its_field(service: Service) -> None:
     assert told["cause"] == "tools_changed"
     assert told["tools"] == [{"name": "Read", "kind": "changed", "fields": ["description"]}]
     assert "aloud" in told["divergence"]["came"]
-    table = service.control("requests", "-n", "1").stdout
-    assert "tools_changed" in table
-    assert told["request_id"] in table
+    (record,) = service.control("requests", "-n", "1", "--json").json["requests"]
+    assert record["reuse_cause"] == "tools_changed"
+    assert record["request_id"] == told["request_id"]
 
 
 def test_a_change_is_named_across_a_restart() -> None:
