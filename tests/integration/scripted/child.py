@@ -40,6 +40,9 @@ class ScriptedFrontend(frontend_pb2_grpc.FrontendServiceServicer):
         partial.replace(self._state_file)
         return frontend_pb2.SetRoutesResponse()
 
+    async def ListRunning(self, request, context):
+        return frontend_pb2.ListRunningResponse()
+
     async def StreamRecords(self, request, context):
         record = frontend_pb2.RequestRecord(
             request_id="req_1",

@@ -47,8 +47,10 @@ def overlapped(model: Any, held: Constraint, first: int) -> Iterator[int]:
     sampler = held.sampler(make_sampler(1.0), needs_probabilities=False)
     live = LiveCache.empty(_model(), kv_bits=0, max_checkpoints=1)
     for token in Decoding(model, live, sampler).tokens(first, TOKENS):
-        held.observe(token)
-        yield token
+        # After each pass there is a None.
+        if token is not None:
+            held.observe(token)
+            yield token
 
 
 def in_turn(held: Constraint, last: int) -> Iterator[int]:
