@@ -132,13 +132,13 @@ def rate(
     if is_constrained:
         sampler = whole.constraint.sampler(sampler, needs_probabilities=False)
     live = LiveCache.empty(model, kv_bits=0, max_checkpoints=1)
-    steps = Decoding(model, live, sampler).tokens(1 + seed, SPEED_TOKENS + 8)
-    for _ in range(8):
-        token = next(steps)
-        if is_constrained:
-            whole.constraint.observe(token)
-    began = time.perf_counter()
-    for token in steps:
+    passes = Decoding(model, live, sampler).tokens(1 + seed, SPEED_TOKENS + 8)
+    # After each pass there is a None.
+    tokens = (token for token in passes if token is not None)
+    began = 0.0
+    for number, token in enumerate(tokens):
+        if number == 8:
+            began = time.perf_counter()
         if is_constrained:
             whole.constraint.observe(token)
     return SPEED_TOKENS / (time.perf_counter() - began)
