@@ -178,7 +178,9 @@ def made_up() -> TokenizerWrapper:
     built.add_special_tokens([AddedToken(text, special=True) for text in special])
     markup = ["<tool_call>", "</tool_call>", "<think>", "</think>"]
     built.add_tokens([AddedToken(text, special=False, normalized=False) for text in markup])
-    fast = PreTrainedTokenizerFast(tokenizer_object=built, eos_token=_EOS)
+    # mlx-lm notes the parser that it chose for a model there; grammars go by that name.
+    family = "json_tools"
+    fast = PreTrainedTokenizerFast(tokenizer_object=built, eos_token=_EOS, tool_parser_type=family)
     return TokenizerWrapper(
         fast,
         BPEStreamingDetokenizer,

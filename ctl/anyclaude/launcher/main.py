@@ -65,7 +65,7 @@ def launch(arguments: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
         print(_HELP, flush=True)
     claude = find_claude(environ)
     if split.asks_for_help:
-        os.execve(claude, [claude, *split.rest], dict(environ))  # noqa: S606 - as below
+        os.execve(claude, [claude, *split.rest], dict(environ))  # noqa: S606 - becomes claude
     paths = find_paths(environ)
     with reach(paths, environ) as client:
         if should_ask(split, environ, is_terminal=sys.stdin.isatty() and sys.stdout.isatty()):

@@ -26,7 +26,7 @@ async def keep_listening(path: Path, listen: Callable[[], Awaitable[None]]) -> N
     while True:
         await asyncio.sleep(CHECK_SECONDS)
         # A look at one folder entry takes microseconds, less than handing it to a thread.
-        if path.exists():  # noqa: ASYNC240
+        if path.exists():  # noqa: ASYNC240 - it does not block for long, as said above
             continue
         try:
             make_private_folder(path.parent)

@@ -46,11 +46,8 @@ def servers(examined: Examined) -> Iterator[Finding]:
     if examined.running is None:
         return
     loaded = examined.loaded
-    named = (
-        {key.split(".")[1] for key in loaded.origins if key.startswith("upstreams.")}
-        if (loaded)
-        else set()
-    )
+    origins = loaded.origins if loaded else {}
+    named = {key.split(".")[1] for key in origins if key.startswith("upstreams.")}
     current = examined.running.modes.mode
     for mode in examined.running.modes.modes:
         if mode.ready:
