@@ -14,7 +14,7 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from anyclaude.cli.command import CommandError, ExitCode
-from anyclaude.runtime import settings
+from anyclaude.runtime import loading
 from anyclaude.runtime.paths import write_atomically
 
 
@@ -32,7 +32,7 @@ def change(file: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     try:
         new = _edited(old, changes)
-        is_right = settings.flatten(tomllib.loads(new)) == before | changes
+        is_right = loading.flatten(tomllib.loads(new)) == before | changes
     except (TOMLKitError, tomllib.TOMLDecodeError, TypeError):
         is_right = False
     if not is_right:
@@ -57,8 +57,8 @@ def typed(file: Path, key: str, text: str) -> Any:
     problems = ""
     for value in _readings(text):
         try:
-            loaded = settings.load(file, {}, {key: value})
-        except settings.SettingsError as error:
+            loaded = loading.load(file, {}, {key: value})
+        except loading.SettingsError as error:
             problems = problems or str(error)
             continue
         # A key below `headers` or another table of the user's own has no entry.
@@ -79,7 +79,7 @@ def _readings(text: str) -> Iterator[Any]:
 
 def _values(file: Path, text: str) -> dict[str, Any]:
     try:
-        return settings.flatten(tomllib.loads(text))
+        return loading.flatten(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise CommandError(
             ExitCode.FAILED, f"{file} is not valid TOML: {error}. Correct or remove the file."

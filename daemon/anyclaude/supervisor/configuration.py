@@ -1,6 +1,7 @@
 """The effective settings and the modes that follow from them; a reload replaces both."""
 
-from anyclaude.runtime.settings import LoadedSettings, Settings
+from anyclaude.runtime.loading import LoadedSettings
+from anyclaude.runtime.settings import Settings
 from anyclaude.supervisor.modes import Mode, Modes, catalog
 
 

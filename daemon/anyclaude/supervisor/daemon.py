@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Final
 
-from anyclaude.runtime.settings import LoadedSettings
+from anyclaude.runtime.loading import LoadedSettings
 from anyclaude.supervisor.changes import Changes
 from anyclaude.supervisor.child import Children
 from anyclaude.supervisor.configuration import Configuration

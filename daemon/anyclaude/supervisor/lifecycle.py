@@ -21,8 +21,8 @@ from typing import Final
 import structlog
 import uvloop
 
+from anyclaude.runtime.loading import LoadedSettings
 from anyclaude.runtime.paths import Paths
-from anyclaude.runtime.settings import LoadedSettings
 from anyclaude.supervisor import reload
 from anyclaude.supervisor.changes import Changes
 from anyclaude.supervisor.child import ChildContext, Children

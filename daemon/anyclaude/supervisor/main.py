@@ -19,8 +19,8 @@ from typing import Any
 import anyclaude.runtime.channels  # noqa: F401
 from anyclaude.runtime import logs
 from anyclaude.runtime.child import ExitCode
+from anyclaude.runtime.loading import LoadedSettings, SettingsError, load
 from anyclaude.runtime.paths import Paths, UnsafeFolderError, find_paths
-from anyclaude.runtime.settings import LoadedSettings, SettingsError, load
 from anyclaude.supervisor import lifecycle, listener, modes
 from anyclaude.supervisor.children import DEFAULT_CHILDREN, ChildSpec
 from anyclaude.supervisor.daemon import VERSION

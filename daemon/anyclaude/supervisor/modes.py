@@ -13,9 +13,10 @@ from typing import Final
 
 import structlog
 
+from anyclaude.runtime.loading import LoadedSettings, Origin
 from anyclaude.runtime.mode_names import HISTORIC, current_name
 from anyclaude.runtime.paths import write_atomically
-from anyclaude.runtime.settings import LoadedSettings, Origin, Settings
+from anyclaude.runtime.settings import Settings
 from anyclaude.runtime.upstreams import SwitchPolicy, UpstreamKind, UpstreamSettings
 from anyclaude.supervisor.changes import Changes
 

@@ -12,8 +12,8 @@ from typing import Final
 
 import structlog
 
-from anyclaude.runtime import logs, settings
-from anyclaude.runtime.settings import LoadedSettings
+from anyclaude.runtime import loading, logs
+from anyclaude.runtime.loading import LoadedSettings
 from anyclaude.supervisor import modes
 from anyclaude.supervisor.child import SupervisedChild
 from anyclaude.supervisor.children import Role
@@ -74,7 +74,7 @@ def apply(daemon: Daemon, *, trial: bool = False) -> Reloaded:
     keys = _different(old, new)
     pending = [key for key in keys if _needs_daemon(key) or _is_command(key, old, new)]
     changed = [key for key in keys if key not in pending]
-    effective = settings.keep(new, old, pending)
+    effective = loading.keep(new, old, pending)
     _check(daemon, effective)
     result = Reloaded(changed, _to_restart(daemon, changed), pending)
     if not trial and changed:
@@ -85,12 +85,12 @@ def apply(daemon: Daemon, *, trial: bool = False) -> Reloaded:
 def _read(daemon: Daemon) -> LoadedSettings:
     try:
         return daemon.read_settings()
-    except settings.SettingsError as error:
+    except loading.SettingsError as error:
         raise ReloadError(str(error)) from None
 
 
 def _different(old: LoadedSettings, new: LoadedSettings) -> list[str]:
-    before, after = (settings.flatten(each.settings.model_dump()) for each in (old, new))
+    before, after = (loading.flatten(each.settings.model_dump()) for each in (old, new))
     return [key for key in {**before, **after} if before.get(key) != after.get(key)]
 
 

@@ -10,6 +10,7 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from anyclaude.control.v1 import control_pb2
+from anyclaude.runtime.settings import NEAR_WORKING_SET
 from anyclaude.supervisor.child import SupervisedChild
 from anyclaude.supervisor.daemon import VERSION, Daemon
 from anyclaude.supervisor.modes import CACHE_WORKER, OWN_MODE, Mode
@@ -18,8 +19,6 @@ from anyclaude.supervisor.routes import why_not_ready
 from anyclaude.supervisor.supervisor import Exit, State
 from anyclaude.worker.v1 import worker_pb2
 
-# The share of Metal's working set from which on a model is near the limit.
-NEAR_WORKING_SET: Final = 0.9
 # Of each death in the list; the last exit has 8 KiB.
 _DEATH_TAIL_CHARACTERS: Final = 1024
 _BROKEN: Final = frozenset({State.ABORTING, State.BACKOFF, State.FATAL})

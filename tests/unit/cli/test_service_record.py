@@ -10,7 +10,7 @@ import pytest
 
 from anyclaude.cli.command import CommandError, ExitCode
 from anyclaude.cli.service.record import Recorded, found_in, record
-from anyclaude.runtime import settings
+from anyclaude.runtime import loading
 
 
 def _wanted(**values: Any) -> list[Recorded]:
@@ -140,7 +140,7 @@ def test_secrets_are_never_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
     """A variable named like a secret, or an address that contains one, is not recorded."""
-    monkeypatch.setattr(settings, "ENVIRONMENT_NAMES", ((variable, "model.name"),))
+    monkeypatch.setattr(loading, "ENVIRONMENT_NAMES", ((variable, "model.name"),))
 
     assert found_in({variable: value}, tmp_path / "none.toml", tmp_path) == []
 

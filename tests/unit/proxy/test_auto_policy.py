@@ -6,7 +6,8 @@ import pytest
 
 from anyclaude.messages.requests import CountTokensRequest
 from anyclaude.proxy.auto import Policy
-from anyclaude.runtime.settings import Settings, load
+from anyclaude.runtime.loading import load
+from anyclaude.runtime.settings import Settings
 from anyclaude.supervisor import modes
 from anyclaude.supervisor.modes import UnknownModeError
 from anyclaude.worker.v1 import worker_pb2 as worker

@@ -2,7 +2,7 @@
 
 import re
 
-from anyclaude.runtime.settings import ENVIRONMENT_NAMES, load
+from anyclaude.runtime.loading import ENVIRONMENT_NAMES, load
 from anyclaude.runtime.upstreams import default_upstreams
 from tests.checkout import ROOT
 

@@ -4,7 +4,8 @@ import json
 import re
 from typing import Final
 
-from anyclaude.runtime.settings import ENVIRONMENT_NAMES, Settings, load
+from anyclaude.runtime.loading import ENVIRONMENT_NAMES, load
+from anyclaude.runtime.settings import Settings
 from anyclaude.runtime.upstreams import UpstreamSettings
 from tests.checkout import ROOT
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from anyclaude.runtime.settings import SettingsError, load
+from anyclaude.runtime.loading import SettingsError, load
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from anyclaude.runtime.settings import Settings, load
+from anyclaude.runtime.loading import load
+from anyclaude.runtime.settings import Settings
 from anyclaude.supervisor import modes
 from anyclaude.supervisor.changes import Changes
 from anyclaude.supervisor.modes import CurrentMode, ModeMissingError, UnknownModeError

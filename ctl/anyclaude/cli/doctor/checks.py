@@ -12,8 +12,8 @@ from anyclaude.cli.command import CommandError
 from anyclaude.cli.doctor import files, model, servers, service, settings
 from anyclaude.cli.doctor.finding import Check, Examined, Running, run_command
 from anyclaude.cli.service.lifecycle import find_manager
+from anyclaude.runtime.loading import LoadedSettings, SettingsError, from_entries, load
 from anyclaude.runtime.paths import find_paths
-from anyclaude.runtime.settings import LoadedSettings, SettingsError, from_entries, load
 
 CHECKS: Final[Mapping[str, Check]] = {
     "service": service.daemon,

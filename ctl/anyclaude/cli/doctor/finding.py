@@ -13,8 +13,9 @@ from typing import Final
 from anyclaude.cli.command import CommandError
 from anyclaude.cli.service.manager import Runner, ServiceManager
 from anyclaude.control.v1 import control_pb2
+from anyclaude.runtime.loading import LoadedSettings
 from anyclaude.runtime.paths import Paths
-from anyclaude.runtime.settings import LoadedSettings, Settings
+from anyclaude.runtime.settings import Settings
 
 _COMMAND_SECONDS: Final = 60.0
 

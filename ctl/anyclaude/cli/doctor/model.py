@@ -10,10 +10,9 @@ import psutil
 
 from anyclaude.cli.doctor.finding import Examined, Finding, ok, problem, warning
 from anyclaude.cli.units import counted, format_bytes
+from anyclaude.runtime.settings import NEAR_WORKING_SET
 from anyclaude.worker.v1 import worker_pb2
 
-# The share of Metal's working set from which on macOS may compress the model.
-_NEAR_WORKING_SET: Final = 0.9
 _MEGABYTE: Final = 1024**2
 _CHOOSE: Final = "anyclaudectl config set model.path FOLDER"
 _SMALLER: Final = "Choose a smaller model: anyclaudectl config set model.path FOLDER"
@@ -54,7 +53,7 @@ def _fits(report: dict[str, Any], examined: Examined) -> Iterator[Finding]:
             "The worker refuses to load it, since the machine would come to a halt.",
             _SMALLER,
         )
-    elif most and needed > _NEAR_WORKING_SET * most:
+    elif most and needed > NEAR_WORKING_SET * most:
         yield warning(
             f"{what}. Metal recommends at most {format_bytes(most)} for one process.",
             "If macOS compresses the weights, the model runs at a fraction of its speed.",
@@ -69,7 +68,7 @@ def _wired(needed: int, total: int) -> int:
 
     It lasts until the machine restarts.
     """
-    return int(min(needed / _NEAR_WORKING_SET, total * 0.9)) // _MEGABYTE + 1
+    return int(min(needed / NEAR_WORKING_SET, total * 0.9)) // _MEGABYTE + 1
 
 
 def memory(examined: Examined) -> Iterator[Finding]:

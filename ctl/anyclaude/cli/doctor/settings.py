@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from anyclaude.cli.bundle import NO_PROXY
 from anyclaude.cli.doctor.finding import Examined, Finding, ok, problem, warning
-from anyclaude.runtime.settings import ENVIRONMENT_NAMES, ENVIRONMENT_PREFIX, Origin, load
+from anyclaude.runtime.loading import ENVIRONMENT_NAMES, ENVIRONMENT_PREFIX, Origin, load
 
 _OURS: Final = "ANYCLAUDE_"
 # Read where they are needed, not as settings.

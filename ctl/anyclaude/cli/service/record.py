@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from anyclaude.cli import config_file
 from anyclaude.cli.command import CommandError, ExitCode
-from anyclaude.runtime import settings
+from anyclaude.runtime import loading
 
 # Keys and credentials must not be written to a file unless their owner does it.
 _SECRET_ENDINGS: Final = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
@@ -31,12 +31,12 @@ def found_in(environ: Mapping[str, str], file: Path, folder: Path) -> list[Recor
         CommandError: FAILED, naming each value that does not fit.
     """
     try:
-        loaded = settings.load(file, environ)
-    except settings.SettingsError as error:
+        loaded = loading.load(file, environ)
+    except loading.SettingsError as error:
         raise CommandError(ExitCode.FAILED, str(error)) from None
     effective = {key: value for key, value, _ in loaded.entries()}
     found: dict[str, Recorded] = {}
-    for variable, key in settings.ENVIRONMENT_NAMES:
+    for variable, key in loading.ENVIRONMENT_NAMES:
         if not environ.get(variable) or key in found or _is_secret(variable, environ[variable]):
             continue
         found[key] = Recorded(variable, key, _absolute(key, effective[key], folder))

@@ -112,7 +112,7 @@ def _from_daemon() -> dict[str, Any] | None:
 
 
 def _from_files() -> dict[str, Any]:
-    from anyclaude.runtime.settings import SettingsError, load
+    from anyclaude.runtime.loading import SettingsError, load
 
     file = own_paths().config_file
     try:

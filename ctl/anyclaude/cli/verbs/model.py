@@ -96,7 +96,7 @@ def recommend(json: Json = False) -> None:
 
 def _configured() -> str:
     """The model that the settings name; empty for the demo model."""
-    from anyclaude.runtime.settings import load
+    from anyclaude.runtime.loading import load
 
     return load(own_paths().config_file, os.environ).settings.model.path
 

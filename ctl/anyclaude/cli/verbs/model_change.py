@@ -133,7 +133,7 @@ def _worker(status: "Status") -> "Worker":
 
 
 def _configured() -> str:
-    from anyclaude.runtime.settings import load
+    from anyclaude.runtime.loading import load
 
     return load(own_paths().config_file, {}).settings.model.path
 

@@ -119,7 +119,7 @@ def _warnings(program: "Program", paths: "Paths") -> list[str]:
     if sys.platform != "darwin":
         return []
     from anyclaude.cli.service import protected
-    from anyclaude.runtime.settings import load
+    from anyclaude.runtime.loading import load
 
     model = load(paths.config_file, os.environ).settings.model.path
     places = protected.read_by(program, paths, model, os.environ, Path.cwd())
