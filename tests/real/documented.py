@@ -62,6 +62,20 @@ def _glm(calls: Sequence[Call], line: str = "") -> str:
     )
 
 
+def _hunyuan(calls: Sequence[Call]) -> str:
+    inner = "".join(
+        f"<tool_call:opensource>{name}<tool_sep:opensource>\n"
+        + "".join(
+            f"<arg_key:opensource>{k}</arg_key:opensource>\n"
+            f"<arg_value:opensource>{_plain(v)}</arg_value:opensource>\n"
+            for k, v in given.items()
+        )
+        + "</tool_call:opensource>\n"
+        for name, given in calls
+    )
+    return f"<tool_calls:opensource>\n{inner}</tool_calls:opensource>"
+
+
 def _minimax_m2(calls: Sequence[Call]) -> str:
     inner = "".join(
         f'<invoke name="{name}">\n'
@@ -171,6 +185,7 @@ NOTATIONS: Final = {
     "function_tags": Notation(_function_tags),
     "glm": Notation(_glm, _BARE_TAGS, ("", "")),
     "glm_lines": Notation(lambda calls: _glm(calls, "\n"), ("<think>", "</think>\n")),
+    "hunyuan": Notation(_hunyuan, ("<think:opensource>", "</think:opensource>"), ("", "")),
     "minimax_m2": Notation(_minimax_m2),
     "kimi_k2": Notation(_kimi_k2, _BARE_TAGS, ("", "")),
     "mistral": Notation(_mistral, _BRACKETS, ("", "")),

@@ -62,6 +62,17 @@ _GEMMA4: Final = (
 )
 _MINIMAX: Final = ("]~!b[", "]~b]", "[e~[", "<minimax:tool_call>", "</minimax:tool_call>")
 _MINIMAX3: Final = ("]~!b[", "]~b]", "[e~[", "]<]minimax[>[", "<mm:think>", "</mm:think>")
+_HY3: Final = (
+    *(f"<\uff5c{name}:opensource\uff5c>" for name in ("hy_eos", "hy_begin_of_sentence")),
+    *(f"<\uff5c{name}:opensource\uff5c>" for name in ("hy_User", "hy_Assistant", "reasoning_mode")),
+    *(
+        f"<{slash}{name}:opensource>"
+        for name in ("think", "tool_calls", "tool_call", "tool_responses", "tool_response")
+        for slash in ("", "/")
+    ),
+    *("<tool_sep:opensource>", "<arg_key:opensource>", "</arg_key:opensource>"),
+    *("<arg_value:opensource>", "</arg_value:opensource>"),
+)
 _LAGUNA: Final = ("\u3008|EOS|\u3009", "<assistant>", "</assistant>", *_GLM[2:])
 _TOOL_CALL: Final = ("<tool_call>", "</tool_call>")
 _GEMMA_ENDS: Final = ("<|tool_response>", "<turn|>")
@@ -274,7 +285,7 @@ FAMILIES: Final = (
     Family("openbmb-MiniCPM5-1B", thinks=True),
     Family("poolside-Laguna-S-2.1", _LAGUNA_ENDS, _LAGUNA, thinks=True, calls="glm"),
     Family("poolside-Laguna-XS-2.1", _LAGUNA_ENDS, _LAGUNA, thinks=True, calls="glm_lines"),
-    Family("tencent-Hy3", ("<\uff5chy_eos\uff5c>",) * 2, ("<\uff5chy_eos\uff5c>",), thinks=True),
+    Family("tencent-Hy3", (_HY3[0],) * 2, _HY3, thinks=True, calls="hunyuan"),
     Family("unsloth-Apriel-1.5", _END, thinks=True),
     Family("upstage-Solar-Open-100B", ("<|calls|>", "<|end|>"), thinks=True),
 )

@@ -70,6 +70,8 @@ def learn_turns(control: ControlTokens, rendered: Iterable[tuple[str, str]]) -> 
             openers.add(after[0].strip())
         elif (before := control.split(beginning))[1:] and not before[-1]:
             closers.add(before[-2].strip())
+        elif not head.strip() and after:
+            openers.add(after[0].strip())
     return TurnTokens(frozenset(openers), frozenset(closers))
 
 

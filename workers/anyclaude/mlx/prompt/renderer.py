@@ -122,6 +122,7 @@ class PromptRenderer:
         self._template = Template(tokenizer, self._control)
         self._encoder = PieceEncoder(tokenizer, self._control)
         self._can_think = bool(tokenizer.has_thinking)
+        self._think_start = tokenizer.think_start or ""
         self._dialect = find_dialect(self._template)
         if tools_move(self._template, self._dialect):
             self._template.pin_tools()
@@ -156,7 +157,14 @@ class PromptRenderer:
         openers = self._encoder.control_ids(self._turns.openers - self._turns.closers)
         control = self._encoder.control_ids(self._control.texts)
         in_parts = answers_in_parts(self._template, self._dialect, self._control, self._turns)
-        return SplicedTurns(limit_bytes, openers, control, stored, in_parts=in_parts)
+        return SplicedTurns(
+            limit_bytes,
+            openers,
+            control,
+            stored,
+            in_parts=in_parts,
+            think_start=self._think_start,
+        )
 
     @property
     def spliced(self) -> SplicedTurns | None:

@@ -56,14 +56,17 @@ class SplicedTurns:
         stored: StoredFolder | None = None,
         *,
         in_parts: bool = False,
+        think_start: str = "",
     ) -> None:
         """`openers` are the tokens that begin a turn and end none.
 
         `control` are all tokens that only the template writes.
 
         The bytes limit the answers in memory, and again on disk; with `stored`, they survive a
-        restart. With `in_parts`, the template writes one answer as several messages.
+        restart. With `in_parts`, the template writes one answer as several messages. With
+        `think_start`, it may open the thinking behind the header of an answer.
         """
+        self._think_start = think_start
         self._in_parts = in_parts
         self._openers = openers
         self._control = control
@@ -110,7 +113,7 @@ class SplicedTurns:
         their ends in `encoded`; the cut points and the stable tokens are those of the prompt
         without splicing.
         """
-        header = _first_line(encoded.text[cuts[-1].characters :]) if cuts else ""
+        header = self._header(encoded.text[cuts[-1].characters :]) if cuts else ""
         ends = len(self._turn_ends(encoded, cuts, header))
         rendered = AnswerPosition(
             encoded.token_ids, cut_points, start, items, answers=(), ends=ends, header=header
@@ -209,9 +212,13 @@ class SplicedTurns:
         """Whether a message with the header of answers begins at the cut, and may continue one."""
         return self._in_parts and encoded.text.startswith(header, cut.characters)
 
+    def _header(self, text: str) -> str:
+        """The header at the end of a prompt, without what opens the thinking.
+
+        The template may leave out that part when it writes the answer into a later prompt.
+        """
+        line = text[: text.find("\n") + 1] or text
+        return (line.partition(self._think_start)[0] if self._think_start else "") or line
+
     def _opens_at(self, encoded: Encoded, token: int) -> bool:
         return token < len(encoded.token_ids) and int(encoded.token_ids[token]) in self._openers
-
-
-def _first_line(text: str) -> str:
-    return text[: text.find("\n") + 1] or text

@@ -39,7 +39,16 @@ _KEEP_THINKING: Final = {
     "clear_thinking": False,
     "preserve_thinking": True,
     "keep_past_thinking": True,
+    "truncate_history_thinking": False,
 }
+# How templates without `enable_thinking` are told whether to think: the variable, and its values
+# for yes and no. The last is in the template.
+_THINKING: Final = (
+    ("reasoning_effort", "high", "no_think"),
+    ("reasoning_effort", "high", "minimal"),
+    ("reasoning_effort", "high", "none"),
+    ("thinking_mode", "enabled", "disabled"),
+)
 
 
 class TemplateRefused(Exception):
@@ -50,7 +59,7 @@ class TemplateRefused(Exception):
 class Variables:
     """What a template reads besides messages and tools."""
 
-    # The value of `enable_thinking`.
+    # The value of `enable_thinking`, or of what the template has instead.
     thinking: bool = False
     # The date that it writes; None for the date of the clock.
     today: date | None = None
@@ -71,6 +80,7 @@ class Template:
         self._source = TemplateSource(tokenizer)
         source = self._source.text
         self._switches = {key: on for key, on in _KEEP_THINKING.items() if key in source}
+        self._thinking = _thinking_switch(source)
         reads_thinking = "message.thinking" in source and "reasoning_content" not in source
         # Set once, when the model is loaded.
         self._pins_tools = False
@@ -165,6 +175,7 @@ class Template:
                 tokenize=False,
                 add_generation_prompt=answer,
                 enable_thinking=variables.thinking,
+                **self._thinking[variables.thinking],
                 **self._switches,
                 **self._source.variables(variables.today, tools=bool(tools)),
             )
@@ -256,3 +267,11 @@ class Template:
     def _fields(self, function: Mapping[str, Any]) -> dict[str, Any]:
         """A function whose values are protected, but not its own keys."""
         return {key: self._control.protect(value) for key, value in function.items()}
+
+
+def _thinking_switch(source: str) -> tuple[dict[str, str], dict[str, str]]:
+    """What turns thinking off, and what turns it on, beside `enable_thinking`."""
+    for variable, on, off in _THINKING:
+        if variable in source and re.search(f"""['"]{off}['"]""", source):
+            return {variable: off}, {variable: on}
+    return {}, {}
