@@ -16,6 +16,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from anyclaude.mlx import transformers_import
+
+# It has to come before the imports of mlx-lm, which import transformers.
+# ruff: noqa: E402
+transformers_import.install()
+
 from mlx_lm.models.cache import (
     ArraysCache,
     CacheList,
