@@ -228,6 +228,33 @@ def test_an_unrelated_server_on_a_known_port_gets_one_request():
         }
 
 
+@pytest.mark.parametrize(
+    ("status", "refusal"),
+    [
+        (400, "The model does not support image inputs"),
+        (404, "No endpoints found that support image input"),
+        (500, "image input is not supported - hint: you may need to provide the mmproj"),
+        (422, "'messages.0.content' : value must be a string"),
+    ],
+)
+def test_an_image_refuses_no_conversation(status, refusal):
+    """A server that refuses images gets a sentence in their place, and answers."""
+
+    def script(request):
+        if "image_url" in request.body.decode():
+            return [response(status, {"error": {"message": refusal}})]
+        return openai_server(lambda _: HELLO)(request)
+
+    image = {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}
+    seen = [{"type": "image", "source": image}, {"type": "text", "text": "What is it?"}]
+    ask = {**ASK, "messages": [{"role": "user", "content": seen}]}
+    with ScriptedUpstream(script) as upstream, relay("other", upstream, model="m") as process:
+        assert process.message("other", ask)["stop_reason"] == "end_turn"
+        refused, taken = upstream.posts("/v1/chat/completions")
+        assert "image_url" in refused.body.decode()
+        assert "does not see it" in taken.body.decode()
+
+
 def test_a_warm_up_requests_one_token():
     """A warm-up requests one token from a local server and gives the client none."""
     events = [

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from anyclaude.messages.requests import MessagesRequest, parse_messages_request
 from anyclaude.relay.anthropic.dialect import AnthropicDialect
 from anyclaude.relay.dialect import BrokenAnswerError, RefusedInStreamError, Target
-from anyclaude.relay.quirks import Quirks
+from anyclaude.relay.quirks import IMAGES, Quirk, Quirks
 from anyclaude.relay.sse import ServerEvent, SseParser
 from anyclaude.runtime.upstreams import UpstreamSettings
 from tests.integration.relay_process import fold
@@ -302,6 +302,34 @@ def test_blocks_for_servers_that_know_few(kind, block, sent):
     )
     expected = block if kind in ("other", "claude") else sent
     assert told["messages"][-1]["content"] == [_BEFORE, *([expected] if expected else [])]
+
+
+@pytest.mark.parametrize(
+    ("quirks", "kept"),
+    [
+        (Quirks(frozenset({Quirk.FEW_BLOCKS})), {"image"}),
+        (Quirks(dropped=frozenset({IMAGES})), set()),
+        (Quirks(), {"image", "document"}),
+    ],
+)
+def test_blocks_that_a_server_refused(quirks, kept):
+    """What another server was seen to refuse becomes text, in tool results too."""
+    image = {"type": "image", "source": {"type": "url", "url": "https://x/a.png"}}
+    document = {"type": "document", "source": {"type": "text", "data": "words"}}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": [document, image]}
+    turns = [{"role": "user", "content": [image, document, result]}]
+    (turn,) = body("other", quirks, messages=turns)["messages"]
+    *own, told = turn["content"]
+    assert {block["type"] for block in own} - {"text"} == kept
+    assert {block["type"] for block in told["content"]} - {"text"} == kept
+
+
+def test_fields_of_tools_that_a_server_refused():
+    """A field of a tool that was refused is left out of every tool."""
+    tool = {"name": "t", "input_schema": {"type": "object"}, "input_examples": [], "strict": True}
+    quirks = Quirks(dropped=frozenset({"input_examples"}))
+    (sent,) = body("other", quirks, tools=[tool])["tools"]
+    assert sent.keys() == tool.keys() - {"input_examples"}
 
 
 def test_system_messages_stay_in_place_as_reminders():

@@ -164,6 +164,15 @@ ARGUMENTS = [
     ("nothing", [[call(0, "c", READ)]], E),
     ("an empty list", [[call(0, "c", READ, "[]")]], E),
     ("without the object around", [[{"index": 0, "id": "c", "name": READ, "arguments": A}]], A),
+    ("an object in a list", [[call(0, "c", READ, [ARGS[A]])]], A),
+    (
+        "under another name",
+        [[{"index": 0, "id": "c", "function": {"name": READ, "parameters": ARGS[A]}}]],
+        A,
+    ),
+    ("under the name input", [[{"index": 0, "id": "c", "name": READ, "input": ARGS[A]}]], A),
+    ("one bracket too many", [[call(0, "c", READ, A + "}")]], A),
+    ("one bracket too many, alone", [[call(0, "c", READ, A)], [call(0, None, None, "}\n")]], A),
     ("told twice", [[call(0, "c", READ, A)], [call(0, "c", READ, A)]], A),
     ("empty after the end", [[call(0, "c", READ, A)], [call(0, "c", READ, E)]], A),
 ]
@@ -298,6 +307,13 @@ def test_a_call_that_was_cut(reason):
     )
     assert message["content"][0] == {"type": "text", "text": "I look."}
     assert message["stop_reason"] in ("max_tokens", "model_context_window_exceeded")
+
+
+@pytest.mark.parametrize("name", [READ, f" {READ}\n", f"functions.{READ}", f"functions.{READ} "])
+def test_names_with_something_around(name):
+    """A namespace or blanks around the name of a tool do not make it another tool."""
+    message = answer(delta(tool_calls=[call(0, "c", name, A)]), delta("tool_calls"), tools=TOOLS)
+    assert tools(message) == meant([(READ, A)])
 
 
 LONG = "mcp__" + "a_long_server_name_" * 4 + "read"

@@ -9,10 +9,11 @@ PACKAGE = "anyclaude.relay"
 # fmt: off
 ROWS = (
     ("breaker", "endings", "environment", "halves", "names", "overflow", "sse", "state",
-     "transport", "turns", "usage"),
+     "transport", "usage"),
     ("arguments", "quirks", "refusals"),
     ("dialect", "failures"),
-    ("anthropic", "client", "openai"),
+    ("client", "turns"),
+    ("anthropic", "openai"),
     ("probe",),
     ("upstream",),
     ("counting", "forward", "generation"),

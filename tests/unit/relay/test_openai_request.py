@@ -11,7 +11,7 @@ from anyclaude.messages.errors import ApiError
 from anyclaude.messages.requests import parse_messages_request
 from anyclaude.relay.dialect import Target
 from anyclaude.relay.openai.dialect import OpenAiDialect
-from anyclaude.relay.quirks import Quirk, Quirks
+from anyclaude.relay.quirks import IMAGES, Quirk, Quirks
 from anyclaude.runtime.upstreams import UpstreamSettings
 from tests.models.odd_blocks import BLOCKS
 
@@ -107,6 +107,51 @@ def test_calls_and_results_keep_their_order():
         {"role": "tool", "tool_call_id": "t2", "content": "Error: no such file"},
         {"role": "user", "content": "between\n\nafter"},
     ]
+
+
+IMAGE = {
+    "type": "image",
+    "source": {"type": "base64", "media_type": "image/png", "data": "iVBO"},
+}
+
+
+@pytest.mark.parametrize(
+    "target", [{"quirks": Quirks(dropped_once=frozenset({IMAGES}))}, {"takes_images": False}]
+)
+def test_images_for_a_server_that_reads_text_only(target):
+    """A model without vision reads that an image is there, also in a tool's result."""
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": [IMAGE]}
+    call = {"type": "tool_use", "id": "t1", "name": "Read", "input": {}}
+    raw = {
+        "model": "m",
+        "max_tokens": 9,
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "see"}, IMAGE]},
+            {"role": "assistant", "content": [call]},
+            {"role": "user", "content": [result]},
+        ],
+    }
+    request = parse_messages_request(json.dumps(raw).encode())
+    made = Target(UpstreamSettings(), "served", **{"quirks": Quirks(), **target})
+    seen, _, read = OpenAiDialect().body(request, raw, made)["messages"]
+    assert seen["content"].startswith("see\n\n[An image (image/png).")
+    assert read["content"].startswith("[An image (image/png).")
+
+
+def test_a_server_without_system_messages():
+    """Its first turn begins with the system prompt, and later system messages are reminders."""
+    quirks = Quirks(frozenset({Quirk.SYSTEM_IN_FIRST_TURN}))
+    built = body(
+        HI,
+        {"role": "assistant", "content": "yes"},
+        HI,
+        {"role": "system", "content": "plan"},
+        system="S",
+        quirks=quirks,
+    )
+    assert roles(built) == ["user", "assistant", "user"]
+    assert built["messages"][0]["content"] == "S\n\nhi"
+    assert "plan" in built["messages"][2]["content"]
 
 
 def test_images_go_as_data_addresses():

@@ -176,6 +176,25 @@ COUNTED += [
      {}, 5000, 4096),
     ("lmstudio-keep", "The number of tokens to keep from the initial prompt is greater than the "
      "context length (n_keep: 9000>= n_ctx: 4096).", {}, 9000, 4096),
+    ("vllm-output", "This model's maximum context length is 4096 tokens. However, you requested "
+     "64000 output tokens and your prompt contains at least 5000 input tokens, for a total of at "
+     "least 69000 tokens.", {}, 5000, 4096),
+    ("vllm-decoder", "The decoder prompt (length 5000) is longer than the maximum model length of "
+     "4096.", {}, 5000, 4096),
+    ("azure-functions", "This model's maximum context length is 4096 tokens. However, you "
+     "requested 9000 tokens (5000 in the messages, 1000 in the functions, and 3000 in the "
+     "completion).",
+     {}, 6000, 4096),
+    ("openrouter-tools", "This endpoint's maximum context length is 4096 tokens. However, you "
+     "requested about 9000 tokens (5000 of text input, 1000 of tool input, 3000 in the output).",
+     {}, 6000, 4096),
+    ("tabby", "Prompt length 5000 is greater than max_seq_len 4096", {}, 5000, 4096),
+    ("omlx", "Prompt too long: 5000 tokens exceeds max context window of 4096 tokens",
+     {}, 5000, 4096),
+    ("unknown-but", "Prompt has 5000 tokens, but the model's context window is 4096",
+     {}, 5000, 4096),
+    ("unknown-limit-first", "The context length of the model is 4096 tokens, but the prompt is "
+     "5000 tokens", {}, 5000, 4096),
 ]  # fmt: skip
 UNCOUNTED = [
     ("glm", "Prompt exceeds max length", {"code": "1261"}),
@@ -215,7 +234,23 @@ UNCOUNTED = [
         {},
     ),
     ("capitals", "PROMPT IS TOO LONG", {}),
-]
+    ("vllm-characters", "You passed 32769 input characters and requested 1 output tokens. However, "
+     "the model's context length is only 4096 tokens", {}),
+    ("llama-cpp-shift", "context shift is disabled", {}),
+    ("kimi-limit", "Your request exceeded model token limit: 131072", {}),
+    ("total", "Total tokens 140000 exceed the model's max length 131072", {}),
+    ("claude-web", "The message you submitted was too long, please reload the conversation.", {}),
+    ("conversation", "Conversation too long", {}),
+    ("sequence", "maximum sequence length is 4096 but got 5000", {}),
+    ("inputs", "inputs too long for model: 5000 > 4096", {}),
+    ("large", "prompt too large: 5000 tokens, limit 4096", {}),
+    ("input-tokens", "Too many input tokens. Max input tokens: 4096, prompt token count: 5000", {}),
+    ("bytes-google", "Request payload size exceeds the limit: 524288 bytes.", {}),
+    ("bytes-bedrock", "too many total text bytes: 512345 > 500000", {}),
+    ("code-prompt", "Bad request", {"code": "prompt_tokens_exceeded"}),
+    ("openai-string", "Invalid 'messages[1].content': string too long.",
+     {"code": "string_above_max_length"}),
+]  # fmt: skip
 OTHERS = [
     "Rate limit reached for gpt-4o on tokens per min (TPM): "
     "Limit 30000, Used 20000, Requested 15000.",
@@ -228,6 +263,13 @@ OTHERS = [
     "This model only supports single tool-calls at once!",
     "The input image 5000 exceeds 4096 pixels",
     "model `x` not found",
+    "Invalid 'messages[1].tool_calls[0].id': string too long. (string_above_max_length)",
+    "tool name exceeds the maximum length of 64",
+    "tools.0.description: string should have at most 1024 characters",
+    "input contains more than 100 images: limit exceeded",
+    "metadata.user_id exceeds maximum length 64",
+    "max_tokens (64000) is greater than the model's maximum output tokens (8192)",
+    "The model's max output tokens is 8192, but max_tokens is 64000",
 ]
 
 
@@ -319,6 +361,24 @@ def test_a_total_includes_the_requested_answer(message, total, requested, prompt
         ),
         ("The maximum tokens you requested exceeds the model limit of 4096.", 4096),
         ("max_completion_tokens must be at most 16,384", 16384),
+        ("max_tokens must be between 1 and 8192", 8192),
+        ("max_tokens should be in range [1, 4096]", 4096),
+        ("Invalid value for 'max_tokens': must be in the range (0, 8192]", 8192),
+        ("max_tokens (64000) exceeds the maximum allowed (8192)", 8192),
+        ("max_tokens (64000) is greater than the model's maximum output tokens (8192)", 8192),
+        ("The maximum allowed value for max_tokens is 8192", 8192),
+        ("ensure this value is less than or equal to 8192 (max_tokens)", 8192),
+        ("The model's max output tokens is 8192, but max_tokens is 64000", 8192),
+        ("max_tokens limit for this model is 8192", 8192),
+        ("Requested 64000 output tokens, but it can generate at most 8192 output tokens", 8192),
+        ("maximum number of output tokens for this model is 8192, got 64000", 8192),
+        ("field MaxTokens invalid, should be in [1, 8192]", 8192),
+        ("max_tokens参数非法。取值范围：[1,8192]", 8192),  # noqa: RUF001
+        (
+            "'max_tokens' is too large: 64000. This model's maximum context length is 32768 tokens "
+            "and your request has 500 input tokens",
+            0,
+        ),
         ("This model's maximum context length is 4096 tokens.", 0),
         ("`max_tokens` must be greater than `thinking.budget_tokens`", 0),
     ],

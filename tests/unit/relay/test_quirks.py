@@ -3,7 +3,7 @@
 import pytest
 
 from anyclaude.relay.environment import Key
-from anyclaude.relay.quirks import Quirk, Quirks
+from anyclaude.relay.quirks import IMAGES, Quirk, Quirks
 from anyclaude.relay.upstream import Upstream
 from anyclaude.runtime.upstreams import UpstreamSettings
 
@@ -12,7 +12,9 @@ SENT = {
     "messages": [
         {"role": "user", "content": [{"type": "text", "text": "q", "cache_control": {}}]},
         {"role": "assistant", "content": "a", "reasoning_content": "hm", "reasoning_details": []},
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]},
     ],
+    "tools": [{"name": "t", "input_schema": {}, "defer_loading": True, "input_examples": []}],
     "max_tokens": 9,
     "stream": True,
     "stream_options": {},
@@ -51,6 +53,19 @@ def learn(refusal, details=None):
         ("temperature is not supported while thinking is enabled", {}, "temperature"),
         ("Unknown field: of_next_year", {}, "of_next_year"),
         ("messages.1.reasoning_content is not allowed", {}, "reasoning_content"),
+        ("tools.0.custom.input_examples: Extra inputs are not permitted", {}, "input_examples"),
+        ("tools.0.custom.defer_loading: Extra inputs are not permitted", {}, "defer_loading"),
+        ("temperature and top_p cannot both be specified for this model", {}, "temperature"),
+        ("The model does not support image inputs", {}, IMAGES),
+        ("image input is not supported - hint: you may need to provide the mmproj", {}, IMAGES),
+        ("No endpoints found that support image input", {}, IMAGES),
+        ("messages[0]: unknown variant `image_url`, expected `text` at line 1", {}, IMAGES),
+        ("Invalid content type. image_url is only supported by certain models.", {}, IMAGES),
+        ("this model is missing data required for image input", {}, IMAGES),
+        ("m is not a multimodal model", {}, IMAGES),
+        ("This model has no vision capabilities", {}, IMAGES),
+        ("messages[2].content: invalid type: sequence, expected a string", {}, IMAGES),
+        ("Only 'text' content type is supported.", {}, IMAGES),
     ],
 )
 def test_a_refused_field(refusal, details, name):
@@ -91,6 +106,10 @@ def test_a_missing_field_is_not_a_refused_field(refusal, details):
         ("Invalid value for top_k: must be at least 10", "top_k"),
         ("temperature is out of range", "temperature"),
         ("top_k is too large", "top_k"),
+        ("image exceeds 5 MB maximum: 6000000 bytes > 5242880 bytes", IMAGES),
+        ("Could not process image", IMAGES),
+        ("At most 0 image(s) may be provided in one prompt.", IMAGES),
+        ("'messages.2.content' : value must be a string", IMAGES),
     ],
 )
 def test_a_refused_value_is_left_out_once(refusal, name):
@@ -133,6 +152,10 @@ def test_a_refused_value_is_left_out_once(refusal, name):
         ("Jinja Exception: Conversation roles must alternate user and assistant", Quirk.ALTERNATE),
         ("two successive messages of role user", Quirk.ALTERNATE),
         ("System role not supported", Quirk.SYSTEM_AS_USER),
+        ("Developer instruction is not enabled for models/m", Quirk.SYSTEM_IN_FIRST_TURN),
+        ("unknown content block type: document", Quirk.FEW_BLOCKS),
+        ("messages.3.content.0: Input tag 'tool_reference' found using 'type'", Quirk.FEW_BLOCKS),
+        ("Unsupported content type: server_tool_use", Quirk.FEW_BLOCKS),
         ("system message must be at the beginning", Quirk.SYSTEM_AS_USER),
         (
             "Invalid 'messages[1].tool_calls[0].id': string too long. "
@@ -167,6 +190,16 @@ def test_how_many_stop_sequences(refusal, limit):
     assert (learned.max_stop_sequences, learned.left_out) == (limit, frozenset())
 
 
+@pytest.mark.parametrize(
+    "details", [{"loc": ["body", "max_tokens"]}, {"param": "max_tokens"}, {"param": "/max_tokens"}]
+)
+def test_a_limit_whose_field_is_named_beside_the_words(details):
+    """The error object may name the field of a limit, and the words only the limit."""
+    learned = learn("Input should be less than or equal to 8192", details)
+    assert learned is not None
+    assert (learned.max_output_tokens, learned.left_out) == (8192, frozenset())
+
+
 def test_a_field_that_did_not_help_is_not_learned_again():
     """A field without which the server refused the request all the same is not proposed again."""
     refusal = "top_k or top_p is not supported"
@@ -175,6 +208,29 @@ def test_a_field_that_did_not_help_is_not_learned_again():
     again = Quirks().learn(refusal, SENT, {}, first.dropped)
     assert again is not None
     assert first.dropped | again.dropped == {"top_k", "top_p"}
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "System role not supported",
+        "system messages are not allowed",
+        "This model does not support system prompts",
+        "The role `system` is not accepted: system messages are unsupported",
+        "system instructions are not enabled for this model",
+    ],
+)
+def test_no_system_message_at_all(refusal):
+    """A server that refuses the system prompt too gets it in the first turn of the user."""
+    learned = Quirks(frozenset({Quirk.SYSTEM_AS_USER})).learn(refusal, SENT)
+    assert learned is not None
+    assert Quirk.SYSTEM_IN_FIRST_TURN in learned.known
+
+
+def test_without_images_nothing_is_learned_of_them():
+    """Words about images teach nothing if the request has none."""
+    sent = {**SENT, "messages": [{"role": "user", "content": "an image"}]}
+    assert Quirks().learn("images are not supported", sent) is None
 
 
 def test_lessons_are_described():

@@ -16,9 +16,12 @@ from anyclaude.relay.halves import LOST, Halves
 _HELD: Final = re.compile(r"\s*(\{\s*\}?|\[\s*\]?|n(u(ll?)?)?)?\s*")
 _PLACEHOLDERS: Final = re.compile(r"(\s*(\{\s*\}|\[\s*\]|null)\s*)+(?=[{\"])")
 _NONE: Final[tuple[Any, ...]] = (None, "", "null", "{}", [])
+_DECODER: Final = json.JSONDecoder()
 _ESCAPE: Final = re.compile(r"\\u[0-9a-fA-F]{4}|\\[^u]|[^\\]+|\\u?[0-9a-fA-F]{0,3}", re.DOTALL)
 _ESCAPED_HALF: Final = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _INVALID: Final = object()
+# What some servers add behind a whole object.
+_SURPLUS: Final = "}] \t\r\n"
 
 
 class _Brackets:
@@ -90,12 +93,17 @@ class Arguments:
         return self.is_empty or not self.is_complete or not piece.strip()
 
     def repeats(self, piece: str) -> bool:
-        """Whether `piece` is the whole input once more, or stands for no input."""
+        """Whether `piece` is the whole input once more, or adds nothing to it."""
+        if not piece.strip(_SURPLUS):
+            return True
         value = parsed(piece)
         return value == self.value or value in _NONE or value == {}
 
     def _look_for_end(self) -> None:
         value = parsed(self.text)
+        if value is _INVALID:
+            self.text = _without_surplus(self.text)
+            value = parsed(self.text)
         if isinstance(value, str) and isinstance(parsed(value), dict):
             self.text, value = value, parsed(value)
         self.is_complete = isinstance(value, dict)
@@ -166,6 +174,15 @@ def parsed(text: str) -> Any:
         return _INVALID
 
 
+def _without_surplus(text: str) -> str:
+    """The text of an object without the closing brackets that are too many, if that is all."""
+    try:
+        _, end = _DECODER.raw_decode(text, len(text) - len(text.lstrip()))
+    except (ValueError, RecursionError):
+        return text
+    return text if text[end:].strip(_SURPLUS) else text[:end]
+
+
 def is_whole(text: str) -> bool:
     """Whether a piece is all the input of a call, or stands for none."""
     arguments = Arguments()
@@ -185,4 +202,7 @@ def text_of(arguments: object) -> str:
     """Arguments as text, whether the server sends text or an object."""
     if isinstance(arguments, str):
         return arguments
+    if isinstance(arguments, list) and len(arguments) == 1:
+        # An object in a list.
+        arguments = arguments[0]
     return json.dumps(arguments, ensure_ascii=False) if isinstance(arguments, Mapping) else ""

@@ -38,6 +38,8 @@ class Target:
     quirks: Quirks
     # Replaces the client's value, since the context window ends there; None keeps the client's.
     max_tokens: int | None = None
+    # False if the server said that its model reads text only.
+    takes_images: bool = True
 
     def answer_tokens(self, wanted: int) -> int:
         """The max_tokens to request: what the client `wanted`, within the server's limits."""

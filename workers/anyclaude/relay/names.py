@@ -85,7 +85,9 @@ class ToolNames:
 
     def original(self, name: str) -> str:
         """The client's name for one that the server sent."""
-        return self._originals.get(name, name)
+        # Models of OpenAI and Moonshot put a namespace before the name.
+        plain = name.strip().removeprefix("functions.")
+        return self._originals.get(name, self._originals.get(plain, name))
 
 
 def short_name(name: str, longest: int = _MAX_NAME_CHARACTERS) -> str:

@@ -26,12 +26,13 @@ WORDINGS: Final[tuple[tuple[str, str], ...]] = (
     (
         "vLLM until 0.10, DeepSeek, OpenRouter",
         r"maximum context length is <window> tokens?\b.*?requested (?:about )?\d+ tokens "
-        r"\(<prompt> [^,);]*(?:, <tools> of tool[^,)]*)?[,;] <answer> +(?:in|for) the",
+        r"\(<prompt> [^,);]*(?:, <tools> (?:of tool|in the func)[^,)]*)?[,;] (?:and )?<answer> +"
+        r"(?:in|for) the",
     ),
     (
         "vLLM since 0.10",
-        r"maximum context length is <window> tokens\b.*?your request has (?:at least )?<prompt> "
-        r"input tokens",
+        r"maximum context length is <window> tokens\b.*?your (?:request has|prompt contains) "
+        r"(?:at least )?<prompt> input tokens",
     ),
     (
         "vLLM",
@@ -43,6 +44,7 @@ WORDINGS: Final[tuple[tuple[str, str], ...]] = (
         r"prompt \((?:total )?length <prompt>\) is (?:longer|too long).*?(?:maximum model length "
         r"of|context length) <window>",
     ),
+    ("vLLM: the prompt in characters", r"context length is only <window>"),
     ("vLLM", r"max_(?:completion_)?tokens must be at least 1, got -"),
     ("vLLM", r"input length \(<prompt>\) exceeds.{0,40}length \(<window>\)"),
     (
@@ -99,9 +101,14 @@ WORDINGS: Final[tuple[tuple[str, str], ...]] = (
     (
         "any other with counts",
         r"(?:prompt|input|context)(?: "
-        r"(?:length|tokens?|count|size|is|of|has))*\W{0,3}(?P<prompt>\d{3,})(?: "
-        r"tokens?)?\)?[^.\d]{0,40}(?:exceed\w*|longer than|larger "
-        r"than|>)[^.\d]{0,60}(?P<window>\d{3,})",
+        r"(?:length|tokens?|count|size|is|of|has|too|long))*\W{0,3}(?P<prompt>\d{3,})(?: "
+        r"tokens?)?\)?[^.\d]{0,40}(?:exceed\w*|longer than|larger than|greater "
+        r"than|>|but the)[^.\d]{0,60}(?P<window>\d{3,})",
+    ),
+    (
+        "any other with counts, the limit first",
+        r"context (?:length|window|size)[^.\d]{0,40}<window>(?: tokens)?[^.\d]{0,20}"
+        r"(?:prompt|input)[^.\d]{0,30}<prompt>",
     ),
     ("DashScope", r"range of input length should be \[\d+, ?<window>\]"),
     ("GLM", r"prompt exceeds max(?:imum)? length"),
@@ -111,8 +118,9 @@ WORDINGS: Final[tuple[tuple[str, str], ...]] = (
         "Moonshot and others",
         # A limit of `max_tokens` is another one.
         r"^(?!.*max_\w*tokens).*?(?:exceed\w* (?:the )?max\w* (?:number of |message |input "
-        r"|prompt )?tokens|token limit exceeded|tokens too long|input too large|maximum context "
-        r"size)",
+        r"|prompt )?tokens|token limit exceeded|exceeded model token limit|tokens too long"
+        r"|input too large|too many input tokens|maximum (?:context size|sequence length)"
+        r"|tokens\b.{0,20}exceed\w* .{0,20}max\w* length)",
     ),
     ("MiniMax", r"context window exceeds limit"),
     ("Bedrock", r"input is too long for (?:the )?requested model"),
@@ -120,18 +128,20 @@ WORDINGS: Final[tuple[tuple[str, str], ...]] = (
     ("LM Studio", r"reached context length|initial prompt is greater than the context length"),
     (
         "llama.cpp",
-        r"exceeds? the available context size|context size has been exceeded|input (?:prompt )?is "
-        r"(?:too big|larger than the max context size)",
+        r"exceeds? the available context size|context size has been exceeded|context shift is "
+        r"disabled|input (?:prompt )?is (?:too big|larger than the max context size)",
     ),
+    ("Google, Bedrock: bytes", r"request payload size exceeds|too many total text bytes"),
     (
         "codes and types of errors",
         r"context_length_exceeded|exceed_context_size|context_window_exceeded|"
-        r"max_prompt_tokens_exceeded|string_above_max_length.*messages|prompt_too_long|"
+        r"prompt_tokens_exceeded|messages\[\d+\]\.content\b.*string_above_max_length|prompt_too_long|"
         r"ContextWindowExceededError|ContextLengthExceeded",
     ),
     (
         "any other",
-        r"maximum context length|(?:prompt|input) (?:is )?too long|(?:context|prompt|number of "
+        r"maximum context length|(?:prompt|inputs?|conversation|message you submitted) (?:is |are "
+        r"|was )?too (?:long|large)|(?:context|prompt|number of "
         r"(?:input )?tokens).{0,40}(?:length|window|size|limit)\b.{0,20}exceed|input "
         r"(?:token|length).{0,40}exceed|exceed(?:s|ed|ing)?\b.{0,40}(?:context|"
         r"prompt).{0,20}(?:length|window|size|limit)|longer than.{0,30}context "
@@ -151,21 +161,28 @@ _PATTERNS: Final = tuple(_pattern(wording) for _, wording in WORDINGS)
 # A thousands separator within a number.
 _SEPARATOR: Final = re.compile(r"(?<=\d)[,_](?=\d{3}(?!\d))")
 _SPACE: Final = re.compile(r"\s+")
-# The limit of max_tokens in the words of vllm-mlx, OpenAI, the real API, DeepSeek and DashScope,
-# Volcengine, Groq, Vertex (whose limit is exclusive), and others.
+# The limit of max_tokens, in the words of OpenAI, Groq, Cerebras, pydantic, vllm-mlx and others.
+_ANSWER: Final = r"\bmax_?(?:completion_?|output_?|new_?)?tokens?(?![a-z_])"
 _LONGEST_ANSWER: Final = tuple(
     _pattern(wording)
     for wording in (
-        r"max_tokens exceeds server limit \(<limit>\)",
-        r"supports at most <limit> completion tokens",
-        r"max_tokens: \d+ > <limit>, which is the maximum",
-        r"range of max_(?:completion_|output_)?tokens (?:is|should be) \[\d+, ?<limit>\]",
-        r"maxOutputTokens.*?supported range is from \d+ \(inclusive\) to <above> \(excl",
+        # An interval, whose upper end may be exclusive (Vertex).
+        _ANSWER + r".*?supported range is from \d+ \(inclusive\) to <above> \(excl",
+        _ANSWER
+        + r"[^.]{0,80}?(?:between|range|in|\uff1a) ?(?:of |from )?[\[(]?\d+(?:,| and| to) ?<limit>",
+        r"range of " + _ANSWER + r" (?:is|should be) \[\d+, ?<limit>\]",
+        # The limit before the field, or without its name.
+        r"at most <limit> (?:completion|output|new) tokens",
         r"maximum tokens you requested exceeds the model limit of <limit>",
-        r"max_(?:completion_|output_|new_)?tokens?\b[`'\"]?.{0,120}?(?:less than or equal to|<=|"
-        r"at most|no more than|cannot exceed|not exceed|up to|maximum (?:value )?(?:is|of)|"
-        r"limit (?:is|of)|larger than|greater than|exceeds?(?: the)?(?: model)?(?: limit)?"
-        r"(?: of)?) ?[`'\"(]*<limit>",
+        r"max(?:imum)? (?:number of )?output tokens[^.,\d]{0,40}<limit>",
+        r"(?:maximum|limit)[^.\d]{0,30}" + _ANSWER + r" (?:is|of) <limit>",
+        r"less than or equal to <limit>.{0,20}" + _ANSWER,
+        r"max_tokens: \d+ > <limit>, which is the maximum",
+        # The limit behind the field; a window of the prompt is another limit.
+        _ANSWER
+        + r"(?:(?!context|prompt).){0,120}?(?:less than or equal to|<=|at most|no more than|"
+        r"cannot exceed|not exceed|up to|larger than|greater than|exceeds?|maximum|limit)"
+        r"(?:(?!context|prompt|budget|len)[^.\d]){0,40}<limit>",
     )
 )
 

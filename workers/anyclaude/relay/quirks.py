@@ -44,6 +44,16 @@ class Quirk(Enum):
         r"system (message|role|prompt)|role.{0,20}system|(jinja|raise_exception)(?!.*alternat)|"
         r"no user query|chat.?template(?!_kwargs)"
     )
+    # No message is of the system: its prompt begins the first turn of the user.
+    SYSTEM_IN_FIRST_TURN = (
+        r"system.{0,20}(role|message|prompt|instruction).{0,30}(\bnot|un)[ -]?(support|allow|"
+        r"accept|enabled)|(developer|system) instruction is not enabled|not support (a )?system"
+    )
+    # Blocks of types that only the real API knows become text.
+    FEW_BLOCKS = (
+        r"input tag '(?!image)|^(?!.*image).*(unknown variant|content block type|"
+        r"(unknown|unsupported|unexpected|invalid|unrecogni[sz]ed) (content|block|part)\b)"
+    )
     # User and assistant alternate: words after a tool result are appended to it, adjacent turns of
     # one role are merged, and system messages inside the conversation become user turns.
     ALTERNATE = (
@@ -65,12 +75,15 @@ class Quirk(Enum):
         return bool(re.search(self.value, refusal, re.IGNORECASE | re.DOTALL))
 
 
+# Stands for all images of a request: the model reads in their place that they are there.
+IMAGES: Final = "image"
 # Fields that may be left out: a worse answer is better than none.
 OPTIONAL_FIELDS: Final = (
     "cache_control",
     "chat_template_kwargs",
     "context_management",
     "extra_content",
+    IMAGES,
     "metadata",
     "output_config",
     "parallel_tool_calls",
@@ -91,12 +104,21 @@ OPTIONAL_FIELDS: Final = (
 _ESSENTIAL: Final = frozenset(
     {"model", "messages", "max_tokens", "max_completion_tokens", "stream", "system", "tools"}
 )
+# Without these there is no tool.
+_ESSENTIAL_OF_TOOLS: Final = frozenset(
+    {"name", "type", "description", "input_schema", "function", "parameters"}
+)
+# Servers that read text only refuse an image also as a content that is no string.
+_NAMED_OTHERWISE: Final = {
+    IMAGES: r"images?(_url|s)?|vision|multi-?modal|(must be|expected) a string|a valid string|"
+    r"only .?text.? content"
+}
 _REFUSED: Final = re.compile(
     r"unsupported|not (supported|permitted|allowed|available|accepted|recogni[sz]ed|implemented|"
     r"enabled|compatible|a valid (field|param\w*|argument|key))|unrecogni[sz]ed|unknown|unexpected|"
     r"\bextra\b|extra_forbidden|do(es)?(n't| not) (support|accept|allow|take|recogni[sz]e|have)|"
-    r"cannot be (used|set|specified|passed|sent|combined)|deprecated|forbidden|no longer|"
-    r"incompatible|remove|omit|reject|no such|has no",
+    r"cannot (?:both )?be (used|set|specified|passed|sent|combined)|deprecated|forbidden|no longer|"
+    r"incompatible|remove|omit|reject|no such|has no|missing data",
     re.IGNORECASE,
 )
 _MISSING: Final = re.compile(
@@ -108,7 +130,7 @@ _MISSING: Final = re.compile(
 _VALUE: Final = re.compile(
     r"must be|should be|out of range|\brange\b|(less|greater|more|larger|smaller) than|at (most|"
     r"least)|too (large|high|low|small|long|many|short)|maximum|minimum|invalid value|one of|"
-    r"[<>]=?",
+    r"could not|unable to|failed to|[<>]=?",
     re.IGNORECASE,
 )
 _MAX_STOPS: Final = re.compile(
@@ -176,7 +198,8 @@ class Quirks:
 
         `details` is the server's error object. Leaving out `unhelpful` fields did not help.
         """
-        if (longest := longest_answer(refusal)) and longest != self.max_output_tokens:
+        place = ".".join(_place(details or {}))
+        if (longest := longest_answer(f"{place}: {refusal}")) and longest != self.max_output_tokens:
             return replace(self, max_output_tokens=longest)
         if (found := _MAX_STOPS.search(refusal)) and int(found[1]) != self.max_stop_sequences:
             return replace(self, max_stop_sequences=int(found[1]))
@@ -195,15 +218,18 @@ class Quirks:
 
 
 def _names(sent: Mapping[str, Any]) -> frozenset[str]:
-    """The names of the fields in a body that may be left out, at any depth of its messages."""
+    """What may be left out of a body: its own fields, those of its tools, and inner ones."""
     inner = set(_inner_names(sent.get("messages"))) | set(_inner_names(sent.get("system")))
-    return frozenset(sent) - _ESSENTIAL | (inner & set(OPTIONAL_FIELDS))
+    of_tools = set(_inner_names(sent.get("tools"))) - _ESSENTIAL_OF_TOOLS
+    return frozenset(sent) - _ESSENTIAL | of_tools | (inner & set(OPTIONAL_FIELDS))
 
 
 def _inner_names(value: Any) -> Iterator[str]:
     for entry in value if isinstance(value, list) else []:
         if isinstance(entry, dict):
             yield from entry
+            if entry.get("type") in ("image", "image_url"):
+                yield IMAGES
             for key in ("content", "tool_calls"):
                 yield from _inner_names(entry.get(key))
 
@@ -245,12 +271,17 @@ def _verdict(sentence: str) -> _Verdict | None:
 
 def _pattern(name: str) -> re.Pattern[str]:
     """The name as servers write it: `top_k`, `topK`, `Top K`."""
-    return re.compile(rf"(?<![a-z_]){name.replace('_', '[_ -]?')}(?![a-z_])", re.IGNORECASE)
+    written = _NAMED_OTHERWISE.get(name) or name.replace("_", "[_ -]?")
+    return re.compile(rf"(?<![a-z_])({written})(?![a-z_])", re.IGNORECASE)
 
 
 def _pointed_at(details: Mapping[str, Any], names: frozenset[str]) -> str:
     """The field that the error object names: OpenAI's `param`, FastAPI's `loc`."""
+    return next((word for word in reversed(_place(details)) if word in names), "")
+
+
+def _place(details: Mapping[str, Any]) -> list[str]:
     place = details.get("loc")
-    parts = place if isinstance(place, list) else re.split(r"[.\[\]]+", str(details.get("param")))
-    words = (part for part in reversed(parts) if isinstance(part, str))
-    return next((word for word in words if word in names), "")
+    if isinstance(place, list):
+        return [part for part in place if isinstance(part, str)]
+    return re.split(r"[.\[\]]+", str(details.get("param") or ""))

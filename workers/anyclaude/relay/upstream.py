@@ -151,7 +151,9 @@ class Upstream:
         Raises:
             ApiError: the model is not known.
         """
-        return Target(self.settings, await self._model_for(requested_model), self.quirks)
+        model = await self._model_for(requested_model)
+        takes_images = (self._served or Served()).takes_images is not False
+        return Target(self.settings, model, self.quirks, takes_images=takes_images)
 
     async def _model_for(self, requested: str) -> str:
         if mapped := _mapped(self.settings, requested):

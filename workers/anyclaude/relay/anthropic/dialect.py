@@ -8,7 +8,7 @@ local servers refuse or move to the front.
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from anyclaude.messages.readable import join, plain_blocks, reminder
+from anyclaude.messages.readable import join, reminder
 from anyclaude.messages.requests import CountTokensRequest, Message, MessagesRequest
 from anyclaude.relay.anthropic.answer import MAX_NAME_CHARACTERS, MessageReader
 from anyclaude.relay.dialect import Dialect, Target
@@ -36,9 +36,6 @@ _API_ONLY: Final = frozenset(
 # These refuse a request with a block of any other type than the ones below.
 _KNOW_FEW_BLOCKS: Final = frozenset(
     {UpstreamKind.LMSTUDIO, UpstreamKind.LLAMA_CPP, UpstreamKind.VLLM, UpstreamKind.OLLAMA}
-)
-_KNOWN_BLOCKS: Final = frozenset(
-    {"text", "image", "tool_use", "tool_result", "thinking", "redacted_thinking"}
 )
 
 
@@ -84,7 +81,7 @@ class AnthropicDialect(Dialect):
 def _adapted(request: CountTokensRequest, body: dict[str, Any], target: Target) -> dict[str, Any]:
     """The body in the form that this server takes."""
     quirks = target.quirks
-    body = _renamed(body | _conversation(request, target))
+    body = _with_plain_tools(body | _conversation(request, target), quirks.left_out)
     off = (body.get("thinking") or {}).get("type") == "disabled"
     left_out = _API_ONLY | quirks.left_out
     if off and Quirk.REASONING_ALWAYS in quirks.known:
@@ -95,7 +92,8 @@ def _adapted(request: CountTokensRequest, body: dict[str, Any], target: Target) 
 
 def _conversation(request: CountTokensRequest, target: Target) -> dict[str, Any]:
     """System texts and turns for local servers: turns are of the user and the assistant only."""
-    conversation = arrange(request)
+    few = target.settings.kind in _KNOW_FEW_BLOCKS
+    conversation = arrange(request, target, knows_few=few)
     turns: list[dict[str, Any]] = []
     for _, turn in conversation.turns:
         if turn.role != "system":
@@ -112,9 +110,7 @@ def _turn(turn: Message, target: Target) -> dict[str, Any]:
     content = turn.content
     if isinstance(content, str):
         return {**document, "content": content}
-    few = target.settings.kind in _KNOW_FEW_BLOCKS
-    known = plain_blocks(content, _KNOWN_BLOCKS) if few else content
-    blocks = [sent for block in known if (sent := _block(block, target)) is not None]
+    blocks = [sent for block in content if (sent := _block(block, target)) is not None]
     return {**document, "content": blocks}
 
 
@@ -135,14 +131,21 @@ def _block(block: Any, target: Target) -> Any:
     return block
 
 
-def _renamed(body: dict[str, Any]) -> dict[str, Any]:
-    """The body with names of tools that every server takes."""
+def _with_plain_tools(body: dict[str, Any], left_out: frozenset[str]) -> dict[str, Any]:
+    """The body with tools as the server takes them: short names, no field that it refuses."""
     tools, choice = body.get("tools"), body.get("tool_choice")
     if isinstance(tools, list):
-        body = {**body, "tools": [_with_short_name(tool) for tool in tools]}
+        kept = (_without_fields(tool, left_out) for tool in tools)
+        body = {**body, "tools": [_with_short_name(tool) for tool in kept]}
     if isinstance(choice, dict) and "name" in choice:
         body = {**body, "tool_choice": _with_short_name(choice)}
     return body
+
+
+def _without_fields(tool: Any, left_out: frozenset[str]) -> Any:
+    if not isinstance(tool, dict):
+        return tool
+    return {key: value for key, value in tool.items() if key not in left_out}
 
 
 def _with_short_name(holder: Any) -> Any:

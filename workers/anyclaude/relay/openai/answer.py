@@ -149,6 +149,7 @@ class ChatReader(Reader):
         thought = (
             delta.get("reasoning_content")
             or delta.get("reasoning")
+            or delta.get("reasoning_text")
             or delta.get("thinking")
             or thoughts
             or _thoughts_in_details(delta.get("reasoning_details"))

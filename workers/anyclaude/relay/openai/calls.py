@@ -230,7 +230,10 @@ def _name(piece: Mapping[str, Any]) -> str:
 
 
 def _arguments(piece: Mapping[str, Any]) -> str:
-    return text_of(_function(piece).get("arguments"))
+    function = _function(piece)
+    # Some servers use the names of other APIs.
+    named = (function.get(name) for name in ("arguments", "parameters", "input"))
+    return text_of(next((value for value in named if value is not None), None))
 
 
 def _index(piece: Mapping[str, Any]) -> int | None:

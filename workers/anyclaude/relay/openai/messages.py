@@ -34,12 +34,13 @@ ChatMessage = dict[str, Any]
 _SHORT_ID_CHARACTERS: Final = 9
 # Stands for thoughts of another model, which a server expects and nobody has.
 _NO_THOUGHTS: Final = " "
+_SYSTEM_QUIRKS: Final = (Quirk.SYSTEM_AS_USER, Quirk.SYSTEM_IN_FIRST_TURN)
 _OPENROUTER_HOST: Final = "openrouter.ai"
 
 
 def chat_messages(request: CountTokensRequest, target: Target) -> list[ChatMessage]:
     """The messages of the conversation, in order."""
-    conversation = arrange(request)
+    conversation = arrange(request, target)
     quirks = target.quirks
     walk = _Walk(quirks, target.model, has_marks=_has_marks(target))
     head: list[ChatMessage] = []
@@ -50,12 +51,13 @@ def chat_messages(request: CountTokensRequest, target: Target) -> list[ChatMessa
             if marked
             else join(block["text"] for block in conversation.system)
         )
-        head = [{"role": "system", "content": texts}]
+        role = "user" if Quirk.SYSTEM_IN_FIRST_TURN in quirks.known else "system"
+        head = [{"role": role, "content": texts}]
     messages = list(_results_first(walk.translate(conversation.turns)))
     if Quirk.ALTERNATE in quirks.known:
         messages = list(_without_words_after_results(messages))
-    if {Quirk.ALTERNATE, Quirk.SYSTEM_AS_USER} & quirks.known:
-        messages = list(_merged_turns(messages))
+    if {Quirk.ALTERNATE, *_SYSTEM_QUIRKS} & quirks.known:
+        return list(_merged_turns([*head, *messages]))
     return [*head, *messages]
 
 
@@ -86,7 +88,7 @@ class _Walk:
 
     def _system(self, turn: Message) -> Iterator[ChatMessage]:
         text = join(turn_texts(turn))
-        if {Quirk.ALTERNATE, Quirk.SYSTEM_AS_USER} & self.quirks.known:
+        if {Quirk.ALTERNATE, *_SYSTEM_QUIRKS} & self.quirks.known:
             yield from _message("user", reminder(text) if text else "")
         else:
             yield from _message("system", text)
