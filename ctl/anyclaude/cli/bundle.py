@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from anyclaude.cli.command import CommandError, ExitCode
+from anyclaude.runtime.headers import LAUNCH_HEADER, MODE_HEADER
 from anyclaude.runtime.mode_names import current_name
 
 if TYPE_CHECKING:
     from anyclaude.cli.client import ControlClient
     from anyclaude.worker.v1.worker_pb2 import ModelInfo
 
-MODE_HEADER: Final = "x-anyclaude-mode"
 # Requests of this mode go to the real API unchanged, with the user's credentials and model.
 PASSTHROUGH_MODE: Final = "claude"
 # Without a token Claude Code asks for a login. A service that needs no token ignores this one.
@@ -85,14 +85,20 @@ class Endpoint:
     model_id: str
     context_window_tokens: int
     auth_token: str
+    # Names this launch in its requests; empty: they are not told from others.
+    launch_id: str = ""
 
     @property
     def is_passthrough(self) -> bool:
         return self.mode == PASSTHROUGH_MODE
 
     @classmethod
-    def of(cls, client: "ControlClient", environ: Mapping[str, str]) -> "Endpoint":
+    def of(
+        cls, client: "ControlClient", environ: Mapping[str, str], launch_id: str = ""
+    ) -> "Endpoint":
         """Reads from the daemon everything that this launch needs to know.
+
+        In a passthrough mode a launch has no id, since nothing is known of its requests.
 
         Raises:
             CommandError: the daemon does not respond, the token file cannot be read, or
@@ -103,13 +109,15 @@ class Endpoint:
         model = status.model
         if launch_mode and launch_mode != status.mode:
             model = _model_of(client, launch_mode)
+        mode = launch_mode or status.mode
         return cls(
             base_url=status.base_url,
-            mode=launch_mode or status.mode,
+            mode=mode,
             launch_mode=launch_mode,
             model_id=model.id,
             context_window_tokens=model.context_window_tokens,
             auth_token=_token(client),
+            launch_id="" if mode == PASSTHROUGH_MODE else launch_id,
         )
 
 
@@ -144,7 +152,7 @@ def launch_mode_of(environ: Mapping[str, str], known: Collection[str]) -> str:
 def environment_for(endpoint: Endpoint, environ: Mapping[str, str]) -> dict[str, str]:
     """Returns the variables for Claude Code; `environ` is the environment of the shell."""
     bundle = {"ANTHROPIC_BASE_URL": endpoint.base_url, **without_proxy(environ)}
-    headers = _headers(endpoint.launch_mode, environ)
+    headers = _headers(endpoint, environ)
     if headers:
         bundle["ANTHROPIC_CUSTOM_HEADERS"] = headers
     if endpoint.is_passthrough:
@@ -187,14 +195,15 @@ def _max_output(window_tokens: int) -> int:
     return min(_MAX_OUTPUT_TOKENS, max(_MIN_OUTPUT_TOKENS, window_tokens // 8))
 
 
-def _headers(launch_mode: str, environ: Mapping[str, str]) -> str:
-    """The shell's own headers, one per line, and the header with the mode of this launch."""
+def _headers(endpoint: Endpoint, environ: Mapping[str, str]) -> str:
+    """The shell's own headers, one per line, and those with the mode and the id of this launch."""
+    ours = {MODE_HEADER: endpoint.launch_mode, LAUNCH_HEADER: endpoint.launch_id}
     lines = [
         line
         for line in environ.get("ANTHROPIC_CUSTOM_HEADERS", "").splitlines()
-        if line.strip() and not line.lower().startswith(f"{MODE_HEADER}:")
+        if line.strip() and line.partition(":")[0].strip().lower() not in ours
     ]
-    return "\n".join([*lines, f"{MODE_HEADER}: {launch_mode}"] if launch_mode else lines)
+    return "\n".join([*lines, *(f"{name}: {value}" for name, value in ours.items() if value)])
 
 
 def _token(client: "ControlClient") -> str:

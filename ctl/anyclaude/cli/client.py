@@ -19,7 +19,10 @@ from anyclaude.cache.v1 import cache_pb2, cache_pb2_grpc
 from anyclaude.cli.errors import explain, no_answer, nobody_listens, not_running, unreachable
 from anyclaude.control.v1 import control_pb2 as pb
 from anyclaude.control.v1 import control_pb2_grpc
+from anyclaude.frontend.v1.frontend_pb2 import RequestRecord
 
+# More request records than any daemon keeps (`log.max_records`).
+_ALL: Final = 2**31
 CONNECT_SECONDS: Final = 2.0
 CALL_SECONDS: Final = 5.0
 # A worker drains before it restarts; pruning may wait for the disk.
@@ -132,6 +135,11 @@ class ControlClient:
             self._metrics.ListRequests,
             pb.ListRequestsRequest(page_size=count),
         )
+
+    def requests_of(self, *, session_id: str = "", launch_id: str = "") -> list[RequestRecord]:
+        """The kept records of one session or launch, newest first."""
+        request = pb.ListRequestsRequest(page_size=_ALL, session_id=session_id, launch_id=launch_id)
+        return list(self._get(pb.ListRequestsResponse, self._metrics.ListRequests, request).records)
 
     def call(
         self, method: Callable[..., Any], request: Message, seconds: float = CALL_SECONDS

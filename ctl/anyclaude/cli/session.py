@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from anyclaude.cli.units import counted, format_seconds
+from anyclaude.messages.reuse import is_cold, prompt_tokens
 
 if TYPE_CHECKING:
     from anyclaude.frontend.v1.frontend_pb2 import RequestRecord
@@ -19,7 +20,7 @@ class SessionMetrics:
     requests: int
     average_seconds: float
     prompt_tokens: int
-    # Requests that reused a part of their prompt.
+    # Requests that reused a part of their prompt, and not only its first words.
     cache_hits: int
     reused_tokens: int
     # None if no request of the session was cold.
@@ -43,24 +44,24 @@ class SessionMetrics:
         ]
 
 
-def session_metrics(records: "Iterable[RequestRecord]", session_id: str) -> SessionMetrics:
-    """The metrics of the session with that id."""
-    own = [r for r in records if r.identity.session_id == session_id and r.HasField("usage")]
+def metrics_of(records: "Iterable[RequestRecord]") -> SessionMetrics:
+    """The metrics of one session, or of one launch, from its records."""
+    own = [record for record in records if record.HasField("usage")]
     usages = [record.usage for record in own]
     reused = sum(usage.cache_read_tokens for usage in usages)
     seconds_per_token = _cold_seconds_per_token(own)
     return SessionMetrics(
         requests=len(own),
         average_seconds=sum(r.duration.ToNanoseconds() for r in own) / 1e9 / max(1, len(own)),
-        prompt_tokens=reused + sum(u.input_tokens + u.cache_creation_tokens for u in usages),
-        cache_hits=sum(usage.cache_read_tokens > 0 for usage in usages),
+        prompt_tokens=sum(map(prompt_tokens, usages)),
+        cache_hits=sum(not is_cold(usage) for usage in usages),
         reused_tokens=reused,
         saved_seconds=None if seconds_per_token is None else reused * seconds_per_token,
     )
 
 
 def _cold_seconds_per_token(records: "Iterable[RequestRecord]") -> float | None:
-    """How long the requests that reused nothing computed for each token of their prompts."""
-    cold = [r for r in records if r.timings.HasField("prefill") and not r.usage.cache_read_tokens]
+    """How long the cold requests computed for each token of their prompts."""
+    cold = [r for r in records if r.timings.HasField("prefill") and is_cold(r.usage)]
     tokens = sum(r.usage.input_tokens + r.usage.cache_creation_tokens for r in cold)
     return sum(r.timings.prefill.ToNanoseconds() for r in cold) / 1e9 / tokens if tokens else None

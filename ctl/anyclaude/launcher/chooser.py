@@ -19,6 +19,7 @@ from anyclaude.launcher.workflows import Kept, Suggestion, Workflow, describe, s
 from anyclaude.runtime.paths import make_private_folder, write_if_changed
 
 _SHOW_KEY: Final = "chooser.show"
+_SUMMARY_KEY: Final = "chooser.summary"
 # Options of `claude` with which there is no conversation on the terminal.
 _QUIET: Final = frozenset({"--print", "--help", "-h", "--version", "-v"})
 _PRINT_AMONG_OTHERS: Final = re.compile(r"-[a-zA-Z]*p[a-zA-Z]*")
@@ -30,14 +31,27 @@ _SUBCOMMANDS: Final = frozenset(
 )
 
 
+def is_conversation(arguments: Arguments, *, is_terminal: bool) -> bool:
+    """Whether a person starts a conversation at a terminal."""
+    return is_terminal and not _is_quiet(arguments.rest)
+
+
 def should_ask(arguments: Arguments, environ: Mapping[str, str], *, is_terminal: bool) -> bool:
     """Whether a person starts a conversation at a terminal and has not named a mode."""
     return (
-        is_terminal
+        is_conversation(arguments, is_terminal=is_terminal)
         and not arguments.no_chooser
         and not environ.get("ANYCLAUDE_MODE")
-        and not _is_quiet(arguments.rest)
     )
+
+
+def wants_summary(client: ControlClient) -> bool:
+    """Whether the settings ask for a summary at the end of a conversation."""
+    return not _is_off(client.config(), _SUMMARY_KEY)
+
+
+def _is_off(config: control_pb2.GetConfigResponse, key: str) -> bool:
+    return any(entry.key == key and entry.value_json == "false" for entry in config.entries)
 
 
 def _is_quiet(arguments: Sequence[str]) -> bool:
@@ -56,7 +70,7 @@ def choose(client: ControlClient, file: Path) -> dict[str, str]:
         CommandError: INTERRUPTED when nothing was chosen, or the daemon did not answer.
     """
     config = client.config()
-    if any(entry.key == _SHOW_KEY and entry.value_json == "false" for entry in config.entries):
+    if _is_off(config, _SHOW_KEY):
         return {}
     answer = client.modes()
     offered = workflows(answer, config)

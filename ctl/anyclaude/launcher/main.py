@@ -1,10 +1,11 @@
-"""The `anyclaude` command: becomes `claude`, pointed at the running service.
+"""The `anyclaude` command: starts `claude`, pointed at the running service.
 
-Everything is checked before the exec. After it this process is Claude Code, which then handles
-signals, terminal and exit code itself.
+Everything is checked before the start. A conversation on a terminal runs as a child, so that its
+summary can be printed when it ends. In any other case this process becomes Claude Code.
 """
 
 import os
+import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ from anyclaude.cli.bundle import ADVICE, Endpoint, contradicting, environment_fo
 from anyclaude.cli.claude_code import find_claude
 from anyclaude.cli.client import ControlClient
 from anyclaude.cli.command import CommandError, leave_on_interrupt
-from anyclaude.launcher.chooser import choose, should_ask
+from anyclaude.launcher.chooser import choose, is_conversation, should_ask, wants_summary
+from anyclaude.launcher.foreground import leave_as, run
 from anyclaude.launcher.ready import ensure_ready, reach
 from anyclaude.launcher.settings import (
     combine,
@@ -22,6 +24,7 @@ from anyclaude.launcher.settings import (
     split_arguments,
     write_settings,
 )
+from anyclaude.launcher.summary import show_summary
 from anyclaude.messages.windows import window_problem
 from anyclaude.runtime.paths import find_paths
 
@@ -44,7 +47,7 @@ RESUME_HINT: Final = {"CLAUDE_CODE_RESUME_HINT_COMMAND": "anyclaude"}
 
 
 def main() -> NoReturn:
-    """Replaces this process by Claude Code, or prints why it cannot and exits."""
+    """Runs Claude Code, or prints why it cannot; exits as Claude Code does."""
     leave_on_interrupt()
     try:
         launch(sys.argv[1:], os.environ)
@@ -54,7 +57,7 @@ def main() -> NoReturn:
 
 
 def launch(arguments: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
-    """Execs `claude --settings FILE ARGUMENTS`.
+    """Starts `claude --settings FILE ARGUMENTS`.
 
     Raises:
         CommandError: Claude Code is not installed, the service cannot be reached, or the caller's
@@ -67,12 +70,15 @@ def launch(arguments: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
     if split.asks_for_help:
         os.execve(claude, [claude, *split.rest], dict(environ))  # noqa: S606 - becomes claude
     paths = find_paths(environ)
+    is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     with reach(paths, environ) as client:
-        if should_ask(split, environ, is_terminal=sys.stdin.isatty() and sys.stdout.isatty()):
+        if should_ask(split, environ, is_terminal=is_terminal):
             environ = {**environ, **choose(client, paths.chooser_file)}
         ensure_ready(client, paths, environ)
     with ControlClient(paths.control_socket) as client:
-        endpoint = Endpoint.of(client, environ)
+        has_summary = is_conversation(split, is_terminal=is_terminal) and wants_summary(client)
+        launch_id = secrets.token_hex(8) if has_summary else ""
+        endpoint = Endpoint.of(client, environ, launch_id)
     if problem := window_problem(endpoint.context_window_tokens):
         print(f"anyclaude: {problem}", file=sys.stderr)
     unwanted = contradicting(endpoint)
@@ -81,7 +87,16 @@ def launch(arguments: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
     file = write_settings(paths.state, settings)
     kept = {name: value for name, value in environ.items() if name not in unwanted}
     command = [claude, "--settings", str(file), *split.rest]
-    os.execve(claude, command, {**RESUME_HINT, **kept})  # noqa: S606 - this process becomes claude
+    variables = {**RESUME_HINT, **kept}
+    if not endpoint.launch_id:
+        os.execve(claude, command, variables)  # noqa: S606 - this process becomes claude
+    try:
+        status = run(claude, command, variables)
+    finally:
+        # No other launch has this file, since the launch is named in it.
+        file.unlink(missing_ok=True)
+    show_summary(paths.control_socket, endpoint.launch_id)
+    leave_as(status)
 
 
 def _bundle(endpoint: Endpoint, environ: Mapping[str, str]) -> dict[str, str]:

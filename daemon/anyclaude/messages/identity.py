@@ -51,9 +51,9 @@ def identify(headers: Mapping[str, str], request: MessagesRequest | None) -> wor
                 request, from_claude_code=_CLAUDE_CODE in agents, agent=bool(agent)
             )
     return worker.Identity(
-        session_id=_safe(session),
-        agent_id=_safe(agent),
-        parent_agent_id=_safe(headers.get(PARENT_AGENT_HEADER, "")),
+        session_id=safe_name(session),
+        agent_id=safe_name(agent),
+        parent_agent_id=safe_name(headers.get(PARENT_AGENT_HEADER, "")),
         request_class=request_class,
     )
 
@@ -76,7 +76,8 @@ def _session_of_json(user_id: str) -> str:
     return session if isinstance(session, str) else ""
 
 
-def _safe(name: str) -> str:
+def safe_name(name: str) -> str:
+    """`name`, or its digest if it is not safe as the name of a cache or in a log line."""
     if not name or _SAFE_NAME.fullmatch(name):
         return name
     return "sha256-" + hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:32]

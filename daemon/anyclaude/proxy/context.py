@@ -13,14 +13,15 @@ from starlette.types import Receive, Scope, Send
 
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.messages.errors import ApiError, new_request_id
+from anyclaude.messages.identity import safe_name
 from anyclaude.proxy.content_coding import codings_of, decode, too_large
 from anyclaude.proxy.records import RecordBuilder
 from anyclaude.proxy.response import Response
 from anyclaude.proxy.shapes import Shape, shape_of
+from anyclaude.runtime.headers import LAUNCH_HEADER, MODE_HEADER
 from anyclaude.runtime.settings import ServerSettings
 from anyclaude.runtime.timeouts import Timeout
 
-MODE_HEADER: Final = "x-anyclaude-mode"
 # The client's own id of its request, which every response repeats.
 CLIENT_ID_HEADER: Final = "x-request-id"
 
@@ -59,7 +60,8 @@ class RequestContext:
         if _CLIENT_ID.fullmatch(client_id):
             self.response.headers[CLIENT_ID_HEADER] = client_id
         self.shape: Shape = shape_of(self.path)
-        self.record = RecordBuilder(self.request_id, self.path)
+        launch = self.headers.get(LAUNCH_HEADER, "")
+        self.record = RecordBuilder(self.request_id, self.path, safe_name(launch))
         scope[_SCOPE_KEY] = self
 
     @classmethod
@@ -75,6 +77,7 @@ class RequestContext:
     def set_route(self, route: frontend.Route) -> None:
         """Names the route's mode in the response and the record."""
         self.record.mode = route.mode
+        self.record.model = route.model.id
         self.response.headers[MODE_HEADER] = route.mode
 
     async def refuse(self, error: ApiError) -> None:

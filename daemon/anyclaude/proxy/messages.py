@@ -96,7 +96,7 @@ class MessagesEndpoint:
         """Counts the tokens of a prompt exactly as generation would."""
         async with self._body(context) as body:
             request = await _parsed(parse_count_tokens_request, body)
-            context.record.model = request.model
+            context.record.requested_model = request.model
             await context.while_connected(self._count_tokens(context, request, body))
 
     @asynccontextmanager

@@ -21,12 +21,16 @@ log = structlog.get_logger("anyclaude.proxy")
 class RecordBuilder:
     """Collects the record of one request while it runs."""
 
-    def __init__(self, request_id: str, path: str) -> None:
-        self._record = frontend.RequestRecord(request_id=request_id, route=path)
+    def __init__(self, request_id: str, path: str, launch_id: str = "") -> None:
+        self._record = frontend.RequestRecord(
+            request_id=request_id, route=path, launch_id=launch_id
+        )
         self._record.start_time.FromNanoseconds(time.time_ns())
         self._started_ns = time.monotonic_ns()
         self._progress = worker.Progress()
         self.mode = ""
+        self.requested_model = ""
+        # The id of the model that answers.
         self.model = ""
         self.route_reason = ""
         # Another server's messages may quote the prompt, which no record may hold.
@@ -41,7 +45,7 @@ class RecordBuilder:
         return self._record.identity
 
     def set_request(self, request: MessagesRequest, identity: worker.Identity) -> None:
-        self.model = request.model
+        self.requested_model = request.model
         self._record.stream = request.stream
         self._record.images = request.image_count
         self._record.identity.CopyFrom(identity)
@@ -90,7 +94,8 @@ class RecordBuilder:
             prompt_tokens=self._progress.prompt_tokens,
         )
         answer.record.mode = self.mode
-        answer.record.requested_model = self.model
+        answer.record.model = self.model
+        answer.record.requested_model = self.requested_model
         answer.record.duration.FromNanoseconds(self._elapsed_ns())
         return answer
 
@@ -99,7 +104,8 @@ class RecordBuilder:
         record = self._record
         record.status = status
         record.mode = self.mode
-        record.requested_model = self.model
+        record.model = self.model
+        record.requested_model = self.requested_model
         record.route_reason = self.route_reason
         record.outcome = record.outcome or frontend.OUTCOME_COMPLETED
         record.duration.FromNanoseconds(self._elapsed_ns())

@@ -58,6 +58,11 @@ class Paths:
         return self.state / "speeds.json"
 
     @property
+    def history_file(self) -> Path:
+        """The records of the newest requests."""
+        return self.state / "requests.jsonl"
+
+    @property
     def descriptions_folder(self) -> Path:
         """What images were described as, one file for each."""
         return self.cache / "images"

@@ -256,9 +256,10 @@ class AutoSettings(_Section):
 
 
 class ChooserSettings(_Section):
-    """The question that `anyclaude` asks on a terminal when no mode is given."""
+    """What `anyclaude` shows on a terminal: a question if no mode is given, and a summary."""
 
     show: bool = True
+    summary: bool = True
     # The mode behind each workflow.
     analysis: str = "mlx-lm"
     edit: str = "lmstudio"
@@ -294,13 +295,14 @@ class SupervisorSettings(_Section):
 
 
 class LogSettings(_Section):
-    """The daemon's log file, and the request records in its memory."""
+    """The daemon's log file, and its records of requests."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     file_max_bytes: int = Field(10 * 1024 * 1024, ge=4096)
     file_count: int = Field(5, ge=1)
-    # Request records that are kept.
+    # Request records that are kept, and whether also over a restart of the daemon.
     max_records: int = Field(1000, ge=1)
+    keep_records: bool = True
 
 
 # The daemon's own children, from which servers that the service runs are told apart by name.

@@ -31,6 +31,7 @@ from anyclaude.supervisor.configuration import Configuration
 from anyclaude.supervisor.control.server import ControlServer
 from anyclaude.supervisor.daemon import VERSION, Daemon
 from anyclaude.supervisor.greeting import greet
+from anyclaude.supervisor.history import History
 from anyclaude.supervisor.listener import base_url, refuse_without_frontend
 from anyclaude.supervisor.lock import clear_stale
 from anyclaude.supervisor.metrics import Metrics
@@ -140,8 +141,9 @@ class Server:
         }
         modes = configuration.modes
         mode = CurrentMode(self._start.mode, self._start.paths.mode_file, changes)
-        max_records = self._start.loaded.settings.log.max_records
-        journal = Journal(max_records)
+        log, paths = self._start.loaded.settings.log, self._start.paths
+        history = History(paths.history_file, log.max_records) if log.keep_records else None
+        journal = Journal(log.max_records, history)
         metrics = Metrics(children, VERSION, modes)
 
         def on_record(record: Record) -> None:
@@ -163,7 +165,7 @@ class Server:
             routes=RoutePusher(children.frontend, workers, modes, mode.get, changes),
             records=RecordFollower(children.frontend, changes, on_record, metrics.drop),
             journal=journal,
-            speeds=Speeds(journal, max_records, self._start.paths.speeds_file),
+            speeds=Speeds(journal, log.max_records, paths.speeds_file),
             metrics=metrics,
         )
 

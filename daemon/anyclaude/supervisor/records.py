@@ -1,8 +1,9 @@
 """Requests: those that run, asked of the front end; and records of those that ended, streamed from
-the front end and kept in memory."""
+the front end and kept in memory and in the history."""
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Final
 
 import grpc
@@ -12,6 +13,7 @@ import structlog
 from anyclaude.frontend.v1 import frontend_pb2, frontend_pb2_grpc
 from anyclaude.supervisor.changes import Changes
 from anyclaude.supervisor.child import NotReadyError, SupervisedChild
+from anyclaude.supervisor.history import History
 
 _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -23,16 +25,27 @@ Record = frontend_pb2.RequestRecord
 
 
 class Journal:
-    """The last records, newest first."""
+    """The last records, newest first; with a history also those of earlier runs."""
 
-    def __init__(self, max_records: int) -> None:
-        self._records: deque[Record] = deque(maxlen=max_records)
+    def __init__(self, max_records: int, history: History | None = None) -> None:
+        self._history = history
+        earlier = history.read() if history else ()
+        self._records: deque[Record] = deque(reversed(earlier), maxlen=max_records)
 
     def add(self, record: Record) -> None:
         self._records.appendleft(record)
+        if self._history:
+            self._history.add(record)
 
-    def newest(self, count: int) -> list[Record]:
-        return list(self._records)[:count]
+    def newest(self, count: int, session_id: str = "", launch_id: str = "") -> list[Record]:
+        """The newest `count` records; only those of a session or a launch if one is named."""
+        matching = (
+            record
+            for record in self._records
+            if session_id in ("", record.identity.session_id)
+            and launch_id in ("", record.launch_id)
+        )
+        return list(islice(matching, count))
 
 
 async def running(frontend: SupervisedChild) -> list[frontend_pb2.RunningRequest]:

@@ -20,6 +20,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from anyclaude.control.v1 import control_pb2
 from anyclaude.control.v1.control_pb2 import Speed
 from anyclaude.frontend.v1 import frontend_pb2
+from anyclaude.messages.reuse import is_cold, prompt_tokens
 from anyclaude.runtime.paths import write_atomically
 from anyclaude.supervisor.records import Journal, Record
 from anyclaude.worker.v1 import worker_pb2
@@ -35,16 +36,20 @@ _MIN_RATE_TOKENS: Final = 8
 _ROUTE: Final = "/v1/messages"
 
 
-def speed(newest_first: Sequence[Record], mode: str) -> Speed | None:
-    """The median speed of `mode`; None when no record can be measured."""
-    measured = [record for record in newest_first if record.mode == mode and _is_measurable(record)]
+def speed(newest_first: Sequence[Record], mode: str, model: str) -> Speed | None:
+    """The median speed of `mode` with that model; None when no record can be measured."""
+    measured = [
+        record
+        for record in newest_first
+        if (record.mode, record.model) == (mode, model) and _is_measurable(record)
+    ]
     measured = measured[:_SPEED_REQUESTS]
     if not measured:
         return None
     rates = [rate for record in measured if (rate := _tokens_per_second(record)) is not None]
     answer = Speed(requests=len(measured), tokens_per_second=median(rates) if rates else None)
-    warm = [record for record in measured if record.usage.cache_read_tokens]
-    cold = [record for record in measured if not record.usage.cache_read_tokens]
+    warm = [record for record in measured if not is_cold(record.usage)]
+    cold = [record for record in measured if is_cold(record.usage)]
     _set_first_token(answer.warm_time_to_first_token, warm)
     _set_first_token(answer.cold_time_to_first_token, cold)
     return answer
@@ -87,15 +92,10 @@ def recent_needs(newest_first: Sequence[Record]) -> control_pb2.Needs:
     """What the given conversations needed from the model that answered them."""
     records = [record for record in newest_first if _is_conversation(record)]
     return control_pb2.Needs(
-        longest_prompt_tokens=max((_prompt_tokens(record) for record in records), default=0),
+        longest_prompt_tokens=max((prompt_tokens(record.usage) for record in records), default=0),
         tools=any(record.stop_reason == worker_pb2.STOP_REASON_TOOL_USE for record in records),
         images=any(record.images for record in records),
     )
-
-
-def _prompt_tokens(record: Record) -> int:
-    usage = record.usage
-    return usage.input_tokens + usage.cache_read_tokens + usage.cache_creation_tokens
 
 
 class Speeds:
@@ -110,7 +110,7 @@ class Speeds:
 
     def of(self, mode: str, model: str) -> Speed | None:
         """None when `mode` was never measured with this model."""
-        now = speed(self._journal.newest(self._max_records), mode)
+        now = speed(self._journal.newest(self._max_records), mode, model)
         if now is not None:
             return now
         saved = self._saved.get(mode)

@@ -45,6 +45,7 @@ def _modes(needs: control_pb2.Needs | None = None) -> control_pb2.GetModeRespons
 
 def _configure(control: ScriptedControl, *, show: bool) -> None:
     values = {"show": show, "analysis": "mlx-lm", "edit": "lmstudio", "cloud": "claude"}
+    values["summary"] = False
     control.answers["GetConfig"] = control_pb2.GetConfigResponse(
         entries=[
             control_pb2.ConfigEntry(key=f"chooser.{key}", value_json=json.dumps(value))

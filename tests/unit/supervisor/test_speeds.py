@@ -9,10 +9,10 @@ from anyclaude.supervisor.speeds import Speeds, recent_needs, speed
 from anyclaude.worker.v1 import worker_pb2
 
 
-def record(first=0.5, mode="mlx-lm", tokens=100, decode=2.0, **fields):
+def record(first=0.5, mode="mlx-lm", model="a", tokens=100, decode=2.0, **fields):
     """A completed request of a conversation."""
     whole = {"route": "/v1/messages", "outcome": frontend_pb2.OUTCOME_COMPLETED} | fields
-    answer = frontend_pb2.RequestRecord(mode=mode, **whole)
+    answer = frontend_pb2.RequestRecord(mode=mode, model=model, **whole)
     answer.duration.FromMilliseconds(4500)
     if first is not None:
         answer.time_to_first_token.FromMilliseconds(round(first * 1000))
@@ -29,7 +29,7 @@ def seconds(measured):
 def test_speed_is_the_median_of_a_modes_requests():
     """The speed is the median of the mode's own requests."""
     records = [record(0.2), record(0.4), record(30.0), record(9.0, mode="lmstudio")]
-    measured = speed(records, "mlx-lm")
+    measured = speed(records, "mlx-lm", "a")
     assert (measured.requests, seconds(measured)) == (3, pytest.approx(0.4))
     assert measured.tokens_per_second == pytest.approx(50.0)
 
@@ -39,15 +39,20 @@ def test_warm_and_cold_requests_have_a_median_each():
     warm, other = record(0.1), record(0.3)
     for made in (warm, other):
         made.usage.cache_read_tokens = 20_000
-    measured = speed([record(30.0), warm, other], "mlx-lm")
+    measured = speed([record(30.0), warm, other], "mlx-lm", "a")
     assert seconds(measured) == pytest.approx(30.0)
     assert measured.warm_time_to_first_token.ToMilliseconds() == 200
-    assert not speed([warm], "mlx-lm").HasField("cold_time_to_first_token")
+    assert not speed([warm], "mlx-lm", "a").HasField("cold_time_to_first_token")
+
+
+def test_another_model_of_the_mode_is_not_counted():
+    """The history may reach back to before a change of model."""
+    assert speed([record(), record(model="b")], "mlx-lm", "a").requests == 1
 
 
 def test_a_rate_without_the_workers_timing_counts_what_came_after_the_first_token():
     """4.5 s in all, the first token after 0.5 s, 100 tokens."""
-    assert speed([record(decode=None)], "mlx-lm").tokens_per_second == pytest.approx(25.0)
+    assert speed([record(decode=None)], "mlx-lm", "a").tokens_per_second == pytest.approx(25.0)
 
 
 @pytest.mark.parametrize(
@@ -61,12 +66,12 @@ def test_a_rate_without_the_workers_timing_counts_what_came_after_the_first_toke
 )
 def test_other_requests_are_not_measured(fields):
     """Failures, responses without a token, token counts and titles do not change the speed."""
-    assert speed([record(**fields)], "mlx-lm") is None
+    assert speed([record(**fields)], "mlx-lm", "a") is None
 
 
 def test_an_answer_of_a_few_tokens_has_no_rate():
     """A short answer gives a time to first token and no rate."""
-    measured = speed([record(tokens=2)], "mlx-lm")
+    measured = speed([record(tokens=2)], "mlx-lm", "a")
     assert measured.requests == 1
     assert not measured.HasField("tokens_per_second")
 

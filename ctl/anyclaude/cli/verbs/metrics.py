@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,10 +12,6 @@ from anyclaude.cli.output import Json, emit, report, table
 
 if TYPE_CHECKING:
     from anyclaude.control.v1.control_pb2 import Metric
-
-
-# More than the daemon keeps by default, `log.max_records`.
-_MOST_REQUESTS: Final = 10_000
 
 
 def metrics(
@@ -43,10 +39,10 @@ def metrics(
 
 
 def _show_session(session: str, *, json: bool) -> None:
-    from anyclaude.cli.session import session_metrics
+    from anyclaude.cli.session import metrics_of
 
     with connect() as client:
-        found = session_metrics(client.requests(_MOST_REQUESTS).records, session)
+        found = metrics_of(client.requests_of(session_id=session))
     report(asdict(found), "\n".join(found.sentences()), json=json)
 
 

@@ -252,6 +252,6 @@ class MetricsService(_Service, control_pb2_grpc.MetricsServiceServicer):
     ) -> control_pb2.ListRequestsResponse:
         count = request.page_size or DEFAULT_PAGE_SIZE
         return control_pb2.ListRequestsResponse(
-            records=self._daemon.journal.newest(count),
+            records=self._daemon.journal.newest(count, request.session_id, request.launch_id),
             running=await running(self._daemon.children.frontend),
         )

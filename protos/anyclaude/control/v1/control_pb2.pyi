@@ -336,10 +336,14 @@ class Metric(_message.Message):
     def __init__(self, name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., value: _Optional[float] = ...) -> None: ...
 
 class ListRequestsRequest(_message.Message):
-    __slots__ = ("page_size",)
+    __slots__ = ("page_size", "session_id", "launch_id")
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    LAUNCH_ID_FIELD_NUMBER: _ClassVar[int]
     page_size: int
-    def __init__(self, page_size: _Optional[int] = ...) -> None: ...
+    session_id: str
+    launch_id: str
+    def __init__(self, page_size: _Optional[int] = ..., session_id: _Optional[str] = ..., launch_id: _Optional[str] = ...) -> None: ...
 
 class ListRequestsResponse(_message.Message):
     __slots__ = ("records", "running")

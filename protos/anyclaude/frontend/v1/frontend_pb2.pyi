@@ -83,7 +83,7 @@ class StreamRecordsResponse(_message.Message):
     def __init__(self, record: _Optional[_Union[RequestRecord, _Mapping]] = ..., dropped_records: _Optional[int] = ...) -> None: ...
 
 class RequestRecord(_message.Message):
-    __slots__ = ("request_id", "start_time", "duration", "route", "mode", "requested_model", "identity", "status", "stream", "outcome", "error_type", "error_message", "stop_reason", "usage", "timings", "time_to_first_token", "reuse_cause", "route_reason", "images", "worker_deaths", "replayed_tokens", "decoded")
+    __slots__ = ("request_id", "start_time", "duration", "route", "mode", "requested_model", "identity", "status", "stream", "outcome", "error_type", "error_message", "stop_reason", "usage", "timings", "time_to_first_token", "reuse_cause", "route_reason", "images", "worker_deaths", "replayed_tokens", "decoded", "launch_id", "model")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     START_TIME_FIELD_NUMBER: _ClassVar[int]
     DURATION_FIELD_NUMBER: _ClassVar[int]
@@ -106,6 +106,8 @@ class RequestRecord(_message.Message):
     WORKER_DEATHS_FIELD_NUMBER: _ClassVar[int]
     REPLAYED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     DECODED_FIELD_NUMBER: _ClassVar[int]
+    LAUNCH_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     start_time: _timestamp_pb2.Timestamp
     duration: _duration_pb2.Duration
@@ -128,7 +130,9 @@ class RequestRecord(_message.Message):
     worker_deaths: int
     replayed_tokens: int
     decoded: _worker_pb2.Decoded
-    def __init__(self, request_id: _Optional[str] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., route: _Optional[str] = ..., mode: _Optional[str] = ..., requested_model: _Optional[str] = ..., identity: _Optional[_Union[_worker_pb2.Identity, _Mapping]] = ..., status: _Optional[int] = ..., stream: bool = ..., outcome: _Optional[_Union[Outcome, str]] = ..., error_type: _Optional[str] = ..., error_message: _Optional[str] = ..., stop_reason: _Optional[_Union[_worker_pb2.StopReason, str]] = ..., usage: _Optional[_Union[_worker_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_worker_pb2.Timings, _Mapping]] = ..., time_to_first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reuse_cause: _Optional[_Union[_worker_pb2.ReuseCause, str]] = ..., route_reason: _Optional[str] = ..., images: _Optional[int] = ..., worker_deaths: _Optional[int] = ..., replayed_tokens: _Optional[int] = ..., decoded: _Optional[_Union[_worker_pb2.Decoded, _Mapping]] = ...) -> None: ...
+    launch_id: str
+    model: str
+    def __init__(self, request_id: _Optional[str] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., route: _Optional[str] = ..., mode: _Optional[str] = ..., requested_model: _Optional[str] = ..., identity: _Optional[_Union[_worker_pb2.Identity, _Mapping]] = ..., status: _Optional[int] = ..., stream: bool = ..., outcome: _Optional[_Union[Outcome, str]] = ..., error_type: _Optional[str] = ..., error_message: _Optional[str] = ..., stop_reason: _Optional[_Union[_worker_pb2.StopReason, str]] = ..., usage: _Optional[_Union[_worker_pb2.Usage, _Mapping]] = ..., timings: _Optional[_Union[_worker_pb2.Timings, _Mapping]] = ..., time_to_first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reuse_cause: _Optional[_Union[_worker_pb2.ReuseCause, str]] = ..., route_reason: _Optional[str] = ..., images: _Optional[int] = ..., worker_deaths: _Optional[int] = ..., replayed_tokens: _Optional[int] = ..., decoded: _Optional[_Union[_worker_pb2.Decoded, _Mapping]] = ..., launch_id: _Optional[str] = ..., model: _Optional[str] = ...) -> None: ...
 
 class ListRunningRequest(_message.Message):
     __slots__ = ()

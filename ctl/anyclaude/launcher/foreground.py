@@ -1,0 +1,91 @@
+"""Runs Claude Code as a child that has the terminal as if it had been started by the shell.
+
+- The child stays in our process group, so the terminal sends Ctrl-C, Ctrl-\\, Ctrl-Z and changes of
+  its size to the child itself. We only survive them.
+- A signal that is sent to our process alone is passed on.
+- When the child stops, we stop as well, so that the shell takes the terminal back; `fg` continues
+  both.
+- `leave_as` ends us with the exit code of the child, or by the signal that ended it.
+"""
+
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
+from typing import Any, Final, NoReturn
+
+_Handler = Callable[[int, FrameType | None], Any] | int | None
+
+# The terminal sends these to the whole process group.
+_OF_THE_TERMINAL: Final = (signal.SIGINT, signal.SIGQUIT)
+_PASSED_ON: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+# Python ignores these, and a new program would inherit that.
+_IGNORED_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+def run(program: str, command: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Starts `program` and returns its wait status when it has ended.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    handled = {*_OF_THE_TERMINAL, *_PASSED_ON}
+    # A signal that arrives before our handlers know the child waits until they do.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
+    try:
+        child = os.posix_spawn(
+            program,
+            list(command),
+            dict(environ),
+            setsigmask=before,
+            setsigdef=_IGNORED_BY_PYTHON,
+        )
+        handlers = _survive(child)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        return _wait(child)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def leave_as(status: int) -> NoReturn:
+    """Ends this process as the child ended whose wait status this is."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        # The child has written its core file, if it was to write one.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            signal.signal(number, signal.SIG_DFL)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.kill(os.getpid(), number)
+    sys.exit(os.waitstatus_to_exitcode(status))
+
+
+def _survive(child: int) -> dict[signal.Signals, _Handler]:
+    """Sets handlers, and returns those before; a signal that our caller ignores stays ignored."""
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        os.kill(child, number)
+
+    # A handler, since a child would inherit SIG_IGN.
+    handlers = dict.fromkeys(_OF_THE_TERMINAL, lambda *_: None) | dict.fromkeys(_PASSED_ON, pass_on)
+    return {
+        number: signal.signal(number, handler)
+        for number, handler in handlers.items()
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+
+
+def _wait(child: int) -> int:
+    while True:
+        _, status = os.waitpid(child, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            return status
+        os.kill(os.getpid(), signal.SIGSTOP)
+        # We were continued. Whoever did that to us alone means the child as well.
+        os.kill(child, signal.SIGCONT)
