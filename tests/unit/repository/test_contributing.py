@@ -35,10 +35,19 @@ def test_a_recipe_takes_at_most_four_files(recipe: str) -> None:
         ("workers/anyclaude/mlx/cache_service.py", "_check_label(request.label)"),
         ("ctl/anyclaude/cli/verbs/cache.py", "client.call(client.caches.LabelCache, "),
         ("daemon/anyclaude/runtime/settings.py", "notice_seconds: float = Field(3600.0, ge=0)"),
+        (
+            "workers/anyclaude/mlx/service.py",
+            "self._notice_seconds = settings.cache.notice_seconds",
+        ),
         ("daemon/anyclaude/runtime/upstreams.py", 'VLLM = "vllm"'),
         (
+            "daemon/anyclaude/runtime/upstreams.py",
+            '"vllm": {"base_url": "http://127.0.0.1:8000", "api_key_env": "VLLM_API_KEY"},',
+        ),
+        (
             "workers/anyclaude/mlx/decode/notations.py",
-            '"json_tools": Family(JsonNotation(',
+            '"json_tools": Family('
+            """JsonNotation('\\n{"name": "', ('", "arguments": ',), ("}\\n",))),""",
         ),
     ],
 )
