@@ -32,7 +32,8 @@ CHANNEL_OPTIONS: Final[tuple[Option, ...]] = (
     *_COMMON,
     ("grpc.http2.lookahead_bytes", 65_536),
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
+    # In spite of its name, how long an attempt to connect may take: on a busy machine, seconds.
+    ("grpc.min_reconnect_backoff_ms", 10_000),
     ("grpc.max_reconnect_backoff_ms", 250),
     # A proxy variable in the shell must never redirect local traffic.
     ("grpc.enable_http_proxy", 0),
