@@ -82,6 +82,8 @@ class UpstreamSettings(BaseModel):
     folder: str = ""
     # The path that answers with a status below 400 once the server is ready.
     ready_path: str = Field("/v1/models", pattern="^/")
+    # Whether the log gets what the server prints after it is ready, which may contain prompts.
+    log_output: bool = False
     switch: SwitchPolicy = SwitchPolicy.START_FIRST
     # For stop-first: how long the server may take to respond after the MLX worker has stopped.
     switch_ready_seconds: float = Field(10.0, ge=0)

@@ -3,6 +3,9 @@
 This process starts the command, says when the server answers, passes its output to the log, and
 ends it. To the daemon it is a child like the others, with the same states, limits and pauses.
 
+What the server prints after it is ready may contain prompts, and is logged only if the settings say
+so.
+
 It leads a process group of its own, to which the server and what the server starts belong. When
 this process ends, for whatever reason, the daemon kills the group; when the daemon ends, this
 process does.
@@ -11,6 +14,7 @@ process does.
 import os
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Final
@@ -30,6 +34,9 @@ _POLL_SECONDS: Final = 0.25
 _ANSWER_SECONDS: Final = 2.0
 # How long the server may take to end by itself; less than the daemon waits for this process.
 _STOP_SECONDS: Final = 10.0
+_READ_BYTES: Final = 64 * 1024
+# How long to wait for the rest of the output of a server that ended.
+_OUTPUT_SECONDS: Final = 1.0
 
 
 def main() -> None:
@@ -40,6 +47,7 @@ def main() -> None:
     server = _start(child, settings)
     # Its arguments may contain a key.
     log.info("server started", program=settings.command[0], pid=server.pid)
+    output = _Output(server)
     is_ready = False
     while server.poll() is None:
         child.pulse.beat()
@@ -48,15 +56,38 @@ def main() -> None:
             return
         if not is_ready and _answers(settings):
             is_ready = True
+            output.is_logged = settings.log_output
             child.ready()
         time.sleep(_POLL_SECONDS)
-    child.leave(ExitCode.FAILED, f"`{settings.command[0]}` {_how(server.returncode)}")
+    output.finish()
+    hint = "" if output.is_logged else f" (upstreams.{child.birth.name}.log_output logs its output)"
+    child.leave(ExitCode.FAILED, f"`{settings.command[0]}` {_how(server.returncode)}{hint}")
 
 
 def _how(code: int) -> str:
     if code < 0:
         return f"was ended by {signal_name(-code)}"
     return f"ended with code {code}"
+
+
+class _Output:
+    """Reads what the server prints, and passes it to our stderr, which the daemon logs."""
+
+    def __init__(self, server: "subprocess.Popen[bytes]") -> None:
+        self.is_logged = True
+        assert server.stdout is not None
+        self._source = server.stdout
+        self._thread = threading.Thread(target=self._pass_on, daemon=True)
+        self._thread.start()
+
+    def _pass_on(self) -> None:
+        while data := os.read(self._source.fileno(), _READ_BYTES):
+            if self.is_logged:
+                os.write(2, data)
+
+    def finish(self) -> None:
+        """Waits for the rest; what the server started may still have the pipe."""
+        self._thread.join(_OUTPUT_SECONDS)
 
 
 class _Stopping:
@@ -71,7 +102,6 @@ class _Stopping:
 
 
 def _start(child: Child, settings: UpstreamSettings) -> "subprocess.Popen[bytes]":
-    # Its output goes to our stderr, which the daemon logs.
     command = [
         str(Path(part).expanduser()) if part[:1] == "~" else part for part in settings.command
     ]
@@ -82,8 +112,8 @@ def _start(child: Child, settings: UpstreamSettings) -> "subprocess.Popen[bytes]
             cwd=folder,
             env={**os.environ, **settings.environment},
             stdin=subprocess.DEVNULL,
-            stdout=2,
-            stderr=2,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
     except OSError as error:
         name = child.birth.name

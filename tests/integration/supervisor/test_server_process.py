@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -19,15 +20,27 @@ from tests.integration.service import WAIT_SECONDS, wait_ended
 
 
 @pytest.fixture
-def process(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+def port() -> int:
+    """Where the file server listens."""
+    return free_port()
+
+
+@pytest.fixture
+def logs_output() -> bool:
+    """The setting `log_output`."""
+    return False
+
+
+@pytest.fixture
+def process(tmp_path: Path, port: int, logs_output: bool) -> Iterator["subprocess.Popen[str]"]:
     """It runs a file server that a shell started, and has been told to begin."""
-    port = free_port()
-    serve = f"{sys.executable} -m http.server --bind 127.0.0.1 {port}; true"
+    serve = f"echo it starts; {sys.executable} -m http.server --bind 127.0.0.1 {port}; true"
     table = {
         "command": ["sh", "-c", serve],
         "base_url": f"http://127.0.0.1:{port}",
         "folder": str(tmp_path),
         "ready_path": "/",
+        "log_output": logs_output,
     }
     paths = find_paths({"ANYCLAUDE_HOME": str(tmp_path)})
     settings = Settings.model_validate({"upstreams": {"files": table}})
@@ -76,6 +89,21 @@ def test_the_arguments_are_not_logged(process: "subprocess.Popen[str]", tmp_path
     log = (tmp_path / "log").read_text()
     assert '"program": "sh"' in log
     assert "http.server --bind" not in log
+
+
+@pytest.mark.parametrize("logs_output", [False, True])
+def test_output_after_the_start_is_logged_on_request(
+    process: "subprocess.Popen[str]", tmp_path: Path, port: int, logs_output: bool
+) -> None:
+    """A server may print prompts once it gets requests, so only its start is logged by default."""
+    _, server = _family(process)
+    httpx.get(f"http://127.0.0.1:{port}/a-prompt")
+    # Its output is complete when it has ended.
+    server.kill()
+    assert process.wait(WAIT_SECONDS) != 0
+    log = (tmp_path / "log").read_text()
+    assert "it starts" in log
+    assert ("a-prompt" in log) is logs_output
 
 
 def test_the_server_is_asked_to_end(process: "subprocess.Popen[str]") -> None:
