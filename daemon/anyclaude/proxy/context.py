@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.messages.errors import ApiError, new_request_id
 from anyclaude.messages.identity import safe_name
+from anyclaude.proxy.body_budget import off_loop
 from anyclaude.proxy.content_coding import codings_of, decode, too_large
 from anyclaude.proxy.records import RecordBuilder
 from anyclaude.proxy.response import Response
@@ -35,6 +36,10 @@ _CLIENT_ID: Final = re.compile(r"[\x21-\x7e]{1,200}")
 
 class ClientGoneError(Exception):
     """The client closed the connection before the response was complete."""
+
+
+def _decoded(chunks: list[bytes], codings: list[str], limit_bytes: int) -> bytes:
+    return decode(b"".join(chunks), codings, limit_bytes)
 
 
 class RequestContext:
@@ -164,7 +169,9 @@ class RequestBody:
             if total > self._limit_bytes:
                 raise too_large(self._limit_bytes)
             chunks.append(chunk)
-        return decode(b"".join(chunks), codings, self._limit_bytes)
+        # A small compressed body may expand to a large one.
+        most_bytes = self._limit_bytes if codings else total
+        return await off_loop(most_bytes, _decoded, chunks, codings, self._limit_bytes)
 
     async def next_chunk(self) -> bytes:
         """The next piece of the body.

@@ -79,7 +79,9 @@ class _Frontend:
         self.records = RecordFeed(birth.settings.log.max_records)
         self.service = FrontendService(routes, workers, self.records)
         admission = Admission(server.max_requests)
-        bodies = BodyBudget(server.body_memory_bytes, server.body_wait_seconds)
+        bodies = BodyBudget(
+            server.body_memory_bytes, server.body_wait_seconds, server.small_body_bytes
+        )
         self.search = SearchClient(birth.settings.search)
         token = read_token(server.auth_token_file)
         router = build_router(

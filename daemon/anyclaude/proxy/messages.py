@@ -1,9 +1,8 @@
 """`POST /v1/messages` and `POST /v1/messages/count_tokens`."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import structlog
 from pydantic_core import to_json
@@ -32,7 +31,7 @@ from anyclaude.messages.websearch import (
 )
 from anyclaude.proxy.access import Admission
 from anyclaude.proxy.auto import AUTO, Choice, Policy
-from anyclaude.proxy.body_budget import BodyBudget
+from anyclaude.proxy.body_budget import LARGE_BODY_BYTES, BodyBudget, off_loop
 from anyclaude.proxy.context import RequestContext
 from anyclaude.proxy.message_response import MessageResponse
 from anyclaude.proxy.response import EventStream
@@ -46,15 +45,11 @@ from anyclaude.worker.v1 import worker_pb2 as worker
 
 log = structlog.get_logger("anyclaude.proxy.messages")
 
-Parsed = TypeVar("Parsed")
-
 # What a request asks for that nothing here did: the tools of Anthropic's service, or any tools if
 # the model makes no calls.
 NOT_SERVED_HEADER: Final = "x-anyclaude-not-served"
 _SEARCH_TOOL: Final = b'"web_search_'
 _MAX_NOT_SERVED_CHARACTERS: Final = 500
-# Parsing a smaller body takes some milliseconds, about as long as handing it to a thread.
-_LARGE_BODY_BYTES: Final = 1024 * 1024
 _SWITCHED_RETRY_AFTER_SECONDS: Final = 1
 # From this status on the server is at fault, not the request: another server may succeed.
 _SERVER_FAULT: Final = 500
@@ -89,13 +84,13 @@ class MessagesEndpoint:
     async def complete_chat(self, context: RequestContext) -> None:
         """Responds to a chat completion, which is a Messages request in OpenAI's shape."""
         async with self._body(context) as sent:
-            body, context.shape = await _parsed(_read_chat, sent)
+            body, context.shape = await off_loop(len(sent), _read_chat, sent)
             await context.while_connected(self._create(context, body))
 
     async def count_tokens(self, context: RequestContext) -> None:
         """Counts the tokens of a prompt exactly as generation would."""
         async with self._body(context) as body:
-            request = await _parsed(parse_count_tokens_request, body)
+            request = await off_loop(len(body), parse_count_tokens_request, body)
             context.record.requested_model = request.model
             await context.while_connected(self._count_tokens(context, request, body))
 
@@ -172,7 +167,7 @@ class MessagesEndpoint:
         """
         context.set_route(route)
         if request is not None:
-            _check_length(request, len(body), route)
+            await _check_length(request, len(body), route)
             body = await self._readable(request, body, route)
         call = worker.GenerateRequest(
             request_id=context.request_id,
@@ -205,7 +200,7 @@ class MessagesEndpoint:
         choice = await self._choose(context, request, len(body), deadline)
         route = await self._route(context, choice.modes, choice, deadline)
         context.record.omits_error_messages = route.relayed
-        _check_length(request, len(body), route)
+        await _check_length(request, len(body), route)
         body = await self._readable(request, body, route)
         call = worker.CountTokensRequest(
             request_id=context.request_id, body_json=body, mode=route.mode
@@ -282,22 +277,18 @@ def _read_chat(body: bytes) -> tuple[bytes, ChatShape]:
     return translated, ChatShape(tells_usage=tells_usage(document))
 
 
-async def _parsed(parse: Callable[[bytes], Parsed], body: bytes) -> Parsed:
-    """Parses a large body on another thread, so that others are served meanwhile."""
-    if len(body) < _LARGE_BODY_BYTES:
-        return parse(body)
-    return await asyncio.to_thread(parse, body)
-
-
-def _check_length(request: CountTokensRequest, body_bytes: int, route: frontend.Route) -> None:
+async def _check_length(
+    request: CountTokensRequest, body_bytes: int, route: frontend.Route
+) -> None:
     """Refuses a prompt that cannot fit into the local model's window, before it is sent there.
 
     Raises:
         ApiError: 400
     """
     model = route.model
-    if body_bytes >= _LARGE_BODY_BYTES and not route.relayed:
-        check_characters(request, model.longest_token_characters, model.context_window_tokens)
+    if body_bytes >= LARGE_BODY_BYTES and not route.relayed:
+        limits = model.longest_token_characters, model.context_window_tokens
+        await off_loop(body_bytes, check_characters, request, *limits)
 
 
 async def _validate(context: RequestContext, body: bytes) -> MessagesRequest:
@@ -306,6 +297,11 @@ async def _validate(context: RequestContext, body: bytes) -> MessagesRequest:
     Raises:
         ApiError: 400, the body is not a Messages request.
     """
-    request = await _parsed(parse_messages_request, body)
-    context.record.set_request(request, identify(context.headers, request))
+
+    def read() -> tuple[MessagesRequest, worker.Identity]:
+        request = parse_messages_request(body)
+        return request, identify(context.headers, request)
+
+    request, identity = await off_loop(len(body), read)
+    context.record.set_request(request, identity)
     return request

@@ -33,9 +33,11 @@ class ServerSettings(_Section):
     allowed_origins: list[str] = []
     max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024, le=40 * 1024 * 1024)
     # Bytes of all request bodies that are in memory; further ones are read when others are done.
-    # Each takes several times its size. Those that wait longer than the second get 529.
+    # Each takes several times its size. Those that wait longer than the second get 529. Bodies
+    # whose declared length is at most the third never wait.
     body_memory_bytes: int = Field(48 * 1024 * 1024, ge=1024)
     body_wait_seconds: float = Field(30.0, gt=0)
+    small_body_bytes: int = Field(1024 * 1024, ge=0, le=40 * 1024 * 1024)
     ping_interval_seconds: float = Field(5.0, gt=0, le=10)
     # How long the HTTP status waits for the worker to accept or refuse the request.
     accept_wait_seconds: float = Field(3.0, ge=0, le=60)

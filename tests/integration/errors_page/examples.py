@@ -126,7 +126,9 @@ def _full(stage: Stage) -> str:
 
 def _large_others(stage: Stage) -> str:
     head = b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2048\r\n\r\n"
-    with stage.without_daemon(body_memory_bytes=1024, body_wait_seconds=0.5) as http:
+    with stage.without_daemon(
+        body_memory_bytes=1024, body_wait_seconds=0.5, small_body_bytes=0
+    ) as http:
         with socket.create_connection(("127.0.0.1", http.base_url.port or 0)) as other:
             other.sendall(head)
             # The other body counts as soon as its head is read, which no response shows.

@@ -319,7 +319,7 @@ def test_chat_completions_share_the_limits(tmp_path: Path) -> None:
     """The token and the memory of all bodies count for them as for Messages requests."""
     file = tmp_path / "token"
     file.write_text("open-sesame")
-    limits = {"body_memory_bytes": 1024, "body_wait_seconds": 0.2}
+    limits = {"body_memory_bytes": 1024, "body_wait_seconds": 0.2, "small_body_bytes": 0}
     with FrontendProcess(auth_token_file=str(file), **limits) as front:
         head = "POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2048\r\n"
         with (

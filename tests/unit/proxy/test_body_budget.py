@@ -37,6 +37,27 @@ def test_bodies_beyond_the_budget_wait_in_order():
     asyncio.run(run())
 
 
+def test_a_small_body_does_not_wait_for_large_ones():
+    """It is admitted at once although the budget is used up and a large body waits."""
+
+    async def run() -> None:
+        budget = BodyBudget(100, 60, small_bytes=10)
+        async with budget.claim(100):
+            waiting = asyncio.ensure_future(_use(budget, 90))
+            await asyncio.sleep(0)
+            await asyncio.wait_for(_use(budget, 10), 30)
+            assert not waiting.done()
+        await waiting
+        # Nothing stays claimed.
+        await asyncio.wait_for(_use(budget, 100), 30)
+
+    async def _use(budget: BodyBudget, nbytes: int) -> None:
+        async with budget.claim(nbytes):
+            pass
+
+    asyncio.run(run())
+
+
 def test_what_a_body_does_not_need_is_given_back():
     """A claim for an unknown length shrinks once the body is read; nothing stays claimed."""
 
