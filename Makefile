@@ -2,7 +2,7 @@
 PYTEST = .venv/bin/python -m pytest
 MATERIAL = .real
 
-.PHONY: help setup setup-dev run test coverage lint format proto demo bench faults conformance fuzz models real calls upstreams clients
+.PHONY: help setup setup-dev run test coverage lint format proto demo bench faults soak conformance fuzz models real calls upstreams clients
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench: setup-dev ## Measure reuse, restart and the warm path
 
 faults: setup-dev ## Kill processes under load, and write the table of docs/reliability.md (KILLS=..., SEED=...)
 	.venv/bin/python -m benchmarks.faults --kills $(or $(KILLS),200) --seed $(or $(SEED),1) --write docs/reliability.md
+
+soak: setup-dev ## Watch memory under load and faults, and write it into docs/reliability.md (MINUTES=..., SEED=...)
+	.venv/bin/python -m benchmarks.soak --minutes $(or $(MINUTES),30) --seed $(or $(SEED),1) --write docs/reliability.md
 
 conformance: setup-dev ## Test an endpoint against the Messages API (BASE_URL=...)
 	$(PYTEST) tests/conformance -q --base-url="$(BASE_URL)" --api-key="$(API_KEY)" \

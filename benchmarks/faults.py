@@ -2,8 +2,9 @@
 
     python -m benchmarks.faults [--kills N] [--seed N] [--processes NAMES] [--write PAGE]
 
-`--processes mlx,frontend,relay` is the default. `--write docs/reliability.md` replaces the table at
-the end of that page.
+`--processes mlx,frontend,relay,daemon` is the default. After a kill of the daemon the benchmark
+starts the next one, as launchd and systemd do. `--write docs/reliability.md` replaces the rows of
+these processes in the table of that page.
 """
 
 import argparse
@@ -12,13 +13,13 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from tests.faults.disturbed import Result, disturb, disturbed_service
+from benchmarks.pages import section, write_section
+from tests.faults.disturbed import Result, disturb
 
-_MARK: Final = "<!-- make faults -->\n"
 _COLUMNS: Final = (
     *("Killed", "Kills", "Seed", "Requests in flight", "Connections that ended"),
-    *("529 while no worker ran", "Answers in all", "Different or failed"),
-    *("Ready again, p50", "p99"),
+    *("Sent again", "Answers in all", "Different or failed"),
+    *("Ready again, p50", "p99", "Read from disk"),
 )
 _HEAD: Final = f"| {' | '.join(_COLUMNS)} |\n{'|---' * len(_COLUMNS)}|\n"
 
@@ -27,21 +28,31 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--processes", default="mlx,frontend,relay")
+    parser.add_argument("--processes", default="mlx,frontend,relay,daemon")
     parser.add_argument("--write", type=Path)
     given = parser.parse_args()
     rows, failures = [], []
     for process in given.processes.split(","):
-        with tempfile.TemporaryDirectory() as folder, disturbed_service(Path(folder)) as service:
-            result = disturb(service, process, given.kills, given.seed)
+        with tempfile.TemporaryDirectory(dir="/tmp", prefix="ac-") as folder:
+            result = disturb(Path(folder), process, given.kills, given.seed)
         rows.append(_row(process, given.seed, result))
         failures += result.failures
         sys.stdout.write(_HEAD + rows[-1])
     if given.write:
-        before = given.write.read_text().partition(_MARK)[0]
-        given.write.write_text(before + _MARK + _HEAD + "".join(rows))
+        _write(given.write, rows)
     if failures:
         raise SystemExit("\n".join(failures))
+
+
+def _write(page: Path, rows: list[str]) -> None:
+    """Replaces the rows of the same processes, and leaves those of others."""
+    old = section(page, "make faults").splitlines(keepends=True)[2:]
+    table = {_process(row): row for row in [*old, *rows]}
+    write_section(page, "make faults", _HEAD + "".join(table.values()))
+
+
+def _process(row: str) -> str:
+    return row.split("|")[1].strip()
 
 
 def _row(process: str, seed: int, result: Result) -> str:
@@ -51,8 +62,9 @@ def _row(process: str, seed: int, result: Result) -> str:
         *(process, result.kills, seed, result.in_flight, result.cut),
         *(result.refused, result.answers),
     )
+    reused = f"{result.reused:.0%}" if result.restarted_prompt_tokens else ""
     counts = " | ".join(str(cell) for cell in cells)
-    return f"| {counts} | {len(result.failures)} | {p50:.1f} s | {p99:.1f} s |\n"
+    return f"| {counts} | {len(result.failures)} | {p50:.1f} s | {p99:.1f} s | {reused} |\n"
 
 
 if __name__ == "__main__":
