@@ -15,6 +15,7 @@ from typer._click.exceptions import ClickException
 from anyclaude.cli.command import CommandError, ExitCode, leave_on_interrupt
 from anyclaude.cli.output import emit, note
 from anyclaude.cli.verbs import (
+    bench,
     bugreport,
     cache,
     completion,
@@ -46,6 +47,7 @@ _SECTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
         "top": top.top,
         "cache": cache.app,
         "model": model.app,
+        "bench": bench.app,
     },
     "When something is wrong": {
         "doctor": doctor.doctor,

@@ -14,7 +14,7 @@ from tests.checkout import ROOT
 _PAGE: Final = (ROOT / "docs" / "operating.md").read_text()
 _PAGES: Final = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # In a code block a command ends with its line, in prose with its back quote.
-_COMMAND: Final = re.compile(r"(?<![\w-])anyclaudectl ((?:[\w-][^`\n#&|)]*)?[^`\n#&|)\s])")
+_COMMAND: Final = re.compile(r"(?<![\w-])anyclaudectl ((?:[\w-][^`\n#&|>)]*)?[^`\n#&|>)\s])")
 
 
 def _commands(text: str) -> list[str]:
@@ -45,8 +45,10 @@ def _verbs() -> set[str]:
     """Every verb as it is typed, e.g. "cache list"."""
     found = set()
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
-        inner = getattr(command, "commands", None)
-        found |= {f"{name} {verb}" for verb in inner} if inner else {name}
+        inner = getattr(command, "commands", {})
+        found |= {f"{name} {verb}" for verb in inner}
+        if not inner or command.invoke_without_command:
+            found.add(name)
     return found
 
 
@@ -75,7 +77,8 @@ def test_every_verb_is_on_the_page() -> None:
         for line in re.findall(r"^\| `anyclaudectl ([^`]+)` \|", _PAGE, re.MULTILINE)
     }
 
-    assert listed == _verbs()
+    # A bare `config` is `config show`.
+    assert listed | {"config"} == _verbs()
 
 
 def test_every_exit_code_is_on_the_page() -> None:

@@ -120,6 +120,17 @@ def test_pruning_a_session_keeps_the_prefix_for_the_next() -> None:
     assert sum(len(node.tokens) for node in store.tree.nodes()) == STABLE
 
 
+def test_pruning_all_of_a_session_removes_its_prefix_with_the_last_user() -> None:
+    """With `all`, the prefix stays as long as another session uses it, and goes with that one."""
+    engine = bench(tiny.Family.DENSE)
+    conversations(engine, 2)
+    store = engine.engine.store
+    prune(store, Selection(session_id="s0", all=True))
+    assert (names(store), stable_prefixes(store)) == ({"s1"}, 1)
+    prune(store, Selection(session_id="s1", all=True))
+    assert (names(store), list(store.tree.nodes())) == (set(), [])
+
+
 def test_a_dry_run_changes_nothing_and_announces_the_bytes() -> None:
     """A dry run returns the bytes that the prune then frees, and changes nothing."""
     engine = bench(tiny.Family.DENSE, live_idle_seconds=-1)

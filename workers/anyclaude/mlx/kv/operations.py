@@ -37,7 +37,7 @@ class Selection:
     older_than_seconds: float | None = None
     # Stop once this many bytes or fewer remain in memory, or on disk for that tier.
     to_bytes: int | None = None
-    # Select everything, stable prefixes included.
+    # Select everything, stable prefixes included; of one session, those that no other one uses.
     all: bool = False
     # Select pinned caches as well.
     pinned: bool = False
@@ -222,11 +222,13 @@ class _Planner:
         self.gone_lineages.add(lineage)
         in_memory = self.selection.tier is not Tier.DISK
         live = lineage.live.nbytes if lineage.live and in_memory else 0
+        # Without a session, stable prefixes go last: `removals` has a step for them.
+        keep_stable = not self.selection.all or self.selection.session_id is None
         nodes: tuple[Node, ...] = ()
         if lineage.ahead is not None:
-            nodes = self._release(lineage.ahead.node, self.missing_bytes - live)
+            nodes = self._release(lineage.ahead.node, self.missing_bytes - live, keep_stable)
         missing = self.missing_bytes - live - self._size(nodes)
-        nodes += self._release(lineage.tip, missing)
+        nodes += self._release(lineage.tip, missing, keep_stable)
         return Removal(nodes, live + self._size(nodes), lineage=lineage)
 
     def _size(self, nodes: Sequence[Node]) -> int:
@@ -241,7 +243,7 @@ class _Planner:
             node = self._next_up(end)
             if node is None or not wanted(node) or not self._is_old(node.last_use):
                 continue
-            released = self._release(node, self.missing_bytes, keep_stable=keep_stable)
+            released = self._release(node, self.missing_bytes, keep_stable)
             if released:
                 prefix = next((part for part in released if part.stable_digest), None)
                 removal = Removal(released, self._size(released), prefix=prefix)
@@ -255,7 +257,7 @@ class _Planner:
         return None if up is None or up.is_root else up
 
     def _release(
-        self, tip: Node | None, missing_bytes: float, *, keep_stable: bool = True
+        self, tip: Node | None, missing_bytes: float, keep_stable: bool
     ) -> tuple[Node, ...]:
         """The nodes from `tip` upward that no remaining node or conversation needs.
 
