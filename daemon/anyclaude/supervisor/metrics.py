@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from google.protobuf.duration_pb2 import Duration
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -21,13 +22,18 @@ from prometheus_client.registry import Collector
 from anyclaude.control.v1 import control_pb2
 from anyclaude.frontend.v1 import frontend_pb2
 from anyclaude.messages.enum_words import enum_word
+from anyclaude.messages.reuse import prefix_of
 from anyclaude.supervisor.child import SupervisedChild
 from anyclaude.supervisor.records import Record
+from anyclaude.supervisor.speeds import tokens_per_second
 from anyclaude.supervisor.supervisor import State
 from anyclaude.worker.v1 import worker_pb2
 
-# Local prefill of 100,000 tokens takes minutes, so the buckets reach five of them.
-TTFT_BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300)
+# Seconds. Local prefill of 100,000 tokens takes minutes, and a long answer tens of them.
+_FIRST_TOKEN: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300)
+_DURATION: Final = (0.1, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
+_QUEUE: Final = (0.01, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_TOKENS_PER_SECOND: Final = (1, 2, 5, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200, 400)
 OTHER: Final = "other"
 _ROUTES: Final = frozenset(
     {
@@ -63,13 +69,31 @@ class Metrics:
         self._registry.register(self._live)
         counter = partial(Counter, registry=self._registry)
         labels = ("route", "mode", "status", "outcome")
-        self._requests = counter("anyclaude_requests", "HTTP requests answered.", labels)
-        self._ttft = Histogram(
+        self._requests = counter("anyclaude_requests", "HTTP requests that ended.", labels)
+        histogram = partial(Histogram, registry=self._registry)
+        self._first_token = histogram(
             "anyclaude_time_to_first_token_seconds",
             "From the head of a request to its first content event.",
+            ("mode", "prefix"),
+            buckets=_FIRST_TOKEN,
+        )
+        self._duration = histogram(
+            "anyclaude_request_duration_seconds",
+            "From the head of a request to the end of its response.",
+            ("mode", "outcome"),
+            buckets=_DURATION,
+        )
+        self._queue = histogram(
+            "anyclaude_queue_seconds",
+            "How long a request waited in the worker for its start.",
             ("mode",),
-            buckets=TTFT_BUCKETS,
-            registry=self._registry,
+            buckets=_QUEUE,
+        )
+        self._speed = histogram(
+            "anyclaude_tokens_per_second",
+            "Speed of answers of at least eight tokens, after their first.",
+            ("mode",),
+            buckets=_TOKENS_PER_SECOND,
         )
         self._reused = counter(
             "anyclaude_prefix_tokens_reused", "Prompt tokens reused from a cache."
@@ -99,9 +123,7 @@ class Metrics:
         outcome = enum_word(frontend_pb2.Outcome.DESCRIPTOR, record.outcome)
         status = f"{record.status // 100}xx" if record.status else "none"
         self._requests.labels(_route(record.route), mode, status, outcome).inc()
-        if record.HasField("time_to_first_token"):
-            seconds = record.time_to_first_token.ToNanoseconds() / 1e9
-            self._ttft.labels(mode).observe(seconds)
+        self._observe_times(record, mode, outcome)
         if record.reuse_cause:
             self._causes.labels(_cause(record.reuse_cause)).inc()
         usage = record.usage
@@ -111,6 +133,19 @@ class Metrics:
         is_complete = record.outcome == frontend_pb2.OUTCOME_COMPLETED
         self._continued.inc(is_complete and record.worker_deaths > 0)
         self._replayed.inc(record.replayed_tokens)
+
+    def _observe_times(self, record: Record, mode: str, outcome: str) -> None:
+        if not record.HasField("usage"):
+            # It was refused, or only its tokens were counted.
+            return
+        self._duration.labels(mode, outcome).observe(_seconds(record.duration))
+        if record.HasField("time_to_first_token"):
+            prefix = prefix_of(record.usage).value
+            self._first_token.labels(mode, prefix).observe(_seconds(record.time_to_first_token))
+        if record.timings.HasField("queue"):
+            self._queue.labels(mode).observe(_seconds(record.timings.queue))
+        if (speed := tokens_per_second(record)) is not None:
+            self._speed.labels(mode).observe(speed)
 
     def drop(self, records: int) -> None:
         self._dropped.inc(records)
@@ -125,6 +160,10 @@ class Metrics:
                 for sample in family.samples
             ],
         )
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.ToNanoseconds() / 1e9
 
 
 def _cause(cause: worker_pb2.ReuseCause) -> str:
@@ -159,10 +198,12 @@ class _Live(Collector):
 
     def _of_children(self) -> Iterator[Metric]:
         states = GaugeMetricFamily(
-            "anyclaude_worker_state", "1 for the state it is in.", labels=("worker", "state")
+            "anyclaude_worker_state",
+            "1 for the state that the process is in, 0 for the others.",
+            labels=("worker", "state"),
         )
         restarts = CounterMetricFamily(
-            "anyclaude_worker_restarts", "Starts after the first.", labels=("worker",)
+            "anyclaude_worker_restarts", "Starts of a process after its first.", labels=("worker",)
         )
         for child in self._children:
             for state in State:
@@ -176,28 +217,45 @@ def _of_worker(status: worker_pb2.GetStatusResponse) -> Iterator[Metric]:
     memory, totals = status.memory, status.totals
     pressure = max(0, memory.pressure - worker_pb2.MEMORY_PRESSURE_NORMAL)
     for name, help_, value in (
-        ("requests_running", "Being generated now.", status.running_requests),
-        ("requests_waiting", "Queued in the worker.", status.queued_requests),
-        ("cache_bytes", "Bytes of all KV caches.", memory.cache_bytes),
-        ("cache_limit_bytes", "Their limit.", memory.cache_limit_bytes),
-        ("cache_entries", "Number of KV caches.", status.caches),
-        ("ahead_computed_tokens", "Computed while nobody waited.", totals.ahead_computed_tokens),
-        ("ahead_used_tokens", "Of these, reused by requests.", totals.ahead_used_tokens),
-        ("ahead_given_up", "Times that something else came.", totals.ahead_given_up),
-        ("decode_passes", "Of the model, to generate tokens.", totals.decode_passes),
-        ("drafted_tokens", "Guesses that these passes verified.", totals.drafted_tokens),
-        ("accepted_tokens", "Of these, right ones.", totals.accepted_tokens),
-        ("memory_active_bytes", "MLX arrays alive.", memory.active_bytes),
-        ("memory_peak_bytes", "Highest so far.", memory.peak_bytes),
-        ("memory_weights_bytes", "The model's weights.", memory.weights_bytes),
-        ("memory_available_bytes", "Available on this machine.", memory.available_bytes),
-        ("memory_footprint_bytes", "Used by the worker process.", memory.footprint_bytes),
-        ("memory_pressure", "Of the machine: 0 normal, 1 warning, 2 critical.", pressure),
-        ("memory_refused_requests", "Requests too large for it.", memory.refused_requests),
+        ("requests_running", "Requests that the MLX worker works on.", status.running_requests),
+        ("requests_waiting", "Requests that wait in the MLX worker.", status.queued_requests),
+        ("cache_bytes", "Bytes of the KV caches in memory.", memory.cache_bytes),
+        ("cache_limit_bytes", "The most that they may use.", memory.cache_limit_bytes),
+        ("cache_entries", "Conversations and stable prefixes in the cache.", status.caches),
+        ("memory_active_bytes", "Bytes of MLX arrays.", memory.active_bytes),
+        ("memory_peak_bytes", "The most that MLX arrays have used.", memory.peak_bytes),
+        ("memory_weights_bytes", "Bytes of the weights of the model.", memory.weights_bytes),
+        (
+            "memory_available_bytes",
+            "Memory that is available on the machine.",
+            memory.available_bytes,
+        ),
+        ("memory_footprint_bytes", "Memory of the MLX worker process.", memory.footprint_bytes),
+        ("memory_pressure", "Memory pressure: 0 normal, 1 warning, 2 critical.", pressure),
     ):
         yield _gauge(f"anyclaude_{name}", help_, value)
+    for name, help_, value in (
+        (
+            "ahead_computed_tokens",
+            "Prompt tokens that were computed ahead.",
+            totals.ahead_computed_tokens,
+        ),
+        ("ahead_used_tokens", "Those of them that a request reused.", totals.ahead_used_tokens),
+        ("ahead_given_up", "Times that this was given up.", totals.ahead_given_up),
+        ("decode_passes", "Passes of the model that generated tokens.", totals.decode_passes),
+        ("drafted_tokens", "Drafts that these passes verified.", totals.drafted_tokens),
+        ("accepted_tokens", "Drafts that were accepted.", totals.accepted_tokens),
+        (
+            "memory_refused_requests",
+            "Requests that did not fit into memory.",
+            memory.refused_requests,
+        ),
+    ):
+        yield CounterMetricFamily(f"anyclaude_{name}", help_, value)
     repairs = CounterMetricFamily(
-        "anyclaude_answer_repairs", "Repaired, failed or ended in answers.", labels=("kind",)
+        "anyclaude_answer_repairs",
+        "What was repaired, failed or was ended in answers.",
+        labels=("kind",),
     )
     for kind, count in sorted(status.answer_repairs.items()):
         repairs.add_metric((kind,), count)
@@ -208,15 +266,26 @@ def _of_worker(status: worker_pb2.GetStatusResponse) -> Iterator[Metric]:
 
 def _of_disk(disk: worker_pb2.DiskStatus) -> Iterator[Metric]:
     for name, help_, value in (
-        ("bytes", "Stored KV caches.", disk.bytes),
-        ("limit_bytes", "Their limit.", disk.budget_bytes),
-        ("failed_writes", "Writes that failed.", disk.failed_writes),
-        ("skipped_writes", "Writes left out.", disk.skipped_writes),
-        ("quarantined", "Corrupt records.", disk.quarantined_records),
-        ("other_versions", "Records of unsupported versions.", disk.other_version_records),
-        ("damaged_answers", "Damaged files of kept answers.", disk.damaged_answers),
+        ("bytes", "Bytes of the KV caches on disk.", disk.bytes),
+        ("limit_bytes", "The most that they may use.", disk.budget_bytes),
+        (
+            "other_versions",
+            "Records of format versions that are not read.",
+            disk.other_version_records,
+        ),
     ):
         yield _gauge(f"anyclaude_disk_{name}", help_, value)
+    for name, help_, value in (
+        ("failed_writes", "Writes of records that failed.", disk.failed_writes),
+        (
+            "skipped_writes",
+            "Segments that were not written to disk.",
+            disk.skipped_writes,
+        ),
+        ("quarantined", "Records that were found to be corrupt.", disk.quarantined_records),
+        ("damaged_answers", "Damaged files of kept answers.", disk.damaged_answers),
+    ):
+        yield CounterMetricFamily(f"anyclaude_disk_{name}", help_, value)
 
 
 def _gauge(name: str, help_: str, value: float, **labels: str) -> Metric:

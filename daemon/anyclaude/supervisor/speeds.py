@@ -46,7 +46,7 @@ def speed(newest_first: Sequence[Record], mode: str, model: str) -> Speed | None
     measured = measured[:_SPEED_REQUESTS]
     if not measured:
         return None
-    rates = [rate for record in measured if (rate := _tokens_per_second(record)) is not None]
+    rates = [rate for record in measured if (rate := tokens_per_second(record)) is not None]
     answer = Speed(requests=len(measured), tokens_per_second=median(rates) if rates else None)
     warm = [record for record in measured if not is_cold(record.usage)]
     cold = [record for record in measured if is_cold(record.usage)]
@@ -74,7 +74,8 @@ def _is_conversation(record: Record) -> bool:
     return record.route == _ROUTE and record.identity.request_class != utility
 
 
-def _tokens_per_second(record: Record) -> float | None:
+def tokens_per_second(record: Record) -> float | None:
+    """The speed of an answer; None if it was too short to measure."""
     tokens = record.usage.output_tokens
     seconds = _decode_seconds(record)
     return tokens / seconds if tokens >= _MIN_RATE_TOKENS and seconds > 0 else None

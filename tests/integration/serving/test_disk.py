@@ -56,10 +56,11 @@ def test_models_do_not_share_caches(home: Path, tmp_path: Path) -> None:
     model = {name: saved.save(tmp_path / name, seed=seed) for seed, name in enumerate("ab")}
     with Service(model=model["b"]) as alone:
         expected = ask(alone.ready())
-    answers, notices = {}, {}
+    answers, notices, usages = {}, {}, {}
     for turn, name in enumerate("aba"):
         with Service(model=model[name], home=home) as service:
             answers[turn] = ask(service.ready())
+            usages[turn] = service.control("requests", "--json").json["requests"][0]["usage"]
             told = service.control("status", "--json").json["notices"]
             # This model's template offers no tools, which status says as well.
             notices[turn] = [notice for notice in told if "tool calls" not in notice]
@@ -68,6 +69,8 @@ def test_models_do_not_share_caches(home: Path, tmp_path: Path) -> None:
     assert answers[1]["content"] == expected["content"] != answers[0]["content"]
     assert reused(answers[2]) == answers[0]["usage"]["cache_creation_input_tokens"] > 0
     assert answers[2]["content"] == answers[0]["content"]
+    assert usages[0]["disk_read_tokens"] == usages[1]["disk_read_tokens"] == 0
+    assert 0 < usages[2]["disk_read_tokens"] <= reused(answers[2])
     assert notices[0] == []
     assert [notice.split(" segments")[0].rpartition("; ")[0] for notice in notices[1]] == [
         "The model is anyclaude-b now. KV caches of anyclaude-a have left memory"
@@ -94,7 +97,7 @@ def test_two_services_on_one_cache_folder(
             status = second.control("status", "--json")
             assert any("KV caches do not reach the disk" in p for p in status.json["problems"])
             assert status.json["disk"]["state"] == "shared"
-            skipped = metric(second, "anyclaude_disk_skipped_writes")
+            skipped = metric(second, "anyclaude_disk_skipped_writes_total")
             assert skipped > 0
             record_property(
                 FIGURES, f"second service on a cache folder: served, {skipped:.0f} writes left out"
@@ -119,7 +122,7 @@ def test_a_read_only_folder(home: Path, tmp_path: Path, record_property: RecordP
             assert ask(service, words="something else")["type"] == "message"
             status = service.control("status", "--json").json
             assert any("Read-only file system" in problem for problem in status["problems"])
-            skipped = metric(service, "anyclaude_disk_skipped_writes")
+            skipped = metric(service, "anyclaude_disk_skipped_writes_total")
             assert skipped > 0
             record_property(
                 FIGURES,
@@ -140,7 +143,7 @@ def test_a_full_disk(home: Path, tmp_path: Path, record_property: RecordProperty
         assert reused(ask(service)) == first["usage"]["cache_creation_input_tokens"]
         status = service.poll(lambda status: status.disk.skipped_writes > 0)
         assert any("KV caches do not reach the disk" in problem for problem in status.problems)
-        skipped = metric(service, "anyclaude_disk_skipped_writes")
+        skipped = metric(service, "anyclaude_disk_skipped_writes_total")
         assert skipped > 0
         record_property(FIGURES, f"full disk: served, {skipped:.0f} writes left out")
 
@@ -194,4 +197,4 @@ def test_corrupt_records_are_quarantined(home: Path, tmp_path: Path) -> None:
         assert reused(again) == 0
         assert again["content"] == sound["content"]
         service.poll(lambda status: status.disk.quarantined_records > 0)
-        assert metric(service, "anyclaude_disk_quarantined") > 0
+        assert metric(service, "anyclaude_disk_quarantined_total") > 0

@@ -257,7 +257,9 @@ def test_metrics_count_what_happened(daemon):
     assert values[("anyclaude_prefix_tokens_reused_total",)] == 90
     assert values[("anyclaude_prefix_tokens_computed_total",)] == 10
     assert values[("anyclaude_generation_tokens_total",)] == 7
-    assert values[("anyclaude_time_to_first_token_seconds_sum", ("mode", "mlx-lm"))] == 0.3
+    assert values[
+        ("anyclaude_time_to_first_token_seconds_sum", ("mode", "mlx-lm"), ("prefix", "warm"))
+    ] == pytest.approx(0.3)
     assert values[("anyclaude_cache_bytes",)] == 300
     assert values[("anyclaude_cache_entries",)] == 3
     assert values[("anyclaude_requests_running",)] == 2

@@ -278,6 +278,7 @@ def _prompt_usage(job: Job, lease: Lease) -> pb.Usage:
         input_tokens=computed - kept,
         cache_read_tokens=reused,
         cache_creation_tokens=kept,
+        disk_read_tokens=min(lease.lookup.disk_tokens, reused),
     )
 
 
