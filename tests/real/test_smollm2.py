@@ -22,15 +22,16 @@ from tests.unit.mlx.kv.kv_engine import Answer, Bench, bench, one_pass, same
 
 ANSWER_TOKENS: Final = 2
 DISK_BYTES: Final = 1 << 30
-SYSTEM: Final = {"role": "system", "content": "Be brief."}
+# Without a system message the template writes one of 17 tokens.
+SYSTEM: Final = {"role": "system", "content": ""}
 QUESTIONS: Final = (
-    "What is the capital of France?",
+    "Name a moon of Jupiter.",
     "Write a loop in Python.",
-    "Explain how bread rises to a child.",
-    "One fact on the moons of Jupiter, please.",
-    "Tell me the sum of 17 and 25.",
+    "How does bread rise?",
+    "Where is France?",
+    "Can you count?",
 )
-FOLLOW_UPS: Final = ("Why?", "Say it in one word.", "And then?", "Are you sure?")
+FOLLOW_UPS: Final = ("Why?", "In one word.", "And then?", "Sure?")
 Reference = Callable[[tuple[int, ...], tuple[int, ...], int], Answer]
 
 

@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 from grpc_status import rpc_status
+from prometheus_client.parser import text_string_to_metric_families
 
 from anyclaude.cache.v1 import cache_pb2, cache_pb2_grpc
 from anyclaude.control.v1 import control_pb2 as pb
@@ -267,9 +268,9 @@ def test_metrics_count_what_happened(daemon):
     assert values[("anyclaude_worker_state", ("state", "ready"), ("worker", "mlx"))] == 1
     assert values[("anyclaude_worker_restarts_total", ("worker", "mlx"))] == 0
     text = answer.text.decode()
-    assert "# TYPE anyclaude_requests_total counter" in text or (
-        "# TYPE anyclaude_requests counter" in text
-    )
+    families = {family.name: family.type for family in text_string_to_metric_families(text)}
+    assert families["anyclaude_requests"] == "counter"
+    assert families["anyclaude_ready"] == "gauge"
     assert "session" not in text
     assert "_created" not in text
 
