@@ -52,7 +52,8 @@ def upstream() -> Iterator[ScriptedUpstream]:
 @pytest.fixture(scope="module")
 def service(model: Path, upstream: ScriptedUpstream) -> Iterator[Service]:
     """One service for the tests; each test ends once it is ready again."""
-    with Service(model=model, LMSTUDIO_URL=upstream.base_url) as service:
+    environ = {"LMSTUDIO_URL": upstream.base_url, "ANYCLAUDE__MLX__STOP_GRACE_SECONDS": "0.1"}
+    with Service(model=model, **environ) as service:
         yield service.ready()
 
 
@@ -113,6 +114,23 @@ def test_a_stream_goes_on_at_the_next_worker(service: Service) -> None:
     assert record["worker_deaths"] == 1
     assert record["replayed_tokens"] > 0
     assert record["usage"]["output_tokens"] == _LONG_TOKENS
+
+
+def test_a_stream_goes_on_after_a_planned_restart(service: Service) -> None:
+    """`worker restart` moves a running answer to the next worker, after the time to finish."""
+    before = service.worker()
+    request = body(user("Talk at length."), max_tokens=_LONG_TOKENS, temperature=0)
+    with service.http() as http:
+        undisturbed = http.post("/v1/messages", json=request).json()
+    with talking(service, _LONG_TOKENS, "Talk at length.") as stream:
+        assert service.control("worker", "restart", "mlx").code == 0
+        text = stream.whole_text()
+
+    assert text == undisturbed["content"][0]["text"]
+    assert len(wait_for_next(service, before).deaths) == len(before.deaths)
+    record = service.control("requests", "--count", "1", "--json").json["requests"][0]
+    assert record["worker_deaths"] == 0
+    assert record["replayed_tokens"] > 0
 
 
 def test_a_whole_answer_survives_its_worker(service: Service) -> None:

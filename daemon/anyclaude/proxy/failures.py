@@ -8,6 +8,7 @@ import structlog
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.messages.errors import ApiError, overloaded
 from anyclaude.proxy.routes import retry_after_seconds
+from anyclaude.worker.v1 import worker_pb2 as worker
 
 log = structlog.get_logger("anyclaude.proxy.workers")
 
@@ -22,6 +23,18 @@ _GONE: Final = {
 
 class WorkerGoneError(ApiError):
     """The worker ended before its response did, or does not run."""
+
+
+class WorkerStopsError(WorkerGoneError):
+    """The worker stops as planned before its response ended."""
+
+
+def stops(failed: worker.Failed) -> WorkerStopsError:
+    """The worker gives the request up, because it stops."""
+    error = ApiError.from_failed(failed)
+    return WorkerStopsError(
+        error.status, error.message, retry_after_seconds=error.retry_after_seconds
+    )
 
 
 def restarting() -> ApiError:

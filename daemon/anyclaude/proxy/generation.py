@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.messages.errors import ApiError
-from anyclaude.proxy.failures import gone, restarting, too_large
+from anyclaude.proxy.failures import gone, restarting, stops, too_large
 from anyclaude.runtime.sockets import CHECK_SECONDS
 from anyclaude.runtime.streams import (
     HIGH_WATER_BYTES,
@@ -137,7 +137,8 @@ class Generation(StreamProtocol):
             return
         event = worker.GenerateResponse.FromString(payload)
         if event.HasField("failed"):
-            self._finish(ApiError.from_failed(event.failed))
+            stopped = event.failed.worker_stops
+            self._finish((stops if stopped else ApiError.from_failed)(event.failed))
             return
         self._events.append(event)
         self._events_bytes += len(payload)

@@ -9,6 +9,9 @@ A request may be what killed the worker, for example by its need of memory. So r
 submitted again run one at a time until they are clearly further than before: the one that runs when
 the worker dies again is not tried a third time, and its client is told so. The same body is refused
 for a while. A request that did get further was hardly the cause, but it is not tried for ever.
+
+A worker that stops as planned, for a change of settings, gives its requests up in the same way. No
+request is to blame for that, so nothing is counted and they all go on at once.
 """
 
 import asyncio
@@ -22,7 +25,7 @@ import structlog
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.messages.errors import ApiError
 from anyclaude.proxy.answer_so_far import AnswerSoFar
-from anyclaude.proxy.failures import WorkerGoneError, restarting
+from anyclaude.proxy.failures import WorkerGoneError, WorkerStopsError, restarting
 from anyclaude.proxy.generation import Generation
 from anyclaude.proxy.routes import RouteTable
 from anyclaude.proxy.workers import Workers
@@ -90,30 +93,31 @@ class Submission:
             try:
                 return await self._generation.next(timeout)
             except WorkerGoneError as error:
-                self._note_death(error)
-                self._again = asyncio.ensure_future(self._submit_again())
+                if not isinstance(error, WorkerStopsError):
+                    self._note_death()
+                self._check_wait(error)
+                self._prepare_next(error)
+                self._again = asyncio.ensure_future(self._submit_again(error))
         await asyncio.wait({self._again}, timeout=timeout)
         if self._again.done():
             again, self._again = self._again, None
             again.result()
         return []
 
-    def _note_death(self, error: WorkerGoneError) -> None:
-        """Decides how the request goes on after its worker died.
-
-        Raises:
-            ApiError: it does not.
-        """
+    def _note_death(self) -> None:
+        """Raises ApiError if the request has ended its workers."""
         self.deaths += 1
         if self.answer.has_progressed:
             self._deaths_without_progress = 0
         self._deaths_without_progress += 1
-        self._check_wait(error)
         if (
             self._deaths_without_progress >= _MAX_DEATHS_WITHOUT_PROGRESS
             or self.deaths >= _MAX_DEATHS
         ):
             self._owner.refuse(self._call)
+
+    def _prepare_next(self, error: WorkerGoneError) -> None:
+        """Gives the request what the next worker needs, or raises the error if none can go on."""
         if self.answer.can_continue:
             self.answer.continue_at_next_worker()
         elif self._is_committed:
@@ -138,28 +142,38 @@ class Submission:
             await self._submit(route)
         except WorkerGoneError as error:
             self._check_wait(error)
-            self._again = asyncio.ensure_future(self._submit_again())
+            self._again = asyncio.ensure_future(self._submit_again(error))
 
     async def _submit(self, route: frontend.Route) -> None:
         self._route = route
         generation = self._owner.workers.generate(route, self._call)
         self._generation = await self._stack.enter_async_context(generation)
 
-    async def _submit_again(self) -> None:
+    async def _submit_again(self, error: WorkerGoneError) -> None:
         log.warning(
             "request waits for the next worker",
             request_id=self._call.request_id,
             generated_tokens=self.answer.replayed_tokens,
         )
-        await self._owner.acquire(self)
+        if self.deaths:
+            await self._owner.acquire(self)
         deadline = asyncio.get_running_loop().time() + self._owner.wait_seconds
         while True:
-            route = await self._owner.next_route(self._route, deadline)
+            route = await self._next_route(error, deadline)
             try:
                 return await self._submit(route)
             except WorkerGoneError:
                 # It died before it took the request: the next one may take it.
                 continue
+
+    async def _next_route(self, error: WorkerGoneError, deadline: float) -> frontend.Route:
+        try:
+            return await self._owner.next_route(self._route, deadline)
+        except ApiError:
+            if isinstance(error, WorkerStopsError):
+                # The mode was changed, for example. The client tries again, and gets the new one.
+                raise error from None
+            raise
 
     async def close(self) -> None:
         if self._again is not None:

@@ -108,7 +108,7 @@ class Metrics:
         self._generated = counter("anyclaude_generation_tokens", "Tokens generated.")
         self._continued = counter(
             "anyclaude_requests_continued",
-            "Requests that were answered although a worker died while it worked on them.",
+            "Requests that were answered although their worker ended before the answer did.",
         )
         self._replayed = counter(
             "anyclaude_replayed_tokens",
@@ -131,7 +131,8 @@ class Metrics:
         self._computed.inc(usage.input_tokens + usage.cache_creation_tokens)
         self._generated.inc(usage.output_tokens)
         is_complete = record.outcome == frontend_pb2.OUTCOME_COMPLETED
-        self._continued.inc(is_complete and record.worker_deaths > 0)
+        went_on = record.worker_deaths > 0 or record.replayed_tokens > 0
+        self._continued.inc(is_complete and went_on)
         self._replayed.inc(record.replayed_tokens)
 
     def _observe_times(self, record: Record, mode: str, outcome: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
-from anyclaude.messages.errors import ApiError
+from anyclaude.messages.errors import ApiError, overloaded
 from anyclaude.proxy.failures import WorkerGoneError
 from anyclaude.proxy.routes import RouteTable
 from anyclaude.proxy.submission import Submission, Submissions
@@ -134,6 +134,13 @@ def begun(token_ids: Sequence[int]) -> list[worker.GenerateResponse]:
     return [start, piece]
 
 
+def stops(_: int) -> list[worker.GenerateResponse]:
+    """The beginning of an answer, and its end at a worker that stops as planned."""
+    failed = overloaded("The worker is stopping.", 5).to_failed()
+    failed.worker_stops = True
+    return [*begun([7]), worker.GenerateResponse(failed=failed)]
+
+
 async def test_the_next_worker_answers() -> None:
     """A request whose worker dies before its answer gets the whole answer of the next one."""
     async with staged(lambda generation, _: generation > 1) as stage:
@@ -207,6 +214,25 @@ async def test_an_answer_that_is_too_long_to_keep_is_not_continued() -> None:
             submission.commit()
             with pytest.raises(WorkerGoneError):
                 await read(submission)
+
+
+async def test_a_planned_stop_is_no_fault_of_the_request() -> None:
+    """However often workers stop as planned, the request goes on at the next one."""
+    async with staged(lambda generation, _: generation > 6, stops) as stage:
+        call = worker.GenerateRequest(body_json=b"it")
+        async with stage.submissions.submit(stage.route, call, may_wait=True) as submission:
+            assert (await read(submission))[-1] == "finished"
+        assert submission.deaths == 0
+
+
+async def test_a_request_of_a_worker_that_is_not_started_again_can_be_sent_again() -> None:
+    """The client gets the 529 of the worker that stopped."""
+    async with staged(lambda *_: False, stops, is_replaced=False) as stage:
+        stage.submissions.wait_seconds = 0.05
+        with pytest.raises(ApiError, match="is stopping") as caught:
+            await stage.answer(b"it")
+
+    assert caught.value.status == 529
 
 
 async def test_a_request_that_gets_further_is_tried_more_often() -> None:

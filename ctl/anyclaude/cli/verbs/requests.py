@@ -54,8 +54,11 @@ def _row(record: "RequestRecord") -> Row:
 
 def _outcome(record: "RequestRecord") -> str:
     """The error, or how it ended and what it survived."""
-    if record.error_message or not record.worker_deaths:
-        return record.error_message or word_of(record, "outcome")
+    if record.error_message:
+        return record.error_message
+    if not record.worker_deaths:
+        moved = ", continued by the next worker" if record.replayed_tokens else ""
+        return word_of(record, "outcome") + moved
     deaths = "a worker's death" if record.worker_deaths == 1 else f"{record.worker_deaths} deaths"
     replayed = (
         f"{counted(record.replayed_tokens, 'token')} replayed" if record.replayed_tokens else "anew"

@@ -347,18 +347,20 @@ class Timings(_message.Message):
     def __init__(self, queue: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., render: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., prefill: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., decode: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Failed(_message.Message):
-    __slots__ = ("status", "type", "message", "retry_after_seconds", "should_retry")
+    __slots__ = ("status", "type", "message", "retry_after_seconds", "should_retry", "worker_stops")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     RETRY_AFTER_SECONDS_FIELD_NUMBER: _ClassVar[int]
     SHOULD_RETRY_FIELD_NUMBER: _ClassVar[int]
+    WORKER_STOPS_FIELD_NUMBER: _ClassVar[int]
     status: int
     type: str
     message: str
     retry_after_seconds: int
     should_retry: bool
-    def __init__(self, status: _Optional[int] = ..., type: _Optional[str] = ..., message: _Optional[str] = ..., retry_after_seconds: _Optional[int] = ..., should_retry: bool = ...) -> None: ...
+    worker_stops: bool
+    def __init__(self, status: _Optional[int] = ..., type: _Optional[str] = ..., message: _Optional[str] = ..., retry_after_seconds: _Optional[int] = ..., should_retry: bool = ..., worker_stops: bool = ...) -> None: ...
 
 class HttpHeader(_message.Message):
     __slots__ = ("name", "value")

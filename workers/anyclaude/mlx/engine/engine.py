@@ -155,7 +155,7 @@ class Engine:
         self._commands.put(evict)
 
     def stop(self, grace_seconds: float) -> None:
-        """Lets running requests continue for `grace_seconds`, then fails the rest."""
+        """Lets running requests continue for `grace_seconds`; the next worker gets the rest."""
 
         def begin() -> None:
             self._stop_at = time.monotonic() + grace_seconds
@@ -166,7 +166,7 @@ class Engine:
         """Serves until stopped. Raises whatever MLX raised; then requests have no response yet."""
         while not self._finished():
             self.step()
-        self._fail_all("The inference worker is stopping.")
+        self._end_all()
 
     def step(self) -> None:
         """One round: commands, admissions, a turn. Waits for a command when there is no work."""
@@ -221,9 +221,7 @@ class Engine:
             return
         full = len(self._waiting) >= self._settings.max_queued_requests
         if self._stop_at is not None or (full and not self._has_free_slot()):
-            why = "stopping" if self._stop_at is not None else "busy: its queue is full"
-            error = overloaded(f"The inference worker is {why}.", RETRY_AFTER_SECONDS)
-            job.emit(pb.GenerateResponse(failed=error.to_failed()))
+            job.emit(_stops() if self._stop_at is not None else _full())
             return
         self._waiting.append(job)
 
@@ -403,15 +401,26 @@ class Engine:
             generation.cancel()
             self._remove(generation)
 
-    def _fail_all(self, why: str) -> None:
-        """Ends every request; what was computed for those that run is kept."""
-        event = pb.GenerateResponse(failed=overloaded(why, RETRY_AFTER_SECONDS).to_failed())
+    def _end_all(self) -> None:
+        """Gives every request up to the next worker; what was computed for it is kept."""
+        event = _stops()
         for job in [*(generation.job for generation in self._running), *self._waiting]:
             job.emit(event)
         for generation in self._running:
             generation.cancel()
         self._running.clear()
         self._waiting.clear()
+
+
+def _stops() -> pb.GenerateResponse:
+    failed = overloaded("The inference worker is stopping.", RETRY_AFTER_SECONDS).to_failed()
+    failed.worker_stops = True
+    return pb.GenerateResponse(failed=failed)
+
+
+def _full() -> pb.GenerateResponse:
+    why = "The inference worker is busy: its queue is full."
+    return pb.GenerateResponse(failed=overloaded(why, RETRY_AFTER_SECONDS).to_failed())
 
 
 def _class_rank(job: Job) -> int:
