@@ -19,6 +19,8 @@ _COLUMNS: Final = (
 )
 _COLOURS: Final = {"daemon": "#0072b2", "frontend": "#009e73", "mlx": "#d55e00", "relay": "#cc79a7"}
 _WIDTH, _HEIGHT, _MARGIN = 860, 360, 50
+# Every so many samples is a point of the plot.
+_PLOTTED: Final = 5
 
 
 class Sample(NamedTuple):
@@ -134,6 +136,6 @@ def _line(life: Life, longest: float, highest: int) -> str:
     points = " ".join(
         f"{_MARGIN + width * sample.seconds / longest:.0f},"
         f"{_HEIGHT - _MARGIN - height * sample.rss_bytes / highest:.0f}"
-        for sample in life.samples
+        for sample in life.samples[::_PLOTTED]
     )
     return f'<polyline points="{points}" fill="none" stroke="{_COLOURS[life.name]}"/>'
