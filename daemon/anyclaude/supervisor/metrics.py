@@ -247,6 +247,12 @@ def _of_worker(status: worker_pb2.GetStatusResponse) -> Iterator[Metric]:
         ("drafted_tokens", "Drafts that these passes verified.", totals.drafted_tokens),
         ("accepted_tokens", "Drafts that were accepted.", totals.accepted_tokens),
         (
+            "shared_passes",
+            "Passes of the model that several answers shared.",
+            status.batch.passes,
+        ),
+        ("shared_tokens", "Tokens that these passes gave.", status.batch.tokens),
+        (
             "memory_refused_requests",
             "Requests that did not fit into memory.",
             memory.refused_requests,

@@ -5,12 +5,14 @@ the worker uses of it is here, typed as far as it can be.
 """
 
 import os
+import sys
 
 # We resolve model names ourselves; nothing here may use the network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +24,7 @@ from anyclaude.mlx import transformers_import
 # ruff: noqa: E402
 transformers_import.install()
 
+from mlx_lm.models import base
 from mlx_lm.models.cache import (
     ArraysCache,
     CacheList,
@@ -48,11 +51,13 @@ __all__ = [
     "KVCache",
     "LanguageModel",
     "Layer",
+    "Masks",
     "QuantizedKVCache",
     "RotatingKVCache",
     "Sampler",
     "TokenizerWrapper",
     "allow_list_changes",
+    "attention",
     "evaluate",
     "library_sampler",
     "load_tokenizer_from",
@@ -63,6 +68,7 @@ __all__ = [
     "parser_family",
     "prefill",
     "read_token",
+    "shared_attention",
     "template_source",
     "tokenizer_json",
     "with_markup",
@@ -70,6 +76,8 @@ __all__ = [
 
 # A layer's cache; mlx-lm's classes share no typed base.
 Layer = Any
+# A mask of each row of a shared pass.
+Masks = Sequence[Any]
 # Log-probabilities of shape (1, vocabulary) to a token id of shape (1,).
 Sampler = Callable[[mx.array], mx.array]
 
@@ -215,6 +223,52 @@ def opens_thinking(tokenizer: TokenizerWrapper, token_ids: Sequence[int] | Token
     opened = tokenizer.rfind_think_start(tail)  # type: ignore[no-untyped-call]
     closed = tokenizer.rfind_think_end(tail)  # type: ignore[no-untyped-call]
     return bool(opened >= 0 and opened > closed)
+
+
+def attention(
+    queries: mx.array, keys: Any, values: Any, layer: Layer, mask: Any, **options: Any
+) -> mx.array:
+    """Attention as mlx-lm computes it for one conversation."""
+    attended: mx.array = base.scaled_dot_product_attention(
+        queries, keys, values, layer, mask=mask, **options
+    )
+    return attended
+
+
+@contextmanager
+def shared_attention(model: LanguageModel) -> Iterator[None]:
+    """Lets `model` compute several conversations at once, on layers that have `attend` (`kv.rows`).
+
+    mlx-lm's models call attention by a name in their own modules. Within this context, that name is
+    a function that calls the layer instead, so passes outside are as mlx-lm wrote them.
+    """
+    modules = _attention_modules(model)
+    for module in modules:
+        module.scaled_dot_product_attention = _attend
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.scaled_dot_product_attention = base.scaled_dot_product_attention
+
+
+def _attend(
+    queries: mx.array,
+    keys: Any,
+    values: Any,
+    cache: Layer,
+    scale: float,
+    mask: Any,
+    sinks: mx.array | None = None,
+) -> mx.array:
+    attended: mx.array = cache.attend(queries, keys, values, mask, scale=scale, sinks=sinks)
+    return attended
+
+
+def _attention_modules(model: Any) -> list[Any]:
+    modules = {sys.modules[type(module).__module__] for module in model.modules()}
+    name = base.scaled_dot_product_attention.__name__
+    return [m for m in modules if getattr(m, name, None) is base.scaled_dot_product_attention]
 
 
 def prefill(

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from typing import Any
 
 import grpc.aio
@@ -201,6 +202,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
             answer_repairs={kind.value: count for kind, count in self._jobs.repairs.copy().items()},
             caches=engine.caches,
             loosened_schemas=self._jobs.loosened_schemas,
+            batch=pb.BatchStatus(**asdict(engine.batch)),
         )
 
     def memory(self) -> pb.MemoryStatus:

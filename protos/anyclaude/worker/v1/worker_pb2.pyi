@@ -441,7 +441,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self, check_mode: _Optional[str] = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("model", "memory", "running_requests", "queued_requests", "totals", "upstreams", "disk", "model_change", "caches", "answer_repairs", "loosened_schemas")
+    __slots__ = ("model", "memory", "running_requests", "queued_requests", "totals", "upstreams", "disk", "model_change", "caches", "answer_repairs", "loosened_schemas", "batch")
     class AnswerRepairsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -460,6 +460,7 @@ class GetStatusResponse(_message.Message):
     CACHES_FIELD_NUMBER: _ClassVar[int]
     ANSWER_REPAIRS_FIELD_NUMBER: _ClassVar[int]
     LOOSENED_SCHEMAS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
     model: ModelInfo
     memory: MemoryStatus
     running_requests: int
@@ -471,7 +472,24 @@ class GetStatusResponse(_message.Message):
     caches: int
     answer_repairs: _containers.ScalarMap[str, int]
     loosened_schemas: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, model: _Optional[_Union[ModelInfo, _Mapping]] = ..., memory: _Optional[_Union[MemoryStatus, _Mapping]] = ..., running_requests: _Optional[int] = ..., queued_requests: _Optional[int] = ..., totals: _Optional[_Union[TokenTotals, _Mapping]] = ..., upstreams: _Optional[_Iterable[_Union[UpstreamStatus, _Mapping]]] = ..., disk: _Optional[_Union[DiskStatus, _Mapping]] = ..., model_change: _Optional[_Union[ModelChange, _Mapping]] = ..., caches: _Optional[int] = ..., answer_repairs: _Optional[_Mapping[str, int]] = ..., loosened_schemas: _Optional[_Iterable[str]] = ...) -> None: ...
+    batch: BatchStatus
+    def __init__(self, model: _Optional[_Union[ModelInfo, _Mapping]] = ..., memory: _Optional[_Union[MemoryStatus, _Mapping]] = ..., running_requests: _Optional[int] = ..., queued_requests: _Optional[int] = ..., totals: _Optional[_Union[TokenTotals, _Mapping]] = ..., upstreams: _Optional[_Iterable[_Union[UpstreamStatus, _Mapping]]] = ..., disk: _Optional[_Union[DiskStatus, _Mapping]] = ..., model_change: _Optional[_Union[ModelChange, _Mapping]] = ..., caches: _Optional[int] = ..., answer_repairs: _Optional[_Mapping[str, int]] = ..., loosened_schemas: _Optional[_Iterable[str]] = ..., batch: _Optional[_Union[BatchStatus, _Mapping]] = ...) -> None: ...
+
+class BatchStatus(_message.Message):
+    __slots__ = ("passes", "tokens", "exact_rows", "inexact_rows", "largest_difference", "unsupported")
+    PASSES_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    EXACT_ROWS_FIELD_NUMBER: _ClassVar[int]
+    INEXACT_ROWS_FIELD_NUMBER: _ClassVar[int]
+    LARGEST_DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
+    UNSUPPORTED_FIELD_NUMBER: _ClassVar[int]
+    passes: int
+    tokens: int
+    exact_rows: _containers.RepeatedScalarFieldContainer[int]
+    inexact_rows: _containers.RepeatedScalarFieldContainer[int]
+    largest_difference: float
+    unsupported: str
+    def __init__(self, passes: _Optional[int] = ..., tokens: _Optional[int] = ..., exact_rows: _Optional[_Iterable[int]] = ..., inexact_rows: _Optional[_Iterable[int]] = ..., largest_difference: _Optional[float] = ..., unsupported: _Optional[str] = ...) -> None: ...
 
 class ModelChange(_message.Message):
     __slots__ = ("previous_model", "time", "disk_records", "disk_bytes")

@@ -43,7 +43,9 @@ class Knowing(Drafter):
     def observe(self, token_ids: TokenArray) -> None:
         assert token_ids.tolist() == self._text[: len(token_ids)]
 
-    def drafts(self, token_ids: TokenArray, last: int, most: int) -> list[int]:
+    def drafts(
+        self, token_ids: TokenArray, last: int, most: int, token_cost: float = 1.0
+    ) -> list[int]:
         assert last == self._text[len(token_ids)]
         begin, count = len(token_ids) + 1, self._rng.randrange(most + 1)
         drafts = self._text[begin : begin + min(count, self._rng.choice([1, 3, 15]))]
@@ -132,7 +134,9 @@ class Insisting(Drafter):
     def observe(self, token_ids: TokenArray) -> None:
         """Learns nothing."""
 
-    def drafts(self, token_ids: TokenArray, last: int, most: int) -> list[int]:
+    def drafts(
+        self, token_ids: TokenArray, last: int, most: int, token_cost: float = 1.0
+    ) -> list[int]:
         return [self._token][:most]
 
 

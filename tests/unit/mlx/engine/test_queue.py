@@ -1,14 +1,17 @@
-"""The order in which waiting requests start."""
+"""The order in which waiting requests start.
+
+The running ones decode alone, so that one ends after the other and makes room for one.
+"""
 
 import random
 
 from tests.models import tiny
-from tests.unit.mlx.kv.kv_engine import SETTINGS, Request, bench, words
+from tests.unit.mlx.kv.kv_engine import ALONE, SETTINGS, Request, bench, words
 
 
 def test_waiting_requests_start_by_class() -> None:
     """A main conversation starts before a subagent, and that before a utility call."""
-    it = bench(tiny.Family.DENSE)
+    it = bench(tiny.Family.DENSE, settings=ALONE)
     for seed in range(SETTINGS.max_running_requests):
         it.start(words(random.Random(seed), 20), f"running-{seed}")
     it.engine.step()
@@ -27,7 +30,7 @@ def test_waiting_requests_start_by_class() -> None:
 
 def test_no_class_waits_for_ever() -> None:
     """A utility call that has waited for long enough starts before a new main conversation."""
-    it = bench(tiny.Family.DENSE)
+    it = bench(tiny.Family.DENSE, settings=ALONE)
     for seed in range(SETTINGS.max_running_requests):
         it.start(words(random.Random(seed), 20), f"running-{seed}")
     it.engine.step()

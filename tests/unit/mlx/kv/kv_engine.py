@@ -12,7 +12,9 @@ import mlx.core as mx
 import numpy as np
 
 from anyclaude.mlx.adapter import Sampler
+from anyclaude.mlx.engine.batch import Batch
 from anyclaude.mlx.engine.chunks import ChunkSizes
+from anyclaude.mlx.engine.drafts import PassCosts
 from anyclaude.mlx.engine.engine import Engine
 from anyclaude.mlx.engine.job import Job
 from anyclaude.mlx.kv import layers as kinds
@@ -33,6 +35,19 @@ ANSWER_TOKENS = 6
 SETTINGS = MlxSettings(
     prefill_chunk_tokens=48, shared_prefill_chunk_tokens=16, decode_steps_per_turn=2
 )
+
+# Each request decodes alone.
+ALONE = SETTINGS.model_copy(update={"max_batch": 1})
+
+
+class Free(PassCosts):
+    """Costs of passes with which as many tokens as possible are computed in one."""
+
+    def of(self, tokens: int) -> float:
+        return 1.0
+
+    def knows(self, tokens: int) -> bool:
+        return True
 
 
 class Recorder:
@@ -175,8 +190,14 @@ def bench(
     model: Any = None,
     preflight: Preflight | None = None,
     chunks: ChunkSizes | None = None,
+    settings: MlxSettings = SETTINGS,
+    eos: frozenset[int] = frozenset(),
+    draft_costs: PassCosts | None = None,
 ) -> Bench:
-    """By default all live caches stay, so that they are continued in place as often as possible."""
+    """By default all live caches stay, so that they are continued in place as often as possible.
+
+    Requests that decode share their passes whenever they can.
+    """
     model = model or _model(family)
     limits = StoreLimits(
         limit,
@@ -193,8 +214,23 @@ def bench(
         clock=clock,
         bytes_per_token=bytes_per_token,
     )
+    batch = Batch(
+        model,
+        kv_bits,
+        max_rows=settings.max_batch,
+        allow_inexact=settings.batch_inexact,
+        clock=time.process_time,
+        costs=Free(),
+    )
     engine = Engine(
-        model, store, SETTINGS, eos_token_ids=frozenset(), preflight=preflight, chunks=chunks
+        model,
+        store,
+        settings,
+        eos_token_ids=eos,
+        preflight=preflight,
+        chunks=chunks,
+        pass_costs=draft_costs,
+        batch=batch,
     )
     return Bench(engine, model, disk)
 

@@ -7,20 +7,21 @@ choice is the next token and the rest of the drafts is dropped. So drafts change
 pass gives, and never which tokens: the sampler sees the same probabilities in the same order, and
 draws as many random numbers.
 
-Without drafts a step runs ahead: the next pass is submitted before the token is read.
+Without drafts a step runs ahead: the next pass is submitted before the token is read. Such a pass
+may be shared with other answers (`batch`). Then the engine asks for the token that it needs, and
+hands over the logits behind it, before it lets the answer go on.
 
 Invariant: between two passes, and once the iterator is closed, the cache holds exactly its tokens,
 each of which was returned. Within a pass it may also hold drafts that are not accepted yet.
 """
 
-import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from typing import Final
 
 import mlx.core as mx
 from anyclaude.mlx.adapter import LanguageModel, Sampler, evaluate, read_token
-from anyclaude.mlx.engine.drafts import Drafter
+from anyclaude.mlx.engine.drafts import Drafter, pass_clock
 from anyclaude.mlx.kv.live import LiveCache, SavePoint
 from anyclaude.worker.v1 import worker_pb2 as pb
 
@@ -47,21 +48,42 @@ class Decoding:
         *,
         clock: Callable[[], float] | None = None,
     ) -> None:
+        self.live = live
         self._model = model
-        self._live = live
         self._sampler = sampler
         self._drafter = drafter
-        on_cpu = mx.default_device() == mx.cpu
-        self._clock = clock or (time.process_time if on_cpu else time.monotonic)
+        self._clock = clock or pass_clock()
         # The latest token that was sampled. It is not in the cache, and may not be computed yet.
         self._next = mx.array([0])
-        self._passes = self._drafted = self._accepted = 0
+        self._left = 0
+        # Of the next pass, once it was asked for them; and its logits, if it was a shared one.
+        self._planned: Sequence[int] | None = None
+        self._received: mx.array | None = None
+        self.passes = self._drafted = self._accepted = 0
 
     @property
     def counts(self) -> pb.Decoded:
         return pb.Decoded(
-            passes=self._passes, drafted_tokens=self._drafted, accepted_tokens=self._accepted
+            passes=self.passes, drafted_tokens=self._drafted, accepted_tokens=self._accepted
         )
+
+    def can_share(self, token_cost: float) -> bool:
+        """Whether the next pass can be shared: one of a single token, without drafts.
+
+        Args:
+            token_cost: what a token costs in a shared pass, as a multiple of a pass of its own.
+        """
+        if not self._left:
+            return False
+        self._planned = self._drafts(token_cost)
+        return not self._planned
+
+    @property
+    def next_token(self) -> mx.array:
+        return self._next
+
+    def receive(self, logits: mx.array) -> None:
+        self._received = logits
 
     def tokens(self, last_token: int, max_tokens: int) -> Generator[int | None]:
         """Generates from the prompt's last token; None after each pass.
@@ -70,37 +92,43 @@ class Decoding:
         for as long as other requests run.
         """
         self._next = self._sampled(self._forward(mx.array([last_token])), 0)
-        self._live.tokens.extend((last_token,))
+        self.live.tokens.extend((last_token,))
         mx.async_eval(self._next)  # type: ignore[no-untyped-call]
-        left = max_tokens
-        while left > 0:
-            drafts = self._drafts(left - 1)
-            step = self._verified(drafts) if drafts else self._single(is_last=left == 1)
+        self._left = max_tokens
+        while self._left > 0:
+            drafts = self._drafts() if self._planned is None else self._planned
+            self._planned = None
+            step = self._verified(drafts) if drafts else self._single(is_last=self._left == 1)
             with closing(step):
                 for token in step:
                     yield token
-                    left -= 1
+                    self._left -= 1
                     if self._drafter is not None:
-                        self._drafter.observe(self._live.tokens.ids)
-            if self._passes % _POOL_PASSES == 0:
+                        self._drafter.observe(self.live.tokens.ids)
+            if self.passes % _POOL_PASSES == 0:
                 mx.clear_cache()
             yield None
 
-    def _drafts(self, most: int) -> Sequence[int]:
+    def _drafts(self, token_cost: float = 1.0) -> Sequence[int]:
+        most = self._left - 1
         if self._drafter is None or not most or not self._drafter.is_promising:
             return ()
-        return self._drafter.drafts(self._live.tokens.ids, read_token(self._next), most)
+        last = read_token(self._next)
+        return self._drafter.drafts(self.live.tokens.ids, last, most, token_cost)
 
     def _single(self, *, is_last: bool) -> Generator[int]:
         """Runs the next token through the model, and samples the one behind it."""
         began, token = self._clock(), self._next
-        logits = self._forward(token)
+        received, self._received = self._received, None
+        logits = self._forward(token) if received is None else received
         if not is_last:
             self._next = self._sampled(logits, 0)
             mx.async_eval(self._next)  # type: ignore[no-untyped-call]
         read = read_token(token)
-        self._live.tokens.extend((read,))
-        if self._drafter is not None:
+        self.live.tokens.extend((read,))
+        if received is not None:
+            self.passes += 1
+        elif self._drafter is not None:
             self._drafter.costs.add(1, self._clock() - began)
         yield read
 
@@ -108,13 +136,13 @@ class Decoding:
         """Runs the next token and its drafts through the model; yields those that are accepted."""
         assert self._drafter is not None
         began, paused = self._clock(), 0.0
-        token, saved = read_token(self._next), self._live.save_point()
+        token, saved = read_token(self._next), self.live.save_point()
         logits = self._forward(mx.array([token, *drafts]))
         mx.async_eval(logits)  # type: ignore[no-untyped-call]
         self._drafted += len(drafts)
         accepted = 0
         try:
-            self._live.tokens.extend((token,))
+            self.live.tokens.extend((token,))
             moment = self._clock()
             yield token
             paused += self._clock() - moment
@@ -123,7 +151,7 @@ class Decoding:
                 if read_token(self._next) != draft:
                     break
                 accepted += 1
-                self._live.tokens.extend((draft,))
+                self.live.tokens.extend((draft,))
                 moment = self._clock()
                 yield draft
                 paused += self._clock() - moment
@@ -139,14 +167,14 @@ class Decoding:
         """Takes `surplus` tokens back out of the cache."""
         if not surplus:
             return
-        again = self._live.roll_back(saved, surplus)
+        again = self.live.roll_back(saved, surplus)
         if len(again):
-            self._model(mx.array(again)[None], cache=self._live.layers)
-            evaluate(self._live.layers)
+            self._model(mx.array(again)[None], cache=self.live.layers)
+            evaluate(self.live.layers)
 
     def _forward(self, token_ids: mx.array) -> mx.array:
-        self._passes += 1
-        return self._model(token_ids[None], cache=self._live.layers)
+        self.passes += 1
+        return self._model(token_ids[None], cache=self.live.layers)
 
     def _sampled(self, logits: mx.array, row: int) -> mx.array:
         step = logits[:, row, :]

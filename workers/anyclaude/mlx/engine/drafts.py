@@ -13,14 +13,16 @@ guesses get better.
 """
 
 import statistics
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, Protocol
 
 import numpy as np
 
+import mlx.core as mx
 from anyclaude.mlx.tokens import TokenArray
 
 # Only so many tokens at the end of the context are searched, which takes a tenth of a millisecond.
@@ -120,6 +122,11 @@ class Odds:
         return (1 - odds ** (drafts + 1)) / (1 - odds)
 
 
+def pass_clock() -> Callable[[], float]:
+    """Seconds that passes cost: on the CPU its time, which the load of other programs leaves."""
+    return time.process_time if mx.default_device() == mx.cpu else time.monotonic
+
+
 class PassCosts:
     """What passes of several tokens cost, as multiples of a pass of one. Shared by all requests.
 
@@ -153,6 +160,10 @@ class PassCosts:
         half = self.of(size // 2)
         grown = half / self.of(size // 4) if size > 2 else 1.0
         return half * max(_DOUBLED_COST, grown)
+
+    def knows(self, tokens: int) -> bool:
+        """Whether passes of so many tokens were measured."""
+        return self._median(rounded_up(tokens)) is not None
 
     def _median(self, size: int) -> float | None:
         samples = self._samples.get(size, ())
@@ -189,19 +200,22 @@ class Drafter:
         self._guess = (source, drafts[0], len(token_ids)) if drafts else None
         self.is_promising = bool(drafts) and self._worthwhile(source, self._limits.most_tokens) > 0
 
-    def drafts(self, token_ids: TokenArray, last: int, most: int) -> list[int]:
+    def drafts(
+        self, token_ids: TokenArray, last: int, most: int, token_cost: float = 1.0
+    ) -> list[int]:
         """The drafts that are worth a pass, at most `most`.
 
         Args:
             token_ids: prompt and answer in the cache.
             last: the token behind them.
+            token_cost: what the next token costs without drafts, as a multiple of a pass of one.
         """
         most = min(most, self._limits.most_tokens)
         if self._guide is not None:
             self._guide.advance()
         context = np.append(token_ids[-_SEARCHED_TOKENS:], np.int32(last))
         source, drafts = self._guessed(context, most)
-        return drafts[: self._worthwhile(source, len(drafts))]
+        return drafts[: self._worthwhile(source, len(drafts), token_cost)]
 
     def _guessed(self, context: TokenArray, most: int) -> tuple[Source, list[int]]:
         forced = self._guide.forced()[:most] if self._guide is not None else []
@@ -216,12 +230,13 @@ class Drafter:
             copied = copied[: self._guide.allowed(copied)]
         return Source.LONG_MATCH if match.length >= _LONG_MATCH else Source.SHORT_MATCH, copied
 
-    def _worthwhile(self, source: Source, available: int) -> int:
+    def _worthwhile(self, source: Source, available: int, token_cost: float = 1.0) -> int:
         """How many of the available drafts give the most tokens for their cost; 0 if none do."""
         best, best_number, size = _MARGIN, 0, 2
         while available and size <= rounded_up(available + 1):
             number = min(size - 1, available)
-            gain = self._odds.expected_tokens(source, number) / self.costs.of(number + 1)
+            gain = token_cost * self._odds.expected_tokens(source, number)
+            gain /= self.costs.of(number + 1)
             if gain > best:
                 best, best_number = gain, number
             size *= 2

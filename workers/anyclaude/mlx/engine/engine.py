@@ -1,7 +1,8 @@
 """The loop of the MLX thread.
 
 Requests arrive through a thread-safe queue of commands and run interleaved: in order of arrival,
-each gets a turn, which is a prefill chunk or a few decode steps. While there is nothing else to do,
+each gets a turn, which is a prefill chunk or a few decode steps. Requests that decode have their
+turn together if they can share passes of the model (`batch`). While there is nothing else to do,
 one job may compute ahead what a next prompt will begin with; any command ends it (`ahead`). All MLX
 work happens on this thread, which is the process's main one: a process with MLX on another thread
 aborts when it exits.
@@ -15,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import structlog
@@ -24,8 +25,9 @@ import mlx.core as mx
 from anyclaude.messages.errors import ApiError, overloaded
 from anyclaude.mlx.adapter import LanguageModel
 from anyclaude.mlx.engine.ahead import given_up, not_done, why_not
+from anyclaude.mlx.engine.batch import Batch, BatchStatus
 from anyclaude.mlx.engine.chunks import ChunkSizes
-from anyclaude.mlx.engine.drafts import DraftLimits, PassCosts
+from anyclaude.mlx.engine.drafts import DraftLimits, PassCosts, pass_clock
 from anyclaude.mlx.engine.generation import DecodingError, Generation
 from anyclaude.mlx.engine.job import Job
 from anyclaude.mlx.kv.store import KVStore
@@ -56,7 +58,8 @@ class EngineStatus:
     reused_tokens: int = 0
     computed_tokens: int = 0
     generated_tokens: int = 0
-    # Passes of the model that generated them, and the drafts in these passes.
+    # Passes that generated them, and the drafts in these passes. A shared pass counts once for each
+    # of its requests.
     decode_passes: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
@@ -72,6 +75,7 @@ class EngineStatus:
     cache_limit_bytes: int = 0
     # What one token costs in a cache; 0 until the first cache is measured.
     bytes_per_token: float = 0.0
+    batch: BatchStatus = field(default_factory=BatchStatus)
 
 
 class Engine:
@@ -90,6 +94,7 @@ class Engine:
         preflight: Preflight | None = None,
         chunks: ChunkSizes | None = None,
         pass_costs: PassCosts | None = None,
+        batch: Batch | None = None,
         pulse: Pulse | None = None,
     ) -> None:
         self.store = store
@@ -101,6 +106,14 @@ class Engine:
         self._eos = eos_token_ids
         self._drafts = DraftLimits(settings.draft_tokens, settings.draft_match_tokens)
         self._pass_costs = pass_costs or PassCosts()
+        self._clock = pass_clock()
+        self._batch = batch or Batch(
+            model,
+            store.kv_bits,
+            max_rows=settings.max_batch,
+            allow_inexact=settings.batch_inexact,
+            clock=self._clock,
+        )
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._waiting: deque[Job] = deque()
         self._running: deque[Generation] = deque()
@@ -133,12 +146,16 @@ class Engine:
         return future
 
     def verification(self, max_tokens: int) -> Verification:
-        """A comparison of kept caches with fresh runs; its steps are for the MLX thread."""
+        """A comparison of kept caches with fresh runs; its steps are for the MLX thread.
+
+        What inexact shared passes left in the caches is measured, and not compared bit by bit.
+        """
         return Verification(
             self._model,
             self.store,
             chunk_tokens=self._settings.shared_prefill_chunk_tokens,
             max_tokens=max_tokens,
+            exact=False if self._settings.batch_inexact else None,
         )
 
     def relieve(self, pressure: Pressure) -> None:
@@ -191,6 +208,7 @@ class Engine:
             evictions=budget.evictions,
             cache_limit_bytes=budget.limit_bytes,
             bytes_per_token=budget.bytes_per_token,
+            batch=self._batch.status,
             **changes,
         )
 
@@ -258,7 +276,7 @@ class Engine:
         self._running.append(generation)
         self._publish()
         # It starts at once, so that it claims its memory before the next job is admitted.
-        self._advance(generation)
+        self._advance(generation, Generation.turn)
 
     def _start_ahead(self, job: Job) -> None:
         """Starts a job that computes ahead, unless it is not worth it or has no room."""
@@ -353,24 +371,58 @@ class Engine:
         return self._chunks.tokens(context_tokens, running=running, decoding=decoding)
 
     def _turn(self) -> None:
-        """Gives the next running request one turn."""
+        """Gives the next running request one turn, or all that decode a turn together."""
         if not self._running:
             if self._ahead is not None:
                 self._turn_ahead(self._ahead)
             return
         generation = self._running[0]
+        decoding = [g for g in self._running if g.decoding] if generation.decoding else []
+        if self._batch.rows(len(decoding)) > 1:
+            self._turn_together(decoding)
+            return
         self._running.rotate(-1)
-        self._advance(generation)
+        self._turn_alone(generation)
+
+    def _turn_together(self, generations: list[Generation]) -> None:
+        for generation in generations:
+            self._running.remove(generation)
+        self._running.extend(generations)
+        for _ in range(self._settings.decode_steps_per_turn):
+            generations = [g for g in generations if g in self._running]
+            self._step_together(generations)
+
+    def _step_together(self, generations: list[Generation]) -> None:
+        """Computes the next token of each: in shared passes, or alone where drafts come with it."""
+        cost = self._batch.token_cost(len(generations))
+        alone = {g.decoding: g for g in generations if g.decoding}
+        shareable = [decoding for decoding in alone if decoding.can_share(cost)]
+        for rows in self._batch.shared(shareable):
+            for decoding in rows:
+                self._advance(alone.pop(decoding), Generation.step)
+        for generation in alone.values():
+            self._advance(generation, Generation.step)
+
+    def _turn_alone(self, generation: Generation) -> None:
+        """Runs a turn, and notes what a token costs in passes of its own, without drafts."""
+        decoding, began = generation.decoding, self._clock()
+        passes = decoding.passes if decoding else 0
+        tokens = generation.usage.output_tokens
+        self._advance(generation, Generation.turn)
+        tokens = generation.usage.output_tokens - tokens
+        if decoding and tokens == decoding.passes - passes > 0:
+            self._batch.add_single((self._clock() - began) / tokens)
 
     def _turn_ahead(self, generation: Generation) -> None:
         self._pulse.step(Phase.PREFILL)
         if not generation.turn():
             self._end_ahead(generation)
 
-    def _advance(self, generation: Generation) -> None:
+    def _advance(self, generation: Generation, run: Callable[[Generation], bool]) -> None:
+        """Runs a step or a turn of a request."""
         self._pulse.step(Phase.DECODE if generation.decoding else Phase.PREFILL)
         try:
-            goes_on = generation.turn()
+            goes_on = run(generation)
         except DecodingError as error:
             log.exception("answer could not be decoded", request_id=generation.job.request_id)
             failure = ApiError(500, f"The answer could not be decoded: {error}")

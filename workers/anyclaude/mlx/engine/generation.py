@@ -1,8 +1,8 @@
-"""One request from lookup to stop reason, as a generator that yields after every turn.
+"""One request from lookup to stop reason, as a generator that yields after every step.
 
-A turn is a prefill chunk or a few decode steps; between turns the scheduler runs other requests,
-and closing the generator cancels this one. However a request ends, its cache is valid for the
-tokens in it, so what was computed is kept.
+A step is a prefill chunk, or one pass that decodes; a turn is a prefill chunk or a few passes.
+Between them the scheduler runs other requests, and closing the generator cancels this one. However
+a request ends, its cache is valid for the tokens in it, so what was computed is kept.
 
 An answer that an earlier worker began is replayed: its tokens are prefilled with the prompt, and
 pass through the same steps as new tokens. So whatever follows the answer (blocks, grammar, counts)
@@ -54,7 +54,8 @@ class Generation:
             pass_costs: what passes over drafts cost, measured by all requests.
         """
         self.job = job
-        self.decoding = False
+        # Set while the request decodes.
+        self.decoding: Decoding | None = None
         self._model = model
         self._store = store
         self._eos = eos_token_ids
@@ -69,11 +70,18 @@ class Generation:
         # Generated tokens that no response carried yet.
         self._unsent: list[int] = []
         self.decoded = pb.Decoded()
-        self._turns = self._run()
+        # Each step yields whether a turn ends with it.
+        self._steps = self._run()
 
     def turn(self) -> bool:
         """Runs one turn; False once the request is done."""
-        return next(self._turns, _DONE) is not _DONE
+        while (is_end := next(self._steps, None)) is False:
+            pass
+        return is_end is not None
+
+    def step(self) -> bool:
+        """Runs one step of a turn; False once the request is done."""
+        return next(self._steps, None) is not None
 
     @property
     def ahead_tokens(self) -> int:
@@ -87,9 +95,9 @@ class Generation:
 
     def cancel(self) -> None:
         """Ends the lease at once; nothing more is emitted."""
-        self._turns.close()
+        self._steps.close()
 
-    def _run(self) -> Generator[None]:
+    def _run(self) -> Generator[bool]:
         job = self.job
         started = time.monotonic()
         lease = self._store.acquire(
@@ -105,7 +113,7 @@ class Generation:
             diagnostics = job.listener.diagnostics if job.listener is not None else None
             started_event = pb.Started(usage=self.usage, diagnostics=diagnostics)
             job.emit(pb.GenerateResponse(started=started_event))
-            yield
+            yield True
             yield from self._prefill(lease)
             self._store.keep_prefix(lease)
             prefilled = time.monotonic()
@@ -127,7 +135,7 @@ class Generation:
         if tip is not None and self.job.listener is not None:
             self.job.listener.kept(self.job.lineage, lease.live.tokens.ids, tip)
 
-    def _prefill(self, lease: Lease) -> Generator[None]:
+    def _prefill(self, lease: Lease) -> Generator[bool]:
         """Computes the prompt except its last token, with which decoding begins."""
         ids, live = self.job.token_ids, lease.live
         end = len(ids) - 1
@@ -141,15 +149,14 @@ class Generation:
                     prefill(self._model, live.layers, chunk)
                 live.tokens.extend(chunk)
                 self._emit_progress(len(live))
-                yield
+                yield True
             live.checkpoint(keep=(self.job.stable_tokens,))
         live.reserve(RESPONSE_TOKENS)
 
-    def _decode(self, lease: Lease, started: float) -> Generator[None]:
+    def _decode(self, lease: Lease, started: float) -> Generator[bool]:
         job, live = self.job, lease.live
         blocks = job.new_blocks()
-        self.decoding = True
-        decoding = Decoding(self._model, live, job.sampler, self._drafter())
+        self.decoding = decoding = Decoding(self._model, live, job.sampler, self._drafter())
         tokens = self._answer_tokens(decoding)
         try:
             reason = yield from self._push_all(tokens, blocks)
@@ -172,7 +179,7 @@ class Generation:
 
     def _push_all(
         self, tokens: Iterator[int | None], blocks: Blocks
-    ) -> Generator[None, None, pb.StopReason]:
+    ) -> Generator[bool, None, pb.StopReason]:
         """Turns tokens into events until the answer ends; returns the reason."""
         turn_tokens = 0
         for token in tokens:
@@ -180,12 +187,14 @@ class Generation:
                 turn_tokens += 1
                 if (reason := self._push(token, blocks)) is not None:
                     return reason
-            elif turn_tokens >= self._decode_steps:
+                continue
+            is_end = turn_tokens >= self._decode_steps
+            if is_end:
                 turn_tokens = 0
                 self._emit_unsent()
                 # The first tokens are on their way, and the next one is being computed.
                 self._explain()
-                yield
+            yield is_end
         return pb.STOP_REASON_MAX_TOKENS
 
     def _push(self, token: int, blocks: Blocks) -> pb.StopReason | None:
@@ -264,9 +273,6 @@ class Generation:
                 )
             )
         )
-
-
-_DONE = object()
 
 
 def _prompt_usage(job: Job, lease: Lease) -> pb.Usage:
