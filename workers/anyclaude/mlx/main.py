@@ -114,7 +114,7 @@ def main() -> NoReturn:
     )
     pressure.start()
     if disk is not None:
-        disk.on_room(lambda: engine.call(engine.store.save_missing))
+        disk.on_writable(lambda: engine.call(engine.store.save_missing))
     exchange = Exchange(engine, model, fingerprint, disk)
     caches = CacheService(
         engine, service, exchange, explainer, disk, spliced=renderer.spliced, answers=answers

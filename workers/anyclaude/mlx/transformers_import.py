@@ -1,7 +1,7 @@
 """Makes importing transformers cheaper: half a second of CPU time less at each start of a worker.
 
 When it is imported, transformers reads the source of its 3,000 modules of models for the names that
-they export. It reads them twice, since its cache has room for 128 of their 549 folders, and passes
+they export. It reads them twice, since its cache holds 128 of their 549 folders, and passes
 each of their lines through a Python loop. `install` gives the scanning module a cache for all
 folders, and shows the loop only the lines that count. The names that it finds are the same.
 """

@@ -37,10 +37,10 @@ class Disk:
     def __init__(self, folder: Path) -> None:
         self._is_full = threading.Event()
         self._is_full.set()
-        self.has_room = threading.Event()
+        self.is_writable = threading.Event()
         bounds = Bounds(retry_seconds=2.0, min_free_bytes=0)
         self.tier = DiskTier(folder, "model-a", BUDGET, bounds=bounds, failpoint=self._refuse)
-        self.tier.on_room(self.has_room.set)
+        self.tier.on_writable(self.is_writable.set)
 
     def _refuse(self, _point: Point) -> None:
         if self._is_full.is_set():
@@ -50,8 +50,8 @@ class Disk:
         """Saves when the tier asks for it, until everything is stored."""
         self._is_full.clear()
         while self.tier.status().state is not DiskState.SERVING:
-            assert self.has_room.wait(60)
-            self.has_room.clear()
+            assert self.is_writable.wait(60)
+            self.is_writable.clear()
             save_missing()
             assert self.tier.flush(60)
 
@@ -217,7 +217,7 @@ def test_a_removed_folder_is_made_anew(tmp_path: Path) -> None:
         store, disk = first.engine.store, first.disk
         assert disk is not None
         asked = threading.Event()
-        disk.on_room(asked.set)
+        disk.on_writable(asked.set)
         first.start(prompt, "a", stable=200).answer()
         assert disk.flush(60)
         shutil.rmtree(tmp_path / "kv")

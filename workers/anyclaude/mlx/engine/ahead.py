@@ -1,4 +1,4 @@
-"""Jobs that compute ahead: whether one is worth it and has room, and how it ends without success.
+"""Jobs that compute ahead: whether one is worth it and fits, and how it ends without success.
 
 Such a job is a prompt without an answer (`Job.ahead`). It never makes a request wait longer than
 one prefill chunk, and never evicts what was used after the answer that it follows.
@@ -17,13 +17,13 @@ _RETRY_AFTER_SECONDS: Final = 1
 
 
 def why_not(job: Job, store: KVStore) -> str:
-    """Why a job is not run; empty if it is. Makes room in the budget for it."""
+    """Why a job is not run; empty if it is. Then the budget has the bytes that it needs."""
     if not store.has_lineage(job.lineage):
         return "The conversation was removed."
     if len(job.token_ids) - store.longest_reusable(job.token_ids) <= _LEAST_TOKENS:
         return "It is computed already."
     if not store.budget.fit_ahead(job.lineage, job.token_ids):
-        return "The budget of the caches has no room for it."
+        return "It does not fit into the budget of the caches."
     return ""
 
 

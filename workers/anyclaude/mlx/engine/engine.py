@@ -279,7 +279,7 @@ class Engine:
         self._advance(generation, Generation.turn)
 
     def _start_ahead(self, job: Job) -> None:
-        """Starts a job that computes ahead, unless it is not worth it or has no room."""
+        """Starts a job that computes ahead, unless it is not worth it or does not fit."""
         if self._running or self._waiting or self._stop_at is not None:
             job.emit(given_up("Requests are running."))
         elif why := why_not(job, self.store):

@@ -110,7 +110,7 @@ class MemoryBudget:
         return self.fit(self._added_bytes(match, prompt, lineage))
 
     def fit_ahead(self, key: LineageKey, prompt: TokenArray) -> bool:
-        """Makes room for computing the beginning of a conversation's next prompt, if possible.
+        """Frees the bytes to compute the beginning of a conversation's next prompt, if possible.
 
         Evicts no more than is needed, nothing that is pinned, and nothing that was used after the
         conversation's latest answer. Where that is not enough, and where the prompt would have to

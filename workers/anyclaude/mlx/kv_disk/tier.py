@@ -61,12 +61,12 @@ class DiskTier:
         self._queue = JobQueue(self._bounds.queue_bytes)
         self._writer = Writer(self._catalog, self._queue, self._bounds, clock)
 
-    def on_room(self, ask_again: Callable[[], object]) -> None:
+    def on_writable(self, ask_again: Callable[[], object]) -> None:
         """Has `ask_again` called, on the writing thread, when refused segments may be saved again.
 
         A segment is refused while the disk is short of space, fails or has too much to write.
         """
-        self._writer.on_room = ask_again
+        self._writer.on_writable = ask_again
 
     def records(self) -> list[RecordInfo]:
         """This model's complete records, parents before children."""

@@ -179,7 +179,7 @@ class Writer:
         self.pending: dict[Key, WriteJob] = {}
         self.state = DiskState.SERVING
         # Called on the writing thread when segments that were not written may be queued again.
-        self.on_room: Callable[[], object] = lambda: None
+        self.on_writable: Callable[[], object] = lambda: None
         # Segments were refused or failed for a reason that may pass.
         self._has_missed = False
         # Until then nothing is written, or nobody is asked for missed segments.
@@ -275,7 +275,7 @@ class Writer:
                 # What is queued now shows whether the disk serves again.
                 self._ask_at = self._clock() + self._bounds.retry_seconds
         if missed:
-            self.on_room()
+            self.on_writable()
 
     def _prepare(self, nbytes: int) -> None:
         """Opens the folder if needed, also anew if it was removed; checks the volume's free space.
