@@ -27,6 +27,7 @@ from anyclaude.proxy.app import App, build_router
 from anyclaude.proxy.auto import Policy
 from anyclaude.proxy.body_budget import BodyBudget
 from anyclaude.proxy.endpoints import Endpoints
+from anyclaude.proxy.keep_awake import KeepAwake, command_of
 from anyclaude.proxy.messages import MessagesEndpoint
 from anyclaude.proxy.page import StatusPage
 from anyclaude.proxy.passthrough import Passthrough
@@ -76,7 +77,8 @@ class _Frontend:
             wait_seconds=server.worker_restart_wait_seconds,
             max_answer_tokens=server.continued_answer_tokens,
         )
-        self.records = RecordFeed(birth.settings.log.max_records)
+        self.awake = KeepAwake(command_of() if server.keep_awake else (), server.keep_awake_seconds)
+        self.records = RecordFeed(birth.settings.log.max_records, self.awake.set_running)
         self.service = FrontendService(routes, workers, self.records)
         admission = Admission(server.max_requests)
         bodies = BodyBudget(
@@ -141,6 +143,7 @@ async def _serve(child: Child, frontend: _Frontend) -> None:
     _stop_on_sigterm(frontend, birth.settings.server.drain_timeout_seconds)
     rpc = await _start_rpc(frontend.service, birth.socket_path)
     listening_again = asyncio.ensure_future(rpc.keep_listening())
+    keeping_awake = asyncio.ensure_future(frontend.awake.run())
     serving = asyncio.ensure_future(frontend.http.serve([_listener(birth)]))
     listening = asyncio.ensure_future(frontend.http.listening.wait())
     await asyncio.wait({serving, listening}, return_when=asyncio.FIRST_COMPLETED)
@@ -152,10 +155,12 @@ async def _serve(child: Child, frontend: _Frontend) -> None:
     log.info("front end ready", generation=birth.generation)
     await serving
     listening_again.cancel()
+    keeping_awake.cancel()
     frontend.records.close()
     await rpc.stop(_LAST_RECORDS_SECONDS)
     await frontend.workers.close()
     await frontend.search.close()
+    await asyncio.wait([keeping_awake])
 
 
 async def _start_rpc(service: FrontendService, socket_path: Path) -> RpcServer:

@@ -4,7 +4,7 @@ buffer until the daemon has read them."""
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import structlog
@@ -134,8 +134,12 @@ class RecordFeed:
     Records wait until the daemon has read them; over the limit the oldest are dropped.
     """
 
-    def __init__(self, max_records: int) -> None:
+    def __init__(
+        self, max_records: int, on_running: Callable[[int], None] = lambda _: None
+    ) -> None:
+        """`on_running` is told how many requests run, at every change."""
         self._running: dict[str, RecordBuilder] = {}
+        self._on_running = on_running
         self._max_records = max_records
         self._waiting: deque[frontend.RequestRecord] = deque()
         self._dropped = 0
@@ -145,6 +149,7 @@ class RecordFeed:
 
     def begin(self, record: RecordBuilder) -> None:
         self._running[record.request_id] = record
+        self._on_running(len(self._running))
 
     def running(self) -> list[frontend.RunningRequest]:
         """Oldest first."""
@@ -153,6 +158,7 @@ class RecordFeed:
     def add(self, record: frontend.RequestRecord) -> None:
         """Buffers the record of a request that has ended."""
         self._running.pop(record.request_id, None)
+        self._on_running(len(self._running))
         if len(self._waiting) >= self._max_records:
             self._waiting.popleft()
             self._dropped += 1

@@ -49,6 +49,9 @@ class ServerSettings(_Section):
     # Requests in progress at a time; further ones get 529.
     max_requests: int = Field(64, ge=1)
     drain_timeout_seconds: float = Field(10.0, ge=0, le=300)
+    # The machine does not go to sleep by itself while a request runs, and for so long after it.
+    keep_awake: bool = True
+    keep_awake_seconds: float = Field(60.0, ge=0, le=86_400)
     # A client is disconnected when it reads nothing for this long while data is waiting for it, or
     # when the rest of its request does not arrive.
     client_stall_seconds: float = Field(60.0, gt=0)

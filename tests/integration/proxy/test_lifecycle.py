@@ -1,11 +1,13 @@
 """The front end among its processes: routes change, it restarts, stops and reports."""
 
 import json
+import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -26,6 +28,25 @@ from tests.integration.scripted_worker import ScriptedWorker
 
 STARTING = frontend.ROUTE_STATE_STARTING
 PATIENCE_SECONDS = 60
+
+
+def test_the_machine_stays_awake_during_a_request(
+    body: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's program runs from the first request on, and ends with the front end."""
+    log = tmp_path / "log"
+    for name in ("systemd-inhibit", "caffeinate"):
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\necho awake >> {log}\ncat\necho asleep >> {log}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with FrontendProcess(accept_wait_seconds=0.2) as front:
+        assert not log.exists()
+        post(front, body)
+        wait_until(lambda: log.exists() and log.read_text() == "awake\n")
+        front.terminate()
+        assert front.process.wait(PATIENCE_SECONDS) == 0
+    wait_until(lambda: log.read_text() == "awake\nasleep\n")
 
 
 def test_before_the_first_route(body: dict[str, Any]) -> None:
