@@ -101,7 +101,7 @@ class Metrics:
         self._computed = counter(
             "anyclaude_prefix_tokens_computed", "Prompt tokens that had to be computed."
         )
-        causes = "Requests by why no more of their prompt was reused."
+        causes = "Requests by the cause that no more of their prompt was reused."
         self._causes = counter("anyclaude_prefix_reuse_causes", causes, ("cause",))
         # Counts requests without an explanation; created now, so that it is shown as 0.
         self._causes.labels(_cause(worker_pb2.REUSE_CAUSE_UNKNOWN))
@@ -221,7 +221,7 @@ def _of_worker(status: worker_pb2.GetStatusResponse) -> Iterator[Metric]:
         ("requests_running", "Requests that the MLX worker works on.", status.running_requests),
         ("requests_waiting", "Requests that wait in the MLX worker.", status.queued_requests),
         ("cache_bytes", "Bytes of the KV caches in memory.", memory.cache_bytes),
-        ("cache_limit_bytes", "The most that they may use.", memory.cache_limit_bytes),
+        ("cache_limit_bytes", "Bytes that KV caches may use in memory.", memory.cache_limit_bytes),
         ("cache_entries", "Conversations and stable prefixes in the cache.", status.caches),
         ("memory_active_bytes", "Bytes of MLX arrays.", memory.active_bytes),
         ("memory_peak_bytes", "The most that MLX arrays have used.", memory.peak_bytes),
@@ -241,17 +241,17 @@ def _of_worker(status: worker_pb2.GetStatusResponse) -> Iterator[Metric]:
             "Prompt tokens that were computed ahead.",
             totals.ahead_computed_tokens,
         ),
-        ("ahead_used_tokens", "Those of them that a request reused.", totals.ahead_used_tokens),
-        ("ahead_given_up", "Times that this was given up.", totals.ahead_given_up),
+        ("ahead_used_tokens", "Tokens computed ahead that were reused.", totals.ahead_used_tokens),
+        ("ahead_given_up", "Times that computing ahead was given up.", totals.ahead_given_up),
         ("decode_passes", "Passes of the model that generated tokens.", totals.decode_passes),
-        ("drafted_tokens", "Drafts that these passes verified.", totals.drafted_tokens),
+        ("drafted_tokens", "Drafts that passes of the model verified.", totals.drafted_tokens),
         ("accepted_tokens", "Drafts that were accepted.", totals.accepted_tokens),
         (
             "shared_passes",
             "Passes of the model that several answers shared.",
             status.batch.passes,
         ),
-        ("shared_tokens", "Tokens that these passes gave.", status.batch.tokens),
+        ("shared_tokens", "Tokens of passes that several answers shared.", status.batch.tokens),
         (
             "memory_refused_requests",
             "Requests that did not fit into memory.",
@@ -274,7 +274,7 @@ def _of_worker(status: worker_pb2.GetStatusResponse) -> Iterator[Metric]:
 def _of_disk(disk: worker_pb2.DiskStatus) -> Iterator[Metric]:
     for name, help_, value in (
         ("bytes", "Bytes of the KV caches on disk.", disk.bytes),
-        ("limit_bytes", "The most that they may use.", disk.budget_bytes),
+        ("limit_bytes", "Bytes that KV caches may use on disk.", disk.budget_bytes),
         (
             "other_versions",
             "Records of format versions that are not read.",

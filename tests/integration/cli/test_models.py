@@ -70,7 +70,7 @@ def test_a_corrupt_file_is_refused(commands: Commands, hub: HubServer) -> None:
     done = _ctl(commands, "pull", _NAME, "--yes")
 
     assert refused.returncode == 1
-    assert "model.safetensors: not what the hub announced" in refused.stderr
+    assert "model.safetensors: removed" in refused.stderr
     assert done.returncode == 0, done.stderr
 
 

@@ -176,7 +176,8 @@ def test_worker_forget(commands: Commands, control: ScriptedControl) -> None:
     learned = control_pb2.ForgetLearnedResponse(learned=["refuses top_k"])
     control.answers["ForgetLearned"] = learned
     done = commands.ctl("worker", "forget", "openrouter")
-    assert done.stdout == "Forgotten of the server of openrouter: refuses top_k.\n"
+    assert "openrouter" in done.stdout
+    assert "refuses top_k" in done.stdout
     assert control.requests("ForgetLearned")[0].mode == "openrouter"
     printed = json.loads(commands.ctl("worker", "forget", "openrouter", "--json").stdout)
     assert printed["learned"] == ["refuses top_k"]

@@ -42,7 +42,7 @@ def disk(examined: Examined) -> Iterator[Finding]:
     if free < _LEAST_FREE_BYTES:
         yield problem(
             f"{format_bytes(free)} are free on the disk of {folder}.",
-            "Caches, logs and the chosen mode can soon not be written.",
+            "Soon neither caches nor logs nor a change of mode can be written.",
             "anyclaudectl cache prune --tier disk --percent 50 --yes",
         )
     elif free + used < budget:

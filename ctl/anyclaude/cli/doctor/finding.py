@@ -97,7 +97,7 @@ def run_check(check: Check, examined: Examined) -> list[Finding]:
         return [
             problem(
                 f"This check failed: {type(error).__name__}: {error}.",
-                "What it looks at may be broken, or the check is.",
+                "Either what it looks at is broken, or the check itself.",
                 "anyclaudectl bugreport",
             )
         ]

@@ -57,7 +57,7 @@ def version(examined: Examined) -> Iterator[Finding]:
         installed = examined.manager.file.exists()
         yield warning(
             f"The daemon has version {examined.running.status.version}, this command {own}.",
-            "Commands that the older one of both does not know fail.",
+            "Commands that the older of the two does not know fail.",
             "anyclaudectl service install" if installed else "anyclaudectl shutdown",
         )
 

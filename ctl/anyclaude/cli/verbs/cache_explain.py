@@ -69,7 +69,7 @@ def _whole(beginning: str, client: "ControlClient") -> str:
 def _lines(explanation: "Explanation") -> Iterator[tuple[str, str | Cell]]:
     """Names and values, the most important first."""
     word = word_of(explanation, "cause")
-    yield "cause", f"{word}: {SENTENCES.get(word, 'see a newer anyclaudectl')}"
+    yield "cause", f"{word}: {SENTENCES.get(word, 'this anyclaudectl is too old to explain it')}"
     yield "reused", _reused(explanation)
     if explanation.reused_ahead_tokens:
         yield "ahead", f"{explanation.reused_ahead_tokens} of them computed while nobody waited"

@@ -87,7 +87,7 @@ def verify(
     if result.wrong:
         note("Wrong, and removed: " + ", ".join(result.wrong))
     if result.differing:
-        note("Further off than noise explains, and kept: " + ", ".join(result.differing))
+        note("These differ by more than noise, and were kept: " + ", ".join(result.differing))
     if result.wrong or result.differing:
         note("Some caches were wrong. Please report it; `anyclaudectl logs` names the segments.")
         raise typer.Exit(ExitCode.FAILED)

@@ -44,7 +44,7 @@ def pull(
         files = ", ".join(file.name for file in damaged)
         raise CommandError(
             ExitCode.FAILED,
-            f"{files}: not what the hub announced, and removed. Run the command again.",
+            f"{files}: removed, since the checksum differs from the hub's. Run the command again.",
         )
     sentence = f"{name} is complete. Use it: `anyclaudectl model use {name}`."
     report({"name": name, "folder": str(folder)}, sentence, json=json)

@@ -47,6 +47,6 @@ def forget(
     if json:
         emit(to_dict(answer))
     elif answer.learned:
-        print(f"Forgotten of the server of {mode}: {', '.join(answer.learned)}.")
+        print(f"Forgot this about the server of {mode}: {', '.join(answer.learned)}.")
     else:
-        print(f"Nothing was learned of the server of {mode}.")
+        print(f"The server of {mode} was not seen to refuse anything.")
