@@ -56,7 +56,7 @@ class ClaudeCode:
         resume: bool = False,
         allowed_tools: Sequence[str] = (),
         options: Sequence[str] = (),
-        timeout_seconds: float = 120.0,
+        timeout_seconds: float = 300.0,
     ) -> Transcript:
         """Runs one prompt in `folder` to its end; `resume` continues the folder's last one."""
         arguments = ["--output-format", "stream-json", "--verbose", *options]
@@ -68,14 +68,19 @@ class ClaudeCode:
         return parse_transcript(done.stdout, done.stderr, done.returncode)
 
     def run(
-        self, arguments: Sequence[str], folder: Path, *, timeout_seconds: float = 120.0
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        *,
+        input_text: str = "",
+        timeout_seconds: float = 300.0,
     ) -> subprocess.CompletedProcess[str]:
         """Runs the client with these arguments in `folder`, for what `ask` does not cover."""
         return subprocess.run(
             self.namespace.command([str(self.binary), *arguments]),
             cwd=folder,
             env=self.variables,
-            stdin=subprocess.DEVNULL,
+            input=input_text,
             capture_output=True,
             text=True,
             timeout=timeout_seconds,

@@ -3,10 +3,13 @@
 Each scenario ends as the client expects, and what the client sent is checked as well.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from anyclaude.worker.v1 import worker_pb2 as worker
+from tests import worker_events as say
 from tests.e2e.claude_code import ClaudeCode
 from tests.e2e.scripted import Script, ScriptedService, calls, refusal, text
 
@@ -136,6 +139,40 @@ def test_resume(claude: ClaudeCode, scripted: ScriptedService, project: Path, ho
     history = str(script.main[-1].messages)
     assert all(said in history for said in ("Remember.", "kept", "First answer.", "And now?"))
     assert first.tool_uses[0].id in history
+
+
+def _long_answer() -> Iterator[worker.GenerateResponse]:
+    """An answer after which the window of 65,536 tokens is nearly full."""
+    usage = worker.Usage(input_tokens=60_000, output_tokens=5)
+    yield say.started(usage)
+    yield from (say.text_start(), say.delta(text="Long ago."), say.stop())
+    finished = worker.Finished(stop_reason=worker.STOP_REASON_END_TURN, usage=usage)
+    yield worker.GenerateResponse(finished=finished)
+
+
+@pytest.mark.parametrize("command", ["", "/compact"])
+def test_compaction_before_the_window_is_full(
+    claude: ClaudeCode, scripted: ScriptedService, project: Path, command: str
+) -> None:
+    """By itself when little is left, or by its command, the client summarises and continues."""
+    script = scripted.play(
+        Script(
+            text("Long ago.") if command else _long_answer,
+            text("After the summary."),
+            compaction=text("<summary>The user asked for a story.</summary>"),
+        )
+    )
+    assert claude.ask("Tell a story.", project).succeeded
+    if command:
+        done = claude.run(["-p", command, "--continue"], project)
+        assert done.returncode == 0, done
+    ended = claude.ask("Go on.", project, resume=True)
+    assert ended.succeeded, ended
+    assert ended.result == "After the summary."
+    assert any(request.is_compaction for request in script.requests)
+    last = str(script.main[-1].messages)
+    assert "The user asked for a story." in last
+    assert "Long ago." not in last
 
 
 def test_overflow_leads_to_compaction(

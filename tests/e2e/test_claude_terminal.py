@@ -1,6 +1,7 @@
 """The interactive Claude Code: behaviour that needs a terminal."""
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -102,8 +103,14 @@ def test_the_hint_at_the_end(
             terminal.press("Enter")
             terminal.wait_for("Resume this session with:")
             terminal.wait_for(f"{command} --resume ")
+            (session,) = re.findall(r"--resume ([0-9a-f-]{36})", terminal.screen)
     except TerminalUnavailable as missing:
         unavailable(str(missing))
+
+    script = scripted.play(Script(text("Quicker than a hound.")))
+    resumed = scripted_claude.ask("And a hound?", project, options=["--resume", session])
+    assert resumed.succeeded, resumed
+    assert "Quick as a fox." in str(script.main[-1].messages)
 
 
 def test_escape(terminal: Terminal, scripted: ScriptedService) -> None:

@@ -1,6 +1,7 @@
 """Writes tiny models to disk in the layout that mlx-lm loads."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +54,23 @@ def _never_end(model: Any, end_ids: set[int]) -> None:
     weight = model.model.embed_tokens.weight
     weight[mx.array(sorted(end_ids))] = 0
     mx.eval(weight)
+
+
+def with_two_heads(source: Path, folder: Path) -> Path:
+    """Copies a model of one attention head as one of two, which two ranks can share out.
+
+    Both heads compute the same, and each gives half of the output, so the answers are the same.
+    """
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+    weights = mx.load(str(folder / "model.safetensors"))
+    assert isinstance(weights, dict)
+    for name, weight in weights.items():
+        if name.endswith("o_proj.weight"):
+            weights[name] = mx.concatenate([weight / 2] * 2, axis=1)
+        elif name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight")):
+            weights[name] = mx.concatenate([weight] * 2)
+    mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
+    config = json.loads((folder / "config.json").read_text())
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
+    (folder / "config.json").write_text(json.dumps(config | heads))
+    return folder

@@ -30,12 +30,12 @@ class Server(ABC):
         self.port = free_port()
         self.base_url = f"http://127.0.0.1:{self.port}"
         self.version = version
-        self._command = [*map(str, command), "--host", "127.0.0.1", "--port", str(self.port)]
+        self.command = [*map(str, command), "--host", "127.0.0.1", "--port", str(self.port)]
 
     def __enter__(self) -> Self:
         self._log = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
-            self._command,
+            self.command,
             stdout=self._log,
             stderr=self._log,
             env={**os.environ, "HF_HUB_OFFLINE": "1"},
@@ -61,7 +61,7 @@ class Server(ABC):
                 pass
             time.sleep(0.1)
         self._log.seek(0)
-        raise AssertionError(f"{self._command[0]} did not start: {self._log.read()[-2000:]}")
+        raise AssertionError(f"{self.command[0]} did not start: {self._log.read()[-2000:]}")
 
     @abstractmethod
     def running(self) -> int:
