@@ -12,12 +12,14 @@ browser lets them read the response.
 
 import hmac
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from anyclaude.messages.errors import ApiError, overloaded
+from anyclaude.messages.turnover import Turnover
 
 _LOOPBACK: Final = r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?"
 _HOST: Final = re.compile(_LOOPBACK, re.IGNORECASE)
@@ -30,7 +32,6 @@ _PORT: Final = re.compile(r":\d{1,5}$")
 _ANY_OF_SCHEME: Final = "://*"
 # Paths that need no token.
 _OPEN_PATHS: Final = frozenset({"/", "/api/hello", "/health/live", "/health/ready"})
-_RETRY_AFTER_SECONDS: Final = 2
 _PREFLIGHT_SECONDS: Final = "7200"
 
 
@@ -163,6 +164,7 @@ class Admission:
     def __init__(self, max_requests: int) -> None:
         self._max_requests = max_requests
         self._running = 0
+        self._turnover = Turnover()
 
     @contextmanager
     def slot(self) -> Iterator[None]:
@@ -174,10 +176,12 @@ class Admission:
         if self._running >= self._max_requests:
             raise overloaded(
                 f"{self._running} requests are in progress, the maximum (server.max_requests).",
-                _RETRY_AFTER_SECONDS,
+                self._turnover.retry_after_seconds(self._running),
             )
         self._running += 1
+        began = time.monotonic()
         try:
             yield
         finally:
             self._running -= 1
+            self._turnover.ended(time.monotonic() - began)

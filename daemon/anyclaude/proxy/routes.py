@@ -11,10 +11,9 @@ from typing import Final
 
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.messages.errors import ApiError, invalid_request, overloaded
+from anyclaude.messages.turnover import MAX_RETRY_AFTER_SECONDS
 
 _RETRY_AFTER_SECONDS: Final = 2
-# A longer retry-after makes Claude Code give up at once.
-_MAX_RETRY_AFTER_SECONDS: Final = 60
 
 
 def lacks_tools(route: frontend.Route) -> bool:
@@ -128,7 +127,7 @@ class RouteTable:
 def retry_after_seconds(route: frontend.Route) -> int:
     """When a client should try again, in whole seconds."""
     hint = route.retry_after.ToNanoseconds() / 1e9
-    return min(max(math.ceil(hint), 1), _MAX_RETRY_AFTER_SECONDS) if hint else _RETRY_AFTER_SECONDS
+    return min(max(math.ceil(hint), 1), MAX_RETRY_AFTER_SECONDS) if hint else _RETRY_AFTER_SECONDS
 
 
 def _starting() -> ApiError:

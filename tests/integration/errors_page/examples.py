@@ -1,6 +1,7 @@
 """Every error that a client can get: when it occurs, and what the user should do."""
 
 import json
+import re
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -119,9 +120,14 @@ def _given_up(stage: Stage) -> str:
         return stage.show(http.post("/v1/messages", json=body(user("Hi"))))
 
 
+def _with_fixed_wait(shown: str) -> str:
+    """The response with a fixed `retry-after` in place of one that is measured."""
+    return re.sub(r"(?m)^retry-after: [1-9][0-9]?$", "retry-after: 4", shown)
+
+
 def _full(stage: Stage) -> str:
     with stage.full():
-        return stage.post()
+        return _with_fixed_wait(stage.post())
 
 
 def _large_others(stage: Stage) -> str:
@@ -139,7 +145,7 @@ def _large_others(stage: Stage) -> str:
 
 def _busy(stage: Stage) -> str:
     with stage.busy():
-        return stage.post()
+        return _with_fixed_wait(stage.post())
 
 
 def _silent(stage: Stage) -> str:
@@ -154,7 +160,8 @@ def _broken(stage: Stage) -> str:
 
 def _breaker(stage: Stage) -> str:
     stage.relayed("vllm")
-    return stage.relayed("vllm")
+    # On a busy machine some seconds have passed.
+    return re.sub(r"(retry-after: |again in )1[0-5]\b", r"\g<1>15", stage.relayed("vllm"))
 
 
 def _killed(stage: Stage) -> str:
@@ -399,7 +406,8 @@ _LATER = Chapter(
         ),
         Example(
             "Too many requests at once",
-            "`server.max_requests` requests are in progress already.",
+            "`server.max_requests` requests are in progress already. `retry-after` is when a place "
+            "should be free for this client, by the time that the latest requests took.",
             "Claude Code tries again. If it happens often, run fewer agents or raise the setting.",
             _full,
         ),
@@ -413,7 +421,8 @@ _LATER = Chapter(
         Example(
             "The local model is busy",
             "`mlx.max_running_requests` requests are running and `mlx.max_queued_requests` are "
-            "waiting.",
+            "waiting. `retry-after` is when a place should be free for this client, by the time "
+            "that the latest requests took.",
             "Claude Code tries again. If it happens often, run fewer agents or raise these "
             "settings.",
             _busy,

@@ -23,6 +23,7 @@ import structlog
 
 import mlx.core as mx
 from anyclaude.messages.errors import ApiError, overloaded
+from anyclaude.messages.turnover import Turnover
 from anyclaude.mlx.adapter import LanguageModel
 from anyclaude.mlx.engine.ahead import given_up, not_done, why_not
 from anyclaude.mlx.engine.batch import Batch, BatchStatus
@@ -117,6 +118,7 @@ class Engine:
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._waiting: deque[Job] = deque()
         self._running: deque[Generation] = deque()
+        self._turnover = Turnover()
         # Runs only while nothing runs or waits.
         self._ahead: Generation | None = None
         self._stop_at: float | None = None
@@ -239,9 +241,14 @@ class Engine:
             return
         full = len(self._waiting) >= self._settings.max_queued_requests
         if self._stop_at is not None or (full and not self._has_free_slot()):
-            job.emit(_stops() if self._stop_at is not None else _full())
+            job.emit(_stops() if self._stop_at is not None else self._full())
             return
         self._waiting.append(job)
+
+    def _full(self) -> pb.GenerateResponse:
+        seconds = self._turnover.retry_after_seconds(len(self._running))
+        error = overloaded("The inference worker is busy: its queue is full.", seconds)
+        return pb.GenerateResponse(failed=error.to_failed())
 
     def _has_free_slot(self) -> bool:
         return len(self._running) < self._settings.max_running_requests
@@ -433,6 +440,7 @@ class Engine:
 
     def _remove(self, generation: Generation) -> None:
         self._running.remove(generation)
+        self._turnover.ended(time.monotonic() - generation.created)
         self.store.budget.fit(0)
         usage, decoded, status = generation.usage, generation.decoded, self.status
         computed = usage.input_tokens + usage.cache_creation_tokens
@@ -468,11 +476,6 @@ def _stops() -> pb.GenerateResponse:
     failed = overloaded("The inference worker is stopping.", RETRY_AFTER_SECONDS).to_failed()
     failed.worker_stops = True
     return pb.GenerateResponse(failed=failed)
-
-
-def _full() -> pb.GenerateResponse:
-    why = "The inference worker is busy: its queue is full."
-    return pb.GenerateResponse(failed=overloaded(why, RETRY_AFTER_SECONDS).to_failed())
 
 
 def _class_rank(job: Job) -> int:

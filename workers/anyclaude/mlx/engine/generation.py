@@ -54,6 +54,7 @@ class Generation:
             pass_costs: what passes over drafts cost, measured by all requests.
         """
         self.job = job
+        self.created = time.monotonic()
         # Set while the request decodes.
         self.decoding: Decoding | None = None
         self._model = model
