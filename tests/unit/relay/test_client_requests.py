@@ -19,6 +19,7 @@ from tests.unit.relay.byte_server import (
     serving,
     until,
 )
+from tests.waiting import until_still
 
 pytestmark = pytest.mark.anyio
 
@@ -220,19 +221,11 @@ async def test_a_large_body_to_a_slow_reader(is_whole):
         running = asyncio.ensure_future(request())
         await until(lambda: stage.made == 1)
         if not is_whole:
-            await stalled(taken)
+            await until_still(lambda: len(taken))
             assert len(taken) < count
         go_on.set()
         assert await running == b"hi"
         assert await stage.first_result() == size * count
-
-
-async def stalled(growing: list[bytes]) -> None:
-    """Returns once a list has not grown for a while."""
-    length = -1
-    while length != len(growing):
-        length = len(growing)
-        await asyncio.sleep(0.1)
 
 
 async def test_cancelling_ends_a_body_on_its_way():

@@ -19,6 +19,7 @@ from tests.unit.relay.byte_server import (
     once,
     serving,
 )
+from tests.waiting import until_still
 
 pytestmark = pytest.mark.anyio
 
@@ -255,10 +256,7 @@ async def test_a_server_waits_for_a_slow_reader():
 
     async with serving(turn) as stage:
         async with stage.client.send("GET", "/", []) as response:
-            count = -1
-            while count != len(sent):
-                count = len(sent)
-                await asyncio.sleep(0.1)
+            await until_still(lambda: len(sent))
             # The kernel's buffers take a few megabytes.
             assert sum(sent) < size // 2
             first = await response.next()
