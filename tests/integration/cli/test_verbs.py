@@ -1,6 +1,7 @@
 """The verbs about modes, caches, workers, metrics and requests, against a scripted daemon."""
 
 import json
+from pathlib import Path
 
 import grpc
 import pytest
@@ -282,6 +283,56 @@ def test_requests(commands: Commands, control: ScriptedControl) -> None:
     assert document["requests"][0]["time_to_first_token"] == 0.31
     assert document["requests"][0]["outcome"] == "completed"
     assert document["requests"][0]["timings"] is None
+
+
+def test_requests_are_shown_by_conversation(commands: Commands, control: ScriptedControl) -> None:
+    """Claude Code's own transcript has the folder and the first words; a failure comes first."""
+    transcript = Path(commands.environ["HOME"]) / ".claude/projects/-work-shop/s1.jsonl"
+    transcript.parent.mkdir(parents=True)
+    lines: list[object] = [
+        {"type": "summary", "summary": "x"},
+        ["not an object"],
+        {"type": "user", "isMeta": True, "message": {"content": "Caveat"}, "cwd": "/work/shop"},
+        {"type": "user", "message": {"content": "<command-name>/clear</command-name>"}},
+        {
+            "type": "user",
+            "message": {
+                "content": [
+                    {"type": "text", "text": "<system-reminder>x</system-reminder>"},
+                    {"type": "text", "text": "Sort\nthe\x1b[31m orders by their date"},
+                ]
+            },
+            "cwd": "/work/shop",
+        },
+    ]
+    text = "\n".join(json.dumps(line) for line in lines)
+    transcript.write_text(f"{text}\n{{cut")
+    completed = frontend_pb2.OUTCOME_COMPLETED
+    records = [
+        frontend_pb2.RequestRecord(
+            outcome=outcome,
+            error_message=message,
+            identity=worker_pb2.Identity(session_id=session, request_class=kind),
+        )
+        for session, kind, outcome, message in (
+            ("s1", worker_pb2.REQUEST_CLASS_MAIN, completed, ""),
+            ("s1", worker_pb2.REQUEST_CLASS_SUBAGENT, completed, ""),
+            ("s1", worker_pb2.REQUEST_CLASS_MAIN, frontend_pb2.OUTCOME_FAILED, "No memory."),
+            ("s2", worker_pb2.REQUEST_CLASS_MAIN, completed, ""),
+        )
+    ]
+    control.answers["ListRequests"] = control_pb2.ListRequestsResponse(records=records)
+
+    done = commands.ctl("requests")
+
+    shown = [line.split("  ")[-1].strip() for line in done.stdout.splitlines()[1:]]
+    assert shown == [
+        "shop: Sort the[31m order",
+        "subagent shop: Sort the[",
+        "No memory.; shop: Sort the[31m order",
+        "completed",
+    ]
+    assert "orders" not in commands.ctl("requests", "--json").stdout
 
 
 def test_cache_export(commands: Commands, control: ScriptedControl) -> None:

@@ -7,6 +7,8 @@ import pytest
 from anyclaude.cli import claude_code
 from anyclaude.cli.claude_code import find_claude
 from anyclaude.cli.command import CommandError
+from anyclaude.cli.doctor.servers import OLDEST_CLAUDE
+from tests.checkout import ROOT
 
 # What launchd gives to a program that the desktop starts.
 _DESKTOP_PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
@@ -23,6 +25,12 @@ def _claude(folder: Path) -> Path:
     claude = folder / "claude"
     claude.touch(0o755)
     return claude
+
+
+def test_the_oldest_release_is_one_that_is_tested() -> None:
+    """The doctor warns of releases before the older one that the end-to-end tests run."""
+    script = (ROOT / ".ci" / "install-claude-code").read_text()
+    assert f"older={'.'.join(map(str, OLDEST_CLAUDE))}\n" in script
 
 
 @pytest.mark.parametrize("folder", [".local/bin", ".claude/local"])

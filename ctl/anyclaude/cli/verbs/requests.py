@@ -1,6 +1,7 @@
 """`anyclaudectl requests`: the newest requests and their cost."""
 
-from typing import TYPE_CHECKING, Annotated
+import os
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -11,7 +12,11 @@ from anyclaude.cli.running import COST_TITLES, cost, short_id, show_running
 from anyclaude.cli.units import counted, format_seconds
 
 if TYPE_CHECKING:
+    from anyclaude.cli.conversations import Conversations
     from anyclaude.frontend.v1.frontend_pb2 import RequestRecord
+
+# What is left of 80 columns.
+_TITLE_CHARACTERS: Final = 24
 
 
 def requests(
@@ -22,9 +27,12 @@ def requests(
 ) -> None:
     """Show running requests, and the newest that ended with their cost.
 
-    `--json` also has status, cause, passes of the model and times. `cache explain REQUEST` says why
-    a request reused no more.
+    A request of Claude Code shows its project and how the conversation began. `--json` also has
+    status, cause, passes of the model and times. `cache explain REQUEST` says why a request reused
+    no more.
     """
+    from anyclaude.cli.conversations import Conversations
+
     with connect() as client:
         answer = client.requests(count)
     if json:
@@ -34,21 +42,27 @@ def requests(
     if answer.running:
         show_running(answer.running)
         print()
+    conversations = Conversations(os.environ)
     table(
-        ("AGE", "CLASS", *COST_TITLES, "REQUEST", "OUTCOME"),
-        [_row(record) for record in answer.records],
-        right=(0, 2, 3, 4, 5),
+        ("AGE", *COST_TITLES, "REQUEST", "WHAT"),
+        [_row(record, conversations) for record in answer.records],
+        right=(0, 1, 2, 3, 4),
     )
 
 
-def _row(record: "RequestRecord") -> Row:
-    failed = word_of(record, "outcome") == "failed"
+def _row(record: "RequestRecord", conversations: "Conversations") -> Row:
+    outcome = word_of(record, "outcome")
+    about = conversations.title(record.identity.session_id)[:_TITLE_CHARACTERS]
+    if word_of(record.identity, "request_class") != "main":
+        about = " ".join(filter(None, [word_of(record.identity, "request_class"), about]))
+    # How it ended is the news unless it ended well.
+    is_plain = outcome == "completed" and not record.worker_deaths
+    what = [about[:_TITLE_CHARACTERS]] if about and is_plain else [_outcome(record), about]
     return (
         format_seconds(seconds_since(record.start_time)),
-        word_of(record.identity, "request_class"),
         *cost(record),
         short_id(record),
-        Cell(_outcome(record), Tone.BAD if failed else Tone.PLAIN),
+        Cell("; ".join(filter(None, what)), Tone.BAD if outcome == "failed" else Tone.PLAIN),
     )
 
 
