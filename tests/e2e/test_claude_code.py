@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from anyclaude.cli.conversations import Conversations
 from tests.e2e.claude_code import ClaudeCode
 from tests.e2e.service import Service
 
@@ -40,7 +41,10 @@ def test_tool_loop_ends_and_the_conversation_continues(claude: ClaudeCode, proje
 
 @pytest.mark.slow
 def test_new_conversation_reuses_tools_and_instructions(claude: ClaudeCode, project: Path) -> None:
-    """A second conversation in the folder computes only its own first words."""
+    """A second conversation in the folder computes only its own first words.
+
+    `anyclaudectl requests` names both by what Claude Code wrote down of them.
+    """
     first = claude.ask("What is two and two?", project)
     assert first.succeeded, first
     assert first.usages[0].prompt_tokens > 0
@@ -50,6 +54,10 @@ def test_new_conversation_reuses_tools_and_instructions(claude: ClaudeCode, proj
     assert second.session_id != first.session_id
     assert second.usages[0].prompt_tokens > 10_000
     assert second.usages[0].computed <= NEW_CONVERSATION_COMPUTED
+
+    names = Conversations({"HOME": str(claude.home)})
+    assert names.title(first.session_id) == f"{project.name}: What is two and two?"
+    assert names.title(second.session_id) == f"{project.name}: Name a colour of the rainbow."
 
 
 def test_stopping_leaves_no_process_behind(service: Service) -> None:

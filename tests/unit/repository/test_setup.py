@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 
 from tests.checkout import ROOT
+from tests.terminal_process import TerminalProcess
 
 # Answers setup's questions; when it should make an environment, it prints its name and fails.
 FAKE_PYTHON: Final = """#!/bin/sh
@@ -18,6 +19,15 @@ case "$*" in
 *CONFIG_ARGS*) exit {unoptimised} ;;
 *platform.machine*) exit {intel} ;;
 *venv*) echo "chosen: {name}" >&2; exit 1 ;;
+esac
+"""
+
+PIP_WITH_TWO_PACKAGES: Final = """#!/bin/sh
+case "$*" in
+*pip*)
+    echo "Collecting mlx==0.31.0"
+    echo "Collecting tokenizers (from anyclaude==0.1.0)"
+    echo "Installing collected packages: mlx, tokenizers" ;;
 esac
 """
 
@@ -200,3 +210,49 @@ def test_a_newer_python_alone_is_an_error(checkout: Path, tmp_path: Path):
     assert f"passing over {newer}: it is newer than Python 3.13" in messages
     assert "brew install python@3.13" in messages
     assert "chosen" not in messages
+
+
+def installed(checkout: Path, pip: str) -> subprocess.CompletedProcess[str]:
+    """Runs setup with an environment whose pip is this script."""
+    script = f"""#!/bin/sh
+case "$*" in
+*pip*)
+{pip}
+;;
+esac
+"""
+    put_program(checkout / ".venv" / "bin", "python", script)
+    return subprocess.run(
+        [str(checkout / "deploy/setup")], capture_output=True, text=True, timeout=60
+    )
+
+
+def test_an_installation_ends_with_the_next_command(checkout: Path) -> None:
+    """It is announced, what pip prints stays out, and a second run has nothing to do."""
+    done = installed(checkout, "echo Collecting mlx; echo Installing collected packages: mlx")
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[0].startswith("setup: installing anyclaude into .venv")
+    assert done.stderr.splitlines()[-1].endswith("'make run' starts it")
+    assert "Collecting" not in done.stderr + done.stdout
+    assert installed(checkout, "exit 1").stderr == ""
+
+
+def test_a_failed_installation_shows_what_pip_said(checkout: Path) -> None:
+    """Everything that pip printed is shown, then the reason; the next run tries again."""
+    pip = "echo Collecting mlx; echo ERROR: no network >&2; exit 1"
+    for _ in range(2):
+        done = installed(checkout, pip)
+        assert done.returncode == 1
+        assert "Collecting mlx\nERROR: no network\n" in done.stderr
+        assert "pip could not install" in done.stderr
+
+
+def test_the_packages_are_counted_on_a_terminal(checkout: Path) -> None:
+    """A person sees which package is being installed."""
+    put_program(checkout / ".venv" / "bin", "python", PIP_WITH_TWO_PACKAGES)
+    command = [str(checkout / "deploy/setup")]
+    with TerminalProcess(command, dict(os.environ), checkout) as terminal:
+        code, seen = terminal.wait_end()
+    assert code == 0
+    assert "setup: package 2: tokenizers" in seen
+    assert "setup: writing 2 packages to .venv" in seen
