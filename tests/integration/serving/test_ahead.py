@@ -72,8 +72,8 @@ def _metrics(service: Service, *names: str) -> list[float]:
         with service.http() as client:
             lines = client.get("/metrics").text.splitlines()
         values = dict(line.split()[:2] for line in lines if not line.startswith("#"))
-        if all(f"anyclaude_{name}" in values for name in names):
-            return [float(values[f"anyclaude_{name}"]) for name in names]
+        if all(f"anyclaude_{name}_total" in values for name in names):
+            return [float(values[f"anyclaude_{name}_total"]) for name in names]
         assert time.monotonic() < deadline, service.output
 
 
