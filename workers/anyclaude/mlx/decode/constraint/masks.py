@@ -122,7 +122,6 @@ class Constraint:
         self._words = words
         self._phase = Phase.THINKING if plan.in_thinking else Phase.FREE
         self._matcher: LLMatcher | None = None
-        self._is_lost = False
         # The latest tokens outside a grammar, in which triggers are searched for.
         self._tail: deque[int] = deque(maxlen=_LONGEST_TRIGGER)
         if plan.start is not None and not plan.in_thinking:
@@ -139,11 +138,6 @@ class Constraint:
     def is_active(self) -> bool:
         """Whether the tokens processed so far end inside a grammar."""
         return self._phase is Phase.CONSTRAINED
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether the latest grammar failed, so that what followed was decoded freely."""
-        return self._is_lost
 
     def sampler(self, inner: Sampler, *, needs_probabilities: bool = True) -> Sampler:
         """A sampler that gives only the allowed tokens to `inner`.
@@ -267,7 +261,6 @@ class Constraint:
 
     def _activate(self, matcher: LLMatcher) -> None:
         self._matcher = matcher.deep_copy()
-        self._is_lost = False
         self._phase = Phase.CONSTRAINED
         self._tail.clear()
 
@@ -294,7 +287,7 @@ class Constraint:
         """Goes on without the grammar, up to the start of the next call."""
         assert self._matcher is not None
         _log.warning("grammar_lost", reason=reason_of(self._matcher) or "no token fits")
-        self._matcher, self._phase, self._is_lost = None, Phase.FREE, True
+        self._matcher, self._phase = None, Phase.FREE
         self._plan.on_failure()
 
 
