@@ -2,7 +2,7 @@
 PYTEST = .venv/bin/python -m pytest
 MATERIAL = .real
 
-.PHONY: help setup setup-dev run test coverage lint format proto demo bench faults soak conformance fuzz models real calls upstreams clients
+.PHONY: help setup setup-dev run test coverage lint format proto demo bench rivals guard faults soak conformance fuzz models real calls upstreams clients
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,13 @@ bench: setup-dev ## Measure reuse, restart and the warm path
 	.venv/bin/python -m benchmarks.warm_path
 	.venv/bin/python -m benchmarks.prefix_cache
 	.venv/bin/python -m benchmarks.restart
+
+rivals: setup-dev ## Measure other local servers beside this one, and write docs/performance.md
+	-tests/upstreams/install .upstreams
+	.venv/bin/python -m benchmarks.rivals --write docs/performance.md
+
+guard: setup-dev ## Fail if reuse, restart or decoding together have regressed
+	.venv/bin/python -m benchmarks.guard
 
 faults: setup-dev ## Kill processes under load, and write the table of docs/reliability.md (KILLS=..., SEED=...)
 	.venv/bin/python -m benchmarks.faults --kills $(or $(KILLS),200) --seed $(or $(SEED),1) --write docs/reliability.md

@@ -1,4 +1,4 @@
-"""The demo model as a GGUF file, for llama.cpp: same weights, tokenizer and chat template.
+"""The demo model, or another Qwen3, as a GGUF file: same weights, tokenizer and chat template.
 
     python tests/upstreams/gguf_demo.py MODEL_FOLDER FILE [endless]
 
@@ -52,8 +52,12 @@ def write(model: Path, file: Path, *, endless: bool) -> None:
 def _without_end(embedding: Any, config: dict[str, Any]) -> Any:
     """Gives end tokens the logit 0, which is never the greatest; their embedding is tied to it."""
     changed = embedding.copy()
-    changed[[config["eos_token_id"], config["pad_token_id"]]] = 0
+    changed[[config["eos_token_id"], _padding(config)]] = 0
     return changed
+
+
+def _padding(config: dict[str, Any]) -> int:
+    return int(config.get("pad_token_id", config["eos_token_id"]))
 
 
 def _write_shape(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
@@ -87,7 +91,7 @@ def _write_tokenizer(
     writer.add_token_types([kinds[index] for index in order])
     writer.add_token_merges([" ".join(pair) for pair in tokenizer["model"]["merges"]])
     writer.add_eos_token_id(config["eos_token_id"])
-    writer.add_pad_token_id(config["pad_token_id"])
+    writer.add_pad_token_id(_padding(config))
     writer.add_add_bos_token(False)
 
 

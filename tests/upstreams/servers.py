@@ -2,10 +2,12 @@
 
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -48,6 +50,10 @@ class Server(ABC):
         self._process.wait(10)
         self._log.close()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def get(self, path: str) -> Any:
         return httpx.get(f"{self.base_url}{path}", trust_env=False).json()
 
@@ -69,17 +75,24 @@ class Server(ABC):
 
 
 class LlamaCpp(Server):
-    """llama.cpp's own server on the demo model, written as GGUF."""
+    """llama.cpp's own server on the demo model, or another of its kind, written as GGUF."""
 
-    def __init__(self, file: Path, *change: str) -> None:
+    def __init__(
+        self,
+        file: Path,
+        *change: str,
+        model: Path = MODEL_PATH,
+        slots: int = _LLAMA_SLOTS,
+        more: Sequence[str] = (),
+    ) -> None:
         script = Path(__file__).with_name("gguf_demo.py")
-        subprocess.run([_LLAMA / "bin" / "python", script, MODEL_PATH, file, *change], check=True)
-        window = str(LLAMA_WINDOW_TOKENS * _LLAMA_SLOTS)
+        subprocess.run([_LLAMA / "bin" / "python", script, model, file, *change], check=True)
+        window = str(LLAMA_WINDOW_TOKENS * slots)
         # As the model's own settings say, which llama.cpp does not read.
         greedy = ("--temp", "0")
-        options = ("--ctx-size", window, "--parallel", str(_LLAMA_SLOTS), "--no-ui", *greedy)
+        options = ("--ctx-size", window, "--parallel", str(slots), "--no-ui", *greedy)
         program = _LLAMA / "llama-server"
-        super().__init__([program, "--model", file, *options], _version(program))
+        super().__init__([program, "--model", file, *options, *more], _version(program))
 
     def running(self) -> int:
         return sum(slot["is_processing"] for slot in self.get("/slots"))
@@ -95,6 +108,17 @@ class VllmMlx(Server):
 
     def running(self) -> int:
         return int(self.get("/v1/status")["num_running"])
+
+
+class MlxLm(Server):
+    """mlx_lm.server of the service's own environment."""
+
+    def __init__(self, model: Path) -> None:
+        command = [sys.executable, "-m", "mlx_lm", "server", "--model", model]
+        super().__init__(command, metadata.version("mlx-lm"))
+
+    def running(self) -> int:
+        raise NotImplementedError("mlx_lm.server does not say")
 
 
 def _version(program: Path) -> str:

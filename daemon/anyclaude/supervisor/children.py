@@ -51,6 +51,9 @@ _KEPT: Final = frozenset(
         "XDG_CACHE_HOME",
         # How MLX finds its device and, on Linux, its libraries.
         "LD_LIBRARY_PATH",
+        # Another BLAS than that of MLX's wheel for Linux, and its threads.
+        "LD_PRELOAD",
+        "OPENBLAS_NUM_THREADS",
         "CUDA_HOME",
         "CUDA_PATH",
         "CUDA_VISIBLE_DEVICES",

@@ -12,6 +12,8 @@ SHELL = {
     "HTTPS_PROXY": "http://proxy",
     "no_proxy": "localhost",
     "SSL_CERT_FILE": "/ca.pem",
+    "LD_PRELOAD": "libopenblas.so.0",
+    "OPENBLAS_NUM_THREADS": "1",
 }
 
 
@@ -29,5 +31,5 @@ def test_keys_reach_the_child_that_asks_servers(tmp_path):
 
 
 def test_keys_reach_no_other_child(tmp_path):
-    """A worker that connects to no server knows no key and no proxy."""
-    assert inherited(tmp_path) == {"PATH"}
+    """A worker that connects to no server knows no key and no proxy, but the BLAS that it loads."""
+    assert inherited(tmp_path) == {"PATH", "LD_PRELOAD", "OPENBLAS_NUM_THREADS"}

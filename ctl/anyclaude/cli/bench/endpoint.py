@@ -51,18 +51,27 @@ class Answer:
     reused_tokens: int
     output_tokens: int
     text: str
+    # When each piece of the answer came, in seconds from the start of the request.
+    piece_seconds: tuple[float, ...] = ()
 
 
 class Endpoint:
     """A connection that stays open between requests, as Claude Code's does; a context manager."""
 
-    def __init__(self, base_url: str, api_key: str, model: str, dialect: Dialect) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        model: str,
+        dialect: Dialect,
+        read_seconds: float = READ_SECONDS,
+    ) -> None:
         self.dialect = dialect
         self._model = model
         self._client = httpx2.Client(
             base_url=base_url.rstrip("/"),
             headers={"x-api-key": api_key, "authorization": f"Bearer {api_key}"} if api_key else {},
-            timeout=httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
+            timeout=httpx2.Timeout(read_seconds, connect=CONNECT_SECONDS),
             # A proxy of the environment would stand between this program and its own machine.
             trust_env=urlsplit(base_url).hostname not in _LOOPBACK,
         )
@@ -129,22 +138,21 @@ class _Reader:
     """Collects what the events of one answer say."""
 
     def __init__(self) -> None:
-        self.first_seconds: float | None = None
         self.texts: list[str] = []
+        self.seconds: list[float] = []
         self.prompt_tokens = self.reused_tokens = self.output_tokens = 0
 
     def read(self, event: Mapping[str, Any], seconds: float) -> None:
         raise NotImplementedError
 
     def answer(self, seconds: float) -> Answer:
-        first = seconds if self.first_seconds is None else self.first_seconds
+        first = self.seconds[0] if self.seconds else seconds
         counts = (self.prompt_tokens, self.reused_tokens, self.output_tokens)
-        return Answer(first, seconds, *counts, "".join(self.texts))
+        return Answer(first, seconds, *counts, "".join(self.texts), tuple(self.seconds))
 
     def token(self, text: str, seconds: float) -> None:
-        if self.first_seconds is None:
-            self.first_seconds = seconds
         self.texts.append(text)
+        self.seconds.append(seconds)
 
 
 class _Messages(_Reader):
