@@ -4,7 +4,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,6 +42,7 @@ def service_with(command: Sequence[str], port: int, more: str = "") -> Iterator[
         processes = running.children() + descendants(running)
         assert running.stop() == 0
         assert wait_ended(processes, _END_SECONDS) == []
+        assert "exception was never retrieved" not in running.output
     shutil.rmtree(home)
 
 
@@ -87,7 +88,13 @@ def check_life(
 
 
 def _servers(service: Service, serving: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
-    return [process for process in descendants(service) if serving(process)]
+    found = []
+    for process in descendants(service):
+        # It may have ended since.
+        with suppress(psutil.NoSuchProcess):
+            if serving(process):
+                found.append(process)
+    return found
 
 
 def _wait_restarted(service: Service, generation: int) -> None:

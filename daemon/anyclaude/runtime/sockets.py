@@ -6,9 +6,10 @@ and listens there again, beside the connections that it has.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Protocol
 
 import grpc.aio
 import structlog
@@ -35,6 +36,21 @@ async def keep_listening(path: Path, listen: Callable[[], Awaitable[None]]) -> N
         except (OSError, RuntimeError, UnsafeFolderError) as error:
             # gRPC raises a RuntimeError if it cannot bind.
             _log.error("socket was removed and cannot be made anew", path=str(path), why=str(error))
+
+
+class _Listening(Protocol):
+    async def keep_listening(self) -> NoReturn: ...
+
+
+@asynccontextmanager
+async def kept_listening(*servers: _Listening) -> AsyncIterator[None]:
+    """Keeps the sockets of the servers at their paths while the context lasts."""
+    tasks = [asyncio.ensure_future(server.keep_listening()) for server in servers]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 class RpcServer:

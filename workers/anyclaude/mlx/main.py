@@ -51,7 +51,7 @@ from anyclaude.runtime.child import Child, ExitCode, begin
 from anyclaude.runtime.paths import Paths
 from anyclaude.runtime.pulse import Pulse
 from anyclaude.runtime.settings import Settings
-from anyclaude.runtime.sockets import RpcServer
+from anyclaude.runtime.sockets import RpcServer, kept_listening
 from anyclaude.runtime.streams import StreamServer, stream_socket
 from anyclaude.worker.v1 import worker_pb2_grpc
 
@@ -292,9 +292,8 @@ class Serving:
         await streams.start()
         self._pulse.keep_beating()
         self._listening.set()
-        listening_again = asyncio.gather(server.keep_listening(), streams.keep_listening())
-        await self._stop.wait()
-        listening_again.cancel()
+        async with kept_listening(server, streams):
+            await self._stop.wait()
         await asyncio.gather(server.stop(1.0), streams.stop(1.0))
 
     def _add_services(self, server: grpc.aio.Server) -> None:

@@ -19,7 +19,7 @@ from anyclaude.relay.service import WorkerService
 from anyclaude.relay.upstream import Upstream
 from anyclaude.runtime import logs
 from anyclaude.runtime.child import Child, ExitCode, begin
-from anyclaude.runtime.sockets import RpcServer
+from anyclaude.runtime.sockets import RpcServer, kept_listening
 from anyclaude.runtime.streams import StreamServer, stream_socket
 from anyclaude.runtime.upstreams import UpstreamSettings, without_credentials
 from anyclaude.worker.v1 import worker_pb2_grpc
@@ -52,12 +52,11 @@ async def _serve(child: Child) -> None:
     await server.start()
     streams = StreamServer(stream_socket(birth.socket_path), service.generate)
     await streams.start()
-    listening_again = asyncio.gather(server.keep_listening(), streams.keep_listening())
-    child.pulse.keep_beating()
-    child.ready({"upstreams": list(upstreams)})
-    log.info("relay ready", upstreams=list(upstreams), generation=birth.generation)
-    await stop.wait()
-    listening_again.cancel()
+    async with kept_listening(server, streams):
+        child.pulse.keep_beating()
+        child.ready({"upstreams": list(upstreams)})
+        log.info("relay ready", upstreams=list(upstreams), generation=birth.generation)
+        await stop.wait()
     log.info("relay stopping", grace_seconds=birth.settings.relay.stop_grace_seconds)
     grace_seconds = birth.settings.relay.stop_grace_seconds
     await asyncio.gather(server.stop(grace_seconds), streams.stop(grace_seconds))
