@@ -34,7 +34,7 @@ from tests.unit.mlx.kv.kv_engine import (
 )
 
 CACHES = [*((family, 0) for family in tiny.Family), (tiny.Family.WIDE, 8), (tiny.Family.WIDE, 4)]
-REQUESTS = 12
+REQUESTS = 10
 LONGEST_ANSWER = 40
 # About every 75th token ends an answer.
 EOS = frozenset(range(0, VOCABULARY, 75))
@@ -151,7 +151,7 @@ def test_swapped_rows_are_noticed(family: tiny.Family, monkeypatch: pytest.Monke
         return mx.concatenate([logits[1::-1], logits[2:]])
 
     it, alone = benches(family)
-    monkeypatch.setattr(batch, "probed_difference", lambda *_: 0.0)
+    monkeypatch.setattr(batch, "probed_differences", lambda *_: dict.fromkeys(range(2, 9), 0.0))
     monkeypatch.setattr(batch, "computed_together", swapped)
     assert differences(it, alone, seed=1)
 
@@ -185,22 +185,22 @@ def test_inexact_passes_are_shared_only_if_allowed(
     allowed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a shared pass has other bits, it is used only with `mlx.batch_inexact`."""
-    monkeypatch.setattr(batch, "probed_difference", lambda *_: 0.001)
+    monkeypatch.setattr(batch, "probed_differences", lambda *_: {2: 0.001, 3: 0.0005})
     settings = SETTINGS.model_copy(update={"batch_inexact": allowed})
     it = bench(tiny.Family.DENSE, settings=settings)
     decoded(it, 3)
     status = it.engine.status.batch
     assert bool(status.passes) is allowed
-    assert status.inexact_rows
+    assert status.inexact_rows == (2, 3)
     assert status.largest_difference == 0.001
 
 
 def test_the_probe_measures_the_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     """The probe finds a shared pass that computes something else, and says how far it is off."""
     model, computed = tiny.build(tiny.Family.DENSE), batch.computed_together
-    assert batch.probed_difference(model, 0, 3) == 0
+    assert batch.probed_differences(model, 0, 3) == {2: 0, 3: 0}
     monkeypatch.setattr(batch, "computed_together", lambda *a: 1.25 * computed(*a))
-    assert batch.probed_difference(model, 0, 3) == pytest.approx(0.25)
+    assert batch.probed_differences(model, 0, 3)[3] == pytest.approx(0.25)
 
 
 def test_a_model_that_cannot_share_passes_runs_each_request_alone() -> None:

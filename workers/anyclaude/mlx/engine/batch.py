@@ -145,27 +145,20 @@ class Batch:
         self._costs.add(rows, self._clock() - began)
 
     def _may_share(self, rows: int) -> bool:
-        if self._unsupported:
-            return False
-        if rows not in self._differences:
-            self._probe(rows)
-        return not self._unsupported and (self._allow_inexact or not self._differences[rows])
+        if not self._differences and not self._unsupported:
+            self._probe()
+        difference = self._differences.get(rows)
+        return difference is not None and (self._allow_inexact or not difference)
 
-    def _probe(self, rows: int) -> None:
+    def _probe(self) -> None:
         try:
-            difference = probed_difference(self._model, self._kv_bits, rows)
+            self._differences = probed_differences(self._model, self._kv_bits, self._max_rows)
         except Exception as error:
             # Whatever a model's code does with what it takes for one cache.
             self._unsupported = f"{type(error).__name__}: {error}"
             log.warning("answers cannot share passes of this model", exc_info=True)
             return
-        self._differences[rows] = difference
-        log.info(
-            "shared passes probed",
-            rows=rows,
-            largest_difference=difference,
-            used=self._allow_inexact or not difference,
-        )
+        log.info("shared passes probed", differences=self._differences)
 
 
 def computed_together(
@@ -181,24 +174,34 @@ def computed_together(
         return model(token_ids[:, None], cache=layers)
 
 
-def probed_difference(model: LanguageModel, kv_bits: int, rows: int) -> float:
-    """How far a pass of so many rows is from single passes: 0 if all bits are equal.
+def probed_differences(model: LanguageModel, kv_bits: int, most: int) -> dict[int, float]:
+    """How far passes of two to `most` rows are from single passes; 0 where all bits are equal.
 
     The largest difference of two logits, relative to the largest logit.
     """
-    rng = random.Random(rows)  # noqa: S311 - makes prompts
-    tokens = mx.array([rng.randrange(_PROBE_VOCABULARY) for _ in range(rows)])
-    alone, together = [], []
-    for row in range(rows):
+    lives, tokens = [], [number % _PROBE_VOCABULARY for number in range(most)]
+    rng = random.Random(most)  # noqa: S311 - makes prompts
+    for number in range(most):
         live = LiveCache.empty(model, kv_bits=kv_bits, max_checkpoints=1)
-        prompt = [rng.randrange(_PROBE_VOCABULARY) for _ in range(_PROBE_TOKENS + row)]
+        prompt = [rng.randrange(_PROBE_VOCABULARY) for _ in range(_PROBE_TOKENS + number)]
         prefill(model, live.layers, prompt)
         live.tokens.extend(prompt)
-        together.append(live.fork(len(live), 1))
-        alone.append(model(tokens[row : row + 1][None], cache=live.layers))
-    singles = mx.concatenate(alone)
-    shared = computed_together(model, tokens, together)
-    singles, shared = (logits.astype(mx.float32) for logits in (singles, shared))
-    difference = mx.abs(singles - shared).max() / mx.abs(singles).max()
-    value: Any = difference.item()
+        lives.append(live)
+    singles = mx.concatenate(
+        [
+            model(mx.array([[token]]), cache=live.fork(len(live), 1).layers)
+            for token, live in zip(tokens, lives, strict=True)
+        ]
+    )
+    differences = {}
+    for rows in range(2, most + 1):
+        forks = [live.fork(len(live), 1) for live in lives[:rows]]
+        shared = computed_together(model, mx.array(tokens[:rows]), forks)
+        differences[rows] = _difference(singles[:rows], shared)
+    return differences
+
+
+def _difference(one: mx.array, other: mx.array) -> float:
+    one, other = (logits.astype(mx.float32) for logits in (one, other))
+    value: Any = (mx.abs(one - other).max() / mx.abs(one).max()).item()
     return value if math.isfinite(value) else math.inf

@@ -111,7 +111,7 @@ class Engine:
         self._batch = batch or Batch(
             model,
             store.kv_bits,
-            max_rows=settings.max_batch,
+            max_rows=min(settings.max_batch, settings.max_running_requests),
             allow_inexact=settings.batch_inexact,
             clock=self._clock,
         )
