@@ -50,6 +50,7 @@ CLIENTS: Final = (
     Client("Vercel AI SDK", "node", "vercel.mjs"),
     Client("litellm", "litellm", "litellm_sdk.py"),
     Client("llm", "llm", "llm_tool.py"),
+    Client("aider", "aider", "aider_chat.py"),
     Client("Claude Agent SDK", "agent-sdk", "agent_sdk.py"),
 )
 
