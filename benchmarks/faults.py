@@ -60,7 +60,7 @@ def _row(process: str, seed: int, result: Result) -> str:
     p50, p99 = times[len(times) // 2], times[int(len(times) * 0.99)]
     cells = (
         *(process, result.kills, seed, result.in_flight, result.cut),
-        *(result.refused, result.answers),
+        *(result.sent_again, result.answers),
     )
     reused = f"{result.reused:.0%}" if result.restarted_prompt_tokens else ""
     counts = " | ".join(str(cell) for cell in cells)
