@@ -1,6 +1,6 @@
 """What shared passes save: tokens per second, and per CPU second, of parallel answers.
 
-    python -m benchmarks.batch [--tokens N] [--rounds N] [--models NAME ...]
+    python -m benchmarks.batch [--tokens N] [--prompt N] [--streams N ...] [--models NAME ...]
 
 For each model and number of streams, two engines answer the same prompts in turn: one shares passes
 (the default settings), the other decodes each request alone (`mlx.max_batch = 1`). The answers must
@@ -98,6 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokens", type=int, default=160, help="of each answer")
     parser.add_argument("--prompt", type=int, default=400, help="tokens of each prompt")
+    parser.add_argument("--streams", type=int, nargs="*", default=STREAMS)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--models", nargs="*", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--inexact", action="store_true", help="also where last bits differ")
@@ -108,7 +109,7 @@ def main() -> None:
     for name in arguments.models:
         model = MODELS[name]()
         sides = Side(model, batch_inexact=arguments.inexact), Side(model, max_batch=1)
-        for streams in STREAMS:
+        for streams in arguments.streams:
             rounds = [
                 _round(sides, _prompts(seed, streams, arguments.prompt), arguments)
                 for seed in range(arguments.rounds + 1)

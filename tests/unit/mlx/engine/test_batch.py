@@ -15,12 +15,13 @@ import mlx.core as mx
 import pytest
 from mlx_lm.models import glm4_moe_lite
 
-from anyclaude.mlx.adapter import Sampler
+from anyclaude.mlx.adapter import Sampler, prefill
 from anyclaude.mlx.decode import make_sampler
 from anyclaude.mlx.decode.sampling import seeded
 from anyclaude.mlx.engine import batch
 from anyclaude.mlx.engine.batch import Batch
 from anyclaude.mlx.engine.drafts import PassCosts
+from anyclaude.mlx.kv.live import LiveCache
 from tests.models import tiny
 from tests.unit.mlx.kv.kv_engine import (
     ALONE,
@@ -173,6 +174,23 @@ def test_a_row_that_fails_leaves_the_others_alone() -> None:
     assert requests[0].events[-1].failed.status == 500
     assert it.engine.status.batch.passes
     assert answers == [run_to_end(plan.start(alone)) for plan in chosen[1:]]
+
+
+@pytest.mark.parametrize(("family", "kv_bits"), CACHES)
+def test_a_shared_pass_copies_no_cache(family: tiny.Family, kv_bits: int) -> None:
+    """Whatever the caches hold, a pass needs less memory than the buffers of one of them."""
+    model = tiny.build(family)
+    empty = LiveCache.empty(model, kv_bits=kv_bits, max_checkpoints=1)
+    prefill(model, empty.layers, [1, 2, 3])
+    empty.tokens.extend([1, 2, 3])
+    lives = [empty.fork(3, spare_tokens=50_000) for _ in range(3)]
+    active = mx.get_active_memory()
+    mx.reset_peak_memory()
+    for _ in range(4):
+        mx.eval(batch.computed_together(model, mx.array([7, 8, 9]), lives))
+        for live in lives:
+            live.tokens.extend([7])
+    assert mx.get_peak_memory() - active < lives[0].nbytes / 2
 
 
 def decoded(it: Bench, count: int) -> list[list[int]]:
