@@ -51,7 +51,7 @@ async def status(daemon: Daemon) -> control_pb2.Status:
         answer.loosened_schemas.extend(seen[CACHE_WORKER].loosened_schemas)
         answer.batch.CopyFrom(seen[CACHE_WORKER].batch)
         answer.notices.extend(_notices(seen[CACHE_WORKER]))
-        answer.notices.extend(_batch_notices(answer.batch))
+        answer.notices.extend(batch_notices(answer.batch))
         answer.notices.extend(wired_notices(answer.memory))
     if worker and mode.is_relayed:
         answer.notices.extend(_learned_notices(mode, worker.upstream(mode.name)))
@@ -193,14 +193,14 @@ def _notices(seen: worker_pb2.GetStatusResponse) -> list[str]:
     return [f"The model is {model} now. {whose} have left memory; {kept}."]
 
 
-def _batch_notices(batch: worker_pb2.BatchStatus) -> list[str]:
+def batch_notices(batch: worker_pb2.BatchStatus) -> list[str]:
     """Why parallel answers are computed one by one, if they are."""
     if batch.unsupported:
         return [
             "Parallel answers of this model are computed one by one, since it cannot compute "
             f"several in one pass: {batch.unsupported}"
         ]
-    if batch.inexact_rows and not batch.passes:
+    if batch.inexact_rows and not batch.exact_rows and not batch.passes:
         return [
             "Parallel answers are computed one by one, since a shared pass changes the last bits "
             f"of their logits (by at most {batch.largest_difference:.1e} of the largest one). "
