@@ -129,9 +129,10 @@ def _said(block: Block) -> str:
     return str(block.get("content", block.get("text", "")))
 
 
-def _with_restart(
-    tokenizer: TokenizerWrapper, family: Family, folder: Path, *, spliced: bool
+def measure_with_restart(
+    tokenizer: TokenizerWrapper, family: Family, folder: Path, *, spliced: bool = True
 ) -> dict[str, int]:
+    """The same, and the question after a restart of the worker, which keeps answers in `folder`."""
     stored = StoredFolder(folder, "model", _SPLICED_BYTES)
 
     def restarted() -> PromptRenderer:
@@ -155,7 +156,7 @@ def main() -> None:
         try:
             tokenizer = load(arguments.folder, family)
             with tempfile.TemporaryDirectory() as name:
-                figures = _with_restart(
+                figures = measure_with_restart(
                     tokenizer, family, Path(name), spliced=arguments.spliced == "auto"
                 )
         except (ApiError, TemplateRefused) as refusal:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
 
 from anyclaude.messages.requests import Tool, ToolChoice
 from anyclaude.mlx.decode import BlockStream, ThinkingBudget, make_sampler
 from anyclaude.mlx.decode.constraint import ConstraintCompiler
-from anyclaude.mlx.decode.constraint.masks import Mask
+from anyclaude.mlx.decode.constraint.masks import Mask, tokens_of
 from anyclaude.mlx.engine.drafts import PassCosts
 from anyclaude.mlx.engine.engine import Engine
 from anyclaude.mlx.engine.job import Job
@@ -133,8 +132,7 @@ class Generator:
 
 def tokens_in(mask: Mask) -> set[int]:
     """The ids of the tokens that a mask allows."""
-    bits = np.unpackbits(mask.view(np.uint8), bitorder="little")
-    return set(np.flatnonzero(bits).tolist())
+    return set(tokens_of(mask))
 
 
 @functools.cache

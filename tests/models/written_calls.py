@@ -42,6 +42,7 @@ def _body(notation: Notation | None, name: str, arguments: Mapping[str, Any]) ->
             between = _parts(notation.before_arguments)
             body = f"{_json_name(name)}{between}{_json(arguments)}"
             body += _parts(notation.after_arguments)
+            return f"{_parts(notation.before_all)}{notation.before_name}{body}"
         case BareKeyNotation(quote=quote):
             body = f"{name}{_bare(arguments, quote)}"
         case TaggedNotation():

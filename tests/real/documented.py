@@ -159,6 +159,30 @@ def _harmony(calls: Sequence[Call]) -> str:
     return f"<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>{_json(given)}"
 
 
+def _apriel(calls: Sequence[Call]) -> str:
+    listed = ", ".join(
+        f'{{"name": "{name}", "arguments": {_json(given)}}}' for name, given in calls
+    )
+    return f"\n<tool_calls>[{listed}]</tool_calls>"
+
+
+def _solar(calls: Sequence[Call]) -> str:
+    inner = "".join(
+        f"<|tool_call:begin|>a1b2c3d4{number}<|tool_call:name|>{name}<|tool_call:args|>"
+        f"{_json(given)}<|tool_call:end|>"
+        for number, (name, given) in enumerate(calls)
+    )
+    return f"<|tool_calls|>{inner}<|calls|>"
+
+
+def _cohere(calls: Sequence[Call]) -> str:
+    inner = ",\n    ".join(
+        f'{{"tool_call_id": "{number}", "tool_name": "{name}", "parameters": {_json(given)}}}'
+        for number, (name, given) in enumerate(calls)
+    )
+    return f"<|START_ACTION|>[\n    {inner}\n]<|END_ACTION|>"
+
+
 def _pythonic(calls: Sequence[Call]) -> str:
     inner = ", ".join(
         f"{name}({', '.join(f'{k}={_python(v)}' for k, v in given.items())})"
@@ -193,6 +217,20 @@ NOTATIONS: Final = {
     "gemma4": Notation(_gemma4, ("<|channel>thought\n", "\n<channel|>"), ("", "")),
     "deepseek_v3": Notation(_deepseek_v3, _BARE_TAGS, ("", "")),
     "dsml": Notation(_dsml, _BARE_TAGS, ("", "\n\n")),
+    "apriel": Notation(
+        _apriel,
+        ("Here are my reasoning steps:\n", "\n[BEGIN FINAL RESPONSE]\n"),
+    ),
+    "solar": Notation(
+        _solar,
+        ("<|think|>", "<|end|><|begin|>assistant"),
+        ("<|content|>", "<|end|><|begin|>assistant"),
+    ),
+    "cohere": Notation(
+        _cohere,
+        ("<|START_THINKING|>", "<|END_THINKING|>"),
+        ("<|START_TEXT|>", "<|END_TEXT|>"),
+    ),
     "pythonic": Notation(_pythonic, words=("", "")),
     "harmony": Notation(
         _harmony,

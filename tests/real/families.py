@@ -44,6 +44,8 @@ class Family:
     calls: str = ""
     # Whether it is one of the families that have to be green in every column.
     first: bool = False
+    # Why something of it is red and stays so, as a sentence; empty if all is green.
+    why: str = ""
 
 
 _GLM: Final = (
@@ -62,6 +64,7 @@ _GEMMA4: Final = (
 )
 _MINIMAX: Final = ("]~!b[", "]~b]", "[e~[", "<minimax:tool_call>", "</minimax:tool_call>")
 _MINIMAX3: Final = ("]~!b[", "]~b]", "[e~[", "]<]minimax[>[", "<mm:think>", "</mm:think>")
+_NEMOTRON2: Final = ("<SPECIAL_10>", "<SPECIAL_11>", "<SPECIAL_12>")
 _HY3: Final = (
     *(f"<\uff5c{name}:opensource\uff5c>" for name in ("hy_eos", "hy_begin_of_sentence")),
     *(f"<\uff5c{name}:opensource\uff5c>" for name in ("hy_User", "hy_Assistant", "reasoning_mode")),
@@ -177,8 +180,15 @@ FAMILIES: Final = (
         first=True,
     ),
     # The others.
-    Family("Apertus-8B-Instruct", ("<|assistant_end|>",) * 2),
-    Family("Apriel-1.6-15b-Thinker-fixed", _END),
+    Family(
+        "Apertus-8B-Instruct",
+        ("<|assistant_end|>",) * 2,
+        why=(
+            "the template opens an answer behind a result with a token that it leaves out "
+            "in later prompts"
+        ),
+    ),
+    Family("Apriel-1.6-15b-Thinker-fixed", _END, thinks=True, calls="apriel"),
     Family("Bielik-11B-v3.0-Instruct", calls="json_tools", thinks=True),
     Family(
         "ByteDance-Seed-OSS",
@@ -189,9 +199,22 @@ FAMILIES: Final = (
         ),
         thinks=True,
     ),
-    Family("Cohere2MoE", _COMMAND_ENDS, thinks=True),
-    Family("CohereForAI-c4ai-command-r-plus-tool_use", _COMMAND_ENDS),
-    Family("CohereForAI-c4ai-command-r7b-12-2024-tool_use", _COMMAND_ENDS, thinks=True),
+    Family("Cohere2MoE", _COMMAND_ENDS, thinks=True, calls="cohere"),
+    Family(
+        "CohereForAI-c4ai-command-r-plus-tool_use",
+        _COMMAND_ENDS,
+        why=(
+            "the template writes an instruction behind the last message of each prompt "
+            "and no end of a turn behind a call, so a later prompt never extends an "
+            "earlier one, and the run cannot tell a call from that instruction"
+        ),
+    ),
+    Family(
+        "CohereForAI-c4ai-command-r7b-12-2024-tool_use",
+        _COMMAND_ENDS,
+        thinks=True,
+        calls="cohere",
+    ),
     Family("GigaChat3-10B-A1.8B", ("<|message_sep|>",) * 2),
     Family("GigaChat3.1-10B-A1.8B", ("<|message_sep|>",) * 2),
     Family("HuggingFaceTB-SmolLM3-3B", tokenizer=_LLAMA, thinks=True),
@@ -213,8 +236,17 @@ FAMILIES: Final = (
         ("<end_of_sentence>",) * 2,
         ("<begin_of_document>", "<beginning_of_sentence>", "<end_of_sentence>"),
     ),
-    Family("MiniMax-M3", ("[e~[",) * 2, _MINIMAX3, thinks=True),
-    Family("NVIDIA-Nemotron-Nano-v2", ("<SPECIAL_12>",) * 2, ("<SPECIAL_12>",), thinks=True),
+    Family(
+        "MiniMax-M3",
+        ("[e~[",) * 2,
+        _MINIMAX3,
+        thinks=True,
+        why=(
+            "the parts of lists and objects are tags of their own, for which there is no "
+            "grammar; calls are read and repaired"
+        ),
+    ),
+    Family("NVIDIA-Nemotron-Nano-v2", ("<SPECIAL_12>",) * 2, _NEMOTRON2, thinks=True),
     Family(
         "NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use",
         control=_TOOL_CALL,
@@ -251,7 +283,15 @@ FAMILIES: Final = (
         _DEEPSEEK,
         thinks=True,
     ),
-    Family("fireworks-ai-llama-3-firefunction-v2", _EOT, tokenizer=_LLAMA),
+    Family(
+        "fireworks-ai-llama-3-firefunction-v2",
+        _EOT,
+        tokenizer=_LLAMA,
+        why=(
+            "the template wants its tools as a text in a variable of its own, which no "
+            "client of chat templates gives it"
+        ),
+    ),
     Family("google-gemma-2-2b-it", ("<end_of_turn>",) * 2, tokenizer="gemma3"),
     Family(
         "google-gemma-4-31B-it-interleaved",
@@ -260,6 +300,10 @@ FAMILIES: Final = (
         "gemma3",
         thinks=True,
         calls="gemma4",
+        why=(
+            "the template drops the thinking of the whole tool loop when words of the user "
+            "follow a result"
+        ),
     ),
     Family("ibm-granite-granite-3.3-2B-Instruct", _GRANITE_ENDS, thinks=True),
     Family("ibm-granite-granite-4.0", _GRANITE_ENDS, calls="json_tools"),
@@ -271,23 +315,84 @@ FAMILIES: Final = (
         thinks=True,
         calls="glm_lines",
     ),
-    Family("llama-cpp-deepseek-r1", _DEEPSEEK_ENDS, tokenizer=_DEEPSEEK, thinks=True),
+    Family(
+        "llama-cpp-deepseek-r1",
+        _DEEPSEEK_ENDS,
+        tokenizer=_DEEPSEEK,
+        thinks=True,
+        why=("the template prints a generator as JSON, which only llama.cpp accepts"),
+    ),
     Family("llama-cpp-rwkv-world", ("</s>", "</s>"), thinks=True),
     Family("meetkai-functionary-medium-v3.1", ("<|eom_id|>", "<|eot_id|>"), tokenizer=_LLAMA),
-    Family("meetkai-functionary-medium-v3.2", _EOT, tokenizer=_LLAMA),
-    Family("meta-llama-Llama-3.1-8B-Instruct", _EOT, tokenizer=_LLAMA),
-    Family("meta-llama-Llama-3.2-3B-Instruct", _EOT, tokenizer=_LLAMA),
-    Family("meta-llama-Llama-3.3-70B-Instruct", _EOT, tokenizer=_LLAMA),
+    Family(
+        "meetkai-functionary-medium-v3.2",
+        _EOT,
+        tokenizer=_LLAMA,
+        why=(
+            "a call is a message whose header is the name of the tool, without a marker, "
+            "so that calls are text here"
+        ),
+    ),
+    Family(
+        "meta-llama-Llama-3.1-8B-Instruct",
+        _EOT,
+        tokenizer=_LLAMA,
+        why=(
+            "a call is JSON without a marker, so nothing shows a grammar where one "
+            "begins; calls are read and repaired"
+        ),
+    ),
+    Family(
+        "meta-llama-Llama-3.2-3B-Instruct",
+        _EOT,
+        tokenizer=_LLAMA,
+        why=(
+            "a call is JSON without a marker, so nothing shows a grammar where one "
+            "begins; calls are read and repaired"
+        ),
+    ),
+    Family(
+        "meta-llama-Llama-3.3-70B-Instruct",
+        _EOT,
+        tokenizer=_LLAMA,
+        why=(
+            "a call is JSON without a marker, so nothing shows a grammar where one "
+            "begins; calls are read and repaired"
+        ),
+    ),
     Family("microsoft-Phi-3.5-mini-instruct", _END),
-    Family("mistralai-Mistral-Nemo-Instruct-2407", _MISTRAL_ENDS, _OLD_MISTRAL),
+    Family(
+        "mistralai-Mistral-Nemo-Instruct-2407",
+        _MISTRAL_ENDS,
+        _OLD_MISTRAL,
+        why=(
+            "the template writes the system prompt and the tools before the last question "
+            "only and drops words beside calls"
+        ),
+    ),
     Family("moonshotai-Kimi-K2", calls="kimi_k2"),
-    Family("muse-glimmer", ("<|eom|>", "<|eot|>"), thinks=True),
-    Family("openbmb-MiniCPM5-1B", thinks=True),
+    Family(
+        "muse-glimmer",
+        ("<|eot|>",) * 2,
+        thinks=True,
+        why=(
+            "mlx-lm describes the headers of its messages only for models whose tokenizer names "
+            "mlx-lm's renderer, which this run does not use"
+        ),
+    ),
+    Family(
+        "openbmb-MiniCPM5-1B",
+        thinks=True,
+        why=(
+            "a text is written as it is or as CDATA, and there is no grammar for both; "
+            "calls are read and repaired"
+        ),
+    ),
     Family("poolside-Laguna-S-2.1", _LAGUNA_ENDS, _LAGUNA, thinks=True, calls="glm"),
     Family("poolside-Laguna-XS-2.1", _LAGUNA_ENDS, _LAGUNA, thinks=True, calls="glm_lines"),
     Family("tencent-Hy3", (_HY3[0],) * 2, _HY3, thinks=True, calls="hunyuan"),
-    Family("unsloth-Apriel-1.5", _END, thinks=True),
-    Family("upstage-Solar-Open-100B", ("<|calls|>", "<|end|>"), thinks=True),
+    Family("unsloth-Apriel-1.5", _END, thinks=True, calls="apriel"),
+    Family("upstage-Solar-Open-100B", ("<|calls|>", "<|end|>"), thinks=True, calls="solar"),
 )
 
 _BOS: Final = {

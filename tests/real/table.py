@@ -8,6 +8,7 @@ a template. Without `--write` the rows are printed.
 
 import argparse
 import logging
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -20,7 +21,7 @@ from anyclaude.messages.errors import ApiError
 from anyclaude.mlx.adapter import TokenizerWrapper
 from anyclaude.mlx.prompt import PromptRenderer
 from anyclaude.mlx.prompt.template import TemplateRefused
-from benchmarks.append_only import measure, new_renderer
+from benchmarks.append_only import measure_with_restart, new_renderer
 from tests.models.requests import request
 from tests.real import recorded
 from tests.real.answers_read import read_answers
@@ -29,12 +30,13 @@ from tests.real.families import FAMILIES, Family, load
 # The tokens beyond those of the new messages that a next request may compute.
 ALLOWED_TOKENS: Final = 64
 CHECKS: Final = ("renders", "complete", "calls", "thinking", "held")
-# The figures of `measure` that stand in the table, and their titles.
+# The figures of `measure_with_restart` that stand in the table, and their titles.
 COSTS: Final = {
     "step": "step",
     "question": "question",
     "reminder": "reminder",
     "interruption": "interruption",
+    "restart": "restart",
 }
 _REASONS: Final = 3
 # So much of each vocabulary is enough, and the grammars of a whole one take seconds to compile.
@@ -84,7 +86,8 @@ def examine(folder: Path, family: Family) -> Row:
         row.problems["calls"] += reading.calls
         row.problems["thinking"] += reading.thinking
         row.problems["held"] += reading.held
-        row.costs = measure(renderer, tokenizer, family)
+        with tempfile.TemporaryDirectory() as name:
+            row.costs = measure_with_restart(tokenizer, family, Path(name))
     except (ApiError, TemplateRefused) as refusal:
         _note(row.problems["renders"], _refusal(refusal))
     return row
@@ -160,6 +163,8 @@ def reasons(row: Row) -> Iterator[str]:
     if row.offers_tools and (found := row.reasons()):
         yield f"- `{row.family.template}`"
         yield from (f"  - {reason}" for reason in found)
+        if row.family.why:
+            yield f"  - why: {row.family.why}"
 
 
 def _check(row: Row, name: str) -> str:

@@ -96,7 +96,7 @@ def test_calls_without_a_grammar_are_pointed_out(tmp_path: Path) -> None:
     """A family whose calls no grammar describes is reported."""
     path = saved.save(tmp_path / "m", template="qwen3")
     settings = path / "tokenizer_config.json"
-    known = json.loads(settings.read_text()) | {"tool_parser_type": "muse_spark"}
+    known = json.loads(settings.read_text()) | {"tool_parser_type": "minicpm5"}
     settings.write_text(json.dumps(known))
     report = check(str(path))
     assert report.tools

@@ -139,6 +139,15 @@ MARKUPS: Final = (
         "</TOOLCALL>",
         structure=("<SPECIAL_11>Assistant",),
     ),
+    # Apriel. The prompt, or the model, writes the text before its thinking.
+    Markup(
+        "json_list",
+        ("[BEGIN FINAL RESPONSE]", "<tool_calls>", "</tool_calls>"),
+        "<tool_calls>",
+        "</tool_calls>",
+        thinking=("Here are my reasoning steps:\n", "[BEGIN FINAL RESPONSE]"),
+        structure=("[END FINAL RESPONSE]",),
+    ),
     # Command R and Command R+ write their calls in a code block.
     Markup("json_list", ("Action:\\n```json\\n[", "tool_name"), "Action:\n```json\n", "```"),
     Markup("json_list", ("<tool_calls>", "</tool_calls>", "name"), "<tool_calls>", "</tool_calls>"),

@@ -14,6 +14,7 @@ from anyclaude.mlx.decode.constraint.reader import ArgumentsPiece
 from anyclaude.mlx.decode.notation import (
     BareKeyNotation,
     JsonNotation,
+    Parts,
     Pattern,
     Section,
     TaggedNotation,
@@ -21,6 +22,7 @@ from anyclaude.mlx.decode.notation import (
 from anyclaude.mlx.decode.notations import notation_of
 from tests.models.constrained_answers import tokens_in
 from tests.models.families import CONSTRAINED, encode, tokenizer
+from tests.models.written_calls import reading, written_calls
 
 TYPES: dict[str, Any] = {
     "command": "string",
@@ -55,8 +57,10 @@ FREE = [
 def written(wrapper: TokenizerWrapper, arguments: Mapping[str, Any]) -> str:
     """A call of Bash between its markers, in the notation of a family."""
     notation = notation_of(wrapper)
+    before: Parts = ()
     if isinstance(notation, JsonNotation):
         parts, body = notation.before_arguments, json.dumps(arguments, ensure_ascii=False)
+        before = notation.before_all
     else:
         assert isinstance(notation, TaggedNotation)
         parts = notation.after_name
@@ -71,14 +75,18 @@ def written(wrapper: TokenizerWrapper, arguments: Mapping[str, Any]) -> str:
             + notation.after_value
             for name, value in arguments.items()
         )
-    texts = ("0" if isinstance(part, Pattern) else part for part in parts)
-    between = "".join(text for text in texts if isinstance(text, str))
+    between = _example(parts)
     after = notation.after_arguments
     after = after if isinstance(after, str) else "".join(map(str, after))
-    call = f"{notation.before_name}Bash{between}{body}{after}"
+    call = f"{_example(before)}{notation.before_name}Bash{between}{body}{after}"
     section = notation.section or Section()
     call = section.before_first + call + section.after_last
     return f"{wrapper.tool_call_start}{call}{wrapper.tool_call_end or ''}"
+
+
+def _example(parts: Parts) -> str:
+    texts = ("0" if isinstance(part, Pattern) else part for part in parts)
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def grammar(wrapper: TokenizerWrapper, tool: Tool = BASH) -> AnswerGrammar:
@@ -130,6 +138,30 @@ def test_each_argument_comes_once_and_required_ones_always(family: str) -> None:
         assert not allowed(grammar(wrapper), wrapper, written(wrapper, arguments))
     twice = written(wrapper, {"command": "a", "description": "b", "c-twice": "c"})
     assert not allowed(grammar(wrapper), wrapper, twice.replace("c-twice", "command"))
+
+
+@pytest.mark.parametrize("family", FREE)
+def test_the_end_of_an_incomplete_call_is_no_text(family: str) -> None:
+    """A model that forgets an argument cannot write the end of the call into the one before."""
+    wrapper = tokenizer(family)
+    notation, text = notation_of(wrapper), written(wrapper, {"command": "ls"})
+    refused = reading(grammar(wrapper), wrapper, text, read=False).refused
+    assert refused is not None
+    if isinstance(notation, TaggedNotation) and notation.after_arguments:
+        end = notation.after_value + notation.after_arguments
+        assert len(refused) <= text.index(end) + len(end)
+
+
+@pytest.mark.parametrize("behind", ["", "\n", "\n\nDone.", " Done."])
+@pytest.mark.parametrize("family", ["functionary", "json_list", "muse_spark"])
+def test_the_end_marker_may_share_a_token_with_what_follows(family: str, behind: str) -> None:
+    """Where the end marker is text, its last token may reach into line ends or the next call."""
+    wrapper = tokenizer(family)
+    calls = [("Bash", {"command": "ls", "description": "d"})] * 2
+    for text in (written_calls(wrapper, calls), "".join(written(wrapper, c) for _, c in calls)):
+        made = grammar(wrapper)
+        assert reading(made, wrapper, text + behind, read=False).refused is None
+        assert not made.constraint.is_active
 
 
 @pytest.mark.parametrize("family", ["json_tools", "qwen3_coder", "glm47"])

@@ -62,6 +62,28 @@ def test_the_next_question_repeats_the_answer_and_its_thinking(
         assert shown.count(f"An answer {number}.") == 1
 
 
+def test_an_answer_whose_parts_open_like_turns_is_written_once() -> None:
+    """Where the end of an answer is not found, the template's rendering of it is used alone."""
+    template = (
+        f"{_LOOP}{{{{ '<|open|>' ~ m.role ~ '<|sep|>' }}}}{{%- if m.role == 'assistant' -%}}"
+        "{{ '<|open|>think<|sep|>' ~ m.reasoning_content ~ '<|close|><|open|>response<|sep|>' }}"
+        "{%- endif -%}{{ m.content ~ '<|close|><|end|>' }}{%- endfor -%}"
+        "{%- if add_generation_prompt -%}"
+        "{{ '<|open|>assistant<|sep|><|open|>think<|sep|>' }}{%- endif -%}"
+    )
+    words = _tokenizer(template, "<|end|>", "<|open|>", "<|sep|>", "<|close|>")
+    renderer = PromptRenderer(words, spliced_bytes=1 << 20)
+    prompt = renderer.render(request(user("Why?")))
+    written = "A thought.<|close|><|open|>response<|sep|>An answer.<|close|><|end|>"
+    generated = token_array(words.encode(written, add_special_tokens=False))
+    answer = assistant(thinking("A thought."), text("An answer."))
+    if prompt.answer_position is not None:
+        renderer.keep_answer(prompt.answer_position, generated, Message.model_validate(answer))
+    asked = renderer.render(request(user("Why?"), answer, user("And?")))
+    shown = words.decode(asked.token_ids.tolist())
+    assert (shown.count("A thought."), shown.count("An answer.")) == (1, 1)
+
+
 @pytest.mark.parametrize(
     ("variable", "off", "on"),
     [

@@ -40,6 +40,8 @@ class JsonNotation:
     section: Section | None = None
     # Whether a space behind a comma or a colon may be missing.
     compact: bool = False
+    # What stands before `before_name` and varies, such as the call's number.
+    before_all: Parts = ()
     # Whether a call is a message with a header, which ends the answer (`constraint/messages.py`).
     is_message: bool = False
 

@@ -258,6 +258,15 @@ FAMILIES: Final[dict[str, Family]] = {
     ),
     # Message headers say which tool a call is for.
     "muse_spark": Family(
+        TaggedNotation(
+            before_name='<atem:invoke name="',
+            after_name=('">\n',),
+            before_key='<atem:parameter name="',
+            after_key='">',
+            after_value="</atem:parameter>\n",
+            after_arguments="</atem:invoke>\n",
+            section=Section(before_first="\n"),
+        ),
         dialect=TagDialect.of(
             opener="<atem:parameter",
             call=r"""\s*<atem:invoke\b[^>]*?\bname="(?P<name>[^"]+)"[^>]*>(?P<body>.*?)"""
@@ -286,11 +295,18 @@ FAMILIES: Final[dict[str, Family]] = {
         ),
     ),
     "solar": Family(
+        JsonNotation(
+            "<|tool_call:name|>",
+            ("<|tool_call:args|>",),
+            ("<|tool_call:end|>",),
+            Section(),
+            before_all=("<|tool_call:begin|>", Pattern("[a-zA-Z0-9_-]{1,40}")),
+        ),
         dialect=MarkedDialect.of(
             rf"<\|tool_call:begin\|>\s*[\w-]*\s*<\|tool_call:name\|>\s*{NAME}\s*"
             r"<\|tool_call:args\|>",
             r"(?:<\|tool_call:end\|>)?",
-        )
+        ),
     ),
     # R1 wrote a type before the name, and the arguments in a code fence.
     "deepseek_v3": Family(
@@ -383,7 +399,15 @@ FAMILIES: Final[dict[str, Family]] = {
             end="</tool_call:opensource>",
         ),
     ),
-    "cohere": Family(),
+    "cohere": Family(
+        JsonNotation(
+            '", "tool_name": "',
+            ('", "parameters": ',),
+            ("}",),
+            Section("[\n    ", ",\n    ", "\n]"),
+            before_all=('{"tool_call_id": "', Pattern("[0-9]{1,3}")),
+        )
+    ),
     "apertus": Family(
         JsonNotation('{"', ('": ',), ("}",), _LIST),
         dialect=MarkedDialect.of(rf'[\[,]?\s*\{{\s*"{NAME}"\s*:', r"\}?\s*\]?"),

@@ -58,8 +58,14 @@ class TurnTokens:
                 yield index + 1
 
 
-def learn_turns(control: ControlTokens, rendered: Iterable[tuple[str, str]]) -> TurnTokens:
-    """Learns which tokens open and close turns, from rendered beginnings and the whole of each."""
+def learn_turns(
+    control: ControlTokens, rendered: Iterable[tuple[str, str]], think_end: str | None = None
+) -> TurnTokens:
+    """Learns which tokens open and close turns, from rendered beginnings and the whole of each.
+
+    A line end may stand before a token that opens a turn. `think_end` opens none: some templates
+    write it behind a result, where the answer goes on without thinking.
+    """
     openers: set[str] = set()
     closers: set[str] = set()
     for beginning, whole in rendered:
@@ -70,7 +76,7 @@ def learn_turns(control: ControlTokens, rendered: Iterable[tuple[str, str]]) -> 
             openers.add(after[0].strip())
         elif (before := control.split(beginning))[1:] and not before[-1]:
             closers.add(before[-2].strip())
-        elif not head.strip() and after:
+        elif not head.strip() and after and after[0].strip() != think_end:
             openers.add(after[0].strip())
     return TurnTokens(frozenset(openers), frozenset(closers))
 

@@ -210,6 +210,20 @@ def answers_in_parts(
     return bool(header) and answered.count(header) > asked.count(header)
 
 
+def shows_where_answers_begin(
+    template: Template, dialect: Dialect, control: ControlTokens, turns: TurnTokens
+) -> bool:
+    """Whether only the header of an answer follows the last end of a turn that was found."""
+    messages = dialect.adapt(_TALKED)
+    for thinking in (False, True):
+        prompt = _try(template, messages, answer=True, variables=Variables(thinking))
+        pieces = control.split(prompt or "")
+        header = "".join(pieces[max(turns.ends(pieces), default=0) :])
+        if any(words in header for words in _texts(_TALKED)):
+            return False
+    return True
+
+
 def turns_rendered(template: Template, dialect: Dialect) -> Iterator[tuple[str, str]]:
     """Pairs of a rendered beginning of a conversation and the whole rendered conversation."""
     for conversation in (_TALKED, _CALLED, _NEEDS["late_system"]):
@@ -245,9 +259,14 @@ def _support(
     return _Support.TEXTS_LOST, calls
 
 
-def _try(template: Template, messages: list[TemplateMessage], answer: bool) -> str | None:
+def _try(
+    template: Template,
+    messages: list[TemplateMessage],
+    answer: bool,
+    variables: Variables = Variables(),  # noqa: B008 - frozen
+) -> str | None:
     try:
-        return template.render(messages, [_TOOL], answer=answer)
+        return template.render(messages, [_TOOL], answer=answer, variables=variables)
     except TemplateRefused:
         return None
 

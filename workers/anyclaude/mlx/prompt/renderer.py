@@ -31,6 +31,7 @@ from anyclaude.mlx.prompt.probe import (
     answers_in_parts,
     can_continue,
     find_dialect,
+    shows_where_answers_begin,
     tools_move,
     turns_rendered,
 )
@@ -127,7 +128,7 @@ class PromptRenderer:
         if tools_move(self._template, self._dialect):
             self._template.pin_tools()
         rendered = turns_rendered(self._template, self._dialect)
-        self._turns = learn_turns(self._control, rendered)
+        self._turns = learn_turns(self._control, rendered, tokenizer.think_end)
         self._continuation = self._new_continuation(digest_messages)
         self._can_continue = can_continue(
             self._new_continuation(TRIAL_DIGEST_MESSAGES), self._dialect
@@ -136,7 +137,10 @@ class PromptRenderer:
         self._adapter = ConversationAdapter(self._dialect, _CACHE_BYTES)
         # Entries are grouped by the start of the conversation.
         self._cache: RenderCache[_Rendered] = RenderCache(_CACHE_BYTES)
-        self._spliced = self._new_spliced(spliced_bytes, stored) if spliced_bytes else None
+        splices = spliced_bytes and shows_where_answers_begin(
+            self._template, self._dialect, self._control, self._turns
+        )
+        self._spliced = self._new_spliced(spliced_bytes, stored) if splices else None
         self._spliced_on_request = spliced_on_request
         self._dates = PinnedDates(stored, clock) if self._template.reads_clock else None
         self._starts: LRUCache[bytes, _Start] = LRUCache(_CACHED_STARTS)

@@ -196,7 +196,8 @@ class SplicedTurns:
         ends = np.flatnonzero(rendered == computed.token_ids[answer.tokens - 1])
         if len(ends):
             return first.tokens + int(ends[-1]) + 1
-        return last.tokens if int(rendered[-1]) in self._control else None
+        # In parts, the template may end an answer with another token than the model.
+        return last.tokens if self._in_parts and int(rendered[-1]) in self._control else None
 
     def _turn_ends(self, encoded: Encoded, cuts: Sequence[Cut], header: str) -> list[int]:
         """The indexes in `cuts` of the ends of turns.

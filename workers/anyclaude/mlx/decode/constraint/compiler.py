@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from llguidance import LLMatcher
@@ -19,7 +19,7 @@ from anyclaude.mlx.adapter import TokenizerWrapper, parser_family
 from anyclaude.mlx.decode.constraint.grammars import Grammars
 from anyclaude.mlx.decode.constraint.lark import Lark
 from anyclaude.mlx.decode.constraint.loosening import loosened, loosened_whole
-from anyclaude.mlx.decode.constraint.masks import Constraint, Plan, Trigger, mask_of
+from anyclaude.mlx.decode.constraint.masks import Constraint, Plan, Trigger, mask_of, tokens_of
 from anyclaude.mlx.decode.constraint.messages import HEADER_END, HEADER_STARTS, message_rules
 from anyclaude.mlx.decode.constraint.reader import ConstrainedCallReader
 from anyclaude.mlx.decode.constraint.rules import any_call_rule
@@ -33,6 +33,8 @@ from anyclaude.mlx.lru import LRUCache
 from anyclaude.runtime.settings import GrammarSettings
 
 _log = structlog.get_logger(__name__)
+# What one token may contain behind the end of an end marker.
+_LINE_ENDS: Final = '("\\n" | "\\n\\n")?'
 
 
 class _Start(Enum):
@@ -174,6 +176,7 @@ class ConstraintCompiler:
             free=at_start if at_answer is None else [],
             thinking=thinking,
             single=single,
+            free_when_complete=self._ends_in_text(),
             banned=banned,
             ends=sorted(self.eos_token_ids),
             on_failure=lambda: self._forget(grammar),
@@ -222,12 +225,22 @@ class ConstraintCompiler:
         return text[text.index(added[own].content) :], (own,)
 
     def _triggers(self, grammar: LLMatcher | None, marker: tuple[int, ...]) -> Iterator[Trigger]:
-        """The start marker of a call as a trigger, if the grammar begins with it."""
+        """The start marker of a call as triggers, if the grammar begins with it.
+
+        The last token of a marker in text may contain what follows the marker.
+        """
         if grammar is None or not marker:
             return
+        *head, last = marker
         matcher = grammar.deep_copy()
-        if matcher.try_consume_tokens(list(marker)) == len(marker):
-            yield Trigger(marker, matcher, mask_of(matcher, self._grammars.words))
+        if matcher.try_consume_tokens(head) < len(head):
+            return
+        end = self._tokenizer.convert_ids_to_tokens(last)
+        for token in tokens_of(mask_of(matcher, self._grammars.words)):
+            if self._tokenizer.convert_ids_to_tokens(token).startswith(end):
+                after = matcher.deep_copy()
+                after.consume_token(token)
+                yield Trigger((*head, token), after, mask_of(after, self._grammars.words))
 
     def _new_reader(
         self, tools: Sequence[CompiledTool]
@@ -298,8 +311,7 @@ class ConstraintCompiler:
         if tools:
             at_answer = start is _Start.AT_ANSWER
             region = self._region(lark, tools, single=single, at_call=not at_answer)
-            repeats = not single and (at_answer or not self._tokenizer.tool_call_end)
-            options.append(f'{region} ("\\n"? {region})*' if repeats else region)
+            options.append(region if single else region + self._more(region, at_call=not at_answer))
         if document is not None:
             options.append(JsonValues(lark, document).rule(document))
         # Templates write line ends between the thinking and the answer.
@@ -342,6 +354,18 @@ class ConstraintCompiler:
         start = lark.literal(marker + section.before_first)
         end = lark.literal(section.after_last + (self._tokenizer.tool_call_end or ""))
         return lark.rule(f"{start} {call} {'' if single else more} {end}")
+
+    def _ends_in_text(self) -> bool:
+        """Whether the end marker of calls is text, whose last token may contain what follows it."""
+        return len(_tokens(self._tokenizer.tool_call_end_tokens)) > 1
+
+    def _more(self, region: str, *, at_call: bool) -> str:
+        """The rule for what may follow calls, beside what is free."""
+        again = f' ("\\n"? {region})*'
+        if at_call and self._ends_in_text():
+            has_start = self._call_start()[0] == self._tokenizer.tool_call_start
+            return f"{again if has_start else ''} {_LINE_ENDS}"
+        return "" if at_call and self._tokenizer.tool_call_end else again
 
     # Tools
 

@@ -76,6 +76,8 @@ class Plan:
         in_thinking: whether the prompt has already opened a thinking block.
         free, thinking: the triggers in these phases.
         single: whether one call ends the answer.
+        free_when_complete: whether the answer goes on without the grammar as soon as the calls are
+            complete, although the grammar allows more.
         header_end: the token that ends a message's header; if the grammar ends with it, the
             message's text is free.
         banned: tokens that are forbidden while no grammar is active.
@@ -90,6 +92,7 @@ class Plan:
     free: Sequence[Trigger]
     thinking: Sequence[Trigger]
     single: bool
+    free_when_complete: bool = False
     header_end: int | None = None
     banned: Sequence[int] = ()
     ends: Sequence[int] = ()
@@ -101,6 +104,11 @@ def mask_of(matcher: LLMatcher, words: int) -> Mask:
     mask = np.zeros(words, np.int32)
     matcher.unsafe_compute_mask_ptr(mask.ctypes.data, words * _BYTES_PER_WORD)
     return mask
+
+
+def tokens_of(mask: Mask) -> list[int]:
+    """The tokens in a mask."""
+    return np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little")).tolist()
 
 
 def expanded(mask: Mask, vocabulary: int) -> mx.array:
@@ -271,8 +279,14 @@ class Constraint:
             return
         if not self._matcher.consume_token(token_id) or self._has_failed():
             self._lose()
-        elif self._matcher.is_stopped() and self._is_free_after(token_id):
+        elif self._is_complete() and self._is_free_after(token_id):
             self._matcher, self._phase = None, Phase.FREE
+
+    def _is_complete(self) -> bool:
+        assert self._matcher is not None
+        return self._matcher.is_stopped() or (
+            self._plan.free_when_complete and self._matcher.is_accepting()
+        )
 
     def _is_free_after(self, token_id: int) -> bool:
         """Whether the answer goes on without a grammar after one that ended with this token."""

@@ -128,6 +128,7 @@ class _Group:
         self._is_open = "" if others else f"bit_count_lt(_, {len(parameters)})"
         required = sum(parameter.required for parameter in parameters)
         self._is_complete = f"is_ones([0:{required}])" if required else ""
+        self._is_incomplete = f"bit_count_lt([0:{required}], {required})" if required else ""
         self._plain: dict[Plain, str] = {}
         self._closed_in_tag: str | None = None
         # The rule for the key of one argument that is still open, and all that follows it.
@@ -217,7 +218,7 @@ class _Group:
             return f"{text}{'?' * form.may_be_empty} {self._closed}::{bits}"
         if form not in self._plain:
             self._plain[form] = lark.declare()
-            self._define_plain(self._plain[form], lark.terminal(form.constraints))
+            self._define_plain(self._plain[form], form)
         return f"{self._plain[form]}::{bits}"
 
     def _text_and(self, before: str, form: Plain) -> str:
@@ -236,19 +237,28 @@ class _Group:
             self._define_closed(self._closed_in_tag, rest)
         return self._closed_in_tag
 
-    def _define_plain(self, name: str, text: str) -> None:
+    def _define_plain(self, name: str, form: Plain) -> None:
         """Defines the rule for a text and what ends it.
 
         A closing tag ends the text only together with what must follow the tag, so that a file
-        which contains such a tag can be written.
+        which contains such a tag can be written. While a required argument is missing, an end of
+        the call in the text is forbidden: a model that forgot the argument would continue the text.
         """
         lark, notation = self._lark, self._notation
+        text = lark.terminal(form.constraints)
         end, begin = endings(notation)
         if end:
             options = self._continued(
                 lark.rule(text, f"[suffix={quoted(begin)}]"),
                 lark.rule(text, f"[suffix={quoted(end)}]"),
             )
+            if self._is_incomplete:
+                ended = next(end[:n] for n in range(len(end)) if not begin.startswith(end[:n]))
+                unended = lark.terminal(form.constraints, without=ended)
+                value = lark.rule(unended, f"[suffix={quoted(begin)}]")
+                keys, is_open = options[0]
+                options[0] = keys, _both(is_open, self._is_complete)
+                options.append((f"{value} {self.keys}::_", self._is_incomplete))
         else:
             value = lark.rule(text, f"[suffix={quoted(notation.after_value)}]")
             next_key = lark.literal(notation.separator + notation.before_key)
@@ -268,3 +278,8 @@ def endings(notation: TaggedNotation) -> tuple[str, str]:
     if notation.ends_at_first_tag or end.startswith(begin) or begin.startswith(end):
         return "", ""
     return end, begin
+
+
+def _both(first: str, second: str) -> str:
+    """The condition that both conditions hold; "" always holds."""
+    return f"and({first}, {second})" if first and second else first or second

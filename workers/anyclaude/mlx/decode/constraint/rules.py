@@ -38,5 +38,8 @@ def call_rule(
 
 def any_call_rule(lark: Lark, notation: Notation, calls: Sequence[str]) -> str:
     """The rule for one of `calls`, with the texts that surround every call."""
-    after = lark.parts(notation.after_arguments) if isinstance(notation, JsonNotation) else ""
-    return lark.rule(f"{lark.literal(notation.before_name)} ({' | '.join(calls)}) {after}")
+    call = f"{lark.literal(notation.before_name)} ({' | '.join(calls)})"
+    if isinstance(notation, JsonNotation):
+        before, after = notation.before_all, notation.after_arguments
+        call = f"{lark.parts(before)} {call} {lark.parts(after)}"
+    return lark.rule(call)
