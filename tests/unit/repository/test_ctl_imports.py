@@ -5,8 +5,10 @@ import sys
 
 import pytest
 
-# Not pydantic: typer itself reads parameters by it.
-_HEAVY = ("grpc", "google.protobuf", "rich", "httpx", "structlog", "anyclaude.runtime")
+_HEAVY = (
+    *("grpc", "google.protobuf", "rich", "httpx", "structlog", "pydantic"),
+    "anyclaude.runtime",
+)
 _SIBLINGS = ("anyclaude.supervisor", "anyclaude.proxy", "anyclaude.mlx", "anyclaude.relay", "mlx")
 
 
@@ -23,7 +25,7 @@ def _loaded(code: str) -> set[str]:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["status", "--help"], ["service", "--help"]])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
-    """Help costs typer and no more: no gRPC, no rich, no settings."""
+    """Help costs typer and no more: no gRPC, no rich, no pydantic, no settings."""
     loaded = _loaded(
         "from anyclaude.cli.main import app\n"
         f"try: app({arguments!r})\n"
