@@ -30,6 +30,7 @@ from anyclaude.worker.v1 import worker_pb2 as pb
 from tests.models import saved
 from tests.models.answers import BASH
 from tests.models.requests import user
+from tests.unit.mlx.kv.kv_engine import free_batch
 
 TOOLS = [BASH.model_dump(exclude_none=True)]
 ANY_TOOL = {"tools": TOOLS, "tool_choice": {"type": "any"}}
@@ -65,17 +66,24 @@ class Worker:
             GrammarSettings(),
             AnswerSettings(),
         )
-        self._engine = Engine(
+        self.engine = Engine(
             model.weights,
             KVStore(model.weights, StoreLimits(1 << 28)),
             MlxSettings(decode_steps_per_turn=3),
             eos_token_ids=frozenset(int(token) for token in tokens.eos_token_ids),
+            batch=free_batch(model.weights),
         )
 
     def answer(
         self, body: dict[str, Any], name: str, generated: Sequence[int] = ()
     ) -> list[pb.GenerateResponse]:
         """All responses to a request."""
+        return self.whole(self.submitted(body, name, generated))
+
+    def submitted(
+        self, body: dict[str, Any], name: str, generated: Sequence[int] = ()
+    ) -> list[pb.GenerateResponse]:
+        """A list to which the responses are added."""
         events: list[pb.GenerateResponse] = []
         request = pb.GenerateRequest(
             request_id=name,
@@ -84,10 +92,14 @@ class Worker:
             message_id=f"msg_{name}",
             generated_token_ids=generated,
         )
-        self._engine.submit(self._jobs.job(request, events.append).job)
+        self.engine.submit(self._jobs.job(request, events.append).job)
+        return events
+
+    def whole(self, events: list[pb.GenerateResponse]) -> list[pb.GenerateResponse]:
+        """Runs until the responses are complete."""
         while not events or not events[-1].HasField("finished"):
             assert not (events and events[-1].HasField("failed")), events[-1]
-            self._engine.step()
+            self.engine.step()
         return events
 
 
@@ -164,6 +176,16 @@ def test_a_continued_answer_is_the_undisturbed_one(
 
     assert seen(received) == seen(whole)
     assert len(answer.tokens) == whole[-1].finished.usage.output_tokens
+
+
+def test_answers_of_all_kinds_share_passes() -> None:
+    """Samplers, stop sequences, grammars and thinking stay with their own row."""
+    together = Worker(model())
+    events = {kind: together.submitted(body(kind, 1), f"{kind} 1") for kind in BODIES}
+    for kind in BODIES:
+        assert seen(together.whole(events[kind])) == seen(undisturbed(kind, 1)), kind
+    batch = together.engine.status.batch
+    assert batch.tokens > 2 * batch.passes > 0
 
 
 @pytest.mark.parametrize("kind", list(BODIES))

@@ -214,14 +214,6 @@ def bench(
         clock=clock,
         bytes_per_token=bytes_per_token,
     )
-    batch = Batch(
-        model,
-        kv_bits,
-        max_rows=settings.max_batch,
-        allow_inexact=settings.batch_inexact,
-        clock=time.process_time,
-        costs=Free(),
-    )
     engine = Engine(
         model,
         store,
@@ -230,9 +222,21 @@ def bench(
         preflight=preflight,
         chunks=chunks,
         pass_costs=draft_costs,
-        batch=batch,
+        batch=free_batch(model, kv_bits, settings),
     )
     return Bench(engine, model, disk)
+
+
+def free_batch(model: Any, kv_bits: int = 0, settings: MlxSettings = SETTINGS) -> Batch:
+    """Shared passes whenever two requests decode."""
+    return Batch(
+        model,
+        kv_bits,
+        max_rows=settings.max_batch,
+        allow_inexact=settings.batch_inexact,
+        clock=time.process_time,
+        costs=Free(),
+    )
 
 
 @functools.cache
