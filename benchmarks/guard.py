@@ -22,6 +22,7 @@ from anyclaude.cli.bench.endpoint import Answer, Conversation, Endpoint
 from anyclaude.cli.bench.workload import Workload
 from benchmarks.rivals.__main__ import SETTINGS, save_model
 from benchmarks.rivals.contestants import Contestant, Own, blas_environment
+from benchmarks.rivals.page import OURS
 from benchmarks.rivals.rounds import Results, Round, Setting
 
 SETTING: Final = Setting("guard", SETTINGS[0].shape, 2_000, 3, 32, 100)
@@ -73,7 +74,8 @@ def measure(make: Callable[[], Contestant], setting: Setting, kind: type[Round])
     results, workload, contestant = Results(), Workload(), make()
     try:
         contestant.start()
-        for _ in range(setting.rounds):
+        for number in range(1, setting.rounds + 1):
+            print(f"round {number} of {setting.rounds}", flush=True)
             kind(contestant, setting, workload, results).run()
     finally:
         contestant.close()
@@ -98,7 +100,7 @@ def report(results: Results) -> list[str]:
     """Prints the ratios; returns the names of those below their bound."""
     broken = []
     print(f"{'ratio':<28}{'measured':>9}{'bound':>7}")
-    for bound, ratio in ratios(results, Own.name):
+    for bound, ratio in ratios(results, OURS):
         print(f"{bound.name:<28}{ratio:>9.2f}{bound.ratio:>7}")
         if ratio < bound.ratio:
             broken.append(bound.name)

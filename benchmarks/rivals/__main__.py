@@ -1,6 +1,6 @@
 """Measures all servers in alternation and writes docs/performance.md.
 
-    python -m benchmarks.rivals [--write docs/performance.md] [--short] [--full] [--only NAME,NAME]
+    python -m benchmarks.rivals [--write docs/performance.md] [--short | --full] [--only NAME,NAME]
 
 `tests/upstreams/install` installs the other servers first. One that does not start, or fails in
 a round, is named on the page with its reason, and the others go on.
@@ -8,10 +8,12 @@ a round, is named on the page with its reason, and the others go on.
 
 import argparse
 import datetime
+import math
 import os
 import platform
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -61,16 +63,19 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--write", type=Path)
     parser.add_argument("--short", action="store_true", help="one small round of the small model")
-    parser.add_argument("--full", action="store_true", help="five rounds of every setting")
+    parser.add_argument("--full", action="store_true", help="all sizes, five rounds, no time limit")
+    parser.add_argument("--minutes", type=float, default=10.0, help="no new round begins later")
     parser.add_argument("--only", default="", help="names of servers, separated by commas")
     given = parser.parse_args()
     # Every server's MLX uses the same BLAS; their processes inherit it.
     os.environ.update(blas_environment())
     load, versions, measured = load_average(), dict[str, str](), []
-    for setting in _settings(short=given.short, full=given.full):
+    only = [name for name in given.only.split(",") if name]
+    settings = _settings(short=given.short, full=given.full)
+    seconds = math.inf if given.full else given.minutes * 60 / len(settings)
+    for setting in settings:
         print(f"\n{setting.name}, {setting.tokens:,} tokens", flush=True)
-        only = [name for name in given.only.split(",") if name]
-        measured.append((setting, _measure(setting, only, versions)))
+        measured.append((setting, _measure(setting, only, versions, seconds)))
     if given.write:
         run = _run(load, versions, _own_benchmark(given.write.with_name("bench.svg")))
         write(given.write, run, measured)
@@ -79,11 +84,14 @@ def main() -> None:
 def _settings(*, short: bool, full: bool) -> Sequence[Setting]:
     if short:
         return [replace(SETTINGS[0], tokens=500, rounds=1, decode_tokens=32, mixed_tokens=200)]
-    return [replace(one, rounds=5) for one in SETTINGS] if full else SETTINGS
+    return [replace(one, rounds=5) for one in SETTINGS] if full else SETTINGS[:2]
 
 
-def _measure(setting: Setting, only: Sequence[str], versions: dict[str, str]) -> Results:
-    results = Results()
+def _measure(
+    setting: Setting, only: Sequence[str], versions: dict[str, str], seconds: float
+) -> Results:
+    """The results of as many rounds as begin within the time, but of one at least."""
+    results, deadline = Results(), time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as folder:
         model = save_model(Path(folder) / "model", setting)
         running: list[Contestant] = []
@@ -95,7 +103,7 @@ def _measure(setting: Setting, only: Sequence[str], versions: dict[str, str]) ->
                 if contestant := _started(name, make, results):
                     versions[name] = contestant.version
                     running.append(contestant)
-            _rounds(setting, running, results)
+            _rounds(setting, running, results, deadline)
         finally:
             for contestant in running:
                 contestant.close()
@@ -127,11 +135,16 @@ def _started(name: str, make: Any, results: Results) -> Contestant | None:
     return contestant
 
 
-def _rounds(setting: Setting, running: Sequence[Contestant], results: Results) -> None:
+def _rounds(
+    setting: Setting, running: Sequence[Contestant], results: Results, deadline: float
+) -> None:
     workload = Workload()
     for contestant in running:
         _warm_up(contestant, workload)
     for number in range(1, setting.rounds + 1):
+        if number > 1 and time.monotonic() > deadline:
+            print("  no time for more rounds; see --minutes", flush=True)
+            return
         # Each round begins with another server, so that none always follows the same one.
         shift = (number - 1) % max(1, len(running))
         for contestant in (*running[shift:], *running[:shift]):

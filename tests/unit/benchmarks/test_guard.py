@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.guard import BOUNDS, Bound, report
-from benchmarks.rivals.contestants import Own
+from benchmarks.rivals.page import OURS
 from benchmarks.rivals.rounds import Results, Sample
 
 
@@ -12,7 +12,7 @@ def _results(**cpu_seconds: float) -> Results:
     results = Results()
     for row in {row for bound in BOUNDS for row in (bound.dear, bound.cheap)}:
         usual = 1.0 if row == "cold" or row.startswith("decode") else 1 / 30
-        results.add(row, Own.name, Sample(1.0, cpu_seconds.get(row, usual)))
+        results.add(row, OURS, Sample(1.0, cpu_seconds.get(row, usual)))
     return results
 
 

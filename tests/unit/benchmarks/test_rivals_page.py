@@ -49,9 +49,20 @@ def test_rows_where_we_are_behind_are_named(tmp_path: Path, results: Results) ->
     """A row counts as behind if the ranges do not overlap, and only then."""
     page = _page(tmp_path, results)
 
-    assert "- cold: fast has 0.18 times the value of anyclaude" in page
+    assert "- cold: fast, 200.0 ms against 1.10 s" in page
     assert "- next turn" not in page
     assert "- decode" not in page
+
+
+def test_one_round_says_nothing_about_who_is_ahead(tmp_path: Path) -> None:
+    """A single sample has no spread."""
+    results = Results()
+    _add(results, "cold", OURS, 1.0)
+    _add(results, "cold", "fast", 0.1)
+    page = _page(tmp_path, results)
+
+    assert "- cold" not in page
+    assert "no spread" in page
 
 
 def test_failures_have_their_reason(tmp_path: Path, results: Results) -> None:

@@ -103,6 +103,18 @@ class Endpoint:
         Raises:
             EndpointError: no connection, an error status, or an error event in the stream.
         """
+        try:
+            try:
+                return self._ask(conversation, max_tokens)
+            except httpx2.RemoteProtocolError:
+                # The server had closed the idle connection.
+                return self._ask(conversation, max_tokens)
+        except httpx2.HTTPError as error:
+            raise EndpointError(
+                f"{self._client.base_url}: {str(error) or type(error).__name__}"
+            ) from None
+
+    def _ask(self, conversation: Conversation, max_tokens: int) -> Answer:
         path, body = self._request(conversation, max_tokens)
         headers = {
             "anthropic-version": "2023-06-01",
@@ -110,16 +122,11 @@ class Endpoint:
         }
         reader = _READERS[self.dialect]()
         began = time.perf_counter()
-        try:
-            with self._client.stream("POST", path, json=body, headers=headers) as response:
-                if response.status_code != 200:
-                    raise EndpointError(_refusal(response.status_code, response.read()))
-                for event in _events(response.iter_lines()):
-                    reader.read(event, time.perf_counter() - began)
-        except httpx2.HTTPError as error:
-            raise EndpointError(
-                f"{self._client.base_url}: {error or type(error).__name__}"
-            ) from None
+        with self._client.stream("POST", path, json=body, headers=headers) as response:
+            if response.status_code != 200:
+                raise EndpointError(_refusal(response.status_code, response.read()))
+            for event in _events(response.iter_lines()):
+                reader.read(event, time.perf_counter() - began)
         return reader.answer(time.perf_counter() - began)
 
     def _request(self, conversation: Conversation, max_tokens: int) -> tuple[str, dict[str, Any]]:
