@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from anyclaude.launcher.main import RESUME_HINT
 from anyclaude.worker.v1 import worker_pb2 as worker
 from tests import worker_events as say
 from tests.e2e.claude_code import ClaudeCode
@@ -155,6 +156,9 @@ def test_compaction_before_the_window_is_full(
     claude: ClaudeCode, scripted: ScriptedService, project: Path, command: str
 ) -> None:
     """By itself when little is left, or by its command, the client summarises and continues."""
+    (new_variable,) = RESUME_HINT
+    if new_variable.encode() not in claude.binary.read_bytes():
+        pytest.skip("without a terminal, this release compacts only after an overflow")
     script = scripted.play(
         Script(
             text("Long ago.") if command else _long_answer,
