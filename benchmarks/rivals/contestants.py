@@ -21,7 +21,7 @@ from tests.upstreams.servers import INSTALLED, LlamaCpp, MlxLm, Server, VllmMlx
 READ_SECONDS: Final = 120.0
 STREAMS: Final = 8
 # This service with `mlx.batch_inexact`; OpenBLAS computes passes for several requests inexactly.
-INEXACT: Final = "anyclaude, inexact batches"
+INEXACT: Final = "anyclaude (batch_inexact)"
 _NO_MODELS: Final = (
     b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{"data":[]}'
 )
