@@ -61,7 +61,7 @@ class Side:
 
     def __init__(self, model: Any, **changes: Any) -> None:
         settings = MlxSettings(draft_tokens=0, **changes)
-        store = KVStore(model, StoreLimits(1 << 30, 4, 16, 0, 3600.0))
+        store = KVStore(model, StoreLimits(1 << 30, min_prefix_tokens=0))
         self.engine = Engine(model, store, settings, eos_token_ids=frozenset())
         self._bench = Bench(self.engine, model)
 

@@ -45,6 +45,7 @@ def valid_call(answer: ConstrainedAnswer) -> str:
     """The name of the only call's tool, whose schema must accept the input."""
     (call,) = read_blocks(answer.blocks)
     schema = next(tool.input_schema for tool in tools() if tool.name == call.name)
+    assert schema is not None
     jsonschema.validate(call.input, schema)
     assert answer.stop_reason == pb.STOP_REASON_TOOL_USE
     return str(call.name)
@@ -67,6 +68,7 @@ def valid_end(answer: ConstrainedAnswer) -> None:
     (call,) = read_blocks(answer.blocks)
     assert call.kind == "tool_use"
     schema = next(t.input_schema for t in tools(bounded=False) if t.name == call.name)
+    assert schema is not None
     jsonschema.validate(call.input, schema)
 
 

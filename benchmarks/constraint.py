@@ -180,7 +180,9 @@ def made_up() -> TokenizerWrapper:
     built.add_tokens([AddedToken(text, special=False, normalized=False) for text in markup])
     # mlx-lm notes the parser that it chose for a model there; grammars go by that name.
     family = "json_tools"
-    fast = PreTrainedTokenizerFast(tokenizer_object=built, eos_token=_EOS, tool_parser_type=family)
+    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=built, eos_token=_EOS, tool_parser_type=family
+    )
     return TokenizerWrapper(
         fast,
         BPEStreamingDetokenizer,

@@ -65,7 +65,7 @@ class Side:
     """An engine with or without drafts."""
 
     def __init__(self, model: Any, tokenizer: Any, draft_tokens: int) -> None:
-        limits = StoreLimits(1 << 30, 4, 16, 0, 3600.0)
+        limits = StoreLimits(1 << 30, min_prefix_tokens=0)
         settings = MlxSettings(draft_tokens=draft_tokens)
         eos = frozenset({int(tokenizer.eos_token_id)})
         self._engine = Engine(model, KVStore(model, limits), settings, eos_token_ids=eos)
@@ -133,7 +133,8 @@ def main() -> None:
 def _prompt(tokenizer: Any, task: Task) -> list[int]:
     messages = [{"role": "user", "content": task.question}]
     ids: list[int] = tokenizer.apply_chat_template(messages, add_generation_prompt=True)
-    return ids + tokenizer.encode(task.opening, add_special_tokens=False)
+    ids += tokenizer.encode(task.opening, add_special_tokens=False)
+    return ids
 
 
 def _line(name: str, without: Sums, with_drafts: Sums) -> str:

@@ -255,12 +255,12 @@ class Result:
 def disturbed_service(folder: Path, **environ: str) -> Iterator[Service]:
     """A ready service that never gives a child up."""
     model = saved.save(folder / "tiny", template="qwen3", endless=True)
-    environ = {
+    variables: dict[str, Any] = {
         "ANYCLAUDE__SUPERVISOR__CRASH_LIMIT": "1000000",
         "ANYCLAUDE__SUPERVISOR__BACKOFF_MAX_SECONDS": "0.5",
         **environ,
     }
-    with Service(model=model, **environ) as service:
+    with Service(model=model, **variables) as service:
         yield service.ready()
 
 

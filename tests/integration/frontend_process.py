@@ -66,7 +66,7 @@ class FrontendProcess:
         )
         self.process = self._start()
         self.channel = sync_channel(self.birth.socket_path)
-        self._stub = FrontendServiceStub(self.channel)  # type: ignore[no-untyped-call]
+        self._stub = FrontendServiceStub(self.channel)
 
     def _start(self) -> "subprocess.Popen[str]":
         process = subprocess.Popen(

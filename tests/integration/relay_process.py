@@ -72,7 +72,7 @@ class RelayProcess:
         line = self.process.stdout.readline()
         assert "ready" in json.loads(line or "{}"), self.log_text()
         self.channel = sync_channel(self.socket_path)
-        self.stub: Any = WorkerServiceStub(self.channel)  # type: ignore[no-untyped-call]
+        self.stub: Any = WorkerServiceStub(self.channel)
         return self
 
     def __exit__(self, *_: object) -> None:

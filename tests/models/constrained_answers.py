@@ -62,7 +62,7 @@ class Generator:
         self.wrapper = tokenizer(family, thinking=thinking)
         self._compiler = ConstraintCompiler(self.wrapper)
         model = _model()
-        limits = StoreLimits(1 << 28, 4, 16, 0, 3600.0)
+        limits = StoreLimits(1 << 28, min_prefix_tokens=0)
         self._engine = Engine(
             model,
             KVStore(model, limits),

@@ -103,7 +103,8 @@ class VllmMlx(Server):
 
     def __init__(self, model: Path, *options: str) -> None:
         program = _VLLM_MLX / "vllm-mlx"
-        command = [program, "serve", model, "--served-model-name", "served", "--offline", *options]
+        command: list[str | Path] = [program, "serve", model]
+        command += ["--served-model-name", "served", "--offline", *options]
         super().__init__(command, _package_version(_VLLM_MLX / "python", "vllm-mlx"))
 
     def running(self) -> int:
@@ -114,7 +115,7 @@ class MlxLm(Server):
     """mlx_lm.server of the service's own environment."""
 
     def __init__(self, model: Path) -> None:
-        command = [sys.executable, "-m", "mlx_lm", "server", "--model", model]
+        command: list[str | Path] = [sys.executable, "-m", "mlx_lm", "server", "--model", model]
         super().__init__(command, metadata.version("mlx-lm"))
 
     def running(self) -> int:

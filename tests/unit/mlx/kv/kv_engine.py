@@ -269,7 +269,7 @@ def one_pass(model: Any, prompt: list[int], said: list[int], *, kv_bits: int = 0
     head = model.lm_head if "lm_head" in model else model.model.embed_tokens.as_linear
     logits = head(hidden)[0]
     logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-    tokens: list[int] = mx.argmax(logprobs, axis=-1).tolist()
+    tokens: Any = mx.argmax(logprobs, axis=-1).tolist()
     return Answer(np.array(logprobs[0].astype(mx.float32)), tokens)
 
 

@@ -10,7 +10,7 @@ it. It stays in the tree if the storage has a record of it.
 import heapq
 import math
 from collections.abc import Callable, Iterator, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from anyclaude.mlx.kv import layers as kinds
 from anyclaude.mlx.kv.lineage import RESPONSE_TOKENS, Lease, Lineage, LineageKey
@@ -25,6 +25,7 @@ class StoreLimits:
     """The limits of the store, from the cache settings."""
 
     memory_limit_bytes: int
+    _: KW_ONLY
     prune_fraction: float = 0.2
     checkpoints_per_lineage: int = 8
     max_prefixes: int = 16
