@@ -25,6 +25,7 @@ import mlx.core as mx
 from anyclaude.messages.errors import ApiError, overloaded
 from anyclaude.messages.turnover import Turnover
 from anyclaude.mlx.adapter import LanguageModel
+from anyclaude.mlx.engine.admission import Admission
 from anyclaude.mlx.engine.ahead import given_up, not_done, why_not
 from anyclaude.mlx.engine.batch import Batch, BatchStatus
 from anyclaude.mlx.engine.chunks import ChunkSizes
@@ -34,7 +35,6 @@ from anyclaude.mlx.engine.job import Job
 from anyclaude.mlx.kv.store import KVStore
 from anyclaude.mlx.kv.verify import Verification
 from anyclaude.mlx.memory import Preflight, Pressure
-from anyclaude.mlx.tokens import common_prefix
 from anyclaude.runtime.pulse import Phase, Pulse
 from anyclaude.runtime.settings import MlxSettings
 from anyclaude.worker.v1 import worker_pb2 as pb
@@ -100,7 +100,6 @@ class Engine:
     ) -> None:
         self.store = store
         self._chunks = chunks or ChunkSizes(settings)
-        self._preflight = preflight
         self._pulse = pulse or Pulse()
         self._model = model
         self._settings = settings
@@ -116,7 +115,7 @@ class Engine:
             clock=self._clock,
         )
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
-        self._waiting: deque[Job] = deque()
+        self._admission = Admission(store, settings, self._chunks, preflight)
         self._running: deque[Generation] = deque()
         self._turnover = Turnover()
         # Runs only while nothing runs or waits.
@@ -205,8 +204,8 @@ class Engine:
         self.status = replace(
             self.status,
             running_requests=len(self._running),
-            queued_requests=len(self._waiting),
-            refused_requests=self._preflight.refused if self._preflight else 0,
+            queued_requests=len(self._admission),
+            refused_requests=self._admission.refused,
             evictions=budget.evictions,
             cache_limit_bytes=budget.limit_bytes,
             bytes_per_token=budget.bytes_per_token,
@@ -217,12 +216,12 @@ class Engine:
     def _finished(self) -> bool:
         if self._stop_at is None:
             return False
-        idle = not self._running and not self._waiting
+        idle = not self._running and not self._admission
         return idle or time.monotonic() >= self._stop_at
 
     def _take_commands(self) -> None:
         """Runs every waiting command; with nothing else to do, waits for one."""
-        idle = not (self._running or self._waiting or self._ahead) and self._stop_at is None
+        idle = not (self._running or self._admission or self._ahead) and self._stop_at is None
         try:
             while True:
                 if idle:
@@ -239,11 +238,11 @@ class Engine:
         if job.ahead:
             self._start_ahead(job)
             return
-        full = len(self._waiting) >= self._settings.max_queued_requests
+        full = len(self._admission) >= self._settings.max_queued_requests
         if self._stop_at is not None or (full and not self._has_free_slot()):
             job.emit(_stops() if self._stop_at is not None else self._full())
             return
-        self._waiting.append(job)
+        self._admission.add(job)
 
     def _full(self) -> pb.GenerateResponse:
         seconds = self._turnover.retry_after_seconds(len(self._running))
@@ -254,29 +253,8 @@ class Engine:
         return len(self._running) < self._settings.max_running_requests
 
     def _start_waiting(self) -> None:
-        """Starts jobs by class and arrival; one whose prefix is being computed is passed over.
-
-        Main conversations come first, then subagents, then utility calls. Each class counts as if
-        it had come some seconds later than the one before, so none waits for ever.
-        """
-        delay = self._settings.class_delay_seconds
-        for job in sorted(self._waiting, key=lambda job: job.created + delay * _class_rank(job)):
-            if not self._has_free_slot():
-                return
-            if self._is_being_computed(job):
-                continue
-            fits = self.store.budget.fit_request(job.lineage, job.token_ids, keep=job.keep)
-            # A request that runs alone is admitted whatever it needs: waiting would not help it.
-            if not fits and self._running:
-                return
-            missing = self._missing_bytes(job)
-            if missing and self._running:
-                return
-            self._waiting.remove(job)
-            if missing:
-                self._refuse(job)
-            else:
-                self._start(job)
+        while self._has_free_slot() and (job := self._admission.next(self._running)):
+            self._start(job)
 
     def _start(self, job: Job) -> None:
         generation = self._generation(job)
@@ -287,11 +265,11 @@ class Engine:
 
     def _start_ahead(self, job: Job) -> None:
         """Starts a job that computes ahead, unless it is not worth it or does not fit."""
-        if self._running or self._waiting or self._stop_at is not None:
+        if self._running or self._admission or self._stop_at is not None:
             job.emit(given_up("Requests are running."))
         elif why := why_not(job, self.store):
             job.emit(not_done(why))
-        elif self._preflight and self._preflight.missing_bytes(self._needed_bytes(job)):
+        elif self._admission.missing_bytes(job):
             job.emit(not_done("The machine is short of memory."))
         else:
             self._ahead = self._generation(job)
@@ -310,54 +288,6 @@ class Engine:
         self.store.budget.fit(0)
         computed = self.status.ahead_computed_tokens + generation.prefilled_tokens
         self._publish(ahead_computed_tokens=computed)
-
-    def _missing_bytes(self, job: Job) -> int:
-        """Bytes that the machine lacks for the job after idle caches were evicted for it.
-
-        Nothing is evicted where all idle caches together would not be enough.
-        """
-        if self._preflight is None:
-            return 0
-        budget = self.store.budget
-        while missing := self._preflight.missing_bytes(self._needed_bytes(job)):
-            before = budget.nbytes
-            if missing > budget.idle_bytes:
-                return missing
-            budget.free(missing)
-            mx.clear_cache()
-            if budget.nbytes == before:
-                return missing
-        return 0
-
-    def _needed_bytes(self, job: Job) -> int:
-        needed = self.store.budget.needed_bytes(job.lineage, job.token_ids, keep=job.keep)
-        return needed + self._chunks.scores_bytes(len(job.token_ids))
-
-    def _refuse(self, job: Job) -> None:
-        assert self._preflight is not None
-        error = self._preflight.refusal(self._needed_bytes(job))
-        log.warning("request does not fit into memory", request_id=job.request_id)
-        job.emit(pb.GenerateResponse(failed=error.to_failed()))
-
-    def _is_being_computed(self, job: Job) -> bool:
-        """Whether a running request is prefilling tokens that the job could soon reuse.
-
-        This happens when a retry's first try still runs, or when subagents start together. The
-        later request waits for the shared part instead of computing it again.
-        """
-        prompt = job.token_ids
-        wanted = max(
-            (
-                common_prefix(running.job.token_ids, prompt)
-                for running in self._running
-                if not running.decoding
-            ),
-            default=0,
-        )
-        if wanted < self._chunks.unmeasured_tokens:
-            return False
-        have = self.store.longest_reusable(prompt)
-        return have < self.store.reusable_part(job.marks, wanted)
 
     def _generation(self, job: Job) -> Generation:
         return Generation(
@@ -455,8 +385,7 @@ class Engine:
         )
 
     def _cancel(self, request_id: str) -> None:
-        for job in [job for job in self._waiting if job.request_id == request_id]:
-            self._waiting.remove(job)
+        self._admission.remove(request_id)
         for generation in [g for g in self._running if g.job.request_id == request_id]:
             generation.cancel()
             self._remove(generation)
@@ -464,22 +393,14 @@ class Engine:
     def _end_all(self) -> None:
         """Gives every request up to the next worker; what was computed for it is kept."""
         event = _stops()
-        for job in [*(generation.job for generation in self._running), *self._waiting]:
+        for job in [*(generation.job for generation in self._running), *self._admission.take_all()]:
             job.emit(event)
         for generation in self._running:
             generation.cancel()
         self._running.clear()
-        self._waiting.clear()
 
 
 def _stops() -> pb.GenerateResponse:
     failed = overloaded("The inference worker is stopping.", RETRY_AFTER_SECONDS).to_failed()
     failed.worker_stops = True
     return pb.GenerateResponse(failed=failed)
-
-
-def _class_rank(job: Job) -> int:
-    """0 for a main conversation, 1 for a subagent, 2 for a utility call."""
-    if not job.keep:
-        return 2
-    return int(bool(job.lineage.agent_id))
