@@ -215,7 +215,8 @@ def test_no_child_outlives_a_killed_daemon(model: Path) -> None:
     with Service(model=model) as first:
         with talking(first.ready()) as stream:
             children = first.children()
-            assert {child.pid for child in children} == {w.pid for w in first.status().workers}
+            # The front end may also have one, which keeps the machine awake.
+            assert {child.pid for child in children} >= {w.pid for w in first.status().workers}
             first.process.kill()
             assert wait_ended(children, _GONE_SECONDS) == []
             with pytest.raises(httpx.RemoteProtocolError):
