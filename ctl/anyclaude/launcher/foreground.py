@@ -31,25 +31,13 @@ def run(program: str, command: Sequence[str], environ: Mapping[str, str]) -> int
     Raises:
         OSError: it cannot be started.
     """
-    handled = {*_OF_THE_TERMINAL, *_PASSED_ON}
-    # A signal that arrives before our handlers know the child waits until they do.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
+    signals = _Signals()
     try:
-        child = os.posix_spawn(
-            program,
-            list(command),
-            dict(environ),
-            setsigmask=before,
-            setsigdef=_IGNORED_BY_PYTHON,
-        )
-        handlers = _survive(child)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    try:
+        child = os.posix_spawn(program, list(command), dict(environ), setsigdef=_IGNORED_BY_PYTHON)
+        signals.belong_to(child)
         return _wait(child)
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        signals.restore()
 
 
 def leave_as(status: int) -> NoReturn:
@@ -66,19 +54,38 @@ def leave_as(status: int) -> NoReturn:
     sys.exit(os.waitstatus_to_exitcode(status))
 
 
-def _survive(child: int) -> dict[signal.Signals, _Handler]:
-    """Sets handlers, and returns those before; a signal that our caller ignores stays ignored."""
+class _Signals:
+    """Survives the terminal's signals, and passes the others on; those that come early wait.
 
-    def pass_on(number: int, _: FrameType | None) -> None:
-        os.kill(child, number)
+    A signal that our caller ignores stays ignored.
+    """
 
-    # A handler, since a child would inherit SIG_IGN.
-    handlers = dict.fromkeys(_OF_THE_TERMINAL, lambda *_: None) | dict.fromkeys(_PASSED_ON, pass_on)
-    return {
-        number: signal.signal(number, handler)
-        for number, handler in handlers.items()
-        if signal.getsignal(number) is not signal.SIG_IGN
-    }
+    def __init__(self) -> None:
+        self._child: int | None = None
+        self._early: list[int] = []
+        # A handler, since a child would inherit SIG_IGN.
+        handlers = dict.fromkeys(_OF_THE_TERMINAL, lambda *_: None)
+        handlers |= dict.fromkeys(_PASSED_ON, self._pass_on)
+        self._before: dict[signal.Signals, _Handler] = {
+            number: signal.signal(number, handler)
+            for number, handler in handlers.items()
+            if signal.getsignal(number) is not signal.SIG_IGN
+        }
+
+    def belong_to(self, child: int) -> None:
+        self._child = child
+        for number in self._early:
+            os.kill(child, number)
+
+    def restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _pass_on(self, number: int, _: FrameType | None) -> None:
+        if self._child is None:
+            self._early.append(number)
+        else:
+            os.kill(self._child, number)
 
 
 def _wait(child: int) -> int:

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,6 +103,25 @@ def test_a_signal_to_the_launcher_reaches_claude(shell: Shell) -> None:
         shell.wait_for(f"GOT {name}.")
     shell.type("leave 3\n")
     assert shell.exit_code() == 3
+
+
+_SIGNAL_BEFORE_THE_CHILD = """
+import os, signal
+from anyclaude.launcher import foreground
+spawn = os.posix_spawn
+def late_spawn(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return spawn(*arguments, **options)
+os.posix_spawn = late_spawn
+print(os.WTERMSIG(foreground.run("/bin/sleep", ["sleep", "600"], {})))
+"""
+
+
+def test_a_signal_that_comes_before_claude_reaches_it() -> None:
+    """The launcher has its handlers before the child, so that no signal ends it alone."""
+    command = [sys.executable, "-c", _SIGNAL_BEFORE_THE_CHILD]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.stdout == f"{int(signal.SIGTERM)}\n"
 
 
 def test_a_stop_gives_the_terminal_back(shell: Shell) -> None:
