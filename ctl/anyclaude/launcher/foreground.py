@@ -14,7 +14,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Self
 
 _Handler = Callable[[int, FrameType | None], Any] | int | None
 
@@ -23,6 +23,7 @@ _OF_THE_TERMINAL: Final = (signal.SIGINT, signal.SIGQUIT)
 _PASSED_ON: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 # Python ignores these, and a new program would inherit that.
 _IGNORED_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
+_MANY_SIGNALS: Final = 4096
 
 
 def run(program: str, command: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -31,13 +32,10 @@ def run(program: str, command: Sequence[str], environ: Mapping[str, str]) -> int
     Raises:
         OSError: it cannot be started.
     """
-    signals = _Signals()
-    try:
+    with _Signals() as signals:
         child = os.posix_spawn(program, list(command), dict(environ), setsigdef=_IGNORED_BY_PYTHON)
-        signals.belong_to(child)
-        return _wait(child)
-    finally:
-        signals.restore()
+        signals.pass_on_to(child)
+        return _wait(child, signals)
 
 
 def leave_as(status: int) -> NoReturn:
@@ -63,23 +61,38 @@ class _Signals:
     def __init__(self) -> None:
         self._child: int | None = None
         self._early: list[int] = []
+        # Any signal makes it readable, also one that another thread gets, or that comes just
+        # before we wait: a system call that waits for the child would not notice those.
+        self._readable, self._written = os.pipe()
+        os.set_blocking(self._written, False)
+        signal.set_wakeup_fd(self._written, warn_on_full_buffer=False)
         # A handler, since a child would inherit SIG_IGN.
-        handlers = dict.fromkeys(_OF_THE_TERMINAL, lambda *_: None)
-        handlers |= dict.fromkeys(_PASSED_ON, self._pass_on)
+        survived = dict.fromkeys((*_OF_THE_TERMINAL, signal.SIGCHLD), lambda *_: None)
+        handlers = survived | dict.fromkeys(_PASSED_ON, self._pass_on)
         self._before: dict[signal.Signals, _Handler] = {
             number: signal.signal(number, handler)
             for number, handler in handlers.items()
-            if signal.getsignal(number) is not signal.SIG_IGN
+            if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGCHLD
         }
 
-    def belong_to(self, child: int) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(-1)
+        os.close(self._readable)
+        os.close(self._written)
+
+    def pass_on_to(self, child: int) -> None:
         self._child = child
         for number in self._early:
             os.kill(child, number)
 
-    def restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+    def wait(self) -> None:
+        """Waits for any signal since the last call."""
+        os.read(self._readable, _MANY_SIGNALS)
 
     def _pass_on(self, number: int, _: FrameType | None) -> None:
         if self._child is None:
@@ -88,11 +101,14 @@ class _Signals:
             os.kill(self._child, number)
 
 
-def _wait(child: int) -> int:
+def _wait(child: int, signals: _Signals) -> int:
     while True:
-        _, status = os.waitpid(child, os.WUNTRACED)
-        if not os.WIFSTOPPED(status):
+        pid, status = os.waitpid(child, os.WUNTRACED | os.WNOHANG)
+        if not pid:
+            signals.wait()
+        elif not os.WIFSTOPPED(status):
             return status
-        os.kill(os.getpid(), signal.SIGSTOP)
-        # We were continued. Whoever did that to us alone means the child as well.
-        os.kill(child, signal.SIGCONT)
+        else:
+            os.kill(os.getpid(), signal.SIGSTOP)
+            # We were continued. Whoever did that to us alone means the child as well.
+            os.kill(child, signal.SIGCONT)
