@@ -15,7 +15,7 @@ import psutil
 from anyclaude.cli.bench.endpoint import Dialect, Endpoint
 from tests.integration.scripted_upstream import ScriptedUpstream
 from tests.integration.service import Service
-from tests.upstreams.servers import INSTALLED, LlamaCpp, MlxLm, Server, VllmMlx
+from tests.upstreams.servers import INSTALLED, SERVED_MODEL, LlamaCpp, MlxLm, Server, VllmMlx
 
 # Longer than any of the work takes; a server that hangs then counts as failed.
 READ_SECONDS: Final = 120.0
@@ -34,6 +34,8 @@ class Contestant(ABC):
     name: str
     version: str
     dialect = Dialect.ANTHROPIC
+    # What mlx_lm.server calls the model that it was started with.
+    model_name = "default_model"
 
     @abstractmethod
     def start(self) -> None:
@@ -59,7 +61,7 @@ class Contestant(ABC):
         self.kill()
 
     def endpoint(self) -> Endpoint:
-        return Endpoint(self.base_url, "", "default_model", self.dialect, READ_SECONDS)
+        return Endpoint(self.base_url, "", self.model_name, self.dialect, READ_SECONDS)
 
     def cpu_seconds(self) -> float:
         """Processor time of all processes so far."""
@@ -140,9 +142,13 @@ class Rival(Contestant):
     """Another server; `make` prepares it without starting it."""
 
     def __init__(
-        self, name: str, make: Callable[[], Server], dialect: Dialect = Dialect.ANTHROPIC
+        self,
+        name: str,
+        make: Callable[[], Server],
+        dialect: Dialect = Dialect.ANTHROPIC,
+        model_name: str = Contestant.model_name,
     ) -> None:
-        self.name, self.dialect = name, dialect
+        self.name, self.dialect, self.model_name = name, dialect, model_name
         self._server = make()
         self._runs = False
         self.version = self._server.version
@@ -177,7 +183,7 @@ def contestants(model: Path, gguf: Path) -> dict[str, Callable[[], Contestant]]:
         "anyclaude": lambda: Own(model),
         INEXACT: lambda: Own(model, INEXACT, ANYCLAUDE__MLX__BATCH_INEXACT="true"),
         "mlx_lm.server": lambda: Rival("mlx_lm.server", lambda: MlxLm(model), Dialect.OPENAI),
-        "vllm-mlx": lambda: Rival("vllm-mlx", vllm),
+        "vllm-mlx": lambda: Rival("vllm-mlx", vllm, model_name=SERVED_MODEL),
         "llama-server": lambda: Rival("llama-server", llama),
     }
 

@@ -24,6 +24,9 @@ _START_SECONDS: Final = 120
 _LLAMA: Final = INSTALLED / "llama-cpp"
 _VLLM_MLX: Final = INSTALLED / "vllm-mlx" / "bin"
 
+# The name by which vllm-mlx serves its model.
+SERVED_MODEL: Final = "served"
+
 
 class Server(ABC):
     """Runs a command that serves HTTP on a port; a context manager that always ends it."""
@@ -104,7 +107,7 @@ class VllmMlx(Server):
     def __init__(self, model: Path, *options: str) -> None:
         program = _VLLM_MLX / "vllm-mlx"
         command: list[str | Path] = [program, "serve", model]
-        command += ["--served-model-name", "served", "--offline", *options]
+        command += ["--served-model-name", SERVED_MODEL, "--offline", *options]
         super().__init__(command, _package_version(_VLLM_MLX / "python", "vllm-mlx"))
 
     def running(self) -> int:
