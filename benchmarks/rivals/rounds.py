@@ -18,6 +18,8 @@ from anyclaude.cli.bench.workload import Workload
 from benchmarks.rivals.contestants import STREAMS, Contestant, settle
 
 STREAM_COUNTS: Final = (1, 2, 4, STREAMS)
+# More than one: a request for a single token is taken for a check of the connection, whose prompt
+# anyclaude does not keep.
 _ANSWER_TOKENS: Final = 8
 _STREAM_PROMPT_TOKENS: Final = 480
 # By then a quiet machine decodes the answer that the prefill shall disturb.
@@ -117,7 +119,7 @@ class Round:
         tokens = self._setting.decode_tokens
         sessions = [self._new(_STREAM_PROMPT_TOKENS) for _ in range(count)]
         for session in sessions:
-            endpoint.ask(session, 1)
+            endpoint.ask(session, _ANSWER_TOKENS)
         with self._cpu() as spent, ThreadPoolExecutor(count) as pool:
             began = perf_counter()
             answers = list(pool.map(lambda one: endpoint.ask(one, tokens), sessions))
@@ -129,7 +131,7 @@ class Round:
     def _mixed(self, endpoint: Endpoint) -> None:
         """How fast an answer goes on while another session's prompt is computed."""
         session, other = self._new(_STREAM_PROMPT_TOKENS), self._new(self._setting.tokens)
-        endpoint.ask(session, 1)
+        endpoint.ask(session, _ANSWER_TOKENS)
         with ThreadPoolExecutor(1) as pool:
             began = perf_counter()
             decoding = pool.submit(endpoint.ask, session, self._setting.mixed_tokens)
