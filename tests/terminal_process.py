@@ -4,6 +4,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import subprocess
 import termios
 import time
@@ -13,6 +14,13 @@ from typing import Final, Self
 
 WAIT_SECONDS: Final = 120.0
 _READ_BYTES: Final = 65_536
+
+
+def _begin_session() -> None:
+    # Otherwise Ctrl-C would not reach the process.
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    # Ignored where the tests run under nohup, and so in every process that they start.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 class TerminalProcess:
@@ -28,8 +36,7 @@ class TerminalProcess:
             stdout=theirs,
             stderr=theirs,
             start_new_session=True,
-            # Otherwise Ctrl-C would not reach the process.
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=_begin_session,
         )
         os.close(theirs)
         self.seen = ""
