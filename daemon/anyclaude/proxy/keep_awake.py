@@ -7,8 +7,8 @@ the machine to sleep by hand, or closes the lid, is not kept from it.
 
 import asyncio
 import shutil
-import subprocess
 import sys
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Sequence
 from typing import Final
 
@@ -56,14 +56,15 @@ class KeepAwake:
         """Runs until it is cancelled."""
         while self._command:
             await self._busy.wait()
-            # Starting a process takes milliseconds, which no request has to wait for.
-            process = await asyncio.to_thread(_start, self._command)
+            process = await asyncio.create_subprocess_exec(
+                *self._command, stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL
+            )
             try:
                 await self._until_idle()
             finally:
                 assert process.stdin is not None
                 process.stdin.close()
-                self._note_end(await asyncio.to_thread(process.wait))
+                self._note_end(await process.wait())
 
     async def _until_idle(self) -> None:
         while True:
@@ -78,9 +79,3 @@ class KeepAwake:
         if code and not self._has_failed:
             log.info("the machine may sleep during requests", command=self._command, exit_code=code)
             self._has_failed = True
-
-
-def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from anyclaude.proxy.keep_awake import KeepAwake, command_of
@@ -109,6 +110,24 @@ def test_the_death_of_the_process_lets_the_machine_sleep(recorder: Recorder) -> 
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     recorder.wait_for(lambda seen: seen == ["cat", "end"])
+
+
+def test_a_program_that_ends_early_is_not_left_behind(recorder: Recorder) -> None:
+    """Where the system refuses, as without D-Bus, no ended process stays while requests run."""
+
+    async def requests() -> None:
+        awake = KeepAwake([str(recorder.program), "false"], after_seconds=0.0)
+        task = asyncio.create_task(awake.run())
+        awake.set_running(1)
+        await _seen(recorder, ["false", "end"])
+        deadline = time.monotonic() + WAIT_SECONDS
+        while psutil.Process().children():
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(requests())
 
 
 def test_a_machine_without_such_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -141,7 +142,7 @@ class Endpoint:
         return "/v1/chat/completions", body | options | {"messages": messages}
 
 
-class _Reader:
+class _Reader(ABC):
     """Collects what the events of one answer say."""
 
     def __init__(self) -> None:
@@ -149,8 +150,9 @@ class _Reader:
         self.seconds: list[float] = []
         self.prompt_tokens = self.reused_tokens = self.output_tokens = 0
 
+    @abstractmethod
     def read(self, event: Mapping[str, Any], seconds: float) -> None:
-        raise NotImplementedError
+        """Takes in one event, which came so many seconds after the start of the request."""
 
     def answer(self, seconds: float) -> Answer:
         first = self.seconds[0] if self.seconds else seconds

@@ -42,9 +42,9 @@ class Sizes:
 
     def within(self, window_tokens: int) -> "tuple[Sizes, tuple[int, ...]]":
         """The sizes that fit into the window, and the contexts that do not; 0: not known."""
-        room = (window_tokens or sys.maxsize) - _RESERVED_TOKENS
-        fitting = tuple(size for size in self.context_tokens if size <= room)
-        left_out = tuple(size for size in self.context_tokens if size > room)
+        most = (window_tokens or sys.maxsize) - _RESERVED_TOKENS
+        fitting = tuple(size for size in self.context_tokens if size <= most)
+        left_out = tuple(size for size in self.context_tokens if size > most)
         return replace(self, context_tokens=fitting), left_out
 
 
