@@ -104,6 +104,28 @@ def test_calls_without_a_grammar_are_pointed_out(tmp_path: Path) -> None:
     assert any("but not constrained to their schemas" in advice for advice in report.advice)
 
 
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ({"repetition_penalty": 1.05, "presence_penalty": 0.0}, ["repetition_penalty 1.05"]),
+        (
+            {"presence_penalty": 1.5, "frequency_penalty": 0.2},
+            ["presence_penalty 1.5", "frequency_penalty 0.2"],
+        ),
+        ({"repetition_penalty": 1.0, "temperature": 0.7, "frequency_penalty": None}, []),
+    ],
+)
+def test_penalties_that_are_not_applied_are_named(
+    asked: dict[str, float | None], named: list[str], tmp_path: Path
+) -> None:
+    """A penalty of the model's generation_config.json is reported, unless it changes nothing."""
+    path = saved.save(tmp_path / "m", template="qwen3")
+    (path / "generation_config.json").write_text(json.dumps(asked))
+    advice = " ".join(check(str(path)).advice)
+    assert all(penalty in advice for penalty in named)
+    assert ("is not applied" in advice) == bool(named)
+
+
 def test_a_template_that_drops_thinking_is_measured(tmp_path: Path) -> None:
     """The tokens lost because a template drops earlier thinking are counted."""
     report = check(str(saved.save(tmp_path / "m", template="qwen3")))

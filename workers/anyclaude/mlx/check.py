@@ -29,6 +29,7 @@ from anyclaude.mlx.model import (
     ModelMissingError,
     cannot_load,
     find_folder,
+    generation_config,
     window_tokens,
 )
 from anyclaude.mlx.prompt import PromptRenderer
@@ -36,6 +37,8 @@ from anyclaude.mlx.tokens import common_prefix, token_array
 from anyclaude.runtime.settings import ModelSettings
 
 MIN_WINDOW_TOKENS: Final = 32_768
+# Penalties of a generation_config.json, each with the value that changes nothing.
+_PENALTIES: Final = {"repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0}
 _TOOL: Final = {"name": "Bash", "input_schema": {"type": "object", "properties": {}}}
 
 
@@ -111,6 +114,7 @@ def check(path: str) -> Report:
             *_advice_on_calls(_offers_tools(renderer), tools, constrained),
             *_advice_on_window(window),
             *_advice_on_history(loop),
+            *_advice_on_penalties(generation_config(folder)),
         ],
     )
 
@@ -155,6 +159,20 @@ def _advice_on_history(loop: Stability) -> Iterator[str]:
         yield (
             "Its template rewrites history inside a tool loop, so turns are computed again with "
             "each step. Choose another model if its steps are slow."
+        )
+
+
+def _advice_on_penalties(own: Mapping[str, Any]) -> Iterator[str]:
+    asked = [
+        f"{name} {own[name]}"
+        for name, neutral in _PENALTIES.items()
+        if own.get(name) not in (None, neutral)
+    ]
+    if asked:
+        yield (
+            f"Its generation_config.json asks for {' and '.join(asked)}, which is not applied: a "
+            "penalty makes what the prompt already contains less likely, such as the text that "
+            "Edit has to copy exactly. Loops are ended by answers.end_loops instead."
         )
 
 

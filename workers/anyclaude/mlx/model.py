@@ -251,9 +251,14 @@ def window_tokens(settings: ModelSettings, config: Mapping[str, Any]) -> int:
     return min(own, settings.context_window_tokens or own)
 
 
-def _sampling(settings: ModelSettings, folder: Path) -> SamplingDefaults:
+def generation_config(folder: Path) -> dict[str, Any]:
+    """The model's own defaults for generation; empty if it has none."""
     file = folder / "generation_config.json"
-    own: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    return dict(json.loads(file.read_text())) if file.is_file() else {}
+
+
+def _sampling(settings: ModelSettings, folder: Path) -> SamplingDefaults:
+    own = generation_config(folder)
     if own.get("do_sample") is False:
         own = {**own, "temperature": 0.0}
     # Some models write null for "not set".
