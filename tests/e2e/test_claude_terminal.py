@@ -4,11 +4,13 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from anyclaude.cli.bundle import Endpoint, environment_for
 from anyclaude.launcher.main import RESUME_HINT
 from anyclaude.worker.v1 import worker_pb2 as worker
 from tests import worker_events as say
@@ -16,10 +18,18 @@ from tests.e2e.claude_code import ClaudeCode
 from tests.e2e.scripted import Script, ScriptedService, text
 from tests.e2e.service import Service
 from tests.e2e.terminal import WAIT_SECONDS, Terminal, TerminalUnavailable, open_terminal
+from tests.integration.frontend_process import MODEL
 from tests.requirements import unavailable
 from tools.demo_model.words import ANSWERS, Cue
 
 DEMO_TITLE = json.loads(ANSWERS[Cue.TITLE])["title"]
+# The variables of a plain `claude`, whose server stands for Anthropic's here.
+_NOT_MODELS = frozenset(
+    {
+        *("HOME", "PATH", "LANG", "IS_SANDBOX", "CLAUDE_CODE_TMPDIR"),
+        *("ANTHROPIC_BASE_URL", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"),
+    }
+)
 PROMPT = "\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}"
 
 
@@ -33,6 +43,18 @@ def terminal(
 
 
 @pytest.fixture
+def launched_terminal(
+    scripted_claude: ClaudeCode, scripted: ScriptedService, project: Path
+) -> Iterator[Terminal]:
+    """The client with all variables that the launcher sets."""
+    model = MODEL.id, MODEL.context_window_tokens
+    launch = Endpoint(scripted.base_url, "mlx-lm", "", *model, auth_token="")
+    scripted.play(Script())
+    with _open(replace(scripted_claude, environment=environment_for(launch, {})), project) as made:
+        yield made
+
+
+@pytest.fixture
 def service_terminal(claude: ClaudeCode, project: Path) -> Iterator[Terminal]:
     """The same, with a whole service on the demo model."""
     yield from _terminal(claude, project)
@@ -41,8 +63,15 @@ def service_terminal(claude: ClaudeCode, project: Path) -> Iterator[Terminal]:
 def _terminal(claude: ClaudeCode, project: Path) -> Iterator[Terminal]:
     # With it set there is no title call.
     environment = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": ""}
+    with _open(replace(claude, environment=environment), project) as terminal:
+        yield terminal
+
+
+@contextmanager
+def _open(claude: ClaudeCode, project: Path) -> Iterator[Terminal]:
+    """The client at its prompt."""
     try:
-        with open_terminal(replace(claude, environment=environment), project) as terminal:
+        with open_terminal(claude, project) as terminal:
             terminal.wait_for(PROMPT)
             yield terminal
     except TerminalUnavailable as missing:
@@ -93,19 +122,15 @@ def test_the_hint_at_the_end(
     shell.write_text(f"#!/bin/sh\n{scripted_claude.binary}\nread _\n")
     shell.chmod(0o755)
     launched = replace(scripted_claude, binary=shell, environment=RESUME_HINT)
-    try:
-        with open_terminal(launched, project) as terminal:
-            terminal.wait_for(PROMPT)
-            terminal.type("How quick is a fox?")
-            terminal.press("Enter")
-            terminal.wait_for("Quick as a fox.")
-            terminal.type("/exit")
-            terminal.press("Enter")
-            terminal.wait_for("Resume this session with:")
-            terminal.wait_for(f"{command} --resume ")
-            (session,) = re.findall(r"--resume ([0-9a-f-]{36})", terminal.screen)
-    except TerminalUnavailable as missing:
-        unavailable(str(missing))
+    with _open(launched, project) as terminal:
+        terminal.type("How quick is a fox?")
+        terminal.press("Enter")
+        terminal.wait_for("Quick as a fox.")
+        terminal.type("/exit")
+        terminal.press("Enter")
+        terminal.wait_for("Resume this session with:")
+        terminal.wait_for(f"{command} --resume ")
+        (session,) = re.findall(r"--resume ([0-9a-f-]{36})", terminal.screen)
 
     script = scripted.play(Script(text("Quicker than a hound.")))
     resumed = scripted_claude.ask("And a hound?", project, options=["--resume", session])
@@ -139,3 +164,48 @@ def test_escape(terminal: Terminal, scripted: ScriptedService) -> None:
     terminal.press("Enter")
     terminal.wait_for("A new answer.")
     assert "Something else." in str(script.main[-1].messages)
+
+
+def test_a_picked_model(
+    launched_terminal: Terminal,
+    scripted_claude: ClaudeCode,
+    scripted: ScriptedService,
+    project: Path,
+) -> None:
+    """Each row of /model is answered by the mode's model, and plain `claude` works afterwards.
+
+    Claude Code saves the choice for all later starts, so no row may be saved by our model's name.
+    """
+    rows = _open_models(launched_terminal)
+    assert len(rows) >= 4, launched_terminal.screen
+    for row in rows:
+        answer = f"This is row {row}."
+        script = scripted.play(Script(text(answer)))
+        launched_terminal.type(row)
+        launched_terminal.wait_until(
+            lambda: "Select model" not in launched_terminal.screen, "end of the list"
+        )
+        launched_terminal.type("Who are you?")
+        launched_terminal.press("Enter")
+        launched_terminal.wait_for(answer)
+        assert {request.body["model"] for request in script.requests} == {MODEL.id}
+
+        settings = json.loads((scripted_claude.home / ".claude" / "settings.json").read_text())
+        assert settings.get("model") in {None, "fable", "opus", "sonnet", "haiku"}
+        _open_models(launched_terminal)
+    launched_terminal.press("Escape")
+
+    script = scripted.play(Script(text("As before.")))
+    plain = dict.fromkeys(scripted_claude.variables.keys() - _NOT_MODELS, "")
+    ended = replace(scripted_claude, environment=plain).ask("Who are you?", project)
+    assert ended.result == "As before.", ended
+    assert all(request.body["model"].startswith("claude-") for request in script.requests)
+
+
+def _open_models(terminal: Terminal) -> list[str]:
+    """Opens the list of models; returns the numbers of its rows."""
+    terminal.type("/model")
+    terminal.press("Enter")
+    terminal.wait_for("Select model")
+    terminal.wait_for("Esc to cancel")
+    return re.findall(r"^\W*(\d)\. ", terminal.screen.partition("Select model")[2], re.MULTILINE)

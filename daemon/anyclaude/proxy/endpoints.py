@@ -6,7 +6,6 @@ from anyclaude.control.v1 import control_pb2 as control
 from anyclaude.control.v1.control_pb2_grpc import MetricsServiceStub
 from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.messages.errors import ApiError
-from anyclaude.proxy.auto import AUTO
 from anyclaude.proxy.context import RequestContext
 from anyclaude.proxy.daemon import ask_daemon, stub
 from anyclaude.proxy.routes import RouteTable, lacks_tools
@@ -45,15 +44,13 @@ class Endpoints:
         await context.response.send_json(200, models[model_id])
 
     def _models(self, context: RequestContext) -> dict[str, dict[str, Any]]:
-        """The models by id that a message of this client may be answered by.
+        """The model of this client's mode by its id; none while its id is unknown.
 
-        Clients offer them to their users, and the mode decides which one answers, so a model of
-        another mode would be a choice without effect.
+        Clients offer the list to their users. The mode decides which model answers, also in mode
+        auto, so any other model would be a choice without effect.
         """
-        mode = context.mode or self._routes.default_mode
-        routes = (route for route in self._routes.routes if mode in (route.mode, AUTO))
-        models = (route for route in routes if route.model.id)
-        return {route.model.id: _model(route) for route in models}
+        route = self._routes.find(context.mode)
+        return {route.model.id: _model(route)} if route.model.id else {}
 
     async def ready(self, context: RequestContext) -> None:
         try:

@@ -38,11 +38,6 @@ class RouteTable:
         return True
 
     @property
-    def routes(self) -> list[frontend.Route]:
-        """All routes, that of the default mode first."""
-        return sorted(self._routes.values(), key=lambda route: route.mode != self.default_mode)
-
-    @property
     def default_mode(self) -> str:
         """Empty before the first push."""
         return self._pushed.default_mode if self._pushed else ""

@@ -151,10 +151,9 @@ def test_count_tokens_refused(client: anthropic.Anthropic, scripted: ScriptedWor
 
 
 def test_models_of_other_modes_are_not_offered(front: FrontendProcess, http: httpx.Client) -> None:
-    """Only models that may answer are listed: those of the mode, or of all modes in mode auto."""
+    """Only the mode's model is listed; in mode auto rules choose, so that is the first one's."""
     routes = {mode: route(mode=mode) for mode in ("mlx-lm", "lmstudio", "auto")}
     routes["lmstudio"].model.id = "claude-theirs"
-    routes["auto"].ClearField("model")
     front.push(*routes.values())
 
     def listed(**headers: str) -> list[str]:
@@ -163,7 +162,7 @@ def test_models_of_other_modes_are_not_offered(front: FrontendProcess, http: htt
 
     assert listed() == ["anyclaude-scripted"]
     assert listed(**{"x-anyclaude-mode": "lmstudio"}) == ["claude-theirs"]
-    assert listed(**{"x-anyclaude-mode": "auto"}) == ["anyclaude-scripted", "claude-theirs"]
+    assert listed(**{"x-anyclaude-mode": "auto"}) == ["anyclaude-scripted"]
     assert http.get("/v1/models/claude-theirs").status_code == 404
 
 
