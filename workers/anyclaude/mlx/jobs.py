@@ -232,7 +232,7 @@ def _loop_limits(answers: AnswerSettings) -> LoopLimits | None:
 def failed_turns(body: MessagesRequest) -> int:
     """The number of latest assistant turns that only called tools which were not offered.
 
-    Calls that cannot be read are sent as calls of such a tool (`decode/stream.py`).
+    Calls that cannot be read are sent as calls of such a tool (`decode/call_writer.py`).
     """
     offered = {tool.name for tool in body.tools}
     count = 0

@@ -19,7 +19,7 @@ from typing import Any, Final
 import structlog
 
 from anyclaude.mlx.adapter import TokenizerWrapper
-from anyclaude.mlx.decode.stream import unreadable_name
+from anyclaude.mlx.decode.call_writer import unreadable_name
 from tests.models.answers import TOOLS, Answer, answer
 from tests.models.families import CALLS, FAMILIES, THINKING, encode, encode_bytes, tokenizer
 

@@ -16,6 +16,11 @@ class ConstrainedCall:
     name: str | None = None
     pieces: list[str] = field(default_factory=list)
 
+    @property
+    def written(self) -> str:
+        """The arguments so far."""
+        return "".join(self.pieces)
+
 
 @dataclass
 class BufferedCall:

@@ -6,15 +6,8 @@ out malformed must not begin.
 
 A call that `max_tokens` cuts off never gets an end: if parts of it were sent, its block stays open.
 Because half a call is of no use, a call that begins when few tokens are left is buffered as well.
-
-A call that cannot be read is sent as a call of `unreadable_call_of_NAME`, a tool that does not
-exist, with the reason and what the model wrote. The client runs nothing and answers "No such tool",
-so the model sees its mistake and tries again. A call of the real tool with made-up arguments might
-be run, and a sentence in the answer would end the turn. If the model failed several times in a row,
-a sentence does end it.
 """
 
-import json
 import re
 import secrets
 import string
@@ -22,20 +15,12 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from itertools import count
 
-import structlog
-
 from anyclaude.messages.blocks import BlockWriter
 from anyclaude.messages.requests import Tool, ToolChoice
 from anyclaude.mlx.adapter import TokenizerWrapper
-from anyclaude.mlx.decode.calls import MALFORMED, Call, CallReader, Result, UnknownTool, Unreadable
-from anyclaude.mlx.decode.constraint import (
-    AnswerGrammar,
-    ArgumentsPiece,
-    CallBegin,
-    CallEnd,
-    CallEvent,
-    ReadingError,
-)
+from anyclaude.mlx.decode.call_writer import CallWriter
+from anyclaude.mlx.decode.calls import MALFORMED, Call, CallReader, Result, Unreadable
+from anyclaude.mlx.decode.constraint import AnswerGrammar, ReadingError
 from anyclaude.mlx.decode.loops import LoopLimits, LoopWatch
 from anyclaude.mlx.decode.markers import Mode, Transition, marker_tokens, markers_of, silent_tokens
 from anyclaude.mlx.decode.mentions import Mentions
@@ -47,10 +32,6 @@ from anyclaude.mlx.decode.scanner import Event, Scanner, Stopped, Switch, Text
 from anyclaude.worker.v1.worker_pb2 import GenerateResponse
 
 _ID_CHARACTERS = string.ascii_letters + string.digits
-_UNREADABLE = "unreadable_call"
-# The reasons that are shown where an answer is ended.
-_REPEATED_TEXT = "it repeated the same text again and again"
-_REPEATED_CALL = "it repeated the same call again and again"
 # The beginning of a call, behind another one.
 _MARKUP = re.compile(r"\s*[\[\]{}<,]")
 # A detokenizer writes this for a character whose bytes are incomplete.
@@ -58,13 +39,6 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 # A call that begins with fewer tokens left may well be cut off, so it is sent at its end.
 MIN_STREAMED_CALL_TOKENS = 512
-
-_log = structlog.get_logger(__name__)
-
-
-def unreadable_name(tool: str | None) -> str:
-    """The name of the tool that does not exist, for a call of `tool` that cannot be read."""
-    return f"{_UNREADABLE}_of_{tool}"[:128] if tool else _UNREADABLE
 
 
 def new_tool_use_id() -> str:
@@ -130,15 +104,19 @@ class BlockStream:
         self._reader = (
             CallReader(tokenizer, callable_tools, self._repairs) if callable_tools else None
         )
-        self._loops = None if loops is None else LoopWatch(loops)
-        self._retries = retries
+        self._writer = BlockWriter()
+        self._calls = CallWriter(
+            self._writer,
+            new_id,
+            self._repairs,
+            None if loops is None else LoopWatch(loops),
+            retries=retries,
+            parallel=not tool_choice.disable_parallel_tool_use,
+        )
         self._unmarked_first = family_of(tokenizer).unmarked_first
-        self._parallel = not tool_choice.disable_parallel_tool_use
         self._grammar = grammar
         self._budget = budget
         self._tokens_left = max_tokens
-        # The text of the calls that were read last.
-        self._written = ""
         # The constrained call that is being written, and the buffer of any other.
         self._constrained: ConstrainedCall | None = None
         self._buffered = BufferedCall()
@@ -146,16 +124,23 @@ class BlockStream:
         self._named: str | None = None
         # Whether words for the user came.
         self._has_said = False
-        self._new_id = new_id
-        self._writer = BlockWriter()
         # The stop sequence that was found. No more events follow it.
         self.stop_sequence: str | None = None
-        # Why the answer is a loop and must end; None if it is none. No more tokens may follow.
-        self.loop: str | None = None
-        # Whether a complete tool_use block was sent.
-        self.has_tool_use = False
-        # Whether the client received exactly what the model wrote.
-        self.is_verbatim = True
+
+    @property
+    def loop(self) -> str | None:
+        """Why the answer is a loop and must end; None if it is none. No more tokens may follow."""
+        return self._calls.loop
+
+    @property
+    def has_tool_use(self) -> bool:
+        """Whether a complete tool_use block was sent."""
+        return self._calls.has_tool_use
+
+    @property
+    def is_verbatim(self) -> bool:
+        """Whether the client received exactly what the model wrote."""
+        return self._calls.is_verbatim
 
     def push(self, token_id: int) -> list[GenerateResponse]:
         """Reads one token, which is not an end-of-answer token, and returns the events to send."""
@@ -164,15 +149,14 @@ class BlockStream:
         if self._tokens_left is not None:
             self._tokens_left -= 1
         if self._is_silent(token_id):
-            self.is_verbatim = False
+            self._calls.is_verbatim = False
         else:
             self._mentions.observe(token_id)
             self._detokenizer.add_token(token_id)
             self._feed(self._detokenizer.last_segment)
         if self._budget is not None:
             self._budget.observe(token_id, thinking=self._scanner.mode is Mode.THINKING)
-        if self._loops is not None and self._loops.is_loop(token_id, is_code=self._is_code()):
-            self._end_as_loop(Repair.REPEATED_TEXT, _REPEATED_TEXT)
+        self._calls.watch(token_id, is_code=self.is_in_call or self._mentions.in_fence)
         return self._writer.drain()
 
     def finish(self, *, cut: bool) -> list[GenerateResponse]:
@@ -188,23 +172,13 @@ class BlockStream:
         self._handle(self._scanner.flush())
         self._writer.close()
         if self.loop is not None and not cut:
-            self._say(f"The answer was ended, since {self.loop}.")
+            self._calls.say(f"The answer was ended, since {self.loop}.")
         return self._writer.drain()
 
     @property
     def is_in_call(self) -> bool:
         """Whether a call has begun that has no end yet."""
         return self._scanner.mode is Mode.CALL
-
-    def _is_code(self) -> bool:
-        return self.is_in_call or self._mentions.in_fence
-
-    def _end_as_loop(self, kind: Repair, reason: str) -> None:
-        if self.loop is None:
-            _log.warning("answer_repeats_itself", kind=kind.value, reason=reason)
-            self._repairs[kind] += 1
-            self.loop = reason
-            self.is_verbatim = False
 
     def _is_silent(self, token_id: int) -> bool:
         if self._scanner.owes_think_end and token_id == self._think_end:
@@ -234,7 +208,7 @@ class BlockStream:
                 self._mentions.add_text(mode, text)
                 self._writer.thinking(text)
             case Mode.CALL if self._constrained is not None:
-                self._send(self._constrained, self._constrained.reader.feed(text))
+                self._calls.stream(self._constrained, self._constrained.reader.feed(text))
             case Mode.CALL:
                 self._buffered.add(text)
             case Mode.HEADER:
@@ -287,10 +261,10 @@ class BlockStream:
     def _leave_constrained_call(self, call: ConstrainedCall, switch: Switch) -> None:
         if not call.reader.may_end:
             # The end marker is part of a value.
-            self._send(call, call.reader.feed(switch.marker))
+            self._calls.stream(call, call.reader.feed(switch.marker))
             self._scanner.undo_switch(switch)
             return
-        self._send(call, call.reader.finish())
+        self._calls.stream(call, call.reader.finish())
         self._constrained = None
 
     def _end_constrained_call(self, call: ConstrainedCall, *, cut: bool) -> None:
@@ -298,44 +272,15 @@ class BlockStream:
         self._constrained = None
         if not cut:
             try:
-                self._send(call, call.reader.finish())
+                self._calls.stream(call, call.reader.finish())
             except ReadingError:
                 # Without its grammar the model wrote something else than a call. What was sent of
                 # it cannot be taken back: the answer fails, and the client asks again.
                 if call.streamed and call.name is not None:
                     raise
-                self._written = "".join(call.pieces)
-                self._send_results([Unreadable(call.name, MALFORMED)])
-        elif call.name is not None:
-            if not call.streamed:
-                self._writer.begin_tool_use(self._new_id(), call.name)
-                self._writer.input_json("".join(call.pieces))
-            self._writer.abandon()
-
-    def _send(self, call: ConstrainedCall, events: Iterable[CallEvent]) -> None:
-        for event in events:
-            match event:
-                case CallBegin(name):
-                    call.name = name
-                    if call.streamed:
-                        self._writer.begin_tool_use(self._new_id(), name)
-                case ArgumentsPiece(piece):
-                    call.pieces.append(piece)
-                    if call.streamed:
-                        self._writer.input_json(piece)
-                case CallEnd():
-                    self._send_end(call)
-
-    def _send_end(self, call: ConstrainedCall) -> None:
-        assert call.name is not None
-        input_json = "".join(call.pieces)
-        if call.streamed:
-            self._writer.close()
+                self._calls.send([Unreadable(call.name, MALFORMED)], call.written)
         else:
-            self._writer.tool_use(self._new_id(), call.name, input_json)
-        self._note_call(call.name, input_json)
-        call.name = None
-        call.pieces.clear()
+            self._calls.cut_off(call)
 
     # Calls that are buffered
 
@@ -383,7 +328,7 @@ class BlockStream:
             self._is_inside_value() or not all(isinstance(result, Call) for result in results)
         ):
             return False
-        self._send_results(results)
+        self._calls.send(results, calls)
         self._buffered = BufferedCall(may_continue=self._buffered.may_continue)
         return True
 
@@ -405,7 +350,7 @@ class BlockStream:
         """Sends the call up to its first end marker; what follows that marker is text again."""
         call, rest = self._buffered.divided()
         self._buffered = BufferedCall(may_continue=False)
-        self._send_results(self._calls_in(call))
+        self._calls.send(self._calls_in(call), call)
         text = rest + marker
         self._scanner.rescan(text.replace(self._call_end, "") if self._call_end else text)
 
@@ -419,58 +364,7 @@ class BlockStream:
 
     def _calls_in(self, text: str) -> Sequence[Result]:
         """The calls in `text`; one that cannot be read if there are none."""
-        self._written = text
         return self._reader.read(text) if self._reader is not None else []
-
-    def _send_results(self, results: Sequence[Result]) -> None:
-        for result in results:
-            if self.loop is not None:
-                return
-            if self.has_tool_use and not self._parallel:
-                self._repairs[Repair.SECOND_CALL] += 1
-                self.is_verbatim = False
-                self._say(f"A call to `{result.name}` was not made: the client allows one.")
-                continue
-            match result:
-                case Call(name, input_json):
-                    self._make_call(name, input_json)
-                case UnknownTool(name, input_json):
-                    self._report(Repair.UNKNOWN_TOOL, None, "no tool of that name was offered")
-                    self._make_failed_call(name, input_json)
-                case Unreadable(name, reason):
-                    self._report(Repair.UNREADABLE_CALL, name, reason)
-                    problem = {
-                        "error": f"The call could not be read: {reason}. Write it again.",
-                        "written": self._written,
-                    }
-                    self._make_failed_call(unreadable_name(name), json.dumps(problem))
-
-    def _make_call(self, name: str, input_json: str) -> None:
-        self._writer.tool_use(self._new_id(), name, input_json)
-        self._note_call(name, input_json)
-
-    def _note_call(self, name: str, input_json: str) -> None:
-        self.has_tool_use = True
-        if self._loops is not None and self._loops.is_repeated(name, input_json):
-            self._end_as_loop(Repair.REPEATED_CALL, _REPEATED_CALL)
-
-    def _make_failed_call(self, name: str, input_json: str) -> None:
-        """Sends a call whose error tells the model what was wrong, unless it failed too often."""
-        self.is_verbatim = False
-        if self._retries:
-            self._make_call(name, input_json)
-        else:
-            self._say(f"A call failed several times in a row; the last was `{name}`: {input_json}")
-
-    def _report(self, kind: Repair, offered: str | None, reason: str) -> None:
-        # A name that was not offered is text of the model, and text is never logged.
-        self._repairs[kind] += 1
-        _log.warning("tool_call_not_made", tool=offered, reason=reason)
-
-    def _say(self, sentence: str) -> None:
-        self._writer.close()
-        self._writer.text(f"[{sentence}]")
-        self._writer.close()
 
 
 def _names_no_tool(result: Result) -> bool:
