@@ -1,27 +1,62 @@
 """How requests are shown while they run, and how fast those that ended were."""
 
+import os
 from typing import TYPE_CHECKING, Final
 
 from anyclaude.cli.convert import word_of
 from anyclaude.cli.output import Row, table
-from anyclaude.cli.units import format_seconds
+from anyclaude.cli.units import counted, format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from anyclaude.frontend.v1.frontend_pb2 import RequestRecord, RunningRequest
+    from anyclaude.runtime.conversations import Conversations
 
 _ID_CHARACTERS: Final = 12
+_MODE_CHARACTERS: Final = 10
+# What is left of 80 columns.
+_ABOUT_CHARACTERS: Final = 24
 COST_TITLES: Final = ("REUSED", "COMPUTED", "OUT", "FIRST")
 
 
 def show_running(requests: "Iterable[RunningRequest]") -> None:
     """Prints the table of running requests; it fits 80 columns."""
+    from anyclaude.runtime.conversations import Conversations
+
+    conversations = Conversations(os.environ)
     table(
-        ("RUNNING", "CLASS", "MODE", "FOR", "DOES"),
-        [_row(request) for request in requests],
-        right=(3,),
+        ("RUNNING", "MODE", "FOR", "DOES"),
+        [_row(request, conversations) for request in requests],
+        right=(2,),
     )
+
+
+def about(record: "RequestRecord", conversations: "Conversations", unknown: str = "") -> str:
+    """The conversation's title, after the class of a request that is not the main agent's."""
+    title = conversations.title(record.identity.session_id) or unknown
+    kind = word_of(record.identity, "request_class")
+    return " ".join(filter(None, ["" if kind == "main" else kind, title]))[:_ABOUT_CHARACTERS]
+
+
+def ending(record: "RequestRecord", title: str) -> str:
+    """The title of a request that ended well; else how it ended comes first."""
+    is_plain = word_of(record, "outcome") == "completed" and not record.worker_deaths
+    return title if title and is_plain else "; ".join(filter(None, [_outcome(record), title]))
+
+
+def _outcome(record: "RequestRecord") -> str:
+    """The error, or how it ended and what it survived."""
+    if record.error_message:
+        return record.error_message
+    if not record.worker_deaths:
+        moved = ", continued by the next worker" if record.replayed_tokens else ""
+        return word_of(record, "outcome") + moved
+    deaths = "a worker's death" if record.worker_deaths == 1 else f"{record.worker_deaths} deaths"
+    replayed = (
+        f"{counted(record.replayed_tokens, 'token')} replayed" if record.replayed_tokens else "anew"
+    )
+    return f"{word_of(record, 'outcome')}, survived {deaths} ({replayed})"
 
 
 def short_id(record: "RequestRecord") -> str:
@@ -59,12 +94,11 @@ def tokens_per_second(record: "RequestRecord") -> float | None:
     return tokens / seconds if seconds > 0 and tokens > 1 else None
 
 
-def _row(request: "RunningRequest") -> Row:
+def _row(request: "RunningRequest", conversations: "Conversations") -> Row:
     record = request.record
     return (
-        short_id(record),
-        word_of(record.identity, "request_class"),
-        record.mode or "-",
+        about(record, conversations, unknown=short_id(record)),
+        record.mode[:_MODE_CHARACTERS] or "-",
         format_seconds(record.duration.ToNanoseconds() / 1e9),
         phase(request),
     )

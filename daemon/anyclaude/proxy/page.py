@@ -4,6 +4,9 @@ The page itself has no data, so it needs no token. `/status.json` does like ever
 Switching the mode changes where prompts go, so `/mode` works only where a token is configured.
 """
 
+import asyncio
+import os
+from collections.abc import Iterable
 from importlib.resources import files
 from typing import Any, Final
 
@@ -23,6 +26,7 @@ from anyclaude.control.v1.control_pb2_grpc import (
 from anyclaude.messages.errors import ApiError
 from anyclaude.proxy.context import RequestContext
 from anyclaude.proxy.daemon import ask_daemon, stub
+from anyclaude.runtime.conversations import Conversations
 from anyclaude.runtime.paths import Paths
 
 _REQUESTS: Final = 200
@@ -69,6 +73,9 @@ class StatusPage:
                 control.ListRequestsRequest(page_size=_REQUESTS), timeout=_SECONDS
             )
             caches = await _caches(channel)
+        records = (*requests.records, *(one.record for one in requests.running))
+        sessions = {record.identity.session_id for record in records}
+        sessions |= {cache.session_id for cache in caches.caches}
         await context.response.send_json(
             200,
             {
@@ -76,9 +83,16 @@ class StatusPage:
                 "modes": _document(modes),
                 "requests": _document(requests),
                 "caches": _document(caches),
+                "titles": await asyncio.to_thread(self._titles, sessions - {""}),
                 "can_switch": self._has_token,
             },
         )
+
+    def _titles(self, sessions: Iterable[str]) -> dict[str, str]:
+        """What conversations are about. Their words are for readers with a token only."""
+        conversations = Conversations(os.environ)
+        title = conversations.title if self._has_token else conversations.project
+        return {session: title(session) for session in sessions}
 
     async def switch(self, context: RequestContext) -> None:
         """Switches the mode."""

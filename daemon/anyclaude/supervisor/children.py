@@ -41,6 +41,8 @@ _KEPT: Final = frozenset(
     {
         "PATH",
         "HOME",
+        # Where Claude Code has the transcripts whose titles the status page shows.
+        "CLAUDE_CONFIG_DIR",
         "USER",
         "LANG",
         "TMPDIR",

@@ -69,6 +69,23 @@ def test_a_running_prefill_is_shown(commands: Commands, busy: ScriptedControl, v
     assert len(line) <= 80
 
 
+@pytest.mark.parametrize("verb", ["status", "requests", "top"])
+def test_conversations_are_named(commands: Commands, busy: ScriptedControl, verb: str) -> None:
+    """A running request and one that ended are shown by project and first words."""
+    folder = commands.home / ".claude/projects/-work-shop"
+    folder.mkdir(parents=True)
+    for session, words in (("now", "Sort the orders of this year"), ("before", "Draw a chart")):
+        line = {"type": "user", "message": {"content": words}, "cwd": "/work/shop"}
+        (folder / f"{session}.jsonl").write_text(json.dumps(line))
+
+    done = commands.ctl(verb, *(["--count", "1"] if verb == "top" else []))
+
+    (running,) = [line for line in done.stdout.splitlines() if "(40 %)" in line]
+    assert running.startswith("subagent shop: Sort the ")
+    assert verb == "status" or "  shop: Draw a chart" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80 or verb == "status"
+
+
 def test_running_requests_as_json(commands: Commands, busy: ScriptedControl) -> None:
     """Both lists are in the document of `requests`; those of `status` and `top` have them too."""
     documents = [

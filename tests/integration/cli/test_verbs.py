@@ -285,10 +285,38 @@ def test_requests(commands: Commands, control: ScriptedControl) -> None:
     assert document["requests"][0]["timings"] is None
 
 
+def _transcript(commands: Commands, session: str) -> Path:
+    """The path of the file that Claude Code keeps of a session."""
+    folder = Path(commands.environ["HOME"]) / ".claude/projects/-work-shop"
+    folder.mkdir(parents=True)
+    return folder / f"{session}.jsonl"
+
+
+def test_caches_are_shown_by_conversation(commands: Commands, control: ScriptedControl) -> None:
+    """The transcript's title stands behind the name of a cache without a label."""
+    line = {"type": "user", "message": {"content": "Sort the orders"}, "cwd": "/work/shop"}
+    _transcript(commands, "s1").write_text(json.dumps(line))
+    control.answers["ListCaches"] = cache_pb2.ListCachesResponse(
+        caches=[
+            cache_pb2.Cache(name="lineages/s1/main", session_id="s1"),
+            cache_pb2.Cache(name="lineages/s1/agent", session_id="s1", label="mine"),
+            cache_pb2.Cache(name="lineages/s2/main", session_id="s2"),
+        ]
+    )
+
+    done = commands.ctl("cache", "list")
+
+    shown = [line.split("  ")[-1].strip() for line in done.stdout.splitlines()[1:4]]
+    assert shown == [
+        "lineages/s1/main shop: Sort the orders",
+        'lineages/s1/agent "mine"',
+        "lineages/s2/main",
+    ]
+
+
 def test_requests_are_shown_by_conversation(commands: Commands, control: ScriptedControl) -> None:
     """Claude Code's own transcript has the folder and the first words; a failure comes first."""
-    transcript = Path(commands.environ["HOME"]) / ".claude/projects/-work-shop/s1.jsonl"
-    transcript.parent.mkdir(parents=True)
+    transcript = _transcript(commands, "s1")
     lines: list[object] = [
         {"type": "summary", "summary": "x"},
         ["not an object"],

@@ -1,5 +1,7 @@
 """The status page: what it shows in a real browser, and who may read and switch."""
 
+import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,14 +29,32 @@ def token_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def front(token_file: Path) -> Iterator[FrontendProcess]:
+def transcripts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Front ends find Claude Code's transcript of one session."""
+    folder = tmp_path_factory.mktemp("claude")
+    file = folder / "projects/-work-shop/session-one.jsonl"
+    file.parent.mkdir(parents=True)
+    line = {"type": "user", "message": {"content": "Sort the <i>orders</i>"}, "cwd": "/work/shop"}
+    file.write_text(json.dumps(line))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLAUDE_CONFIG_DIR", str(folder))
+        yield
+
+
+@pytest.fixture(scope="module")
+def front(token_file: Path, transcripts: None) -> Iterator[FrontendProcess]:
     """A front end with a token, and a scripted daemon behind it."""
-    with FrontendProcess(auth_token_file=str(token_file)) as process:
-        control = ScriptedControl(process.paths.control_socket)
-        _play(control)
+    with FrontendProcess(auth_token_file=str(token_file)) as process, _played(process) as control:
         process.control = control  # type: ignore[attr-defined]
         yield process
-        control.close()
+
+
+@contextlib.contextmanager
+def _played(process: FrontendProcess) -> Iterator[ScriptedControl]:
+    control = ScriptedControl(process.paths.control_socket)
+    _play(control)
+    yield control
+    control.close()
 
 
 def _play(control: ScriptedControl) -> None:
@@ -44,6 +64,7 @@ def _play(control: ScriptedControl) -> None:
     record.time_to_first_token.FromMilliseconds(310)
     running = frontend_pb2.RunningRequest(prefilled_tokens=7_400, prompt_tokens=18_490)
     running.record.mode = "mlx-lm"
+    running.record.identity.session_id = "session-one"
     status = control_pb2.Status(
         readiness=control_pb2.READINESS_READY, mode="mlx-lm", version="1", requests=[running]
     )
@@ -54,12 +75,15 @@ def _play(control: ScriptedControl) -> None:
         control_pb2.Mode(name="lmstudio", ready=True),
         control_pb2.Mode(name="claude", ready=True, is_remote=True),
     ]
-    cache = cache_pb2.Cache(name="prefixes/1", label="<b>tools</b>", tokens=18_300, bytes=10**9)
+    caches = [
+        cache_pb2.Cache(name="prefixes/1", label="<b>tools</b>", tokens=18_300, bytes=10**9),
+        cache_pb2.Cache(name="lineages/session-one/main", session_id="session-one", tokens=18_490),
+    ]
     control.answers |= {
         "GetStatus": control_pb2.GetStatusResponse(status=status),
         "GetMode": control_pb2.GetModeResponse(mode="mlx-lm", modes=modes),
         "ListRequests": control_pb2.ListRequestsResponse(records=[record], running=[running]),
-        "ListCaches": cache_pb2.ListCachesResponse(caches=[cache]),
+        "ListCaches": cache_pb2.ListCachesResponse(caches=caches),
         "SetMode": control_pb2.SetModeResponse(mode="lmstudio", previous_mode="mlx-lm"),
     }
 
@@ -95,10 +119,12 @@ def test_the_page_in_a_browser(front: FrontendProcess) -> None:
         Path(file).write_bytes(picture)
     assert picture.startswith(b"\x89PNG")
     assert "ready; mode mlx-lm" in text
-    assert "18,300 reused, 190 computed, 1 requests" in text
+    assert "18,300 reused, 190 computed, 1 request\n" in text
     assert "prompt 7,400 of 18,490 (40 %)" in text
     assert "1.5 GB of 8.0 GB" in text
     assert "<b>tools</b>" in text
+    # The sessions, the running request and the cache of the conversation.
+    assert text.count("shop: Sort the <i>orders</i>") == 3
     assert "claude (leaves this machine)" in text
     assert widths == pytest.approx([98.97, 1.03], abs=0.01)
     assert fits
@@ -129,13 +155,16 @@ def test_data_and_switch_need_the_token(http: httpx.Client) -> None:
     assert http.get("/status.json", headers=own).json()["can_switch"] is True
 
 
-def test_no_switch_without_a_token() -> None:
-    """A service without a token shows its state, and lets no page switch."""
+def test_no_switch_without_a_token(transcripts: None) -> None:
+    """A service without a token lets no page switch, and shows anyone a project but no words."""
     with FrontendProcess() as open_front:
         answer = httpx.post(open_front.base_url + "/mode", json={"mode": "claude"}, timeout=60)
         unreachable = httpx.get(open_front.base_url + "/status.json", timeout=60)
+        with _played(open_front):
+            shown = httpx.get(open_front.base_url + "/status.json", timeout=60).json()
 
     assert answer.status_code == 403
     assert "server.auth_token_file" in answer.json()["error"]["message"]
     # There is no daemon behind this one.
     assert unreachable.status_code == 503
+    assert shown["titles"] == {"session-one": "shop"}

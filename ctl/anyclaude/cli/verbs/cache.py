@@ -1,8 +1,9 @@
 """`anyclaudectl cache`: what caches there are, and which of them are kept."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
@@ -15,6 +16,9 @@ from anyclaude.cli.verbs.cache_work import export_caches, import_caches, verify,
 
 if TYPE_CHECKING:
     from anyclaude.cache.v1.cache_pb2 import Cache, CacheSegment, PruneFilter
+    from anyclaude.runtime.conversations import Conversations
+
+_TITLE_CHARACTERS: Final = 40
 
 app = typer.Typer(help="List, show, keep, prune and explain the KV caches.", no_args_is_help=True)
 
@@ -218,7 +222,10 @@ app.command("import")(import_caches)
 
 
 def _show_caches(caches: "Iterable[Cache]") -> None:
-    rows = [_cache_row(cache) for cache in caches]
+    from anyclaude.runtime.conversations import Conversations
+
+    conversations = Conversations(os.environ)
+    rows = [_cache_row(cache, conversations) for cache in caches]
     if rows:
         titles = ("KIND", "TOKENS", "MEMORY", "DISK", "HITS", "USED", "NAME")
         table(titles, rows, right=(1, 2, 3, 4, 5))
@@ -264,7 +271,7 @@ def _segment_row(segment: "CacheSegment", depth: int) -> Row:
     )
 
 
-def _cache_row(cache: "Cache") -> Row:
+def _cache_row(cache: "Cache", conversations: "Conversations") -> Row:
     name = f"{cache.name} (pinned)" if cache.pinned else cache.name
     used = "now" if cache.in_use else f"{format_seconds(seconds_since(cache.last_use_time))} ago"
     return (
@@ -274,8 +281,13 @@ def _cache_row(cache: "Cache") -> Row:
         format_bytes(cache.disk_bytes) if cache.disk_bytes else "-",
         str(cache.hits),
         used,
-        " ".join(filter(None, (name, _quoted(cache.label)))),
+        " ".join(filter(None, (name, _quoted(cache.label) or _title(cache, conversations)))),
     )
+
+
+def _title(cache: "Cache", conversations: "Conversations") -> str:
+    """What a labelless conversation is about, as `requests` shows it."""
+    return conversations.title(cache.session_id)[:_TITLE_CHARACTERS]
 
 
 def _quoted(label: str) -> str:

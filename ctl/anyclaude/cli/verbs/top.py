@@ -1,5 +1,6 @@
 """`anyclaudectl top`: what the service does now, drawn again every second."""
 
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -8,14 +9,17 @@ import typer
 from anyclaude.cli.command import SYSTEM_CLOCK, connect
 from anyclaude.cli.convert import seconds_since, to_dict, word_of
 from anyclaude.cli.output import Json, emit, facts, plain
-from anyclaude.cli.running import COST_TITLES, cost, show_running, tokens_per_second
+from anyclaude.cli.running import about, cost, ending, show_running, tokens_per_second
 from anyclaude.cli.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from anyclaude.control.v1.control_pb2 import ListRequestsResponse, Status
     from anyclaude.frontend.v1.frontend_pb2 import RequestRecord
+    from anyclaude.runtime.conversations import Conversations
 
 _ENDED: Final = 8
+# What is left of 80 columns.
+_WHAT_CHARACTERS: Final = 25
 # The cursor to the top left; then everything behind it is erased.
 _CLEAR: Final = "\x1b[H\x1b[J"
 
@@ -69,20 +73,24 @@ def _show(status: "Status", answer: "ListRequestsResponse") -> None:
     else:
         print("No request is running.")
     print()
-    titles = ("AGE", "MODE", *COST_TITLES, "TOK/S", "OUTCOME")
-    rows = [titles, *(_row(record) for record in answer.records)]
-    for line in plain(rows, right=(0, 2, 3, 4, 5, 6)):
+    titles = ("AGE", "MODE", "REUSED", "COMPUTED", "FIRST", "TOK/S", "WHAT")
+    from anyclaude.runtime.conversations import Conversations
+
+    conversations = Conversations(os.environ)
+    rows = [titles, *(_row(record, conversations) for record in answer.records)]
+    for line in plain(rows, right=(0, 2, 3, 4, 5)):
         print(line)
 
 
-def _row(record: "RequestRecord") -> tuple[str, ...]:
+def _row(record: "RequestRecord", conversations: "Conversations") -> tuple[str, ...]:
+    reused, computed, _, first = cost(record)
     speed = tokens_per_second(record)
     return (
         format_seconds(seconds_since(record.start_time)),
-        record.mode[:12],
-        *cost(record),
+        record.mode[:10],
+        *(reused, computed, first),
         f"{speed:.0f}" if speed else "-",
-        word_of(record, "outcome"),
+        ending(record, about(record, conversations))[:_WHAT_CHARACTERS],
     )
 
 

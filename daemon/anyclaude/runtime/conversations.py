@@ -28,6 +28,10 @@ class Conversations:
             self._titles[session_id] = _title(file) if file else ""
         return self._titles[session_id]
 
+    def project(self, session_id: str) -> str:
+        """Only the name of the project's folder; empty if it is not known."""
+        return self.title(session_id).partition(":")[0]
+
 
 def _title(file: Path) -> str:
     for line in _lines(file):
