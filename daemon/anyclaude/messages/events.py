@@ -24,7 +24,6 @@ from typing import Any, Final
 from anyclaude.messages.context_edits import edits_json
 from anyclaude.messages.diagnostics import diagnostics_json
 from anyclaude.messages.enum_words import enum_word
-from anyclaude.messages.errors import ApiError
 from anyclaude.messages.hidden_thinking import hidden
 from anyclaude.worker.v1 import worker_pb2 as worker
 
@@ -105,7 +104,7 @@ class EventMachine:
         """The events to send for one worker event other than Failed, in order.
 
         Raises:
-            GrammarError: the event does not fit; the caller ends the stream with `fail`.
+            GrammarError: the event does not fit; the caller ends the stream with an error.
         """
         if self.ended:
             raise GrammarError("an event after the end")
@@ -124,13 +123,6 @@ class EventMachine:
                 return self._finish(event.finished)
             case other:
                 raise GrammarError(f"no place for the event {other}")
-
-    def fail(self, error: ApiError, request_id: str) -> list[Event]:
-        """The `error` event that ends the stream; none when it has ended already."""
-        if self.ended:
-            return []
-        self._state = _State.ENDED
-        return [error.envelope(request_id)]
 
     def _expect(self, state: _State, name: str) -> None:
         if self._state is not state:

@@ -95,7 +95,8 @@ def _without_extra_slashes(path: str) -> str:
 
 
 async def _fail(context: RequestContext, error: ApiError) -> None:
-    if not context.response.begun:
+    response = context.response
+    if not response.begun or (response.sends_events and not response.ended):
         await context.refuse(error)
         return
     # Returning before the response is complete makes the server break the connection.

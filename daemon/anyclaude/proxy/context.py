@@ -6,6 +6,7 @@ It lives in the ASGI scope from the request's head to the end of the response.
 import asyncio
 import re
 from collections.abc import Coroutine, Mapping
+from functools import cached_property
 from typing import Any, Final
 
 from starlette.datastructures import Headers
@@ -17,7 +18,7 @@ from anyclaude.messages.identity import safe_name
 from anyclaude.proxy.body_budget import off_loop
 from anyclaude.proxy.content_coding import codings_of, decode, too_large
 from anyclaude.proxy.records import RecordBuilder
-from anyclaude.proxy.response import Response
+from anyclaude.proxy.response import EventStream, Response
 from anyclaude.proxy.shapes import Shape, shape_of
 from anyclaude.runtime.headers import LAUNCH_HEADER, MODE_HEADER
 from anyclaude.runtime.settings import ServerSettings
@@ -79,6 +80,12 @@ class RequestContext:
         """When the wait for a worker's acceptance ends if it begins now (the loop's clock)."""
         return asyncio.get_running_loop().time() + self.settings.accept_wait_seconds
 
+    @cached_property
+    def stream(self) -> EventStream:
+        """The response as a stream of events, which is not begun yet."""
+        interval = self.settings.ping_interval_seconds
+        return EventStream(self.response, interval, self.shape.encoder())
+
     def set_route(self, route: frontend.Route) -> None:
         """Names the route's mode in the response and the record."""
         self.record.mode = route.mode
@@ -86,8 +93,12 @@ class RequestContext:
         self.response.headers[MODE_HEADER] = route.mode
 
     async def refuse(self, error: ApiError) -> None:
-        """Responds with an error in the envelope of the path's API."""
+        """Responds with an error in the envelope of the path's API; it ends a stream that began."""
         self.record.set_error(error)
+        if self.response.begun:
+            await self.stream.send([error.envelope(self.request_id)])
+            await self.stream.end()
+            return
         await self.body.drain()
         headers = error.headers()
         if self.body.has_unread:

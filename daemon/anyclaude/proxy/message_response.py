@@ -73,23 +73,15 @@ class MessageResponse:
         await self._context.response.send_json(200, whole)
 
     async def send_stream(self, accept_deadline: float) -> None:
-        """Sends the events of a Message as they come.
+        """Sends the events of a Message as they come, and pings from `accept_deadline` on.
 
         Raises:
-            ApiError: the request failed before `accept_deadline` (the loop's clock).
+            ApiError: the request failed.
         """
         events = await self._accepted(accept_deadline)
-        ping_interval_seconds = self._context.settings.ping_interval_seconds
-        encode = self._context.shape.encoder()
-        stream = EventStream(self._context.response, ping_interval_seconds, encode)
+        stream = self._context.stream
         await stream.start()
-        try:
-            await self._send_events(stream, events)
-        except ApiError as error:
-            await self._send_error(stream, error)
-        except Exception:
-            log.exception("response failed", request_id=self._context.request_id)
-            await self._send_error(stream, ApiError(500, "anyclaude failed on this answer."))
+        await self._send_events(stream, events)
         await stream.end()
 
     async def _accepted(self, deadline: float) -> list[Event] | None:
@@ -119,10 +111,6 @@ class MessageResponse:
         if any(event["type"] == "content_block_start" for event in events):
             self._submission.commit()
         await stream.send(events)
-
-    async def _send_error(self, stream: EventStream, error: ApiError) -> None:
-        self._context.record.set_error(error)
-        await stream.send(self._machine.fail(error, self._context.request_id))
 
     async def _next(self, timeout: float | None) -> list[Event] | None:
         """The client's events for the worker's next events; None if none come in `timeout` seconds.

@@ -1,8 +1,8 @@
 """`POST /v1/messages` and `POST /v1/messages/count_tokens`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 from pydantic_core import to_json
@@ -34,7 +34,6 @@ from anyclaude.proxy.auto import AUTO, Choice, Policy
 from anyclaude.proxy.body_budget import LARGE_BODY_BYTES, BodyBudget, off_loop
 from anyclaude.proxy.context import RequestContext
 from anyclaude.proxy.message_response import MessageResponse
-from anyclaude.proxy.response import EventStream
 from anyclaude.proxy.routes import RouteTable, lacks_tools
 from anyclaude.proxy.search import SearchClient, SearchError
 from anyclaude.proxy.shapes import ChatShape
@@ -42,6 +41,8 @@ from anyclaude.proxy.submission import Submissions
 from anyclaude.proxy.vision import Vision
 from anyclaude.proxy.workers import Workers
 from anyclaude.worker.v1 import worker_pb2 as worker
+
+T = TypeVar("T")
 
 log = structlog.get_logger("anyclaude.proxy.messages")
 
@@ -134,19 +135,19 @@ class MessagesEndpoint:
         await self._routes.wait_pushed(deadline)
         context.set_route(self._routes.find(context.mode))
         search = Search.of(request)
+        finding = self._search.find(search)
         try:
-            message = found_message(request.model, search.query, await self._search.find(search))
+            pages = await _with_pings(context, request, finding, deadline)
+            message = found_message(request.model, search.query, pages)
         except SearchError as error:
             log.warning("web search failed", why=str(error))
             message = failed_message(request.model, search.query, str(error))
         if not request.stream:
             await context.response.send_json(200, message)
             return
-        encode = context.shape.encoder()
-        stream = EventStream(context.response, context.settings.ping_interval_seconds, encode)
-        await stream.start()
-        await stream.send(list(stream_events(message)))
-        await stream.end()
+        await context.stream.start()
+        await context.stream.send(list(stream_events(message)))
+        await context.stream.end()
 
     async def _generate(
         self,
@@ -168,7 +169,8 @@ class MessagesEndpoint:
         context.set_route(route)
         if request is not None:
             await _check_length(request, len(body), route)
-            body = await self._readable(request, body, route)
+            reading = self._readable(request, body, route)
+            body = await _with_pings(context, request, reading, deadline)
         call = worker.GenerateRequest(
             request_id=context.request_id,
             body_json=body,
@@ -252,6 +254,13 @@ class MessagesEndpoint:
             # The mode was switched while the body arrived, which is read and validated by now.
             raise overloaded(f"The mode is {route.mode} now.", _SWITCHED_RETRY_AFTER_SECONDS)
         return route
+
+
+async def _with_pings(
+    context: RequestContext, request: MessagesRequest, work: Coroutine[Any, Any, T], deadline: float
+) -> T:
+    """The result of `work`; a client that streams gets pings if it is not there by `deadline`."""
+    return await (context.stream.wait(work, deadline) if request.stream else work)
 
 
 def _not_served(request: MessagesRequest, route: frontend.Route) -> list[str]:

@@ -3,14 +3,15 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 from pydantic_core import to_json
 from starlette.types import Send
 
 from anyclaude.messages.events import PING, Event
 
+T = TypeVar("T")
 RawHeaders = list[tuple[bytes, bytes]]
 
 _EVENT_STREAM_HEADERS: Final = [
@@ -93,7 +94,9 @@ class EventStream:
         self._last_sent = 0.0
 
     async def start(self) -> None:
-        """Sends the head: 200."""
+        """Sends the head, 200, unless it is sent already."""
+        if self._response.begun:
+            return
         await self._response.start(200, _EVENT_STREAM_HEADERS)
         self._response.sends_events = True
         self._last_sent = asyncio.get_running_loop().time()
@@ -108,6 +111,19 @@ class EventStream:
 
     async def end(self) -> None:
         await self._response.end()
+
+    async def wait(self, work: Coroutine[Any, Any, T], deadline: float) -> T:
+        """The result of `work`; after `deadline` (the loop's clock) pings are sent until then."""
+        task = asyncio.ensure_future(work)
+        seconds = max(0.0, deadline - asyncio.get_running_loop().time())
+        try:
+            while not (await asyncio.wait({task}, timeout=seconds))[0]:
+                await self.start()
+                await self.ping()
+                seconds = self.seconds_to_ping()
+            return task.result()
+        finally:
+            task.cancel()
 
     def seconds_to_ping(self) -> float:
         """How long nothing may be sent before a ping is due, by the loop's clock."""

@@ -1,12 +1,14 @@
 """Images that another mode describes to the local model; both workers are scripted."""
 
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
+from anyclaude.frontend.v1 import frontend_pb2 as frontend
 from anyclaude.runtime.settings import VisionSettings
 from anyclaude.worker.v1 import worker_pb2 as worker
 from tests import worker_events as say
@@ -22,9 +24,13 @@ class Sight:
     def __init__(self) -> None:
         self.bodies: list[Any] = []
         self.answers: list[list[worker.GenerateResponse]] = []
+        self.route = frontend.Route()
+        self.may_answer = threading.Event()
+        self.may_answer.set()
 
     def __call__(self, call: worker.GenerateRequest) -> Iterator[worker.GenerateResponse]:
         self.bodies.append(json.loads(call.body_json))
+        assert self.may_answer.wait(60)
         yield from (self.answers.pop(0) if self.answers else say.text_answer("A red ", "fox."))
 
 
@@ -48,13 +54,16 @@ def front(sight: Sight, seen: list[Any]) -> Iterator[FrontendProcess]:
     with (
         ScriptedWorker() as model,
         ScriptedWorker() as server,
-        FrontendProcess(vision=SIGHT, worker_restart_wait_seconds=0) as process,
+        FrontendProcess(
+            vision=SIGHT,
+            worker_restart_wait_seconds=0,
+            accept_wait_seconds=0.3,
+            ping_interval_seconds=0.2,
+        ) as process,
     ):
         model.script, server.script = local, sight
-        process.push(
-            route(model.socket_path),
-            route(server.socket_path, mode="lmstudio", relayed=True),
-        )
+        sight.route = route(server.socket_path, mode="lmstudio", relayed=True)
+        process.push(route(model.socket_path), sight.route)
         yield process
 
 
@@ -118,3 +127,29 @@ def test_images_at_an_address_and_other_modes(
     ask(front, image(), **{"x-anyclaude-mode": "lmstudio"})
     assert sight.bodies[0]["messages"][0]["content"][0] == image()
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions"])
+@pytest.mark.parametrize("end", ["Fine.", "error"])
+def test_pings_while_an_image_is_described(
+    front: FrontendProcess, sight: Sight, path: str, end: str
+) -> None:
+    """A stream that waits for a description is not silent, and ends in the answer or an error."""
+    if end == "error":
+        front.push(route("/nowhere"), sight.route)
+    sight.may_answer.clear()
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
+    content = [image() if path == "/v1/messages" else picture]
+    messages = [{"role": "user", "content": content}]
+    body = {"model": "m", "max_tokens": 9, "stream": True, "messages": messages}
+    with httpx.stream(
+        "POST", front.base_url + path, json=body, timeout=60, trust_env=False
+    ) as answer:
+        pieces = answer.iter_text()
+        while_describing = [next(pieces), next(pieces)]
+        sight.may_answer.set()
+        rest = "".join(pieces)
+    assert answer.status_code == 200
+    assert all("ping" in piece for piece in while_describing), while_describing
+    assert end in rest
+    assert len(sight.bodies) == 1
