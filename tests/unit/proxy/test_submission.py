@@ -54,7 +54,7 @@ class Stage:
 
     @property
     def route(self) -> frontend.Route:
-        return self.routes.routes[0]
+        return self.routes.find()
 
     async def begin(self) -> None:
         """Starts the next worker and pushes its route."""
