@@ -20,8 +20,6 @@ from tests.upstreams.servers import INSTALLED, SERVED_MODEL, LlamaCpp, MlxLm, Se
 # Longer than any of the work takes; a server that hangs then counts as failed.
 READ_SECONDS: Final = 120.0
 STREAMS: Final = 8
-# This service with `mlx.batch_inexact`; OpenBLAS computes passes for several requests inexactly.
-INEXACT: Final = "anyclaude (batch_inexact)"
 _NO_MODELS: Final = (
     b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{"data":[]}'
 )
@@ -78,9 +76,9 @@ class Contestant(ABC):
 class Own(Contestant):
     """The whole service. No drafts: a model with random weights repeats itself, and would gain."""
 
-    def __init__(self, model: Path, name: str = "anyclaude", **environ: str) -> None:
-        """`environ` has settings that differ from the defaults."""
-        self.name, self._environ = name, environ
+    name = "anyclaude"
+
+    def __init__(self, model: Path) -> None:
         self.version = metadata.version("anyclaude")
         self._model = model
         self._home = Path(tempfile.mkdtemp(prefix="acr-", dir="/tmp"))
@@ -94,7 +92,6 @@ class Own(Contestant):
             "ANYCLAUDE__LOG__LEVEL": "warning",
             "LMSTUDIO_URL": self._other.base_url,
             **blas_environment(),
-            **self._environ,
         }
         self._service = Service(model=self._model, home=self._home, **environ)
         self._service.ready()
@@ -181,7 +178,6 @@ def contestants(model: Path, gguf: Path) -> dict[str, Callable[[], Contestant]]:
 
     return {
         "anyclaude": lambda: Own(model),
-        INEXACT: lambda: Own(model, INEXACT, ANYCLAUDE__MLX__BATCH_INEXACT="true"),
         "mlx_lm.server": lambda: Rival("mlx_lm.server", lambda: MlxLm(model), Dialect.OPENAI),
         "vllm-mlx": lambda: Rival("vllm-mlx", vllm, model_name=SERVED_MODEL),
         "llama-server": lambda: Rival("llama-server", llama),

@@ -191,10 +191,8 @@ class MlxSettings(_Section):
     # Smaller chunks where attention without a fused kernel would use more memory for its scores.
     attention_scores_bytes: int = Field(1024**3, ge=1)
     decode_steps_per_turn: int = Field(8, ge=1)
-    # How many requests may share a pass of the model when they decode (1: none), and whether also
-    # where that changes the last bits of their logits.
+    # How many requests may share a pass of the model when they decode (1: none).
     max_batch: int = Field(8, ge=1, le=64)
-    batch_inexact: bool = False
     # How many guessed tokens one pass of the model may verify at most (0: none), and how many
     # of the last tokens must have come before, in this order, for a guess.
     draft_tokens: int = Field(15, ge=0, le=127)

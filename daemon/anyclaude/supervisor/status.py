@@ -203,8 +203,8 @@ def batch_notices(batch: worker_pb2.BatchStatus) -> list[str]:
     if batch.inexact_rows and not batch.exact_rows and not batch.passes:
         return [
             "Parallel answers are computed one by one, since a shared pass changes the last bits "
-            f"of their logits (by at most {batch.largest_difference:.1e} of the largest one). "
-            "`mlx.batch_inexact = true` allows it."
+            f"of their logits (by at most {batch.largest_difference:.1e} of the largest one), "
+            "and a pass over several tokens of one answer does not."
         ]
     return []
 

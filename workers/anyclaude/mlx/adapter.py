@@ -11,8 +11,7 @@ import sys
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from importlib import metadata
 from pathlib import Path
@@ -55,6 +54,7 @@ __all__ = [
     "QuantizedKVCache",
     "RotatingKVCache",
     "Sampler",
+    "SharedAttention",
     "TokenizerWrapper",
     "allow_list_changes",
     "attention",
@@ -68,7 +68,6 @@ __all__ = [
     "parser_family",
     "prefill",
     "read_token",
-    "shared_attention",
     "template_source",
     "tokenizer_json",
     "with_markup",
@@ -235,20 +234,22 @@ def attention(
     return attended
 
 
-@contextmanager
-def shared_attention(model: LanguageModel) -> Iterator[None]:
-    """Lets `model` compute several conversations at once, on layers that have `attend` (`kv.rows`).
+class SharedAttention:
+    """Lets a model compute several conversations at once, on layers that have `attend` (`kv.rows`).
 
     mlx-lm's models call attention by a name in their own modules. Within this context, that name is
     a function that calls the layer instead, so passes outside are as mlx-lm wrote them.
     """
-    modules = _attention_modules(model)
-    for module in modules:
-        module.scaled_dot_product_attention = _attend
-    try:
-        yield
-    finally:
-        for module in modules:
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._modules = _attention_modules(model)
+
+    def __enter__(self) -> None:
+        for module in self._modules:
+            module.scaled_dot_product_attention = _attend
+
+    def __exit__(self, *_: object) -> None:
+        for module in self._modules:
             module.scaled_dot_product_attention = base.scaled_dot_product_attention
 
 

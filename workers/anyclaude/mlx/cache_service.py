@@ -155,7 +155,7 @@ class CacheService(cache_pb2_grpc.CacheServiceServicer):
 
     @rpc_method
     async def VerifyCaches(self, request: pb.VerifyCachesRequest) -> pb.VerifyCachesResponse:
-        run = self._engine.verification(request.max_tokens)
+        run = await self._on_store(lambda _: self._engine.verification(request.max_tokens))
         total = await self._on_store(lambda store: sum(1 for _ in store.tree.nodes()))
         while await self._on_store(lambda _: run.step()):
             pass

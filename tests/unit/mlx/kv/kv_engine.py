@@ -233,7 +233,6 @@ def free_batch(model: Any, kv_bits: int = 0, settings: MlxSettings = SETTINGS) -
         model,
         kv_bits,
         max_rows=settings.max_batch,
-        allow_inexact=settings.batch_inexact,
         clock=time.process_time,
         costs=Free(),
     )

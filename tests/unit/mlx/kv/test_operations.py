@@ -122,7 +122,7 @@ def test_verification_finds_a_wrong_segment(tier: str, tmp_path: Path) -> None:
     disk.close()
 
 
-def _verified(engine: Bench, *, exact: bool | None = None) -> Findings:
+def _verified(engine: Bench, *, exact: bool = True) -> Findings:
     """What a verification of everything finds."""
     store = engine.engine.store
     run = Verification(engine.model, store, chunk_tokens=64, max_tokens=0, exact=exact)

@@ -7,7 +7,8 @@ Two questions decide how many answers share a pass, and both are asked of the mo
   - Does a pass of so many rows give the bits of single passes? A probe computes both once, with
     random prompts. What depends on the number of rows (the kernels of projections, experts and
     head) depends neither on the prompts nor on their lengths, since each row attends alone. A size
-    with other bits is used only if the settings allow it.
+    with other bits is used only where the bits of a prompt, too, depend on how many of its tokens
+    a pass computes: there equal bits cannot be promised anyway.
   - Does it pay? `PassCosts` measures passes of each size and single ones.
 """
 
@@ -16,14 +17,16 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import structlog
 
 import mlx.core as mx
-from anyclaude.mlx.adapter import LanguageModel, prefill, shared_attention
-from anyclaude.mlx.engine.decoding import Decoding
+from anyclaude.mlx.adapter import LanguageModel, SharedAttention, prefill
+from anyclaude.mlx.engine.decoding import Decoding, log_probabilities
 from anyclaude.mlx.engine.drafts import PassCosts
+from anyclaude.mlx.kv.layers import new_layers
 from anyclaude.mlx.kv.live import LiveCache
 from anyclaude.mlx.kv.rows import side_by_side
 
@@ -34,6 +37,8 @@ _MARGIN: Final = 1.05
 # The rows of a probe have prompts of different lengths, from this one on, of so many tokens.
 _PROBE_TOKENS: Final = 3
 _PROBE_VOCABULARY: Final = 16
+# More than the kernels for a few tokens compute at a time, on any device.
+_PROBE_CHUNK_TOKENS: Final = 64
 
 
 @dataclass(frozen=True)
@@ -66,19 +71,17 @@ class Batch:
         kv_bits: int,
         *,
         max_rows: int,
-        allow_inexact: bool,
         clock: Callable[[], float],
         costs: PassCosts | None = None,
     ) -> None:
         """
         Args:
-            allow_inexact: whether passes whose last bits differ may be shared.
             clock: seconds that a pass costs.
         """
         self._model = model
+        self._shared_model = SharedModel(model)
         self._kv_bits = kv_bits
         self._max_rows = max_rows
-        self._allow_inexact = allow_inexact
         self._clock = clock
         self._costs = costs or PassCosts()
         self._differences: dict[int, float] = {}
@@ -114,22 +117,16 @@ class Batch:
         return 1
 
     def shared(self, answers: Sequence[Decoding]) -> Iterator[Sequence[Decoding]]:
-        """Runs shared passes; yields the answers of each, which now have logits.
+        """Runs shared passes; yields the answers of each, whose next step needs no pass of its own.
 
-        Each must use them before the next group is taken, which is when the pass is measured.
+        Each must do that step before the next group is taken, which is when the pass is measured.
         Answers that are better computed alone are left out.
         """
         left = list(answers)
         while (count := self.rows(len(left))) > 1:
             rows, left = left[:count], left[count:]
             with self._measured(count):
-                logits = computed_together(
-                    self._model,
-                    mx.concatenate([row.next_token for row in rows]),
-                    [row.live for row in rows],
-                )
-                for row, its in zip(rows, mx.split(logits, count), strict=True):
-                    row.receive(its)
+                self._run(rows)
                 yield rows
             self._passes += 1
             self._tokens += count
@@ -137,6 +134,14 @@ class Batch:
     def add_single(self, seconds: float) -> None:
         """Notes what a token cost in passes of its own."""
         self._costs.add(1, seconds)
+
+    def _run(self, rows: Sequence[Decoding]) -> None:
+        """Submits one pass, with the tokens that the samplers of the rows choose from it."""
+        token_ids = mx.concatenate([row.next_token for row in rows])
+        logits = self._shared_model(token_ids, [row.live for row in rows])
+        for row, its in zip(rows, mx.split(log_probabilities(logits), len(rows)), strict=True):
+            row.receive(its)
+        mx.async_eval([row.next_token for row in rows])  # type: ignore[no-untyped-call]
 
     @contextmanager
     def _measured(self, rows: int) -> Iterator[None]:
@@ -148,7 +153,17 @@ class Batch:
         if not self._differences and not self._unsupported:
             self._probe()
         difference = self._differences.get(rows)
-        return difference is not None and (self._allow_inexact or not difference)
+        return difference is not None and (not difference or self.depends_on_shape)
+
+    @cached_property
+    def depends_on_shape(self) -> bool:
+        """Whether last bits depend on how many tokens a pass computes; on the MLX thread only.
+
+        They do on a GPU, and on the CPU with OpenBLAS.
+        """
+        difference = chunk_difference(self._model, self._kv_bits)
+        log.info("a chunk of a prompt compared with single tokens", difference=difference)
+        return difference > 0
 
     def _probe(self) -> None:
         try:
@@ -161,17 +176,22 @@ class Batch:
         log.info("shared passes probed", differences=self._differences)
 
 
-def computed_together(
-    model: LanguageModel, token_ids: mx.array, lives: Sequence[LiveCache]
-) -> mx.array:
-    """The logits behind one more token of each cache, of shape (caches, 1, vocabulary).
+class SharedModel:
+    """Computes one more token of each of several caches, in one pass."""
 
-    The layers of the caches then hold the token; `tokens` of the caches does not name it yet.
-    """
-    offsets = mx.array([len(live) for live in lives])
-    with shared_attention(model):
-        layers = side_by_side([live.layers for live in lives], offsets)
-        return model(token_ids[:, None], cache=layers)
+    def __init__(self, model: LanguageModel) -> None:
+        self._model = model
+        self._attention = SharedAttention(model)
+
+    def __call__(self, token_ids: mx.array, lives: Sequence[LiveCache]) -> mx.array:
+        """The logits behind the tokens, of shape (caches, vocabulary).
+
+        The layers of the caches then hold the tokens; `tokens` of each does not name its own yet.
+        """
+        offsets = mx.array([len(live) for live in lives])
+        with self._attention:
+            layers = side_by_side([live.layers for live in lives], offsets)
+            return self._model(token_ids[:, None], cache=layers)[:, 0]
 
 
 def probed_differences(model: LanguageModel, kv_bits: int, most: int) -> dict[int, float]:
@@ -189,16 +209,26 @@ def probed_differences(model: LanguageModel, kv_bits: int, most: int) -> dict[in
         lives.append(live)
     singles = mx.concatenate(
         [
-            model(mx.array([[token]]), cache=live.fork(len(live), 1).layers)
+            model(mx.array([[token]]), cache=live.fork(len(live), 1).layers)[:, 0]
             for token, live in zip(tokens, lives, strict=True)
         ]
     )
-    differences = {}
+    differences, shared_model = {}, SharedModel(model)
     for rows in range(2, most + 1):
         forks = [live.fork(len(live), 1) for live in lives[:rows]]
-        shared = computed_together(model, mx.array(tokens[:rows]), forks)
+        shared = shared_model(mx.array(tokens[:rows]), forks)
         differences[rows] = _difference(singles[:rows], shared)
     return differences
+
+
+def chunk_difference(model: LanguageModel, kv_bits: int) -> float:
+    """How far the last logits of a prompt in one pass are from those of its last token alone."""
+    rng = random.Random(0)  # noqa: S311 - makes a prompt
+    prompt = [rng.randrange(_PROBE_VOCABULARY) for _ in range(_PROBE_CHUNK_TOKENS)]
+    whole = model(mx.array([prompt]), cache=new_layers(model, kv_bits))[:, -1]
+    layers = new_layers(model, kv_bits)
+    prefill(model, layers, prompt[:-1])
+    return _difference(model(mx.array([prompt[-1:]]), cache=layers)[:, 0], whole)
 
 
 def _difference(one: mx.array, other: mx.array) -> float:

@@ -56,9 +56,10 @@ class Decoding:
         # The latest token that was sampled. It is not in the cache, and may not be computed yet.
         self._next = mx.array([0])
         self._left = 0
-        # Of the next pass, once it was asked for them; and its logits, if it was a shared one.
+        # Of the next pass, once it was asked for them.
         self._planned: Sequence[int] | None = None
-        self._received: mx.array | None = None
+        # The next token, once a shared pass has computed it and sampled the one behind it.
+        self._computed: mx.array | None = None
         self.passes = self._drafted = self._accepted = 0
 
     @property
@@ -82,8 +83,12 @@ class Decoding:
     def next_token(self) -> mx.array:
         return self._next
 
-    def receive(self, logits: mx.array) -> None:
-        self._received = logits
+    def receive(self, logprobs: mx.array) -> None:
+        """Takes what a shared pass computed behind the next token, of shape (1, vocabulary)."""
+        self.passes += 1
+        self._computed = self._next
+        if self._left > 1:
+            self._next = self._sampler(logprobs)
 
     def tokens(self, last_token: int, max_tokens: int) -> Generator[int | None]:
         """Generates from the prompt's last token; None after each pass.
@@ -118,17 +123,17 @@ class Decoding:
 
     def _single(self, *, is_last: bool) -> Generator[int]:
         """Runs the next token through the model, and samples the one behind it."""
-        began, token = self._clock(), self._next
-        received, self._received = self._received, None
-        logits = self._forward(token) if received is None else received
-        if not is_last:
-            self._next = self._sampled(logits, 0)
-            mx.async_eval(self._next)  # type: ignore[no-untyped-call]
+        began, token, computed = self._clock(), self._next, self._computed
+        if computed is None:
+            logits = self._forward(token)
+            if not is_last:
+                self._next = self._sampled(logits, 0)
+                mx.async_eval(self._next)  # type: ignore[no-untyped-call]
+        else:
+            token, self._computed = computed, None
         read = read_token(token)
         self.live.tokens.extend((read,))
-        if received is not None:
-            self.passes += 1
-        elif self._drafter is not None:
+        if computed is None and self._drafter is not None:
             self._drafter.costs.add(1, self._clock() - began)
         yield read
 
@@ -177,5 +182,9 @@ class Decoding:
         return self._model(token_ids[None], cache=self.live.layers)
 
     def _sampled(self, logits: mx.array, row: int) -> mx.array:
-        step = logits[:, row, :]
-        return self._sampler(step - mx.logsumexp(step, keepdims=True))
+        return self._sampler(log_probabilities(logits[:, row]))
+
+
+def log_probabilities(logits: mx.array) -> mx.array:
+    """Of logits of shape (answers, vocabulary), each answer for itself."""
+    return logits - mx.logsumexp(logits, axis=-1, keepdims=True)

@@ -130,32 +130,37 @@ def pass_clock() -> Callable[[], float]:
 class PassCosts:
     """What passes of several tokens cost, as multiples of a pass of one. Shared by all requests.
 
-    Sizes are rounded up to powers of two.
+    A size that was not measured is taken for the next power of two.
     """
 
     def __init__(self) -> None:
         self._samples: dict[int, deque[float]] = {}
+        self._medians: dict[int, float] = {}
         self._singles = 0
         self._measured_at: dict[int, int] = {}
 
     def add(self, tokens: int, seconds: float) -> None:
         """Notes what a pass took."""
-        size = rounded_up(tokens)
-        self._singles += size == 1
-        self._measured_at[size] = self._singles
-        if size not in self._samples:
+        self._singles += tokens == 1
+        self._measured_at[tokens] = self._singles
+        if tokens not in self._samples:
             # The first pass of a size compiles its kernels, so it is not counted.
-            self._samples[size] = deque(maxlen=_SAMPLES)
-        else:
-            self._samples[size].append(seconds)
+            self._samples[tokens] = deque(maxlen=_SAMPLES)
+            return
+        samples = self._samples[tokens]
+        samples.append(seconds)
+        if len(samples) >= _LEAST_SAMPLES:
+            self._medians[tokens] = statistics.median(samples)
 
     def of(self, tokens: int) -> float:
-        size, single = rounded_up(tokens), self._median(1)
-        if size == 1:
+        if tokens == 1:
             return 1.0
-        seconds = self._median(size)
+        seconds, single = self._median(tokens), self._median(1)
         if seconds is not None and single:
             return seconds / single
+        size = rounded_up(tokens)
+        if size > tokens:
+            return self.of(size)
         # No less than the step before it: a size is only tried where smaller ones are worth it.
         half = self.of(size // 2)
         grown = half / self.of(size // 4) if size > 2 else 1.0
@@ -163,14 +168,11 @@ class PassCosts:
 
     def knows(self, tokens: int) -> bool:
         """Whether passes of so many tokens were measured."""
-        return self._median(rounded_up(tokens)) is not None
+        return self._median(tokens) is not None
 
-    def _median(self, size: int) -> float | None:
-        samples = self._samples.get(size, ())
-        is_stale = self._singles - self._measured_at.get(size, 0) > _STALE_PASSES
-        if len(samples) < _LEAST_SAMPLES or is_stale:
-            return None
-        return statistics.median(samples)
+    def _median(self, tokens: int) -> float | None:
+        is_stale = self._singles - self._measured_at.get(tokens, 0) > _STALE_PASSES
+        return None if is_stale else self._medians.get(tokens)
 
 
 class Drafter:

@@ -4,8 +4,8 @@ A verification takes branches of the tree in random order and runs each one's to
 cache, a chunk a step, so that requests get their turns in between. Only full-attention KV is
 compared: it is what segments are made of, and states of other layers show in the layers above them.
 
-On the CPU every bit must be equal, and a segment that differs is removed. Elsewhere the kernels
-that MLX picks depend on how many tokens a step computes, and so do the last bits. There the same
+With the BLAS of MLX's wheel on the CPU every bit must be equal, and a segment that differs is
+removed. Elsewhere the last bits depend on how many tokens a step computes. There the same
 tokens run through a second cache in other chunks. The difference between the two fresh runs is the
 noise floor. A segment that is further off is reported, and stays.
 """
@@ -72,12 +72,10 @@ class Verification:
         *,
         chunk_tokens: int,
         max_tokens: int,
-        exact: bool | None = None,
+        exact: bool,
         rng: random.Random | None = None,
     ) -> None:
-        """Computes at most `max_tokens`, or all with 0; by default `exact` on the CPU only."""
-        if exact is None:
-            exact = mx.default_device() == mx.Device(mx.cpu)
+        """Computes at most `max_tokens`, or all with 0; `exact`: every bit must be equal."""
         self.findings = Findings(exact)
         self._model = model
         self._store = store
