@@ -1,3 +1,6 @@
+"""`python -m anyclaude.proxy`: started by the daemon, see `anyclaude.runtime.child`."""
+
+import anyclaude.runtime.cheap_start  # noqa: F401 - before all other imports
 from anyclaude.proxy.main import main
 
 main()

@@ -67,7 +67,8 @@ def set_level(level: str) -> None:
 def formatter(*, pretty: bool) -> logging.Formatter:
     """A formatter for our events and foreign log records alike."""
     renderer: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        # Its default shows the values of local variables, prompts and keys among them.
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if pretty
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )

@@ -1,7 +1,9 @@
-"""`python -m anyclaude.supervisor`."""
+"""`python -m anyclaude.supervisor`, and the command `anyclauded`."""
 
 import sys
 
+import anyclaude.runtime.cheap_start  # noqa: F401 - before all other imports
 from anyclaude.supervisor.main import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -21,6 +21,7 @@ from typing import Final
 import structlog
 import uvloop
 
+from anyclaude.runtime.child import end_of_start
 from anyclaude.runtime.loading import LoadedSettings
 from anyclaude.runtime.paths import Paths
 from anyclaude.supervisor import reload
@@ -111,6 +112,7 @@ class Server:
             self._daemon.children.restart(self._start.mode.name)
         self._begin(self._daemon.children.watch_progress())
         self._begin(greet(self._daemon))
+        end_of_start()
         _log.info("anyclauded started", pid=os.getpid(), url=self._daemon.base_url)
 
     async def _shutdown(self) -> None:

@@ -90,7 +90,8 @@ def main() -> NoReturn:
     # Used on the MLX thread only.
     tokenizer = model.new_tokenizer()
     explainer = _explainer(model, settings, child.birth.paths, tokenizer)
-    engine = _engine(model, settings, weights_bytes, disk, explainer, machine, child.pulse)
+    eos = frozenset(map(int, tokenizer.eos_token_ids))
+    engine = _engine(model, settings, weights_bytes, disk, explainer, machine, child.pulse, eos)
     pressure = PressureWatch(machine, settings.cache.pressure_check_seconds, engine.relieve)
     service = WorkerService(
         model,
@@ -216,6 +217,7 @@ def _engine(
     explainer: Explainer,
     machine: Machine,
     pulse: Pulse,
+    eos_token_ids: frozenset[int],
 ) -> Engine:
     cache = settings.cache
     limits = StoreLimits(
@@ -238,14 +240,13 @@ def _engine(
     )
     if cache.warm_at_start and (warmed := store.warm()):
         log.info("stored prefixes are in memory", tokens=warmed)
-    eos = frozenset(int(token) for token in model.new_tokenizer().eos_token_ids)
     preflight = Preflight(machine, settings.mlx.memory_reserve_bytes, weights_bytes)
     heads = score_heads(model.config, cache.kv_bits, on_metal=mx.metal.is_available())
     return Engine(
         model.weights,
         store,
         settings.mlx,
-        eos_token_ids=eos,
+        eos_token_ids=eos_token_ids,
         preflight=preflight if settings.mlx.memory_check else None,
         chunks=ChunkSizes(settings.mlx, score_heads=heads),
         pulse=pulse,

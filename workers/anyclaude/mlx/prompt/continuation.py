@@ -59,6 +59,10 @@ class Continuation:
         self._turns = turns
         self._digest_messages = digest_messages
 
+    def text(self, adapted: AdaptedMessages, tools: Tools, variables: Variables) -> str:
+        """All messages as text; errors as for `Template.render`."""
+        return self._template.render(adapted.messages, tools, variables=variables)
+
     def whole(self, adapted: AdaptedMessages, tools: Tools, variables: Variables) -> Rendering:
         """Renders all messages; errors as for `Template.render`."""
         protected = [self._template.protected(message) for message in adapted.messages]

@@ -309,14 +309,13 @@ def _is_exact(
     for turn in range(_TURNS):
         conversation = Conversation(("trial-system",), tuple(messages), ())
         adapted = AdaptedMessages.of(dialect.adapt(conversation))
+        continued = before and continuation.continued(before, adapted, [_TOOL], variables)
         try:
-            whole = continuation.whole(adapted, [_TOOL], variables)
+            if continued and continued.text != continuation.text(adapted, [_TOOL], variables):
+                return False
+            before = continued or continuation.whole(adapted, [_TOOL], variables)
         except TemplateRefused:
             return True
-        continued = before and continuation.continued(before, adapted, [_TOOL], variables)
-        if continued and continued.text != whole.text:
-            return False
-        before = continued or whole
         messages += _random_turn(rng, turn)
     return True
 
