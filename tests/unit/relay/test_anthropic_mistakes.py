@@ -94,6 +94,10 @@ def test_a_server_gets_its_own_ids_back(own):
         ({}, [{"a": 1}], {"a": 1}),
         ({}, ['"{\\"a\\": 1}"'], {"a": 1}),
         ({"a": 1}, ["{}"], {"a": 1}),
+        ('{"a": 1}', [], {"a": 1}),
+        ("", [], {}),
+        ({}, ['{"a": "\n"}'], {"a": "\n"}),
+        ({}, ['{"a": 1}', "</tool_call>"], {"a": 1}),
     ],
 )
 def test_inputs(given, pieces, value):
@@ -107,6 +111,45 @@ def test_inputs(given, pieces, value):
         STOP,
     )
     assert message["content"][0]["input"] == value
+
+
+@pytest.mark.parametrize("field", ["partial_json", "input", "arguments", "text"])
+def test_an_input_under_another_name(field):
+    """A call never runs without its input because a server names it in another way."""
+    call = [begin(0, type="tool_use", id="t", name="Read"), delta(0, **{field: '{"a": 1}'}), end(0)]
+    assert answer(START, *call, close("tool_use"), STOP)["content"][0]["input"] == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [begin(0), delta(0, text="yes"), end(0)],
+        [begin(0, text="yes"), end(0)],
+        [{**begin(0), "content_block": None}, delta(0, text="yes"), end(0)],
+        [begin(0, thinking="hm"), end(0), begin(1), delta(1, text="yes"), end(1)],
+        [begin(0, type="text"), delta(0, thinking="hm"), delta(0, text="yes"), end(0)],
+        [begin(0, type="text", text="<think>hm</think>\n\nyes"), end(0)],
+        [begin(0, type="text"), delta(0, text="<th"), delta(0, text="ink>hm</think>yes"), end(0)],
+        [begin(0, type="text"), delta(0, text="</think>yes"), end(0)],
+        [begin(0, type="text"), delta(0, text="yes")],
+    ],
+)
+def test_blocks_without_a_type_and_thoughts_within_text(events):
+    """Text and thoughts are told apart by what comes, if the type of a block does not say it."""
+    blocks = answer(START, *events, close(), STOP)["content"]
+    assert [block["text"] for block in blocks if block["type"] == "text"] == ["yes"]
+    thoughts = [block["thinking"] for block in blocks if block["type"] == "thinking"]
+    assert thoughts == (["hm"] if "hm" in str(events) else [])
+
+
+@pytest.mark.parametrize("place", ["top", "delta", "both"])
+def test_where_the_stop_reason_is(place):
+    """The stop reason counts whether it is within the delta or beside it."""
+    told = {"stop_reason": "max_tokens"}
+    last = {"type": "message_delta", "delta": told if place != "top" else {}}
+    last |= told if place != "delta" else {}
+    events = [begin(0, type="text", text="a"), end(0), last]
+    assert answer(START, *events, STOP)["stop_reason"] == "max_tokens"
 
 
 @pytest.mark.parametrize("index", [0, 3, None, "1"])

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from anyclaude.relay.names import short_name
+from anyclaude.relay.names import ToolNames, short_name
 from anyclaude.relay.sse import ServerEvent
 from tests.unit.relay.readers import chat_reader
 from tests.unit.relay.test_openai_answer import DONE, answer, call, delta, tools
@@ -71,6 +71,36 @@ ONE_INDEX = [
     ),
 ]
 ONE_ID = [
+    (
+        "the start under the index of the call before",
+        [
+            [call(0, "c0", READ, "")],
+            [call(0, None, None, A)],
+            [call(0, "c1", GLOB, "")],
+            [call(1, None, None, B)],
+        ],
+        [(READ, A), (GLOB, B)],
+    ),
+    (
+        "indexes as text",
+        [
+            [call("0", "c0", READ, "")],
+            [call("0", None, None, A)],
+            [call("1", "c1", GLOB, "")],
+            [call("1", None, None, B)],
+        ],
+        [(READ, A), (GLOB, B)],
+    ),
+    (
+        "an index below zero",
+        [[call(-1, "a", READ, A)], [call(-1, "b", GLOB, B)]],
+        [(READ, A), (GLOB, B)],
+    ),
+    (
+        "all calls again with each new one",
+        [[call(0, "a", READ, A)], [call(0, "a", READ, A), call(1, "b", GLOB, B)]],
+        [(READ, A), (GLOB, B)],
+    ),
     ("two indexes", [[call(0, "c1", READ, A)], [call(1, "c1", READ, B)]], [(READ, A), (READ, B)]),
     ("two names", [[call(0, "c1", READ, A)], [call(1, "c1", GLOB, B)]], [(READ, A), (GLOB, B)]),
     (
@@ -171,6 +201,20 @@ ARGUMENTS = [
         A,
     ),
     ("under the name input", [[{"index": 0, "id": "c", "name": READ, "input": ARGS[A]}]], A),
+    ("an object in a list, as text", [[call(0, "c", READ, f"[{A}]")]], A),
+    ("a string in a string in a string", [[call(0, "c", READ, json.dumps(json.dumps(A)))]], A),
+    ("a word for none", [[call(0, "c", READ, "None")]], E),
+    ("another word for none", [[call(0, "c", READ, "undefined")]], E),
+    ("a marker behind", [[call(0, "c", READ, A + "<|eot_id|>")]], A),
+    ("a marker behind, alone", [[call(0, "c", READ, A)], [call(0, None, None, "</tool_call>")]], A),
+    ("a fence behind", [[call(0, "c", READ, A + "\n```")]], A),
+    ("before the name", [[call(0, "c", None, A)], [call(0, "c", READ)]], A),
+    (
+        "before the name, in pieces",
+        [[call(0, "c", None, A[:5])], [call(0, None, None, A[5:])], [call(0, None, READ)]],
+        A,
+    ),
+    ("a piece of nothing first", [[{}], [call(0, "c", READ, A)]], A),
     ("one bracket too many", [[call(0, "c", READ, A + "}")]], A),
     ("one bracket too many, alone", [[call(0, "c", READ, A)], [call(0, None, None, "}\n")]], A),
     ("told twice", [[call(0, "c", READ, A)], [call(0, "c", READ, A)]], A),
@@ -309,11 +353,31 @@ def test_a_call_that_was_cut(reason):
     assert message["stop_reason"] in ("max_tokens", "model_context_window_exceeded")
 
 
-@pytest.mark.parametrize("name", [READ, f" {READ}\n", f"functions.{READ}", f"functions.{READ} "])
-def test_names_with_something_around(name):
-    """A namespace or blanks around the name of a tool do not make it another tool."""
-    message = answer(delta(tool_calls=[call(0, "c", name, A)]), delta("tool_calls"), tools=TOOLS)
+AROUND = [
+    "{}",
+    "functions.{}",
+    "tools.{}",
+    "default_api.{}",
+    "functions.{}:0",
+    "{}<|channel|>commentary",
+]
+
+
+@pytest.mark.parametrize("around", [*AROUND, " {}\n", '"{}"', "`{}`", "functions.{} ", "tool/{}"])
+@pytest.mark.parametrize("name", [READ, READ.lower(), READ.upper()])
+def test_names_with_something_around(around, name):
+    """What models write around the name of a tool, or capitals, do not make it another tool."""
+    written = call(0, "c", around.format(name), A)
+    message = answer(delta(tool_calls=[written]), delta("tool_calls"), tools=TOOLS)
     assert tools(message) == meant([(READ, A)])
+
+
+@pytest.mark.parametrize("name", ["read", "Reader", "functions.", "", "READ"])
+def test_names_that_could_mean_two_tools(name):
+    """A name stays as it is if no tool has it, or if two tools differ by their capitals only."""
+    offered = ToolNames(["Read", "reaD", "functions.Glob"])
+    assert offered.original(name) == name
+    assert offered.original("functions.Glob") == "functions.Glob"
 
 
 LONG = "mcp__" + "a_long_server_name_" * 4 + "read"
@@ -352,6 +416,17 @@ def test_halves_of_characters(field, pieces, text):
         return
     (block,) = answer(*(delta(**{field: piece}) for piece in pieces), delta("stop"))["content"]
     assert block.get("text", block.get("thinking")) == text
+
+
+@pytest.mark.parametrize("raw", ["a\nb", "\t", "a\r\n", '\\"\n', "\x00", "\n" * 3])
+def test_control_characters_in_arguments(raw):
+    """Line ends in a string of the arguments, which JSON forbids, become their escapes."""
+    whole = f'{{\n\t"path": "{raw}"}}'
+    value = json.loads(whole, strict=False)
+    for cut in range(len(whole)):
+        pieces = [call(0, "c", READ, piece) for piece in (whole[:cut], whole[cut:])]
+        chunks = [delta(tool_calls=[piece]) for piece in pieces]
+        assert tools(answer(*chunks, delta("tool_calls"), tools=TOOLS)) == [(READ, value)]
 
 
 @pytest.mark.parametrize(

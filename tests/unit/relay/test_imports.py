@@ -9,7 +9,7 @@ PACKAGE = "anyclaude.relay"
 # fmt: off
 ROWS = (
     ("breaker", "endings", "environment", "halves", "names", "overflow", "sse", "state",
-     "transport", "usage"),
+     "thoughts", "transport", "usage"),
     ("arguments", "quirks", "refusals"),
     ("dialect", "failures"),
     ("client", "turns"),
@@ -23,7 +23,7 @@ ROWS = (
 )
 # fmt: on
 # Within the folder of chat completions.
-OPENAI_ROWS = (("calls", "content", "thoughts"), ("answer", "messages"), ("dialect",))
+OPENAI_ROWS = (("calls", "content"), ("answer", "messages"), ("dialect",))
 ANTHROPIC_ROWS = (("answer",), ("dialect",))
 
 

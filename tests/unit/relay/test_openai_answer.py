@@ -314,12 +314,54 @@ def test_a_broken_answer_fails(chunks):
         {"error": "out of memory"},
         {"object": "error", "message": "out of memory"},
         {"choices": [{"delta": {}, "error": {"message": "out of memory"}}]},
+        {"choices": [{"delta": {}}], "x_groq": {"error": "out of memory"}},
+        {"detail": "out of memory"},
+        {"message": "out of memory", "code": 500},
     ],
 )
 def test_errors_within_a_stream(chunk):
     """An error object is recognised wherever it is in the stream."""
     with pytest.raises(RefusedInStreamError, match="out of memory"):
         answer(delta(content="a"), chunk)
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        [{"delta": {"content": ["y", "es"]}}],
+        [{"delta": {"content": {"type": "text", "text": "yes"}}}],
+        [{"delta": {"content": [{"type": "output_text", "text": "yes"}]}}],
+        [{"index": 1, "delta": {"content": "no"}}, {"index": 0, "delta": {"content": "yes"}}],
+        {"index": 0, "delta": {"content": "yes"}},
+        [{"text": "yes", "index": 0}],
+        [{"delta": {}, "message": {"content": "yes"}}],
+        [{"delta": {"content": "</think>\n\nyes"}}],
+        [{"delta": {"content": "<think>\n\n</think>\n\nyes"}}],
+    ],
+)
+@pytest.mark.parametrize("end", [delta("stop"), '"[DONE]"', "[done]", " [DONE]  "])
+def test_text_in_every_place(choices, end):
+    """Text is found in each of the places and shapes in which servers send it."""
+    message = answer({"choices": choices}, end)
+    assert message["content"] == [{"type": "text", "text": "yes"}]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"reasoning_content": "hm"},
+        {"reasoning": {"text": "hm"}},
+        {"reasoning": {"content": "hm"}, "reasoning_content": ""},
+        {"thought": "hm"},
+        {"reasoning_content": "hm", "reasoning": "hm"},
+        {"reasoning_details": [{"type": "reasoning.summary", "summary": "hm"}]},
+        {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]},
+    ],
+)
+def test_thoughts_in_every_place(fields):
+    """Thoughts are found in each of the fields in which servers send them, and once."""
+    message = answer(delta(**fields), delta(content="yes"), delta("stop"))
+    assert [block.get("thinking") for block in message["content"]] == ["hm", None]
 
 
 @pytest.mark.parametrize("content", [[{"type": "text", "text": "yes"}], "yes"])

@@ -193,6 +193,26 @@ COUNTED += [
      {}, 5000, 4096),
     ("unknown-but", "Prompt has 5000 tokens, but the model's context window is 4096",
      {}, 5000, 4096),
+    ("siliconflow", "length of prompt_tokens (5000) must be less than max_seq_len (4096).", {},
+     5000, 4096),
+    ("cohere-v2", "too many tokens: total number of tokens in the prompt cannot exceed 4096 - "
+     "received 5000. Try using a shorter prompt.", {}, 5000, 4096),
+    ("watsonx", "the number of input tokens 5000 cannot exceed the total tokens limit 4096 for "
+     "this model", {}, 5000, 4096),
+    ("nova", "Too many input tokens. Max input tokens: 4096, request input token count: 5000", {},
+     5000, 4096),
+    ("tensorrt", "Prompt length (5000) exceeds maximum input length (4096). Set max_input_len to a "
+     "larger value", {}, 5000, 4096),
+    ("vllm-old", "Input prompt (5000 tokens) is too long and exceeds limit of 4096", {},
+     5000, 4096),
+    ("transformers", "Token indices sequence length is longer than the specified maximum sequence "
+     "length for this model (5000 > 4096)", {}, 5000, 4096),
+    ("gateway", "Error code: 400 - {'error': 'Input is too long: 5000 > 4096'}", {}, 5000, 4096),
+    ("unknown-n-ctx", "n_tokens 5000 exceeds n_ctx 4096", {}, 5000, 4096),
+    ("unknown-kv", "Failed to process prompt: prompt too long for KV cache (5000 > 4096)", {},
+     5000, 4096),
+    ("unknown-contains", "The maximum context length is 4,096, your prompt contains 5,000 tokens",
+     {}, 5000, 4096),
     ("unknown-limit-first", "The context length of the model is 4096 tokens, but the prompt is "
      "5000 tokens", {}, 5000, 4096),
 ]  # fmt: skip
@@ -247,6 +267,22 @@ UNCOUNTED = [
     ("input-tokens", "Too many input tokens. Max input tokens: 4096, prompt token count: 5000", {}),
     ("bytes-google", "Request payload size exceeds the limit: 524288 bytes.", {}),
     ("bytes-bedrock", "too many total text bytes: 512345 > 500000", {}),
+    ("unknown-full", "The context window is full", {}),
+    ("unknown-limit", "exceeds token limit", {}),
+    ("unknown-messages", "Your messages are too long for this model", {}),
+    ("unknown-needs", "Not enough context: the request needs 5000 tokens", {}),
+    ("unknown-both", "Prompt tokens (5000) + max_tokens (32000) exceeds max context 4096", {}),
+    ("unknown-shorter", "Please ensure your prompt is shorter than the model's context window "
+     "(4096 tokens)", {}),
+    ("unknown-fit", "The prompt does not fit into the context window", {}),
+    ("unknown-k", "Model context window is 128k tokens, you requested 256k tokens", {}),
+    ("unknown-request", "Request size exceeds model context window", {}),
+    ("chinese", "\u8f93\u5165\u957f\u5ea6\u8d85\u8fc7\u6a21\u578b\u9650\u5236", {}),
+    ("tensorrt-sum", "The sum of prompt length (5000.0), query length (0) and max_tokens (32000) "
+     "should not exceed max_seq_len (4096)", {}),
+    ("code-watsonx", "input token count is above the limit", {"code": "token_quantity_exceeded"}),
+    ("code-in-param", "Expected a string with maximum length 10, but got one with length 20.",
+     {"code": "string_above_max_length", "param": "messages[1].content"}),
     ("code-prompt", "Bad request", {"code": "prompt_tokens_exceeded"}),
     ("openai-string", "Invalid 'messages[1].content': string too long.",
      {"code": "string_above_max_length"}),
@@ -270,6 +306,19 @@ OTHERS = [
     "metadata.user_id exceeds maximum length 64",
     "max_tokens (64000) is greater than the model's maximum output tokens (8192)",
     "The model's max output tokens is 8192, but max_tokens is 64000",
+    "The model's context window is too small (minimum is 32768 tokens)",
+    "request reached organization TPD rate limit, current: 1506556, limit: 1500000",
+    "Number of request tokens has exceeded your per-model limit",
+    "input token limit exceeded for this minute",
+    "Prompt tokens limit exceeded: 20000 > 1500. Upgrade to a paid account.",
+    "Too many tokens, please wait before trying again.",
+    "A maximum of 4 blocks with cache_control may be provided, and the prompt exceeds it: 5.",
+    "upstream timed out: context deadline exceeded",
+    "Last message must be from the user, but got assistant at 1234",
+    "Your token has exceeded its lifetime",
+    "Unexpected token '<' in JSON at position 12345",
+    "Too many messages with role system",
+    "Invalid chat format: expected a string, but message 1024 holds a list",
 ]
 
 
@@ -374,6 +423,20 @@ def test_a_total_includes_the_requested_answer(message, total, requested, prompt
         ("maximum number of output tokens for this model is 8192, got 64000", 8192),
         ("field MaxTokens invalid, should be in [1, 8192]", 8192),
         ("max_tokens参数非法。取值范围：[1,8192]", 8192),  # noqa: RUF001
+        ("The value of max_tokens (64000) must be less than 8193", 8192),
+        ("max_tokens must be lower than 8193", 8192),
+        ("max_tokens too large, max is 8192", 8192),
+        ("max_tokens value too large. Allowed max: 8,192", 8192),
+        ("parameter max_tokens is illegal. 64000 is not in [1, 8192]", 8192),
+        ("The maximum generation length is 8192, so 64000 is not possible", 8192),
+        ("too many output tokens requested: 64000, limit 8192", 8192),
+        ("The number of requested output tokens (64000) exceeds the limit (8192)", 8192),
+        ("You requested 64000 output tokens but the model supports 8192 output tokens", 8192),
+        ("max_tokens has to be smaller or equal 8192", 8192),
+        ("max_tokens(64000) > max allowed(8192)", 8192),
+        ("Error code: 400 - max_tokens is not valid: 8192 is what this model can write", 8192),
+        ("max_tokens (1024) must be greater than budget_tokens (2048)", 0),
+        ("max_tokens must be at least 16000", 0),
         (
             "'max_tokens' is too large: 64000. This model's maximum context length is 32768 tokens "
             "and your request has 500 input tokens",
@@ -386,6 +449,15 @@ def test_a_total_includes_the_requested_answer(message, total, requested, prompt
 def test_the_longest_answer_in_each_wording(message, limit):
     """A server's limit of max_tokens is read from its words; 0 if they name none."""
     assert longest_answer(message) == limit
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["max_tokens: 64000", "max_tokens must be more than 64000", "max_tokens 64000, 99000"],
+)
+def test_the_requested_answer_is_no_limit(message):
+    """What the request itself asked for, or more than that, is not the server's limit."""
+    assert longest_answer(message, 64000) == 0
 
 
 def test_the_settings_extend_the_table():

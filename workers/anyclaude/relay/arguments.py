@@ -13,21 +13,25 @@ from typing import Any, Final
 from anyclaude.relay.halves import LOST, Halves
 
 # An input that stands for none, whole or begun; the real one may follow.
-_HELD: Final = re.compile(r"\s*(\{\s*\}?|\[\s*\]?|n(u(ll?)?)?)?\s*")
+_HELD: Final = re.compile(r"\s*(\{\s*\}?|\[\s*\]?|n(u(ll?)?)?|None|undefined)?\s*")
 _PLACEHOLDERS: Final = re.compile(r"(\s*(\{\s*\}|\[\s*\]|null)\s*)+(?=[{\"])")
 _NONE: Final[tuple[Any, ...]] = (None, "", "null", "{}", [])
+_NONE_WORDS: Final = ("", "None", "undefined")
 _DECODER: Final = json.JSONDecoder()
 _ESCAPE: Final = re.compile(r"\\u[0-9a-fA-F]{4}|\\[^u]|[^\\]+|\\u?[0-9a-fA-F]{0,3}", re.DOTALL)
 _ESCAPED_HALF: Final = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _INVALID: Final = object()
-# What some servers add behind a whole object.
-_SURPLUS: Final = "}] \t\r\n"
+# What some servers add behind a whole object: brackets, and markers of the model's format.
+_SURPLUS: Final = re.compile(r"(?:[}\]\s]|</?\|?[\w/|:-]+\|?>|```)*")
 
 
 class _Brackets:
-    """Whether all brackets and strings of a JSON text are closed."""
+    """Whether all brackets and strings of a JSON text are closed.
 
-    _TELLING: Final = re.compile(r'[\[\]{}"\\]')
+    Line ends and tabs within a string, which JSON does not allow, become their escapes.
+    """
+
+    _TELLING: Final = re.compile(r'[\[\]{}"\\\x00-\x1f]')
 
     def __init__(self) -> None:
         self._depth = 0
@@ -35,21 +39,30 @@ class _Brackets:
         self._escaped_at = -1
         self._length = 0
 
-    def feed(self, piece: str) -> bool:
-        for found in self._TELLING.finditer(piece):
-            self._see(found[0], self._length + found.start())
-        self._length += len(piece)
+    @property
+    def are_closed(self) -> bool:
         return self._depth <= 0 and not self._in_string
 
-    def _see(self, character: str, position: int) -> None:
+    def feed(self, piece: str) -> str:
+        """The piece with its escapes."""
+        fed = self._TELLING.sub(lambda found: self._see(found[0], found.start()), piece)
+        self._length += len(piece)
+        return fed
+
+    def _see(self, character: str, start: int) -> str:
+        position = self._length + start
+        if character < " ":
+            is_raw = self._in_string and self._depth > 0 and self._escaped_at != position
+            return json.dumps(character)[1:-1] if is_raw else character
         if self._escaped_at == position:
-            return
+            return character
         if self._in_string and character == "\\":
             self._escaped_at = position + 1
         elif character == '"':
             self._in_string = not self._in_string
         elif not self._in_string:
             self._depth += 1 if character in "[{" else -1
+        return character
 
 
 class Arguments:
@@ -82,10 +95,10 @@ class Arguments:
         if not self._sent and (found := _PLACEHOLDERS.match(self.text + piece)):
             self.text, piece = "", (self.text + piece)[found.end() :]
             self._brackets, self.is_complete = _Brackets(), False
-        self.text += piece
+        self.text += self._brackets.feed(piece)
         self.is_complete = self.is_complete and not piece.strip()
         # Parsing after every piece would be quadratic.
-        if self._brackets.feed(piece):
+        if self._brackets.are_closed:
             self._look_for_end()
 
     def extends(self, piece: str) -> bool:
@@ -94,7 +107,7 @@ class Arguments:
 
     def repeats(self, piece: str) -> bool:
         """Whether `piece` is the whole input once more, or adds nothing to it."""
-        if not piece.strip(_SURPLUS):
+        if _SURPLUS.fullmatch(piece):
             return True
         value = parsed(piece)
         return value == self.value or value in _NONE or value == {}
@@ -104,8 +117,11 @@ class Arguments:
         if value is _INVALID:
             self.text = _without_surplus(self.text)
             value = parsed(self.text)
-        if isinstance(value, str) and isinstance(parsed(value), dict):
+        while isinstance(value, str) and parsed(value) is not _INVALID:
             self.text, value = value, parsed(value)
+        if isinstance(value, list) and len(value) == 1:
+            # An object in a list.
+            self.text, value = json.dumps(value[0], ensure_ascii=False), value[0]
         self.is_complete = isinstance(value, dict)
 
     def take(self) -> str:
@@ -123,7 +139,8 @@ class Arguments:
         if lost := self._halves.finish():
             self.text += lost
             self.is_complete = False
-        if not self._sent and (not self.text.strip() or parsed(self.text) in _NONE):
+        is_none = self.text.strip() in _NONE_WORDS or parsed(self.text) in _NONE
+        if not self._sent and is_none:
             self.text, self.is_complete = "{}", True
         if not self.is_complete:
             raise ValueError("the arguments are not one JSON object")
@@ -180,7 +197,7 @@ def _without_surplus(text: str) -> str:
         _, end = _DECODER.raw_decode(text, len(text) - len(text.lstrip()))
     except (ValueError, RecursionError):
         return text
-    return text if text[end:].strip(_SURPLUS) else text[:end]
+    return text[:end] if _SURPLUS.fullmatch(text, end) else text
 
 
 def is_whole(text: str) -> bool:
@@ -202,7 +219,5 @@ def text_of(arguments: object) -> str:
     """Arguments as text, whether the server sends text or an object."""
     if isinstance(arguments, str):
         return arguments
-    if isinstance(arguments, list) and len(arguments) == 1:
-        # An object in a list.
-        arguments = arguments[0]
-    return json.dumps(arguments, ensure_ascii=False) if isinstance(arguments, Mapping) else ""
+    is_value = isinstance(arguments, (Mapping, list))
+    return json.dumps(arguments, ensure_ascii=False) if is_value else ""

@@ -98,56 +98,48 @@ WORDINGS: Final[tuple[tuple[str, str], ...]] = (
         "SambaNova",
         r"prompt is <prompt> tokens long.*?maximum supported sequence length is (?:just )?<window>",
     ),
-    (
-        "any other with counts",
-        r"(?:prompt|input|context)(?: "
-        r"(?:length|tokens?|count|size|is|of|has|too|long))*\W{0,3}(?P<prompt>\d{3,})(?: "
-        r"tokens?)?\)?[^.\d]{0,40}(?:exceed\w*|longer than|larger than|greater "
-        r"than|>|but the)[^.\d]{0,60}(?P<window>\d{3,})",
-    ),
-    (
-        "any other with counts, the limit first",
-        r"context (?:length|window|size)[^.\d]{0,40}<window>(?: tokens)?[^.\d]{0,20}"
-        r"(?:prompt|input)[^.\d]{0,30}<prompt>",
-    ),
     ("DashScope", r"range of input length should be \[\d+, ?<window>\]"),
-    ("GLM", r"prompt exceeds max(?:imum)? length"),
-    ("DashScope", r"total message token length exceed|input or output length"),
-    ("Azure, GitHub Models", r"tokens_limit_reached|tokens in request more than max tokens"),
-    (
-        "Moonshot and others",
-        # A limit of `max_tokens` is another one.
-        r"^(?!.*max_\w*tokens).*?(?:exceed\w* (?:the )?max\w* (?:number of |message |input "
-        r"|prompt )?tokens|token limit exceeded|exceeded model token limit|tokens too long"
-        r"|input too large|too many input tokens|maximum (?:context size|sequence length)"
-        r"|tokens\b.{0,20}exceed\w* .{0,20}max\w* length)",
-    ),
-    ("MiniMax", r"context window exceeds limit"),
-    ("Bedrock", r"input is too long for (?:the )?requested model"),
+    ("SiliconFlow", r"prompt_tokens \(<prompt>\) must be less than max_seq_len \(<window>\)"),
+    ("Cohere", r"total number of tokens in the prompt cannot exceed <window> - received <prompt>"),
+    ("watsonx", r"number of input tokens <prompt> cannot exceed the total tokens limit <window>"),
     ("Groq, Cerebras", r"please reduce the length of (?:the|your) (?:messages|prompt|input)"),
-    ("LM Studio", r"reached context length|initial prompt is greater than the context length"),
-    (
-        "llama.cpp",
-        r"exceeds? the available context size|context size has been exceeded|context shift is "
-        r"disabled|input (?:prompt )?is (?:too big|larger than the max context size)",
-    ),
+    ("llama.cpp", r"context shift is disabled"),
+    ("Cloudflare", r"exceeded this model context window limit"),
+    ("Moonshot", r"exceed max message tokens"),
+    ("Azure", r"tokens in request more than"),
+    ("DashScope", r"input or output length"),
     ("Google, Bedrock: bytes", r"request payload size exceeds|too many total text bytes"),
     (
         "codes and types of errors",
-        r"context_length_exceeded|exceed_context_size|context_window_exceeded|"
-        r"prompt_tokens_exceeded|messages\[\d+\]\.content\b.*string_above_max_length|prompt_too_long|"
-        r"ContextWindowExceededError|ContextLengthExceeded",
+        r"context_?(?:length|size|window)_?exceed|exceed_?context_?(?:length|size|window)|"
+        r"prompt_tokens_exceeded|token_quantity_exceeded|tokens_limit_reached|prompt_too_long|"
+        r"messages\[\d+\]\.content\b.*string_above_max_length",
     ),
-    (
-        "any other",
-        r"maximum context length|(?:prompt|inputs?|conversation|message you submitted) (?:is |are "
-        r"|was )?too (?:long|large)|(?:context|prompt|number of "
-        r"(?:input )?tokens).{0,40}(?:length|window|size|limit)\b.{0,20}exceed|input "
-        r"(?:token|length).{0,40}exceed|exceed(?:s|ed|ing)?\b.{0,40}(?:context|"
-        r"prompt).{0,20}(?:length|window|size|limit)|longer than.{0,30}context "
-        r"(?:length|window)|(?:messages|prompt|conversation|input) (?:is|are) too (?:long|large) "
-        r"for",
-    ),
+)
+# For wordings that are in no row of the table: words that say that something is too long, words
+# that name the prompt, and words that name something else, such as a rate limit.
+_TOO_LONG: Final = re.compile(
+    r"exceed|too (?:long|large|big)|too many (?:input |prompt )?tokens|above the|overflow|reached|"
+    r">|(?:longer|larger|greater) than|full\b|not enough|n[o']t fit|"
+    r"(?:more than|less than|shorter than|requested|needs|tokens,? but)\b[^.]*?\d{3}|"
+    r"max(?:imum)? (?:context|sequence|input|prompt)|\u8d85|\u8fc7\u957f",
+    re.IGNORECASE,
+)
+_OF_PROMPT: Final = re.compile(
+    r"(?<![a-z])(?:prompt|inputs?|context|conversation|messages?|chat|sequence|n_ctx|max_model_len|"
+    r"max_(?:seq|total|position|input)\w*)(?![a-z])|\u8f93\u5165|\u4e0a\u4e0b\u6587",
+    re.IGNORECASE,
+)
+_OF_TOKENS: Final = re.compile(r"(?<![a-z])token(?:s|[ _](?:count|limit))(?![a-z])", re.IGNORECASE)
+_OF_ELSE: Final = re.compile(
+    r"image|audio|video|file|pixel|tools?(?![a-z])|function|description|schema|metadata|user_?id|"
+    r"(?<![a-z])(?:rate|quota|credits?|balance|afford|budget|spend\w*|billing|plan|rpm|[tr]p[md]|"
+    r"deadline|time(?:d|out)?|keys?|accounts?|array|stop|temperature|minimum|least)(?![a-z])|"
+    r"minute|hourly|daily|monthly|(?:this|for the) month|"
+    r"per[ -](?:\w+[ -])?(?:min|hour|day|month|sec|week|model)|thinking|\broles?\b|json|expected|"
+    r"session|concurren|(?<!kv )cach|wait|(?:too many|number of) requests|"
+    r"window (?:is )?too small",
+    re.IGNORECASE,
 )
 _FLAGS: Final = re.IGNORECASE | re.DOTALL
 _COUNT: Final = re.compile(r"(?<!\?P)<([a-z]+)>")
@@ -161,6 +153,9 @@ _PATTERNS: Final = tuple(_pattern(wording) for _, wording in WORDINGS)
 # A thousands separator within a number.
 _SEPARATOR: Final = re.compile(r"(?<=\d)[,_](?=\d{3}(?!\d))")
 _SPACE: Final = re.compile(r"\s+")
+# A number of tokens, and no part of a name, a date or a status.
+_NUMBER: Final = re.compile(r"(?<![\w.<-])\d{3,}(?![\w>-]|\.\d)")
+_STATUS: Final = re.compile(r"\b(?:code|status|error)\W{0,3}[45]\d\d\b", re.IGNORECASE)
 # The limit of max_tokens, in the words of OpenAI, Groq, Cerebras, pydantic, vllm-mlx and others.
 _ANSWER: Final = r"\bmax_?(?:completion_?|output_?|new_?)?tokens?(?![a-z_])"
 _LONGEST_ANSWER: Final = tuple(
@@ -185,6 +180,12 @@ _LONGEST_ANSWER: Final = tuple(
         r"(?:(?!context|prompt|budget|len)[^.\d]){0,40}<limit>",
     )
 )
+_OF_ANSWER: Final = re.compile(
+    _ANSWER + r"|(?:output|completion|generated|new) tokens|generation length", re.IGNORECASE
+)
+# Prompt and answer are counted together.
+_OF_BOTH: Final = re.compile(r"total|\+|output", re.IGNORECASE)
+_BELOW: Final = re.compile(r"(?:less|lower|smaller) than (?!or )|below", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -225,14 +226,32 @@ def find_overflow(
     prompt_tokens, window = details.get("n_prompt_tokens"), details.get("n_ctx")
     if isinstance(prompt_tokens, int) and isinstance(window, int):
         return Overflow(prompt_tokens, window)
-    codes = (details.get("type"), details.get("code"))
+    codes = (details.get("param"), details.get("type"), details.get("code"))
     text = " ".join([_plain(message), *(str(code) for code in codes if code)])
     for pattern in (*(re.compile(own, _FLAGS) for own in patterns), *_PATTERNS):
         if found := pattern.search(text):
             groups = found.groupdict()
             counts = {key: int(text) for key, text in groups.items() if text and text.isdigit()}
             return _counted(counts, requested_tokens)
-    return None
+    return _by_its_words(_plain(message), requested_tokens)
+
+
+def _by_its_words(text: str, requested_tokens: int) -> Overflow | None:
+    """The overflow that a wording says which no row of the table has; None if it says none.
+
+    Of two counts the larger one is the prompt's, unless the answer is counted, too.
+    """
+    what = _OF_PROMPT.search(text) or (_OF_TOKENS.search(text) and not _OF_ANSWER.search(text))
+    if not what or not _TOO_LONG.search(text) or _OF_ELSE.search(text) or _limit(text):
+        return None
+    numbers = _numbers(text) - {requested_tokens}
+    if _OF_BOTH.search(text) or len(numbers) != 2:
+        return Overflow()
+    return Overflow(max(numbers), min(numbers))
+
+
+def _numbers(text: str) -> set[int]:
+    return {int(number) for number in _NUMBER.findall(_STATUS.sub("", text))}
 
 
 def _counted(counts: Mapping[str, int], requested_tokens: int) -> Overflow:
@@ -246,9 +265,22 @@ def _counted(counts: Mapping[str, int], requested_tokens: int) -> Overflow:
     return Overflow(prompt, window)
 
 
-def longest_answer(message: str) -> int:
+def longest_answer(message: str, requested_tokens: int = 0) -> int:
     """The server's limit of `max_tokens`, if a refusal names one; otherwise 0."""
     text = _plain(message)
+    if limit := _limit(text):
+        return limit
+    if not _OF_ANSWER.search(text) or _OF_PROMPT.search(text) or _OF_ELSE.search(text):
+        return 0
+    # Beside what was requested, one number is there, the limit.
+    numbers = _numbers(text)
+    limits = numbers - {requested_tokens or (max(numbers) if len(numbers) > 1 else 0)}
+    if len(limits) != 1 or 0 < requested_tokens < max(limits):
+        return 0
+    return max(limits) - (1 if _BELOW.search(text) else 0)
+
+
+def _limit(text: str) -> int:
     for pattern in _LONGEST_ANSWER:
         if found := pattern.search(text):
             counts = found.groupdict()

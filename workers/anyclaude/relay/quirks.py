@@ -199,7 +199,9 @@ class Quirks:
         `details` is the server's error object. Leaving out `unhelpful` fields did not help.
         """
         place = ".".join(_place(details or {}))
-        if (longest := longest_answer(f"{place}: {refusal}")) and longest != self.max_output_tokens:
+        requested = sent.get("max_tokens") or sent.get("max_completion_tokens") or 0
+        longest = longest_answer(f"{place}: {refusal}", requested)
+        if longest and longest != self.max_output_tokens:
             return replace(self, max_output_tokens=longest)
         if (found := _MAX_STOPS.search(refusal)) and int(found[1]) != self.max_stop_sequences:
             return replace(self, max_stop_sequences=int(found[1]))

@@ -5,7 +5,7 @@ servers get wrong without losing anything is corrected: ids of calls that are mi
 odd, empty input before the real one, an end that is sent twice.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import structlog
@@ -27,6 +27,7 @@ from anyclaude.relay.names import CallIds, ToolNames, used_ids
 from anyclaude.relay.refusals import details_of
 from anyclaude.relay.sse import ServerEvent
 from anyclaude.relay.state import ReasoningState
+from anyclaude.relay.thoughts import Piece, ThoughtSplitter
 from anyclaude.relay.usage import anthropic_usage, prompt_tokens
 from anyclaude.runtime.upstreams import UpstreamKind
 from anyclaude.worker.v1 import worker_pb2 as pb
@@ -58,6 +59,7 @@ class MessageReader(Reader):
         self._begun: list[object] = []
         self._arguments = Arguments()
         self._halves = Halves()
+        self._thoughts = ThoughtSplitter()
         # The last block is a tool call without its end.
         self._is_cut = False
         self._reason: str | None = None
@@ -89,7 +91,9 @@ class MessageReader(Reader):
                 if self._kind:
                     self._end()
             case "message_delta":
-                self._note_end(as_object(data.get("delta")), as_object(data.get("usage")))
+                self._note_end(
+                    {**data, **as_object(data.get("delta"))}, as_object(data.get("usage"))
+                )
                 self._applied_edits += edits_in(data)
             case "message_stop":
                 self.is_done = True
@@ -116,6 +120,9 @@ class MessageReader(Reader):
         self.is_done = True
 
     def finish(self) -> pb.Usage:
+        if self._kind and self.is_done:
+            # The end of the message is the end of its last block, too.
+            self._end()
         if not self._started or self._reason is None or self._kind:
             raise BrokenAnswerError("it ended before it was complete")
         if self._is_cut:
@@ -155,12 +162,12 @@ class MessageReader(Reader):
             self._end()
         if self._is_cut:
             raise BrokenAnswerError(_CUT_CALL)
-        kind = without_halves(str(block.get("type") or "unknown"))
-        self._kind, self._block_index = kind, index
+        self._kind = without_halves(str(block.get("type") or _kind_of(block)))
+        self._block_index = index
         self._begun.append(index)
         match self._kind:
             case "text":
-                self._writer.text(self._halves.feed(str(block.get("text") or "")))
+                self._text(self._halves.feed(str(block.get("text") or "")))
             case "thinking":
                 self._writer.thinking(self._halves.feed(str(block.get("thinking") or "")))
                 self._sign(block)
@@ -199,14 +206,28 @@ class MessageReader(Reader):
             raise BrokenAnswerError("the input of a tool call in a block of another kind")
         text = self._halves.feed(str(delta.get("text") or delta.get("thinking") or ""))
         match self._kind:
-            # Some servers send thoughts as text deltas of a thinking block.
+            # Some servers send thoughts as text deltas of a thinking block, and the reverse.
             case "thinking":
                 self._writer.thinking(text)
                 self._sign(delta)
+            case "text" if delta.get("thinking"):
+                self._writer.thinking(text)
             case "text":
-                self._writer.text(text)
+                self._text(text)
             case "tool_use":
-                self._extend_call(delta.get("partial_json"))
+                pieces = (delta.get(name) for name in ("partial_json", "input", "arguments"))
+                self._extend_call(next((piece for piece in pieces if piece is not None), text))
+
+    def _text(self, text: str) -> None:
+        """Adds text, in which some servers send the model's thoughts between tags."""
+        self._add(self._thoughts.feed(text))
+
+    def _add(self, pieces: Iterable[Piece]) -> None:
+        for is_thought, piece in pieces:
+            if is_thought:
+                self._writer.thinking(piece)
+            else:
+                self._writer.text(piece)
 
     def _end(self) -> None:
         rest = self._halves.finish()
@@ -214,7 +235,8 @@ class MessageReader(Reader):
             case "thinking":
                 self._writer.thinking(rest)
             case "text":
-                self._writer.text(rest)
+                self._text(rest)
+                self._add(self._thoughts.finish())
             case "tool_use":
                 try:
                     self._writer.input_json(self._arguments.settle())
@@ -246,3 +268,9 @@ class MessageReader(Reader):
             # vllm-mlx reports end_turn for every stream.
             return self._stop_reason(Ending.CUT)
         return self._stop_reason(ending_of(reason))
+
+
+def _kind_of(block: Mapping[str, Any]) -> str:
+    """The kind of a block without a type, by its fields."""
+    kinds = {"name": "tool_use", "thinking": "thinking", "signature": "thinking"}
+    return next((kind for field, kind in kinds.items() if block.get(field)), "text")

@@ -21,15 +21,17 @@ from anyclaude.relay.endings import Ending, ending_of
 from anyclaude.relay.halves import Halves
 from anyclaude.relay.names import CallIds, ToolNames, used_ids
 from anyclaude.relay.openai.calls import BrokenCallError, CallAssembler
-from anyclaude.relay.openai.thoughts import ThoughtSplitter
 from anyclaude.relay.refusals import details_of
 from anyclaude.relay.sse import ServerEvent
 from anyclaude.relay.state import ReasoningState
+from anyclaude.relay.thoughts import ThoughtSplitter
 from anyclaude.relay.usage import openai_usage
 from anyclaude.worker.v1 import worker_pb2 as pb
 
 _DONE: Final = "[DONE]"
 _CUTS: Final = (Ending.CUT, Ending.WINDOW)
+# Fields of a delta that hold thoughts.
+_THOUGHTS: Final = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "thought")
 
 
 class ChatReader(Reader):
@@ -50,8 +52,7 @@ class ChatReader(Reader):
         self._calls = CallAssembler(
             self._writer,
             CallIds(used_ids(request)),
-            names.sent,
-            names.original,
+            names,
             self._state.note_call,
             self._carry_state,
         )
@@ -73,7 +74,7 @@ class ChatReader(Reader):
         return self.is_done or (self._ending is not None and not self._goes_on)
 
     def _feed(self, event: ServerEvent) -> None:
-        if event.data.strip() == _DONE:
+        if event.data.strip(' "').upper() == _DONE:
             self.is_done = True
             return
         chunk = parse_event(event)
@@ -120,8 +121,10 @@ class ChatReader(Reader):
     @staticmethod
     def _check(name: str, chunk: Mapping[str, Any], choice: Mapping[str, Any]) -> None:
         details = details_of(chunk)
-        if not details and choice.get("error"):
-            details = details_of({"error": choice["error"]})
+        # Groq puts an error beside the choices.
+        error = choice.get("error") or as_object(chunk.get("x_groq")).get("error")
+        if not details and error:
+            details = details_of({"error": error})
         if details or name == "error":
             raise RefusedInStreamError(details or {"message": "no reason given"})
 
@@ -132,8 +135,11 @@ class ChatReader(Reader):
             return
         if not self._started:
             self._emit_started(self._known_usage())
-        delta = choice.get(where)
-        if not isinstance(delta, dict):
+        delta = as_object(choice.get(where))
+        if not delta and (text := choice.get("text")):
+            # A chunk of the older completions.
+            delta = {"content": text}
+        if not delta:
             delta = as_object(choice.get("message"))
             if self._characters:
                 # A whole message at the end of a stream repeats the text that was streamed before.
@@ -146,17 +152,15 @@ class ChatReader(Reader):
     def _content(self, delta: Mapping[str, Any], *, is_last: bool) -> None:
         self._state.note_message(delta)
         texts, thoughts = _texts(delta.get("content"))
+        told = (_text_of(delta.get(name)) for name in _THOUGHTS)
         thought = (
-            delta.get("reasoning_content")
-            or delta.get("reasoning")
-            or delta.get("reasoning_text")
-            or delta.get("thinking")
+            next(filter(None, told), "")
             or thoughts
             or _thoughts_in_details(delta.get("reasoning_details"))
         )
         if self._is_told(texts):
             texts = ""
-        if isinstance(thought, str) and thought:
+        if thought:
             self._note_content(thought)
             self._writer.thinking(self._thought_halves.feed(thought))
         if texts:
@@ -237,10 +241,10 @@ class ChatReader(Reader):
 
 
 def _first(chunk: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The first choice; no other was requested."""
+    """The choice of index 0; no other was requested."""
     choices = chunk.get("choices")
-    first = choices[0] if isinstance(choices, list) and choices else None
-    return first if isinstance(first, dict) and not first.get("index") else {}
+    every = choices if isinstance(choices, list) else [choices]
+    return next((one for one in every if isinstance(one, dict) and not one.get("index")), {})
 
 
 def _calls(delta: Mapping[str, Any]) -> list[Any]:
@@ -256,17 +260,20 @@ def _calls(delta: Mapping[str, Any]) -> list[Any]:
 def _thoughts_in_details(details: Any) -> str:
     """The readable thoughts in `reasoning_details`, where they come in no other field."""
     parts = details if isinstance(details, list) else []
-    texts = (part.get("text") or part.get("summary") for part in parts if isinstance(part, dict))
-    return "".join(text for text in texts if isinstance(text, str))
+    return "".join(map(_text_of, parts))
 
 
 def _texts(content: Any) -> tuple[str, str]:
     """The text and the thoughts in a content; Mistral's servers send a list of parts."""
-    if isinstance(content, str):
-        return content, ""
-    if not isinstance(content, list):
-        return "", ""
-    parts = [part for part in content if isinstance(part, dict)]
-    words = [str(part.get("text") or "") for part in parts if part.get("type") == "text"]
-    thoughts = [_texts(part.get("thinking"))[0] for part in parts if part.get("type") == "thinking"]
-    return "".join(words), "".join(thoughts)
+    parts = content if isinstance(content, list) else [content]
+    words = [_text_of(part) for part in parts]
+    inner = (part.get("thinking") for part in parts if isinstance(part, dict))
+    return "".join(words), "".join(_texts(part)[0] for part in inner if part)
+
+
+def _text_of(part: Any) -> str:
+    """The text of a part, which is a string or an object around one."""
+    if isinstance(part, dict):
+        texts = (part.get(name) for name in ("text", "content", "summary"))
+        part = next((text for text in texts if isinstance(text, str)), "")
+    return part if isinstance(part, str) else ""

@@ -15,7 +15,7 @@ from typing import Any
 from anyclaude.messages.blocks import BlockWriter
 from anyclaude.relay.arguments import Arguments, is_whole, parsed, text_of
 from anyclaude.relay.halves import without_halves
-from anyclaude.relay.names import CallIds
+from anyclaude.relay.names import CallIds, ToolNames
 
 
 class BrokenCallError(Exception):
@@ -38,10 +38,8 @@ class CallAssembler:
 
     writer: BlockWriter
     ids: CallIds
-    # The names that the server knows; they tell a name in pieces from the name of another call.
-    tools: Collection[str] = ()
-    # The client's name for a name of the server.
-    name_of: Callable[[str], str] = str
+    # The names that the server knows tell a name in pieces from the name of another call.
+    names: ToolNames
     # Called with each piece of a call, whatever fields it has, and the id that the client gets.
     on_piece: Callable[[str, Mapping[str, Any]], None] = lambda _id, _piece: None
     # Called before a call is emitted.
@@ -99,7 +97,7 @@ class CallAssembler:
     def _is_repetition(self, pieces: Sequence[Mapping[str, Any]]) -> bool:
         """Whether `pieces` are the whole calls that were streamed before."""
         known = [(call.name, call.arguments.value) for call in self._calls]
-        repeated = [(_name(piece), parsed(_arguments(piece))) for piece in pieces]
+        repeated = [(self._name(piece), parsed(_arguments(piece))) for piece in pieces]
         if not repeated or repeated != known or any(value is None for _, value in known):
             return False
         # The same call twice may be meant if the second one has an id of its own.
@@ -107,11 +105,14 @@ class CallAssembler:
         return len(pieces) > 1 or not first or not again or first == again
 
     def _add(self, piece: Mapping[str, Any]) -> None:
-        name, arguments = _name(piece), _arguments(piece)
+        name, arguments = self._name(piece), _arguments(piece)
+        if not (name or arguments or piece.get("id") or self._calls):
+            # A piece that says nothing begins no call.
+            return
         call = self._find(piece, name, arguments)
         self.on_piece(self._id(call), piece)
-        if name and call.arguments.is_empty and not call.is_begun:
-            call.name = _joined(call.name, name, self.tools)
+        if name and not call.is_begun and (call.arguments.is_empty or not call.name):
+            call.name = _joined(call.name, name, self.names.sent)
         if call.arguments.extends(arguments):
             call.arguments.feed(arguments)
         elif not call.arguments.repeats(arguments):
@@ -154,9 +155,12 @@ class CallAssembler:
         """
         is_new_id = bool(server_id and call.server_id and server_id != call.server_id)
         begun = call.arguments
-        if name != call.name and name in self.tools:
+        if not call.name:
+            # The name may come behind the arguments.
+            return is_new_id
+        if name != call.name and name in self.names.sent:
             # While the name is still in pieces, it is not the name of a tool.
-            return call.name in self.tools or not begun.is_empty
+            return call.name in self.names.sent or not begun.is_empty
         if not begun.is_complete:
             # An id that changes with each piece says nothing, unless the piece adds nothing else.
             return is_new_id and begun.is_empty and not arguments and name == call.name
@@ -190,8 +194,8 @@ class CallAssembler:
             if not call.name:
                 raise BrokenCallError("a call has no name")
         else:
-            piece = call.arguments.take()
-        # A name may come in pieces; it is complete when the arguments begin.
+            # A name may come in pieces; it is complete when the arguments begin, or follows them.
+            piece = call.arguments.take() if call.name else ""
         if not piece:
             return
         if not call.is_begun:
@@ -201,8 +205,12 @@ class CallAssembler:
     def _begin(self, call: _Call) -> None:
         call.is_begun = True
         self.on_begin()
-        name = without_halves(self.name_of(call.name))
+        name = without_halves(self.names.original(call.name))
         self.writer.begin_tool_use(self._id(call), name)
+
+    def _name(self, piece: Mapping[str, Any]) -> str:
+        name = _function(piece).get("name")
+        return self.names.sent_name(name) if isinstance(name, str) else ""
 
     def _id(self, call: _Call) -> str:
         place = next(place for place, known in enumerate(self._calls) if known is call)
@@ -222,11 +230,6 @@ def _function(piece: Mapping[str, Any]) -> Mapping[str, Any]:
     function = piece.get("function")
     # Some servers leave out the object around name and arguments.
     return function if isinstance(function, dict) else piece
-
-
-def _name(piece: Mapping[str, Any]) -> str:
-    name = _function(piece).get("name")
-    return name if isinstance(name, str) else ""
 
 
 def _arguments(piece: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ class ThoughtSplitter:
         self._at_start = True
         self._inside = False
         self._thought_seen = False
+        self._close_seen = False
         self._text_seen = False
 
     def feed(self, text: str) -> list[Piece]:
@@ -49,13 +50,17 @@ class ThoughtSplitter:
         if begin.startswith(_OPEN):
             self._at_start, self._inside = False, True
             self._pending = begin.removeprefix(_OPEN)
-        elif not _OPEN.startswith(begin):
+        elif begin.startswith(_CLOSE):
+            # The thoughts came in a field of their own.
+            self._at_start, self._close_seen = False, True
+            self._pending = begin.removeprefix(_CLOSE)
+        elif not (_OPEN.startswith(begin) or _CLOSE.startswith(begin)):
             self._at_start = False
 
     def _look_for_close(self) -> list[Piece]:
         thought, tag, text = self._pending.partition(_CLOSE)
         if tag:
-            self._inside, self._pending = False, text
+            self._inside, self._close_seen, self._pending = False, True, text
             return self._thought(thought.rstrip("\n"))
         cut = _certain(self._pending)
         thought, self._pending = self._pending[:cut], self._pending[cut:]
@@ -70,7 +75,7 @@ class ThoughtSplitter:
         return [(True, text)]
 
     def _text(self) -> list[Piece]:
-        if self._thought_seen:
+        if self._close_seen:
             self._pending = self._pending.lstrip("\n")
         if not self._pending.strip():
             return []
