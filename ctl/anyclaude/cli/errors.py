@@ -23,17 +23,29 @@ _EXIT_CODES: Final[Mapping[grpc.StatusCode, ExitCode]] = {
 }
 
 
-def how_to_start() -> str:
-    """The command that starts the daemon on this machine."""
+def is_installed() -> bool:
+    """Whether the platform runs the daemon as a service of this user."""
     # The service's modules import this one.
     from anyclaude.cli.service.lifecycle import find_manager
 
-    if find_manager(sys.platform, os.environ).file.exists():
+    return find_manager(sys.platform, os.environ).file.exists()
+
+
+def how_to_start() -> str:
+    """The command that starts the daemon on this machine."""
+    if is_installed():
         return "Start it: `anyclaudectl service start`."
     return (
         "Install it as a service: `anyclaudectl service install`. "
         "Or run it in a terminal: `anyclauded`, or `make run` in a checkout."
     )
+
+
+def how_to_replace() -> str:
+    """The command that ends a daemon of another version, so that the installed one takes over."""
+    if is_installed():
+        return "Replace it: `anyclaudectl service install`."
+    return "End it: `anyclaudectl shutdown`. Then start it as before."
 
 
 def not_running(socket_path: Path) -> CommandError:
@@ -87,7 +99,7 @@ def explain(error: grpc.RpcError, socket_path: Path) -> CommandError:
         return CommandError(
             ExitCode.FAILED,
             "The running daemon does not know this request: it has another version "
-            "(`anyclaudectl version`). Restart it.",
+            f"(`anyclaudectl version`). {how_to_replace()}",
         )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED and not _is_ours(error):
         details = "The daemon did not answer in time. See `anyclaudectl logs`."

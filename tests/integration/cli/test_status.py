@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import grpc
 import pytest
@@ -33,7 +34,7 @@ def test_status_for_people(commands: Commands, control: ScriptedControl) -> None
         "ready",
         "mlx-lm",
         "http://127.0.0.1:49152",
-        "demo model; for a real one set model.path",
+        "demo model; `anyclaudectl model recommend`",
         "caches 1.5 GB of 8.0 GB",
         "frontend  ready",
     ):
@@ -95,6 +96,30 @@ def test_no_daemon_exits_3(commands: Commands) -> None:
         assert str(commands.socket_path) in done.stderr
         assert "anyclaudectl service install" in done.stderr
         assert done.stdout == ""
+
+
+def test_the_remedy_fits_the_state(commands: Commands, request: pytest.FixtureRequest) -> None:
+    """A missing or an outdated daemon: each message names only the command that works here."""
+
+    def remedies() -> list[str]:
+        message = commands.ctl("status").stderr
+        verbs = ("service install", "service start", "shutdown", "make run")
+        return [verb for verb in verbs if f"{verb}`" in message]
+
+    def install() -> Path:
+        unit = commands.home / "xdg/systemd/user/anyclaude.service"
+        unit.parent.mkdir(parents=True, exist_ok=True)
+        unit.touch()
+        return unit
+
+    assert remedies() == ["service install", "make run"]
+    unit = install()
+    assert remedies() == ["service start"]
+    control: ScriptedControl = request.getfixturevalue("control")
+    control.answers["GetStatus"] = Failure(grpc.StatusCode.UNIMPLEMENTED, "unknown method")
+    assert remedies() == ["service install"]
+    unit.unlink()
+    assert remedies() == ["shutdown"]
 
 
 def test_socket_left_behind_exits_3(commands: Commands) -> None:
@@ -251,7 +276,7 @@ def test_version_with_and_without_a_daemon(commands: Commands) -> None:
     assert alone.returncode == 0
     assert json.loads(alone.stdout)["daemon_version"] is None
     assert "anyclauded 9.9.9" in beside.stdout
-    assert "restart it" in beside.stderr
+    assert "another version" in beside.stderr
 
 
 def test_shutdown_waits_for_the_process_to_end(

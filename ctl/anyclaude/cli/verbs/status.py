@@ -27,10 +27,7 @@ TONES: Final = {
     "fatal": Tone.BAD,
 }
 _LOOSENED_LINES: Final = 5
-HOW_TO_CONFIGURE: Final = (
-    "demo model; for a real one set model.path in `anyclaudectl config path`, "
-    "or ANYCLAUDE_MODEL, to a model folder and restart"
-)
+_HOW_TO_CHOOSE: Final = "demo model; `anyclaudectl model recommend` names real ones"
 
 
 def status(json: Json = False) -> None:
@@ -123,7 +120,7 @@ def _model(model: "ModelInfo") -> str | Cell:
         return "-"
     window = f"window {model.context_window_tokens} tokens"
     if model.is_demo:
-        return Cell(f"{model.id}, {window} ({HOW_TO_CONFIGURE})", Tone.WARN)
+        return Cell(f"{model.id}, {window} ({_HOW_TO_CHOOSE})", Tone.WARN)
     if problem := window_problem(model.context_window_tokens):
         return Cell(f"{model.id}. {problem}", Tone.WARN)
     return f"{model.id}, {window}"

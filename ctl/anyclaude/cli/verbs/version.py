@@ -15,7 +15,9 @@ def version(json: Json = False) -> None:
     beside = f"anyclauded {daemon}" if daemon else "anyclauded is not running"
     report({"version": own, "daemon_version": daemon}, f"anyclaudectl {own}\n{beside}", json=json)
     if daemon and daemon != own:
-        note("The daemon has another version: restart it (`anyclaudectl service install`).")
+        from anyclaude.cli.errors import how_to_replace
+
+        note(f"The daemon has another version. {how_to_replace()}")
 
 
 def of_the_command(wanted: bool) -> None:
