@@ -50,6 +50,7 @@ async def status(daemon: Daemon) -> control_pb2.Status:
         _add_caches(answer, seen[CACHE_WORKER])
         answer.loosened_schemas.extend(seen[CACHE_WORKER].loosened_schemas)
         answer.batch.CopyFrom(seen[CACHE_WORKER].batch)
+        answer.blas = seen[CACHE_WORKER].blas
         answer.notices.extend(_notices(seen[CACHE_WORKER]))
         answer.notices.extend(batch_notices(answer.batch))
         answer.notices.extend(wired_notices(answer.memory))

@@ -56,9 +56,13 @@ if sys.argv[1] == "update":
 else:
     print("1.0.44 (Claude Code)")
 """
+# Stands for the programs of a fix that starts the daemon anew.
+_RECORDS_BLAS = """
+import os, pathlib
+pathlib.Path("preloaded").write_text(os.environ.get("LD_PRELOAD", ""))
+"""
 _SYSTEMCTL = """
 import sys
-import tarfile
 if sys.argv[2] == "show":
     print("LoadState=loaded\\nActiveState=active\\nMainPID={pid}")
 """
@@ -430,6 +434,23 @@ def test_a_machine_short_of_memory(doctor: Doctor, control: ScriptedControl) -> 
 
     assert control.requests("PruneCaches")
     assert doctor.look("memory") == []
+
+
+def test_a_slow_blas(doctor: Doctor, control: ScriptedControl) -> None:
+    """The reference BLAS of MLX's wheel is a warning; the fix restarts the daemon with another."""
+    status = ready_status()
+    status.blas = "reference BLAS"
+    control.answers["GetStatus"] = control_pb2.GetStatusResponse(status=status)
+    for program in ("sudo", "anyclauded"):
+        doctor.commands.put_program(program, _RECORDS_BLAS)
+
+    assert "anyclaudectl doctor" in doctor.commands.ctl("status").stdout
+    doctor.apply(doctor.the_only("blas"))
+    status.blas = (doctor.commands.home / "preloaded").read_text()
+    control.answers["GetStatus"] = control_pb2.GetStatusResponse(status=status)
+
+    assert status.blas == "libopenblas.so.0"
+    assert doctor.look("blas") == []
 
 
 def test_files_that_others_can_read(doctor: Doctor) -> None:

@@ -22,6 +22,7 @@ from anyclaude.messages.windows import CLAUDE_CODE_PROMPT_TOKENS, window_problem
 from anyclaude.mlx import memory
 from anyclaude.mlx.adapter import TokenizerWrapper
 from anyclaude.mlx.ahead import ComputingAhead
+from anyclaude.mlx.blas import blas
 from anyclaude.mlx.engine.engine import Engine
 from anyclaude.mlx.engine.job import Job
 from anyclaude.mlx.jobs import Answering, JobMaker, NothingToGenerate
@@ -64,6 +65,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
         self._model = model
         self._engine = engine
         self._weights_bytes = weights_bytes
+        self._blas = blas()
         self._renderer = renderer
         self._jobs = JobMaker(
             model, renderer, decode_tokenizer, explainer, settings.grammar, settings.answers
@@ -203,6 +205,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
             caches=engine.caches,
             loosened_schemas=self._jobs.loosened_schemas,
             batch=pb.BatchStatus(**asdict(engine.batch)),
+            blas=self._blas,
         )
 
     def memory(self) -> pb.MemoryStatus:

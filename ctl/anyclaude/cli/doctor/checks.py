@@ -35,6 +35,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "servers": servers.servers,
     "model": model.model,
     "memory": model.memory,
+    "blas": model.blas,
     "permissions": files.permissions,
     "disk": files.disk,
     "writing": files.failed_writes,

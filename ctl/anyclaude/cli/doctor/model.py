@@ -10,6 +10,7 @@ import psutil
 
 from anyclaude.cli.doctor.finding import Examined, Finding, ok, problem, warning
 from anyclaude.cli.units import counted, format_bytes
+from anyclaude.cli.verbs.status import SLOW_BLAS
 from anyclaude.runtime.settings import NEAR_WORKING_SET
 from anyclaude.worker.v1 import worker_pb2
 
@@ -91,3 +92,19 @@ def memory(examined: Examined) -> Iterator[Finding]:
         )
     else:
         yield ok(f"{format_bytes(seen.available_bytes)} of memory are available.")
+
+
+def blas(examined: Examined) -> Iterator[Finding]:
+    """Whether the library with which MLX computes on a CPU is a fast one."""
+    name = examined.running.status.blas if examined.running else ""
+    if name == SLOW_BLAS:
+        start = "anyclaudectl service install" if examined.manager.file.exists() else "anyclauded"
+        yield warning(
+            f"MLX multiplies matrices with the {name} of its wheel, which is slow.",
+            'With OpenBLAS, prompts take a fraction of the time; see "A faster BLAS" in '
+            "docs/operating.md.",
+            "sudo apt-get install libopenblas0 && "
+            f"LD_PRELOAD=libopenblas.so.0 OPENBLAS_NUM_THREADS=1 {start}",
+        )
+    elif name:
+        yield ok(f"MLX multiplies matrices with {name}.")

@@ -34,11 +34,14 @@ _QUOTED_LINES: Final = 10
 _NOT_PERMITTED: Final = "Operation not permitted"
 _FILE_MODE: Final = 0o644
 # A service starts with almost no environment, so these are written into its description: they say
-# where files are. Everybody can read that file, so it must not hold a secret.
+# where files are, and which BLAS MLX uses. Everybody can read that file, so it must not hold a
+# secret.
 _KEPT_VARIABLES: Final = (
     "ANYCLAUDE_HOME",
     "HF_HOME",
     "HF_HUB_CACHE",
+    "LD_PRELOAD",
+    "OPENBLAS_NUM_THREADS",
     "SSL_CERT_DIR",
     "SSL_CERT_FILE",
     "XDG_CACHE_HOME",

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from anyclaude.control.v1.control_pb2 import Status, Worker
     from anyclaude.worker.v1.worker_pb2 import DiskStatus, MemoryStatus, ModelInfo
 
+# What the worker calls the library of MLX's wheel for Linux.
+SLOW_BLAS: Final = "reference BLAS"
 TONES: Final = {
     "ready": Tone.GOOD,
     "starting": Tone.WARN,
@@ -55,6 +57,7 @@ def _show(answer: "Status") -> None:
             ("Model", _model(answer.model)),
             ("Memory", _memory(answer.memory) if answer.HasField("memory") else "-"),
             ("Disk", _disk(answer.disk) if answer.HasField("disk") else "nothing is stored"),
+            *([("BLAS", _blas(answer.blas))] if answer.blas else []),
             ("Requests", f"{len(answer.requests) or answer.running_requests} running"),
             ("Daemon", f"{answer.version}, pid {answer.pid}, up {uptime}"),
             ("Home", answer.home),
@@ -124,6 +127,10 @@ def _model(model: "ModelInfo") -> str | Cell:
     if problem := window_problem(model.context_window_tokens):
         return Cell(f"{model.id}. {problem}", Tone.WARN)
     return f"{model.id}, {window}"
+
+
+def _blas(name: str) -> str | Cell:
+    return Cell(f"{name}: see `anyclaudectl doctor`", Tone.WARN) if name == SLOW_BLAS else name
 
 
 def _disk(disk: "DiskStatus") -> str:

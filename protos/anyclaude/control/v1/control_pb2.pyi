@@ -103,7 +103,7 @@ class GetStatusResponse(_message.Message):
     def __init__(self, status: _Optional[_Union[Status, _Mapping]] = ...) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("version", "pid", "start_time", "readiness", "problems", "mode", "base_url", "workers", "model", "memory", "running_requests", "home", "disk", "notices", "is_serving", "requests", "loosened_schemas", "batch")
+    __slots__ = ("version", "pid", "start_time", "readiness", "problems", "mode", "base_url", "workers", "model", "memory", "running_requests", "home", "disk", "notices", "is_serving", "requests", "loosened_schemas", "batch", "blas")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     START_TIME_FIELD_NUMBER: _ClassVar[int]
@@ -122,6 +122,7 @@ class Status(_message.Message):
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     LOOSENED_SCHEMAS_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
+    BLAS_FIELD_NUMBER: _ClassVar[int]
     version: str
     pid: int
     start_time: _timestamp_pb2.Timestamp
@@ -140,7 +141,8 @@ class Status(_message.Message):
     requests: _containers.RepeatedCompositeFieldContainer[_frontend_pb2.RunningRequest]
     loosened_schemas: _containers.RepeatedScalarFieldContainer[str]
     batch: _worker_pb2.BatchStatus
-    def __init__(self, version: _Optional[str] = ..., pid: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., readiness: _Optional[_Union[Readiness, str]] = ..., problems: _Optional[_Iterable[str]] = ..., mode: _Optional[str] = ..., base_url: _Optional[str] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., model: _Optional[_Union[_worker_pb2.ModelInfo, _Mapping]] = ..., memory: _Optional[_Union[_worker_pb2.MemoryStatus, _Mapping]] = ..., running_requests: _Optional[int] = ..., home: _Optional[str] = ..., disk: _Optional[_Union[_worker_pb2.DiskStatus, _Mapping]] = ..., notices: _Optional[_Iterable[str]] = ..., is_serving: bool = ..., requests: _Optional[_Iterable[_Union[_frontend_pb2.RunningRequest, _Mapping]]] = ..., loosened_schemas: _Optional[_Iterable[str]] = ..., batch: _Optional[_Union[_worker_pb2.BatchStatus, _Mapping]] = ...) -> None: ...
+    blas: str
+    def __init__(self, version: _Optional[str] = ..., pid: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., readiness: _Optional[_Union[Readiness, str]] = ..., problems: _Optional[_Iterable[str]] = ..., mode: _Optional[str] = ..., base_url: _Optional[str] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., model: _Optional[_Union[_worker_pb2.ModelInfo, _Mapping]] = ..., memory: _Optional[_Union[_worker_pb2.MemoryStatus, _Mapping]] = ..., running_requests: _Optional[int] = ..., home: _Optional[str] = ..., disk: _Optional[_Union[_worker_pb2.DiskStatus, _Mapping]] = ..., notices: _Optional[_Iterable[str]] = ..., is_serving: bool = ..., requests: _Optional[_Iterable[_Union[_frontend_pb2.RunningRequest, _Mapping]]] = ..., loosened_schemas: _Optional[_Iterable[str]] = ..., batch: _Optional[_Union[_worker_pb2.BatchStatus, _Mapping]] = ..., blas: _Optional[str] = ...) -> None: ...
 
 class ReloadConfigRequest(_message.Message):
     __slots__ = ("validate_only",)

@@ -441,7 +441,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self, check_mode: _Optional[str] = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("model", "memory", "running_requests", "queued_requests", "totals", "upstreams", "disk", "model_change", "caches", "answer_repairs", "loosened_schemas", "batch")
+    __slots__ = ("model", "memory", "running_requests", "queued_requests", "totals", "upstreams", "disk", "model_change", "caches", "answer_repairs", "loosened_schemas", "batch", "blas")
     class AnswerRepairsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -461,6 +461,7 @@ class GetStatusResponse(_message.Message):
     ANSWER_REPAIRS_FIELD_NUMBER: _ClassVar[int]
     LOOSENED_SCHEMAS_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
+    BLAS_FIELD_NUMBER: _ClassVar[int]
     model: ModelInfo
     memory: MemoryStatus
     running_requests: int
@@ -473,7 +474,8 @@ class GetStatusResponse(_message.Message):
     answer_repairs: _containers.ScalarMap[str, int]
     loosened_schemas: _containers.RepeatedScalarFieldContainer[str]
     batch: BatchStatus
-    def __init__(self, model: _Optional[_Union[ModelInfo, _Mapping]] = ..., memory: _Optional[_Union[MemoryStatus, _Mapping]] = ..., running_requests: _Optional[int] = ..., queued_requests: _Optional[int] = ..., totals: _Optional[_Union[TokenTotals, _Mapping]] = ..., upstreams: _Optional[_Iterable[_Union[UpstreamStatus, _Mapping]]] = ..., disk: _Optional[_Union[DiskStatus, _Mapping]] = ..., model_change: _Optional[_Union[ModelChange, _Mapping]] = ..., caches: _Optional[int] = ..., answer_repairs: _Optional[_Mapping[str, int]] = ..., loosened_schemas: _Optional[_Iterable[str]] = ..., batch: _Optional[_Union[BatchStatus, _Mapping]] = ...) -> None: ...
+    blas: str
+    def __init__(self, model: _Optional[_Union[ModelInfo, _Mapping]] = ..., memory: _Optional[_Union[MemoryStatus, _Mapping]] = ..., running_requests: _Optional[int] = ..., queued_requests: _Optional[int] = ..., totals: _Optional[_Union[TokenTotals, _Mapping]] = ..., upstreams: _Optional[_Iterable[_Union[UpstreamStatus, _Mapping]]] = ..., disk: _Optional[_Union[DiskStatus, _Mapping]] = ..., model_change: _Optional[_Union[ModelChange, _Mapping]] = ..., caches: _Optional[int] = ..., answer_repairs: _Optional[_Mapping[str, int]] = ..., loosened_schemas: _Optional[_Iterable[str]] = ..., batch: _Optional[_Union[BatchStatus, _Mapping]] = ..., blas: _Optional[str] = ...) -> None: ...
 
 class BatchStatus(_message.Message):
     __slots__ = ("passes", "tokens", "exact_rows", "inexact_rows", "largest_difference", "unsupported")
