@@ -105,6 +105,7 @@ def test_a_missing_field_is_not_a_refused_field(refusal, details):
         ("top_p: Input should be less than or equal to 0.5", "top_p"),
         ("Invalid value for top_k: must be at least 10", "top_k"),
         ("temperature is out of range", "temperature"),
+        ("temperature may only be set to 1 when thinking is enabled", "temperature"),
         ("top_k is too large", "top_k"),
         ("image exceeds 5 MB maximum: 6000000 bytes > 5242880 bytes", IMAGES),
         ("Could not process image", IMAGES),
@@ -146,6 +147,20 @@ def test_a_refused_value_is_left_out_once(refusal, name):
         ("Invalid `signature` in `thinking` block", Quirk.OWN_THOUGHTS_ONLY),
         ("thinking block: signature is required", Quirk.OWN_THOUGHTS_ONLY),
         ("messages.1.content.0.thinking.signature: Invalid signature", Quirk.OWN_THOUGHTS_ONLY),
+        (
+            "The value of the enable_thinking parameter is restricted to True.",
+            Quirk.REASONING_ALWAYS,
+        ),
+        (
+            "After the optional system message, conversation roles must alternate user and "
+            "assistant roles except for tool calls and results.",
+            Quirk.ALTERNATE,
+        ),
+        (
+            "Only user, assistant and tool roles are supported, got role system.",
+            Quirk.SYSTEM_AS_USER,
+        ),
+        ("tool_call_id must be at most 40 characters", Quirk.SHORT_TOOL_IDS),
         ("Unexpected role 'user' after role 'tool'", Quirk.ALTERNATE),
         ("roles must alternate user/assistant/user/assistant/...", Quirk.ALTERNATE),
         ("Consecutive user messages are not allowed", Quirk.ALTERNATE),
@@ -181,6 +196,8 @@ def test_a_form_that_is_needed(refusal, quirk):
         ("'stop' supports up to 2 sequences", 2),
         ("Too many stop sequences: stop takes a maximum of 3", 3),
         ("stop accepts no more than 1 sequence", 1),
+        ("At most 4 stop sequences are allowed", 4),
+        ("max of 16 stop strings", 16),
     ],
 )
 def test_how_many_stop_sequences(refusal, limit):

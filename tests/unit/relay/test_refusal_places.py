@@ -117,6 +117,22 @@ def test_an_invalid_request_is_no_fault_of_the_server(status, error):
         ("vllm", 405, "Method Not Allowed", 404, "base_url"),
         ("lmstudio", 404, "Unexpected endpoint or method. (POST /v2)", 404, "base_url"),
         ("openrouter", 400, "The model `m` has been decommissioned", 404, ".model to one of"),
+        ("openrouter", 400, "API key not valid. Please pass a valid API key.", 401, "api_key_file"),
+        ("vllm", 400, "Missing API key", 401, "api_key_file"),
+        ("openrouter", 400, "Insufficient Balance", 402, "add credit"),
+        ("openrouter", 403, "Sorry, your account balance is insufficient", 402, "add credit"),
+        ("openrouter", 429, "Insufficient balance or no resource package", 402, "add credit"),
+        ("openrouter", 400, "Your credit balance is too low", 402, "add credit"),
+        ("openrouter", 403, "It requires moderation, and your input was flagged", 403, "filter"),
+        ("vllm", 404, "Cannot POST /v1/chat/completions", 404, "base_url"),
+        ("vllm", 404, "The requested URL was not found on the server.", 404, "base_url"),
+        ("vllm", 404, "Route POST:/v1/messages not found", 404, "base_url"),
+        ("lmstudio", 500, "Unexpected endpoint or method. (POST /v2)", 404, "base_url"),
+        ("vllm", 413, "Request Entity Too Large", 413, "/compact"),
+        ("llama-cpp", 503, "Loading model", 529, "still loading"),
+        ("openrouter", 503, "Model m is currently loading", 529, "still loading"),
+        ("vllm", 520, "origin error", 529, "unavailable"),
+        ("openrouter", 498, "Flex tier capacity exceeded", 529, "unavailable"),
     ],
 )
 def test_the_advice_fits_the_refusal(kind, status, message, expected, words):
@@ -125,7 +141,34 @@ def test_the_advice_fits_the_refusal(kind, status, message, expected, words):
     error = explain_refusal(refusal, party(kind), model="m", max_tokens=1)
     assert error.status == expected
     assert words in error.message
-    assert message in error.message
+    assert message in error.message or "still loading" in words
+
+
+def test_a_model_that_cannot_be_loaded_is_not_waited_for():
+    """A failed load says why; it is not taken for a load that goes on."""
+    why = 'Failed to load model "m". Error: Error loading model.'
+    error = explain_refusal(Refusal(400, why), party("lmstudio"), model="m", max_tokens=1)
+    assert error.status == 400
+    assert why in error.message
+
+
+@pytest.mark.parametrize(
+    ("message", "seconds"),
+    [
+        ("Rate limit reached. Please try again in 6.2s.", 7),
+        ("Rate limit reached. Please try again in 1m30s.", 90),
+        ("Limit reached, try again in 1h2m", 3720),
+        ("Please retry in 21.3s.", 22),
+        ("Please try again in 250ms", 1),
+        ("Please try again later.", None),
+        ("Please retry the request", None),
+    ],
+)
+def test_how_long_to_wait_is_read_from_the_words(message, seconds):
+    """Without a retry-after header, the words of the refusal say when another try helps."""
+    body = json.dumps({"error": {"message": message}}).encode()
+    assert Refusal.of(429, body, {}, "").retry_after_seconds == seconds
+    assert Refusal.of(429, body, {"retry-after": "3"}, "").retry_after_seconds == 3
 
 
 def test_an_account_without_credit_is_not_asked_to_wait():

@@ -33,8 +33,16 @@ _STARTS: Final[Mapping[UpstreamKind, str]] = {
 }
 # The error messages of web frameworks for an unknown path.
 _BARE_NOT_FOUND: Final = re.compile(
-    r"(404 ?:? ?)?(page )?not found\.?|file not found|no reason given|an HTML page.*", re.IGNORECASE
+    r"(404 ?:? ?)?(page )?not found\.?|file not found|no reason given|an HTML page.*|"
+    r"cannot (post|get) /.*|.*requested url was not found.*|.*\b(route|path|url)\b.*",
+    re.IGNORECASE | re.DOTALL,
 )
+_LOADING: Final = re.compile(
+    r"^(?!.*(?:error|fail)).*(?:loading (?:the )?model|model\b.{0,60}\bis (?:currently |still )?"
+    r"loading)",
+    re.IGNORECASE | re.DOTALL,
+)
+_FLAGGED: Final = re.compile(r"moderation|flagged|safety|content (?:policy|filter)", re.IGNORECASE)
 # Limits for a while, which mention tokens, too.
 _LATER_HELPS: Final = re.compile(r"rate limit reached|try again in|\bused \d+", re.IGNORECASE)
 _NO_SUCH_MODEL: Final = re.compile(
@@ -109,7 +117,7 @@ def _explain(refusal: Refusal, party: Party, model: str) -> ApiError:
     status, message = refusal.status, refusal.message
     lowered = message.lower()
     wait = refusal.retry_after_seconds
-    if "loading model" in lowered or "model is loading" in lowered:
+    if _LOADING.search(message):
         return ApiError(
             529,
             f"{party} is still loading its model.",
@@ -130,11 +138,17 @@ def _explain(refusal: Refusal, party: Party, model: str) -> ApiError:
             return _proxy_refuses(f"{status}", party)
         case 408 | 504:
             return UpstreamFault(504, f"{party} gave up waiting: {message}")
-        case 409 | 413:
+        case 409:
             return ApiError(status, f"{party} refused the request: {message}")
+        case 413:
+            return ApiError(
+                status,
+                f"{party} does not take a request of this size ({message}). Compact the "
+                "conversation with /compact, or raise the limit of the server or gateway.",
+            )
         case 429:
             return ApiError(429, f"{party} limits requests: {message}", retry_after_seconds=wait)
-        case 502 | 503 | 529:
+        case 425 | 498 | 502 | 503 | 520 | 521 | 522 | 523 | 529:
             hint = f"{party} is unavailable: {message}"
             return UpstreamFault(529, hint, retry_after_seconds=wait or _RETRY_AFTER_SECONDS)
         case _ if status >= 500:
@@ -157,6 +171,12 @@ def _not_allowed(refusal: Refusal, party: Party) -> ApiError:
                 f"without cost (upstreams.{party.name}.model). {_way_out(party)} ({message})",
                 should_retry=False,
             )
+    if _FLAGGED.search(message):
+        return ApiError(
+            403,
+            f"{party} does not allow this request: {message}. Its filter is the reason: go back a "
+            f"few messages, or set upstreams.{party.name}.model to a model without one.",
+        )
     return ApiError(
         403,
         f"{party} does not allow this request: {message}. If the key is the reason, "

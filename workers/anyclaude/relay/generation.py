@@ -200,10 +200,7 @@ class _Generation:
 
     def _refused_in_stream(self, error: RefusedInStreamError) -> Refusal:
         refusal = Refusal.in_stream(error.details, self._upstream.key.read())
-        if "unexpected endpoint" in refusal.message.lower():
-            # LM Studio sends this with status 200.
-            refusal.status = 404
-        elif refusal.status >= 500 and overflow_of(refusal, self._upstream.party, 0):
+        if refusal.status >= 500 and overflow_of(refusal, self._upstream.party, 0):
             refusal.status = 400
         return refusal
 

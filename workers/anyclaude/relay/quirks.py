@@ -31,8 +31,8 @@ class Quirk(Enum):
     # The model always thinks, so turning it off is refused.
     REASONING_ALWAYS = (
         r"(reasoning|thinking).{0,60}(mandatory|(cannot|can't|can not|must not) be (disabled|off|"
-        r"turned off|none)|(must|has to) be (enabled|on)|always)|(cannot|can't|unable to|not "
-        r"support|not allow).{0,20}disabl\w+ (reasoning|thinking)"
+        r"turned off|none)|(must|has to) be (enabled|on|true)|always|restricted to "
+        r"true)|(cannot|can't|unable to|not support|not allow).{0,20}disabl\w+ (reasoning|thinking)"
     )
     # Thinking blocks of another server are refused because of their signatures.
     OWN_THOUGHTS_ONLY = (
@@ -41,8 +41,8 @@ class Quirk(Enum):
     )
     # System messages inside the conversation become user turns; adjacent user turns are merged.
     SYSTEM_AS_USER = (
-        r"system (message|role|prompt)|role.{0,20}system|(jinja|raise_exception)(?!.*alternat)|"
-        r"no user query|chat.?template(?!_kwargs)"
+        r"^(?!.*must alternate).*(system (message|role|prompt)|role.{0,30}system|jinja|"
+        r"raise_exception|no user query|chat.?template(?!_kwargs))"
     )
     # No message is of the system: its prompt begins the first turn of the user.
     SYSTEM_IN_FIRST_TURN = (
@@ -63,12 +63,13 @@ class Quirk(Enum):
     # tool_choice must be a string; one tool is forced by offering no other.
     TOOL_CHOICE_WORD = r"tool_choice"
     # Mistral's chat templates accept tool call ids of nine characters only, OpenAI at most 40.
-    SHORT_TOOL_IDS = r"tool.?calls?(\[\d+\])?.{0,4}id.*(length|9|too long)"
+    SHORT_TOOL_IDS = r"tool.?calls?(\[\d+\])?.{0,4}id.*(length|9|too long|at most|characters)"
     # OpenAI's newer name of max_tokens.
     MAX_COMPLETION_TOKENS = r"use [`'\"]?max_completion_tokens"
 
     def is_shown_by(self, refusal: str, sent: Mapping[str, Any]) -> bool:
-        if self is Quirk.TOOL_CHOICE_WORD and isinstance(sent.get("tool_choice"), str):
+        is_word = isinstance(sent.get("tool_choice"), str)
+        if self is Quirk.TOOL_CHOICE_WORD and (is_word or _MISSING.search(refusal)):
             return False
         if self is Quirk.REASONING_EXPECTED and _REFUSED.search(refusal):
             return False
@@ -110,8 +111,9 @@ _ESSENTIAL_OF_TOOLS: Final = frozenset(
 )
 # Servers that read text only refuse an image also as a content that is no string.
 _NAMED_OTHERWISE: Final = {
+    "chat_template_kwargs": r"chat_template_kwargs|enable_thinking",
     IMAGES: r"images?(_url|s)?|vision|multi-?modal|(must be|expected) a string|a valid string|"
-    r"only .?text.? content"
+    r"only .?text.? content",
 }
 _REFUSED: Final = re.compile(
     r"unsupported|not (supported|permitted|allowed|available|accepted|recogni[sz]ed|implemented|"
@@ -128,13 +130,14 @@ _MISSING: Final = re.compile(
     re.IGNORECASE,
 )
 _VALUE: Final = re.compile(
-    r"must be|should be|out of range|\brange\b|(less|greater|more|larger|smaller) than|at (most|"
-    r"least)|too (large|high|low|small|long|many|short)|maximum|minimum|invalid value|one of|"
-    r"could not|unable to|failed to|[<>]=?",
+    r"must be|should be|(may|can) only|out of range|\brange\b|at (most|least)|"
+    r"(less|greater|more|larger|smaller) than|too (large|high|low|small|long|many|short)|maximum|"
+    r"minimum|invalid value|one of|could not|unable to|failed to|[<>]=?",
     re.IGNORECASE,
 )
 _MAX_STOPS: Final = re.compile(
-    r"\bstop\b.{0,120}?(?:maximum length|at most|up to|max(?:imum)?(?: of)?|no more than) ?(\d+)",
+    r"\bstop\b.{0,120}?(?:maximum length|at most|up to|max(?:imum)?(?: of)?|no more than) ?(\d+)|"
+    r"(?:at most|up to|max(?:imum)?(?: of)?|no more than|only) (\d+) stop\b",
     re.IGNORECASE | re.DOTALL,
 )
 _SENTENCE_END: Final = re.compile(r"(?<!\d)[.;](?=\s|$)|[.;](?=\s)|\n")
@@ -203,8 +206,9 @@ class Quirks:
         longest = longest_answer(f"{place}: {refusal}", requested)
         if longest and longest != self.max_output_tokens:
             return replace(self, max_output_tokens=longest)
-        if (found := _MAX_STOPS.search(refusal)) and int(found[1]) != self.max_stop_sequences:
-            return replace(self, max_stop_sequences=int(found[1]))
+        found = _MAX_STOPS.search(refusal)
+        if found and (stops := int(found[1] or found[2])) != self.max_stop_sequences:
+            return replace(self, max_stop_sequences=stops)
         for quirk in Quirk:
             if quirk not in self.known and quirk.is_shown_by(refusal, sent):
                 return replace(self, known=self.known | {quirk})

@@ -41,6 +41,30 @@ _STATUSES: Final = tuple(
         (r"internal|server_?error|api_error|upstream|stream_error", 500),
     )
 )
+# Words of refusals whose status says something else.
+_TRUE_STATUSES: Final = tuple(
+    (re.compile(pattern, re.IGNORECASE), status)
+    for pattern, status in (
+        (r"unexpected endpoint", 404),
+        (
+            r"balance\W.{0,20}(insufficient|too low|not enough|exhausted|negative)|insufficient "
+            r"(account )?(balance|credit|funds)|out of credits|account is in arrears",
+            402,
+        ),
+        (
+            r"api[ _-]?key\b.{0,20}(not valid|invalid|missing|not provided|required|expired|"
+            r"revoked|incorrect)|(invalid|incorrect|missing|no|expired) (api|auth\w*)[ _-]?(key|"
+            r"token|credentials)\b",
+            401,
+        ),
+    )
+)
+# When to try again, in words.
+_TRY_AGAIN: Final = re.compile(
+    r"(?:try again|retry|reset\w*)(?: in| after)?:? (?:(?P<hours>\d+)h)?"
+    r"(?:(?P<minutes>\d+)m(?!s))?(?:(?P<seconds>[\d.]*\d) ?(?P<unit>ms|s))?",
+    re.IGNORECASE,
+)
 # A server that fails while it renders or checks a request fails because of the request.
 _FAULT_OF_REQUEST: Final = re.compile(
     r"jinja|chat.?template|raise_exception|roles? must alternate|system message must be|"
@@ -65,7 +89,7 @@ class Refusal(Exception):
         details = error_details(body)
         message = details.get("message")
         text = message if isinstance(message, str) else _plain(body, headers)
-        wait = retry_after(headers.get("retry-after"))
+        wait = retry_after(headers.get("retry-after")) or _wait_in(text)
         return cls(_true_status(status, text, details), shown(text, key), details, wait)
 
     @classmethod
@@ -73,11 +97,18 @@ class Refusal(Exception):
         """A refusal that came in a response of status 200, with the status that it stands for."""
         text = str(details.get("message", ""))
         status = status_of(details) or 500
-        return cls(_true_status(status, text, details), shown(text, key), details)
+        return cls(_true_status(status, text, details), shown(text, key), details, _wait_in(text))
 
 
 def _true_status(status: int, text: str, details: Mapping[str, Any]) -> int:
-    """400 for a server error that the request caused, so that the client does not repeat it."""
+    """What a refusal is by its words, so that the client is told what helps.
+
+    A server error that the request caused is 400, so that the client does not repeat it.
+    """
+    if status in (400, 403, 429, 500):
+        for pattern, stands_for in _TRUE_STATUSES:
+            if pattern.search(text):
+                return stands_for
     if status == 429 and status_of(details, words_only=True) == 402:
         # Waiting does not help an account without credit.
         return 402
@@ -205,3 +236,14 @@ def retry_after(value: str | None) -> int | None:
         except ValueError:
             return None
     return max(1, math.ceil(seconds)) if math.isfinite(seconds) else None
+
+
+def _wait_in(text: str) -> int | None:
+    """The whole seconds until another try helps, if the words of a refusal name them."""
+    found = _TRY_AGAIN.search(text)
+    if not found or not any(found.groups()):
+        return None
+    hours, minutes, seconds = (float(found[name] or 0) for name in ("hours", "minutes", "seconds"))
+    if (found["unit"] or "").lower() == "ms":
+        seconds /= 1000
+    return max(1, math.ceil(hours * 3600 + minutes * 60 + seconds))
