@@ -67,6 +67,20 @@ def offered_tools(request: CountTokensRequest) -> list[Tool]:
     return list(offered.values())
 
 
+def check_demanded(request: CountTokensRequest) -> None:
+    """Refuses a `tool_choice` that demands a tool which the model cannot call.
+
+    Raises:
+        ApiError: 400
+    """
+    chosen = request.tool_choice
+    if chosen.type == "tool" and chosen.name not in {t.name for t in offered_tools(request)}:
+        raise invalid_request(
+            f"tool_choice.name: {chosen.name} cannot be called, since nothing here runs it. Demand "
+            "a tool that has an `input_schema`, or use a mode whose server runs this one."
+        )
+
+
 def defers_tools(request: CountTokensRequest) -> bool:
     """Whether tools with `defer_loading` are found by a tool of the client's own.
 

@@ -35,7 +35,7 @@ _IN_JSON: Final = {
 }
 # The API allows 128 letters of ASCII, digits, "_" and "-". These other names are not changed by any
 # notation in which models write calls.
-_TOOL_NAME: Final = re.compile(r"\w(?:[\w ./:@+-]{0,254}[\w./:@+-])?")
+_TOOL_NAME: Final = re.compile(r"[\w-](?:[\w ./:@+-]{0,254}[\w./:@+-])?")
 _NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -90,6 +90,14 @@ class Message(_Open):
         if isinstance(self.content, str):
             return [{"type": "text", "text": self.content}]
         return self.content
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no content but text of blanks."""
+        return all(
+            block["type"] == "text" and not str(block.get("text") or "").strip()
+            for block in self.blocks()
+        )
 
 
 class Tool(_Open):
@@ -220,7 +228,7 @@ class CountTokensRequest(_Open):
     def _ends_with_content(self) -> Self:
         # An empty turn in the history is read as one: refusing it would refuse every later turn.
         last = self.messages[-1]
-        if last.role == "user" and not last.content:
+        if last.role == "user" and last.is_empty:
             place = len(self.messages) - 1
             raise ValueError(f"messages.{place}: user messages must have non-empty content")
         return self

@@ -44,7 +44,7 @@ def exchange(front: FrontendProcess, sent: bytes, *, half_close: bool = False) -
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-@pytest.mark.parametrize("more", ["", "Connection: keep-alive\r\n"], ids=["", "keep-alive"])
+@pytest.mark.parametrize("more", ["", "Connection: keep-alive\r\n", "Connection: close\r\n"])
 def test_http_1_0(front: FrontendProcess, body: dict[str, Any], stream: bool, more: str) -> None:
     """A response to HTTP/1.0 is not chunked and ends with its connection."""
     sent = request_bytes({**body, "stream": stream}, version="1.0", more=more)

@@ -10,8 +10,10 @@ import anthropic
 import pytest
 
 from anyclaude.runtime.settings import SearchBackend, SearchSettings
+from tests import worker_events as say
 from tests.integration.frontend_process import FrontendProcess, post, route
 from tests.integration.scripted_upstream import Request, ScriptedUpstream, response
+from tests.integration.scripted_worker import ScriptedWorker
 
 _PAGES = [
     {"title": "Python 3.13", "url": "https://docs.python.org/3.13", "content": "A release."},
@@ -102,13 +104,23 @@ def test_domains_are_respected(searxng: Any, fields: dict[str, Any], hosts: list
     assert answer["content"][2:], "something is said in any case"
 
 
-def test_other_requests_are_not_searches(searxng: Any) -> None:
-    """A request that offers more than a search goes to a worker; here its mode has none."""
+_BASH = {"name": "Bash", "input_schema": {"type": "object"}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("tools", [[_SEARCH, _BASH], [_BASH, _SEARCH], [_BASH]], ids=len)
+def test_a_search_beside_other_tools_is_not_run(searxng: Any, tools: Any, stream: bool) -> None:
+    """The model answers, with its other tools, and the response says what was not served."""
     front, server = searxng
     before = len(server.requests)
-    tools = [_SEARCH, {"name": "Bash", "input_schema": {"type": "object"}}]
-    refused = post(front, _body(tools=tools), **{"x-anyclaude-mode": "none"})
-    assert "There is no mode" in refused.json()["error"]["message"]
+    with ScriptedWorker(lambda _: say.text_answer("By the model.")) as model:
+        front.push(route(model.socket_path))
+        answer = post(front, _body(tools=tools, stream=stream))
+        front.push(route("/nowhere"))
+    assert answer.status_code == 200
+    assert "By the model." in answer.text
+    told = answer.headers.get("x-anyclaude-not-served")
+    assert told == ("web_search_20250305" if _SEARCH in tools else None)
     assert len(server.requests) == before
 
 

@@ -39,6 +39,45 @@ def test_probes(http: httpx.Client, path: str, method: str) -> None:
     assert answer.headers["request-id"]
 
 
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/v1/models", "/v1/models/x"])
+def test_head(http: httpx.Client, path: str) -> None:
+    """HEAD has the status of GET, and no body."""
+    answer = http.head(path)
+    assert (answer.status_code, answer.content) == (http.get(path).status_code, b"")
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "headers", "status"),
+    [
+        ("/v1/messages", b"{", {}, 400),
+        ("/v1/messages", b"{}", {}, 400),
+        ("/v1/messages", b"{}", {"x-anyclaude-mode": "warp"}, 400),
+        ("/nothing", b"{}", {}, 404),
+        ("/v1/models", b"{}", {}, 405),
+        ("/v1/messages", b"{}", {"content-encoding": "lzma"}, 415),
+    ],
+)
+def test_a_connection_lives_on_behind_an_error(
+    front: FrontendProcess,
+    body: dict[str, Any],
+    path: str,
+    content: bytes,
+    headers: dict[str, str],
+    status: int,
+) -> None:
+    """The next request on the same connection is answered."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    last = _post("/v1/messages", json.dumps(body).encode(), "Connection: close\r\n")
+    received = talk(front, _post(path, content, lines) + last)
+    assert received.startswith(f"HTTP/1.1 {status} ".encode())
+    assert b"HTTP/1.1 200 " in received
+
+
+def _post(path: str, content: bytes, lines: str) -> bytes:
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n"
+    return (head + lines + "\r\n").encode() + content
+
+
 def test_telemetry_is_dropped(http: httpx.Client) -> None:
     """The client's event log is accepted and dropped."""
     answer = http.post("/api/event_logging/batch", json={"events": [{}] * 1000})

@@ -16,7 +16,7 @@ import numpy as np
 
 from anyclaude.messages.diagnostics import asks_for_diagnostics
 from anyclaude.messages.errors import invalid_request, prompt_too_long
-from anyclaude.messages.offered import offered_tools
+from anyclaude.messages.offered import check_demanded, offered_tools
 from anyclaude.messages.requests import MessagesRequest, Tool, parse_messages_request
 from anyclaude.messages.websearch import only_searches
 from anyclaude.messages.windows import window_problem
@@ -109,6 +109,7 @@ class JobMaker:
             raise prompt_too_long(len(prompt.token_ids), window, window_problem(window))
         if only_searches(body):
             raise NothingToGenerate(len(prompt.token_ids))
+        check_demanded(body)
         max_tokens = min(body.max_tokens, left)
         in_thinking = opens_thinking(self._decode_tokenizer, prompt.token_ids)
         grammar = self._grammar(body, in_thinking=in_thinking)
