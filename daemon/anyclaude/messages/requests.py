@@ -7,6 +7,7 @@ Code adds some with every release. Only fields that a response needs are checked
 import math
 import re
 import unicodedata
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal, Self
@@ -37,6 +38,10 @@ _IN_JSON: Final = {
 # notation in which models write calls.
 _TOOL_NAME: Final = re.compile(r"[\w-](?:[\w ./:@+-]{0,254}[\w./:@+-])?")
 _NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9_-]")
+# Escapes in a JSON text; a half of a surrogate pair without its other half is one by itself.
+_ESCAPE: Final = re.compile(
+    rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.", re.DOTALL
+)
 
 
 def _has_type(block: dict[str, Any]) -> dict[str, Any]:
@@ -290,13 +295,25 @@ def parse_count_tokens_request(body: bytes) -> CountTokensRequest:
 
 
 def read_json(body: bytes) -> Any:
-    """The JSON document in a body, of any shape; errors as above."""
+    """The JSON document in a body, of any shape; errors as above.
+
+    Half of a character, which JavaScript writes where a text was cut, becomes U+FFFD: it stays in
+    the history, so refusing it would refuse every later turn.
+    """
     try:
-        document = from_json(body, allow_inf_nan=False)
+        try:
+            document = from_json(body, allow_inf_nan=False)
+        except ValueError:
+            mended = _ESCAPE.sub(_whole, body.removeprefix(BOM_UTF8))
+            document = from_json(mended, allow_inf_nan=False)
     except ValueError as error:
         raise invalid_request(f"The request body is not valid JSON: {error}.") from None
     _check_finite(document)
     return document
+
+
+def _whole(escape: re.Match[bytes]) -> bytes:
+    return rb"\ufffd" if escape["half"] else escape[0]
 
 
 def _check_finite(value: Any) -> None:

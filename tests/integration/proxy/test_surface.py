@@ -119,7 +119,6 @@ def test_the_date(http: httpx.Client):
         (b"{", "not valid JSON"),
         (b"", "not valid JSON"),
         (b"\xff\xfe", "not valid JSON"),
-        (b'{"model": "m", "messages": [{"role": "user", "content": "\\ud800"}]}', "not valid JSON"),
         (b"[" * 100_000, "not valid JSON"),
         (b"[]", "Input should be an object"),
         (b'{"model": "m", "max_tokens": 1, "messages": {}}', "messages: Input should be an array"),

@@ -7,7 +7,7 @@ import pytest
 
 from anyclaude.messages.errors import ApiError
 from anyclaude.messages.offered import not_served, offered_tools
-from anyclaude.messages.requests import MessagesRequest, parse_messages_request
+from anyclaude.messages.requests import MessagesRequest, parse_messages_request, read_json
 
 Json = dict[str, Any]
 SCHEMA = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]}
@@ -43,6 +43,29 @@ def test_numbers_that_are_not_finite_are_refused(value: str, place: str) -> None
     with pytest.raises(ApiError) as caught:
         parse_messages_request(raw.encode())
     assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        (r"\ud83d", "\ufffd"),
+        (r"a\uD83D b", "a\ufffd b"),
+        (r"\ude00x", "\ufffdx"),
+        (r"\ud83d\ud83d\ude00", "\ufffd😀"),
+        (r"\ud83d\ude00\ud83d\n", "😀\ufffd\n"),
+        (r"\\ud83d \ud83d", r"\ud83d" + " \ufffd"),
+        (r"\\\ud83d\"", '\\\ufffd"'),
+        (r"\ud83d\u0041", "\ufffdA"),
+    ],
+)
+def test_half_of_a_character_refuses_no_turn(written: str, text: str) -> None:
+    """Text that a client cut within a character becomes U+FFFD there, and nothing else changes."""
+    assert read_json(f'{{"a": "{written}"}}'.encode()) == {"a": text}
+
+
+def test_a_byte_order_mark_is_no_fault() -> None:
+    """A byte order mark before the body, which some clients write, is passed over."""
+    assert read_json(b'\xef\xbb\xbf{"a": 1}') == {"a": 1}
 
 
 def test_large_numbers_that_are_finite_stay() -> None:
