@@ -75,7 +75,9 @@ class StatusPage:
             caches = await _caches(channel)
         records = (*requests.records, *(one.record for one in requests.running))
         sessions = {record.identity.session_id for record in records}
-        sessions |= {cache.session_id for cache in caches.caches}
+        lineages = (name for segment in caches.segments for name in segment.lineages)
+        # lineages/SESSION/AGENT/DIGEST
+        sessions |= {name.split("/")[1] for name in lineages}
         await context.response.send_json(
             200,
             {
@@ -92,7 +94,7 @@ class StatusPage:
         """What conversations are about. Their words are for readers with a token only."""
         conversations = Conversations(os.environ)
         title = conversations.title if self._has_token else conversations.project
-        return {session: title(session) for session in sessions}
+        return {session: found for session in sessions if (found := title(session))}
 
     async def switch(self, context: RequestContext) -> None:
         """Switches the mode."""
@@ -113,14 +115,14 @@ class StatusPage:
         await context.response.send_json(200, _document(done))
 
 
-async def _caches(channel: grpc.aio.Channel) -> cache_pb2.ListCachesResponse:
-    """The caches; none while their worker is down, which the status says."""
+async def _caches(channel: grpc.aio.Channel) -> cache_pb2.GetCacheTreeResponse:
+    """The tree of caches; empty while their worker is down, which the status says."""
     try:
-        found: cache_pb2.ListCachesResponse = await stub(CacheServiceStub, channel).ListCaches(
-            cache_pb2.ListCachesRequest(), timeout=_SECONDS
+        found: cache_pb2.GetCacheTreeResponse = await stub(CacheServiceStub, channel).GetCacheTree(
+            cache_pb2.GetCacheTreeRequest(), timeout=_SECONDS
         )
     except grpc.aio.AioRpcError:
-        return cache_pb2.ListCachesResponse()
+        return cache_pb2.GetCacheTreeResponse()
     return found
 
 

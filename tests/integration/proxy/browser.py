@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 import pytest
 
 WAIT_SECONDS: Final = 120.0
-_PROGRAMS: Final = ("chromium", "google-chrome", "chromium-browser")
+_PROGRAMS: Final = ("chromium", "google-chrome", "chromium-browser", "chromium-headless-shell")
 _FLAGS: Final = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
     *("--no-first-run", "--disable-background-networking", "--remote-debugging-pipe"),
@@ -23,10 +23,9 @@ _FLAGS: Final = (
 class Browser:
     """A context manager that always ends the browser."""
 
-    def __init__(self, url: str, width: int = 400, height: int = 900) -> None:
+    def __init__(self, url: str, width: int = 400, height: int = 1000) -> None:
         program = next(filter(None, map(shutil.which, _PROGRAMS)), None)
         if program is None:
-            # Too large to install for one test.
             pytest.skip("no Chromium is installed: apt-get install chromium")
         self._profile = tempfile.mkdtemp(prefix="ac-browser-", dir="/tmp")
         theirs_in, self._send = os.pipe()
@@ -36,6 +35,7 @@ class Browser:
         script = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
         self._process = subprocess.Popen(
             ["bash", "-c", script, "bash", program, *flags],
+            env=os.environ | {"TZ": "UTC"},
             pass_fds=(theirs_in, theirs_out),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -73,6 +73,10 @@ class Browser:
             assert time.monotonic() < deadline, self.evaluate("document.body.innerText")
             time.sleep(0.1)
         return value
+
+    def resize(self, width: int, height: int) -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._call("Emulation.setDeviceMetricsOverride", **size)
 
     def screenshot(self) -> bytes:
         """The page as a PNG file."""

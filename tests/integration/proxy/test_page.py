@@ -34,7 +34,7 @@ def transcripts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("claude")
     file = folder / "projects/-work-shop/session-one.jsonl"
     file.parent.mkdir(parents=True)
-    line = {"type": "user", "message": {"content": "Sort the <i>orders</i>"}, "cwd": "/work/shop"}
+    line = {"type": "user", "message": {"content": "Sort the orders by date"}, "cwd": "/work/shop"}
     file.write_text(json.dumps(line))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLAUDE_CONFIG_DIR", str(folder))
@@ -62,6 +62,7 @@ def _play(control: ScriptedControl) -> None:
     record = frontend_pb2.RequestRecord(mode="mlx-lm", usage=usage)
     record.identity.session_id = "session-one"
     record.time_to_first_token.FromMilliseconds(310)
+    record.start_time.FromJsonString("2026-01-06T14:30:00Z")
     running = frontend_pb2.RunningRequest(prefilled_tokens=7_400, prompt_tokens=18_490)
     running.record.mode = "mlx-lm"
     running.record.identity.session_id = "session-one"
@@ -70,20 +71,32 @@ def _play(control: ScriptedControl) -> None:
     )
     status.memory.cache_bytes = 1_500_000_000
     status.memory.cache_limit_bytes = 8_000_000_000
+    status.memory.weights_bytes = 17_200_000_000
+    status.memory.available_bytes = 21_000_000_000
+    status.model.id = "Qwen3-Coder-30B-A3B-Instruct-4bit"
     modes = [
         control_pb2.Mode(name="mlx-lm", ready=True),
         control_pb2.Mode(name="lmstudio", ready=True),
         control_pb2.Mode(name="claude", ready=True, is_remote=True),
     ]
-    caches = [
-        cache_pb2.Cache(name="prefixes/1", label="<b>tools</b>", tokens=18_300, bytes=10**9),
-        cache_pb2.Cache(name="lineages/session-one/main", session_id="session-one", tokens=18_490),
+    # Two conversations behind a shared prefix, one of them of two segments.
+    segments = [
+        cache_pb2.CacheSegment(
+            name="a", label="tools & <b>skills", tokens=18_300, bytes=1_700_000_000
+        ),
+        cache_pb2.CacheSegment(name="b", parent="a", tokens=100, bytes=9_800_000),
+        cache_pb2.CacheSegment(
+            name="c", parent="b", tokens=90, lineages=["lineages/session-one/main/1"]
+        ),
+        cache_pb2.CacheSegment(
+            name="d", parent="a", tokens=70, lineages=["lineages/session-two/main/1"]
+        ),
     ]
     control.answers |= {
         "GetStatus": control_pb2.GetStatusResponse(status=status),
         "GetMode": control_pb2.GetModeResponse(mode="mlx-lm", modes=modes),
         "ListRequests": control_pb2.ListRequestsResponse(records=[record], running=[running]),
-        "ListCaches": cache_pb2.ListCachesResponse(caches=caches),
+        "GetCacheTree": cache_pb2.GetCacheTreeResponse(segments=segments),
         "SetMode": control_pb2.SetModeResponse(mode="lmstudio", previous_mode="mlx-lm"),
     }
 
@@ -105,8 +118,14 @@ def test_the_page_in_a_browser(front: FrontendProcess) -> None:
         widths = browser.evaluate(
             "[...document.querySelectorAll('#sessions i')].map(i => parseFloat(i.style.width))"
         )
+        rows = browser.evaluate(
+            "[...document.querySelectorAll('#caches tr')].slice(1)"
+            ".map(row => [...row.children].map(cell => cell.textContent).join('|'))"
+        )
         picture = browser.screenshot()
         fits = browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        browser.resize(900, 860)
+        wide = browser.screenshot()
         browser.evaluate(
             "[...document.querySelectorAll('#modes button')]"
             ".find(button => button.textContent === 'lmstudio').click()"
@@ -114,17 +133,23 @@ def test_the_page_in_a_browser(front: FrontendProcess) -> None:
         browser.wait_for("document.getElementById('switched').textContent")
         switched = browser.evaluate("document.getElementById('switched').textContent")
 
-    if file := os.environ.get("ANYCLAUDE_TEST_PICTURE"):
-        # How docs/status-page.png is made.
-        Path(file).write_bytes(picture)
+    if folder := os.environ.get("ANYCLAUDE_TEST_PICTURES"):
+        # How those in docs/ are made.
+        (Path(folder) / "status-page-phone.png").write_bytes(picture)
+        (Path(folder) / "status-page.png").write_bytes(wide)
     assert picture.startswith(b"\x89PNG")
     assert "ready; mode mlx-lm" in text
     assert "18,300 reused, 190 computed, 1 request\n" in text
     assert "prompt 7,400 of 18,490 (40 %)" in text
     assert "1.5 GB of 8.0 GB" in text
-    assert "<b>tools</b>" in text
+    assert rows == [
+        "tools & <b>skills|18,300|1700.0 MB|0",
+        "\u2003shop: Sort the orders by date|190|9.8 MB|0",
+        "\u2003lineages/session-two/main/1|70|0.0 MB|0",
+    ]
+    assert "Tue, 14:00\t1\t0.31 s\t0\t-" in text
     # The sessions, the running request and the cache of the conversation.
-    assert text.count("shop: Sort the <i>orders</i>") == 3
+    assert text.count("shop: Sort the orders by date") == 3
     assert "claude (leaves this machine)" in text
     assert widths == pytest.approx([98.97, 1.03], abs=0.01)
     assert fits
