@@ -2,7 +2,7 @@
 PYTEST = .venv/bin/python -m pytest
 MATERIAL = .real
 
-.PHONY: help setup setup-dev run test coverage lint format proto demo bench rivals guard faults soak conformance fuzz models real calls upstreams clients
+.PHONY: help setup setup-dev run test coverage lint format proto demo fresh bench rivals guard faults soak conformance fuzz models real calls upstreams clients
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ proto: setup-dev ## Generate the gRPC code again
 
 demo: setup-dev ## Train the embedded demo model again
 	.venv/bin/python -m tools.demo_model.build
+
+fresh: setup-dev ## Install the wheel with packages of the registry, its service, and ask it
+	ANYCLAUDE_TEST_FRESH=1 $(PYTEST) -v tests/integration/cli/test_wheel.py
 
 bench: setup-dev ## Measure reuse, restart and the warm path
 	.venv/bin/python -m benchmarks.warm_path

@@ -21,6 +21,8 @@ pytestmark = pytest.mark.skipif(
     sys.platform == "darwin", reason="launchctl is real there; see docs/mac-checks.md"
 )
 
+_FRESH: Final = "ANYCLAUDE_TEST_FRESH" in os.environ
+
 # As systemd does with a unit: starts its command with its environment, and knows the pid.
 _SYSTEMCTL: Final = """
 import os, pathlib, re, signal, subprocess, sys
@@ -62,7 +64,10 @@ class Machine:
         self.bin = home / "bin"
         self.bin.mkdir()
         self.put("systemctl", _SYSTEMCTL)
-        self.put("claude", _CLAUDE)
+        if _FRESH and (claude := os.environ.get("ANYCLAUDE_TEST_CLAUDE")):
+            (self.bin / "claude").symlink_to(claude)
+        else:
+            self.put("claude", _CLAUDE)
 
     def put(self, name: str, text: str) -> None:
         program = self.bin / name
@@ -72,7 +77,7 @@ class Machine:
     def install(self) -> None:
         """Builds the wheel and installs it as `uv tool` and `pipx` do.
 
-        The packages that it needs are those of this environment, so that no registry is needed.
+        `make fresh` resolves what it needs from the registry; else it uses this environment's.
         """
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
         build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(self.home)]
@@ -80,8 +85,11 @@ class Machine:
         tool = self.home / "tool"
         self._must([sys.executable, "-m", "venv", "--without-pip", str(tool)])
         (wheel,) = self.home.glob("*.whl")
-        target = ["--python", str(tool / "bin" / "python"), "install", "--no-deps", "--no-index"]
-        self._must([*pip, *target, str(wheel)])
+        target = ["--python", str(tool / "bin" / "python"), "install"]
+        if _FRESH:
+            self._must([*pip, *target, str(wheel)])
+            return
+        self._must([*pip, *target, "--no-deps", "--no-index", str(wheel)])
         (packages,) = tool.glob("lib/python*/site-packages")
         # Its .pth files, with which the checkout is installed here, are not read.
         (packages / "needed.pth").write_text(sysconfig.get_path("purelib") + "\n")
@@ -132,7 +140,10 @@ def test_a_machine_without_a_checkout(machine: Machine) -> None:
     machine.run("anyclaudectl", "service", "install")
     machine.run("anyclaudectl", "wait", "--ready", "--timeout", str(WAIT_SECONDS))
 
-    assert "demo model" in machine.run("anyclaude", "-p", "say hello").lower()
+    assert (
+        "demo model"
+        in machine.run("anyclaude", "-p", "say hello", "--allowedTools", "Bash").lower()
+    )
     assert "anyclaude-demo" in machine.run("anyclaudectl", "status")
     program = psutil.Process(int((machine.home / "pid").read_text())).cmdline()
     assert str(machine.home / "tool" / "bin" / "anyclauded") in program
