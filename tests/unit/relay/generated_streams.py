@@ -53,6 +53,15 @@ BEATS = (
     b"id: 3",
     b"event: keepalive\ndata:",
 )
+ERRORS: tuple[dict[str, Any], ...] = (
+    {"error": {"message": "out of memory", "code": 500}},
+    {"error": "out of memory"},
+    {"choices": [{"delta": {}, "error": {"message": "out of memory"}}]},
+    {"choices": [{"delta": {}}], "x_groq": {"error": "out of memory"}},
+    {"detail": "out of memory"},
+)
+# What models write around the name of a tool.
+AROUND = ("functions.{}", " {}\n", "{}<|channel|>commentary", '"{}"', "functions.{}:0")
 STYLES = ("standard", "one index", "no index", "bare", "one id", "an id each", "in turn")
 REQUEST = {
     "model": "m",
@@ -146,7 +155,8 @@ class Generator:
     def _event(self, data: Any, name: str = "") -> bytes:
         text = data if isinstance(data, str) else json.dumps(data)
         head = f"event: {name}\n" if name else ""
-        return (head + f"data: {text}\n\n").encode()
+        space = "" if self._maybe(0.2) else " "
+        return (head + f"data:{space}{text}\n\n").encode()
 
     def _framed(self, events: list[bytes], needed: int) -> tuple[list[bytes], int]:
         """Adds heartbeats, and changes line ends."""
@@ -159,6 +169,8 @@ class Generator:
             framed.append(event)
             if number == needed:
                 place = len(framed)
+        if self._maybe(0.1):
+            framed[-1] = framed[-1].rstrip(b"\n")
         return [piece.replace(b"\n", end) for piece in framed], place
 
     # Chat completions.
@@ -178,10 +190,12 @@ class Generator:
             name = self._random.choice(("reasoning_content", "reasoning", "thinking"))
             kinds.add(name)
             deltas += [{name: piece} for piece in self._pieces(meaning.thoughts)]
-        before = deltas + [{"content": piece} for piece in self._pieces(meaning.text)]
+        shape = self._random.choice(("text", "text", "list", "object", "strings"))
+        kinds.add(f"content as {shape}")
+        before = deltas + [_content(piece, shape) for piece in self._pieces(meaning.text)]
         calls = self._chat_calls(meaning.calls, kinds)
         # Words before the calls, or behind them.
-        words = [{"content": piece} for piece in self._pieces(meaning.text)]
+        words = [_content(piece, shape) for piece in self._pieces(meaning.text)]
         deltas = [*deltas, *calls, *words] if self._maybe(0.2) else [*before, *calls]
         meaning.stop = "tool_use" if ending == "end_turn" and meaning.calls else ending
         reason = self._random.choice(reasons)
@@ -203,8 +217,16 @@ class Generator:
         if self._maybe(0.1):
             kinds.add("an empty choice")
             events.append(self._event({"choices": []}))
-        last = {"index": 0, "delta": {}, "finish_reason": reason}
-        events.append(self._event({"choices": [last]}))
+        last: dict[str, Any] = {"index": 0, "delta": {}, "finish_reason": reason}
+        if reason in ORDINARY and not (every or early) and self._maybe(0.15):
+            kinds.add("the whole message again at the end")
+            last = {"finish_reason": reason, "message": _whole_message(meaning)}
+        if reason in FAILED and self._maybe():
+            kinds.add("an error in place of the end")
+            events.append(self._event(self._random.choice(ERRORS)))
+        else:
+            choices = [{"index": 1, "delta": {"content": "no"}}, last]
+            events.append(self._event({"choices": choices if self._maybe(0.1) else [last]}))
         needed = 0 if every or early else len(events)
         if self._maybe():
             usage = {"prompt_tokens": 100, "completion_tokens": 7}
@@ -242,7 +264,10 @@ class Generator:
         self, number: int, call: Call, style: str, kinds: set[str]
     ) -> list[dict[str, Any]]:
         name, value = call
-        first: dict[str, Any] = {"type": "function", "function": {"name": short_name(name)}}
+        around = self._random.choice(AROUND) if self._maybe(0.15) else "{}"
+        kinds.add(f"names as {around!r}")
+        written = around.format(short_name(name))
+        first: dict[str, Any] = {"type": "function", "function": {"name": written}}
         if style not in ("no index", "bare"):
             first["index"] = 0 if style == "one index" else number
         if style not in ("bare", "one id"):
@@ -263,7 +288,7 @@ class Generator:
             if style == "an id each":
                 more["id"] = f"y{number}{part}"
             elif self._maybe(0.1):
-                more["function"]["name"] = short_name(name)
+                more["function"]["name"] = written
                 more["id"] = more.get("id") or first.get("id")
             told.append(more)
         return told
@@ -274,8 +299,14 @@ class Generator:
         if not value:
             none = self._random.choice(["{}", "", "null", " ", None, {}])
             return f"no arguments as {none!r}", [none]
-        form = self._random.choice(("pieces", "whole", "empty first", "object", "string", "joined"))
+        form = self._random.choice(
+            ("pieces", "whole", "empty first", "object", "string", "joined", "list", "marked")
+        )
         match form:
+            case "list":
+                return form, [f"[{text}]"]
+            case "marked":
+                return form, [text + "<|eot_id|>"]
             case "whole":
                 return form, [text]
             case "object":
@@ -329,7 +360,11 @@ class Generator:
         pieces = self._pieces(text)
         first = pieces.pop(0) if self._maybe(0.2) else ""
         name = "text" if self._maybe(0.2) else kind
-        events = [{"type": "content_block_start", "content_block": {"type": kind, kind: first}}]
+        opened = {"type": kind, kind: first}
+        if kind == "text" and self._maybe(0.1):
+            kinds.add("a block without a type")
+            opened.pop("type")
+        events = [{"type": "content_block_start", "content_block": opened}]
         for piece in pieces:
             delta = {"type": f"{name}_delta", name: piece}
             events.append({"type": "content_block_delta", "delta": delta})
@@ -356,6 +391,21 @@ class Generator:
             delta = {"type": "input_json_delta", "partial_json": piece}
             events.append({"type": "content_block_delta", "delta": delta})
         return [*events, {"type": "content_block_stop"}]
+
+
+def _content(piece: str, shape: str) -> dict[str, Any]:
+    part = {"type": "text", "text": piece}
+    shapes = {"text": piece, "list": [part], "object": part, "strings": [piece]}
+    return {"content": shapes[shape]}
+
+
+def _whole_message(meaning: Meaning) -> dict[str, Any]:
+    calls = [
+        {"type": "function", "function": {"name": short_name(name), "arguments": json.dumps(value)}}
+        for name, value in meaning.calls
+    ]
+    fields = {"reasoning_content": meaning.thoughts, "content": meaning.text, "tool_calls": calls}
+    return {"role": "assistant"} | {name: value for name, value in fields.items() if value}
 
 
 def reader_of(stream: Stream) -> Reader:

@@ -101,6 +101,12 @@ ONE_ID = [
         [[call(0, "a", READ, A)], [call(0, "a", READ, A), call(1, "b", GLOB, B)]],
         [(READ, A), (GLOB, B)],
     ),
+    ("equal calls", [[call(0, "c", READ, A)], [call(1, "c", READ, A)]], [(READ, A), (READ, A)]),
+    (
+        "equal calls of nothing",
+        [[call(0, "c", NOW, "null")], [call(1, "c", NOW, E)]],
+        [(NOW, E), (NOW, E)],
+    ),
     ("two indexes", [[call(0, "c1", READ, A)], [call(1, "c1", READ, B)]], [(READ, A), (READ, B)]),
     ("two names", [[call(0, "c1", READ, A)], [call(1, "c1", GLOB, B)]], [(READ, A), (GLOB, B)]),
     (
@@ -303,6 +309,15 @@ def test_arguments(chunks, arguments):
             [(READ, A)],
             "a",
             id="a call in the message at the end",
+        ),
+        pytest.param(
+            [
+                delta(content="a", tool_calls=[call(0, "c", NOW, ""), call(1, "d", READ, A)]),
+                delta("stop", tool_calls=[call(None, None, NOW, E), call(None, None, READ, A)]),
+            ],
+            [(NOW, E), (READ, A)],
+            "a",
+            id="all calls again, one without arguments",
         ),
         pytest.param(
             [delta("function_call", function_call={"name": READ, "arguments": A})],

@@ -14,7 +14,7 @@ from anyclaude.relay.halves import LOST, Halves
 
 # An input that stands for none, whole or begun; the real one may follow.
 _HELD: Final = re.compile(r"\s*(\{\s*\}?|\[\s*\]?|n(u(ll?)?)?|None|undefined)?\s*")
-_PLACEHOLDERS: Final = re.compile(r"(\s*(\{\s*\}|\[\s*\]|null)\s*)+(?=[{\"])")
+_PLACEHOLDERS: Final = re.compile(r"(\s*(\{\s*\}|\[\s*\]|null)\s*)+(?=[{\"\[])")
 _NONE: Final[tuple[Any, ...]] = (None, "", "null", "{}", [])
 _NONE_WORDS: Final = ("", "None", "undefined")
 _DECODER: Final = json.JSONDecoder()
@@ -84,7 +84,9 @@ class Arguments:
 
     @property
     def value(self) -> Any:
-        """The parsed input; None while it is incomplete or empty."""
+        """The parsed input; None while it is incomplete."""
+        if self.is_empty:
+            return {}
         return parsed(self.text) if self.is_complete else None
 
     def feed(self, piece: str) -> None:
@@ -200,15 +202,15 @@ def _without_surplus(text: str) -> str:
     return text[:end] if _SURPLUS.fullmatch(text, end) else text
 
 
-def is_whole(text: str) -> bool:
-    """Whether a piece is all the input of a call, or stands for none."""
+def whole_value(text: str) -> Any:
+    """The input that a piece is, alone; None if it is a part of one."""
     arguments = Arguments()
     arguments.feed(text)
     try:
         arguments.settle()
     except ValueError:
-        return False
-    return True
+        return None
+    return arguments.value
 
 
 def _refuse(constant: str) -> None:

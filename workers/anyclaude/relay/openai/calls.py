@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from anyclaude.messages.blocks import BlockWriter
-from anyclaude.relay.arguments import Arguments, is_whole, parsed, text_of
+from anyclaude.relay.arguments import Arguments, text_of, whole_value
 from anyclaude.relay.halves import without_halves
 from anyclaude.relay.names import CallIds, ToolNames
 
@@ -97,12 +97,16 @@ class CallAssembler:
     def _is_repetition(self, pieces: Sequence[Mapping[str, Any]]) -> bool:
         """Whether `pieces` are the whole calls that were streamed before."""
         known = [(call.name, call.arguments.value) for call in self._calls]
-        repeated = [(self._name(piece), parsed(_arguments(piece))) for piece in pieces]
+        repeated = [(self._name(piece), whole_value(_arguments(piece))) for piece in pieces]
         if not repeated or repeated != known or any(value is None for _, value in known):
             return False
-        # The same call twice may be meant if the second one has an id of its own.
-        first, again = self._calls[0].server_id, str(pieces[0].get("id") or "")
-        return len(pieces) > 1 or not first or not again or first == again
+        if len(pieces) > 1:
+            return True
+        # The same call twice may be meant if the second one has an id or an index of its own.
+        (first,), (piece,) = self._calls, pieces
+        again = str(piece.get("id") or "")
+        is_new_id = bool(again and first.server_id and again != first.server_id)
+        return not is_new_id and _index(piece) in (None, first.index)
 
     def _add(self, piece: Mapping[str, Any]) -> None:
         name, arguments = self._name(piece), _arguments(piece)
@@ -145,7 +149,7 @@ class CallAssembler:
         # A name with a new id begins a call, unless the id changes with each piece of one.
         if last and name and server_id and last.server_id:
             is_piece = not last.arguments.is_complete and last.name == name
-            return last if is_piece and not is_whole(arguments) else None
+            return last if is_piece and whole_value(arguments) is None else None
         return last
 
     def _is_another(self, call: _Call, server_id: str, name: str, arguments: str) -> bool:
