@@ -56,8 +56,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         name = getattr(item, "originalname", "")
         if own and item.get_closest_marker("row") and name in _OPEN:
             item.add_marker(pytest.mark.xfail(reason=_OPEN[name], strict=True))
-    # They may leave a server busy or broken, which would make other cases fail.
-    items.sort(key=lambda item: item.get_closest_marker("heavy") is not None)
+    # They may leave a server busy or broken, which would make other cases fail. Other tests keep
+    # their places.
+    mine = [n for n, item in enumerate(items) if item.get_closest_marker("row")]
+    ordered = sorted(
+        (items[n] for n in mine), key=lambda item: item.get_closest_marker("heavy") is not None
+    )
+    for n, item in zip(mine, ordered, strict=True):
+        items[n] = item
 
 
 def pytest_terminal_summary(

@@ -18,7 +18,7 @@ FOLLOW_UP_REUSED = 0.95
 NEW_CONVERSATION_COMPUTED = 0.02
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_tool_loop_ends_and_the_conversation_continues(claude: ClaudeCode, project: Path) -> None:
     """A tool call runs, its result leads to an answer, and every later request reuses the last."""
     first = claude.ask("Please say hello with Bash.", project, allowed_tools=["Bash"])
@@ -39,7 +39,7 @@ def test_tool_loop_ends_and_the_conversation_continues(claude: ClaudeCode, proje
     assert second.usages[0].reused >= FOLLOW_UP_REUSED
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_new_conversation_reuses_tools_and_instructions(claude: ClaudeCode, project: Path) -> None:
     """A second conversation in the folder computes only its own first words.
 

@@ -33,7 +33,7 @@ def _shape(line: str) -> str:
     return " ".join(_VARYING.sub("N", line).split())
 
 
-@pytest.mark.slow
+@pytest.mark.slow(25)
 def test_every_command_of_the_page(
     service: Service, claude_binary: Path, tmp_path: Path, project: Path
 ) -> None:

@@ -53,7 +53,7 @@ def reference(smollm2: tuple[Any, Any]) -> Reference:
     return computed
 
 
-@pytest.mark.slow
+@pytest.mark.slow(60)
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("way", ["memory", "disk", "disk, 8-bit KV"])
 def test_a_real_model_answers_alike_with_and_without_its_caches(

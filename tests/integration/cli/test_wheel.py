@@ -133,7 +133,7 @@ def machine() -> Iterator[Machine]:
     shutil.rmtree(home)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(10)
 def test_a_machine_without_a_checkout(machine: Machine) -> None:
     """Wheel, `service install`, `anyclaude -p`: the installed files alone answer."""
     machine.install()

@@ -110,7 +110,7 @@ class Load:
         return self.streams
 
 
-@pytest.mark.slow
+@pytest.mark.slow(40)
 def test_nothing_breaks_while_the_mode_changes(service: Service) -> None:
     """Streams end on their server, none fails, and requests after a switch get its mode."""
     pid = service.worker().pid

@@ -5,7 +5,7 @@ import pytest
 from tools.mac_check.__main__ import main
 
 
-@pytest.mark.slow
+@pytest.mark.slow(10)
 def test_the_caches_of_a_real_service_are_verified(capsys: pytest.CaptureFixture[str]):
     """The section starts a service of its own, fills its caches and verifies all of them."""
     assert main(["--only", "verify"]) == 0

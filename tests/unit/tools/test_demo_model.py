@@ -174,7 +174,7 @@ def test_configuration(loaded: tuple[Any, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "length_tokens", [200, 2_000, 10_000, pytest.param(30_000, marks=pytest.mark.slow)]
+    "length_tokens", [200, 2_000, pytest.param(20_000, marks=pytest.mark.slow(25))]
 )
 def test_tool_loop_at_length(loaded: tuple[Any, Any], filler: str, length_tokens: int) -> None:
     """Call, result, words, second turn and "run" give the exact answers at the true length."""

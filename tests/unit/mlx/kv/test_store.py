@@ -298,27 +298,27 @@ def test_the_byte_limit_holds_at_every_moment(record_property: RecordProperty) -
 @pytest.mark.parametrize("family", tiny.Family)
 def test_a_main_conversation_computes_its_new_tokens_only(family: tiny.Family) -> None:
     """In 30 turns beside subagents and title calls, in little memory, nothing is computed twice."""
-    turns, rng = 30, random.Random(14)
-    main = words(rng, STABLE)
-    agents = [words(rng, 200) for _ in range(3)]
+    turns, stable, rng = 30, 200, random.Random(14)
+    main = words(rng, stable)
+    agents = [words(rng, 80) for _ in range(3)]
     probe = bench(family)
-    probe.start(words(rng, STABLE + turns * 30), "probe", stable=STABLE).answer()
+    probe.start(words(rng, stable + turns * 18), "probe", stable=stable).answer()
     known = probe.engine.store.budget
     engine = bench(family, 4 * known.nbytes, bytes_per_token=known.bytes_per_token)
     seen = 0
     for number in range(turns):
         main += words(rng, rng.randrange(1, 20))
-        request = engine.start(main, "a", stable=STABLE)
+        request = engine.start(main, "a", stable=stable)
         others = [
-            engine.start(prompt, "a", stable=200, agent=f"agent{index}")
+            engine.start(prompt, "a", stable=80, agent=f"agent{index}")
             for index, prompt in enumerate(agents)
         ]
-        title = engine.start(words(rng, 150), "a", stable=100, keep=False)
+        title = engine.start(words(rng, 60), "a", stable=40, keep=False)
         answer = request.answer()
         computed = len(main) - answer.reused
         assert number == 0 or computed <= len(main) - seen + 16, f"turn {number}"
         for index, other in enumerate(others):
-            agents[index] = agents[index] + other.answer().tokens + words(rng, 60)
+            agents[index] = agents[index] + other.answer().tokens + words(rng, 25)
         title.answer()
         main += answer.tokens
         seen = len(main)

@@ -111,7 +111,7 @@ def disturb(engine: Bench, rng: random.Random) -> None:
             prune(store, Selection(to_bytes=store.budget.nbytes // 2))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(25)
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_cached_equals_fresh_through_every_tier(
