@@ -42,6 +42,8 @@ class Family:
     # How its documentation writes calls and thinking: a name in `documented`. Empty for a family
     # whose calls are only taken from its template.
     calls: str = ""
+    # The type in its config, where mlx-lm keeps defaults for the tokenizers of such models.
+    model_type: str = ""
     # Whether it is one of the families that have to be green in every column.
     first: bool = False
     # Why something of it is red and stays so, as a sentence; empty if all is green.
@@ -300,10 +302,6 @@ FAMILIES: Final = (
         "gemma3",
         thinks=True,
         calls="gemma4",
-        why=(
-            "the template drops the thinking of the whole tool loop when words of the user "
-            "follow a result"
-        ),
     ),
     Family("ibm-granite-granite-3.3-2B-Instruct", _GRANITE_ENDS, thinks=True),
     Family("ibm-granite-granite-4.0", _GRANITE_ENDS, calls="json_tools"),
@@ -375,10 +373,7 @@ FAMILIES: Final = (
         "muse-glimmer",
         ("<|eot|>",) * 2,
         thinks=True,
-        why=(
-            "mlx-lm describes the headers of its messages only for models whose tokenizer names "
-            "mlx-lm's renderer, which this run does not use"
-        ),
+        model_type="muse_spark",
     ),
     Family(
         "openbmb-MiniCPM5-1B",
@@ -422,7 +417,7 @@ def load(
     special = [bos, *family.ends, *family.control, *_IN_TEMPLATE.findall(template)]
     markup = _THINK if family.thinks and "<think>" in template else ()
     built = _extended(base, template, special, markup)
-    return _wrapped(built, template, bos, family.ends, streams=streams)
+    return _wrapped(built, template, bos, family, streams=streams)
 
 
 @functools.cache
@@ -466,7 +461,7 @@ def _belongs(token: AddedToken, template: str) -> bool:
 
 
 def _wrapped(
-    built: Tokenizer, template: str, bos: str, ends: tuple[str, str], *, streams: bool
+    built: Tokenizer, template: str, bos: str, family: Family, *, streams: bool
 ) -> TokenizerWrapper:
     """What the worker loads for a model folder with this tokenizer and template.
 
@@ -477,7 +472,7 @@ def _wrapped(
     fast = make(
         tokenizer_object=Tokenizer(models.BPE()),
         bos_token=bos,
-        eos_token=ends[1],
+        eos_token=family.ends[1],
         chat_template=template,
         clean_up_tokenization_spaces=False,
     )
@@ -486,8 +481,8 @@ def _wrapped(
     with tempfile.TemporaryDirectory() as name:
         decoder = json.loads(built.decoder.__getstate__()) if streams else None
         (Path(name) / "tokenizer.json").write_text(json.dumps({"decoder": decoder}))
+        (Path(name) / "config.json").write_text(json.dumps({"model_type": family.model_type}))
         with mock.patch.object(tokenizer_utils, "AutoTokenizer") as library:
             library.from_pretrained.return_value = fast
-            return load_tokenizer_from(
-                Path(name), {"eos_token_id": [built.token_to_id(end) for end in set(ends)]}
-            )
+            ends = [built.token_to_id(end) for end in set(family.ends)]
+            return load_tokenizer_from(Path(name), {"eos_token_id": ends})

@@ -53,6 +53,8 @@ class Model:
         written = whole[shared:]
         end = self._family.ends[0 if answer["content"][-1]["type"] == "tool_use" else 1]
         written = written.rpartition(end)[0] if end in written else written
+        # The template may end every turn with the other token, where the model writes its own.
+        written = written.rstrip().removesuffix(self._family.ends[1])
         opened = self._tokenizer.think_start
         if opened and prompt.rstrip().endswith(opened):
             closed = self._tokenizer.think_end

@@ -57,19 +57,19 @@ def test_a_template_that_offers_no_tools_is_told_apart(
     assert ("does not describe tools" in advice) == (not offers)
 
 
-def test_a_refusal_of_tool_turns_is_quoted(tmp_path: Path) -> None:
+def test_a_refusal_of_a_tool_loop_is_quoted(tmp_path: Path) -> None:
     """The advice has the template's own words, and nothing is measured."""
     path = saved.save(tmp_path / "m", template="qwen3")
     (path / "chat_template.jinja").write_text(
-        "{%- for m in messages -%}{%- if m.role == 'tool' or m.tool_calls -%}"
-        "{{- raise_exception('tools are not for me') -}}{%- endif -%}"
+        "{%- for m in messages -%}{%- if loop.index > 3 -%}"
+        "{{- raise_exception('loops are not for me') -}}{%- endif -%}"
         "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{%- endfor -%}"
         "{%- if add_generation_prompt -%}<|im_start|>assistant\n{%- endif -%}"
     )
     report = check(str(path))
     assert not report.tool_loop.stable
-    assert "tools are not for me" in report.tool_loop.refusal
-    assert any("tools are not for me" in words for words in report.advice)
+    assert "loops are not for me" in report.tool_loop.refusal
+    assert any("loops are not for me" in words for words in report.advice)
 
 
 def test_a_template_whose_calls_are_unknown_is_pointed_out(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ the worker uses of it is here, typed as far as it can be.
 """
 
 import os
+import re
 import sys
 
 # We resolve model names ourselves; nothing here may use the network.
@@ -39,7 +40,7 @@ from mlx_lm.utils import load_model, load_tokenizer
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
 import mlx.core as mx
-from anyclaude.mlx.markup import Markup, markup_of
+from anyclaude.mlx.markup import UNMARKED, Markup, markup_of
 from anyclaude.mlx.tokens import TokenArray, token_array
 
 __all__ = [
@@ -84,6 +85,7 @@ QUANTIZATION_GROUP: Final = 64
 OPENING_TOKENS: Final = 32
 # Where mlx-lm notes the name of the parser that it chose.
 _FAMILY_KEY: Final = "tool_parser_type"
+_BARE_CALL: Final = re.compile(r"""\s*\[?(?:\{"name": "probe"|probe\()""")
 _LIST_CHANGES: Final = ("append", "extend", "insert", "pop", "remove")
 # Another version or device may compute different last bits.
 MLX_VERSIONS: Final = (
@@ -128,9 +130,30 @@ def load_tokenizer_from(folder: Path, config: Mapping[str, Any]) -> TokenizerWra
 def with_markup(tokenizer: TokenizerWrapper) -> TokenizerWrapper:
     """The tokenizer, with the markers of its family if mlx-lm does not know that family."""
     markup = markup_of(template_source(tokenizer), parser_family(tokenizer))
+    if markup is None and not parser_family(tokenizer) and _prints_bare_calls(tokenizer):
+        markup = UNMARKED
     if markup is not None:
         _mark(tokenizer, markup)
     return tokenizer
+
+
+def _prints_bare_calls(tokenizer: Any) -> bool:
+    """Whether the template prints a call as the first words of an answer, without a marker."""
+    function = {"name": "probe", "description": "Looks.", "parameters": {"type": "object"}}
+    call = {"id": "probe0001", "type": "function", "function": {"name": "probe", "arguments": {}}}
+    ask = {"role": "user", "content": "Look."}
+    answer = {"role": "assistant", "content": "", "tool_calls": [call]}
+
+    def rendered(messages: list[Any], **how: Any) -> str:
+        tools = [{"type": "function", "function": function}]
+        return str(tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, **how))
+
+    try:
+        asked = rendered([ask], add_generation_prompt=True)
+        answered = rendered([ask, answer])
+    except Exception:  # noqa: BLE001 - templates raise what they like
+        return False
+    return answered.startswith(asked) and bool(_BARE_CALL.match(answered, len(asked)))
 
 
 def _mark(tokenizer: Any, markup: Markup) -> None:

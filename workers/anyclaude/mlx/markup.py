@@ -160,6 +160,10 @@ MARKUPS: Final = (
     Markup("json_tools", ("<tools>", "<tool_call>", "</tool_call>"), "<tool_call>", "</tool_call>"),
 )
 
+# A model that writes nothing but calls, as JSON or as a Python list. It has no marker, so this one
+# of Llama's stands in, which other models never write.
+UNMARKED: Final = Markup("unmarked", (), "<|python_tag|>")
+
 
 def markup_of(template: str, known_family: str) -> Markup | None:
     """The markup of a model with this chat template; None if mlx-lm's own choice is right.

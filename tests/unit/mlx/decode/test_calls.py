@@ -7,7 +7,7 @@ import pytest
 import structlog
 
 from anyclaude.messages.requests import Tool, ToolChoice
-from anyclaude.mlx.adapter import parser_family
+from anyclaude.mlx.adapter import TokenizerWrapper, parser_family
 from anyclaude.mlx.decode import BlockStream, notations
 from anyclaude.mlx.markup import MARKUPS
 from tests.models.answers import BASH, TOOLS, Answer, Block, answer, read_blocks
@@ -20,6 +20,7 @@ from tests.models.families import (
     tagged,
     tokenizer,
 )
+from tests.models.tokenizers import BOS, EOS, byte_level, wrap
 
 # Families whose values are text between tags.
 TAGGED = ("qwen3_coder", "glm47", "minimax_m2")
@@ -379,3 +380,55 @@ def test_long_inputs_travel_in_pieces() -> None:
     events += stream.finish(cut=False)
     assert sum(bool(event.block_delta.partial_json) for event in events) > 1
     assert [block.input for block in read_blocks(events)] == [{"command": command}]
+
+
+_JSON_CALL = '{"name": "{{ call.name }}", "arguments": {{ call.arguments | tojson }}}'
+_PYTHON_CALL = (
+    "{{ call.name }}({% for k, v in call.arguments.items() %}{{ k }}={{ v | tojson }}{% endfor %})"
+)
+
+
+def _bare(before: str, call: str, after: str) -> TokenizerWrapper:
+    """A tokenizer whose template prints one call in an answer, between these texts."""
+    template = (
+        "{{ tools | tojson if tools else '' }}{% for m in messages %}"
+        f"<|im_start|>{{{{ m.role }}}}\n{{% for c in m.tool_calls or [] %}}"
+        f"{{% set call = c.function %}}{before}{call}{after}{{% endfor %}}"
+        "{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    return wrap(byte_level(), template, [BOS, EOS, "<|im_start|>", "<|im_end|>"])
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "written"),
+    [
+        (
+            _bare("[", _JSON_CALL, "]"),
+            '[{"name": "Bash", "arguments": {"command": "ls", "timeout": 5}}, '
+            '{"name": "Status", "arguments": {}}]',
+        ),
+        (
+            _bare("", _JSON_CALL, ""),
+            '{"name": "Bash", "arguments": {"command": "ls", "timeout": 5}}\n'
+            '{"name": "Status", "arguments": {}}',
+        ),
+        (_bare("[", _PYTHON_CALL, "]"), '[Bash(command="ls", timeout=5), Status()]'),
+    ],
+    ids=["a list of JSON", "JSON", "a Python list"],
+)
+def test_calls_of_a_template_without_markers(wrapper: TokenizerWrapper, written: str) -> None:
+    """Where a template prints calls as the whole answer, such answers are calls (xLAM, Llama 4)."""
+    both = [
+        ("tool_use", "Bash", '{"command":"ls","timeout":5}'),
+        ("tool_use", "Status", "{}"),
+    ]
+    assert answer(wrapper, encode(wrapper, written)).brief() == both
+    quoted = f"I could write {written}"
+    assert answer(wrapper, encode(wrapper, quoted)).brief() == [("text", "", quoted)]
+
+
+def test_a_template_with_unknown_markers_makes_no_calls() -> None:
+    """What stands around its calls is not known, so the model is said to make none."""
+    assert not _bare("<call>", _JSON_CALL, "</call>").has_tool_calling
+    assert not _bare("<call>", _PYTHON_CALL, "</call>").has_tool_calling

@@ -116,6 +116,46 @@ def test_a_template_that_moves_the_system_text_keeps_later_ones(late: str) -> No
     assert "Mind this." in text
 
 
+# Like Mistral-Nemo's: the system text moves to the latest question.
+_AT_LAST_QUESTION = (
+    "{%- set sys = messages[0].content if messages[0].role == 'system' else none -%}"
+    "{%- for m in messages -%}"
+    "{%- if m.role == 'user' -%}[INST]{{ sys if sys and loop.last }}{{ m.content }}[/INST]"
+    "{%- elif m.role != 'system' -%}{{ m.content }}</s>{%- endif -%}{%- endfor -%}"
+)
+
+
+def test_a_system_text_that_would_move_stays_before_the_first_question() -> None:
+    """It is there in a tool loop too, which ends with a result, and behind the next question."""
+    wrapper = wrap(byte_level(), _AT_LAST_QUESTION, ["[INST]", "[/INST]", "</s>"])
+    loop = [user("a"), assistant("b", call("t1")), user(result("t1", "x"))]
+    for messages in (loop, [*loop, assistant("done"), user("c")]):
+        asked = request(*messages, system="Be brief.")
+        text = wrapper.decode(PromptRenderer(wrapper).render(asked).token_ids.tolist())
+        assert text.startswith("[INST]Be brief.")
+        assert text.count("Be brief.") == 1
+
+
+@pytest.mark.parametrize("role", ["", "{{ raise_exception('unknown role') }}"])
+def test_results_that_a_template_does_not_print_are_user_turns(role: str) -> None:
+    """Where a template drops or refuses results, each is a user turn in its place."""
+    template = (
+        "{%- for m in messages -%}{%- if m.role == 'tool' -%}ROLE{%- else -%}"
+        "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{%- endif -%}{%- endfor -%}"
+        "<|im_start|>assistant\n"
+    )
+    wrapper = wrap(byte_level(), template.replace("ROLE", role), ["<|im_start|>", "<|im_end|>"])
+    asked = request(
+        user("a"),
+        assistant(call("t1"), call("t2")),
+        user(result("t1", "first-result"), result("t2", "second-result")),
+        tools=[BASH],
+    )
+    text = wrapper.decode(PromptRenderer(wrapper).render(asked).token_ids.tolist())
+    for words in ("first-result", "second-result"):
+        assert f"<|im_start|>user\n{words}<|im_end|>" in text
+
+
 _TURN = "{%- for m in messages -%}<|im_start|>{{ m.role }}\n"
 _CALLS = "{%- for c in m.tool_calls or [] -%}[CALL]{{ c.function | tojson }}{%- endfor -%}"
 _THOUGHT = "{%- if m.reasoning_content -%}[THINK]{{ m.reasoning_content }}[/THINK]{%- endif -%}"

@@ -125,12 +125,21 @@ def test_tools_that_a_template_does_not_describe() -> None:
     assert "## Tools" not in model.decode(plain)
 
 
-def test_words_that_a_template_does_not_print() -> None:
+# Like Mistral-Nemo's: and the call is printed as JSON, with its name.
+_NO_WORDS_IN_JSON: Final = _NO_WORDS.replace(
+    "{{ c.function.name }}[ARGS]{{ c.function.arguments | tojson }}", "{{ c.function | tojson }}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "written"), [(_NO_WORDS, "Bash[ARGS]"), (_NO_WORDS_IN_JSON, '{"name": "Bash"')]
+)
+def test_words_that_a_template_does_not_print(template: str, written: str) -> None:
     """They come before the call, also behind a later answer, and make no control token."""
-    model = _model(_NO_WORDS, _MISTRAL)
+    model = _model(template, _MISTRAL)
     read = _read(model, *_LOOP)
-    assert "I look.[TOOL_CALLS]Bash[ARGS]" in read
-    assert "I\nread [TOOL_CALLS] now.[TOOL_CALLS]Bash[ARGS]" in read
+    assert f"I look.[TOOL_CALLS]{written}" in read
+    assert f"I\nread [TOOL_CALLS] now.[TOOL_CALLS]{written}" in read
     ids = PromptRenderer(model).render(request(*_LOOP, tools=[BASH])).token_ids.tolist()
     assert ids.count(model.get_vocab()["[TOOL_CALLS]"]) == 2
 

@@ -24,7 +24,7 @@ from tests.models.requests import (
     user,
 )
 from tests.models.templates import TEMPLATES
-from tests.models.tokenizers import tokenizer
+from tests.models.tokenizers import EOS, tokenizer
 
 _BYTES = 1 << 26
 # Templates in which the place of an answer shows: by the token that ends it, or by the next turn's.
@@ -209,6 +209,22 @@ def test_no_template_gets_a_wrong_prompt(family: str) -> None:
                 assert _ends(plain.token_ids, prompt.token_ids[len(computed) :])
             else:
                 assert np.array_equal(prompt.token_ids, plain.token_ids)
+
+
+@pytest.mark.parametrize("family", ["chatml", "qwen3", "qwen3_coder"])
+def test_an_answer_with_another_end_gets_that_of_the_template(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the end differs, so the answer is not rendered (`<|endoftext|>` for `<|im_end|>`)."""
+    monkeypatch.setitem(_TURN_ENDS, family, (EOS, EOS))
+    talk = _Talk(family, 5, thoughts=family == "qwen3", subject="another end")
+    end = tokenizer(family).get_vocab()["<|im_end|>"]
+    prompt, _ = talk.ask()
+    for _ in range(5):
+        written = talk.answer(prompt)[:-1]
+        prompt, plain = talk.ask()
+        assert _begins(prompt.token_ids, np.append(written, np.int32(end)))
+        assert _ends(plain.token_ids, prompt.token_ids[len(written) :])
 
 
 def test_a_fork_goes_on_from_its_own_answers() -> None:

@@ -93,7 +93,7 @@ class CallReader:
         self._quote = (
             family.notation.quote if isinstance(family.notation, BareKeyNotation) else None
         )
-        self._is_pythonic = parser_family(tokenizer) == "pythonic"
+        self._is_always_pythonic = parser_family(tokenizer) == "pythonic"
         self._start: str = tokenizer.tool_call_start
         self._schemas = {tool.name: tool.input_schema or {} for tool in tools}
         # The parser gets a schema in which every argument is a string, so that only
@@ -104,14 +104,19 @@ class CallReader:
         """Whether `text` ends inside a value, so that an end marker would be part of it."""
         if self._quote is not None and bare_keys.ends_inside_quotes(text, self._quote):
             return True
-        if self._is_pythonic:
+        if self._is_pythonic(text):
             return pythonic.ends_inside_string(text)
         dialect = dialect_of(text, self._family)
         return dialect.ends_inside_value(text) if dialect else ends_inside_string(text)
 
+    def _is_pythonic(self, text: str) -> bool:
+        return self._is_always_pythonic or (
+            self._family.unmarked_first and pythonic.begins_list(text)
+        )
+
     def divided(self, text: str) -> tuple[str, str]:
         """Divides `text` into the calls at its beginning and the words behind the last of them."""
-        if self._is_pythonic:
+        if self._is_pythonic(text):
             return pythonic.divided(text)
         if self._quote is not None:
             return bare_keys.divided(text, self._quote)
@@ -175,7 +180,7 @@ class CallReader:
             return
         if self._quote is not None:
             yield self._from_bare_keys
-        if self._is_pythonic:
+        if self._is_pythonic(text):
             yield lambda text: [_Written(*call) for call in pythonic.read_pythonic(text)]
         if self._parser_fails_on is None or self._parser_fails_on not in text:
             yield self._by_parser

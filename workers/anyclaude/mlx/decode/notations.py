@@ -117,6 +117,20 @@ _FUNCTION_TAGS: Final = TagDialect.of(
     end="</function>",
 )
 
+# Calls are the whole answer, as JSON or as a Python list.
+_UNMARKED: Final = Family(
+    unmarked_openings=(
+        '{"name": "{name}"',
+        '{"name":"{name}"',
+        '{"type": "function", "name": "{name}"',
+        '{"type": "function", "function": {"name": "{name}"',
+        '[{"name": "{name}"',
+        '[{"name":"{name}"',
+        "[{name}(",
+    ),
+    unmarked_first=True,
+)
+
 FAMILIES: Final[dict[str, Family]] = {
     # Hermes, Qwen and many others.
     "json_tools": Family(JsonNotation('\n{"name": "', ('", "arguments": ',), ("}\n",))),
@@ -423,15 +437,8 @@ FAMILIES: Final[dict[str, Family]] = {
     "functionary": Family(
         JsonNotation("", (">",), ()), dialect=MarkedDialect.of(rf"(?:<function=)?{NAME}>")
     ),
-    "llama3": Family(
-        unmarked_openings=(
-            '{"name": "{name}"',
-            '{"name":"{name}"',
-            '{"type": "function", "name": "{name}"',
-            '{"type": "function", "function": {"name": "{name}"',
-        ),
-        unmarked_first=True,
-    ),
+    "llama3": _UNMARKED,
+    "unmarked": _UNMARKED,
 }
 
 

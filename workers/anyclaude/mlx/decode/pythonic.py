@@ -18,9 +18,15 @@ _TOKEN: Final = re.compile(
     r"""|(?<=[(,\s])(?P<key>[\w.:$-]+)=|[\[\](){}]""",
     re.DOTALL,
 )
+_FIRST_CALL: Final = re.compile(r"\s*\[\s*[\w.:-]+\(")
 # The last character of a value that begins with these.
 _LAST: Final = {'"': '"', "'": "'", "[": "]", "{": "}"}
 _JSON_WORDS: Final = {"true": True, "false": False, "null": None}
+
+
+def begins_list(text: str) -> bool:
+    """Whether `text` begins with a list whose first part is a call."""
+    return _FIRST_CALL.match(text) is not None
 
 
 def divided(text: str) -> tuple[str, str]:

@@ -52,6 +52,8 @@ class Dialect:
     # A reminder as a user turn after a tool's result. Otherwise it is added to the result, since
     # the template takes it for a new question and drops the thinking before it.
     reminder_after_result: bool = True
+    # Results of tools. Otherwise they become user turns.
+    results: bool = True
     # Results whose call is not in the conversation. Otherwise they become user turns.
     orphan_results: bool = True
     # Several calls in one turn. Otherwise each call and its result become turns of their own.
@@ -90,7 +92,8 @@ class Dialect:
         reminds = message["role"] == "system" and not self.late_system
         if reminds:
             message = {"role": "user", "content": reminder(message["content"])}
-        if message["role"] == "tool" and not ("name" in message or self.orphan_results):
+        is_printed = self.results and ("name" in message or self.orphan_results)
+        if message["role"] == "tool" and not is_printed:
             message = {"role": "user", "content": message["content"]}
         reminds = reminds or (
             not self.reminder_after_result and message["content"].startswith(REMINDER)

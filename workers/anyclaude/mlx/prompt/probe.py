@@ -102,8 +102,10 @@ _WORKED: Final = _conversation(
 # In this order, since each conversation needs only what the ones before it have settled.
 _NEEDS: Final = {
     "repeated_roles": _conversation(_ASK, _MORE, _ANSWER, _message("assistant", "probe-again")),
-    "leading_system": _conversation(_ASK, leading=("probe-system",)),
+    # Some templates move it to the latest question.
+    "leading_system": _TALKED,
     "second_system": _conversation(_ASK, leading=("probe-system", "probe-second")),
+    "results": _CALLED,
     "user_after_result": _conversation(
         _ASK, _calls(1), _result(1, "probe-result", **_KNOWN), _MORE, _ANSWER
     ),

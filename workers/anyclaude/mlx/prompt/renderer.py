@@ -159,12 +159,10 @@ class PromptRenderer:
 
     def _new_spliced(self, limit_bytes: int, stored: StoredFolder | None) -> SplicedTurns:
         openers = self._encoder.control_ids(self._turns.openers - self._turns.closers)
-        control = self._encoder.control_ids(self._control.texts)
         in_parts = answers_in_parts(self._template, self._dialect, self._control, self._turns)
         return SplicedTurns(
             limit_bytes,
             openers,
-            control,
             stored,
             in_parts=in_parts,
             think_start=self._think_start,

@@ -11,6 +11,7 @@ Invariants:
 - The tokens after the last spliced answer are exactly those that the template renders.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -52,15 +53,12 @@ class SplicedTurns:
         self,
         limit_bytes: int,
         openers: Collection[int] = (),
-        control: Collection[int] = (),
         stored: StoredFolder | None = None,
         *,
         in_parts: bool = False,
         think_start: str = "",
     ) -> None:
         """`openers` are the tokens that begin a turn and end none.
-
-        `control` are all tokens that only the template writes.
 
         The bytes limit the answers in memory, and again on disk; with `stored`, they survive a
         restart. With `in_parts`, the template writes one answer as several messages. With
@@ -69,7 +67,6 @@ class SplicedTurns:
         self._think_start = think_start
         self._in_parts = in_parts
         self._openers = openers
-        self._control = control
         self._stored = stored
         self._cache: RenderCache[KeptAnswers] = RenderCache(limit_bytes, _MAX_CONVERSATIONS)
 
@@ -139,7 +136,7 @@ class SplicedTurns:
         moved = (cut + shift for cut in cut_points if cut > rendered_end)
         tokens = computed.token_ids[: last.tokens]
         if last.is_closed:
-            # gpt-oss ends an answer with another token than its template does in later prompts.
+            # Some models end an answer with another token than their template does later (gpt-oss).
             tokens = np.append(tokens[:-1], encoded.token_ids[rendered_end - 1])
         rest = encoded.token_ids[rendered_end:]
         return replace(
@@ -196,8 +193,10 @@ class SplicedTurns:
         ends = np.flatnonzero(rendered == computed.token_ids[answer.tokens - 1])
         if len(ends):
             return first.tokens + int(ends[-1]) + 1
-        # In parts, the template may end an answer with another token than the model.
-        return last.tokens if self._in_parts and int(rendered[-1]) in self._control else None
+        closed = _closed_at(encoded, last)
+        if closed and encoded.token_ids[closed - 1] != computed.token_ids[answer.tokens - 2]:
+            return closed
+        return None
 
     def _turn_ends(self, encoded: Encoded, cuts: Sequence[Cut], header: str) -> list[int]:
         """The indexes in `cuts` of the ends of turns.
@@ -223,3 +222,11 @@ class SplicedTurns:
 
     def _opens_at(self, encoded: Encoded, token: int) -> bool:
         return token < len(encoded.token_ids) and int(encoded.token_ids[token]) in self._openers
+
+
+def _closed_at(encoded: Encoded, end: Cut) -> int:
+    """The token offset behind the control token with which the template ends a turn; 0 if none."""
+    piece = bisect_left(encoded.offsets, end.characters) - 1
+    if encoded.pieces[piece].isspace():
+        piece -= 1
+    return encoded.starts[piece] + 1 if piece % 2 else 0

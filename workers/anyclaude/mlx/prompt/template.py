@@ -35,6 +35,8 @@ _REFUSALS: Final = (
     RecursionError,
     NotImplementedError,
 )
+# Clients may send half a pair of surrogates.
+_SURROGATES: Final = "surrogatepass"
 _KEEP_THINKING: Final = {
     "clear_thinking": False,
     "preserve_thinking": True,
@@ -207,7 +209,8 @@ class Template:
             if found[0] != last:
                 *_, token, tail = ["", *self._control.split(before)]
                 place = len(before) - len(token + tail)
-                before = f"{before[:place]}{opening}{found[2]}{closing}{before[place:]}"
+                words = bytes.fromhex(found[2]).decode(errors=_SURROGATES)
+                before = f"{before[:place]}{opening}{words}{closing}{before[place:]}"
             parts.append(before)
             at, last = found.end(), found[0]
         return "".join([*parts, text[at:]])
@@ -236,10 +239,13 @@ class Template:
         }
 
     def _with_aside(self, call: dict[str, Any], words: str) -> dict[str, Any]:
-        """The call with words beside it in its name, which are moved when it is rendered."""
+        """The call with words beside it in its name, which are moved when it is rendered.
+
+        They are in hexadecimal digits, since some templates print the name as JSON.
+        """
         opened, closed = self._control.aside
-        function = call["function"]
-        name = f"{opened}{call['id']}{opened}{words}{closed}{function['name']}"
+        function, written = call["function"], words.encode(errors=_SURROGATES).hex()
+        name = f"{opened}{call['id']}{opened}{written}{closed}{function['name']}"
         return {**call, "function": {**function, "name": name}}
 
     def printable_tools(
