@@ -23,7 +23,7 @@ def model(examined: Examined) -> Iterator[Finding]:
     """Whether the model can be loaded, suits Claude Code, and fits into the memory."""
     path = examined.settings.model.path
     if not path:
-        yield ok("The embedded demo model. It cannot think; " + _CHOOSE + " names a real one.")
+        yield ok("The embedded demo model. It cannot think; see anyclaudectl model recommend.")
         return
     done = examined.run([sys.executable, "-m", "anyclaude.mlx.check", path])
     if done.returncode:
