@@ -274,17 +274,21 @@ def test_a_variable_that_the_daemon_was_started_without(
     )
 
     assert "ANYCLAUDE_MODEL" in finding.what
-    assert finding.fix == "anyclaudectl service install"
+    # No service is installed, so a daemon in a terminal is ended.
+    assert finding.fix == "anyclaudectl shutdown"
     assert doctor.look("other settings") == []
 
 
-def test_a_value_that_the_environment_hides(doctor: Doctor) -> None:
-    """A value of the file has no effect while a variable sets the same key."""
+@pytest.mark.parametrize("name", ["ANYCLAUDE_PORT", "ANYCLAUDE__SERVER__PORT"])
+def test_a_value_that_the_environment_hides(doctor: Doctor, name: str) -> None:
+    """A value of the file has no effect while a variable sets the same key; the fix unsets it."""
     _config(doctor.commands, "[server]\nport = 50001\n")
-    doctor.commands.environ["ANYCLAUDE_PORT"] = "50002"
+    doctor.commands.environ[name] = "50002"
 
-    assert "server.port" in doctor.the_only("hidden settings").what
-    del doctor.commands.environ["ANYCLAUDE_PORT"]
+    finding = doctor.the_only("hidden settings")
+    doctor.apply(finding)
+
+    assert "server.port" in finding.what
     assert doctor.look("hidden settings") == []
 
 
@@ -532,21 +536,23 @@ def test_a_log_that_grows(doctor: Doctor) -> None:
 
 
 @pytest.fixture
-def few_files() -> Iterator[Callable[[], None]]:
-    """A process that may open 256 files; calling it gives the old limit back."""
+def few_files() -> Iterator[None]:
+    """A process that may open 256 files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-    yield lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_too_few_open_files(doctor: Doctor, few_files: Callable[[], None]) -> None:
-    """The limit of macOS for shells is named."""
+def test_too_few_open_files(doctor: Doctor, few_files: None) -> None:
+    """The limit of macOS for shells is named; in a shell that raised it all is well."""
     finding = doctor.the_only("open files")
-    few_files()
+    mended = "anyclaudectl doctor --json > found.json || true"
+    doctor.apply(dataclasses.replace(finding, fix=f"{finding.fix}\n{mended}"))
 
+    found = json.loads((doctor.commands.home / "found.json").read_text())["findings"]
     assert finding.fix == "ulimit -n 8192"
-    assert doctor.look("open files") == []
+    assert [each for each in found if each["check"] == "open files" and each["level"] != "ok"] == []
 
 
 def test_a_python_under_rosetta(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,12 @@ class Examined:
             return self.running.settings
         return self.loaded.settings if self.loaded else Settings()
 
+    @property
+    def how_to_replace(self) -> str:
+        """The command that ends the running daemon, so that an installed service starts anew."""
+        installed = self.manager.file.exists()
+        return "anyclaudectl service install" if installed else "anyclaudectl shutdown"
+
 
 Check = Callable[[Examined], Iterable[Finding]]
 

@@ -54,11 +54,10 @@ def version(examined: Examined) -> Iterator[Finding]:
     """Whether the running daemon is the installed one."""
     own = metadata.version("anyclaude")
     if examined.running and examined.running.status.version != own:
-        installed = examined.manager.file.exists()
         yield warning(
             f"The daemon has version {examined.running.status.version}, this command {own}.",
             "Commands that the older of the two does not know fail.",
-            "anyclaudectl service install" if installed else "anyclaudectl shutdown",
+            examined.how_to_replace,
         )
 
 

@@ -2,7 +2,7 @@
 
 import difflib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from shlex import quote
 from typing import Final
@@ -61,7 +61,20 @@ def hidden(examined: Examined) -> Iterator[Finding]:
     in_file = load(file, {}).origins
     for key, origin in examined.loaded.origins.items():
         if origin == Origin.ENVIRONMENT and key in in_file:
-            yield warning(f"{key} in {file} has no effect: this environment sets it too.", "", "")
+            name = _variable_of(key, examined.environ)
+            what = f"{key} in {file} has no effect: {name} sets it too."
+            yield warning(what, "", f"unset {name}")
+
+
+def _variable_of(key: str, environ: Mapping[str, str]) -> str:
+    """The variable that sets the key, or the table that the key is in."""
+    keys = dict(ENVIRONMENT_NAMES)
+    for name in environ:
+        tail = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
+        sets = keys.get(name) or (tail if name.startswith(ENVIRONMENT_PREFIX) else "")
+        if sets and f"{key}.".startswith(f"{sets}."):
+            return name
+    return "a variable"
 
 
 def folders(examined: Examined) -> Iterator[Finding]:
@@ -93,7 +106,7 @@ def overridden(examined: Examined) -> Iterator[Finding]:
         yield warning(
             f"{name} is set in this shell, but the running daemon was started without it.",
             f"{key} is {_value(theirs, key)!r} there.",
-            "anyclaudectl service install",
+            examined.how_to_replace,
         )
 
 
