@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from anyclaude.cli.conversations import Conversations
+from anyclaude.runtime.conversations import Conversations
 from tests.e2e.claude_code import ClaudeCode
 from tests.e2e.service import Service
 
