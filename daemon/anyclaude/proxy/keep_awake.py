@@ -56,12 +56,17 @@ class KeepAwake:
         """Runs until it is cancelled."""
         while self._command:
             await self._busy.wait()
-            process = await asyncio.create_subprocess_exec(
-                *self._command, stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL
+            # Shielded, since asyncio may wait for ever for a process whose start is cancelled.
+            start = asyncio.ensure_future(
+                asyncio.create_subprocess_exec(
+                    *self._command, stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL
+                )
             )
             try:
+                await asyncio.shield(start)
                 await self._until_idle()
             finally:
+                process = await start
                 assert process.stdin is not None
                 process.stdin.close()
                 self._note_end(await process.wait())

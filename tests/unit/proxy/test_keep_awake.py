@@ -74,6 +74,24 @@ def test_awake_from_the_first_request_to_the_last(recorder: Recorder) -> None:
     asyncio.run(requests())
 
 
+def test_a_stop_while_the_program_begins(recorder: Recorder) -> None:
+    """The service stops at any moment of the start of the program, and leaves none behind."""
+
+    async def stop_after(turns: int) -> None:
+        awake = KeepAwake([str(recorder.program), "cat"], after_seconds=0.0)
+        awake.set_running(1)
+        task = asyncio.create_task(awake.run())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task}, timeout=WAIT_SECONDS)
+        assert task.done()
+        assert not psutil.Process().children()
+
+    for turns in range(8):
+        asyncio.run(stop_after(turns))
+
+
 def test_pauses_between_requests_are_bridged(recorder: Recorder) -> None:
     """A request that follows soon needs no new process."""
 
