@@ -15,7 +15,7 @@ from tests.e2e.claude_code import ClaudeCode
 
 _SIZE: Final = ("-x", "120", "-y", "40")
 _POLL_SECONDS: Final = 0.05
-WAIT_SECONDS: Final = 30.0
+WAIT_SECONDS: Final = 120.0
 
 
 class TerminalUnavailable(Exception):
