@@ -21,9 +21,9 @@ def claude_binary() -> Path:
         unavailable(str(missing))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def namespace() -> Iterator[Namespace]:
-    """A network namespace with nothing but loopback; no process in it survives the test."""
+    """A network namespace with nothing but loopback; no process in it survives the module."""
     try:
         with open_namespace() as namespace:
             yield namespace
@@ -33,9 +33,9 @@ def namespace() -> Iterator[Namespace]:
     assert not left, f"left behind: {left}"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def service(namespace: Namespace) -> Iterator[Service]:
-    """A ready service on the demo model with empty caches; it has to stop cleanly."""
+    """A ready service on the demo model; it has to stop cleanly."""
     with Service(namespace) as service:
         yield service.ready()
         exit_code = service.stop()
