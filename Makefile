@@ -2,7 +2,7 @@
 PYTEST = .venv/bin/python -m pytest
 MATERIAL = .real
 
-.PHONY: help setup setup-dev run test coverage lint format proto demo fresh bench rivals guard faults soak conformance fuzz models real calls upstreams clients
+.PHONY: help setup setup-dev run test coverage lint format proto demo fresh bench first-tokens rivals guard faults soak conformance fuzz models real calls upstreams clients
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,10 +45,15 @@ demo: setup-dev ## Train the embedded demo model again
 fresh: setup-dev ## Install the wheel with packages of the registry, its service, and ask it
 	ANYCLAUDE_TEST_FRESH=1 $(PYTEST) -v tests/integration/cli/test_wheel.py
 
-bench: setup-dev ## Measure reuse, restart and the warm path
+bench: setup-dev ## Measure reuse, restart, the warm path and the commands
 	.venv/bin/python -m benchmarks.warm_path
 	.venv/bin/python -m benchmarks.prefix_cache
 	.venv/bin/python -m benchmarks.restart
+	.venv/bin/python -m benchmarks.verbs
+
+first-tokens: setup-dev ## Measure what a cache saves, and write the table and pictures of README.md (MATERIAL=...)
+	.venv/bin/python -m tests.real.material $(MATERIAL) smollm2
+	.venv/bin/python -m benchmarks.first_tokens $(MATERIAL) --write README.md
 
 rivals: setup-dev ## Measure other local servers beside this one, and write docs/performance.md
 	-tests/upstreams/install .upstreams

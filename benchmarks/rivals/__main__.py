@@ -29,7 +29,6 @@ from benchmarks.rivals.contestants import (
 )
 from benchmarks.rivals.page import Run, write
 from benchmarks.rivals.rounds import Results, Round, Setting
-from tests.integration.service import Service
 from tests.models import saved
 
 WINDOW_TOKENS: Final = 32_768
@@ -77,8 +76,7 @@ def main() -> None:
         print(f"\n{setting.name}, {setting.tokens:,} tokens", flush=True)
         measured.append((setting, _measure(setting, only, versions, seconds)))
     if given.write:
-        run = _run(load, versions, _own_benchmark(given.write.with_name("bench.svg")))
-        write(given.write, run, measured)
+        write(given.write, _run(load, versions), measured)
 
 
 def _settings(*, short: bool, full: bool) -> Sequence[Setting]:
@@ -183,17 +181,7 @@ def _fail(results: Results, name: str, error: BaseException) -> None:
     results.failures.setdefault(name, []).append(reason[:_REASON_CHARACTERS])
 
 
-def _own_benchmark(picture: Path) -> str:
-    """What `anyclaudectl bench` prints for the demo model; it draws the picture."""
-    with Service() as service:
-        service.ready()
-        done = service.control("bench", "--picture", str(picture.resolve()))
-    if done.code:
-        raise RuntimeError(done.stderr)
-    return done.stdout
-
-
-def _run(load: float, versions: dict[str, str], own_benchmark: str) -> Run:
+def _run(load: float, versions: dict[str, str]) -> Run:
     blas = "OpenBLAS with one thread" if blas_environment() else "The BLAS of MLX's wheel"
     return Run(
         machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
@@ -201,7 +189,6 @@ def _run(load: float, versions: dict[str, str], own_benchmark: str) -> Run:
         blas=f"{blas} multiplies for every MLX server; llama-server has its own kernels.",
         load=(load, load_average()),
         versions=versions,
-        own_benchmark=own_benchmark,
     )
 
 

@@ -35,8 +35,6 @@ class Run:
     blas: str
     load: tuple[float, float]
     versions: Mapping[str, str]
-    # What `anyclaudectl bench` printed.
-    own_benchmark: str
 
 
 def kind_of(row: str) -> Kind:
@@ -57,7 +55,7 @@ def write(page: Path, run: Run, results: Sequence[tuple[Setting, Results]]) -> N
                 title = f"{_TITLES[kind]}: {setting.name}"
                 (page.parent / name).write_text(draw(title, groups))
                 parts.append(f"![{title}]({name})\n")
-    parts.append(_OWN.format(run.own_benchmark.strip()))
+    parts.append(_OWN)
     page.write_text("\n".join(parts))
 
 
@@ -67,15 +65,8 @@ _TITLES: Final = {
 }
 
 
-_OWN: Final = """## What a user can measure
-
-`anyclaudectl bench` measured the service with the embedded demo model in the same run:
-
-![Time to the first token, new prompts and follow-ups](bench.svg)
-
-```
-{}
-```
+_OWN: Final = """[What it saves](../README.md#what-it-saves) has the service alone, with the
+embedded demo model and a real one: that is what `anyclaudectl bench` measures on your machine.
 """
 
 

@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from anyclaude.cache.v1 import cache_pb2
+from anyclaude.mlx.blas import blas
 from tests.integration import prompts
 from tests.integration.conversation import (
     Talker,
@@ -67,6 +68,11 @@ def test_status_lists_what_schemas_lose(demo: Service, open_session: Open) -> No
 
     (line,) = [line for line in demo.status().loosened_schemas if line.startswith("Tag.labels: ")]
     assert "uniqueItems" in line
+
+
+def test_status_names_the_blas_of_the_worker(demo: Service) -> None:
+    """It is the one of this process, since both have the same environment."""
+    assert demo.poll(lambda status: status.HasField("memory")).blas == blas()
 
 
 def test_the_demo_model_answers_in_words(demo: Service, open_session: Open) -> None:

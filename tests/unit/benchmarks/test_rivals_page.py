@@ -12,7 +12,7 @@ _SETTING = Setting("small", {}, 1_000, 3, 8, 8)
 
 def _page(folder: Path, results: Results) -> str:
     versions = {OURS: "1", "fast": "2", "broken": "did not start"}
-    run = Run("machine", "2026-01-01", "One BLAS.", (0.1, 0.2), versions, "own figures")
+    run = Run("machine", "2026-01-01", "One BLAS.", (0.1, 0.2), versions)
     write(folder / "page.md", run, [(_SETTING, results)])
     return (folder / "page.md").read_text()
 
