@@ -11,11 +11,11 @@ import binascii
 import hashlib
 import re
 import secrets
-from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Final
 
 from anyclaude.messages.requests import CountTokensRequest
+from anyclaude.messages.tool_names import known_name
 
 _ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 # An id that holds the server's own one.
@@ -25,10 +25,6 @@ _NAME: Final = re.compile(r"[a-zA-Z0-9_-]+")
 _MAX_NAME_CHARACTERS: Final = 64
 _ODD: Final = re.compile(r"[^a-zA-Z0-9_-]")
 _KEPT_CHARACTERS: Final = 50
-# What models write around a name: the namespace of a tool, the number of a call, markers, quotes.
-_AROUND_NAME: Final = re.compile(
-    r"^[\s\"'`]*((functions?|tools?|default_api)[.:/])?|(:\d+)?(<\|.*)?[\s\"'`]*$", re.DOTALL
-)
 
 
 class CallIds:
@@ -83,8 +79,6 @@ class ToolNames:
 
     def __init__(self, names: Iterable[str], longest: int = _MAX_NAME_CHARACTERS) -> None:
         self._originals = {short_name(name, longest): name for name in names}
-        alike = Counter(name.lower() for name in self._originals)
-        self._alike = {name.lower(): name for name in self._originals if alike[name.lower()] == 1}
 
     @property
     def sent(self) -> Collection[str]:
@@ -92,10 +86,7 @@ class ToolNames:
 
     def sent_name(self, name: str) -> str:
         """The name of a tool that a model wrote in another way; others as they are."""
-        if name in self._originals:
-            return name
-        plain = _AROUND_NAME.sub("", name)
-        return self._alike.get(plain.lower(), name) if plain not in self._originals else plain
+        return known_name(name, self._originals)
 
     def original(self, name: str) -> str:
         """The client's name for one that the server sent."""

@@ -15,6 +15,11 @@ CALL = json_call({"command": "ls"})
         f"Write:\n```\n{CALL}\n```\nand so on.",
         f"Write:\n```json\n\n{CALL}\n\n{CALL}\n```\n\nDone.",
         f"Write `{CALL}` and `<tool_call>`.",
+        f"Write ``{CALL}`` or ```{CALL}``` inline.",
+        f"~~~xml\n{CALL}\n~~~\nand so on.",
+        f"````\n```\n{CALL}\n````\nand so on.",
+        f"- So:\n  ```\n  {CALL}\n  ```\n",
+        f"> {CALL}\n\nand so on.",
     ],
 )
 @pytest.mark.parametrize("thinking", [False, True])
@@ -37,6 +42,16 @@ def test_a_marker_spelled_out_in_thinking_is_thinking(mention: str) -> None:
     ]
     written = answer(wrapper, encode(wrapper, f"<think>I write {CALL}</think>"))
     assert written.kinds() == ["thinking", "tool_use"]
+
+
+@pytest.mark.parametrize(
+    "code", ["```\nx\n```", "~~~\nx\n~~~", "```a\n```b\nx\n```\n```", "`` ` ``"]
+)
+def test_every_call_behind_code_is_made(code: str) -> None:
+    """Code that ends right before the first of several calls hides none of them."""
+    wrapper = tokenizer("json_tools")
+    written = encode_bytes(wrapper, f"{code}\n{CALL}\n{CALL}")
+    assert answer(wrapper, written).kinds() == ["text", "tool_use", "tool_use"]
 
 
 def test_a_call_behind_code_is_made() -> None:

@@ -200,6 +200,11 @@ def _quotes(family: _Family) -> Iterator[Any]:
         "calls in inline code": f"Write `{family.calls.replace(chr(10), ' ')}` for that.",
         "calls in a code block": f"Write:\n```\n{family.calls}\n```\nand so on.",
         "calls in a code block with a language": f"So:\n\n```xml\n{family.calls}\n```",
+        "calls in a block of tildes": f"So:\n~~~\n{family.calls}\n~~~\nthere.",
+        "calls in a block within a block": f"So:\n````\n```\n{family.calls}\n```\n````\nthere.",
+        "calls in nested blocks": f"So:\n```md\n```xml\n{family.calls}\n```\n```\nthere.",
+        "calls in two backquotes": f"Write ``{family.calls.replace(chr(10), ' ')}`` for that.",
+        "calls in quoted lines": "He:\n> " + family.calls.replace("\n", "\n> ") + "\n\nso.",
     }.items():
         yield kind, [told, Part(text, spelled=True)], [("text", text)]
     if family.name != "llama3":
@@ -207,6 +212,9 @@ def _quotes(family: _Family) -> Iterator[Any]:
         text = f"First `{family.start}`, in code:"
         parts = [told, Part(text, spelled=True), family.behind(""), family.calls]
         yield "calls behind a quoted marker", parts, [("text", text), *both]
+        text = "```md\n```sh\nls\n```\n```"
+        parts = [told, Part(f"{text}\n", spelled=True), family.behind(""), family.calls]
+        yield "calls behind nested blocks", parts, [("text", text), *both]
 
 
 def _values(family: _Family) -> Iterator[Any]:
@@ -254,6 +262,10 @@ def _damages(family: _Family) -> Iterator[Any]:
     if not family.json:
         return
     literals = '{"command": "ls", "quiet": True, "note": None}'
+    for written in ("functions.Bash", "bash", "Bash:0"):
+        if family.name not in ("harmony", "llama3"):
+            kind = f"a name written as {written}"
+            yield kind, [family.calls.replace("Bash", written, 1)], whole
     for kind, arguments, input_ in (
         ("a trailing comma", '{"command": "ls", "timeout": 5,}', None),
         ("single quotes", "{'command': 'ls', 'timeout': 5}", None),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anyclaude.messages.requests import Tool
+from anyclaude.messages.tool_names import known_name
 from anyclaude.mlx.adapter import TokenizerWrapper, parser_family
 from anyclaude.mlx.decode import bare_keys, pythonic
 from anyclaude.mlx.decode.coercion import coerce_arguments, properties_of
@@ -29,7 +30,7 @@ _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 # A marker, with the id of the call where one follows it.
 _MARK = r"\[CALL_ID\]\w+|<\|\w+\|>|\[\w+\]"
 _NAME_BEFORE_JSON = re.compile(
-    rf"(?:{_MARK}|[^\w<])*(?:functions\.)?(?P<name>[\w.-]+?)(?::\d+)?(?:{_MARK}|[\s:=(])*"
+    rf"(?:{_MARK}|[^\w<])*(?:functions\.)?(?P<name>[\w.-]+?)(?::\d+)?(?:{_MARK}|[\s:=()\"'`])*"
 )
 # Text that may follow the name in a call without arguments.
 _EMPTY_CALL = re.compile(rf'{_MARK}|</[^<>]*>|:\d+|"(?:{"|".join(_ARGUMENT_KEYS)})"')
@@ -215,14 +216,15 @@ class CallReader:
     def _check(self, call: _Written, text: str) -> Result:
         if not isinstance(call.name, str):
             raise _ReadError
-        name = call.name.strip()
+        written = call.name.strip()
+        name = known_name(written, self._schemas)
         if name not in self._schemas:
             return self._unknown(name, call.arguments, text)
         schema = self._schemas[name]
         arguments = call.arguments
         if arguments is None and not schema.get("required"):
             arguments = {}
-        if not isinstance(arguments, Mapping) or _is_loss(arguments, schema, name, text):
+        if not isinstance(arguments, Mapping) or _is_loss(arguments, schema, written, text):
             return Unreadable(name, LOST)
         try:
             coerced = coerce_arguments(arguments, schema, untyped=call.untyped)

@@ -5,11 +5,16 @@ same characters in ordinary tokens may be a mention: in a code block, between ba
 thinking, or behind a marker that the model wrote as a token.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from anyclaude.mlx.decode.markers import Mode, Transition
 
-_FENCE = "```"
+# Fences and code spans of CommonMark, sections 4.5 and 6.1; fences may be in lists and quotations.
+_FENCE: Final = re.compile(r"[\s>]*(?P<fence>`{3,}|~{3,})(?P<info>[^`]*)")
+_LANGUAGE: Final = re.compile(r"[\w.+#-]+")
+_BACKQUOTES: Final = re.compile(r"`+")
 
 
 class Mentions:
@@ -49,6 +54,9 @@ class Mentions:
         """Processes a marker that began a mode."""
         if mode is Mode.THINKING:
             self._code[mode] = _Code()
+        elif mode is Mode.CALL:
+            # What follows a call is not on the line before it.
+            self._code[Mode.TEXT].add("\n")
 
     def is_token(self, marker: str) -> bool:
         return marker in self._tokens
@@ -72,20 +80,42 @@ class Mentions:
 
 
 class _Code:
-    """Follows the code blocks and the backquotes of a text."""
+    """Follows the code blocks, the backquotes and the quotations of a text."""
 
-    def __init__(self, *, in_fence: bool = False, line: str = "") -> None:
-        self.in_fence = in_fence
+    def __init__(self, fences: Sequence[str] = (), line: str = "") -> None:
+        # The fences of the open code blocks; models nest them without making the outer one longer.
+        self._fences = list(fences)
         self._line = line
+
+    @property
+    def in_fence(self) -> bool:
+        return bool(self._fences)
 
     def add(self, text: str) -> None:
         *lines, rest = (self._line + text).split("\n")
         for line in lines:
-            self.in_fence ^= line.lstrip().startswith(_FENCE)
+            if found := _FENCE.fullmatch(line):
+                self._pass(found["fence"], found["info"].strip())
         self._line = rest
 
+    def _pass(self, fence: str, info: str) -> None:
+        if self.in_fence and not fence.startswith(self._fences[-1]):
+            return
+        if not self.in_fence or _LANGUAGE.fullmatch(info):
+            self._fences.append(fence)
+        else:
+            self._fences.pop()
+
     def is_open_after(self, text: str) -> bool:
-        """Whether code is open behind `text`, which follows what was added."""
-        seen = _Code(in_fence=self.in_fence, line=self._line)
+        """Whether code or a quoted line is open behind `text`, which follows what was added."""
+        seen = _Code(self._fences, self._line)
         seen.add(text)
-        return seen.in_fence or seen._line.count("`") % 2 == 1
+        if _FENCE.fullmatch(seen._line):
+            seen.add("\n")
+        return seen.in_fence or seen._in_quote()
+
+    def _in_quote(self) -> bool:
+        opened = ""
+        for run in _BACKQUOTES.findall(self._line):
+            opened = "" if run == opened else opened or run
+        return bool(opened) or self._line.lstrip().startswith(">")

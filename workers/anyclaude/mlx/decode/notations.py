@@ -148,6 +148,8 @@ FAMILIES: Final[dict[str, Family]] = {
             rf"(?:\[TOOL_CALLS\]\s*)?{NAME}\s*(?:\[CALL_ID\]\s*\w+\s*)?\[ARGS\]",
             start="[TOOL_CALLS]",
         ),
+        # It searches for the next call, past one that it cannot read.
+        parser_fails_on="[ARGS]",
     ),
     "kimi_k2": Family(
         JsonNotation(
