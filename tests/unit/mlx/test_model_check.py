@@ -126,6 +126,14 @@ def test_penalties_that_are_not_applied_are_named(
     assert ("is not applied" in advice) == bool(named)
 
 
+def test_a_damaged_generation_config_is_named(tmp_path: Path) -> None:
+    """The error says which file cannot be read, as it does when the worker loads the model."""
+    path = saved.save(tmp_path / "m", template="qwen3")
+    (path / "generation_config.json").write_text("{")
+    with pytest.raises(ModelMissingError, match=r"m/generation_config\.json is not valid JSON"):
+        check(str(path))
+
+
 def test_a_template_that_drops_thinking_is_measured(tmp_path: Path) -> None:
     """The tokens lost because a template drops earlier thinking are counted."""
     report = check(str(saved.save(tmp_path / "m", template="qwen3")))

@@ -252,9 +252,19 @@ def window_tokens(settings: ModelSettings, config: Mapping[str, Any]) -> int:
 
 
 def generation_config(folder: Path) -> dict[str, Any]:
-    """The model's own defaults for generation; empty if it has none."""
+    """The model's own defaults for generation; empty if it has none.
+
+    Raises:
+        ModelMissingError: the file is damaged.
+    """
     file = folder / "generation_config.json"
-    return dict(json.loads(file.read_text())) if file.is_file() else {}
+    try:
+        return dict(json.loads(file.read_text())) if file.is_file() else {}
+    except ValueError as error:
+        raise ModelMissingError(
+            f"{file} is not valid JSON: {error}. Download the model again, or choose another with "
+            "model.path (or ANYCLAUDE_MODEL)."
+        ) from error
 
 
 def _sampling(settings: ModelSettings, folder: Path) -> SamplingDefaults:
