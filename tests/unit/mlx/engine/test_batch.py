@@ -176,7 +176,7 @@ def test_swapped_rows_are_noticed(family: tiny.Family, monkeypatch: pytest.Monke
         return mx.concatenate([logits[1::-1], logits[2:]])
 
     it, alone = benches(family)
-    monkeypatch.setattr(batch, "probed_differences", lambda *_: dict.fromkeys(range(2, 9), 0.0))
+    monkeypatch.setattr(batch, "probed_differences", lambda *_: ((n, 0.0) for n in range(2, 9)))
     monkeypatch.setattr(batch.SharedModel, "__call__", swapped)
     assert differences(it, alone, seed=1)
 
@@ -228,7 +228,7 @@ def test_inexact_passes_are_shared_where_prompts_are_inexact_too(
     chunk_difference: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a shared pass has other bits, it is used only if a prompt's chunk has them as well."""
-    monkeypatch.setattr(batch, "probed_differences", lambda *_: {2: 0.001, 3: 0.0005})
+    monkeypatch.setattr(batch, "probed_differences", lambda *_: iter([(2, 0.001), (3, 0.0005)]))
     monkeypatch.setattr(batch, "chunk_difference", lambda *_: chunk_difference)
     it = bench(tiny.Family.DENSE)
     decoded(it, 3)
@@ -242,9 +242,22 @@ def test_inexact_passes_are_shared_where_prompts_are_inexact_too(
 def test_the_probe_measures_the_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     """The probe finds a shared pass that computes something else, and says how far it is off."""
     model, computed = tiny.build(tiny.Family.DENSE), batch.SharedModel.__call__
-    assert batch.probed_differences(model, 0, 3) == {2: 0, 3: 0}
+    assert dict(batch.probed_differences(model, 0, 3)) == {2: 0, 3: 0}
     monkeypatch.setattr(batch.SharedModel, "__call__", lambda *a: 1.25 * computed(*a))
-    assert batch.probed_differences(model, 0, 3)[3] == pytest.approx(0.25)
+    assert dict(batch.probed_differences(model, 0, 3))[3] == pytest.approx(0.25)
+
+
+def test_the_probe_runs_while_nothing_else_does() -> None:
+    """After the first answer an idle engine probes step by step, so no answer waits for it."""
+    it = bench(tiny.Family.DENSE)
+    decoded(it, 1)
+    known = []
+    for _ in range(7):
+        it.engine.step()
+        known.append(len(it.engine.status.batch.exact_rows))
+    assert known == [1, 2, 3, 4, 5, 6, 7]
+    decoded(it, 2)
+    assert it.engine.status.batch.passes
 
 
 def test_a_model_that_cannot_share_passes_runs_each_request_alone() -> None:

@@ -38,7 +38,7 @@ _MARGIN: Final = 1.05
 _PROBE_TOKENS: Final = 3
 _PROBE_VOCABULARY: Final = 16
 # More than the kernels for a few tokens compute at a time, on any device.
-_PROBE_CHUNK_TOKENS: Final = 64
+_PROBE_CHUNK_TOKENS: Final = 32
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,8 @@ class Batch:
         self._clock = clock
         self._costs = costs or PassCosts()
         self._differences: dict[int, float] = {}
+        self._probes = self._probing()
+        self._is_probed = max_rows == 1
         self._unsupported = ""
         self._passes = self._tokens = 0
 
@@ -149,9 +151,18 @@ class Batch:
         yield
         self._costs.add(rows, self._clock() - began)
 
+    @property
+    def may_probe(self) -> bool:
+        """Whether a part of the probe is left, once it is known what single passes cost."""
+        return not self._is_probed and self._costs.knows(1)
+
+    def probe(self) -> None:
+        """Computes the next part of the probe, some passes; needed parts are computed in time."""
+        self._is_probed = next(self._probes, None) is None
+
     def _may_share(self, rows: int) -> bool:
-        if not self._differences and not self._unsupported:
-            self._probe()
+        while not self._is_probed:
+            self.probe()
         difference = self._differences.get(rows)
         return difference is not None and (not difference or self.depends_on_shape)
 
@@ -165,15 +176,20 @@ class Batch:
         log.info("a chunk of a prompt compared with single tokens", difference=difference)
         return difference > 0
 
-    def _probe(self) -> None:
+    def _probing(self) -> Iterator[int]:
+        """Yields each number of rows once its difference is known."""
         try:
-            self._differences = probed_differences(self._model, self._kv_bits, self._max_rows)
+            for rows, difference in probed_differences(self._model, self._kv_bits, self._max_rows):
+                self._differences[rows] = difference
+                yield rows
         except Exception as error:
             # Whatever a model's code does with what it takes for one cache.
             self._unsupported = f"{type(error).__name__}: {error}"
             log.warning("answers cannot share passes of this model", exc_info=True)
             return
         log.info("shared passes probed", differences=self._differences)
+        if any(self._differences.values()) and self.depends_on_shape:
+            yield 1
 
 
 class SharedModel:
@@ -194,31 +210,26 @@ class SharedModel:
             return self._model(token_ids[:, None], cache=layers)[:, 0]
 
 
-def probed_differences(model: LanguageModel, kv_bits: int, most: int) -> dict[int, float]:
+def probed_differences(
+    model: LanguageModel, kv_bits: int, most: int
+) -> Iterator[tuple[int, float]]:
     """How far passes of two to `most` rows are from single passes; 0 where all bits are equal.
 
     The largest difference of two logits, relative to the largest logit.
     """
-    lives, tokens = [], [number % _PROBE_VOCABULARY for number in range(most)]
+    shared_model, lives, singles = SharedModel(model), list[LiveCache](), list[mx.array]()
     rng = random.Random(most)  # noqa: S311 - makes prompts
-    for number in range(most):
+    for rows in range(1, most + 1):
         live = LiveCache.empty(model, kv_bits=kv_bits, max_checkpoints=1)
-        prompt = [rng.randrange(_PROBE_VOCABULARY) for _ in range(_PROBE_TOKENS + number)]
+        prompt = [rng.randrange(_PROBE_VOCABULARY) for _ in range(_PROBE_TOKENS + rows)]
         prefill(model, live.layers, prompt)
         live.tokens.extend(prompt)
         lives.append(live)
-    singles = mx.concatenate(
-        [
-            model(mx.array([[token]]), cache=live.fork(len(live), 1).layers)[:, 0]
-            for token, live in zip(tokens, lives, strict=True)
-        ]
-    )
-    differences, shared_model = {}, SharedModel(model)
-    for rows in range(2, most + 1):
-        forks = [live.fork(len(live), 1) for live in lives[:rows]]
-        shared = shared_model(mx.array(tokens[:rows]), forks)
-        differences[rows] = _difference(singles[:rows], shared)
-    return differences
+        singles.append(model(mx.array([[rows]]), cache=live.fork(len(live), 1).layers)[:, 0])
+        if rows > 1:
+            forks = [live.fork(len(live), 1) for live in lives]
+            shared = shared_model(mx.arange(1, rows + 1), forks)
+            yield rows, _difference(mx.concatenate(singles), shared)
 
 
 def chunk_difference(model: LanguageModel, kv_bits: int) -> float:

@@ -221,7 +221,8 @@ class Engine:
 
     def _take_commands(self) -> None:
         """Runs every waiting command; with nothing else to do, waits for one."""
-        idle = not (self._running or self._admission or self._ahead) and self._stop_at is None
+        idle = not (self._running or self._admission or self._ahead or self._batch.may_probe)
+        idle = idle and self._stop_at is None
         try:
             while True:
                 if idle:
@@ -312,6 +313,9 @@ class Engine:
         if not self._running:
             if self._ahead is not None:
                 self._turn_ahead(self._ahead)
+            elif self._batch.may_probe:
+                self._pulse.step(Phase.PREFILL)
+                self._batch.probe()
             return
         generation = self._running[0]
         decoding = [g for g in self._running if g.decoding] if generation.decoding else []

@@ -189,7 +189,8 @@ class Generation:
                 if (reason := self._push(token, blocks)) is not None:
                     return reason
                 continue
-            is_end = turn_tokens >= self._decode_steps
+            # The first turn is short, so that the answer soon shares passes with others.
+            is_end = turn_tokens >= self._decode_steps or self.usage.output_tokens == 1
             if is_end:
                 turn_tokens = 0
                 self._emit_unsent()
