@@ -70,7 +70,8 @@ class Run:
         said: list[int] = []
         for token in self.decoding.tokens(self.prompt[-1], tokens):
             if token is None:
-                assert self.live.tokens.ids.tolist() == self.prompt + said
+                prompt = self.prompt if self.decoding.passes else self.prompt[:-1]
+                assert self.live.tokens.ids.tolist() == prompt + said
             else:
                 said.append(token)
         return said

@@ -91,24 +91,25 @@ class Decoding:
             self._next = self._sampler(logprobs)
 
     def tokens(self, last_token: int, max_tokens: int) -> Generator[int | None]:
-        """Generates from the prompt's last token; None after each pass.
+        """Generates from the prompt's last token; None before each pass, and at the end.
 
         Each token is in the cache by the time it is returned. After a None the answer may pause
         for as long as other requests run.
         """
-        self._next = self._sampled(self._forward(mx.array([last_token])), 0)
-        self.live.tokens.extend((last_token,))
-        mx.async_eval(self._next)  # type: ignore[no-untyped-call]
-        self._left = max_tokens
+        self._next = mx.array([last_token])
+        self._left = 1 + max_tokens
+        yield None
         while self._left > 0:
             drafts = self._drafts() if self._planned is None else self._planned
             self._planned = None
             step = self._verified(drafts) if drafts else self._single(is_last=self._left == 1)
             with closing(step):
                 for token in step:
-                    yield token
+                    is_answer = self._left <= max_tokens
+                    if is_answer:
+                        yield token
                     self._left -= 1
-                    if self._drafter is not None:
+                    if is_answer and self._drafter is not None:
                         self._drafter.observe(self.live.tokens.ids)
             if self.passes % _POOL_PASSES == 0:
                 mx.clear_cache()

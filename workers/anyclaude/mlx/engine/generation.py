@@ -189,9 +189,9 @@ class Generation:
                 if (reason := self._push(token, blocks)) is not None:
                     return reason
                 continue
-            # The first turn is short, so that the answer soon shares passes with others.
-            is_end = turn_tokens >= self._decode_steps or self.usage.output_tokens == 1
-            if is_end:
+            # Until the first token, turns are short, so that the answer soon shares passes.
+            is_end = turn_tokens >= self._decode_steps or self.usage.output_tokens < 2
+            if is_end and self.usage.output_tokens:
                 turn_tokens = 0
                 self._emit_unsent()
                 # The first tokens are on their way, and the next one is being computed.
