@@ -268,6 +268,23 @@ def test_alternating_roles(turns):
     assert all(one != other for one, other in itertools.pairwise(roles))
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        [],
+        [{"type": "text", "text": ""}],
+        [{"type": "text", "text": " \n"}],
+        [{"type": "thinking", "thinking": "hm", "signature": "theirs"}],
+    ],
+)
+def test_turns_without_content_are_left_out(content):
+    """An empty turn in the history, which servers refuse, refuses no later turn."""
+    turn = {"role": "assistant", "content": content}
+    sent = body(HI, turn, HI, known={Quirk.OWN_THOUGHTS_ONLY})["messages"]
+    assert [each["role"] for each in sent] == ["user", "user"]
+
+
 @pytest.mark.parametrize("signature", ["anyclaude-0011", "theirs", ""])
 def test_foreign_thinking_is_left_out_where_it_is_refused(signature):
     """After a refusal of a signature, thinking of other servers is left out."""

@@ -97,7 +97,8 @@ def _conversation(request: CountTokensRequest, target: Target) -> dict[str, Any]
     turns: list[dict[str, Any]] = []
     for _, turn in conversation.turns:
         if turn.role != "system":
-            turns.append(_turn(turn, target))
+            # Servers refuse empty content, and with it every later turn.
+            turns += [sent for sent in (_turn(turn, target),) if sent["content"]]
         elif text := join(turn_texts(turn)):
             turns.append({"role": "user", "content": reminder(text)})
     if Quirk.ALTERNATE in target.quirks.known:
@@ -117,6 +118,8 @@ def _turn(turn: Message, target: Target) -> dict[str, Any]:
 def _block(block: Any, target: Target) -> Any:
     """A block as the server takes it; None if it takes none."""
     match block.get("type") if isinstance(block, dict) else None:
+        case "text" if not str(block.get("text") or "").strip():
+            return None
         case "tool_use" if isinstance(block.get("id"), str):
             sent = {**block, "id": server_id(block["id"])}
             return {**sent, "name": _short(sent.get("name"))}

@@ -6,6 +6,7 @@ come directly after it, in messages of their own, before any words of the same o
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -34,6 +35,9 @@ ChatMessage = dict[str, Any]
 _SHORT_ID_CHARACTERS: Final = 9
 # Stands for thoughts of another model, which a server expects and nobody has.
 _NO_THOUGHTS: Final = " "
+# Stand for what is missing where a result has no call, or a call no result.
+_ORPHAN: Final = "Result of an earlier tool call:"
+_NO_RESULT: Final = "(no result)"
 _SYSTEM_QUIRKS: Final = (Quirk.SYSTEM_AS_USER, Quirk.SYSTEM_IN_FIRST_TURN)
 _OPENROUTER_HOST: Final = "openrouter.ai"
 
@@ -192,23 +196,33 @@ def _thought(block: Mapping[str, Any]) -> str:
 
 
 def _results_first(messages: Iterable[ChatMessage]) -> Iterator[ChatMessage]:
-    """Moves the results of an assistant's calls directly behind it, before other messages."""
-    waiting: list[ChatMessage] = []
-    unanswered = 0
-    for message in messages:
+    """Moves the result of each call directly behind the assistant's message.
+
+    Servers refuse a call without a result, and the reverse, and with it every later turn.
+    """
+    rest = deque(messages)
+    while rest:
+        message = rest.popleft()
         if message["role"] == "tool":
-            unanswered -= 1
+            yield {"role": "user", "content": merged(_ORPHAN, message["content"])}
+            continue
+        yield message
+        for call in message.get("tool_calls") or ():
+            result = next(_results_of(call["id"], rest), None)
+            if result is not None:
+                rest.remove(result)
+                yield result
+            elif rest:
+                yield {"role": "tool", "tool_call_id": call["id"], "content": _NO_RESULT}
+
+
+def _results_of(call_id: str, messages: Iterable[ChatMessage]) -> Iterator[ChatMessage]:
+    """The results of a call, up to the next call with its id."""
+    for message in messages:
+        if any(call["id"] == call_id for call in message.get("tool_calls") or ()):
+            return
+        if message.get("tool_call_id") == call_id:
             yield message
-        elif message["role"] == "assistant" or not unanswered:
-            yield from waiting
-            waiting, unanswered = [], len(message.get("tool_calls") or ())
-            yield message
-        else:
-            waiting.append(message)
-        if unanswered <= 0:
-            yield from waiting
-            waiting, unanswered = [], max(0, unanswered)
-    yield from waiting
 
 
 def _without_words_after_results(messages: Iterable[ChatMessage]) -> Iterator[ChatMessage]:
