@@ -43,17 +43,16 @@ def _title(file: Path) -> str:
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:
     try:
-        with file.open(encoding="utf-8", errors="replace") as stream:
-            lines = stream.readlines(_READ_BYTES)
+        with file.open("rb") as stream:
+            while stream.tell() < _READ_BYTES and (line := stream.readline(_READ_BYTES)):
+                try:
+                    found = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(found, dict):
+                    yield found
     except OSError:
         return
-    for line in lines:
-        try:
-            found = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(found, dict):
-            yield found
 
 
 def _words(message: Any) -> str:
