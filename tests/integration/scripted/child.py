@@ -19,6 +19,7 @@ from pathlib import Path
 import grpc
 from google.protobuf.json_format import MessageToJson
 
+import anyclaude.runtime.cheap_start  # noqa: F401 - before the other imports
 from anyclaude.cache.v1 import cache_pb2, cache_pb2_grpc
 from anyclaude.frontend.v1 import frontend_pb2, frontend_pb2_grpc
 from anyclaude.runtime import channels, logs

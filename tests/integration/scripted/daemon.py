@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import anyclaude.runtime.cheap_start  # noqa: F401 - before all other imports
 from anyclaude.supervisor.children import ChildSpec, Role
 from anyclaude.supervisor.main import main
 
