@@ -14,6 +14,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -261,19 +262,26 @@ class SharedAttention:
     """Lets a model compute several conversations at once, on layers that have `attend` (`kv.rows`).
 
     mlx-lm's models call attention by a name in their own modules. Within this context, that name is
-    a function that calls the layer instead, so passes outside are as mlx-lm wrote them.
+    a function that calls the layer instead, so passes outside are as mlx-lm wrote them. Multi-head
+    latent attention computes with the cached keys itself, so it runs for each row by itself.
     """
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, model: Any) -> None:
         self._modules = _attention_modules(model)
+        latent = {type(module) for module in model.modules() if hasattr(module, "kv_lora_rank")}
+        self._latent = {kind: kind.__call__ for kind in latent}
 
     def __enter__(self) -> None:
         for module in self._modules:
             module.scaled_dot_product_attention = _attend
+        for kind, call in self._latent.items():
+            kind.__call__ = _row_by_row(call)
 
     def __exit__(self, *_: object) -> None:
         for module in self._modules:
             module.scaled_dot_product_attention = base.scaled_dot_product_attention
+        for kind, call in self._latent.items():
+            kind.__call__ = call
 
 
 def _attend(
@@ -285,8 +293,23 @@ def _attend(
     mask: Any,
     sinks: mx.array | None = None,
 ) -> mx.array:
-    attended: mx.array = cache.attend(queries, keys, values, mask, scale=scale, sinks=sinks)
+    attend = getattr(cache, "attend", None)
+    if attend is None:
+        # A row that is computed by itself.
+        return attention(queries, keys, values, cache, mask, scale=scale, sinks=sinks)
+    attended: mx.array = attend(queries, keys, values, mask, scale=scale, sinks=sinks)
     return attended
+
+
+def _row_by_row(call: Callable[..., mx.array]) -> Callable[..., mx.array]:
+    """The `__call__` of an attention module, for the layers of `kv.rows` too."""
+
+    def attend(module: Any, x: mx.array, mask: Any = None, cache: Any = None, *more: Any) -> Any:
+        if more or not hasattr(cache, "row_by_row"):
+            return call(module, x, mask, cache, *more)
+        return cache.row_by_row(partial(call, module), x, mask)
+
+    return attend
 
 
 def _attention_modules(model: Any) -> list[Any]:

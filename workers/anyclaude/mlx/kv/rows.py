@@ -4,12 +4,14 @@ A batch has one row for each live cache. Nothing is copied or padded: each row a
 values to its own cache, and attends to its own keys with the kernel that a pass of its own uses.
 Only what does not look back (projections, experts, norms, the head) is computed for all rows
 together. So the rows may have any lengths, and may join and leave between any two passes.
+Multi-head latent attention computes with the cached keys itself: there, projections of attention
+are computed for each row as well.
 
 Recurrent layers have a state of fixed size: the states of the rows are put side by side for the
 pass, and each row gets its own back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -76,10 +78,20 @@ class AttentionRows:
         **options: Any,
     ) -> mx.array:
         """Attention of each row to its own keys (`adapter.shared_attention`)."""
-        count = len(self._rows)
-        masks = mask if mask is not None else [None] * count
-        parts = zip(mx.split(queries, count), keys, values, self._rows, masks, strict=True)
+        masks = self._each(mask)
+        parts = zip(mx.split(queries, len(masks)), keys, values, self._rows, masks, strict=True)
         return mx.concatenate([attention(q, k, v, row, m, **options) for q, k, v, row, m in parts])
+
+    def row_by_row(
+        self, module: Callable[[mx.array, Any, Layer], mx.array], x: mx.array, mask: Masks | None
+    ) -> mx.array:
+        """What an attention module computes of each row by itself."""
+        masks = self._each(mask)
+        parts = zip(mx.split(x, len(masks)), masks, self._rows, strict=True)
+        return mx.concatenate([module(part, m, row) for part, m, row in parts])
+
+    def _each(self, mask: Masks | None) -> Masks:
+        return mask if mask is not None else [None] * len(self._rows)
 
 
 class StateRows:
