@@ -6,7 +6,6 @@ Switching the mode changes where prompts go, so `/mode` works only where a token
 
 import asyncio
 import os
-from collections.abc import Iterable
 from importlib.resources import files
 from typing import Any, Final
 
@@ -24,12 +23,15 @@ from anyclaude.control.v1.control_pb2_grpc import (
     ModeServiceStub,
 )
 from anyclaude.messages.errors import ApiError
+from anyclaude.proxy import cache_tree
 from anyclaude.proxy.context import RequestContext
 from anyclaude.proxy.daemon import ask_daemon, stub
 from anyclaude.runtime.conversations import Conversations
 from anyclaude.runtime.paths import Paths
 
 _REQUESTS: Final = 200
+# They keep the sessions of one project apart.
+_ID_CHARACTERS: Final = 8
 _SECONDS: Final = 5.0
 # A stop-first mode first lets running requests end.
 _SWITCH_SECONDS: Final = 330.0
@@ -73,27 +75,35 @@ class StatusPage:
                 control.ListRequestsRequest(page_size=_REQUESTS), timeout=_SECONDS
             )
             caches = await _caches(channel)
-        records = (*requests.records, *(one.record for one in requests.running))
-        sessions = {record.identity.session_id for record in records}
-        lineages = (name for segment in caches.segments for name in segment.lineages)
-        # lineages/SESSION/AGENT/DIGEST
-        sessions |= {name.split("/")[1] for name in lineages}
+        titles = await asyncio.to_thread(self._titles, requests, caches)
         await context.response.send_json(
             200,
             {
                 "status": _document(status.status),
                 "modes": _document(modes),
                 "requests": _document(requests),
-                "caches": _document(caches),
-                "titles": await asyncio.to_thread(self._titles, sessions - {""}),
+                "caches": await asyncio.to_thread(cache_tree.rows, caches.segments, titles),
+                "titles": titles,
                 "can_switch": self._has_token,
             },
         )
 
-    def _titles(self, sessions: Iterable[str]) -> dict[str, str]:
+    def _titles(
+        self, requests: control.ListRequestsResponse, caches: cache_pb2.GetCacheTreeResponse
+    ) -> dict[str, str]:
         """What conversations are about. Their words are for readers with a token only."""
+        records = (*requests.records, *(one.record for one in requests.running))
+        sessions = {record.identity.session_id for record in records}
+        lineages = (name for segment in caches.segments for name in segment.lineages)
+        sessions |= set(map(cache_tree.session_of, lineages))
         conversations = Conversations(os.environ)
-        title = conversations.title if self._has_token else conversations.project
+
+        def title(session: str) -> str:
+            if self._has_token:
+                return conversations.title(session)
+            project = conversations.project(session)
+            return f"{project} {session[:_ID_CHARACTERS]}" if project else ""
+
         return {session: found for session in sessions if (found := title(session))}
 
     async def switch(self, context: RequestContext) -> None:

@@ -192,4 +192,4 @@ def test_no_switch_without_a_token(transcripts: None) -> None:
     assert "server.auth_token_file" in answer.json()["error"]["message"]
     # There is no daemon behind this one.
     assert unreachable.status_code == 503
-    assert shown["titles"] == {"session-one": "shop"}
+    assert shown["titles"] == {"session-one": "shop session-"}
