@@ -65,7 +65,8 @@ def test_every_family_is_tested() -> None:
     """Each declared family has a tokenizer and example calls, so all tests include it."""
     assert {markup.family for markup in MARKUPS} <= set(CALLS)
     assert set(CALLS) == set(FAMILIES) - {"none"}
-    assert set(notations.FAMILIES) - set(CALLS) == {"laguna"}, "it shares the notation of glm47"
+    # They share the notations of glm47 and llama3.
+    assert set(notations.FAMILIES) - set(CALLS) == {"laguna", "unmarked"}
 
 
 @pytest.mark.parametrize("family", CALLS)
@@ -413,9 +414,14 @@ def _bare(before: str, call: str, after: str) -> TokenizerWrapper:
             '{"name": "Bash", "arguments": {"command": "ls", "timeout": 5}}\n'
             '{"name": "Status", "arguments": {}}',
         ),
+        (
+            _bare("", _JSON_CALL, ""),
+            '{"name": "Bash", "parameters": {"command": "ls", "timeout": 5}}; '
+            '{"name": "Status", "parameters": {}}',
+        ),
         (_bare("[", _PYTHON_CALL, "]"), '[Bash(command="ls", timeout=5), Status()]'),
     ],
-    ids=["a list of JSON", "JSON", "a Python list"],
+    ids=["a list of JSON", "JSON", "JSON and semicolons", "a Python list"],
 )
 def test_calls_of_a_template_without_markers(wrapper: TokenizerWrapper, written: str) -> None:
     """Where a template prints calls as the whole answer, such answers are calls (xLAM, Llama 4)."""

@@ -15,7 +15,8 @@ _CLOSER: Final = {"{": "}", "[": "]"}
 _TOKEN: Final = re.compile(r"""\"(?:\\.|[^"\\])*"|"|[\[\]{}]""", re.DOTALL)
 _PYTHON_TOKEN: Final = re.compile(rf"{_TOKEN.pattern}|'(?:\\.|[^'\\])*'|'", re.DOTALL)
 _PYTHON_OBJECT: Final = re.compile(r"[\s\[{]*'")
-_BETWEEN: Final = ", \t\r\n"
+# Llama divides its calls by semicolons.
+_BETWEEN: Final = ",; \t\r\n"
 _FENCE: Final = re.compile(r"\A\s*```[\w-]*\s*\n(.*?)\n?\s*```\s*\Z", re.DOTALL)
 
 
@@ -100,7 +101,7 @@ def _sequence(text: str) -> list[Any]:
     while at < len(text):
         value, at = decoder.raw_decode(text, at)
         values.append(value)
-        while at < len(text) and text[at] in " \t\r\n,":
+        while at < len(text) and text[at] in _BETWEEN:
             at += 1
     if not values:
         raise ValueError("empty")
