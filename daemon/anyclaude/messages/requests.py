@@ -98,11 +98,8 @@ class Message(_Open):
 
     @property
     def is_empty(self) -> bool:
-        """Whether it has no content but text of blanks."""
-        return all(
-            block["type"] == "text" and not str(block.get("text") or "").strip()
-            for block in self.blocks()
-        )
+        """Whether it has no blocks but texts without a character."""
+        return all(block["type"] == "text" and not block.get("text") for block in self.blocks())
 
 
 class Tool(_Open):
