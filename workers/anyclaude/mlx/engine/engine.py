@@ -46,6 +46,8 @@ Command = Callable[[], None]
 
 RETRY_AFTER_SECONDS = 5
 COUNT_SECONDS = 0.25
+# Without a command for so long, a part of the probe of shared passes runs.
+PROBE_AFTER_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -220,14 +222,14 @@ class Engine:
         return idle or time.monotonic() >= self._stop_at
 
     def _take_commands(self) -> None:
-        """Runs every waiting command; with nothing else to do, waits for one."""
-        idle = not (self._running or self._admission or self._ahead or self._batch.may_probe)
-        idle = idle and self._stop_at is None
+        """Runs every waiting command; with nothing to do but a probe, waits for one first."""
+        idle = not (self._running or self._admission or self._ahead) and self._stop_at is None
+        timeout = PROBE_AFTER_SECONDS if self._batch.may_probe else None
         try:
             while True:
                 if idle:
                     self._pulse.step(Phase.IDLE)
-                command = self._commands.get(block=idle)
+                command = self._commands.get(idle, timeout)
                 self._pulse.step(Phase.COMMAND)
                 self._give_up_ahead()
                 command()
