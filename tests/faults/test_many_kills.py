@@ -18,10 +18,10 @@ def folder() -> Iterator[Path]:
 
 def test_no_client_notices_killed_workers(folder: Path) -> None:
     """Under kills of the worker every client gets the undisturbed answers, whole."""
-    result = disturb(folder, "mlx", kills=6, seed=1)
+    result = disturb(folder, "mlx", kills=4, seed=1)
 
     assert result.failures == []
-    assert result.kills == 6
+    assert result.kills == 4
     assert result.in_flight >= CONVERSATIONS
     assert result.cut == 0
 

@@ -266,6 +266,7 @@ def test_the_bytes_of_a_segment_follow_what_it_holds() -> None:
     assert node.nbytes == 0
 
 
+@pytest.mark.slow(15)
 def test_the_byte_limit_holds_at_every_moment(record_property: RecordProperty) -> None:
     """Under random load, running requests included, memory never exceeds the limit."""
     prefix, probe = shared_prefix()[: STABLE // 2], bench(tiny.Family.WIDE)
@@ -295,6 +296,7 @@ def test_the_byte_limit_holds_at_every_moment(record_property: RecordProperty) -
     assert peak <= limit
 
 
+@pytest.mark.slow(5)
 @pytest.mark.parametrize("family", tiny.Family)
 def test_a_main_conversation_computes_its_new_tokens_only(family: tiny.Family) -> None:
     """In 30 turns beside subagents and title calls, in little memory, nothing is computed twice."""
