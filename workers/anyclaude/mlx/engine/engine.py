@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import structlog
@@ -27,11 +27,12 @@ from anyclaude.messages.turnover import Turnover
 from anyclaude.mlx.adapter import LanguageModel
 from anyclaude.mlx.engine.admission import Admission
 from anyclaude.mlx.engine.ahead import given_up, not_done, why_not
-from anyclaude.mlx.engine.batch import Batch, BatchStatus
+from anyclaude.mlx.engine.batch import Batch
 from anyclaude.mlx.engine.chunks import ChunkSizes
 from anyclaude.mlx.engine.drafts import DraftLimits, PassCosts, pass_clock
 from anyclaude.mlx.engine.generation import DecodingError, Generation
 from anyclaude.mlx.engine.job import Job
+from anyclaude.mlx.engine.status import EngineStatus
 from anyclaude.mlx.kv.store import KVStore
 from anyclaude.mlx.kv.verify import Verification
 from anyclaude.mlx.memory import Preflight, Pressure
@@ -48,37 +49,6 @@ RETRY_AFTER_SECONDS = 5
 COUNT_SECONDS = 0.25
 # Without a command for so long, a part of the probe of shared passes runs.
 PROBE_AFTER_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class EngineStatus:
-    """A snapshot of the engine and its caches for other threads."""
-
-    running_requests: int = 0
-    queued_requests: int = 0
-    # Since the start.
-    refused_requests: int = 0
-    reused_tokens: int = 0
-    computed_tokens: int = 0
-    generated_tokens: int = 0
-    # Passes that generated them, and the drafts in these passes. A shared pass counts once for each
-    # of its requests.
-    decode_passes: int = 0
-    drafted_tokens: int = 0
-    accepted_tokens: int = 0
-    # Prompt tokens that were computed ahead, those of them that a request reused, and how often
-    # computing ahead was given up.
-    ahead_computed_tokens: int = 0
-    ahead_used_tokens: int = 0
-    ahead_given_up: int = 0
-    evictions: int = 0
-    # Conversations and stable prefixes.
-    caches: int = 0
-    cache_bytes: int = 0
-    cache_limit_bytes: int = 0
-    # What one token costs in a cache; 0 until the first cache is measured.
-    bytes_per_token: float = 0.0
-    batch: BatchStatus = field(default_factory=BatchStatus)
 
 
 class Engine:
@@ -378,17 +348,8 @@ class Engine:
         self._running.remove(generation)
         self._turnover.ended(time.monotonic() - generation.created)
         self.store.budget.fit(0)
-        usage, decoded, status = generation.usage, generation.decoded, self.status
-        computed = usage.input_tokens + usage.cache_creation_tokens
-        self._publish(
-            reused_tokens=status.reused_tokens + usage.cache_read_tokens,
-            computed_tokens=status.computed_tokens + computed,
-            generated_tokens=status.generated_tokens + usage.output_tokens,
-            decode_passes=status.decode_passes + decoded.passes,
-            drafted_tokens=status.drafted_tokens + decoded.drafted_tokens,
-            accepted_tokens=status.accepted_tokens + decoded.accepted_tokens,
-            ahead_used_tokens=status.ahead_used_tokens + generation.ahead_tokens,
-        )
+        self.status = self.status.ended(generation)
+        self._publish()
 
     def _cancel(self, request_id: str) -> None:
         self._admission.remove(request_id)
