@@ -1,12 +1,14 @@
 """Web searches through the front end, with a scripted search backend."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import anthropic
+import httpx
 import pytest
 
 from anyclaude.runtime.settings import SearchBackend, SearchSettings
@@ -36,7 +38,9 @@ def _searching(
     """A front end without any ready worker, and its search backend."""
     with ScriptedUpstream(lambda request: [answer(request)]) as server:
         search = SearchSettings(backend=backend, url=server.base_url, api_key_file=key)
-        with FrontendProcess(search=search) as front:
+        with FrontendProcess(
+            search=search, accept_wait_seconds=0.3, ping_interval_seconds=0.2
+        ) as front:
             front.push(route("/nowhere", mode="mlx-lm"))
             yield front, server
 
@@ -161,6 +165,26 @@ def test_a_failed_search_says_why(answer: bytes, why: str) -> None:
         failed = result["content"] != []
         assert not failed or result["content"]["error_code"] == "unavailable"
         assert why in text["text"]
+
+
+def test_pings_while_a_search_runs() -> None:
+    """A stream that waits for a slow backend is not silent."""
+    may_answer = threading.Event()
+
+    def slow(_: Request) -> bytes:
+        assert may_answer.wait(60)
+        return response(200, {"results": _PAGES})
+
+    with (
+        _searching(slow) as (front, _),
+        httpx.stream(
+            "POST", f"{front.base_url}/v1/messages", json=_body(stream=True), timeout=60
+        ) as answer,
+    ):
+        pieces = answer.iter_text()
+        assert all("ping" in next(pieces) for _ in range(2))
+        may_answer.set()
+        assert "web_search_tool_result" in "".join(pieces)
 
 
 def test_a_backend_that_is_not_running_is_named() -> None:
