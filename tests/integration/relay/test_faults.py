@@ -326,6 +326,9 @@ def test_a_reset_after_the_first_byte_is_not_tried_again():
         pytest.param([response(200, b"not json")], id="not JSON"),
         pytest.param([response(200, {"ok": True})], id="another shape"),
         pytest.param([response(200, b"<html>", "content-type: text/html")], id="a page"),
+        pytest.param([response(200, b"<!DOCTYPE html>")], id="a page without a label"),
+        pytest.param([response(200, b"[" * 5000)], id="deep JSON"),
+        pytest.param([response(200, b'{"choices": []}\n{"choices": [')], id="cut lines"),
     ],
 )
 def test_broken_answers_fail(steps):

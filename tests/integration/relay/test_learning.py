@@ -96,6 +96,10 @@ def in_stream(**error: object) -> Answer:
 WHOLE = json.dumps(
     {"choices": [{"message": {"content": "Hello"}, "finish_reason": "stop"}]}
 ).encode()
+CHUNKS = [
+    b'{"choices": [{"delta": {"content": "Hello"}}]}',
+    b'{"choices": [{"delta": {}, "finish_reason": "stop"}]}',
+]
 LABELS = {
     "json": labelled("content-type: application/json\r\n", *HELLO[1:]),
     "plain": labelled("content-type: text/plain; charset=utf-8\r\n", *HELLO[1:]),
@@ -104,6 +108,9 @@ LABELS = {
     "blanks": labelled("content-type: application/json\r\n", b"\n\n", b": hi\n\n", *HELLO[1:]),
     "document": labelled("content-type: text/event-stream\r\n", WHOLE[:9], WHOLE[9:]),
     "unlabelled": labelled("", b"\r\n", WHOLE),
+    "page": labelled("content-type: text/html\r\n", *HELLO[1:]),
+    "lines": labelled("content-type: application/x-ndjson\r\n", *(b"%b\n" % c for c in CHUNKS)),
+    "list": labelled("content-type: application/json\r\n", b"[%b]" % b",".join(CHUNKS)),
 }
 CLASSES = {
     "code": ({"code": 400}, 400),
@@ -126,6 +133,7 @@ ROUTERS = {
         {**LOADED, "status": {"value": "loaded"}},
         {"id": "a", "status": {"value": "unloaded"}},
     ],
+    "list": [{"id": "a", "status": "unloaded"}, {**LOADED, "status": "loaded"}],
     "embedding": [
         {"id": "a", "type": "embedding", "status": "loaded"},
         {**LOADED, "status": "loaded"},
@@ -170,7 +178,8 @@ def script(request: Request) -> Sequence[Step]:
     if path == "v1/chat/completions":
         return SERVERS[name](request)
     if path == "v1/models" and name.startswith("router-"):
-        return [response(200, {"data": ROUTERS[name.removeprefix("router-")]})]
+        models = ROUTERS[name.removeprefix("router-")]
+        return [response(200, models if name == "router-list" else {"data": models})]
     if path == "props":
         return [response(200, {"default_generation_settings": {"n_ctx": 0}})]
     return [response(404, {"detail": "Not Found"})]

@@ -15,14 +15,17 @@ REASONS = {
     "function_call tool_use "
     "eosFound stopStringFound toolCalls COMPLETE finished done unknown null",
     Ending.CUT: "length max_tokens MAX_TOKENS max_output_tokens maxPredictedTokensReached "
-    "max_completion_tokens token_limit truncated incomplete LENGTH",
+    "max_completion_tokens token_limit truncated incomplete LENGTH num_predict "
+    "budget_exceeded repetition",
     Ending.WINDOW: "model_length model_context_window_exceeded contextLengthReached "
-    "context_length_exceeded context-window-exceeded",
+    "context_length_exceeded context-window-exceeded input_length kv_cache_full",
     Ending.REFUSED: "content_filter sensitive SAFETY RECITATION BLOCKLIST PROHIBITED_CONTENT SPII "
-    "refusal content_filtered guardrail_intervened IMAGE_SAFETY content-filter",
+    "refusal content_filtered guardrail_intervened IMAGE_SAFETY content-filter ERROR_TOXIC "
+    "MODEL_ARMOR restricted unsafe harm_category",
     Ending.FAILED: "network_error insufficient_system_resource abort error malformed_function_call "
     "MALFORMED_FUNCTION_CALL cancelled timeout timed_out UNEXPECTED_TOOL_CALL server_error failed "
-    "TOO_MANY_TOOL_CALLS OTHER modelUnloaded engine_overloaded MALFORMED_RESPONSE",
+    "TOO_MANY_TOOL_CALLS OTHER modelUnloaded engine_overloaded MALFORMED_RESPONSE rate_limited "
+    "preempted evicted oom out_of_memory worker_died killed load invalid_tool_call",
 }
 ROWS = [(reason, ending) for ending, reasons in REASONS.items() for reason in reasons.split()]
 STOP_REASONS = {

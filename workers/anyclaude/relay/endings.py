@@ -24,17 +24,20 @@ class Ending(Enum):
 _ENDINGS: Final = tuple(
     (re.compile(pattern), ending)
     for pattern, ending in (
+        # Cohere's `ERROR_TOXIC`.
+        (r"toxic", Ending.REFUSED),
         (
             r"error|fail|abort|malformed|cancel|interrupt|time_?d?_?out|insufficient|overload|"
             r"unexpected|too_many|exception|crash|unavailable|missing|^other$|unload|disconnect|"
-            r"unspecified|^no_image$",
+            r"unspecified|^no_image$|rate_limit|preempt|evict|oom$|out_of_memory|died|kill|^load$|"
+            r"invalid",
             Ending.FAILED,
         ),
-        (r"context|window|model_length", Ending.WINDOW),
-        (r"length|max|limit|trunc|incomplete|token_?budget", Ending.CUT),
+        (r"context|window|model_length|input_length|kv_cache", Ending.WINDOW),
+        (r"length|max|limit|trunc|incomplete|budget|num_predict|repetition", Ending.CUT),
         (
             r"filter|safety|refus|sensitive|prohibit|block|recitation|spii|guardrail|moderat|"
-            r"violat|flagged|policy|^language$",
+            r"violat|flagged|policy|^language$|restrict|unsafe|harm|armor",
             Ending.REFUSED,
         ),
     )

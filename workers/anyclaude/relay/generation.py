@@ -145,13 +145,14 @@ class _Generation:
                 raise self._refused_in_stream(error) from None
 
     async def _read(self, response: Response, reader: Reader) -> pb.Usage:
-        if "html" in response.headers.get("content-type", ""):
-            raise Refusal(response.status, "an HTML page instead of an answer")
-        # Some servers label a stream as JSON, and the reverse, so the first bytes decide.
+        # Some servers label a stream as JSON or HTML, and the reverse, so the first bytes decide.
         begin = await _begin(response)
-        if begin.strip(_BLANKS).startswith(_JSON_STARTS):
+        start = begin.strip(_BLANKS)
+        if start.startswith(b"<"):
+            raise Refusal(response.status, "an HTML page instead of an answer")
+        if start.startswith(_JSON_STARTS):
             try:
-                reader.whole(_document(begin + await response.read()))
+                _read_documents(begin + await response.read(), reader)
             finally:
                 await self._pass_on(reader)
         else:
@@ -290,8 +291,23 @@ async def _read_end(response: Response) -> None:
         return
 
 
-def _document(body: bytes) -> Any:
+def _read_documents(body: bytes, reader: Reader) -> None:
+    """Reads a whole response, or the pieces of one that is no event stream."""
+    documents = _documents(body)
+    if len(documents) == 1:
+        reader.whole(documents[0])
+        return
+    for document in documents:
+        reader.feed(ServerEvent("", json.dumps(document)))
+
+
+def _documents(body: bytes) -> list[Any]:
+    """The JSON value that a body is, or those of its list or of its lines."""
     try:
-        return json.loads(body)
-    except ValueError:
-        raise BrokenAnswerError("it is not JSON") from None
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        try:
+            return [json.loads(line) for line in body.splitlines() if line.strip()]
+        except (ValueError, RecursionError):
+            raise BrokenAnswerError("it is not JSON") from None
+    return value if isinstance(value, list) and value else [value]

@@ -165,8 +165,9 @@ class Prober:
 
 
 def _entries(document: Any) -> Iterator[Mapping[str, Any]]:
-    """The models of a list in OpenAI's, LM Studio's or Ollama's shape."""
-    models = document.get("data") or document.get("models") if isinstance(document, dict) else None
+    """The models of a list in OpenAI's, LM Studio's, Ollama's or Together's shape."""
+    fields = as_object(document)
+    models = fields.get("data") or fields.get("models") or document
     for entry in models if isinstance(models, list) else []:
         if isinstance(entry, Mapping) and entry.get("type") not in ("embeddings", "embedding"):
             yield entry
