@@ -52,6 +52,7 @@ bench: setup-dev ## Measure reuse, restart, the warm path and the commands
 	.venv/bin/python -m benchmarks.verbs
 
 first-tokens: setup-dev ## Measure what a cache saves, and write the table and pictures of README.md (MATERIAL=...)
+	tests/upstreams/install .upstreams openblas
 	.venv/bin/python -m tests.real.material $(MATERIAL) smollm2
 	.venv/bin/python -m benchmarks.first_tokens $(MATERIAL) --write README.md
 

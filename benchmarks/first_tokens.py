@@ -3,8 +3,8 @@
     python -m benchmarks.first_tokens MATERIAL [--write README.md] [--short]
 
 MATERIAL is the folder that `python -m tests.real.material` filled. With --write, the table and the
-pictures of that page come from this run. MLX uses OpenBLAS if `tests/upstreams/install` has put it
-below `.upstreams`.
+pictures of that page come from this run. It takes 20 minutes on two cores if
+`tests/upstreams/install .upstreams openblas` has installed OpenBLAS, and hours without it.
 """
 
 import argparse
@@ -70,7 +70,8 @@ def main() -> None:
             )
             for case, model in zip(CASES, (MODEL_PATH, real), strict=True)
         }
-    text = page(reports, datetime.date.today().isoformat(), load_average())
+    blas = "OpenBLAS with one thread" if blas_environment() else "the BLAS of its wheel"
+    text = page(reports, datetime.date.today().isoformat(), blas, load_average())
     print(text)
     if given.write:
         write_section(given.write, SECTION, text)
@@ -102,7 +103,7 @@ def _measured(case: Case, model: Path, pictures: Path, options: Sequence[str]) -
         return load(result)
 
 
-def page(reports: Mapping[Case, Report], when: str, load: float) -> str:
+def page(reports: Mapping[Case, Report], when: str, blas: str, load: float) -> str:
     """The table in Markdown, with a column for each model, and the pictures below it."""
     columns = [dict(_answers(report)) for report in reports.values()]
     rows = [("Measured", *(case.name for case in reports)), ("---",) * (len(reports) + 1)]
@@ -112,7 +113,7 @@ def page(reports: Mapping[Case, Report], when: str, load: float) -> str:
         [
             *(f"| {' | '.join(row)} |" for row in rows),
             "",
-            f"Measured on {when}, {machine}, load average {load:.1f} at the end.",
+            f"Measured on {when}, {machine}, load average {load:.1f} at the end. MLX used {blas}.",
             "",
             *(f"![First tokens, {case.name}](docs/{case.picture})\n" for case in reports),
         ]

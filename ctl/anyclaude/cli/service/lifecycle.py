@@ -40,6 +40,7 @@ _KEPT_VARIABLES: Final = (
     "ANYCLAUDE_HOME",
     "HF_HOME",
     "HF_HUB_CACHE",
+    "LD_LIBRARY_PATH",
     "LD_PRELOAD",
     "OPENBLAS_NUM_THREADS",
     "SSL_CERT_DIR",
