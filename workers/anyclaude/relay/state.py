@@ -16,6 +16,8 @@ _MARK: Final = "anyclaude-state-"
 # Fields of a tool call, or of its function, that hold state.
 _CALL_FIELDS: Final = ("extra_content", "thought_signature", "provider_specific_fields")
 _JOINED_FIELDS: Final = ("text", "summary")
+# The signature of a text comes in a piece of its own.
+_PIECE_FIELDS: Final = (*_JOINED_FIELDS, "signature")
 
 
 @dataclass
@@ -55,7 +57,7 @@ class ReasoningState:
         """Joins the pieces of one detail, which have one type and one index."""
         last = self.details[-1] if self.details else {}
         is_piece = all(last.get(key) == detail.get(key) for key in ("type", "index"))
-        if not (last and is_piece and any(key in detail for key in _JOINED_FIELDS)):
+        if not (last and is_piece and any(key in detail for key in _PIECE_FIELDS)):
             if detail != last:
                 self.details.append(dict(detail))
             return
