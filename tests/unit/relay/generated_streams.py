@@ -429,6 +429,15 @@ def read(stream: Stream, chunks: list[bytes]) -> Meaning | None:
     return meaning_of(fold(reader.take()))
 
 
+def read_whole(meaning: Meaning) -> Meaning:
+    """What the relay makes of the same message in a response that is not streamed."""
+    reader = chat_reader(**REQUEST)
+    choice = {"message": _whole_message(meaning), "finish_reason": "stop"}
+    reader.whole({"choices": [choice]})
+    reader.finish()
+    return meaning_of(fold(reader.take()))
+
+
 def meaning_of(message: dict[str, Any]) -> Meaning:
     blocks = message["content"]
     ids = [block["id"] for block in blocks if block["type"] == "tool_use"]
@@ -463,6 +472,9 @@ def check(stream: Stream, random: Random, figures: Counter[str]) -> None:
         figures["readings"] += 1
         figures["calls found in all readings"] += len(found.calls) if found else 0
     figures["failures reported"] += wanted is None
+    if wanted and stream.dialect == "chat" and wanted.stop in ("end_turn", "tool_use"):
+        assert read_whole(wanted) == wanted
+        figures["whole answers read"] += 1
     if stream.needed:
         # The last bytes of the piece are its line ends, without which it may count as well.
         before = b"".join(stream.pieces[: stream.needed]).rstrip(b"\r\n")

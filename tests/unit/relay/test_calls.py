@@ -6,6 +6,7 @@ import pytest
 
 from anyclaude.relay.names import ToolNames, short_name
 from anyclaude.relay.sse import ServerEvent
+from tests.integration.relay_process import fold
 from tests.unit.relay.readers import chat_reader
 from tests.unit.relay.test_openai_answer import DONE, answer, call, delta, tools
 
@@ -332,6 +333,30 @@ def test_what_comes_after_the_first_reason(chunks, calls, text):
     message = answer(*chunks, tools=TOOLS)
     assert tools(message) == meant(calls)
     assert "".join(b["text"] for b in message["content"] if b["type"] == "text") == text
+
+
+@pytest.mark.parametrize("index", [None, 0])
+@pytest.mark.parametrize("call_id", [None, "", "call_0"])
+@pytest.mark.parametrize(
+    "calls",
+    [
+        [(READ, A), (READ, A)],
+        [(NOW, E), (NOW, E)],
+        [(READ, E), (READ, A)],
+        [(READ, A), (GLOB, A), (READ, B)],
+        [(NOW, "null"), (READ, A)],
+        [(NOW, ""), (NOW, "")],
+    ],
+)
+def test_calls_of_a_whole_answer(calls, call_id, index):
+    """In a response that is not streamed, each entry is a call, whatever its id and index are."""
+    written = [call(index, call_id, name, arguments) for name, arguments in calls]
+    read = chat_reader(tools=TOOLS)
+    read.whole({"choices": [{"message": {"tool_calls": written}, "finish_reason": "tool_calls"}]})
+    read.finish()
+    message = fold(read.take())
+    assert tools(message) == [(name, ARGS.get(arguments, {})) for name, arguments in calls]
+    assert len(set(ids(message))) == len(calls)
 
 
 @pytest.mark.parametrize(

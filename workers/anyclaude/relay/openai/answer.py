@@ -91,7 +91,7 @@ class ChatReader(Reader):
         self._check("", document, choice)
         if not document.get("choices"):
             raise BrokenAnswerError("it has no choices")
-        self._take(document, choice, "message")
+        self._take(document, _with_numbered_calls(choice), "message")
         self.is_done = True
 
     def finish(self) -> pb.Usage:
@@ -245,6 +245,16 @@ def _first(chunk: Mapping[str, Any]) -> Mapping[str, Any]:
     choices = chunk.get("choices")
     every = choices if isinstance(choices, list) else [choices]
     return next((one for one in every if isinstance(one, dict) and not one.get("index")), {})
+
+
+def _with_numbered_calls(choice: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The choice of a whole response, in which each entry of the list is a call of its own."""
+    message = as_object(choice.get("message"))
+    calls = [
+        {**call, "index": index} if isinstance(call, dict) else call
+        for index, call in enumerate(_calls(message))
+    ]
+    return {**choice, "message": {**message, "tool_calls": calls}}
 
 
 def _calls(delta: Mapping[str, Any]) -> list[Any]:
