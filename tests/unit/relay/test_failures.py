@@ -168,6 +168,10 @@ def test_images_do_not_count_by_their_bytes():
         ({"prompt_tokens": 10, "prompt_tokens_details": {"cached_tokens": 4}}, {}, (6, 4, 0)),
         ({"prompt_tokens": 10, "prompt_tokens_details": {"cached_tokens": 10}}, {}, (1, 9, 0)),
         ({"prompt_tokens": 10, "prompt_cache_hit_tokens": 3}, {}, (7, 3, 0)),
+        ({"prompt_tokens": 10, "cached_tokens": 3}, {}, (7, 3, 0)),
+        ({"prompt_tokens": 10.0, "completion_tokens": 2.0}, {}, (10, 0, 2)),
+        ({"input_tokens": 10, "output_tokens": 2}, {}, (10, 0, 2)),
+        ({"prompt_tokens": 10, "completion_tokens": None}, {}, (10, 0, 0)),
         ({"prompt_tokens": 10, "prompt_tokens_details": None}, {"cache_n": 8}, (2, 8, 0)),
     ],
 )
@@ -178,6 +182,20 @@ def test_counts_of_chat_completions(usage, timings, expected):
     assert (told.input_tokens, told.cache_read_tokens, told.output_tokens) == expected
 
 
-def test_counts_that_say_nothing():
-    """An empty usage object means unknown counts, not zeros."""
-    assert openai_usage({}, {}) is None
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {},
+        {"prompt_tokens": 0, "completion_tokens": 0},
+        {"prompt_tokens": None},
+        {"prompt_tokens": "10"},
+        {"prompt_tokens": True},
+        {"prompt_tokens": -1},
+        {"prompt_tokens": 1.5},
+        {"prompt_tokens": 10**20},
+        {"total_tokens": 12},
+    ],
+)
+def test_counts_that_say_nothing(usage):
+    """Where the prompt's count is missing, or is 0, the counts are unknown and not zeros."""
+    assert openai_usage(usage, {}) is None

@@ -71,13 +71,16 @@ def openai_usage(usage: Mapping[str, Any], timings: Mapping[str, Any]) -> Usage 
 
     In older versions of llama.cpp, its `timings` are the only source for reused tokens.
     """
-    prompt, answer = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
-    if prompt is None:
+    prompt = _count(usage, "prompt_tokens") or _count(usage, "input_tokens")
+    answer = _count(usage, "completion_tokens") or _count(usage, "output_tokens")
+    if not prompt:
+        # No prompt is empty: a server that counts none sends 0.
         return None
     details = usage.get("prompt_tokens_details")
     cached = _count(details, "cached_tokens") if isinstance(details, dict) else None
     if cached is None:
-        cached = _count(usage, "prompt_cache_hit_tokens") or _count(timings, "cache_n") or 0
+        named = (_count(usage, name) for name in ("prompt_cache_hit_tokens", "cached_tokens"))
+        cached = next(filter(None, named), None) or _count(timings, "cache_n") or 0
     # The API counts at least one token as new.
     cached = min(cached, max(0, prompt - 1))
     return Usage(
@@ -101,6 +104,8 @@ def prompt_tokens(usage: Usage) -> int:
 
 def _count(counts: Mapping[str, Any], key: str) -> int | None:
     value = counts.get(key)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
         return None
     return value if 0 <= value < 2**32 else None
