@@ -43,8 +43,10 @@ class Client:
 
 CLIENTS: Final = (
     Client("Anthropic SDK for Python", "anthropic", "anthropic_sdk.py"),
+    Client("Anthropic SDK for Python, its source", "anthropic", "anthropic_own.py"),
     Client("Anthropic SDK for TypeScript", "node", "anthropic_sdk.mjs"),
     Client("OpenAI SDK for Python", "openai", "openai_sdk.py"),
+    Client("OpenAI SDK for Python, its source", "openai", "openai_own.py"),
     Client("LangChain", "langchain", "langchain_models.py"),
     Client("pydantic-ai", "pydantic-ai", "pydantic_agent.py"),
     Client("Vercel AI SDK", "node", "vercel.mjs"),
@@ -61,7 +63,7 @@ class Run:
 
     client: Client
     versions: Mapping[str, str] = field(default_factory=dict)
-    # By what it did: "passed", or "failed: " with the reason.
+    # By what it did: "passed", or "failed: " or "not run: " with the reason.
     results: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -85,16 +87,33 @@ def run(client: Client, installed: Path, base_url: str) -> Run:
     return Run(client, **json.loads(lines[-1]))
 
 
-def table(runs: list[Run]) -> str:
+def rows(done: Run) -> list[str]:
     """One row for each thing that a client did."""
-    rows = ["| Client | Version | What it ran | Result |", "|---|---|---|---|"]
-    for each in runs:
-        versions = ", ".join(f"{name} {number}" for name, number in each.versions.items())
-        rows += [
-            f"| {each.client.name} | {versions} | {what} | {outcome.replace('|', '/')} |"
-            for what, outcome in each.results.items()
-        ]
-    return "\n".join(rows) + "\n"
+    versions = ", ".join(f"{name} {number}" for name, number in done.versions.items())
+    return [
+        f"| {done.client.name} | {versions} | {what} | {outcome.replace('|', '/')} |\n"
+        for what, outcome in done.results.items()
+    ]
+
+
+def table(written: Mapping[str, list[str]]) -> str:
+    """The rows by client, in the order of `CLIENTS`, with their counts."""
+    lines = [row for client in CLIENTS for row in written.get(client.name, [])]
+    passed = sum("| passed" in row for row in lines)
+    run_at_all = sum("| not run: " not in row for row in lines)
+    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+    head = "| Client | Version | What it ran | Result |\n|---|---|---|---|\n"
+    return f"{today}: {passed} of {run_at_all} passed.\n\n{head}{''.join(lines)}"
+
+
+def rows_of(page: Path) -> dict[str, list[str]]:
+    """The rows that stand between the marks of the page, by client."""
+    found: dict[str, list[str]] = {}
+    text = page.read_text().partition(_BEGIN)[2].partition(_END)[0]
+    for line in text.splitlines(keepends=True):
+        if line.startswith("| "):
+            found.setdefault(line.split(" | ")[0].removeprefix("| "), []).append(line)
+    return found
 
 
 def write(page: Path, text: str) -> None:
@@ -107,21 +126,18 @@ def write(page: Path, text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("installed", type=Path)
-    parser.add_argument("--write", type=Path)
-    parser.add_argument("--only", default="", help="the program of one client")
+    parser.add_argument("--write", type=Path, help="rows of clients that do not run stay")
+    parser.add_argument("--only", default="", help="a part of the names of the programs to run")
     asked = parser.parse_args()
     chosen = [client for client in CLIENTS if asked.only in client.program]
     with Service() as service:
         base_url = service.ready().base_url
         runs = [run(client, asked.installed.resolve(), base_url) for client in chosen]
-    outcomes = [outcome for each in runs for outcome in each.results.values()]
-    passed = sum(outcome == "passed" for outcome in outcomes)
-    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-    summary = f"{today}: {passed} of {len(outcomes)} passed.\n\n"
-    print(summary + table(runs))
+    new = {each.client.name: rows(each) for each in runs}
+    print(table(new))
     if asked.write:
-        write(asked.write, summary + table(runs))
-    sys.exit(passed < len(outcomes))
+        write(asked.write, table(rows_of(asked.write) | new))
+    sys.exit(any("| failed: " in row for each in new.values() for row in each))
 
 
 if __name__ == "__main__":

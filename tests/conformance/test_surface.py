@@ -105,6 +105,7 @@ def test_models(surface: Endpoint) -> None:
         assert isinstance(model["id"], str)
         assert isinstance(model["display_name"], str)
         assert model["created_at"].endswith("Z")
+        assert model["lifecycle"] == "active"
 
 
 @row(Row.MODELS)

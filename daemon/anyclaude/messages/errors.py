@@ -6,7 +6,8 @@ conversation on "prompt is too long: N tokens > M maximum"), so only this module
 
 import json
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from anyclaude.worker.v1 import worker_pb2 as worker
@@ -42,6 +43,8 @@ class ApiError(Exception):
     # False tells the client's SDK not to retry, because the user has to act first.
     should_retry: bool | None = None
     error_type: str = ""
+    # What programs read instead of the message.
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_failed(cls, failed: worker.Failed) -> "ApiError":
@@ -84,11 +87,10 @@ class ApiError(Exception):
 
     def envelope(self, request_id: str) -> dict[str, Any]:
         """The JSON body, and the data of a mid-stream `error` event."""
-        return {
-            "type": "error",
-            "error": {"type": self.type, "message": self.message},
-            "request_id": request_id,
-        }
+        error: dict[str, Any] = {"type": self.type, "message": self.message}
+        if self.details:
+            error["details"] = dict(self.details)
+        return {"type": "error", "error": error, "request_id": request_id}
 
     def http_response(self) -> bytes:
         """A whole HTTP/1.1 response, for a client that no application answers; it is the last."""
@@ -114,6 +116,16 @@ def new_request_id() -> str:
 
 def invalid_request(message: str) -> ApiError:
     return ApiError(400, message)
+
+
+def thread_unsupported() -> ApiError:
+    """A conversation was to be stored; on this error code, SDKs can go on without that."""
+    return ApiError(
+        400,
+        "thread: conversations are not stored here; send all messages with every request, without "
+        "`thread`",
+        details={"error_code": "thread_unsupported_request", "unsupported": ["thread"]},
+    )
 
 
 def prompt_too_long(prompt_tokens: int, window_tokens: int, advice: str = "") -> ApiError:

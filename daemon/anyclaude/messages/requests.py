@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import from_json
 
-from anyclaude.messages.errors import ApiError, invalid_request
+from anyclaude.messages.errors import ApiError, invalid_request, thread_unsupported
 from anyclaude.messages.hidden_thinking import revealed
 from anyclaude.messages.published_tools import is_published, with_schema
 from anyclaude.messages.schemas import MalformedError, check_schema
@@ -246,6 +246,12 @@ class CountTokensRequest(_Open):
         if not isinstance(wanted.get("schema"), dict):
             raise ValueError(f"{where}.schema: Input should be an object")
         check_schema(wanted["schema"], f"{where}.schema")
+        return self
+
+    @model_validator(mode="after")
+    def _has_the_whole_conversation(self) -> Self:
+        if (self.model_extra or {}).get("thread") is not None:
+            raise thread_unsupported()
         return self
 
     def _defined_names(self) -> Iterator[str]:

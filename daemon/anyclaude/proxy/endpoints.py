@@ -103,6 +103,7 @@ def _model(route: frontend.Route) -> dict[str, Any]:
         "display_name": model.display_name or model.id,
         "description": f"Answered by anyclaude in mode {route.mode}.{no_calls}",
         "created_at": _UNKNOWN_DATE,
+        "lifecycle": "active",
         "max_input_tokens": window,
         "max_tokens": window,
     }

@@ -8,15 +8,21 @@ from claude_agent_sdk import (
     ClaudeAgentOptions,
     ClaudeSDKClient,
     HookMatcher,
+    Message,
+    PermissionResultAllow,
+    PermissionResultDeny,
     ResultMessage,
+    ToolResultBlock,
+    UserMessage,
     create_sdk_mcp_server,
     query,
     tool,
 )
-from report import BASE_URL, LOOP_ENDS, check, report
+from report import BASE_URL, COMMAND, LOOP_ENDS, check, report
 
 home = tempfile.mkdtemp()
 hooked: list[str] = []
+asked: list[str] = []
 last: list[ResultMessage] = []
 
 
@@ -28,6 +34,12 @@ async def greet(arguments):
 async def before(given, use_id, context):
     hooked.append(given["tool_name"])
     return {}
+
+
+async def permit(name, given, context):
+    """Refuses the first call, and lets the others run."""
+    asked.append(given["command"])
+    return PermissionResultAllow() if len(asked) > 1 else PermissionResultDeny(message="not now")
 
 
 def options(**fields) -> ClaudeAgentOptions:
@@ -42,34 +54,55 @@ def options(**fields) -> ClaudeAgentOptions:
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
             "IS_SANDBOX": "1",
         },
-        allowed_tools=["Bash"],
         mcp_servers={"local": create_sdk_mcp_server("local", tools=[greet])},
         **fields,
     )
 
 
-async def converse() -> None:
-    settings = options(
-        hooks={"PreToolUse": [HookMatcher(matcher="Bash", hooks=[before])]},
-    )
+async def converse(settings: ClaudeAgentOptions, *prompts: str) -> list[list[Message]]:
+    """The messages that follow each prompt."""
+    turns = []
     async with ClaudeSDKClient(settings) as client:
-        await client.query("Go.")
-        async for message in client.receive_response():
-            if isinstance(message, ResultMessage):
-                last.append(message)
+        for prompt in prompts:
+            await client.query(prompt)
+            turns.append([message async for message in client.receive_response()])
+    return turns
+
+
+def answer(turn: list[Message]) -> ResultMessage:
+    return next(message for message in turn if isinstance(message, ResultMessage))
+
+
+def results(turn: list[Message]) -> str:
+    """What tools returned."""
+    blocks = [
+        block for message in turn if isinstance(message, UserMessage) for block in message.content
+    ]
+    return str([block.content for block in blocks if isinstance(block, ToolResultBlock)])
 
 
 async def resume(**fields) -> ResultMessage:
     settings = options(resume=last[0].session_id, **fields)
-    found = [m async for m in query(prompt="And now?", options=settings)]
-    return next(m for m in found if isinstance(m, ResultMessage))
+    return answer([message async for message in query(prompt="And now?", options=settings)])
 
 
 def tool_loop() -> None:
     """tool loop with a hook, while a tool of an in-process MCP server is offered"""
-    asyncio.run(converse())
+    hooks = {"PreToolUse": [HookMatcher(matcher="Bash", hooks=[before])]}
+    (turn,) = asyncio.run(converse(options(allowed_tools=["Bash"], hooks=hooks), "Go."))
+    last.append(answer(turn))
     check(hooked == ["Bash"], hooked)
     check(LOOP_ENDS in str(last[0].result), last)
+
+
+def permission() -> None:
+    """permission callback, which refuses a call and then lets one run"""
+    # Without this setting, Claude Code runs a harmless command without asking.
+    asking = options(can_use_tool=permit, settings='{"permissions": {"ask": ["Bash"]}}')
+    refused, ran = asyncio.run(converse(asking, "Go.", "Please run it again."))
+    check(asked == [COMMAND, COMMAND], asked)
+    check("not now" in results(refused), refused)
+    check("hello from anyclaude" in results(ran), ran)
 
 
 def resumed() -> None:
@@ -84,4 +117,4 @@ def forked() -> None:
     check(not said.is_error and said.session_id != last[0].session_id, said)
 
 
-report(["claude-agent-sdk"], tool_loop, resumed, forked)
+report(["claude-agent-sdk"], tool_loop, permission, resumed, forked)

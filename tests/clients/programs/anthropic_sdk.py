@@ -46,4 +46,18 @@ def structured() -> None:
     check(said.parsed_output.title, said)
 
 
-report(["anthropic"], tool_loop, structured)
+def conversation() -> None:
+    """conversation (`messages.thread` with `continue_unthreaded`)"""
+    thread = client.beta.messages.thread(
+        model="any", max_tokens=500, unsupported_request_behavior="continue_unthreaded"
+    )
+    first, second = (thread.send({"role": "user", "content": text}) for text in ("Hi.", "And?"))
+    check(prompt_tokens(second) > prompt_tokens(first) + first.usage.output_tokens, second)
+
+
+def prompt_tokens(message) -> int:
+    usage = message.usage
+    return usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
+
+
+report(["anthropic"], tool_loop, structured, conversation)

@@ -191,6 +191,17 @@ def test_what_the_api_refuses(fields: Json, message: str) -> None:
     assert refusal(**fields).startswith(message)
 
 
+@pytest.mark.parametrize(
+    "thread", [{"type": "create"}, {"type": "continue", "previous_message_id": "msg_1"}]
+)
+def test_threads_are_refused_so_that_sdks_send_the_whole_conversation(thread: Json) -> None:
+    """A stored conversation is a 400 with the code on which SDKs go on without one."""
+    with pytest.raises(ApiError, match="400 invalid_request_error: thread: ") as caught:
+        parsed(thread=thread)
+    details = caught.value.envelope("req_1")["error"]["details"]
+    assert details["error_code"] == "thread_unsupported_request"
+
+
 def test_an_empty_turn_in_the_history_is_taken() -> None:
     """An empty turn refuses no later turn."""
     turns = [("user", []), ("assistant", []), ("user", "hi")]
