@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from tests.clients.calling_server import calling_server, upstream_settings
 from tests.integration.service import Service
 
 _PROGRAMS: Final = Path(__file__).parent / "programs"
@@ -130,7 +131,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="a part of the names of the programs to run")
     asked = parser.parse_args()
     chosen = [client for client in CLIENTS if asked.only in client.program]
-    with Service() as service:
+    with calling_server() as server, Service(**upstream_settings(server)) as service:
         base_url = service.ready().base_url
         runs = [run(client, asked.installed.resolve(), base_url) for client in chosen]
     new = {each.client.name: rows(each) for each in runs}

@@ -18,7 +18,7 @@ from claude_agent_sdk import (
     query,
     tool,
 )
-from report import BASE_URL, COMMAND, LOOP_ENDS, check, report
+from report import BASE_URL, CALLING, COMMAND, LOOP_ENDS, check, report
 
 home = tempfile.mkdtemp()
 hooked: list[str] = []
@@ -42,7 +42,7 @@ async def permit(name, given, context):
     return PermissionResultAllow() if len(asked) > 1 else PermissionResultDeny(message="not now")
 
 
-def options(**fields) -> ClaudeAgentOptions:
+def options(variables=(), **fields) -> ClaudeAgentOptions:
     return ClaudeAgentOptions(
         cwd=home,
         env={
@@ -53,6 +53,7 @@ def options(**fields) -> ClaudeAgentOptions:
             "ANTHROPIC_MODEL": "anyclaude-demo",
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
             "IS_SANDBOX": "1",
+            **dict(variables),
         },
         mcp_servers={"local": create_sdk_mcp_server("local", tools=[greet])},
         **fields,
@@ -87,12 +88,20 @@ async def resume(**fields) -> ResultMessage:
 
 
 def tool_loop() -> None:
-    """tool loop with a hook, while a tool of an in-process MCP server is offered"""
+    """tool loop with a hook"""
     hooks = {"PreToolUse": [HookMatcher(matcher="Bash", hooks=[before])]}
     (turn,) = asyncio.run(converse(options(allowed_tools=["Bash"], hooks=hooks), "Go."))
     last.append(answer(turn))
     check(hooked == ["Bash"], hooked)
     check(LOOP_ENDS in str(last[0].result), last)
+
+
+def own_tool() -> None:
+    """call of a tool of an in-process MCP server (behind the relay a server that calls it)"""
+    calling = {"ANTHROPIC_CUSTOM_HEADERS": CALLING, "ENABLE_TOOL_SEARCH": "false"}
+    alone = options(calling, tools=[], allowed_tools=["mcp__local__greet"])
+    (turn,) = asyncio.run(converse(alone, "Go."))
+    check("hello" in results(turn) and not answer(turn).is_error, turn)
 
 
 def permission() -> None:
@@ -117,4 +126,4 @@ def forked() -> None:
     check(not said.is_error and said.session_id != last[0].session_id, said)
 
 
-report(["claude-agent-sdk"], tool_loop, permission, resumed, forked)
+report(["claude-agent-sdk"], tool_loop, own_tool, permission, resumed, forked)

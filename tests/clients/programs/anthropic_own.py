@@ -1,19 +1,17 @@
 """The tests and examples of the official client for Python, as its source distribution has them."""
 
-from own import run_examples, run_tests, use_served_model
-from report import report
+from own import SERVED, replace, run_examples, run_tests
+from report import CALLING, report
 
 _TESTS = "tests/api_resources/"
 _EXAMPLES = [
-    "messages", "messages_stream", "thinking", "thinking_stream", "tools_stream", "tools_runner",
-    "tools_runner_deferred_streaming", "tools_runner_search_tool", "web_search",
-    "web_search_stream", "images", "fallbacks",
+    "messages", "messages_stream", "thinking", "thinking_stream", "tools_runner_search_tool",
+    "web_search", "web_search_stream", "images", "fallbacks",
 ]  # fmt: skip
+_WITH_CALLS = ["tools", "tools_stream", "tools_runner", "tools_runner_deferred_streaming"]
 _NOT_RUN = {
-    "tests `beta`: `create_with_all_params`, and example `message_threads`": "they demand that "
-    "conversations are stored, a 400 here",
+    "example `message_threads`": "it demands that conversations are stored (a 400, see `thread`)",
     "tests of batches, files, skills, agents and the organisation": "these APIs are not served",
-    "example `tools`": "it demands a call of `get_weather`; the demo model calls `Bash` only",
     "examples `structured_outputs`, `structured_outputs_streaming`": "the demo model fills a "
     "string that has no length limit until `max_tokens` cuts it",
     "example `mcp_tool_runner`": "it downloads an MCP server",
@@ -21,18 +19,26 @@ _NOT_RUN = {
 
 
 def api_tests() -> str:
-    """its own API tests of messages and models (the id `model_id` replaced by a served one)"""
+    """its API tests of messages and models, without `thread` and with a served id for `model_id`"""
     files = [f"{_TESTS}{name}.py" for name in ("test_messages", "beta/test_messages")]
     models = [f"{_TESTS}{name}.py" for name in ("test_models", "beta/test_models")]
     for file in models:
-        use_served_model(file, "model_id")
-    with_threads = "beta and create_with_all_params"
-    return run_tests(files + models, with_threads, ["-p", "tests._alias_httpx"])
+        replace(file, '"model_id"', SERVED)
+    replace(files[-1], 'thread={"type": "create"},', "")
+    return run_tests(files + models, options=["-p", "tests._alias_httpx"])
 
 
 def examples() -> None:
     run_examples(_EXAMPLES)
 
 
-examples.__doc__ = "its own examples: " + ", ".join(f"`{name}`" for name in _EXAMPLES)
-report(["anthropic"], api_tests, examples, not_run=_NOT_RUN)
+def examples_with_calls() -> None:
+    run_examples(_WITH_CALLS, headers=CALLING)
+
+
+examples_with_calls.__doc__ = (
+    "its examples, behind the relay a server that calls their tools: "
+    + ", ".join(f"`{name}`" for name in _WITH_CALLS)
+)
+examples.__doc__ = "its examples: " + ", ".join(f"`{name}`" for name in _EXAMPLES)
+report(["anthropic"], api_tests, examples, examples_with_calls, not_run=_NOT_RUN)

@@ -1,6 +1,6 @@
 """The tests and examples of OpenAI's client for Python, as its source distribution has them."""
 
-from own import run_examples, run_tests, use_served_model
+from own import SERVED, replace, run_examples, run_tests
 from report import BASE_URL, report
 
 _URL = f"{BASE_URL}/v1"
@@ -19,14 +19,14 @@ _NOT_RUN = {
 
 
 def chat_tests() -> str:
-    """its own API tests of chat completions (`create`)"""
+    """its API tests of chat completions (`create`)"""
     return run_tests([f"{_TESTS}chat/test_completions.py"], _LEFT_OUT, base_url=_URL)
 
 
 def model_tests() -> str:
-    """its own API tests of models (the id `gpt-4o-mini` replaced by a served one)"""
+    """its API tests of models with a served id for `gpt-4o-mini`"""
     file = f"{_TESTS}test_models.py"
-    use_served_model(file, "gpt-4o-mini")
+    replace(file, '"gpt-4o-mini"', SERVED)
     return run_tests([file], "_delete", base_url=_URL)
 
 
@@ -34,5 +34,5 @@ def examples() -> None:
     run_examples(_EXAMPLES, _URL)
 
 
-examples.__doc__ = "its own examples: " + ", ".join(f"`{name}`" for name in _EXAMPLES)
+examples.__doc__ = "its examples: " + ", ".join(f"`{name}`" for name in _EXAMPLES)
 report(["openai"], chat_tests, model_tests, examples, not_run=_NOT_RUN)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 
 BASE_URL = sys.argv[1] if len(sys.argv) > 1 else ""
+# Chooses the model that calls whichever tool is offered first (see `calling_server.py`).
+CALLING = "x-anyclaude-mode: calling"
 # What the demo model calls. Its description is part of the prompt, its input of the call.
 COMMAND = "echo hello from anyclaude"
 # The beginning of what the demo model says once its call has a result.
