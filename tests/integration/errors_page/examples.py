@@ -238,6 +238,15 @@ _WRONG = Chapter(
             ),
         ),
         Example(
+            "A conversation that the service should store",
+            "The request has `thread`, so that this or a later request has new messages only.",
+            "Send all messages with every request. The SDK's threads do so with "
+            '`unsupported_request_behavior="continue_unthreaded"`.',
+            lambda stage: stage.ask(
+                "POST", "/v1/messages", json=body(user("Hi")) | {"thread": {"type": "create"}}
+            ),
+        ),
+        Example(
             "A coding of the body that is unknown",
             "`content-encoding` names another coding than gzip, deflate, br and zstd.",
             "Send the body without it.",
