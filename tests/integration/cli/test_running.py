@@ -72,10 +72,10 @@ def test_a_running_prefill_is_shown(commands: Commands, busy: ScriptedControl, v
 @pytest.mark.parametrize("verb", ["status", "requests", "top"])
 def test_conversations_are_named(commands: Commands, busy: ScriptedControl, verb: str) -> None:
     """A running request and one that ended are shown by project and first words."""
-    folder = commands.home / ".claude/projects/-work-shop"
+    folder = commands.home / ".claude/projects/-home-me-shop"
     folder.mkdir(parents=True)
     for session, words in (("now", "Sort the orders of this year"), ("before", "Draw a chart")):
-        line = {"type": "user", "message": {"content": words}, "cwd": "/work/shop"}
+        line = {"type": "user", "message": {"content": words}, "cwd": "/home/me/shop"}
         (folder / f"{session}.jsonl").write_text(json.dumps(line))
 
     done = commands.ctl(verb, *(["--count", "1"] if verb == "top" else []))

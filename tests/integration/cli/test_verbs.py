@@ -287,14 +287,14 @@ def test_requests(commands: Commands, control: ScriptedControl) -> None:
 
 def _transcript(commands: Commands, session: str) -> Path:
     """The path of the file that Claude Code keeps of a session."""
-    folder = Path(commands.environ["HOME"]) / ".claude/projects/-work-shop"
+    folder = Path(commands.environ["HOME"]) / ".claude/projects/-home-me-shop"
     folder.mkdir(parents=True)
     return folder / f"{session}.jsonl"
 
 
 def test_caches_are_shown_by_conversation(commands: Commands, control: ScriptedControl) -> None:
     """The transcript's title stands behind the name of a cache without a label."""
-    line = {"type": "user", "message": {"content": "Sort the orders"}, "cwd": "/work/shop"}
+    line = {"type": "user", "message": {"content": "Sort the orders"}, "cwd": "/home/me/shop"}
     _transcript(commands, "s1").write_text(json.dumps(line))
     control.answers["ListCaches"] = cache_pb2.ListCachesResponse(
         caches=[
@@ -320,7 +320,7 @@ def test_requests_are_shown_by_conversation(commands: Commands, control: Scripte
     lines: list[object] = [
         {"type": "summary", "summary": "x"},
         ["not an object"],
-        {"type": "user", "isMeta": True, "message": {"content": "Caveat"}, "cwd": "/work/shop"},
+        {"type": "user", "isMeta": True, "message": {"content": "Caveat"}, "cwd": "/home/me/shop"},
         {"type": "user", "message": {"content": "<command-name>/clear</command-name>"}},
         {
             "type": "user",
@@ -330,7 +330,7 @@ def test_requests_are_shown_by_conversation(commands: Commands, control: Scripte
                     {"type": "text", "text": "Sort\nthe\x1b[31m orders by their date"},
                 ]
             },
-            "cwd": "/work/shop",
+            "cwd": "/home/me/shop",
         },
     ]
     text = "\n".join(json.dumps(line) for line in lines)

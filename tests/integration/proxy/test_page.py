@@ -32,9 +32,10 @@ def token_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def transcripts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Front ends find Claude Code's transcript of one session."""
     folder = tmp_path_factory.mktemp("claude")
-    file = folder / "projects/-work-shop/session-one.jsonl"
+    file = folder / "projects/-home-me-shop/session-one.jsonl"
     file.parent.mkdir(parents=True)
-    line = {"type": "user", "message": {"content": "Sort the orders by date"}, "cwd": "/work/shop"}
+    words = "Sort the orders by date"
+    line = {"type": "user", "message": {"content": words}, "cwd": "/home/me/shop"}
     file.write_text(json.dumps(line))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLAUDE_CONFIG_DIR", str(folder))
