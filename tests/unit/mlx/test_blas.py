@@ -8,7 +8,8 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from anyclaude.mlx.blas import REFERENCE, blas, name_of
+from anyclaude.mlx.blas import blas, name_of
+from anyclaude.runtime.blas import REFERENCE_BLAS
 
 _MAP = "7f0a-7f0b r-xp 00000000 08:01 42   "
 
@@ -24,7 +25,7 @@ _MAP = "7f0a-7f0b r-xp 00000000 08:01 42   "
 )
 def test_the_library_is_named(files: list[str], name: str | None) -> None:
     """numpy's own OpenBLAS does not count, nor does the file of MLX's wheel."""
-    assert name_of([_MAP + file for file in files]) == (name or REFERENCE)
+    assert name_of([_MAP + file for file in files]) == (name or REFERENCE_BLAS)
 
 
 @pytest.mark.skipif(
@@ -46,4 +47,4 @@ def test_this_process(tmp_path: Path) -> None:
     )
 
     assert preloaded.stdout.strip() == "OpenBLAS"
-    assert blas() == REFERENCE
+    assert blas() == REFERENCE_BLAS

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 import mlx.core as mx
+from anyclaude.runtime.blas import REFERENCE_BLAS
 
-REFERENCE: Final = "reference BLAS"
 # Loaded in place of the wheel's. numpy has an OpenBLAS of its own, libscipy_openblas, for itself.
 _OTHERS: Final = {"openblas": "OpenBLAS", "mkl": "Intel MKL", "blis": "BLIS"}
 _FILE: Final = re.compile(rf"/lib({'|'.join(_OTHERS)})[^/]*$", re.MULTILINE)
@@ -24,4 +24,4 @@ def blas() -> str:
 def name_of(lines: Iterable[str]) -> str:
     """The library that the lines of a process's memory map name."""
     found = next(filter(None, map(_FILE.search, lines)), None)
-    return _OTHERS[found[1]] if found else REFERENCE
+    return _OTHERS[found[1]] if found else REFERENCE_BLAS

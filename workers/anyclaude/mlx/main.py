@@ -91,7 +91,16 @@ def main() -> NoReturn:
     tokenizer = model.new_tokenizer()
     explainer = _explainer(model, settings, child.birth.paths, tokenizer)
     eos = frozenset(map(int, tokenizer.eos_token_ids))
-    engine = _engine(model, settings, weights_bytes, disk, explainer, machine, child.pulse, eos)
+    engine = _engine(
+        model,
+        settings,
+        weights_bytes,
+        disk,
+        explainer,
+        machine,
+        pulse=child.pulse,
+        eos_token_ids=eos,
+    )
     pressure = PressureWatch(machine, settings.cache.pressure_check_seconds, engine.relieve)
     service = WorkerService(
         model,
@@ -216,6 +225,7 @@ def _engine(
     disk: DiskTier | None,
     explainer: Explainer,
     machine: Machine,
+    *,
     pulse: Pulse,
     eos_token_ids: frozenset[int],
 ) -> Engine:

@@ -10,7 +10,7 @@ import psutil
 
 from anyclaude.cli.doctor.finding import Examined, Finding, ok, problem, warning
 from anyclaude.cli.units import counted, format_bytes
-from anyclaude.cli.verbs.status import SLOW_BLAS
+from anyclaude.runtime.blas import REFERENCE_BLAS
 from anyclaude.runtime.settings import NEAR_WORKING_SET
 from anyclaude.worker.v1 import worker_pb2
 
@@ -97,7 +97,7 @@ def memory(examined: Examined) -> Iterator[Finding]:
 def blas(examined: Examined) -> Iterator[Finding]:
     """Whether the library with which MLX computes on a CPU is a fast one."""
     name = examined.running.status.blas if examined.running else ""
-    if name == SLOW_BLAS:
+    if name == REFERENCE_BLAS:
         start = "anyclaudectl service install" if examined.manager.file.exists() else "anyclauded"
         yield warning(
             f"MLX multiplies matrices with the {name} of its wheel, which is slow.",

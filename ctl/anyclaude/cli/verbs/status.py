@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from anyclaude.control.v1.control_pb2 import Status, Worker
     from anyclaude.worker.v1.worker_pb2 import DiskStatus, MemoryStatus, ModelInfo
 
-# What the worker calls the library of MLX's wheel for Linux.
-SLOW_BLAS: Final = "reference BLAS"
 TONES: Final = {
     "ready": Tone.GOOD,
     "starting": Tone.WARN,
@@ -130,7 +128,10 @@ def _model(model: "ModelInfo") -> str | Cell:
 
 
 def _blas(name: str) -> str | Cell:
-    return Cell(f"{name}: see `anyclaudectl doctor`", Tone.WARN) if name == SLOW_BLAS else name
+    from anyclaude.runtime.blas import REFERENCE_BLAS
+
+    is_slow = name == REFERENCE_BLAS
+    return Cell(f"{name}: see `anyclaudectl doctor`", Tone.WARN) if is_slow else name
 
 
 def _disk(disk: "DiskStatus") -> str:

@@ -77,7 +77,7 @@ class AttentionRows:
         mask: Masks | None,
         **options: Any,
     ) -> mx.array:
-        """Attention of each row to its own keys (`adapter.shared_attention`)."""
+        """Attention of each row to its own keys (`adapter.SharedAttention`)."""
         masks = self._each(mask)
         parts = zip(mx.split(queries, len(masks)), keys, values, self._rows, masks, strict=True)
         return mx.concatenate([attention(q, k, v, row, m, **options) for q, k, v, row, m in parts])
